@@ -1,0 +1,296 @@
+"""The versioned request: what to prune, for which task, to which target, and how. Torch-free.
+
+A `PruneSpec` is frozen and forbids unknown fields, so that equal specs mean equal work. Shorthands exist for what people
+type (``task="glue/sst2"``, ``method="fisher-cg"``, ``sparsity=0.5``); validation expands them, so code only ever sees
+the full form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.json_schema import JsonDict
+
+from pruning_core.glue import GLUE_TASKS
+
+
+class Frozen(BaseModel):
+    """Base of the values that cross a boundary: immutable, no unknown fields, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _open_fraction(value: object) -> float:
+    """Accept a number strictly between 0 and 1; say in one sentence what would be right otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"must be a number > 0 and < 1, got a {type(value).__name__}")
+    if not math.isfinite(value) or not 0 < value < 1:
+        raise ValueError(f"must be > 0 and < 1, got {value}")
+    return float(value)
+
+
+OpenFraction = Annotated[float, BeforeValidator(_open_fraction), Field(gt=0, lt=1)]
+NonEmptyStr = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024)]
+
+
+# --- target -----------------------------------------------------------------------------------------------------------
+
+
+class SparsityTarget(Frozen):
+    """Remove this fraction of the weights in the prunable linear layers (no embeddings, no task head, no biases)."""
+
+    metric: Literal["sparsity"] = "sparsity"
+    sparsity: OpenFraction
+    tolerance: float = Field(default=0.01, gt=0, le=0.1, description="Allowed distance below the budget, same unit.")
+
+    @property
+    def requested(self) -> float:
+        """The target in the metric's own unit: the sparsity."""
+        return self.sparsity
+
+
+class KeepTarget(Frozen):
+    """Keep at most this fraction of the metric.
+
+    ``macs``: multiply-accumulates of the prunable blocks at the task's mean real sequence length.
+    ``params``: all parameters of the model, embeddings and task head included.
+    """
+
+    metric: Literal["macs", "params"]
+    keep: OpenFraction
+    tolerance: float = Field(default=0.01, gt=0, le=0.1, description="Allowed distance below the budget, same unit.")
+
+    @property
+    def requested(self) -> float:
+        """The target in the metric's own unit: the fraction kept."""
+        return self.keep
+
+
+Target = Annotated[SparsityTarget | KeepTarget, Field(discriminator="metric")]
+
+# --- task -------------------------------------------------------------------------------------------------------------
+
+TaskType = Literal["text-classification", "regression", "feature-extraction"]
+Metric = Literal["accuracy", "f1", "matthews", "spearman", "cosine"]
+
+_METRICS_OF: Mapping[str, tuple[str, ...]] = {
+    "text-classification": ("accuracy", "f1", "matthews"),
+    "regression": ("spearman",),
+    "feature-extraction": ("cosine",),
+}
+
+
+class Columns(Frozen):
+    """Which columns of the data set hold the text (one, or two for sentence pairs) and the label."""
+
+    text: tuple[NonEmptyStr, ...] = Field(min_length=1, max_length=2)
+    label: NonEmptyStr | None = None
+
+
+class TaskSpec(Frozen):
+    """What the model is for, and the data that says so.
+
+    ``dataset`` is a Hub id, or a folder that holds ``train`` and ``validation`` as Parquet, JSON Lines or CSV files.
+    """
+
+    name: NonEmptyStr | None = Field(default=None, description="A GLUE name such as glue/sst2 fills in the rest.")
+    type: TaskType
+    dataset: NonEmptyStr
+    config: NonEmptyStr | None = Field(default=None, description="Configuration (subset) of a Hub data set.")
+    train_split: NonEmptyStr = "train"
+    validation_split: NonEmptyStr = "validation"
+    columns: Columns
+    metric: Metric
+
+    @model_validator(mode="after")
+    def _metric_fits_type(self) -> TaskSpec:
+        allowed = _METRICS_OF[self.type]
+        if self.metric not in allowed:
+            raise ValueError(f"metric of a {self.type} task must be one of {', '.join(allowed)}, got {self.metric}")
+        if self.type != "feature-extraction" and self.columns.label is None:
+            raise ValueError(f"columns.label is required for a {self.type} task: it names the column with the answers")
+        return self
+
+
+class TaskByName(Frozen):
+    """A GLUE task with its data taken from elsewhere, for instance a local folder."""
+
+    name: NonEmptyStr
+    dataset: NonEmptyStr
+
+
+def _expand_task(value: object) -> object:
+    """Turn ``"glue/sst2"`` or ``{"name": "glue/sst2", "dataset": "/data/sst2"}`` into the full form."""
+    given: Mapping[str, Any]
+    if isinstance(value, str):
+        given = {"name": value}
+    elif isinstance(value, Mapping):
+        given = cast("Mapping[str, Any]", value)
+    else:
+        return value
+    name = given.get("name")
+    if name is None or "type" in given:
+        return given
+    if name not in GLUE_TASKS:
+        raise ValueError(
+            f"unknown task; known names are {', '.join(sorted(GLUE_TASKS))}. "
+            "For your own data give an object with type, dataset, columns and metric"
+        )
+    return {**GLUE_TASKS[name].as_task(), **given}
+
+
+Task = Annotated[TaskSpec, BeforeValidator(_expand_task, json_schema_input_type=str | TaskByName | TaskSpec)]
+
+# --- method and recovery ----------------------------------------------------------------------------------------------
+
+
+class FisherCG(Frozen):
+    """Structured pruning of heads and neurons: Fisher mask search, then least-squares recovery (Li, Zhu, Sun 2024)."""
+
+    name: Literal["fisher-cg"] = "fisher-cg"
+    labels: Literal["auto", "use", "ignore"] = Field(
+        default="auto",
+        description="auto: the empirical Fisher where the data has labels, the true Fisher of the model's own "
+        "predictions otherwise; use: labels are required; ignore: labels are never read.",
+    )
+    rearrange: bool = Field(default=True, description="Swap units inside a sublayer by the off-diagonal Fisher.")
+
+
+class Magnitude(Frozen):
+    """Baseline: a unit's importance is the squared norm of its output weights."""
+
+    name: Literal["magnitude"] = "magnitude"
+
+
+class Random(Frozen):
+    """Baseline: importance drawn uniformly with the seed."""
+
+    name: Literal["random"] = "random"
+
+
+METHOD_NAMES = ("fisher-cg", "magnitude", "random")
+
+
+def _expand_method(value: object) -> object:
+    """Turn ``"fisher-cg"`` into ``{"name": "fisher-cg"}``; name the known methods when it is not one."""
+    given = {"name": value} if isinstance(value, str) else value
+    if isinstance(given, Mapping):
+        name = cast("Mapping[str, Any]", given).get("name")
+        if name not in METHOD_NAMES:
+            raise ValueError(f"unknown method; known methods are {', '.join(METHOD_NAMES)}")
+    return cast("object", given)
+
+
+Method = Annotated[
+    Annotated[FisherCG | Magnitude | Random, Field(discriminator="name")],
+    BeforeValidator(_expand_method, json_schema_input_type=Literal["fisher-cg", "magnitude", "random"] | FisherCG | Magnitude | Random),
+]
+
+
+class RecoverySpec(Frozen):
+    """How each pruned sublayer is repaired against the dense model, layer by layer."""
+
+    kind: Literal["weights", "masks", "none"] = Field(
+        default="weights",
+        description="weights: least squares for the output projection; masks: one scale a unit (the paper's); none.",
+    )
+    solver: Literal["auto", "cg", "pcg", "cholesky", "lsmr"] = "auto"
+    damping: float = Field(default=1e-2, ge=0, le=10, description="Ridge, relative to the mean diagonal of the Gram.")
+    tolerance: float = Field(default=1e-5, gt=0, lt=1, description="Relative residual at which iterations stop.")
+    max_iterations: int = Field(default=200, ge=1, le=10_000)
+    holdout: float = Field(
+        default=0.125, gt=0, le=0.5, description="Share of the calibration samples that judges each repair."
+    )
+
+
+# --- data, measurement, artifacts -------------------------------------------------------------------------------------
+
+
+class CalibrationSpec(Frozen):
+    """The samples that statistics are gathered on; drawn from the training split with the seed."""
+
+    samples: int = Field(default=512, ge=8, le=65_536)
+    max_length: int = Field(default=128, ge=4, le=8192, description="Longest sequence in tokens; longer is truncated.")
+    batch_tokens: int = Field(default=4096, ge=64, le=1_048_576, description="Tokens a batch, padding included.")
+
+
+class EvaluationSpec(Frozen):
+    """How quality is measured on the validation split."""
+
+    max_samples: int | None = Field(default=None, ge=1, description="The first N rows; all of them when null.")
+    max_length: int = Field(default=128, ge=4, le=8192)
+
+
+class LatencySpec(Frozen):
+    """The shape at which dense and pruned latency are measured side by side."""
+
+    batch: int = Field(default=8, ge=1, le=1024)
+    length: int = Field(default=128, ge=4, le=8192, description="Tokens a sequence, no padding.")
+    threads: int = Field(default=1, ge=1, le=1024, description="CPU threads; ignored on a GPU.")
+    repeats: int = Field(default=20, ge=3, le=1000)
+
+
+class ArtifactSpec(Frozen):
+    """What the bundle holds."""
+
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto", description="Type of the written weights; auto keeps that of the checkpoint given."
+    )
+
+
+# --- the spec ---------------------------------------------------------------------------------------------------------
+
+
+def _document_shorthands(schema: JsonDict) -> None:
+    """Show the shorthands in the JSON schema: they are accepted, so a generated client must know them."""
+    properties = cast("dict[str, Any]", schema["properties"])
+    properties["sparsity"] = {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "exclusiveMaximum": 1,
+        "description": 'Shorthand for target {"metric": "sparsity", "sparsity": ...}.',
+    }
+    properties["data"] = {"type": "string", "description": "Shorthand for task.dataset."}
+    required = cast("list[str]", schema.get("required", []))
+    schema["required"] = [name for name in required if name != "target"]
+    schema["oneOf"] = [{"required": ["target"]}, {"required": ["sparsity"]}]
+
+
+class PruneSpec(Frozen):
+    """One pruning job, complete: the same spec, machine and versions give the same bytes."""
+
+    model_config = ConfigDict(json_schema_extra=_document_shorthands)
+
+    version: Literal[1] = 1
+    model: NonEmptyStr = Field(description="Hub id, or a folder with config.json and safetensors weights.")
+    revision: NonEmptyStr | None = Field(default=None, description="Branch, tag or commit of a Hub id.")
+    task: Task
+    target: Target
+    method: Method = FisherCG()
+    recovery: RecoverySpec = RecoverySpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    latency: LatencySpec = LatencySpec()
+    artifacts: ArtifactSpec = ArtifactSpec()
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthands(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        given = dict(cast("Mapping[str, Any]", value))
+        if "sparsity" in given:
+            if "target" in given:
+                raise ValueError("give either sparsity or target, not both")
+            given["target"] = {"metric": "sparsity", "sparsity": given.pop("sparsity")}
+        if "data" in given:
+            data, task = given.pop("data"), given.get("task")
+            if isinstance(task, str):
+                given["task"] = {"name": task, "dataset": data}
+            elif isinstance(task, Mapping):
+                given["task"] = {**cast("Mapping[str, Any]", task), "dataset": data}
+        return given
