@@ -1,0 +1,125 @@
+"""What units cost: multiply-accumulates and parameters. Torch-free.
+
+One unit is an attention head (its rows of Q, K, V and its columns of the output projection) or an FFN neuron (its row of
+the first matrix and its column of the second). Costs follow Kwon et al. 2022 (arXiv 2204.09656, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pruning_core.errors import TargetUnreachable
+from pruning_core.spec import Target
+
+UnitKind = Literal["head", "neuron"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitGroup:
+    """The units of one sublayer: all of one kind, all of one price.
+
+    Attributes:
+        layer: Index of the block.
+        kind: Heads of an attention sublayer, or neurons of an FFN.
+        size: Number of units.
+        unit_width: Columns of the output projection's input that belong to one unit (head size, or 1).
+        hidden: Width of the residual stream.
+        weights_per_unit: Weights of the prunable linear layers, biases excluded.
+        params_per_unit: Parameters, biases included.
+    """
+
+    layer: int
+    kind: UnitKind
+    size: int
+    unit_width: int
+    hidden: int
+    weights_per_unit: int
+    params_per_unit: int
+
+    @property
+    def floor(self) -> int:
+        """Units that must stay: one head, since attention over no head has no shape; an FFN may vanish."""
+        return 1 if self.kind == "head" else 0
+
+    def macs_per_unit(self, length: float) -> float:
+        """Multiply-accumulates of one unit for one sequence of ``length`` tokens.
+
+        A head costs four projections and the two products with the attention matrix, ``4 S d d_h + 2 S^2 d_h``; a neuron
+        ``2 S d``.
+        """
+        linear = length * self.weights_per_unit
+        return linear + 2 * length**2 * self.unit_width if self.kind == "head" else linear
+
+
+def head_group(layer: int, *, heads: int, head_size: int, hidden: int, biases: bool = True) -> UnitGroup:
+    """Describe the heads of one attention sublayer."""
+    weights = 4 * hidden * head_size
+    params = weights + 3 * head_size * biases
+    return UnitGroup(layer, "head", heads, head_size, hidden, weights, params)
+
+
+def neuron_group(layer: int, *, neurons: int, hidden: int, biases: bool = True) -> UnitGroup:
+    """Describe the neurons of one FFN."""
+    return UnitGroup(layer, "neuron", neurons, 1, hidden, 2 * hidden, 2 * hidden + biases)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A bound on what may be kept: ``sum(kept units * price) <= limit``, one price a group."""
+
+    prices: tuple[float, ...]
+    limit: float
+
+    def spent(self, kept: Sequence[int]) -> float:
+        """Price of keeping ``kept[i]`` units of group i."""
+        return sum(price * count for price, count in zip(self.prices, kept, strict=True))
+
+
+def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int, length: float) -> Budget:
+    """Translate a target into a budget over unit groups.
+
+    Args:
+        target: What the user asked for.
+        groups: All prunable sublayers.
+        total_params: Parameters of the whole dense model.
+        length: Mean real sequence length of the task, in tokens.
+
+    Raises:
+        TargetUnreachable: Even the smallest model that keeps each group's floor is above the budget.
+    """
+    if target.metric == "params":
+        prices = tuple(float(group.params_per_unit) for group in groups)
+        prunable = sum(price * group.size for price, group in zip(prices, groups, strict=True))
+        fixed, total, kept_share = total_params - prunable, float(total_params), target.keep
+    elif target.metric == "macs":
+        prices = tuple(group.macs_per_unit(length) for group in groups)
+        fixed, kept_share = 0.0, target.keep
+        total = sum(price * group.size for price, group in zip(prices, groups, strict=True))
+    else:
+        prices = tuple(float(group.weights_per_unit) for group in groups)
+        fixed, kept_share = 0.0, 1 - target.sparsity
+        total = sum(price * group.size for price, group in zip(prices, groups, strict=True))
+    budget = Budget(prices, kept_share * total - fixed)
+    least = budget.spent([group.floor for group in groups])
+    if least > budget.limit:
+        smallest = (least + fixed) / total
+        if target.metric == "sparsity":
+            reach = f"at most {1 - smallest:.3f} of the prunable weights can be removed from this model"
+            field = "sparsity"
+        else:
+            reach = f"at least {smallest:.3f} of its {target.metric} must be kept of this model"
+            field = "keep"
+        raise TargetUnreachable(f"{reach}, got {field} {target.requested}", param=f"target.{field}")
+    return budget
+
+
+def kept_macs(groups: Sequence[UnitGroup], kept: Sequence[int], length: float) -> int:
+    """Multiply-accumulates of the prunable blocks for one sequence of ``length`` tokens, rounded."""
+    return round(sum(group.macs_per_unit(length) * count for group, count in zip(groups, kept, strict=True)))
+
+
+def kept_weights(groups: Sequence[UnitGroup], kept: Sequence[int]) -> int:
+    """Weights that stay in the prunable linear layers."""
+    return sum(group.weights_per_unit * count for group, count in zip(groups, kept, strict=True))

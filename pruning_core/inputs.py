@@ -1,0 +1,238 @@
+"""What can be known of a request before any work starts, from local files alone. Torch-free.
+
+Used twice: by the front end, to refuse a hopeless job at submit, and by the pipeline, so that both say the same.
+A checkpoint is judged by its ``config.json`` and by the headers of its safetensors files; no weight is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pruning_core.arch.signatures import CheckpointStructure, find_structure
+from pruning_core.cost import UnitGroup, budget_for, head_group, neuron_group
+from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable, UnsupportedArchitecture
+from pruning_core.spec import PruneSpec, TaskSpec
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+_PICKLE_PATTERNS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_HEADER_LIMIT = 100 * 2**20  # safetensors' own bound on the header
+_DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFacts:
+    """What the files of a checkpoint say: configuration, tensor shapes and types, sizes."""
+
+    config: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: frozenset[str]
+    weight_files: tuple[Path, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored values."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weight files."""
+        return sum(path.stat().st_size for path in self.weight_files)
+
+
+def is_local(reference: str) -> bool:
+    """Tell a path from a Hub id: paths start with ``/``, ``./``, ``../`` or ``~``."""
+    return reference.startswith(("/", "./", "../", "~"))
+
+
+def check_local_inputs(spec: PruneSpec) -> None:
+    """Refuse what cannot work, as far as local files tell; Hub ids pass.
+
+    Raises:
+        ModelUnreadable: No checkpoint there, a corrupt one, or pickle instead of safetensors.
+        UnsupportedArchitecture: No block structure that an adapter knows.
+        DatasetInvalid: A split is missing.
+        TargetUnreachable: The target is below what any mask can reach.
+    """
+    if is_local(spec.model):
+        facts = read_checkpoint(Path(spec.model).expanduser())
+        groups = groups_of(facts)
+        # The task's mean length is not known yet. Heads get dearer with length, so a target that is out of reach at both
+        # ends is out of reach at every length between them.
+        for length in (spec.calibration.max_length, 1):
+            try:
+                budget_for(spec.target, groups, total_params=facts.parameters, length=length)
+                break
+            except TargetUnreachable:
+                if length == 1:
+                    raise
+    if is_local(spec.task.dataset):
+        folder = Path(spec.task.dataset).expanduser()
+        for split in (spec.task.train_split, spec.task.validation_split):
+            split_file(folder, split)
+
+
+def split_file(folder: Path, split: str) -> Path:
+    """Find the file that holds a split.
+
+    Raises:
+        DatasetInvalid: The folder or the file is missing.
+    """
+    if not folder.is_dir():
+        raise DatasetInvalid("no such folder; give one that holds the splits of the data set", param="task.dataset")
+    for suffix in DATA_SUFFIXES:
+        path = folder / f"{split}{suffix}"
+        if path.is_file():
+            return path
+    names = ", ".join(f"{split}{suffix}" for suffix in DATA_SUFFIXES)
+    raise DatasetInvalid(f"the data folder has no {split} split; it needs one of {names}", param="task.dataset")
+
+
+def check_columns(task: TaskSpec, present: list[str], split: str) -> None:
+    """Check that a split has the columns that the task reads.
+
+    Raises:
+        DatasetInvalid: One is missing.
+    """
+    wanted = [*task.columns.text, *([task.columns.label] if task.columns.label else [])]
+    for column in wanted:
+        if column not in present:
+            have = ", ".join(sorted(present))
+            raise DatasetInvalid(
+                f"the {split} split has no column {column!r}; it has {have}. Name the right ones in task.columns",
+                param="task.columns",
+            )
+
+
+def read_checkpoint(folder: Path) -> CheckpointFacts:
+    """Read a checkpoint's configuration and safetensors headers.
+
+    Raises:
+        ModelUnreadable: Missing, corrupt, or pickle.
+    """
+    config = _read_config(folder)
+    files = _weight_files(folder)
+    shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: set[str] = set()
+    for path in files:
+        for name, dtype, shape in _read_header(path):
+            shapes[name] = shape
+            dtypes.add(dtype)
+    return CheckpointFacts(config, shapes, frozenset(dtypes), files)
+
+
+def groups_of(facts: CheckpointFacts) -> tuple[UnitGroup, ...]:
+    """Describe the prunable units of a checkpoint, in the order attention, FFN of each block.
+
+    Raises:
+        UnsupportedArchitecture: No known block structure.
+    """
+    structure = structure_of(facts)
+    heads = next((facts.config[key] for key in ("num_attention_heads", "n_heads") if key in facts.config), None)
+    if not isinstance(heads, int) or heads < 1:
+        raise UnsupportedArchitecture("config.json does not say how many attention heads the model has", param="model")
+    hidden = structure.blocks[0].hidden
+    if hidden % heads:
+        raise UnsupportedArchitecture(f"hidden size {hidden} is not a multiple of {heads} heads", param="model")
+    head_size = hidden // heads
+    groups: list[UnitGroup] = []
+    for layer, block in enumerate(structure.blocks):
+        kept, rest = divmod(block.attention_width, head_size)
+        if rest:
+            raise UnsupportedArchitecture(
+                f"attention width {block.attention_width} of layer {layer} is not a multiple of the head size {head_size}",
+                param="model",
+            )
+        groups.append(head_group(layer, heads=kept, head_size=head_size, hidden=hidden))
+        groups.append(neuron_group(layer, neurons=block.ffn_width, hidden=hidden))
+    return tuple(groups)
+
+
+def structure_of(facts: CheckpointFacts) -> CheckpointStructure:
+    """Find the block structure, or say what would be supported.
+
+    Raises:
+        UnsupportedArchitecture: No signature fits.
+    """
+    structure = find_structure(facts.shapes)
+    if structure is None:
+        name = facts.config.get("model_type", "unknown")
+        raise UnsupportedArchitecture(
+            f"model type {str(name)[:64]!r} has no block structure that Coppice can prune yet; encoders built like BERT, "
+            "RoBERTa, ELECTRA or DistilBERT (post-norm, absolute positions) are supported",
+            param="model",
+        )
+    return structure
+
+
+def _read_config(folder: Path) -> Mapping[str, Any]:
+    path = folder / "config.json"
+    if not folder.is_dir():
+        raise ModelUnreadable("no such folder; give a Hub id or a folder with config.json and weights", param="model")
+    try:
+        config: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelUnreadable("the model folder has no config.json", param="model") from None
+    except (OSError, ValueError):
+        raise ModelUnreadable("config.json is not readable JSON", param="model") from None
+    if not isinstance(config, dict):
+        raise ModelUnreadable("config.json must be a JSON object", param="model")
+    return cast("dict[str, Any]", config)
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    single, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
+    if single.is_file():
+        return (single,)
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise ModelUnreadable(f"{INDEX_NAME} is not a valid shard index", param="model") from None
+        files = tuple(folder / Path(str(name)).name for name in names)
+        missing = [path.name for path in files if not path.is_file()]
+        if missing:
+            raise ModelUnreadable(f"shards are missing: {', '.join(missing)}", param="model")
+        return files
+    if any(path for pattern in _PICKLE_PATTERNS for path in folder.glob(pattern)):
+        raise ModelUnreadable(
+            "the weights are pickle files, which can run code when loaded; convert them to model.safetensors", param="model"
+        )
+    raise ModelUnreadable(f"the model folder has no {WEIGHTS_NAME}", param="model")
+
+
+def _read_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Read and check the header of one safetensors file: (name, dtype, shape) of each tensor.
+
+    Checked here rather than with the library because the front end has neither torch nor numpy, and because a truncated
+    file must be told from a whole one without reading it.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
+                raise ValueError(length)
+            header = json.loads(file.read(length))
+        entries: list[tuple[str, str, tuple[int, ...]]] = []
+        end = 0
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            shape, (start, stop) = tuple(int(n) for n in entry["shape"]), entry["data_offsets"]
+            dtype = str(entry["dtype"])
+            if dtype in _DTYPE_BYTES and stop - start != math.prod(shape) * _DTYPE_BYTES[dtype]:
+                raise ValueError(name)
+            entries.append((str(name), dtype, shape))
+            end = max(end, stop)
+        if 8 + length + end != size:
+            raise ValueError("data")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ModelUnreadable(f"{path.name} is corrupt or truncated: it is not a valid safetensors file", param="model") from None
+    return entries
