@@ -1,0 +1,118 @@
+"""Token batches: drawing the calibration samples, and bucketing by length so that padding costs next to nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pruning_core.data import Rows
+from pruning_core.spec import TaskType
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sequences of similar length.
+
+    Attributes:
+        inputs: What the model takes, each (batch, length).
+        rows: Index of each sequence in the sample order, (batch,).
+        labels: (batch,), class indices or floats; None where there are none.
+    """
+
+    inputs: dict[str, Tensor]
+    rows: Tensor
+    labels: Tensor | None
+
+    @property
+    def real(self) -> Tensor:
+        """True at real tokens, (batch, length)."""
+        return self.inputs["attention_mask"].bool()
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy to a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return Batch({name: t.to(device) for name, t in self.inputs.items()}, self.rows.to(device), labels)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSet:
+    """Tokenised samples in batches, with what reports say of them."""
+
+    batches: tuple[Batch, ...]
+    samples: int
+    tokens: int
+    fingerprint: str
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of real tokens of a sample."""
+        return self.tokens / self.samples
+
+
+def draw(rows: Rows, samples: int, generator: torch.Generator) -> Rows:
+    """Draw samples without replacement; all of them, shuffled, where there are fewer."""
+    order = torch.randperm(len(rows), generator=generator)[:samples].tolist()
+    return Rows(
+        texts=tuple(rows.texts[i] for i in order),
+        labels=None if rows.labels is None else tuple(rows.labels[i] for i in order),
+    )
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Rows,
+    task_type: TaskType,
+    *,
+    max_length: int,
+    batch_tokens: int,
+) -> TokenSet:
+    """Tokenise rows and batch them by length.
+
+    Sequences are sorted by length (ties by row), then packed greedily so that ``batch * longest <= batch_tokens``.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        rows: Texts and labels.
+        task_type: Decides the type of the labels.
+        max_length: Truncation, in tokens.
+        batch_tokens: Upper bound of a batch, padding included; a single longer sequence still makes a batch.
+    """
+    limit = min(max_length, tokenizer.model_max_length)
+    columns = [list(column) for column in zip(*rows.texts, strict=True)]
+    encoded = tokenizer(*columns, truncation=True, max_length=limit, padding=False)
+    names = [name for name in tokenizer.model_input_names if name in encoded]
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    label_dtype = torch.long if task_type == "text-classification" else torch.float32
+    labels = None if rows.labels is None else torch.tensor(rows.labels).to(label_dtype)
+    batches: list[Batch] = []
+    for members in _pack([lengths[i] for i in order], batch_tokens):
+        index = [order[i] for i in members]
+        padded = tokenizer.pad({name: [encoded[name][i] for i in index] for name in names}, return_tensors="pt")
+        picked = torch.tensor(index)
+        batches.append(
+            Batch({name: padded[name] for name in names}, picked, None if labels is None else labels[picked])
+        )
+    digest = hashlib.sha256()
+    for ids in encoded["input_ids"]:
+        digest.update(torch.tensor([len(ids), *ids], dtype=torch.int32).numpy().tobytes())
+    return TokenSet(tuple(batches), len(lengths), sum(lengths), f"sha256:{digest.hexdigest()}")
+
+
+def _pack(lengths: Sequence[int], batch_tokens: int) -> list[range]:
+    """Cut ascending lengths into runs whose size times longest member stays within ``batch_tokens``."""
+    runs: list[range] = []
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        if stop == len(lengths) or (stop + 1 - start) * lengths[stop] > batch_tokens:
+            runs.append(range(start, stop))
+            start = stop
+    return runs

@@ -1,0 +1,76 @@
+"""LSMR on the normal equations: the recovery solver of Kwon et al. 2022, kept as a reference.
+
+Fong and Saunders 2011, *LSMR: An iterative algorithm for sparse least-squares problems*, algorithm 1 without
+reorthogonalisation. Kwon's code applies it to ``A dx = rhs - A x0`` with ``damp=1`` although A is a Gram matrix already: the
+condition number is squared twice over. Kept, because parity is what a reference is for.
+
+Deviation: all right-hand sides advance together, each with its own scalars, as a batch of independent runs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pruning_core.linalg.solution import Solution, relative_residual
+from pruning_core.shapes import Float
+
+
+def lsmr(
+    A: Float[Tensor, "k k"],
+    rhs: Float[Tensor, "k d"],
+    x0: Float[Tensor, "k d"],
+    *,
+    damp: float,
+    tolerance: float,
+    max_iterations: int,
+) -> Solution:
+    """Minimise ``||A dx - (rhs - A x0)||^2 + damp^2 ||dx||^2`` for every column and give ``x0 + dx``.
+
+    Stops when every column's estimate of ``||A^T r||`` has fallen below ``tolerance`` times its first value.
+    """
+    u = rhs - A @ x0
+    beta = u.norm(dim=0)
+    u = _normalised(u, beta)
+    v = A.T @ u
+    alpha = v.norm(dim=0)
+    v = _normalised(v, alpha)
+    zeta_bar, alpha_bar = alpha * beta, alpha.clone()
+    rho, rho_bar, c_bar = torch.ones_like(alpha), torch.ones_like(alpha), torch.ones_like(alpha)
+    s_bar = torch.zeros_like(alpha)
+    h, h_bar, dx = v.clone(), torch.zeros_like(v), torch.zeros_like(v)
+    goal = tolerance * zeta_bar.abs()
+    iterations = 0
+    while iterations < max_iterations and bool((zeta_bar.abs() > goal).any()):
+        iterations += 1
+        u = A @ v - alpha * u
+        beta = u.norm(dim=0)
+        u = _normalised(u, beta)
+        v = A.T @ u - beta * v
+        alpha = v.norm(dim=0)
+        v = _normalised(v, alpha)
+        alpha_hat = torch.hypot(alpha_bar, torch.full_like(alpha_bar, damp))
+        rho_old, rho = rho, torch.hypot(alpha_hat, beta)
+        c, s = alpha_hat / _safe(rho), beta / _safe(rho)
+        theta, alpha_bar = s * alpha, c * alpha
+        rho_bar_old, theta_bar = rho_bar, s_bar * rho
+        rho_bar = torch.hypot(c_bar * rho, theta)
+        c_bar, s_bar = c_bar * rho / _safe(rho_bar), theta / _safe(rho_bar)
+        zeta, zeta_bar = c_bar * zeta_bar, -s_bar * zeta_bar
+        h_bar = h - (theta_bar * rho / _safe(rho_old * rho_bar_old)) * h_bar
+        dx = dx + (zeta / _safe(rho * rho_bar)) * h_bar
+        h = v - (theta / _safe(rho)) * h
+    x = x0 + dx
+    if not torch.isfinite(x).all():
+        return Solution(x0, "breakdown", iterations, relative_residual(A, x0, rhs))
+    converged = bool((zeta_bar.abs() <= goal).all())
+    return Solution(x, "converged" if converged else "max_iterations", iterations, relative_residual(A, x, rhs))
+
+
+def _safe(t: Tensor) -> Tensor:
+    """Keep a column that has reached its solution exactly from dividing by zero."""
+    return torch.where(t == 0, torch.ones_like(t), t)
+
+
+def _normalised(vectors: Tensor, norms: Tensor) -> Tensor:
+    return vectors / _safe(norms)

@@ -1,0 +1,76 @@
+"""The best mask under a budget, exactly.
+
+Maximise the importance kept subject to ``sum(kept units * price) <= limit`` (Kwon et al. 2022, section 4.1: equivalently,
+minimise the importance pruned). All heads cost the same and all neurons cost the same, so the optimum over how many of each
+is found by trying every number of heads and spending the rest on neurons. Cost: two sorts and one prefix sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pruning_core.cost import Budget, UnitGroup
+from pruning_core.masks import Mask
+from pruning_core.shapes import Float
+
+# A bound met exactly must not be lost to the rounding of sums of prices.
+_SLACK = 1e-9
+
+
+def search_budget(importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], budget: Budget) -> Mask:
+    """Find the mask of largest total importance within the budget that keeps each group's floor.
+
+    Args:
+        importance: One value >= 0 a unit, one tensor a group.
+        groups: The unit groups; all heads must have one price, and all neurons one price.
+        budget: Prices and limit; must admit the floors (`cost.budget_for` has checked).
+    """
+    heads, neurons = _Kind.gather("head", importance, groups, budget), _Kind.gather("neuron", importance, groups, budget)
+    limit = budget.limit * (1 + _SLACK)
+    head_counts = torch.arange(heads.forced, heads.size + 1, dtype=torch.float64)
+    left = limit - head_counts * heads.price
+    neuron_counts = (left / neurons.price).floor().clamp(max=neurons.size) if neurons.size else torch.zeros_like(left)
+    feasible = (left >= 0) & (neuron_counts >= neurons.forced)
+    total = heads.prefix[head_counts.long()] + neurons.prefix[neuron_counts.clamp(min=0).long()]
+    best = int(torch.where(feasible, total, -torch.inf).argmax())
+    kept_heads = heads.chosen(int(head_counts[best]))
+    kept_neurons = neurons.chosen(int(neuron_counts[best]))
+    return Mask(tuple((kept_heads if group.kind == "head" else kept_neurons)[i] for i, group in enumerate(groups)))
+
+
+class _Kind:
+    """All units of one kind over all groups, best first, those that a group must keep before the others."""
+
+    def __init__(self, members: list[int], values: list[Tensor], floors: list[int], price: float) -> None:
+        self.members = members
+        self.sizes = [len(v) for v in values]
+        self.size = sum(self.sizes)
+        self.price = price
+        self.forced = sum(floors)
+        must = [torch.zeros(size, dtype=torch.bool) for size in self.sizes]
+        for flags, value, floor in zip(must, values, floors, strict=True):
+            flags[value.topk(min(floor, len(value))).indices] = True
+        flat = torch.cat(values).double().cpu() if values else torch.zeros(0, dtype=torch.float64)
+        forced = torch.cat(must) if must else torch.zeros(0, dtype=torch.bool)
+        by_value = flat.argsort(descending=True, stable=True)
+        self.order = by_value[forced[by_value].int().argsort(descending=True, stable=True)]
+        self.prefix = torch.cat([torch.zeros(1, dtype=torch.float64), flat[self.order].cumsum(0)])
+
+    @classmethod
+    def gather(
+        cls, kind: str, importance: Sequence[Tensor], groups: Sequence[UnitGroup], budget: Budget
+    ) -> _Kind:
+        members = [i for i, group in enumerate(groups) if group.kind == kind]
+        prices = {budget.prices[i] for i in members}
+        if len(prices) > 1:
+            raise ValueError(f"exact search needs one price for every {kind}, got {sorted(prices)}")
+        floors = [min(groups[i].floor, groups[i].size) for i in members]
+        return cls(members, [importance[i] for i in members], floors, prices.pop() if prices else 0.0)
+
+    def chosen(self, count: int) -> dict[int, Tensor]:
+        flags = torch.zeros(self.size, dtype=torch.bool)
+        flags[self.order[:count]] = True
+        return dict(zip(self.members, flags.split(self.sizes), strict=True)) if self.members else {}

@@ -1,0 +1,23 @@
+"""Shape annotations. With jaxtyping installed (development, tests) they are checked; without it they mean nothing.
+
+The core must import where there is nothing but torch, transformers, safetensors, numpy and pydantic.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+else:
+    try:
+        from jaxtyping import Bool, Float, Int
+    except ImportError:
+
+        class _Unchecked:
+            def __class_getitem__(cls, item):  # noqa: ANN001, ANN206 - stands in for jaxtyping's own untyped hook
+                return item[0]
+
+        Bool = Float = Int = _Unchecked
+
+__all__ = ["Bool", "Float", "Int"]

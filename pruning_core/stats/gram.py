@@ -1,0 +1,58 @@
+"""Gram statistics of a least-squares problem ``min over W of || B - X W ||^2``: everything a solver needs of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pruning_core.shapes import Float
+
+
+@dataclass(frozen=True, slots=True)
+class Gram:
+    """Sufficient statistics, in float64, over ``tokens`` rows of X.
+
+    Attributes:
+        G: ``X^T X``, (k, k).
+        C: ``X^T B``, (k, d).
+        energy: ``||B||_F^2``.
+        tokens: Number of rows.
+    """
+
+    G: Float[Tensor, "k k"]
+    C: Float[Tensor, "k d"]
+    energy: float
+    tokens: int
+
+    @classmethod
+    def of(cls, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"]) -> Gram:
+        """Compute the statistics of one batch; products in the inputs' own precision, sums in float64."""
+        return cls((X.T @ X).double(), (X.T @ B).double(), float(B.double().square().sum()), X.shape[0])
+
+    @classmethod
+    def zeros(cls, k: int, d: int, device: torch.device) -> Gram:
+        """Give the statistics of no data."""
+        return cls(
+            torch.zeros(k, k, dtype=torch.float64, device=device),
+            torch.zeros(k, d, dtype=torch.float64, device=device),
+            0.0,
+            0,
+        )
+
+    def __add__(self, other: Gram) -> Gram:
+        """Merge the statistics of two batches, or of two workers."""
+        return Gram(self.G + other.G, self.C + other.C, self.energy + other.energy, self.tokens + other.tokens)
+
+    def subset(self, rows: Tensor) -> Gram:
+        """Restrict X to some of its columns."""
+        return Gram(self.G[rows][:, rows], self.C[rows], self.energy, self.tokens)
+
+    def relative_residual(self, W: Float[Tensor, "k d"]) -> float:
+        """``||B - X W||^2 / ||B||^2`` from the statistics alone; 0 where there is no energy."""
+        if self.energy == 0:
+            return 0.0
+        weights = W.double()
+        squared = self.energy - 2 * (weights * self.C).sum() + (weights * (self.G @ weights)).sum()
+        return max(0.0, float(squared)) / self.energy
