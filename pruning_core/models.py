@@ -108,7 +108,7 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device) -> 
         "regression": transformers.AutoModelForSequenceClassification,
         "feature-extraction": transformers.AutoModel,
     }
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             model, info = classes[task_type].from_pretrained(
                 folder,
@@ -160,7 +160,7 @@ def _pooling_of(folder: Path) -> Pooling:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Silence transformers' own progress bars and load reports: what matters in them becomes an error of ours."""
     from transformers.utils import logging
 

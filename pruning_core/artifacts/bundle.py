@@ -1,0 +1,129 @@
+"""The bundle: checkpoint, tokenizer, report, model card and manifest, written so that it loads anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.artifacts import per_layer
+from pruning_core.artifacts.card import model_card
+from pruning_core.models import TaskModel, quiet_transformers
+from pruning_core.report import Report
+from pruning_core.spec import ArtifactSpec, PruneSpec, TaskType
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+REMOTE_CODE_NAME = "modeling_coppice"
+
+# Copied as they are from the source checkpoint: what tokenizers and sentence-transformers read.
+_COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+    "LICENSE",
+    "LICENSE.txt",
+)
+
+_AUTO_CLASSES: dict[TaskType, str] = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+    "feature-extraction": "AutoModel",
+}
+
+
+def write_checkpoint(
+    folder: Path, source: TaskModel, dense: EncoderAdapter, student: PreTrainedModel, options: ArtifactSpec
+) -> None:
+    """Write weights, config, loading code and tokenizer files of a sliced model.
+
+    Args:
+        folder: Where to write; must exist.
+        source: The dense model, for its tokenizer files and its stored type.
+        dense: Its sublayers, whose widths the student's are compared with.
+        student: The sliced model; its config is completed in place.
+        options: Type of the written weights.
+    """
+    dtype = source.stored_dtype if options.dtype == "auto" else options.dtype
+    widths = {
+        name: [module.out_features, module.in_features]
+        for name, module in student.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    config = student.config
+    original = {name: module for name, module in dense.model.named_modules() if isinstance(module, torch.nn.Linear)}
+    config.quantization_config = per_layer.CoppiceConfig(
+        {
+            name: shape
+            for name, shape in widths.items()
+            if shape != [original[name].out_features, original[name].in_features]
+        }
+        | _inherited(dense.model, widths)
+    )
+    class_name = f"Coppice{type(student).__name__.removeprefix('Coppice')}"
+    config.auto_map = {_AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{class_name}"}
+    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in student.state_dict().items()}
+    with quiet_transformers():
+        student.save_pretrained(folder, state_dict=weights)
+    # The config's type decides how from_pretrained loads; save_pretrained puts that of the live model there.
+    config.dtype = dtype
+    config.save_pretrained(folder)
+    (folder / f"{REMOTE_CODE_NAME}.py").write_text(_remote_code(student, class_name), encoding="utf-8")
+    for name in _COMPANIONS:
+        path = source.source / name
+        if path.is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / name)
+
+
+def _inherited(dense: PreTrainedModel, widths: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Layers that were already narrower than the config's widths: the source is itself a bundle of ours."""
+    earlier = getattr(dense.config, "quantization_config", None)
+    return {name: widths[name] for name in earlier.linears} if isinstance(earlier, per_layer.CoppiceConfig) else {}
+
+
+def _remote_code(student: PreTrainedModel, class_name: str) -> str:
+    """Generate the file that ``trust_remote_code=True`` runs: the plug-in's own source and a class to load with it."""
+    base = next(cls for cls in type(student).__mro__ if cls.__module__.startswith("transformers."))
+    plug_in = inspect.getsource(per_layer)
+    return (
+        f"{plug_in}\n\n"
+        f"from {base.__module__} import {base.__name__}  # noqa: E402\n\n\n"
+        f"class {class_name}({base.__name__}):\n"
+        f'    """{base.__name__} whose layers have their own widths, as written by Coppice."""\n'
+    )
+
+
+def write_reports(folder: Path, spec: PruneSpec, report: Report) -> None:
+    """Write ``report.json``, the model card and, last, the manifest of everything in the folder."""
+    (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(spec, report), encoding="utf-8")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files
+    }
+    text = json.dumps({"version": 1, "files": manifest}, indent=2, sort_keys=True)
+    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file without holding it in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

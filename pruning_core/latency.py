@@ -1,0 +1,88 @@
+"""Latency of dense and pruned models, measured in turns so that both see the same machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from pruning_core.models import TaskModel
+from pruning_core.report import LatencyReport
+from pruning_core.spec import LatencySpec
+
+_WARM_UP = 3
+
+
+def measure_latency(
+    dense: TaskModel, pruned: TaskModel, spec: LatencySpec, generator: torch.Generator, on_repeat: Callable[[int], None]
+) -> LatencyReport:
+    """Measure one forward of each model, dense, pruned, dense, pruned, after a warm-up.
+
+    The input is random tokens without padding: time depends on the shape, not on the words.
+    """
+    length = min(spec.length, dense.tokenizer.model_max_length)
+    inputs = _random_inputs(dense, spec.batch, length, generator)
+    times: tuple[list[float], list[float]] = ([], [])
+    with torch.inference_mode(), _threads(spec.threads):
+        for repeat in range(-_WARM_UP, spec.repeats):
+            for model, kept in zip((dense, pruned), times, strict=True):
+                elapsed = _one_forward(model, inputs)
+                if repeat >= 0:
+                    kept.append(elapsed)
+            on_repeat(max(0, repeat + 1))
+        threads = torch.get_num_threads()
+    dense_ms, dense_iqr = _median_and_iqr(times[0])
+    pruned_ms, pruned_iqr = _median_and_iqr(times[1])
+    return LatencyReport(
+        dense=dense_ms,
+        pruned=pruned_ms,
+        speedup=dense_ms / pruned_ms,
+        dense_iqr=dense_iqr,
+        pruned_iqr=pruned_iqr,
+        batch=spec.batch,
+        length=length,
+        repeats=spec.repeats,
+        threads=threads,
+        device=str(dense.device),
+    )
+
+
+def _random_inputs(model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
+    vocabulary = model.model.get_input_embeddings().num_embeddings
+    ids = torch.randint(0, vocabulary, (batch, length), generator=generator)
+    # RoBERTa-like models count positions by which tokens are padding; there must be none.
+    padding = model.tokenizer.pad_token_id
+    ids[ids == padding] = 0 if padding else 1
+    return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+
+
+def _one_forward(model: TaskModel, inputs: dict[str, Tensor]) -> float:
+    """Milliseconds of one forward, until the device is done."""
+    _synchronise(model.device)
+    began = time.perf_counter()
+    model.outputs(inputs)
+    _synchronise(model.device)
+    return (time.perf_counter() - began) * 1e3
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _median_and_iqr(milliseconds: list[float]) -> tuple[float, float]:
+    quartiles = torch.tensor(milliseconds, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+    return float(quartiles[1]), float(quartiles[2] - quartiles[0])

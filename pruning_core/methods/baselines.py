@@ -1,0 +1,41 @@
+"""What every claim is measured against: magnitude and random, through the same search and the same recovery."""
+
+from __future__ import annotations
+
+import torch
+
+from pruning_core.cost import Budget
+from pruning_core.masks import Mask
+from pruning_core.methods.base import Context, Scores
+from pruning_core.search.budget import search_budget
+
+
+class _SearchOnly:
+    def plan(self, scores: Scores, budget: Budget, ctx: Context) -> Mask:
+        """Search the exact optimum of the scores."""
+        with ctx.clock.stage("search"):
+            return search_budget(scores.importance, ctx.adapter.groups, budget)
+
+
+class MagnitudeMethod(_SearchOnly):
+    """A unit's importance is the squared norm of its columns of the output projection."""
+
+    def prepare(self, ctx: Context) -> Scores:
+        """Read the weights."""
+        with ctx.clock.stage("score"):
+            return Scores(
+                [
+                    sublayer.output.weight.detach().double().square().sum(0).unflatten(0, (-1, sublayer.unit_width)).sum(1).cpu()
+                    for sublayer in ctx.adapter.sublayers
+                ]
+            )
+
+
+class RandomMethod(_SearchOnly):
+    """Importance is uniform noise."""
+
+    def prepare(self, ctx: Context) -> Scores:
+        """Draw from the seed."""
+        generator = ctx.generator("random-scores")
+        with ctx.clock.stage("score"):
+            return Scores([torch.rand(group.size, generator=generator) for group in ctx.adapter.groups])

@@ -1,0 +1,53 @@
+"""``fisher-cg``: Fisher mask search, rearrangement, and recovery by conjugate gradient.
+
+Li, Zhu, Sun 2024, *A novel iteration scheme with conjugate gradient for faster pruning on transformer models*
+(doi 10.1007/s40747-024-01595-w), on the frame of Kwon et al. 2022 (arXiv 2204.09656). Recovery is `pruning_core.recovery`, which
+serves every method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pruning_core.cost import Budget
+from pruning_core.errors import DatasetInvalid
+from pruning_core.masks import Mask
+from pruning_core.methods.base import Context, Scores
+from pruning_core.search.budget import search_budget
+from pruning_core.search.rearrange import rearrange_units
+from pruning_core.spec import FisherCG
+from pruning_core.stats.fisher import importance, loss_sum, mask_gradients, probe
+
+
+@dataclass(frozen=True, slots=True)
+class FisherCGMethod:
+    """Scores by the Fisher information of unit masks, with or without labels."""
+
+    options: FisherCG
+
+    def prepare(self, ctx: Context) -> Scores:
+        """Compute per-sample mask gradients with one forward and one activation-backward."""
+        batches, task_type = ctx.calibration.batches, ctx.task_model.task_type
+        labelled = task_type != "feature-extraction" and all(batch.labels is not None for batch in batches)
+        if self.options.labels == "use" and not labelled:
+            raise DatasetInvalid("labels are required by method.labels = use, but the task has none", param="method.labels")
+        use_labels = labelled and self.options.labels != "ignore"
+        objective = loss_sum(task_type) if use_labels else probe(task_type, ctx.generator("probe"))
+        with ctx.clock.stage("score", len(batches)) as step:
+            gradients = mask_gradients(
+                ctx.task_model, ctx.adapter, batches, objective, samples=ctx.calibration.samples, on_batch=step
+            )
+        return Scores(importance(gradients), gradients)
+
+    def plan(self, scores: Scores, budget: Budget, ctx: Context) -> Mask:
+        """Search the exact optimum of the diagonal Fisher, then rearrange within each sublayer."""
+        with ctx.clock.stage("search"):
+            mask = search_budget(scores.importance, ctx.adapter.groups, budget)
+        if not self.options.rearrange or scores.gradients is None:
+            return mask
+        rearranged = []
+        with ctx.clock.stage("rearrange", len(mask.kept)) as step:
+            for done, (gradients, kept) in enumerate(zip(scores.gradients, mask.kept, strict=True), start=1):
+                rearranged.append(rearrange_units(gradients, kept))
+                step(done)
+        return Mask(tuple(rearranged))

@@ -1,0 +1,33 @@
+"""Stages of a run: their order in time, their seconds, and what callers hear of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pruning_core.report import STAGES, Progress, SecondsReport, Stage
+
+
+class StageClock:
+    """Measures the stages of one run and reports progress within each."""
+
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self._on_progress = on_progress
+        self._start = time.perf_counter()
+        self._seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+
+    @contextmanager
+    def stage(self, stage: Stage, total: int = 1) -> Iterator[Callable[[int], None]]:
+        """Time a stage; the value is a function to call with the number of steps done so far."""
+        began = time.perf_counter()
+        self._on_progress(Progress(stage=stage, step=0, total=total))
+        try:
+            yield lambda step: self._on_progress(Progress(stage=stage, step=step, total=total))
+        finally:
+            self._seconds[stage] += time.perf_counter() - began
+        self._on_progress(Progress(stage=stage, step=total, total=total))
+
+    def report(self) -> SecondsReport:
+        """Give the seconds so far."""
+        return SecondsReport(total=time.perf_counter() - self._start, by_stage=dict(self._seconds))
