@@ -11,12 +11,16 @@ users who do not have Coppice. Importing it registers the plug-in: that is all i
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
+
+if TYPE_CHECKING:
+    # Only for the checker: this module is imported while transformers' own modules are still being loaded.
+    from transformers import PreTrainedModel
 
 QUANT_METHOD = "coppice"
 

@@ -63,14 +63,19 @@ def probe(task_type: TaskType, generator: torch.Generator) -> Objective:
         p = outputs.detach().softmax(-1)
         if outputs.shape[-1] == 2:
             return ((p[:, 0] * p[:, 1]).sqrt() * (outputs[:, 1] - outputs[:, 0])).sum()
-        r = signs(outputs, batch)
-        return (outputs * (p.sqrt() * r - p * (p.sqrt() * r).sum(-1, keepdim=True))).sum()
+        return (outputs * torch.einsum("bij,bj->bi", output_fisher_factor(p), signs(outputs, batch))).sum()
 
     if task_type == "text-classification":
         return classes
     if task_type == "regression":
         return lambda outputs, _batch: outputs.sum()
     return lambda outputs, batch: (outputs * signs(outputs, batch)).sum()
+
+
+def output_fisher_factor(p: Float[Tensor, "b c"]) -> Float[Tensor, "b c c"]:
+    """Give ``A = diag(sqrt p) - p sqrt(p)^T``, for which ``A A^T = diag(p) - p p^T``: the Fisher of a softmax's logits."""
+    root = p.sqrt()
+    return torch.diag_embed(root) - p[:, :, None] * root[:, None, :]
 
 
 def mask_gradients(

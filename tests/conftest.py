@@ -1,0 +1,31 @@
+"""Fixtures that every kind of test shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT for two-class classification, with its tokenizer."""
+    return tiny.write_model(tmp_path_factory.mktemp("tiny-bert"), "bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_sst2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Parquet files with the columns of GLUE SST-2."""
+    return tiny.write_dataset(tmp_path_factory.mktemp("tiny-sst2"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and data beside the checkout."""
+    if not (SHARED / "models").is_dir():
+        pytest.skip("../shared is not here: the tests on real models and data are skipped")
+    return SHARED

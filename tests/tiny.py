@@ -1,0 +1,117 @@
+"""Tiny random models of each supported family, and a data set that they can be pruned on, made on the spot."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+WORDS = [f"word{i}" for i in range(60)] + ["good", "bad"]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+FAMILIES = ("bert", "distilbert", "roberta", "electra")
+HIDDEN, HEADS, NEURONS, LAYERS = 32, 4, 64, 2
+
+
+def write_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: index for index, word in enumerate(SPECIAL + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)
+
+
+def build_model(family: str, *, task: str = "classification", num_labels: int = 2, seed: int = 0):
+    """Make a model with weights large enough for masks to matter."""
+    import torch
+    import transformers
+
+    common = {"vocab_size": len(SPECIAL + WORDS), "max_position_embeddings": 66, "pad_token_id": 0}
+    if family == "distilbert":
+        config = transformers.DistilBertConfig(
+            dim=HIDDEN, n_heads=HEADS, hidden_dim=NEURONS, n_layers=LAYERS, num_labels=num_labels, **common
+        )
+    else:
+        sizes = {
+            "hidden_size": HIDDEN,
+            "num_attention_heads": HEADS,
+            "intermediate_size": NEURONS,
+            "num_hidden_layers": LAYERS,
+            "num_labels": num_labels,
+        }
+        if family == "electra":
+            sizes["embedding_size"] = 16
+        configs = {
+            "bert": transformers.BertConfig,
+            "roberta": transformers.RobertaConfig,
+            "electra": transformers.ElectraConfig,
+        }
+        config = configs[family](**sizes, **common)
+    auto = transformers.AutoModelForSequenceClassification if task == "classification" else transformers.AutoModel
+    torch.manual_seed(seed)
+    model = auto.from_config(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2 and "embedding" not in name:
+                parameter.normal_(std=0.2)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.1)
+    return model.eval()
+
+
+def write_model(folder: Path, family: str, **options) -> Path:
+    build_model(family, **options).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def write_dataset(folder: Path, rows: int = 240, *, seed: int = 0) -> Path:
+    """Write train and validation Parquet files with GLUE SST-2's columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(seed)
+    for split, count in (("train", rows), ("validation", rows // 2)):
+        texts = [" ".join(rng.choices(WORDS, k=rng.randint(3, 20))) for _ in range(count)]
+        table = pa.table(
+            {"sentence": texts, "label": [int("good" in text.split()) for text in texts], "idx": list(range(count))}
+        )
+        pq.write_table(table, folder / f"{split}.parquet")
+    return folder
+
+
+def write_jsonl(folder: Path, rows: int = 120) -> Path:
+    """Write unlabelled sentences as JSON Lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(1)
+    for split in ("train", "validation"):
+        lines = [json.dumps({"text": " ".join(rng.choices(WORDS, k=rng.randint(3, 20)))}) for _ in range(rows)]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def tiny_spec(model: Path, data: Path, **changes):
+    """Give a small spec over a tiny model and data set."""
+    from pruning_core.spec import PruneSpec
+
+    fields = {
+        "model": str(model),
+        "task": "glue/sst2",
+        "data": str(data),
+        "target": {"metric": "macs", "keep": 0.5},
+        "calibration": {"samples": 64, "max_length": 32, "batch_tokens": 256},
+        "latency": {"batch": 2, "length": 16, "repeats": 3},
+    }
+    return PruneSpec.model_validate(fields | changes)

@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from pruning_core.arch.encoder import adapt, clone, verify
+from pruning_core.errors import UnsupportedArchitecture
+from tests import tiny
+
+
+def _inputs():
+    ids = torch.randint(5, 60, (3, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    ids[1, 6:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_halves_compute_what_the_model_computes(family):
+    verify(adapt(tiny.build_model(family)), _inputs())
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("seed", range(2))
+def test_slicing_equals_masking(family, seed):
+    model = tiny.build_model(family)
+    adapter, student = adapt(model), adapt(clone(model))
+    generator = torch.Generator().manual_seed(seed)
+    kept = [torch.rand(group.size, generator=generator) > 0.5 for group in adapter.groups]
+    for flags, group in zip(kept, adapter.groups, strict=True):
+        flags[0] |= group.kind == "head"
+    kept[1][:] = False  # an FFN that vanishes altogether
+    for sublayer, flags in zip(student.sublayers, kept, strict=True):
+        sublayer.slice_(flags.nonzero().flatten())
+    with torch.no_grad(), adapter.masked(tuple(flags.float() for flags in kept)):
+        masked = model(**_inputs()).logits
+    with torch.no_grad():
+        sliced = student.model(**_inputs()).logits
+        dense = model(**_inputs()).logits
+    torch.testing.assert_close(sliced, masked, rtol=1e-5, atol=1e-5)
+    assert (dense - masked).abs().max() > 1e-3, "the mask must matter for this test to mean something"
+    assert [group.size for group in student.groups] == [int(flags.sum()) for flags in kept]
+
+
+def test_clone_shares_embeddings_and_copies_blocks():
+    model = tiny.build_model("bert")
+    copy = clone(model)
+    assert copy.get_input_embeddings().weight is model.get_input_embeddings().weight
+    assert adapt(copy).sublayers[0].output.weight is not adapt(model).sublayers[0].output.weight
+
+
+def test_a_look_alike_that_computes_something_else_is_refused():
+    model = tiny.build_model("bert")
+    attention = model.bert.encoder.layer[0].attention.self
+    attention.scaling *= 1.5
+    forward = attention.forward
+    attention.forward = lambda hidden, *args, **kwargs: forward(hidden * 2, *args, **kwargs)
+    with pytest.raises(UnsupportedArchitecture, match="computes something else"):
+        verify(adapt(model), _inputs())
+
+
+def test_a_model_without_blocks_is_refused():
+    import transformers
+
+    config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50, n_positions=16)
+    with pytest.raises(UnsupportedArchitecture, match="GPT2Model"):
+        adapt(transformers.GPT2Model(config))

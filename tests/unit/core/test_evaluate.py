@@ -1,0 +1,53 @@
+import pytest
+import torch
+from sklearn import metrics
+
+from pruning_core.evaluate import compare, nearest_neighbour_agreement, score
+from pruning_core.spec import PruneSpec
+
+
+def _task(kind, metric):
+    columns = {"text": ["t"]} | ({} if kind == "feature-extraction" else {"label": "y"})
+    task = {"type": kind, "dataset": "d", "columns": columns, "metric": metric}
+    return PruneSpec.model_validate({"model": "m", "task": task, "sparsity": 0.5}).task
+
+
+def test_metrics_by_hand():
+    logits = torch.tensor([[2.0, 1], [0, 1], [3, 1], [0, 2], [5, 0]])  # predicts 0 1 0 1 0
+    labels = torch.tensor([0, 1, 1, 1, 1])
+    assert score("accuracy", logits, labels) == pytest.approx(3 / 5)
+    assert score("f1", logits, labels) == pytest.approx(2 * 1.0 * 0.5 / 1.5)
+    assert score("matthews", logits, labels) == pytest.approx((2 * 1 - 0 * 2) / (2 * 4 * 1 * 3) ** 0.5)
+    ranks = torch.tensor([[0.1], [0.5], [0.3]])
+    assert score("spearman", ranks, torch.tensor([1.0, 3.0, 2.0])) == pytest.approx(1)
+
+
+def test_f1_of_many_classes_is_the_macro_mean():
+    logits, labels = torch.randn(40, 4), torch.randint(0, 4, (40,))
+    expected = metrics.f1_score(labels, logits.argmax(-1), average="macro")
+    assert score("f1", logits, labels) == pytest.approx(expected)
+
+
+def test_embeddings_are_compared_with_the_dense_ones():
+    dense = torch.nn.functional.normalize(torch.randn(30, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    task = _task("feature-extraction", "cosine")
+    same = compare(task, dense, dense, None)
+    assert same.pruned == pytest.approx(1)
+    assert same.details["nearest_neighbour_agreement"] == 1
+    flipped = compare(task, dense, -dense, None)
+    assert flipped.pruned == pytest.approx(-1)
+    shuffled = compare(task, dense, dense.roll(1, 0), None)
+    assert shuffled.details["nearest_neighbour_agreement"] < 0.5
+
+
+def test_neighbours_by_hand():
+    dense = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1.0]])
+    pruned = torch.tensor([[1.0, 0], [0.1, 0.9], [0, 1.0]])
+    # Dense: 0->1, 1->0, 2->1. Pruned: 0->1, 1->2, 2->1.
+    assert nearest_neighbour_agreement(dense, pruned) == pytest.approx(2 / 3)
+
+
+def test_classification_reports_agreement_with_dense():
+    dense, pruned = torch.tensor([[1.0, 0], [0, 1.0]]), torch.tensor([[1.0, 0], [1.0, 0]])
+    report = compare(_task("text-classification", "accuracy"), dense, pruned, torch.tensor([0, 1]))
+    assert (report.dense, report.pruned, report.details["agreement_with_dense"]) == (1.0, 0.5, 0.5)

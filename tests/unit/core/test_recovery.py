@@ -1,0 +1,159 @@
+import pytest
+import torch
+
+from pruning_core import recovery
+from pruning_core.arch.encoder import adapt, clone
+from pruning_core.calibration import Batch
+from pruning_core.masks import Mask
+from pruning_core.spec import RecoverySpec
+from pruning_core.stats.gram import Gram
+from tests import tiny
+
+
+def _batches(count=6, n=8, length=12):
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for index in range(count):
+        ids = torch.randint(5, 60, (n, length), generator=generator)
+        mask = torch.ones_like(ids)
+        mask[0, 8:], ids[0, 8:] = 0, 0
+        batches.append(Batch({"input_ids": ids, "attention_mask": mask}, torch.arange(n) + n * index, None))
+    return batches
+
+
+def _half_mask(adapter, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    kept = []
+    for group in adapter.groups:
+        flags = torch.zeros(group.size, dtype=torch.bool)
+        flags[torch.randperm(group.size, generator=generator)[: group.size // 2]] = True
+        kept.append(flags)
+    return Mask(tuple(kept))
+
+
+def _recover(model, mask, **spec):
+    student = clone(model)
+    reports = recovery.prune_and_recover_(
+        adapt(model), adapt(student), mask, _batches(), RecoverySpec(**spec), samples=48, on_sublayer=lambda _i: None
+    )
+    return student, reports
+
+
+def _hidden_error(model, student):
+    inputs = _batches()[0].inputs
+    with torch.no_grad():
+        difference = model.bert(**inputs).last_hidden_state - student.bert(**inputs).last_hidden_state
+    return float(difference[inputs["attention_mask"].bool()].square().mean())
+
+
+def test_grams_add_up_and_give_the_residual():
+    generator = torch.Generator().manual_seed(0)
+    X, B = torch.randn(40, 6, generator=generator), torch.randn(40, 3, generator=generator)
+    W = torch.randn(6, 3, generator=generator)
+    merged = Gram.of(X[:15], B[:15]) + Gram.of(X[15:], B[15:])
+    torch.testing.assert_close(merged.G, (X.T @ X).double(), rtol=1e-5, atol=1e-5)
+    assert merged.tokens == 40
+    expected = float((B - X @ W).square().sum() / B.square().sum())
+    assert merged.relative_residual(W) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("unit_width", [1, 3])
+def test_scalar_masks_solve_the_explicit_design(unit_width):
+    """The (N d) x units design matrix is built here, and only here."""
+    generator = torch.Generator().manual_seed(0)
+    k, d, n = 6, 4, 50
+    X, B = torch.randn(n, k, generator=generator).double(), torch.randn(n, d, generator=generator).double()
+    W, bias = torch.randn(k, d, generator=generator).double(), torch.randn(1, d, generator=generator).double()
+    gram = recovery._gram(X, B)
+    spec = RecoverySpec(kind="masks", solver="cg", tolerance=1e-12)
+    solution, after = recovery._solve_masks("cg", gram, torch.cat([W, bias]), unit_width, spec)
+    blocks = [(X[:, i : i + unit_width] @ W[i : i + unit_width]).flatten() for i in range(0, k, unit_width)]
+    expected = torch.linalg.lstsq(torch.stack(blocks, 1), (B - bias).flatten()[:, None]).solution
+    torch.testing.assert_close(solution.value, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(after[:-1], W * expected.repeat_interleave(unit_width, 0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["cg", "pcg", "cholesky", "lsmr"])
+def test_weights_without_ridge_are_the_least_squares_solution(solver):
+    generator = torch.Generator().manual_seed(0)
+    X, B = torch.randn(60, 5, generator=generator).double(), torch.randn(60, 3, generator=generator).double()
+    spec = RecoverySpec(damping=0, tolerance=1e-12, max_iterations=5000)
+    found = recovery._solve_weights(solver, recovery._gram(X, B), torch.zeros(6, 3).double(), spec).value
+    expected = torch.linalg.lstsq(torch.cat([X, torch.ones(60, 1).double()], 1), B).solution
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_huge_ridge_keeps_the_weights_but_still_moves_the_bias():
+    generator = torch.Generator().manual_seed(0)
+    X, W = torch.randn(60, 5, generator=generator).double(), torch.randn(5, 3, generator=generator).double()
+    gram = recovery._gram(X, X @ W + 7)
+    found = recovery._solve_weights("cholesky", gram, torch.cat([W, torch.zeros(1, 3).double()]), RecoverySpec(damping=10))
+    torch.testing.assert_close(found.value[:-1], W, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.value[-1], torch.full((3,), 7.0).double(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["weights", "masks"])
+def test_recovery_brings_the_student_back_towards_the_teacher(kind):
+    model = tiny.build_model("bert")
+    mask = _half_mask(adapt(model))
+    unrepaired, _ = _recover(model, mask, kind="none")
+    repaired, reports = _recover(model, mask, kind=kind)
+    assert _hidden_error(model, repaired) < 0.8 * _hidden_error(model, unrepaired)
+    for report in reports:
+        assert report.status in ("converged", "max_iterations", "rejected")
+        assert report.residual_after <= report.residual_before
+
+
+def test_weights_repair_better_than_masks():
+    model = tiny.build_model("bert")
+    mask = _half_mask(adapt(model))
+    errors = {kind: _hidden_error(model, _recover(model, mask, kind=kind)[0]) for kind in ("weights", "masks")}
+    assert errors["weights"] < errors["masks"]
+
+
+def test_nothing_pruned_changes_nothing_much():
+    model = tiny.build_model("bert")
+    student, _ = _recover(model, Mask.full([group.size for group in adapt(model).groups]))
+    assert _hidden_error(model, student) < 1e-8
+
+
+def test_a_breakdown_leaves_its_sublayer_and_goes_on(monkeypatch):
+    model = tiny.build_model("bert")
+    mask = _half_mask(adapt(model))
+    poisoned = recovery._gram
+
+    calls = []
+
+    def poison(X, B):
+        calls.append(X.shape[1])
+        gram = poisoned(X, B)
+        first_sublayer = X.shape[1] == 16 and calls.count(16) <= 12
+        return Gram(-gram.G, gram.C, gram.energy, gram.tokens) if first_sublayer else gram
+
+    monkeypatch.setattr(recovery, "_gram", poison)
+    student, reports = _recover(model, mask)
+    assert reports[0].status == "breakdown"
+    kept = mask.indices(0)
+    columns = (kept[:, None] * 8 + torch.arange(8)).flatten()
+    torch.testing.assert_close(adapt(student).sublayers[0].output.weight, adapt(model).sublayers[0].output.weight[:, columns])
+    assert all(report.status == "converged" for report in reports[1:])
+
+
+def test_batches_do_not_change_the_result_beyond_rounding():
+    model = tiny.build_model("bert")
+    mask = _half_mask(adapt(model))
+    weights = []
+    for split in (False, True):
+        batches = _batches()
+        if split:
+            batches = [
+                Batch({k: v[i : i + 1] for k, v in b.inputs.items()}, b.rows[i : i + 1], None)
+                for b in batches
+                for i in range(len(b.rows))
+            ]
+        student = clone(model)
+        recovery.prune_and_recover_(
+            adapt(model), adapt(student), mask, batches, RecoverySpec(), samples=48, on_sublayer=lambda _i: None
+        )
+        weights.append(adapt(student).sublayers[-1].output.weight)
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-3, atol=1e-4)

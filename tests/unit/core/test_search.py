@@ -1,0 +1,97 @@
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pruning_core.cost import Budget, UnitGroup, budget_for, kept_macs
+from pruning_core.search.budget import search_budget
+from pruning_core.search.rearrange import rearrange_units
+from pruning_core.spec import KeepTarget, SparsityTarget
+
+GROUPS = (
+    UnitGroup(0, "head", 3, 4, 8, 128, 140),
+    UnitGroup(0, "neuron", 4, 1, 8, 16, 17),
+    UnitGroup(1, "head", 2, 4, 8, 128, 140),
+    UnitGroup(1, "neuron", 3, 1, 8, 16, 17),
+)
+UNITS = sum(group.size for group in GROUPS)
+
+
+def _brute_force(importance, budget):
+    """The best total over every one of the 2^units masks that keep each group's floor."""
+    sizes = [group.size for group in GROUPS]
+    best = -1.0
+    for bits in itertools.product((False, True), repeat=UNITS):
+        kept = torch.tensor(bits).split(sizes)
+        counts = [int(k.sum()) for k in kept]
+        if any(count < group.floor for count, group in zip(counts, GROUPS, strict=True)):
+            continue
+        if budget.spent(counts) <= budget.limit * (1 + 1e-9):
+            best = max(best, sum(float(i[k].sum()) for i, k in zip(importance, kept, strict=True)))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "target", [KeepTarget(metric="macs", keep=0.5), SparsityTarget(sparsity=0.3), KeepTarget(metric="macs", keep=0.75)]
+)
+def test_search_finds_the_optimum_over_all_masks(seed, target):
+    generator = torch.Generator().manual_seed(seed)
+    importance = [torch.rand(group.size, generator=generator) for group in GROUPS]
+    budget = budget_for(target, GROUPS, total_params=2000, length=5.0)
+    mask = search_budget(importance, GROUPS, budget)
+    kept = sum(float(i[k].sum()) for i, k in zip(importance, mask.kept, strict=True))
+    assert kept == pytest.approx(_brute_force(importance, budget), rel=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(keep=st.floats(0.4, 0.99), length=st.floats(1, 200), seed=st.integers(0, 1000))
+def test_search_never_exceeds_the_budget_and_wastes_less_than_a_neuron(keep, length, seed):
+    importance = [torch.rand(group.size, generator=torch.Generator().manual_seed(seed)) for group in GROUPS]
+    budget = budget_for(KeepTarget(metric="macs", keep=keep), GROUPS, total_params=2000, length=length)
+    counts = search_budget(importance, GROUPS, budget).counts()
+    assert all(count >= group.floor for count, group in zip(counts, GROUPS, strict=True))
+    full = kept_macs(GROUPS, [g.size for g in GROUPS], length)
+    assert kept_macs(GROUPS, counts, length) <= keep * full + 1
+    every_neuron_kept = counts[1] == 4 and counts[3] == 3
+    assert every_neuron_kept or budget.spent(counts) + budget.prices[1] > budget.limit
+
+
+def test_search_refuses_prices_that_differ_within_a_kind():
+    importance = [torch.ones(group.size) for group in GROUPS]
+    with pytest.raises(ValueError, match="one price for every head"):
+        search_budget(importance, GROUPS, Budget((1.0, 1.0, 2.0, 1.0), 6.0))
+
+
+def _naive_rearrange(gradients, kept):
+    """The definition, with every norm computed from scratch."""
+    pruned = {i for i in range(len(kept)) if not kept[i]}
+    order = sorted((i for i in range(len(kept)) if kept[i]), key=lambda i: float(gradients[:, i].square().sum()))
+
+    def norm(units):
+        return float(gradients[:, sorted(units)].double().sum(1).square().sum())
+
+    for unit in order:
+        best = min(pruned | {unit}, key=lambda drop: norm((pruned | {unit}) - {drop}))
+        if norm((pruned | {unit}) - {best}) < norm(pruned):
+            pruned = (pruned | {unit}) - {best}
+    return torch.tensor([i not in pruned for i in range(len(kept))])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rearrangement_is_the_greedy_of_its_definition(seed):
+    generator = torch.Generator().manual_seed(seed)
+    gradients = torch.randn(16, 12, generator=generator)
+    kept = torch.rand(12, generator=generator) > 0.5
+    arranged = rearrange_units(gradients, kept)
+    assert torch.equal(arranged, _naive_rearrange(gradients, kept))
+    assert arranged.sum() == kept.sum()
+    before, after = (gradients[:, ~k].sum(1).square().sum() for k in (kept, arranged))
+    assert after <= before
+
+
+@pytest.mark.parametrize("kept", [torch.ones(5, dtype=torch.bool), torch.zeros(5, dtype=torch.bool)])
+def test_rearrangement_of_all_or_nothing_changes_nothing(kept):
+    assert torch.equal(rearrange_units(torch.randn(8, 5), kept), kept)
