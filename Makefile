@@ -1,0 +1,47 @@
+# Every target works on a fresh clone with nothing but Python 3.11+, git, make and a package registry.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Where make is told nothing, tests use every core but leave one for the servers that they start.
+TEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve servers test check lint types imports bench-prune bench-solvers clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# One stamp a set of extras; rebuilt when the requirements change.
+$(VENV)/.%: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[$*]'
+	@touch $@
+
+install: $(VENV)/.dev ## Install everything that developing needs into .venv
+
+demo: $(VENV)/.demo ## Prune a real model end to end: service, HTTP job, download, proof
+	@$(BIN)/python -m coppice.demo
+
+serve: $(VENV)/.demo ## Run the service (API and worker) on http://127.0.0.1:8000 with the local profile
+	@$(BIN)/coppice serve
+
+servers: # Redis and PostgreSQL for the integration tests, where they can be installed
+	@sh tests/install_servers.sh
+
+test: install servers ## Run every test but the fault set
+	$(BIN)/python -m pytest -m "not fault" $(TEST_ARGS)
+
+lint: install ## Formatting and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install ## Types, strict
+	$(BIN)/pyright
+
+imports: install ## The one-way rule
+	$(BIN)/lint-imports
+
+check: lint types imports test ## What CI runs: lint, types, import rules, migration drift and tests
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache demo-bundle
