@@ -34,9 +34,7 @@ def _register() -> None:
 class _Finder(MetaPathFinder):
     """Waits for one module, wraps its loader, and is gone."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None, /) -> ModuleSpec | None:
         if fullname != _REGISTRY:
             return None
         sys.meta_path.remove(self)

@@ -87,7 +87,8 @@ def tokenise(
     """
     limit = min(max_length, tokenizer.model_max_length)
     columns = [list(column) for column in zip(*rows.texts, strict=True)]
-    encoded = tokenizer(*columns, truncation=True, max_length=limit, padding=False)
+    text, pair = columns[0], columns[1] if len(columns) > 1 else None
+    encoded = tokenizer(text, pair, truncation=True, max_length=limit, padding=False)
     names = [name for name in tokenizer.model_input_names if name in encoded]
     lengths = [len(ids) for ids in encoded["input_ids"]]
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
@@ -98,9 +99,7 @@ def tokenise(
         index = [order[i] for i in members]
         padded = tokenizer.pad({name: [encoded[name][i] for i in index] for name in names}, return_tensors="pt")
         picked = torch.tensor(index)
-        batches.append(
-            Batch({name: padded[name] for name in names}, picked, None if labels is None else labels[picked])
-        )
+        batches.append(Batch({name: padded[name] for name in names}, picked, None if labels is None else labels[picked]))
     digest = hashlib.sha256()
     for ids in encoded["input_ids"]:
         digest.update(torch.tensor([len(ids), *ids], dtype=torch.int32).numpy().tobytes())

@@ -89,17 +89,17 @@ def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int
     Raises:
         TargetUnreachable: Even the smallest model that keeps each group's floor is above the budget.
     """
-    if target.metric == "params":
+    if target.metric == "sparsity":
+        prices = tuple(float(group.weights_per_unit) for group in groups)
+        fixed, kept_share = 0.0, 1 - target.sparsity
+        total = sum(price * group.size for price, group in zip(prices, groups, strict=True))
+    elif target.metric == "params":
         prices = tuple(float(group.params_per_unit) for group in groups)
         prunable = sum(price * group.size for price, group in zip(prices, groups, strict=True))
         fixed, total, kept_share = total_params - prunable, float(total_params), target.keep
-    elif target.metric == "macs":
+    else:
         prices = tuple(group.macs_per_unit(length) for group in groups)
         fixed, kept_share = 0.0, target.keep
-        total = sum(price * group.size for price, group in zip(prices, groups, strict=True))
-    else:
-        prices = tuple(float(group.weights_per_unit) for group in groups)
-        fixed, kept_share = 0.0, 1 - target.sparsity
         total = sum(price * group.size for price, group in zip(prices, groups, strict=True))
     budget = Budget(prices, kept_share * total - fixed)
     least = budget.spent([group.floor for group in groups])

@@ -50,7 +50,9 @@ def read_rows(task: TaskSpec, split: str) -> Rows:
         unlabelled = -1 if task.type == "text-classification" else None
         keep = [i for i in keep if labels[i] is not None and labels[i] != unlabelled]
     if not keep:
-        raise DatasetInvalid(f"the {split} split has no usable row; it needs text in {', '.join(names.text)}", param="task.dataset")
+        raise DatasetInvalid(
+            f"the {split} split has no usable row; it needs text in {', '.join(names.text)}", param="task.dataset"
+        )
     return Rows(
         texts=tuple(texts[i] for i in keep),
         labels=None if labels is None else tuple(float(labels[i]) for i in keep),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import SupportsFloat, cast
 
 import torch
 from torch import Tensor
@@ -45,9 +46,7 @@ def collect_labels(batches: Sequence[Batch], samples: int) -> Tensor | None:
     return labels
 
 
-def compare(
-    task: TaskSpec, dense: Float[Tensor, "n o"], pruned: Float[Tensor, "n o"], labels: Tensor | None
-) -> QualityReport:
+def compare(task: TaskSpec, dense: Float[Tensor, "n o"], pruned: Float[Tensor, "n o"], labels: Tensor | None) -> QualityReport:
     """Judge the outputs of the pruned model by the task's metric, beside those of the dense model.
 
     Embeddings have no labels: their metric is the mean cosine to the dense model's, whose own value is 1.
@@ -80,7 +79,7 @@ def score(metric: Metric, outputs: Float[Tensor, "n o"], labels: Tensor) -> floa
     if metric == "spearman":
         from scipy.stats import spearmanr
 
-        return float(spearmanr(outputs[:, 0].numpy(), labels.numpy()).statistic)
+        return float(cast("SupportsFloat", spearmanr(outputs[:, 0].numpy(), labels.numpy())[0]))
     from sklearn import metrics
 
     truth, predicted = labels.numpy(), outputs.argmax(-1).numpy()

@@ -202,7 +202,8 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
         return files
     if any(path for pattern in _PICKLE_PATTERNS for path in folder.glob(pattern)):
         raise ModelUnreadable(
-            "the weights are pickle files, which can run code when loaded; convert them to model.safetensors", param="model"
+            "the weights are pickle files, which can run code when loaded; convert them to model.safetensors",
+            param="model",
         )
     raise ModelUnreadable(f"the model folder has no {WEIGHTS_NAME}", param="model")
 
@@ -234,5 +235,7 @@ def _read_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
         if 8 + length + end != size:
             raise ValueError("data")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ModelUnreadable(f"{path.name} is corrupt or truncated: it is not a valid safetensors file", param="model") from None
+        raise ModelUnreadable(
+            f"{path.name} is corrupt or truncated: it is not a valid safetensors file", param="model"
+        ) from None
     return entries

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def measure_latency(
 
 
 def _random_inputs(model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
-    vocabulary = model.model.get_input_embeddings().num_embeddings
+    vocabulary = cast("torch.nn.Embedding", model.model.get_input_embeddings()).num_embeddings
     ids = torch.randint(0, vocabulary, (batch, length), generator=generator)
     # RoBERTa-like models count positions by which tokens are padding; there must be none.
     padding = model.tokenizer.pad_token_id
@@ -74,7 +75,7 @@ def _synchronise(device: torch.device) -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def _threads(count: int) -> Generator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -17,7 +17,7 @@ from pruning_core.inputs import is_local, read_checkpoint
 from pruning_core.spec import TaskType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -160,7 +160,7 @@ def _pooling_of(folder: Path) -> Pooling:
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Generator[None]:
     """Silence transformers' own progress bars and load reports: what matters in them becomes an error of ours."""
     from transformers.utils import logging
 

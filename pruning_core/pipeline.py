@@ -78,9 +78,7 @@ def run(
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(out)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(
-            f"out of memory on {target_device}; lower calibration.samples or calibration.batch_tokens"
-        ) from error
+        raise OutOfMemory(f"out of memory on {target_device}; lower calibration.samples or calibration.batch_tokens") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return report
@@ -90,14 +88,15 @@ def _run(spec: PruneSpec, folder: Path, device: torch.device, clock: StageClock)
     with clock.stage("load"):
         dense = load_task_model(resolve_checkpoint(spec.model, spec.revision), spec.task.type, device)
         adapter = adapt(dense.model)
-        train, validation = read_rows(spec.task, spec.task.train_split), read_rows(spec.task, spec.task.validation_split)
+        train, validation = (
+            read_rows(spec.task, spec.task.train_split),
+            read_rows(spec.task, spec.task.validation_split),
+        )
     with clock.stage("calibrate"):
         calibration = _calibration_set(spec, dense, train)
         verify(adapter, calibration.batches[0].to(device).inputs)
     ctx = Context(dense, adapter, calibration, clock, spec.seed)
-    budget = budget_for(
-        spec.target, adapter.groups, total_params=dense.parameter_count(), length=calibration.mean_length
-    )
+    budget = budget_for(spec.target, adapter.groups, total_params=dense.parameter_count(), length=calibration.mean_length)
     mask = _plan(spec, ctx, budget)
     student = clone(dense.model)
     with clock.stage("recover", len(mask.kept)) as step:
@@ -118,7 +117,7 @@ def _run(spec: PruneSpec, folder: Path, device: torch.device, clock: StageClock)
     with clock.stage("latency", spec.latency.repeats) as step:
         latency = measure_latency(dense, pruned, spec.latency, generator(spec.seed, "latency"), step)
     with clock.stage("bundle"):
-        report = _report(spec, ctx, folder, mask, sublayers, quality, latency, rows=len(train))
+        report = _report(spec, ctx, folder, mask=mask, sublayers=sublayers, quality=quality, latency=latency, rows=len(train))
         _require_target(report)
         write_reports(folder, spec, report)
     return report
@@ -139,9 +138,7 @@ def _plan(spec: PruneSpec, ctx: Context, budget: Budget) -> Mask:
     return method.plan(method.prepare(ctx), budget, ctx)
 
 
-def _evaluate(
-    spec: PruneSpec, dense: TaskModel, pruned: TaskModel, validation: Rows, clock: StageClock
-) -> QualityReport:
+def _evaluate(spec: PruneSpec, dense: TaskModel, pruned: TaskModel, validation: Rows, clock: StageClock) -> QualityReport:
     """Judge the model as loaded back from the written files."""
     limit = spec.evaluation.max_samples
     rows = Rows(validation.texts[:limit], None if validation.labels is None else validation.labels[:limit])
@@ -163,11 +160,11 @@ def _report(
     spec: PruneSpec,
     ctx: Context,
     folder: Path,
+    *,
     mask: Mask,
     sublayers: tuple[SublayerReport, ...],
     quality: QualityReport,
     latency: LatencyReport,
-    *,
     rows: int,
 ) -> Report:
     """Recount everything that can be counted from the written files."""

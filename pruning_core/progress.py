@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from pruning_core.report import STAGES, Progress, SecondsReport, Stage
@@ -18,7 +18,7 @@ class StageClock:
         self._seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
-    def stage(self, stage: Stage, total: int = 1) -> Iterator[Callable[[int], None]]:
+    def stage(self, stage: Stage, total: int = 1) -> Generator[Callable[[int], None]]:
         """Time a stage; the value is a function to call with the number of steps done so far."""
         began = time.perf_counter()
         self._on_progress(Progress(stage=stage, step=0, total=total))

@@ -110,8 +110,8 @@ def _repair_(dense: Sublayer, pruned: Sublayer, streams: Sequence[_Stream], spec
         features.append(X)
         stream.teacher = dense.norm(dense_sum)
     report = _solve_and_judge_(pruned, fit, judge, spec)
-    for stream, X in zip(streams, features, strict=True):
-        stream.student = pruned.norm(stream.student + pruned.output(X))
+    for stream, kept in zip(streams, features, strict=True):
+        stream.student = pruned.norm(stream.student + pruned.output(kept))
     return report
 
 
@@ -177,6 +177,4 @@ def _solve(solver: str, A: Tensor, rhs: Tensor, x0: Tensor, spec: RecoverySpec, 
         return cholesky_solve(A, rhs, x0)
     if solver == "lsmr":
         return lsmr(A, rhs, x0, damp=damp, tolerance=spec.tolerance, max_iterations=spec.max_iterations)
-    return conjugate_gradient(
-        A, rhs, x0, tolerance=spec.tolerance, max_iterations=spec.max_iterations, jacobi=solver == "pcg"
-    )
+    return conjugate_gradient(A, rhs, x0, tolerance=spec.tolerance, max_iterations=spec.max_iterations, jacobi=solver == "pcg")

@@ -8,9 +8,7 @@ from pydantic import Field
 
 from pruning_core.spec import Frozen
 
-Stage = Literal[
-    "load", "calibrate", "score", "search", "rearrange", "recover", "materialise", "evaluate", "latency", "bundle"
-]
+Stage = Literal["load", "calibrate", "score", "search", "rearrange", "recover", "materialise", "evaluate", "latency", "bundle"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 # Share of a typical job's time; only the progress bar depends on it.
@@ -71,7 +69,7 @@ class QualityReport(Frozen):
     dense: float
     pruned: float
     samples: int
-    details: dict[str, float] = {}
+    details: dict[str, float] = Field(default_factory=dict[str, float])
 
 
 class LatencyReport(Frozen):

@@ -15,7 +15,7 @@ else:
     except ImportError:
 
         class _Unchecked:
-            def __class_getitem__(cls, item):  # noqa: ANN001, ANN206 - stands in for jaxtyping's own untyped hook
+            def __class_getitem__(cls, item):  # noqa: ANN001, ANN204 - stands in for jaxtyping's own untyped hook
                 return item[0]
 
         Bool = Float = Int = _Unchecked

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
-from pydantic.json_schema import JsonDict
+from pydantic.config import JsonDict
 
 from pruning_core.glue import GLUE_TASKS
 
@@ -26,7 +26,7 @@ class Frozen(BaseModel):
 def _open_fraction(value: object) -> float:
     """Accept a number strictly between 0 and 1; say in one sentence what would be right otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"must be a number > 0 and < 1, got a {type(value).__name__}")
+        raise ValueError(f"must be a number > 0 and < 1, got a {type(value).__name__}")  # noqa: TRY004 - pydantic's protocol
     if not math.isfinite(value) or not 0 < value < 1:
         raise ValueError(f"must be > 0 and < 1, got {value}")
     return float(value)
@@ -186,7 +186,10 @@ def _expand_method(value: object) -> object:
 
 Method = Annotated[
     Annotated[FisherCG | Magnitude | Random, Field(discriminator="name")],
-    BeforeValidator(_expand_method, json_schema_input_type=Literal["fisher-cg", "magnitude", "random"] | FisherCG | Magnitude | Random),
+    BeforeValidator(
+        _expand_method,
+        json_schema_input_type=Literal["fisher-cg", "magnitude", "random"] | FisherCG | Magnitude | Random,
+    ),
 ]
 
 
@@ -201,9 +204,7 @@ class RecoverySpec(Frozen):
     damping: float = Field(default=1e-2, ge=0, le=10, description="Ridge, relative to the mean diagonal of the Gram.")
     tolerance: float = Field(default=1e-5, gt=0, lt=1, description="Relative residual at which iterations stop.")
     max_iterations: int = Field(default=200, ge=1, le=10_000)
-    holdout: float = Field(
-        default=0.125, gt=0, le=0.5, description="Share of the calibration samples that judges each repair."
-    )
+    holdout: float = Field(default=0.125, gt=0, le=0.5, description="Share of the calibration samples that judges each repair.")
 
 
 # --- data, measurement, artifacts -------------------------------------------------------------------------------------

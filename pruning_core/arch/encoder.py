@@ -8,7 +8,7 @@ statistic.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -53,7 +53,7 @@ class Sublayer:
     @property
     def group(self) -> UnitGroup:
         """Size and price of the units now present."""
-        biases = all(linear.bias is not None for linear in self.inputs)
+        biases = all(_bias(linear) is not None for linear in self.inputs)
         hidden = self.output.out_features
         if self.activation is None:
             return head_group(self.layer, heads=self.units, head_size=self.unit_width, hidden=hidden, biases=biases)
@@ -118,7 +118,7 @@ class EncoderAdapter:
         return hidden
 
     @contextmanager
-    def masked(self, masks: tuple[Float[Tensor, " u"], ...]) -> Iterator[None]:
+    def masked(self, masks: tuple[Float[Tensor, " u"], ...]) -> Generator[None]:
         """Multiply each unit by its mask at the input of the output projection, while the context is open."""
         handles = [
             sublayer.output.register_forward_pre_hook(_multiply(mask.repeat_interleave(sublayer.unit_width)))
@@ -131,7 +131,7 @@ class EncoderAdapter:
                 handle.remove()
 
 
-class _EmbeddingReached(Exception):  # noqa: N818 - a jump out of the model's forward, not an error
+class _EmbeddingReached(Exception):  # a jump out of the model's forward, not an error
     pass
 
 
@@ -179,7 +179,11 @@ def verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:
     """
     reached: list[Tensor] = []
     last = adapter.sublayers[-1].norm
-    handle = last.register_forward_hook(lambda _module, _args, output: reached.append(output))
+
+    def keep(_module: nn.Module, _args: object, output: Tensor) -> None:
+        reached.append(output)
+
+    handle = last.register_forward_hook(keep)
     try:
         with torch.no_grad():
             adapter.model(**inputs)
@@ -237,10 +241,15 @@ def _halves(block: nn.Module, layer: int, signature: BlockSignature) -> tuple[Su
     return attention, ffn
 
 
+def _bias(linear: nn.Linear) -> nn.Parameter | None:
+    return cast("nn.Parameter | None", linear.bias)  # torch's stubs forget that there may be none
+
+
 def _keep_rows_(linear: nn.Linear, index: Tensor) -> None:
     linear.weight = nn.Parameter(linear.weight.detach()[index].contiguous(), requires_grad=False)
-    if linear.bias is not None:
-        linear.bias = nn.Parameter(linear.bias.detach()[index].contiguous(), requires_grad=False)
+    bias = _bias(linear)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach()[index].contiguous(), requires_grad=False)
     linear.out_features = len(index)
 
 

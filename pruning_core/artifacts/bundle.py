@@ -70,11 +70,7 @@ def write_checkpoint(
     config = student.config
     original = {name: module for name, module in dense.model.named_modules() if isinstance(module, torch.nn.Linear)}
     config.quantization_config = per_layer.CoppiceConfig(
-        {
-            name: shape
-            for name, shape in widths.items()
-            if shape != [original[name].out_features, original[name].in_features]
-        }
+        {name: shape for name, shape in widths.items() if shape != [original[name].out_features, original[name].in_features]}
         | _inherited(dense.model, widths)
     )
     class_name = f"Coppice{type(student).__name__.removeprefix('Coppice')}"
@@ -116,9 +112,7 @@ def write_reports(folder: Path, spec: PruneSpec, report: Report) -> None:
     (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(spec, report), encoding="utf-8")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    manifest = {
-        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files
-    }
+    manifest = {path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files}
     text = json.dumps({"version": 1, "files": manifest}, indent=2, sort_keys=True)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
 

@@ -54,17 +54,21 @@ class CoppiceQuantizer(HfQuantizer):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Initializing zero-element tensors")
                 new = nn.Linear(
-                    in_features, out_features, bias=old.bias is not None, device=old.weight.device, dtype=old.weight.dtype
+                    in_features,
+                    out_features,
+                    bias="bias" in dict(old.named_parameters()),
+                    device=old.weight.device,
+                    dtype=old.weight.dtype,
                 )
             setattr(parent, name, new)
         return model
 
-    def is_serializable(self) -> bool:
+    def is_serializable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - theirs is unannotated
         """The model can be saved again: the shapes travel in its config."""
         return True
 
     @property
-    def is_trainable(self) -> bool:
+    def is_trainable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - theirs is unannotated
         """Ordinary layers train as ever."""
         return True
 

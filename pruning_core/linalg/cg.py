@@ -45,7 +45,10 @@ def conjugate_gradient(
 
     Cost: one (k, k) x (k, d) product a step.
     """
-    project = (lambda t: t) if support is None else (lambda t: t * support)
+
+    def project(t: Tensor) -> Tensor:
+        return t if support is None else t * support
+
     inverse = (1 / A.diagonal().clamp_min(torch.finfo(A.dtype).tiny))[:, None] if jacobi else torch.ones_like(A[:, :1])
     rhs = project(rhs)
     goal = tolerance * rhs.norm(dim=0).clamp_min(torch.finfo(A.dtype).tiny)

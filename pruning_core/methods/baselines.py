@@ -25,7 +25,13 @@ class MagnitudeMethod(_SearchOnly):
         with ctx.clock.stage("score"):
             return Scores(
                 [
-                    sublayer.output.weight.detach().double().square().sum(0).unflatten(0, (-1, sublayer.unit_width)).sum(1).cpu()
+                    sublayer.output.weight.detach()
+                    .double()
+                    .square()
+                    .sum(0)
+                    .unflatten(0, (-1, sublayer.unit_width))
+                    .sum(1)
+                    .cpu()
                     for sublayer in ctx.adapter.sublayers
                 ]
             )

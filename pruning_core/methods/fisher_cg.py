@@ -1,8 +1,8 @@
 """``fisher-cg``: Fisher mask search, rearrangement, and recovery by conjugate gradient.
 
 Li, Zhu, Sun 2024, *A novel iteration scheme with conjugate gradient for faster pruning on transformer models*
-(doi 10.1007/s40747-024-01595-w), on the frame of Kwon et al. 2022 (arXiv 2204.09656). Recovery is `pruning_core.recovery`, which
-serves every method.
+(doi 10.1007/s40747-024-01595-w), on the frame of Kwon et al. 2022 (arXiv 2204.09656). Recovery is
+`pruning_core.recovery`, which serves every method.
 """
 
 from __future__ import annotations

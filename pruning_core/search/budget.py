@@ -28,7 +28,10 @@ def search_budget(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
         groups: The unit groups; all heads must have one price, and all neurons one price.
         budget: Prices and limit; must admit the floors (`cost.budget_for` has checked).
     """
-    heads, neurons = _Kind.gather("head", importance, groups, budget), _Kind.gather("neuron", importance, groups, budget)
+    heads, neurons = (
+        _Kind.gather("head", importance, groups, budget),
+        _Kind.gather("neuron", importance, groups, budget),
+    )
     limit = budget.limit * (1 + _SLACK)
     head_counts = torch.arange(heads.forced, heads.size + 1, dtype=torch.float64)
     left = limit - head_counts * heads.price
@@ -60,9 +63,7 @@ class _Kind:
         self.prefix = torch.cat([torch.zeros(1, dtype=torch.float64), flat[self.order].cumsum(0)])
 
     @classmethod
-    def gather(
-        cls, kind: str, importance: Sequence[Tensor], groups: Sequence[UnitGroup], budget: Budget
-    ) -> _Kind:
+    def gather(cls, kind: str, importance: Sequence[Tensor], groups: Sequence[UnitGroup], budget: Budget) -> _Kind:
         members = [i for i, group in enumerate(groups) if group.kind == kind]
         prices = {budget.prices[i] for i in members}
         if len(prices) > 1:

@@ -16,9 +16,7 @@ from torch import Tensor
 from pruning_core.shapes import Bool, Float
 
 
-def rearrange_units(
-    gradients: Float[Tensor, "samples units"], kept: Bool[Tensor, " units"]
-) -> Bool[Tensor, " units"]:
+def rearrange_units(gradients: Float[Tensor, "samples units"], kept: Bool[Tensor, " units"]) -> Bool[Tensor, " units"]:
     """Swap units of one sublayer so that the gradients of the pruned ones cancel.
 
     Returns:

@@ -31,9 +31,7 @@ def _split(batch):
 
 
 def _scores(model, batches, objective, samples):
-    return mask_gradients(
-        _task_model(model), adapt(model), batches, objective, samples=samples, on_batch=lambda _done: None
-    )
+    return mask_gradients(_task_model(model), adapt(model), batches, objective, samples=samples, on_batch=lambda _done: None)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -75,7 +73,7 @@ def test_two_class_probe_is_the_exact_true_fisher():
     for label in (0, 1):
         forced = Batch(batch.inputs, batch.rows, torch.full((5,), label))
         for total, g in zip(exact, _scores(model, [forced], loss_sum("text-classification"), 5), strict=True):
-            total += (p[:, label, None] * g.square()).sum(0)
+            total.add_((p[:, label, None] * g.square()).sum(0))
     for a, b in zip(probed, exact, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-9)
 
@@ -106,14 +104,14 @@ def test_embedding_probe_estimates_the_gauss_newton_diagonal():
         outputs = task_model.outputs(batch.inputs)
     for value in outputs.flatten():
         for total, g in zip(exact, torch.autograd.grad(value, masks, retain_graph=True), strict=True):
-            total += g.square()
+            total.add_(g.square())
     draws = 200
     mean = [torch.zeros(group.size) for group in adapter.groups]
     for seed in range(draws):
         objective = probe("feature-extraction", torch.Generator().manual_seed(seed))
         gradients = mask_gradients(task_model, adapter, [batch], objective, samples=2, on_batch=lambda _d: None)
         for total, i in zip(mean, importance(gradients), strict=True):
-            total += i / draws
+            total.add_(i / draws)
     for found, expected in zip(mean, exact, strict=True):
         assert torch.corrcoef(torch.stack([found, expected]))[0, 1] > 0.97
         assert float(found.sum() / expected.sum()) == pytest.approx(1, rel=0.15)

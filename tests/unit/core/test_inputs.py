@@ -81,12 +81,13 @@ def test_unknown_structure_is_refused_and_says_what_is_supported(tiny_sst2, tmp_
 
     config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50, n_positions=16)
     transformers.GPT2Model(config).save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedArchitecture, match="gpt2.*BERT, RoBERTa, ELECTRA or DistilBERT"):
+    with pytest.raises(UnsupportedArchitecture, match=r"gpt2.*BERT, RoBERTa, ELECTRA or DistilBERT"):
         check_local_inputs(tiny.tiny_spec(tmp_path, tiny_sst2))
 
 
 @pytest.mark.parametrize(
-    "target", [{"metric": "macs", "keep": 0.01}, {"metric": "params", "keep": 0.05}, {"metric": "sparsity", "sparsity": 0.99}]
+    "target",
+    [{"metric": "macs", "keep": 0.01}, {"metric": "params", "keep": 0.05}, {"metric": "sparsity", "sparsity": 0.99}],
 )
 def test_targets_out_of_reach_are_refused_with_the_reach(model, tiny_sst2, target):
     with pytest.raises(TargetUnreachable, match=r"at (least|most) 0\.\d+ of"):
