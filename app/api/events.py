@@ -1,0 +1,65 @@
+"""The event log of a job, as a list or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from app.api.deps import Owner, Service
+from app.api.jobs import JobId
+from app.errors import ProblemDetails
+from app.jobs.records import TERMINAL_EVENTS
+from app.jobs.schemas import EventList, EventView
+from app.jobs.service import JobService
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
+
+_POLL_S = 0.25
+_PAGE = 200
+_LARGEST_ID = 2**63 - 1
+
+
+@router.get("/{job_id}/events", operation_id="listEvents", response_model=EventList)
+async def list_events(
+    job_id: JobId,
+    request: Request,
+    service: Service,
+    owner: Owner,
+    after: Annotated[int, Query(ge=0, le=_LARGEST_ID, description="Only events with a greater id.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=_PAGE)] = 100,
+    accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
+    last_event_id: Annotated[str | None, Header(description="Where a broken stream goes on.")] = None,
+) -> Response | EventList:
+    """Read the events, oldest first; with ``Accept: text/event-stream`` a stream that ends when the job does."""
+    start = after
+    if last_event_id is not None and last_event_id.isascii() and last_event_id.isdigit():
+        start = max(start, min(int(last_event_id[:19]), _LARGEST_ID))
+    if "text/event-stream" in accept:
+        await run_in_threadpool(service.get, job_id, owner=owner)  # an unknown job is a problem, not an empty stream
+        return EventSourceResponse(_stream(request, service, job_id, owner, start), ping=15)
+    events = await run_in_threadpool(service.events, job_id, owner=owner, after=start, limit=limit + 1)
+    more = len(events) > limit
+    page = [EventView.of(event) for event in events[:limit]]
+    return EventList(data=page, has_more=more, next=page[-1].id if more else None)
+
+
+async def _stream(request: Request, service: JobService, job_id: str, owner: str, after: int) -> AsyncIterator[ServerSentEvent]:
+    """Replay from the database, then follow it: a client that reconnects with its last id misses nothing."""
+    while not await request.is_disconnected():
+        events = await run_in_threadpool(service.events, job_id, owner=owner, after=after, limit=_PAGE)
+        for event in events:
+            after = event.id
+            yield ServerSentEvent(id=str(event.id), event=str(event.type), data=EventView.of(event).model_dump_json())
+            if event.type in TERMINAL_EVENTS:
+                return
+        if not events:
+            details = await run_in_threadpool(service.get, job_id, owner=owner)
+            if details.job.finished_at is not None:
+                return  # the client had seen the last event already
+            await asyncio.sleep(_POLL_S)

@@ -1,0 +1,117 @@
+"""Routes of jobs: submit, list, read, cancel, report."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from app.api.deps import Owner, Service, require_json
+from app.errors import ProblemDetails
+from app.jobs.errors import NotFound
+from app.jobs.schemas import JobCreate, JobList, JobView
+from app.jobs.service import JobDetails
+from app.jobs.states import TERMINAL, JobStatus
+from pruning_core.report import Report
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
+
+JobId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_\-]+$")]
+
+_LONGEST_WAIT_S = 60
+_POLL_S = 0.25
+_RETRY_AFTER_S = "2"
+
+
+@router.post("", status_code=202, operation_id="createJob", dependencies=[Depends(require_json)], response_model=JobView)
+def create_job(
+    body: JobCreate,
+    response: Response,
+    service: Service,
+    owner: Owner,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> JobView:
+    """Submit a job. It is accepted when this answers; poll its ``Location``, or follow its events."""
+    details = service.submit(body, owner=owner, idempotency_key=idempotency_key)
+    response.headers["Location"] = f"/v1/jobs/{details.job.id}"
+    response.headers["Retry-After"] = _RETRY_AFTER_S
+    return _view(details)
+
+
+@router.get("", operation_id="listJobs", response_model=JobList)
+def list_jobs(
+    service: Service,
+    owner: Owner,
+    status: Annotated[list[JobStatus] | None, Query(description="Any of these; repeat the parameter.")] = None,
+    after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> JobList:
+    """List jobs, newest first."""
+    page, has_more = service.list(owner=owner, statuses=status or [], after=after, limit=limit)
+    return JobList(data=[_view(item) for item in page], has_more=has_more, next=page[-1].job.id if has_more else None)
+
+
+@router.get(
+    "/{job_id}", operation_id="getJob", response_model=JobView, responses={304: {"description": "Not changed since the ETag"}}
+)
+async def get_job(
+    job_id: JobId,
+    request: Request,
+    service: Service,
+    owner: Owner,
+    if_none_match: Annotated[str | None, Header()] = None,
+    prefer: Annotated[str | None, Header(description="`wait=N`: hold up to N seconds (60 at most) for a change.")] = None,
+) -> Response:
+    """Read a job. ``If-None-Match`` gives 304 while nothing has changed; ``Prefer: wait=N`` waits for a change."""
+    wait_s = _wait_of(prefer)
+    deadline = time.monotonic() + wait_s
+    details = await run_in_threadpool(service.get, job_id, owner=owner)
+    first = details.job.version
+    known = None if if_none_match is None else {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    while time.monotonic() < deadline and details.job.status not in TERMINAL:
+        changed = details.job.version != first if known is None else _etag(details) not in known
+        if changed or await request.is_disconnected():
+            break
+        await asyncio.sleep(_POLL_S)
+        details = await run_in_threadpool(service.get, job_id, owner=owner)
+    headers = {"ETag": _etag(details), "Cache-Control": "no-cache"}
+    if wait_s:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+    if details.job.status not in TERMINAL:
+        headers["Retry-After"] = _RETRY_AFTER_S
+    if known is not None and (_etag(details) in known or "*" in known):
+        return Response(status_code=304, headers=headers)
+    return JSONResponse(_view(details).model_dump(mode="json"), headers=headers)
+
+
+@router.post("/{job_id}/cancel", status_code=202, operation_id="cancelJob", response_model=JobView)
+def cancel_job(job_id: JobId, service: Service, owner: Owner) -> JobView:
+    """Cancel: at once while queued; while running the status is `cancelling` until the process is gone."""
+    return _view(service.cancel(job_id, owner=owner))
+
+
+@router.get("/{job_id}/report", operation_id="getReport", response_model=Report)
+def get_report(job_id: JobId, service: Service, owner: Owner) -> Report:
+    """Read the report of a finished job."""
+    job = service.get(job_id, owner=owner).job
+    if job.report is None:
+        raise NotFound("report_not_ready", f"the job is {job.status} and has no report")
+    return job.report
+
+
+def _view(details: JobDetails) -> JobView:
+    return JobView.of(details.job, details.artifacts)
+
+
+def _etag(details: JobDetails) -> str:
+    return f'"{details.job.id}.{details.job.version}"'
+
+
+def _wait_of(prefer: str | None) -> int:
+    found = re.search(r"(?:^|[,;\s])wait=(\d{1,6})\b", prefer or "")
+    return min(int(found.group(1)), _LONGEST_WAIT_S) if found else 0

@@ -1,0 +1,96 @@
+"""Connections and transactions: SQLite for the local profile, PostgreSQL for production, one interface.
+
+All times in the database are seconds since the epoch by the database's own clock (`now`): processes on several hosts never
+compare their clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+_POOL_SIZE = 20
+_SQLITE_BUSY_TIMEOUT_MS = 10_000
+
+
+class now(FunctionElement[float]):  # noqa: N801 - it stands in SQL expressions like any function
+    """The database's clock, in seconds since the epoch; moves within a transaction."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(_element: now, _compiler: object, **_kwargs: object) -> str:
+    # unixepoch('subsec') needs SQLite 3.42; Debian 12 has 3.40.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(_element: now, _compiler: object, **_kwargs: object) -> str:
+    return "extract(epoch from clock_timestamp())::float8"
+
+
+class Database:
+    """A pool of connections.
+
+    Args:
+        url: SQLAlchemy URL; ``sqlite+pysqlite:///file`` or ``postgresql+psycopg://...``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            self.engine = sa.create_engine(self.url, pool_size=_POOL_SIZE, connect_args={"timeout": 10})
+            event.listen(self.engine, "connect", _configure_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            self.engine = sa.create_engine(
+                self.url, pool_size=_POOL_SIZE, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+            )
+
+    @contextmanager
+    def write(self) -> Generator[sa.Connection]:
+        """Open one transaction that may write; commits at the end, rolls back on an exception."""
+        with self.engine.connect().execution_options(coppice_write=True) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def read(self) -> Generator[sa.Connection]:
+        """Open one transaction for reading: a consistent view."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def check(self) -> None:
+        """Ask the database for a sign of life; raises SQLAlchemy's error where there is none."""
+        with self.read() as connection:
+            connection.execute(sa.select(sa.literal(1)))
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()
+
+
+def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:
+    # The driver's own transaction handling starts them late and so loses read-then-write updates; we begin them ourselves.
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get("coppice_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,213 @@
+"""Problems: every error of the API is RFC 9457 ``application/problem+json``, and none echoes input, paths or traces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, cast
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from app.jobs.errors import Conflict, NotFound, RequestError
+
+_log = structlog.get_logger(__name__)
+
+_RETRY_AFTER_S = "5"
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field: a JSON pointer into the body (or a parameter's name), and a sentence."""
+
+    pointer: str
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457. ``type`` stays ``about:blank``; ``code`` is what programs match on."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[FieldError] = []
+
+
+class Problem(Exception):
+    """An error on its way to the client."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+
+def problem_response(
+    instance: str,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Render a problem."""
+    body = ProblemDetails(
+        title=HTTPStatus(status).phrase, status=status, detail=detail, instance=instance, code=code, errors=list(errors)
+    )
+    return JSONResponse(
+        body.model_dump(), status_code=status, media_type="application/problem+json", headers=dict(headers or {})
+    )
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Turn every exception that can leave a route into a problem."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(RequestError, _on_request_error)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    for unavailable in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(unavailable, _on_database_down)
+    app.add_exception_handler(OSError, _on_os_error)
+    app.add_exception_handler(Exception, _on_anything)
+
+
+def _on_problem(request: Request, error: Exception) -> JSONResponse:
+    problem = cast("Problem", error)
+    return problem_response(
+        request.url.path, problem.status, problem.code, problem.detail, errors=problem.errors, headers=problem.headers
+    )
+
+
+def _on_request_error(request: Request, error: Exception) -> JSONResponse:
+    failure = cast("RequestError", error)
+    status = 404 if isinstance(failure, NotFound) else 409 if isinstance(failure, Conflict) else 422
+    errors = [] if failure.pointer is None else [FieldError(pointer=failure.pointer, message=failure.message)]
+    return problem_response(request.url.path, status, failure.code, failure.message, errors=errors)
+
+
+def _on_http(request: Request, error: Exception) -> JSONResponse:
+    failure = cast("HTTPException", error)
+    codes = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
+    details = {
+        400: "the request body could not be read; send UTF-8 JSON",
+        404: "there is nothing at this address",
+        405: "this address does not take that method; see the Allow header",
+    }
+    status = failure.status_code
+    return problem_response(
+        request.url.path,
+        status,
+        codes.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_")),
+        details.get(status, str(failure.detail)),
+        headers=failure.headers,
+    )
+
+
+def _on_validation(request: Request, error: Exception) -> JSONResponse:
+    failure = cast("RequestValidationError", error)
+    errors = [_field_error(item, failure.body) for item in failure.errors()]
+    malformed = any(item["type"] == "json_invalid" for item in failure.errors())
+    detail = "; ".join(dict.fromkeys(item.message for item in errors))
+    if malformed:
+        return problem_response(request.url.path, 400, "invalid_json", "the request body is not valid JSON")
+    return problem_response(request.url.path, 422, "invalid_request", detail, errors=errors)
+
+
+def _on_database_down(request: Request, error: Exception) -> JSONResponse:
+    failure = error.orig if isinstance(error, DBAPIError) else error
+    if "disk is full" in str(failure) or "No space left" in str(failure):
+        return _storage_full(request)
+    _log.error("database.unavailable", error=type(failure).__name__)
+    return problem_response(
+        request.url.path,
+        503,
+        "database_unavailable",
+        "the database cannot be reached; accepted jobs are safe, try again shortly",
+        headers={"Retry-After": _RETRY_AFTER_S},
+    )
+
+
+def _on_os_error(request: Request, error: Exception) -> JSONResponse:
+    import errno
+
+    if cast("OSError", error).errno in (errno.ENOSPC, errno.EDQUOT):
+        return _storage_full(request)
+    return _on_anything(request, error)
+
+
+def _storage_full(request: Request) -> JSONResponse:
+    return problem_response(request.url.path, 507, "storage_full", "the server has no space left; reading still works")
+
+
+def _on_anything(request: Request, error: Exception) -> JSONResponse:
+    _log.error("request.failed", path=request.url.path, exc_info=error)
+    return problem_response(
+        request.url.path, 500, "internal", "something went wrong on the server; its log has the details under this request id"
+    )
+
+
+def _field_error(error: Mapping[str, Any], body: object) -> FieldError:
+    """Turn one of pydantic's errors into a pointer into what the client sent, and a sentence."""
+    where, *location = error["loc"]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "is no known field"
+    elif error["type"] == "missing":
+        message = "is required"
+    if where != "body":
+        return FieldError(pointer=str(location[0]) if location else str(where), message=_sentence(str(location[-1]), message))
+    path = _path_in_body(location, body)
+    name = path[-1] if path else "the body"
+    return FieldError(pointer="".join(f"/{_escaped(part)}" for part in path), message=_sentence(name, message))
+
+
+def _path_in_body(location: Sequence[str | int], body: object) -> list[str]:
+    """Drop from a location what is not in the body: tags of unions, and the target that ``sparsity`` stands for."""
+    node, path = body, list[str]()
+    for index, part in enumerate(location):
+        if isinstance(node, dict):
+            fields = cast("dict[object, object]", node)
+            if part == "target" and part not in fields and "sparsity" in fields:
+                return [*path, "sparsity"]
+            if part in fields:
+                path.append(str(part))
+                node = fields[part]
+                continue
+        elif isinstance(node, list) and isinstance(part, int) and part < len(cast("list[object]", node)):
+            path.append(str(part))
+            node = cast("list[object]", node)[part]
+            continue
+        if index == len(location) - 1 and isinstance(node, dict):
+            path.append(str(part))
+    return path
+
+
+def _sentence(name: str, message: str) -> str:
+    """Begin messages that lack a subject ("must be > 0") with the field's name."""
+    if message.startswith(("must ", "is ")):
+        return f"{name} {message}"
+    return message if name in message else f"{name}: {message[0].lower()}{message[1:]}"
+
+
+def _escaped(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,58 @@
+"""Admission: what can be refused before any work starts, is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from app.jobs.errors import Refused
+from app.settings import Settings
+from pruning_core.errors import PruningError
+from pruning_core.inputs import check_local_inputs, is_local
+from pruning_core.spec import PruneSpec
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?")
+
+
+def admit(spec: PruneSpec, settings: Settings) -> PruneSpec:
+    """Check a spec against this server and its files.
+
+    Returns:
+        The spec with paths resolved, so that the worker opens what was checked.
+
+    Raises:
+        Refused: It names the field and says what to change.
+    """
+    model = _confined(spec.model, "/model", settings)
+    dataset = _confined(spec.task.dataset, "/task/dataset", settings)
+    resolved = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
+    try:
+        check_local_inputs(resolved)
+    except PruningError as error:
+        raise Refused(error.code, error.message, _pointer(error.param)) from error
+    return resolved
+
+
+def _confined(reference: str, pointer: str, settings: Settings) -> str:
+    """Resolve a path, links included, and insist that it lies under an allowed root; check the form of a Hub id."""
+    if not is_local(reference):
+        if not _HUB_ID.fullmatch(reference) or ".." in reference or "--" in reference:
+            raise Refused("invalid_request", "must be a Hub id such as org/name, or an absolute path", pointer)
+        return reference
+    if "\0" in reference or not reference.startswith("/"):
+        raise Refused("invalid_request", "a path must be absolute", pointer)
+    try:
+        path = Path(reference).resolve()
+    except (OSError, RuntimeError, ValueError):
+        raise Refused("path_not_allowed", "the path cannot be resolved", pointer) from None
+    if not any(path.is_relative_to(root.resolve()) for root in settings.allowed_roots):
+        raise Refused(
+            "path_not_allowed",
+            "the path is not under a folder that this server may read; its operator sets those with COPPICE_ALLOWED_ROOTS",
+            pointer,
+        )
+    return str(path)
+
+
+def _pointer(param: str | None) -> str:
+    return "" if param is None else "/" + param.replace(".", "/")

@@ -1,0 +1,224 @@
+"""SQL of the workers: claim, heartbeat, finish, release, reap. Every statement is guarded by fence and state.
+
+The promise of the job protocol rests on this file: a claim is a compare-and-set that raises the fence, and every later
+statement names its fence, so that whoever has lost the lease affects no row. Only the database's clock is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from app.db import now
+from app.jobs import models
+from app.jobs.records import Claim, EventType, Heartbeat, JobError
+from app.jobs.repository import add_event, move
+from app.jobs.states import ACTIVE, JobStatus, Transition
+from app.storage import StoredArtifact
+from pruning_core.report import Progress, Report
+from pruning_core.spec import PruneSpec
+
+_jobs, _artifacts = models.jobs, models.artifacts
+
+LOST = JobError("lost", "the worker was lost more often than allowed; see the operator's logs, then retry")
+
+
+class LeaseRepository:
+    """Guarded statements within one write transaction of the caller's."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def claim(self, *, worker: str, lease_s: float) -> Claim | None:
+        """Take the due job of highest priority, the oldest of them first.
+
+        It need not be the one that a message named: a message only says that there is work.
+        """
+        due = (
+            sa.select(_jobs.c.id, _jobs.c.spec, _jobs.c.fence, _jobs.c.attempt)
+            .where(_jobs.c.status == str(JobStatus.QUEUED), ~_jobs.c.cancel_requested, _jobs.c.not_before <= now())
+            .order_by(_jobs.c.priority.desc(), _jobs.c.created_at, _jobs.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        row = self._connection.execute(due).one_or_none()
+        if row is None:
+            return None
+        claimed = move(
+            self._connection,
+            row.id,
+            Transition.CLAIM,
+            ~_jobs.c.cancel_requested,
+            _jobs.c.fence == row.fence,
+            fence=_jobs.c.fence + 1,
+            attempt=_jobs.c.attempt + 1,
+            worker=worker,
+            lease_until=now() + lease_s,
+            progress=None,
+            started_at=sa.func.coalesce(_jobs.c.started_at, now()),
+        )
+        if not claimed:
+            return None
+        claim = Claim(row.id, row.fence + 1, row.attempt + 1, PruneSpec.model_validate(row.spec))
+        add_event(self._connection, claim.job_id, EventType.STARTED, {"attempt": claim.attempt})
+        return claim
+
+    def heartbeat(self, job_id: str, fence: int, *, lease_s: float, progress: Progress | None) -> Heartbeat | None:
+        """Renew the lease and write progress; None where the lease is lost."""
+        values: dict[str, Any] = {"lease_until": now() + lease_s}
+        if progress is not None:
+            values |= {"progress": progress.model_dump(mode="json"), "version": _jobs.c.version + 1}
+        statement = (
+            _jobs.update()
+            .where(_jobs.c.id == job_id, _jobs.c.fence == fence, _jobs.c.status.in_(sorted(ACTIVE)))
+            .values(**values)
+            .returning(_jobs.c.cancel_requested)
+        )
+        row = self._connection.execute(statement).one_or_none()
+        return None if row is None else Heartbeat(row.cancel_requested)
+
+    def stage_begun(self, job_id: str, fence: int, progress: Progress) -> None:
+        """Tell the event log that a stage has begun; nothing where the lease is lost."""
+        held = sa.select(_jobs.c.id).where(_jobs.c.id == job_id, _jobs.c.fence == fence, _jobs.c.status.in_(sorted(ACTIVE)))
+        if self._connection.execute(held).one_or_none() is not None:
+            add_event(
+                self._connection,
+                job_id,
+                EventType.STAGE,
+                {"stage": progress.stage, "fraction": round(progress.fraction, 4)},
+            )
+
+    def succeed(self, job_id: str, fence: int, *, report: Report, artifacts: Sequence[StoredArtifact]) -> bool:
+        """Publish a result: artifact rows, report, state and event, all or nothing. False: the fence is stale."""
+        if not self._finish(job_id, fence, Transition.SUCCEED, report=report.model_dump(mode="json")):
+            return False
+        if artifacts:
+            rows = [{"job_id": job_id, "fence": fence, **asdict(artifact)} for artifact in artifacts]
+            self._connection.execute(_artifacts.insert(), rows)
+        add_event(
+            self._connection,
+            job_id,
+            EventType.SUCCEEDED,
+            {"target": report.target.model_dump(), "quality": report.quality.model_dump()},
+        )
+        return True
+
+    def fail(self, job_id: str, fence: int, *, error: JobError) -> bool:
+        """End a job with an error. False: the fence is stale."""
+        if not self._finish(job_id, fence, Transition.FAIL, error=asdict(error)):
+            return False
+        add_event(self._connection, job_id, EventType.FAILED, asdict(error))
+        return True
+
+    def cancelled(self, job_id: str, fence: int) -> bool:
+        """Confirm a cancellation, once the process is gone. False: the fence is stale."""
+        if not self._finish(job_id, fence, Transition.CONFIRM_CANCEL):
+            return False
+        add_event(self._connection, job_id, EventType.CANCELLED, {})
+        return True
+
+    def release(self, job_id: str, fence: int) -> bool:
+        """Give a job back to the queue without charging the attempt: the worker is shutting down."""
+        return self._requeue(job_id, fence, "worker_shutdown", attempt=_jobs.c.attempt - 1) or self.cancelled(job_id, fence)
+
+    def crashed(self, job_id: str, fence: int, *, error: JobError, max_attempts: int) -> bool:
+        """The job's process died: queue it again, or end it with the error once it has crashed too often."""
+        crashes = self._count(job_id, fence, _jobs.c.crashes)
+        if crashes is None:
+            return False
+        if crashes + 1 >= max_attempts:
+            return self.fail(job_id, fence, error=error)
+        return self._requeue(job_id, fence, error.code, crashes=_jobs.c.crashes + 1) or self.cancelled(job_id, fence)
+
+    def reap(self, *, max_attempts: int) -> list[str]:
+        """Take jobs from workers whose lease has run out.
+
+        A running one is queued again, or failed as `lost` at the cap; one being cancelled is cancelled. The guard on the fence
+        makes it safe to run twice at once.
+
+        Returns:
+            The ids that are queued again.
+        """
+        expired = (
+            sa.select(_jobs.c.id, _jobs.c.fence, _jobs.c.status, _jobs.c.losses)
+            .where(_jobs.c.status.in_(sorted(ACTIVE)), _jobs.c.lease_until < now())
+            .with_for_update(skip_locked=True)
+        )
+        requeued: list[str] = []
+        for row in self._connection.execute(expired).all():
+            if row.status == JobStatus.CANCELLING:
+                self.cancelled(row.id, row.fence)
+            elif row.losses + 1 >= max_attempts:
+                self.fail(row.id, row.fence, error=LOST)
+            elif self._requeue(row.id, row.fence, "lease_expired", losses=_jobs.c.losses + 1):
+                requeued.append(row.id)
+        return requeued
+
+    def due_for_publish(self, *, older_than_s: float, limit: int) -> list[str]:
+        """Choose queued jobs whose wake-up seems lost, and count this one; the wait doubles each time, up to 64-fold."""
+        backoff = older_than_s * sa.func.pow(2.0, sa.case((_jobs.c.publish_count > 6, 6), else_=_jobs.c.publish_count))
+        if self._connection.dialect.name == "sqlite":  # built without mathematical functions on some systems
+            doubled = sa.literal(1).op("<<")(sa.case((_jobs.c.publish_count > 6, 6), else_=_jobs.c.publish_count))
+            backoff = older_than_s * doubled
+        due = (
+            sa.select(_jobs.c.id)
+            .where(
+                _jobs.c.status == str(JobStatus.QUEUED),
+                _jobs.c.not_before <= now(),
+                sa.or_(_jobs.c.published_at.is_(None), _jobs.c.published_at + backoff < now()),
+            )
+            .order_by(_jobs.c.priority.desc(), _jobs.c.created_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        ids = list(self._connection.scalars(due))
+        if ids:
+            self._connection.execute(
+                _jobs.update().where(_jobs.c.id.in_(ids)).values(published_at=now(), publish_count=_jobs.c.publish_count + 1)
+            )
+        return ids
+
+    def live_fences(self, job_ids: Sequence[str]) -> dict[str, set[int]]:
+        """For each known job, the fences whose files must stay: the running attempt's, and the published one's."""
+        known: dict[str, set[int]] = {job_id: set() for job_id in job_ids}
+        running = sa.select(_jobs.c.id, _jobs.c.fence).where(_jobs.c.id.in_(job_ids), _jobs.c.status.in_(sorted(ACTIVE)))
+        published = sa.select(_artifacts.c.job_id, _artifacts.c.fence).where(_artifacts.c.job_id.in_(job_ids)).distinct()
+        for query in (running, published):
+            for job_id, fence in self._connection.execute(query):
+                known[job_id].add(fence)
+        return known
+
+    def _finish(self, job_id: str, fence: int, transition: Transition, **values: Any) -> bool:
+        return move(
+            self._connection,
+            job_id,
+            transition,
+            _jobs.c.fence == fence,
+            lease_until=None,
+            finished_at=now(),
+            **values,
+        )
+
+    def _requeue(self, job_id: str, fence: int, reason: str, **values: Any) -> bool:
+        moved = move(
+            self._connection,
+            job_id,
+            Transition.REQUEUE,
+            _jobs.c.fence == fence,
+            lease_until=None,
+            worker=None,
+            progress=None,
+            published_at=None,
+            publish_count=0,
+            **values,
+        )
+        if moved:
+            add_event(self._connection, job_id, EventType.REQUEUED, {"reason": reason})
+        return moved
+
+    def _count(self, job_id: str, fence: int, column: sa.ColumnElement[int]) -> int | None:
+        held = sa.select(column).where(_jobs.c.id == job_id, _jobs.c.fence == fence, _jobs.c.status.in_(sorted(ACTIVE)))
+        return self._connection.scalar(held.with_for_update())

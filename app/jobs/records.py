@@ -1,0 +1,104 @@
+"""Jobs and their parts as frozen values: what repositories give and take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from app.jobs.states import JobStatus
+from pruning_core.report import Progress, Report
+from pruning_core.spec import PruneSpec
+
+
+class EventType(StrEnum):
+    """What a job's event log tells."""
+
+    QUEUED = "job.queued"
+    STARTED = "job.started"
+    STAGE = "job.stage"
+    REQUEUED = "job.requeued"
+    CANCELLING = "job.cancelling"
+    SUCCEEDED = "job.succeeded"
+    FAILED = "job.failed"
+    CANCELLED = "job.cancelled"
+
+
+TERMINAL_EVENTS = frozenset({EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed: a stable code, a sentence for people, and the spec field to change where there is one."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of the jobs table."""
+
+    id: str
+    owner: str
+    status: JobStatus
+    priority: int
+    spec: PruneSpec
+    metadata: dict[str, str]
+    version: int
+    fence: int
+    attempt: int
+    cancel_requested: bool
+    progress: Progress | None
+    report: Report | None
+    error: JobError | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One line of a job's event log; ids grow."""
+
+    id: int
+    type: EventType
+    data: dict[str, Any]
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedArtifact:
+    """One file of a finished job's bundle, and the fence under which the store keeps it."""
+
+    path: str
+    fence: int
+    size: int
+    sha256: str
+
+    def key(self, job_id: str) -> str:
+        """Give the store's key."""
+        return artifact_key(job_id, self.fence, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to run a job, for as long as the lease is renewed."""
+
+    job_id: str
+    fence: int
+    attempt: int
+    spec: PruneSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a worker learns when it renews its lease."""
+
+    cancel_requested: bool
+
+
+def artifact_key(job_id: str, fence: int, path: str) -> str:
+    """Give the store's key of one file of one attempt."""
+    return f"jobs/{job_id}/{fence}/{path}"

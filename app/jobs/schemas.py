@@ -1,0 +1,197 @@
+"""The job as the API shows it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
+from app.jobs.states import ACTIVE, TERMINAL, JobStatus
+from pruning_core.report import Stage, TargetReport
+from pruning_core.spec import PruneSpec, SparsityTarget
+
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.\-]+$")]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+class JobCreate(PruneSpec):
+    """A PruneSpec, and what belongs to the job rather than to the pruning."""
+
+    metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
+    priority: int = Field(default=0, ge=0, le=9, description="Higher runs first.")
+
+    def to_spec(self) -> PruneSpec:
+        """Give the spec alone."""
+        return PruneSpec.model_validate({name: getattr(self, name) for name in PruneSpec.model_fields})
+
+
+class ProgressView(BaseModel):
+    """Where a running job is."""
+
+    stage: Stage
+    step: int
+    total: int
+    fraction: float = Field(description="Estimated share of the whole job, 0 to 1.")
+
+
+class ErrorView(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+class RequestedView(BaseModel):
+    """The target as asked for, in the metric's own unit."""
+
+    metric: str
+    value: float
+    tolerance: float
+
+
+class ArtifactView(BaseModel):
+    """One file of the bundle."""
+
+    path: str
+    size: int
+    sha256: str
+    url: str
+
+    @classmethod
+    def of(cls, job_id: str, artifact: PublishedArtifact) -> ArtifactView:
+        """Show an artifact."""
+        url = f"/v1/jobs/{job_id}/artifacts/{artifact.path}"
+        return cls(path=artifact.path, size=artifact.size, sha256=artifact.sha256, url=url)
+
+
+class JobView(BaseModel):
+    """One pruning job."""
+
+    id: str
+    object: Literal["pruning.job"] = "pruning.job"
+    status: JobStatus
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    estimated_finish: datetime | None
+    spec: PruneSpec
+    progress: ProgressView | None
+    attempt: int
+    priority: int
+    requested: RequestedView
+    achieved: TargetReport | None
+    metrics: dict[str, Any] | None = Field(description="Headline figures of the report.")
+    error: ErrorView | None
+    artifacts: list[ArtifactView]
+    metadata: dict[str, str]
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, job: Job, artifacts: list[PublishedArtifact]) -> JobView:
+        """Show a job."""
+        target = job.spec.target
+        unit = "sparsity" if isinstance(target, SparsityTarget) else target.metric
+        root = f"/v1/jobs/{job.id}"
+        return cls(
+            id=job.id,
+            status=job.status,
+            created_at=_moment(job.created_at),
+            started_at=None if job.started_at is None else _moment(job.started_at),
+            finished_at=None if job.finished_at is None else _moment(job.finished_at),
+            estimated_finish=_estimate(job),
+            spec=job.spec,
+            progress=_progress(job),
+            attempt=job.attempt,
+            priority=job.priority,
+            requested=RequestedView(metric=unit, value=target.requested, tolerance=target.tolerance),
+            achieved=None if job.report is None else job.report.target,
+            metrics=None if job.report is None else _headline(job),
+            error=None
+            if job.error is None
+            else ErrorView(code=job.error.code, message=job.error.message, param=job.error.param),
+            artifacts=[ArtifactView.of(job.id, artifact) for artifact in artifacts],
+            metadata=job.metadata,
+            links={"self": root, "events": f"{root}/events", "artifacts": f"{root}/artifacts", "report": f"{root}/report"}
+            | ({} if job.status in TERMINAL else {"cancel": f"{root}/cancel"}),
+        )
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first; ``next`` is the ``after`` of the next page."""
+
+    object: Literal["list"] = "list"
+    data: list[JobView]
+    has_more: bool
+    next: str | None
+
+
+class EventView(BaseModel):
+    """One line of a job's event log."""
+
+    id: int
+    object: Literal["pruning.job.event"] = "pruning.job.event"
+    type: EventType
+    created_at: datetime
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: JobEvent) -> EventView:
+        """Show an event."""
+        return cls(id=event.id, type=event.type, created_at=_moment(event.created_at), data=event.data)
+
+
+class EventList(BaseModel):
+    """A job's events, oldest first; ``next`` is the ``after`` of the next page."""
+
+    object: Literal["list"] = "list"
+    data: list[EventView]
+    has_more: bool
+    next: int | None
+
+
+class ArtifactList(BaseModel):
+    """The files of a bundle."""
+
+    object: Literal["list"] = "list"
+    data: list[ArtifactView]
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _progress(job: Job) -> ProgressView | None:
+    if job.progress is None:
+        return None
+    finished = job.status == JobStatus.SUCCEEDED
+    return ProgressView(
+        stage=job.progress.stage,
+        step=job.progress.step,
+        total=job.progress.total,
+        fraction=1.0 if finished else round(job.progress.fraction, 4),
+    )
+
+
+def _estimate(job: Job) -> datetime | None:
+    """Extrapolate from the work done; None before there is enough of it to extrapolate from."""
+    if job.status not in ACTIVE or job.progress is None or job.started_at is None or job.progress.fraction < 0.05:
+        return None
+    elapsed = datetime.now(UTC).timestamp() - job.started_at
+    return _moment(job.started_at + max(0.0, elapsed) / job.progress.fraction)
+
+
+def _headline(job: Job) -> dict[str, Any]:
+    report = job.report
+    assert report is not None
+    return {
+        "sparsity": report.sparsity.achieved,
+        "macs": report.macs.model_dump(),
+        "parameters": report.parameters.model_dump(),
+        "bytes": report.bytes.model_dump(),
+        "quality": report.quality.model_dump(),
+        "latency_ms": report.latency_ms.model_dump(),
+        "seconds": report.seconds.total,
+    }

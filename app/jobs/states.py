@@ -1,0 +1,44 @@
+"""The states of a job and the only ways between them. Every guarded UPDATE is built on this table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class JobStatus(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Transition(StrEnum):
+    """What can happen to a job."""
+
+    CLAIM = "claim"
+    REQUEUE = "requeue"
+    REQUEST_CANCEL = "request_cancel"
+    CANCEL_QUEUED = "cancel_queued"
+    CONFIRM_CANCEL = "confirm_cancel"
+    SUCCEED = "succeed"
+    FAIL = "fail"
+
+
+# A job whose cancellation was asked for may still finish: the worker may have been committing. Its result then stands.
+TRANSITIONS: Mapping[Transition, tuple[frozenset[JobStatus], JobStatus]] = {
+    Transition.CLAIM: (frozenset({JobStatus.QUEUED}), JobStatus.RUNNING),
+    Transition.REQUEUE: (frozenset({JobStatus.RUNNING}), JobStatus.QUEUED),
+    Transition.REQUEST_CANCEL: (frozenset({JobStatus.RUNNING}), JobStatus.CANCELLING),
+    Transition.CANCEL_QUEUED: (frozenset({JobStatus.QUEUED}), JobStatus.CANCELLED),
+    Transition.CONFIRM_CANCEL: (frozenset({JobStatus.CANCELLING}), JobStatus.CANCELLED),
+    Transition.SUCCEED: (frozenset({JobStatus.RUNNING, JobStatus.CANCELLING}), JobStatus.SUCCEEDED),
+    Transition.FAIL: (frozenset({JobStatus.RUNNING, JobStatus.CANCELLING}), JobStatus.FAILED),
+}
+
+TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+ACTIVE = frozenset({JobStatus.RUNNING, JobStatus.CANCELLING})

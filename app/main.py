@@ -1,0 +1,52 @@
+"""The HTTP application. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import queue
+from app.api import artifacts, events, health, jobs
+from app.db import Database
+from app.errors import install_handlers
+from app.jobs.service import JobService
+from app.logs import configure_logging
+from app.middleware import BodyLimitMiddleware, RequestIdMiddleware
+from app.settings import Settings, get_settings
+from app.storage import create_store
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application; connects to nothing until a request comes.
+
+    Run it with ``uvicorn app.main:create_app --factory``.
+    """
+    if settings is None:
+        settings = get_settings()
+        configure_logging(as_json=settings.log_json)
+    database = Database(settings.resolved_database_url)
+    store, celery = create_store(settings), queue.create_celery(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        database.close()
+
+    app = FastAPI(
+        title="Coppice",
+        version="1",
+        summary="Pruning as a service for Transformer models.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.database, app.state.store, app.state.celery = database, store, celery
+    app.state.service = JobService(settings, database, store, celery)
+    for module in (jobs, events, artifacts, health):
+        app.include_router(module.router)
+    install_handlers(app)
+    app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes)
+    app.add_middleware(RequestIdMiddleware)
+    return app

@@ -1,0 +1,82 @@
+"""The broker: it only wakes workers. What is to be done stands in the database; a lost message costs a reaper's tick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from celery import Celery
+
+from app.settings import Settings
+
+RUN_TASK = "coppice.run_job"
+QUEUE_NAME = "coppice"
+
+_log = structlog.get_logger(__name__)
+
+
+def create_celery(settings: Settings) -> Celery:
+    """Build the Celery application; connects to nothing."""
+    celery = Celery("coppice", set_as_current=False)
+    celery.conf.update(
+        broker_url=settings.broker_url or "filesystem://",
+        broker_transport_options=_transport_options(settings),
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=2,
+        task_default_queue=QUEUE_NAME,
+        task_acks_late=True,
+        # A job that kills its process is counted in the database; the broker must not bring it back by itself.
+        task_reject_on_worker_lost=False,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+    )
+    return celery
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if settings.broker_url:
+        return {
+            # Longer than any job, so that a running job's message is not delivered again. If it is, the claim refuses it.
+            "visibility_timeout": settings.job_timeout_s + 3600,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 15,
+        }
+    folder = settings.data_dir.resolve() / "broker"
+    messages, control = folder / "messages", folder / "control"
+    for path in (messages, control):
+        path.mkdir(parents=True, exist_ok=True)
+    return {
+        "data_folder_in": str(messages),
+        "data_folder_out": str(messages),
+        "control_folder": str(control),
+        "polling_interval": 0.2,
+    }
+
+
+def publish(celery: Celery, job_id: str) -> bool:
+    """Wake a worker for a job: best effort, quick, never raises.
+
+    Returns:
+        Whether the broker took the message. If not, the reaper will publish it again.
+    """
+    try:
+        celery.send_task(RUN_TASK, args=[job_id], queue=QUEUE_NAME, retry=False)
+    except Exception as error:  # brokers raise whatever their client libraries raise
+        _log.warning("queue.publish_failed", job_id=job_id, error=type(error).__name__)
+        return False
+    return True
+
+
+def check(celery: Celery) -> None:
+    """Connect to the broker once; raises the client library's error where that fails."""
+    with celery.connection_for_write(connect_timeout=2) as connection:
+        connection.ensure_connection(max_retries=1, timeout=2)

@@ -1,0 +1,29 @@
+"""The database's schema, version by version (Alembic). `upgrade` is what ``coppice migrate`` and ``coppice serve`` run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+
+from app.db import Database
+
+
+def config_for(database: Database) -> Config:
+    """Give Alembic's configuration, without a file: the scripts are found beside this module, wherever it is installed."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("path_separator", "os")
+    config.attributes["database"] = database
+    return config
+
+
+def upgrade(database: Database, revision: str = "head") -> None:
+    """Bring a database up to a revision; nothing to do is no error."""
+    command.upgrade(config_for(database), revision)
+
+
+def downgrade(database: Database, revision: str) -> None:
+    """Take a database back to a revision."""
+    command.downgrade(config_for(database), revision)
