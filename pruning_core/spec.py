@@ -156,7 +156,16 @@ class FisherCG(Frozen):
         description="auto: the empirical Fisher where the data has labels, the true Fisher of the model's own "
         "predictions otherwise; use: labels are required; ignore: labels are never read.",
     )
-    rearrange: bool = Field(default=True, description="Swap units inside a sublayer by the off-diagonal Fisher.")
+    representation: float = Field(
+        default=0.1,
+        ge=0,
+        le=100,
+        description="Weight of a unit's share of its sublayer's output energy beside its Fisher information; 0: the paper's.",
+    )
+    rearrange: bool = Field(
+        default=False,
+        description="Swap units inside a sublayer by the off-diagonal Fisher. Helps where nothing repairs the weights.",
+    )
 
 
 class Magnitude(Frozen):

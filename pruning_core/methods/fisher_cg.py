@@ -16,7 +16,7 @@ from pruning_core.methods.base import Context, Scores
 from pruning_core.search.budget import search_budget
 from pruning_core.search.rearrange import rearrange_units
 from pruning_core.spec import FisherCG
-from pruning_core.stats.fisher import importance, loss_sum, mask_gradients, probe
+from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,11 @@ class FisherCGMethod:
         use_labels = labelled and self.options.labels != "ignore"
         objective = loss_sum(task_type) if use_labels else probe(task_type, ctx.generator("probe"))
         with ctx.clock.stage("score", len(batches)) as step:
-            gradients = mask_gradients(
+            statistics = mask_statistics(
                 ctx.task_model, ctx.adapter, batches, objective, samples=ctx.calibration.samples, on_batch=step
             )
-        return Scores(importance(gradients), gradients)
+        scores = importance(statistics, representation=self.options.representation)
+        return Scores(scores, [own.gradients for own in statistics])
 
     def plan(self, scores: Scores, budget: Budget, ctx: Context) -> Mask:
         """Search the exact optimum of the diagonal Fisher, then rearrange within each sublayer."""

@@ -13,6 +13,7 @@ Gauss-Newton form (`probe`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,21 @@ def output_fisher_factor(p: Float[Tensor, "b c"]) -> Float[Tensor, "b c c"]:
     return torch.diag_embed(root) - p[:, :, None] * root[:, None, :]
 
 
-def mask_gradients(
+@dataclass(frozen=True, slots=True)
+class MaskStatistics:
+    """What one scoring pass knows of a sublayer's units.
+
+    Attributes:
+        gradients: ``dL_s/dm_i``, (samples, units), float32 on the CPU.
+        energy: ``sum over real tokens of ||x_i W_i||^2``, the energy of each unit's contribution to the residual stream,
+            (units,), float64 on the CPU. A head's columns are summed, their cross terms left out.
+    """
+
+    gradients: Float[Tensor, "samples units"]
+    energy: Float[Tensor, " units"]
+
+
+def mask_statistics(
     task_model: TaskModel,
     adapter: EncoderAdapter,
     batches: Sequence[Batch],
@@ -86,7 +101,7 @@ def mask_gradients(
     *,
     samples: int,
     on_batch: Callable[[int], None],
-) -> tuple[Float[Tensor, "samples units"], ...]:
+) -> tuple[MaskStatistics, ...]:
     """Compute ``dL_s/dm_i`` for every sample and unit, with one forward and one activation-backward.
 
     Args:
@@ -94,19 +109,22 @@ def mask_gradients(
         adapter: Its sublayers.
         batches: Calibration batches.
         objective: Scalar of a batch whose per-sample terms are independent (no normalisation across a batch).
-        samples: Total number of samples, the rows of the result.
+        samples: Total number of samples, the rows of the gradients.
         on_batch: Told after each batch how many are done.
 
     Returns:
-        One float32 CPU tensor a sublayer.
+        The statistics of each sublayer.
     """
-    gradients = tuple(torch.zeros(samples, sublayer.units) for sublayer in adapter.sublayers)
+    statistics = tuple(
+        MaskStatistics(torch.zeros(samples, sublayer.units), torch.zeros(sublayer.units, dtype=torch.float64))
+        for sublayer in adapter.sublayers
+    )
     for done, cpu_batch in enumerate(batches, start=1):
         batch = cpu_batch.to(task_model.device)
         first: list[Tensor] = []
         handles = [
-            sublayer.output.register_forward_pre_hook(_watch(sublayer, gradient, batch, first))
-            for sublayer, gradient in zip(adapter.sublayers, gradients, strict=True)
+            sublayer.output.register_forward_pre_hook(_watch(sublayer, own, batch, first))
+            for sublayer, own in zip(adapter.sublayers, statistics, strict=True)
         ]
         try:
             with torch.enable_grad():
@@ -118,14 +136,18 @@ def mask_gradients(
             for handle in handles:
                 handle.remove()
         on_batch(done)
-    return gradients
+    return statistics
 
 
 def _watch(
-    sublayer: Sublayer, gradient: Tensor, batch: Batch, first: list[Tensor]
+    sublayer: Sublayer, own: MaskStatistics, batch: Batch, first: list[Tensor]
 ) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    """Make a pre-hook of the output projection that records the unit gradients of its input."""
-    rows = batch.rows.cpu()
+    """Make a pre-hook of the output projection that adds to the statistics of its input, in place."""
+    rows, real = batch.rows.cpu(), batch.real
+    column_norms = sublayer.output.weight.detach().double().square().sum(0)
+
+    def by_unit(columns: Tensor) -> Tensor:
+        return columns.unflatten(-1, (-1, sublayer.unit_width)).sum(-1).cpu()
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         features = args[0]
@@ -133,10 +155,10 @@ def _watch(
             features = features.detach().requires_grad_()
             first.append(features)
         values = features.detach()
+        own.energy.add_(by_unit((values * real[:, :, None]).square().sum((0, 1)).double() * column_norms))
 
         def read(grad: Tensor) -> None:
-            by_column = torch.einsum("bsk,bsk->bk", values, grad)
-            gradient[rows] = by_column.unflatten(-1, (-1, sublayer.unit_width)).sum(-1).float().cpu()
+            own.gradients[rows] = by_unit(torch.einsum("bsk,bsk->bk", values, grad).float())
 
         features.register_hook(read)
         return (features, *args[1:])
@@ -144,6 +166,22 @@ def _watch(
     return hook
 
 
-def importance(gradients: Sequence[Float[Tensor, "samples units"]]) -> tuple[Float[Tensor, " units"], ...]:
-    """Sum the squared per-sample gradients: the diagonal of the Fisher information of the masks, in float64."""
-    return tuple(gradient.double().square().sum(0) for gradient in gradients)
+def importance(statistics: Sequence[MaskStatistics], *, representation: float = 0.0) -> tuple[Float[Tensor, " units"], ...]:
+    """Give the importance of every unit, float64.
+
+    ``I_i = sum_s (dL_s/dm_i)^2``, the diagonal of the Fisher information of the masks, divided by its sum over the model. To it
+    is added ``representation`` times the unit's share of its sublayer's output energy, likewise divided by its sum over the
+    model (which is the number of sublayers): what the loss does not feel at the dense point still has to be imitated once much
+    is gone (K-prune, Park et al. 2024, arXiv 2308.03449, section 4.1, calls it representational knowledge). Both terms being
+    shares, their balance does not depend on the scale of the loss.
+    """
+    fisher = [own.gradients.double().square().sum(0) for own in statistics]
+    total = sum(float(scores.sum()) for scores in fisher) or 1.0
+    scaled = [scores / total for scores in fisher]
+    if representation == 0:
+        return tuple(scaled)
+    weight = representation / len(statistics)
+    return tuple(
+        scores + weight * own.energy / own.energy.sum().clamp_min(torch.finfo(torch.float64).tiny)
+        for scores, own in zip(scaled, statistics, strict=True)
+    )

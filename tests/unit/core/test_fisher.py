@@ -6,7 +6,7 @@ import torch
 from pruning_core.arch.encoder import adapt
 from pruning_core.calibration import Batch
 from pruning_core.models import TaskModel
-from pruning_core.stats.fisher import importance, loss_sum, mask_gradients, output_fisher_factor, probe
+from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, output_fisher_factor, probe
 from tests import tiny
 
 
@@ -30,8 +30,18 @@ def _split(batch):
     ]
 
 
+def _statistics(model, batches, objective, samples, task_type="text-classification"):
+    return mask_statistics(
+        _task_model(model, task_type), adapt(model), batches, objective, samples=samples, on_batch=lambda _done: None
+    )
+
+
 def _scores(model, batches, objective, samples):
-    return mask_gradients(_task_model(model), adapt(model), batches, objective, samples=samples, on_batch=lambda _done: None)
+    return [own.gradients for own in _statistics(model, batches, objective, samples)]
+
+
+def _diagonal(gradients):
+    return [g.double().square().sum(0) for g in gradients]
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -67,13 +77,13 @@ def test_batching_does_not_change_the_gradients(labelled, classes):
 def test_two_class_probe_is_the_exact_true_fisher():
     model = tiny.build_model("bert")
     batch = _batch()
-    probed = importance(_scores(model, [batch], probe("text-classification", torch.Generator()), 5))
+    probed = _diagonal(_scores(model, [batch], probe("text-classification", torch.Generator()), 5))
     p = model(**batch.inputs).logits.detach().softmax(-1)
     exact = [torch.zeros_like(i) for i in probed]
     for label in (0, 1):
         forced = Batch(batch.inputs, batch.rows, torch.full((5,), label))
         for total, g in zip(exact, _scores(model, [forced], loss_sum("text-classification"), 5), strict=True):
-            total.add_((p[:, label, None] * g.square()).sum(0))
+            total.add_((p[:, label, None] * g.square()).sum(0).double())
     for a, b in zip(probed, exact, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-9)
 
@@ -109,12 +119,41 @@ def test_embedding_probe_estimates_the_gauss_newton_diagonal():
     mean = [torch.zeros(group.size) for group in adapter.groups]
     for seed in range(draws):
         objective = probe("feature-extraction", torch.Generator().manual_seed(seed))
-        gradients = mask_gradients(task_model, adapter, [batch], objective, samples=2, on_batch=lambda _d: None)
-        for total, i in zip(mean, importance(gradients), strict=True):
+        found = _statistics(model, [batch], objective, 2, "feature-extraction")
+        for total, i in zip(mean, _diagonal(own.gradients for own in found), strict=True):
             total.add_(i / draws)
     for found, expected in zip(mean, exact, strict=True):
         assert torch.corrcoef(torch.stack([found, expected]))[0, 1] > 0.97
         assert float(found.sum() / expected.sum()) == pytest.approx(1, rel=0.15)
+
+
+def test_energy_is_that_of_each_units_contribution_over_real_tokens():
+    model = tiny.build_model("bert")
+    batch = _batch()
+    adapter = adapt(model)
+    found = _statistics(model, [batch], loss_sum("text-classification"), 5)
+    with torch.no_grad():
+        hidden = adapter.embed(batch.inputs)
+        for sublayer, own in zip(adapter.sublayers, found, strict=True):
+            features = sublayer.features(hidden, batch.real)
+            for unit in range(sublayer.units):
+                columns = range(unit * sublayer.unit_width, (unit + 1) * sublayer.unit_width)
+                parts = [features[..., c, None] * sublayer.output.weight[:, c] for c in columns]
+                energy = sum(float(part[batch.real].square().sum()) for part in parts)
+                assert float(own.energy[unit]) == pytest.approx(energy, rel=1e-4)
+            hidden = sublayer.norm(hidden + sublayer.output(features))
+
+
+def test_importance_does_not_depend_on_the_scale_of_the_loss():
+    model = tiny.build_model("bert")
+    loss = loss_sum("text-classification")
+    small, large = (
+        importance(_statistics(model, [_batch()], lambda o, b, f=factor: f * loss(o, b), 5), representation=0.3)
+        for factor in (1.0, 100.0)
+    )
+    for a, b in zip(small, large, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-9)
+    assert sum(float(scores.sum()) for scores in small) == pytest.approx(1.3)
 
 
 def test_parameters_get_no_gradient():

@@ -1,0 +1,80 @@
+"""A job's process as the supervisor sees it: started in a group of its own, watched, stopped as a group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pruning_core.report import Progress
+
+CHILD_COMMAND = (sys.executable, "-m", "worker.runner")
+
+
+class Child:
+    """One running child.
+
+    Args:
+        command: The interpreter and module, without arguments.
+        scratch: Folder with ``request.json``.
+        on_progress: Called from a thread for every progress line.
+    """
+
+    def __init__(self, command: Sequence[str], scratch: Path, on_progress: Callable[[Progress], None]) -> None:
+        reader, writer = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(scratch), str(writer), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+                start_new_session=True,
+                pass_fds=(writer,),
+            )
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        self.pid = self._process.pid
+        self._reader = threading.Thread(target=_read_lines, args=(reader, on_progress), daemon=True)
+        self._reader.start()
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait for the end; the exit code (negative: the signal that killed it), or None while it runs."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, grace_s: float) -> None:
+        """End the whole process group: TERM, a grace period, KILL. Returns once the child is gone."""
+        self._signal(signal.SIGTERM)
+        if self.wait(grace_s) is None:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Clear up behind a child that has ended: nothing that it started stays alive."""
+        self._signal(signal.SIGKILL)
+        self._reader.join(timeout=5)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The group's id is the child's pid, and it stays taken while any member lives.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+def _read_lines(descriptor: int, on_progress: Callable[[Progress], None]) -> None:
+    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            # A line that is cut short by the child's death is no progress.
+            with contextlib.suppress(ValidationError):
+                on_progress(Progress.model_validate_json(line))

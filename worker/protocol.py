@@ -1,0 +1,45 @@
+"""What supervisor and child say to each other: files in the scratch folder, progress lines on a pipe. Torch-free."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from pruning_core.spec import PruneSpec
+
+
+class ExitCode(IntEnum):
+    """How a child ends when nothing kills it."""
+
+    SUCCEEDED = 0
+    FAILED = 3  # error.json says why
+
+
+class ChildRequest(BaseModel):
+    """``request.json``: everything that the child needs."""
+
+    spec: PruneSpec
+    device: str | None
+    threads: int | None
+
+
+class ChildError(BaseModel):
+    """``error.json``: why the child gave up. ``transient``: another attempt may succeed."""
+
+    code: str
+    message: str
+    param: str | None = None
+    transient: bool = False
+
+
+class Scratch:
+    """The files of one attempt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.request = folder / "request.json"
+        self.error = folder / "error.json"
+        self.report = folder / "result.json"
+        self.bundle = folder / "bundle"

@@ -1,0 +1,73 @@
+"""The child: one job, one process, the only place of the service where torch is imported.
+
+Started as ``python -m worker.runner SCRATCH PROGRESS_FD PARENT_PID``. Whatever libraries print goes to the log; progress has a
+pipe of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from pruning_core.errors import OutOfMemory, PruningError
+from pruning_core.report import Progress
+from worker.process import die_with_parent
+from worker.protocol import ChildError, ChildRequest, ExitCode, Scratch
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job that stands in the scratch folder."""
+    scratch, progress_fd, parent = Scratch(Path(arguments[0])), int(arguments[1]), int(arguments[2])
+    if not die_with_parent(parent, signal.SIGKILL):
+        return 1
+    _be_first_to_go()
+    with os.fdopen(progress_fd, "w", encoding="utf-8", buffering=1) as pipe:
+        try:
+            _run(scratch, pipe.write)
+        except PruningError as error:
+            _write_error(
+                scratch,
+                ChildError(code=error.code, message=error.message, param=error.param, transient=isinstance(error, OutOfMemory)),
+            )
+        except MemoryError:
+            _write_error(scratch, ChildError(code=OutOfMemory.code, message="the worker ran out of memory", transient=True))
+        except Exception:  # whatever else goes wrong is ours, and its details are for the log alone
+            traceback.print_exc()
+            _write_error(
+                scratch, ChildError(code="internal", message="the job failed on an error of the server; its log says more")
+            )
+        else:
+            return ExitCode.SUCCEEDED
+    return ExitCode.FAILED
+
+
+def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
+    from pruning_core.pipeline import run
+
+    request = ChildRequest.model_validate_json(scratch.request.read_text(encoding="utf-8"))
+
+    def tell(progress: Progress) -> None:
+        write(progress.model_dump_json() + "\n")
+
+    report = run(request.spec, scratch.bundle, device=request.device, threads=request.threads, on_progress=tell)
+    scratch.report.write_text(report.model_dump_json(), encoding="utf-8")
+
+
+def _write_error(scratch: Scratch, error: ChildError) -> None:
+    scratch.error.write_text(error.model_dump_json(), encoding="utf-8")
+
+
+def _be_first_to_go() -> None:
+    """Let the kernel take this process, not the supervisor, when memory runs out."""
+    # A container may forbid it; then the kernel chooses by itself.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
