@@ -1,0 +1,32 @@
+"""The command line. Starting it loads neither torch nor a server; each command imports what it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from coppice.commands import remote, run, service
+from coppice.console import EXIT_CODES
+
+app = typer.Typer(
+    name="coppice",
+    help="Prune Transformer models: smaller, faster checkpoints, with proof.\n\n"
+    "Without a server: coppice run. With one: coppice serve, then coppice prune.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command(epilog=EXIT_CODES)(run.run)
+app.command(epilog=EXIT_CODES)(remote.prune)
+app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
+app.command()(service.serve)
+app.command()(service.worker)
+app.command()(service.migrate)
+
+
+def main() -> None:
+    """Entry point of the ``coppice`` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""``coppice run``: prune in this process, without a server."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coppice import console
+from coppice.commands import options
+from coppice.console import ExitCode, explained, fail, progress_bar
+from pruning_core.errors import PruningError, TargetMissed
+from pruning_core.report import Progress
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; must not exist, or be empty.")],
+    model: options.Model = None,
+    task: options.Task = None,
+    data: options.Data = None,
+    sparsity: options.Sparsity = None,
+    macs_keep: options.MacsKeep = None,
+    params_keep: options.ParamsKeep = None,
+    method: options.Method = None,
+    samples: options.Samples = None,
+    seed: options.Seed = None,
+    spec: options.SpecFile = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU where there is one by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the pruning.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Prune a model in this process and write the bundle. No server, the same pipeline.
+
+    Example: coppice run --model ./minilm-sst2 --task glue/sst2 --data ./sst2 --macs-keep 0.5 --out ./bundle
+    """
+    with explained():
+        built = options.build_spec(
+            spec,
+            model=model,
+            task=task,
+            data=data,
+            sparsity=sparsity,
+            macs_keep=macs_keep,
+            params_keep=params_keep,
+            method=method,
+            samples=samples,
+            seed=seed,
+        )
+    try:
+        from pruning_core.pipeline import run as run_pipeline
+    except ImportError as error:
+        fail(f"pruning needs the worker's libraries ({error.name}): pip install 'coppice[worker]'", ExitCode.BAD_INPUT)
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    with progress_bar() as bar:
+        line = bar.add_task("load", total=1.0)
+
+        def tell(progress: Progress) -> None:
+            bar.update(line, completed=progress.fraction, description=progress.stage)
+
+        try:
+            report = run_pipeline(built, out, device=device, threads=threads, on_progress=tell)
+        except TargetMissed as error:
+            fail(error.message, ExitCode.JOB_FAILED)
+        except PruningError as error:
+            where = f"{error.param}: " if error.param else ""
+            fail(f"{where}{error.message}", ExitCode.BAD_INPUT)
+    if json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        console.out.print(console.report_table(report))
+        console.out.print(f"bundle: {out}", soft_wrap=True, highlight=False)

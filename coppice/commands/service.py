@@ -1,0 +1,123 @@
+"""Commands that run the service: ``serve``, ``worker``, ``migrate``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coppice import console
+from coppice.console import ExitCode, fail
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_WORKER_GRACE_S = 20
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port (default 8000); 0 picks a free one.")] = None,
+    allow_root: Annotated[list[Path] | None, typer.Option(help="Folder that jobs may name paths under; repeatable.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder for database, queue and artifacts.")] = None,
+) -> None:
+    """Run the whole service in one place: API and worker on the local profile. Nothing to install, Ctrl-C ends it.
+
+    Example: coppice serve --allow-root /data --port 8000
+    """
+    _require("fastapi", "api")
+    _require("torch", "worker")
+    # The worker is a process of its own and reads the same environment.
+    overrides = {
+        "COPPICE_HOST": host,
+        "COPPICE_PORT": None if port is None else str(port),
+        "COPPICE_DATA_DIR": None if data_dir is None else str(data_dir.absolute()),
+        "COPPICE_ALLOWED_ROOTS": os.pathsep.join(str(path.absolute()) for path in allow_root) if allow_root else None,
+    }
+    os.environ.update({name: value for name, value in overrides.items() if value is not None})
+    os.environ.setdefault("COPPICE_LOG_JSON", "false")
+
+    import uvicorn
+
+    from app.main import create_app
+    from app.settings import get_settings
+
+    _migrate()
+    settings = get_settings()
+    listener = _listen(settings.host, settings.port)
+    shown = f"http://{settings.host}:{listener.getsockname()[1]}"
+    worker = subprocess.Popen([sys.executable, "-m", "worker.main", str(os.getpid())], stdin=subprocess.DEVNULL)
+    server = uvicorn.Server(uvicorn.Config(create_app, factory=True, log_config=None, timeout_graceful_shutdown=5))
+    threading.Thread(target=_end_with, args=(worker, server), daemon=True).start()
+    console.err.print(f"Coppice listens on {shown}; Ctrl-C ends it", highlight=False)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        ended_by_itself = worker.poll() is not None
+        _stop(worker)
+    if ended_by_itself:
+        fail(f"the worker ended by itself with code {worker.returncode}; its log above says why", ExitCode.JOB_FAILED)
+
+
+def worker() -> None:
+    """Run one worker: it takes jobs from the queue, one at a time, each in a process of its own."""
+    _require("celery", "worker")
+    os.execv(sys.executable, [sys.executable, "-m", "worker.main"])
+
+
+def migrate() -> None:
+    """Bring the database up to this version's schema. Run it before new versions of the other services start."""
+    _require("alembic", "api")
+    _migrate()
+
+
+def _migrate() -> None:
+    from app.db import Database
+    from app.settings import get_settings
+    from migrations import upgrade
+
+    database = Database(get_settings().resolved_database_url)
+    try:
+        upgrade(database)
+    finally:
+        database.close()
+
+
+def _require(module: str, extra: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        fail(f"this command needs {module}: pip install 'coppice[{extra}]'", ExitCode.BAD_INPUT)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        fail(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port", ExitCode.BAD_INPUT)
+    return listener
+
+
+def _end_with(worker: subprocess.Popen[bytes], server: uvicorn.Server) -> None:
+    """A service without its worker would only collect jobs: end both, loudly."""
+    worker.wait()
+    server.should_exit = True
+
+
+def _stop(worker: subprocess.Popen[bytes]) -> None:
+    if worker.poll() is None:
+        worker.send_signal(signal.SIGTERM)
+    try:
+        worker.wait(_WORKER_GRACE_S)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()

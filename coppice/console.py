@@ -1,0 +1,103 @@
+"""What commands show: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from coppice.errors import ApiError, CoppiceError, ServiceUnreachable
+from pruning_core.report import Report
+
+out = Console()
+err = Console(stderr=True)
+
+
+class ExitCode(IntEnum):
+    """What scripts can rely on."""
+
+    OK = 0
+    JOB_FAILED = 1
+    BAD_INPUT = 2
+    UNREACHABLE = 3
+
+
+EXIT_CODES = "Exit codes: 0 success, 1 the job failed or was cancelled, 2 bad input, 3 the service cannot be reached."
+
+
+def fail(message: str, code: ExitCode) -> NoReturn:
+    """Say in one sentence what is wrong, and leave."""
+    err.print(f"[bold red]error[/]: {_plain(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def explained() -> Generator[None]:
+    """Turn the client's errors and refused specs into one sentence and an exit code."""
+    try:
+        yield
+    except ValidationError as error:
+        fail(_first_sentences(error), ExitCode.BAD_INPUT)
+    except ServiceUnreachable as error:
+        fail(str(error), ExitCode.UNREACHABLE)
+    except ApiError as error:
+        unreachable = error.status >= 500
+        fail(str(error), ExitCode.UNREACHABLE if unreachable else ExitCode.BAD_INPUT)
+    except CoppiceError as error:
+        fail(str(error), ExitCode.JOB_FAILED)
+
+
+@contextmanager
+def progress_bar() -> Generator[Progress]:
+    """Show a progress bar on stderr; nothing where stderr is no terminal."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        yield bar
+
+
+def report_table(report: Report) -> Table:
+    """Lay out dense against pruned."""
+    table = Table(title=f"{report.model.rstrip('/').rpartition('/')[2]}: {report.method}, {report.task}")
+    table.add_column("")
+    for heading in ("dense", "pruned", "change"):
+        table.add_column(heading, justify="right")
+    latency, quality = report.latency_ms, report.quality
+    for name, pair, scale, unit in (
+        ("parameters", report.parameters, 1e6, "M"),
+        ("MACs of the blocks", report.macs, 1e6, "M"),
+        ("weights", report.bytes, 1e6, "MB"),
+    ):
+        change = f"{pair.pruned / pair.dense - 1:+.1%}"
+        table.add_row(name, f"{pair.dense / scale:.1f} {unit}", f"{pair.pruned / scale:.1f} {unit}", change)
+    shape = f"{latency.batch} x {latency.length} tokens, {latency.threads} threads, {latency.device}"
+    table.add_row(f"latency ({shape})", f"{latency.dense:.1f} ms", f"{latency.pruned:.1f} ms", f"{latency.speedup:.2f}x faster")
+    table.add_row(quality.metric, f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}")
+    for name, value in quality.details.items():
+        table.add_row(name.replace("_", " "), "", f"{value:.4f}", "")
+    return table
+
+
+def _first_sentences(error: ValidationError) -> str:
+    sentences: list[str] = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        sentences.append(f"{field}: {message}" if field else message)
+    return "; ".join(sentences[:3])
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
