@@ -1,0 +1,167 @@
+"""Jobs through real processes: API, Celery worker, child, store; on both profiles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from coppice.errors import ApiError
+from pruning_core.spec import PruneSpec
+from tests.integration.service import FAST, Service, child_of, sha256
+from tests.servers import wait_until
+from tests.tiny import tiny_spec
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def spec(tiny_bert: Path, tiny_sst2: Path) -> PruneSpec:
+    return tiny_spec(tiny_bert, tiny_sst2)
+
+
+@pytest.fixture
+def long_spec(tiny_bert: Path, tiny_sst2: Path) -> PruneSpec:
+    """A job that would take minutes, so that something can happen to it."""
+    return tiny_spec(tiny_bert, tiny_sst2, latency={"batch": 512, "length": 64, "repeats": 1000})
+
+
+@pytest.fixture(scope="session")
+def run_by_hand(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, tiny_sst2: Path) -> Path:
+    """The bundle that ``coppice run`` makes of the same spec, in a process of its own."""
+    folder = tmp_path_factory.mktemp("by-hand")
+    (folder / "spec.json").write_text(tiny_spec(tiny_bert, tiny_sst2).model_dump_json())
+    command = [sys.executable, "-m", "coppice.cli", "run", "--spec", str(folder / "spec.json"), "--out", str(folder / "bundle")]
+    done = subprocess.run(
+        [*command, "--threads", FAST["COPPICE_THREADS"], "--json"], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["target"]["metric"] == "macs"
+    return folder / "bundle"
+
+
+def test_a_job_gives_the_bytes_of_a_run_by_hand(service: Service, spec: PruneSpec, run_by_hand: Path, tmp_path: Path) -> None:
+    seen: set[str] = set()
+    with service.running() as client:
+        job = client.wait(client.submit(spec).id, lambda now: seen.add(now.status))
+        assert job.status == "succeeded", job.error
+        bundle = client.download(job.id, tmp_path / "bundle")
+        report = client.report(job.id)
+        events = [event.type for event in client.events(job.id)]
+    assert sha256(bundle / WEIGHTS) == sha256(run_by_hand / WEIGHTS)
+    assert (bundle / "config.json").read_bytes() == (run_by_hand / "config.json").read_bytes()
+    assert "running" in seen
+    assert events[:2] == ["job.queued", "job.started"]
+    assert events[-1] == "job.succeeded"
+    assert report.target.achieved <= 0.5
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    assert {path: sha256(bundle / path) for path in files} == {path: entry["sha256"] for path, entry in files.items()}
+    assert not list((service.backend.data_dir / "scratch").iterdir())
+
+
+def test_a_running_job_is_cancelled_once_its_process_is_gone(service: Service, long_spec: PruneSpec) -> None:
+    with service.api() as client, service.worker() as worker:
+        job = client.submit(long_spec)
+        child = child_of(worker, job.id)
+        assert client.cancel(job.id).status == "cancelling"
+        ended = client.wait(job.id)
+        assert ended.status == "cancelled"
+        assert not child.is_running()
+        assert client.artifacts(job.id) == []
+        with pytest.raises(ApiError) as refused:
+            client.report(job.id)
+        assert refused.value.status == 404
+    assert not (service.backend.data_dir / "artifacts" / "jobs" / job.id).exists()
+
+
+def test_a_killed_process_is_replaced_under_a_new_fence(
+    service: Service, spec: PruneSpec, run_by_hand: Path, tmp_path: Path
+) -> None:
+    with service.api() as client, service.worker() as worker:
+        job = client.submit(spec)
+        child_of(worker, job.id).send_signal(signal.SIGKILL)
+        ended = client.wait(job.id)
+        assert ended.status == "succeeded", ended.error
+        bundle = client.download(job.id, tmp_path / "bundle")
+    row = service.backend.row(job.id)
+    assert (row["fence"], row["attempt"], row["crashes"], row["losses"]) == (2, 2, 1, 0)
+    assert sha256(bundle / WEIGHTS) == sha256(run_by_hand / WEIGHTS)
+
+
+def test_a_job_that_keeps_killing_its_process_fails(service: Service, long_spec: PruneSpec) -> None:
+    with service.api() as client, service.worker() as worker:
+        job = client.submit(long_spec)
+        killed: set[int] = set()
+        while len(killed) < 3:
+            child = child_of(worker, job.id)
+            if child.pid not in killed:
+                killed.add(child.pid)
+                child.kill()
+        ended = client.wait(job.id)
+    assert ended.status == "failed"
+    assert ended.error is not None
+    assert ended.error.code == "crashed"
+    assert service.backend.row(job.id)["crashes"] == 2  # the third is the failure itself
+
+
+def test_a_lost_wake_up_is_made_good(service: Service, spec: PruneSpec) -> None:
+    with service.api() as client:
+        job = client.submit(spec)
+        _empty_the_broker(service)
+        with service.worker():
+            assert client.wait(job.id).status == "succeeded"
+
+
+def test_a_worker_that_is_told_to_stop_gives_its_job_back(service: Service, long_spec: PruneSpec) -> None:
+    with service.api() as client:
+        with service.worker() as worker:
+            job = client.submit(long_spec)
+            child = child_of(worker, job.id)
+            began = time.monotonic()
+        assert time.monotonic() - began < 20
+        assert not child.is_running()
+        row = service.backend.row(job.id)
+        assert (row["status"], row["fence"], row["attempt"]) == ("queued", 1, 0)
+        with service.worker() as successor:
+            child_of(successor, job.id)
+            wait_until(lambda: client.get(job.id).status == "running", "the job to run again")
+            client.cancel(job.id)
+            assert client.wait(job.id).status == "cancelled"
+
+
+def test_a_killed_worker_takes_its_job_s_process_along(service: Service, spec: PruneSpec) -> None:
+    with service.api() as client:
+        with service.worker() as worker:
+            job = client.submit(spec)
+            child = child_of(worker, job.id)
+            family = worker.children(recursive=True)
+            for process in (worker, *(member for member in family if member.pid != child.pid)):
+                process.kill()
+            psutil.wait_procs([child], timeout=10)
+            assert not child.is_running()
+        with service.worker():
+            assert client.wait(job.id).status == "succeeded"
+    row = service.backend.row(job.id)
+    assert (row["fence"], row["losses"], row["crashes"]) == (2, 1, 0)
+
+
+def _empty_the_broker(service: Service) -> None:
+    if service.backend.broker_url:
+        import redis
+
+        with redis.Redis.from_url(service.backend.broker_url) as connection:
+            connection.flushall()
+    else:
+        messages = service.backend.data_dir / "broker" / "messages"
+        assert list(messages.iterdir())
+        shutil.rmtree(messages)
+        messages.mkdir()

@@ -1,0 +1,173 @@
+"""A real Redis and a real PostgreSQL, started by the tests on free ports of this host and ended with them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+_START_S = 60
+_ACCOUNTS = ("postgres", "nobody")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """URL of a Redis, without a database number."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed: tests/install_servers.sh installs it")
+    with _folder("redis") as folder:
+        port = free_port()
+        command = [
+            program,
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            str(folder),
+        ]
+        with _running(command, folder / "log", signal.SIGTERM, lambda: _redis_answers(port)):
+            yield f"redis://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """URL of an empty Redis database."""
+    import redis
+
+    with redis.Redis.from_url(f"{redis_server}/0") as connection:
+        connection.flushall()
+    return f"{redis_server}/0"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[int]:
+    """Port of a PostgreSQL that trusts the user ``coppice``."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    found = str(programs[-1]) if programs else shutil.which("postgres")
+    if found is None:
+        pytest.skip("postgresql is not installed: tests/install_servers.sh installs it")
+    with _folder("postgres") as folder:
+        data, port, account = folder / "data", free_port(), _account(folder)
+        initdb = [str(Path(found).with_name("initdb")), "-D", str(data), "-U", "coppice", "-A", "trust", "-E", "UTF8"]
+        made = subprocess.run([*account, *initdb, "--locale=C", "--no-sync"], capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr
+        command = [found, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
+        with _running([*account, *command], folder / "log", signal.SIGINT, lambda: _postgres_answers(port)):
+            yield port
+
+
+@pytest.fixture
+def postgres_url(postgres_server: int) -> str:
+    """URL of an empty PostgreSQL database."""
+    import psycopg
+
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(_postgres(postgres_server, "postgres"), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return f"postgresql+psycopg://coppice@127.0.0.1:{postgres_server}/{name}"
+
+
+def free_port() -> int:
+    """Find a port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = _START_S) -> None:
+    """Poll until a condition holds; fail with ``what`` when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {what}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def _folder(name: str) -> Iterator[Path]:
+    # Not pytest's own: those may be entered by their owner alone, and PostgreSQL runs as somebody else.
+    folder = Path(tempfile.mkdtemp(prefix=f"coppice-{name}-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _account(folder: Path) -> list[str]:
+    """Give the words before a command that refuses to run as root.
+
+    A user namespace first: there the account has our own rights, so that nothing depends on how far it may reach otherwise (a
+    sandbox whose /dev/null is root's alone, folders of 0700). Where namespaces are forbidden, the account itself.
+    """
+    if os.geteuid() != 0:
+        return []
+    import pwd
+
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    entry = next((known[name] for name in _ACCOUNTS if name in known), None)
+    if entry is None:
+        pytest.skip("PostgreSQL refuses to run as root, and there is no account to run it as")
+    namespace = ["unshare", "--user", f"--map-user={entry.pw_uid}", f"--map-group={entry.pw_gid}"]
+    if _works([*namespace, "true"]):
+        return namespace
+    account = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
+    if _works([*account, "sh", "-c", "true > /dev/null"]):
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+        return account
+    pytest.skip("PostgreSQL refuses to run as root, and neither unshare nor setpriv works here")
+
+
+def _works(command: list[str]) -> bool:
+    return shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def _running(command: list[str], log: Path, end: signal.Signals, answers: Callable[[], bool]) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=log.parent)
+    try:
+        wait_until(lambda: process.poll() is not None or answers(), f"{command[0]} to answer")
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        process.send_signal(end)
+        process.wait(30)
+
+
+def _redis_answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def _postgres(port: int, name: str) -> str:
+    return f"host=127.0.0.1 port={port} user=coppice dbname={name} connect_timeout=2"
+
+
+def _postgres_answers(port: int) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(_postgres(port, "postgres")).close()
+    except psycopg.OperationalError:
+        return False
+    return True
