@@ -8,6 +8,8 @@ import pytest
 
 from tests import tiny
 
+pytest_plugins = ["tests.servers"]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
