@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.integration.service import Backend, Service
-from tests.servers import postgres_server, postgres_url, redis_server, redis_url
-
-__all__ = ["postgres_server", "postgres_url", "redis_server", "redis_url"]
 
 
 @pytest.fixture(params=["local", "redis-postgres"])

@@ -87,7 +87,7 @@ class Service:
             Client(self.url) as client,
         ):
             with Client(self.url, retry_for_s=0) as impatient:
-                wait_until(lambda: _answers(impatient), "the API to answer")
+                wait_until(lambda: answers(impatient), "the API to answer")
             yield client
 
     @contextmanager
@@ -153,7 +153,8 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _answers(client: Client) -> bool:
+def answers(client: Client) -> bool:
+    """Whether the API answers."""
     try:
         client.list()
     except ServiceUnreachable:

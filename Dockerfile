@@ -1,0 +1,75 @@
+# syntax=docker/dockerfile:1
+# Three images: `api` (no torch), `worker` (torch for CPUs), `worker-gpu` (torch with CUDA).
+#   docker build --target api -t coppice-api .
+#   docker build --target worker-gpu --build-arg TORCH_CUDA_INDEX=https://download.pytorch.org/whl/cu128 -t coppice-worker-gpu .
+
+ARG PYTHON_VERSION=3.13
+FROM python:${PYTHON_VERSION}-slim-bookworm AS base
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    PATH=/opt/venv/bin:$PATH
+# The folders exist with their owner before volumes are mounted there: a new named volume takes both over.
+RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin coppice \
+    && install --directory --owner=coppice --group=coppice /data /data/artifacts /data/scratch /data/huggingface
+
+FROM base AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+RUN python -m venv /opt/venv
+COPY pyproject.toml constraints.txt README.md ./
+
+# Dependencies first, without our sources, so that a change of code does not install them again.
+FROM build AS build-api
+RUN pip install --constraint constraints.txt '.[api,redis,postgres]' && pip uninstall --yes coppice
+COPY app app
+COPY coppice coppice
+COPY migrations migrations
+COPY pruning_core pruning_core
+COPY worker worker
+RUN pip install --no-deps .
+
+FROM build AS build-worker
+ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --constraint constraints.txt --index-url "$TORCH_CPU_INDEX" torch
+RUN pip install --constraint constraints.txt '.[worker,redis,postgres]' && pip uninstall --yes coppice
+COPY app app
+COPY coppice coppice
+COPY migrations migrations
+COPY pruning_core pruning_core
+COPY worker worker
+RUN pip install --no-deps .
+
+FROM build AS build-worker-gpu
+# The default is PyPI, whose Linux wheels carry CUDA; another index chooses another CUDA version.
+ARG TORCH_CUDA_INDEX=https://pypi.org/simple
+RUN pip install --constraint constraints.txt --index-url "$TORCH_CUDA_INDEX" torch
+RUN pip install --constraint constraints.txt '.[worker,redis,postgres]' && pip uninstall --yes coppice
+COPY app app
+COPY coppice coppice
+COPY migrations migrations
+COPY pruning_core pruning_core
+COPY worker worker
+RUN pip install --no-deps .
+
+FROM base AS runtime
+ENV COPPICE_DATA_DIR=/data
+WORKDIR /data
+USER coppice
+
+FROM runtime AS worker
+COPY --from=build-worker /opt/venv /opt/venv
+ENV HF_HOME=/data/huggingface
+CMD ["coppice", "worker"]
+
+FROM runtime AS worker-gpu
+COPY --from=build-worker-gpu /opt/venv /opt/venv
+ENV HF_HOME=/data/huggingface
+CMD ["coppice", "worker"]
+
+# The last stage is what `docker build .` makes.
+FROM runtime AS api
+COPY --from=build-api /opt/venv /opt/venv
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+CMD ["uvicorn", "app.main:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,0 +1,68 @@
+"""The very commands of docker-compose.yml, with its environment, against a real Redis and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coppice import Client
+from tests.integration.service import answers
+from tests.servers import free_port, wait_until
+from tests.tiny import tiny_spec
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SERVICES = yaml.safe_load((Path(__file__).resolve().parents[2] / "docker-compose.yml").read_text())["services"]
+
+
+def test_migrate_api_and_worker_run_a_job(
+    tmp_path: Path, postgres_url: str, redis_url: str, tiny_bert: Path, tiny_sst2: Path
+) -> None:
+    places = {
+        "COPPICE_DATABASE_URL": postgres_url,
+        "COPPICE_BROKER_URL": redis_url,
+        "COPPICE_ARTIFACTS_DIR": str(tmp_path / "artifacts"),
+        "COPPICE_ALLOWED_ROOTS": os.pathsep.join(map(str, (tiny_bert, tiny_sst2))),
+    }
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with _service("migrate", tmp_path, places) as migration:
+        assert migration.wait(60) == 0, (tmp_path / "migrate.log").read_text()
+    with ExitStack() as stack:
+        stack.enter_context(_service("api", tmp_path, places, {"0.0.0.0": "127.0.0.1", "8000": str(port)}))
+        stack.enter_context(_service("worker", tmp_path, places))
+        with Client(url, retry_for_s=0) as impatient:
+            wait_until(lambda: answers(impatient), "the API to answer")
+        with Client(url) as client:
+            job = client.wait(client.submit(tiny_spec(tiny_bert, tiny_sst2)).id)
+            assert job.status == "succeeded", (job.error, (tmp_path / "worker.log").read_text())
+            assert client.report(job.id).device == "cpu"
+        # Its containers share the artifacts and nothing else.
+        assert list((tmp_path / "artifacts" / "jobs").iterdir())
+
+
+@contextmanager
+def _service(
+    name: str, folder: Path, places: dict[str, str], words: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a service's command as compose would, apart from the places that are another host's there."""
+    declared = {variable: str(value) for variable, value in SERVICES[name]["environment"].items()}
+    assert set(places) <= set(declared)
+    outside = {variable: value for variable, value in os.environ.items() if not variable.startswith("COPPICE_")}
+    environment = outside | {"COPPICE_DATA_DIR": str(folder / f"{name}-data")} | declared | places
+    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
+    command = [(words or {}).get(word, word) for word in SERVICES[name]["command"]]
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)

@@ -1,0 +1,117 @@
+"""docker-compose.yml and Dockerfile say what the code understands; `tests/integration/test_compose.py` runs the commands."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = ("migrate", "api", "worker", "worker-gpu")
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_the_services_are_those_of_the_design() -> None:
+    assert set(SERVICES) == {"api", "migrate", "postgres", "redis", "worker", "worker-gpu"}
+    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["worker-gpu"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_commands_exist(name: str) -> None:
+    from coppice.cli import app
+
+    program, *arguments = SERVICES[name]["command"]
+    assert program in {script.name for script in entry_points(group="console_scripts")}
+    if program == "coppice":
+        assert arguments[0] in typer.main.get_command(app).commands
+    else:
+        module, factory = arguments[0].split(":")
+        assert callable(getattr(__import__(module, fromlist=[factory]), factory))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_is_a_setting(name: str) -> None:
+    known = {f"COPPICE_{field.upper()}" for field in Settings.model_fields}
+    given = set(SERVICES[name]["environment"])
+    assert given <= known
+    assert {"COPPICE_DATABASE_URL", "COPPICE_BROKER_URL", "COPPICE_ARTIFACTS_DIR"} <= given
+
+
+def test_every_part_of_one_deployment_shares_database_broker_and_store() -> None:
+    for variable in ("COPPICE_DATABASE_URL", "COPPICE_BROKER_URL", "COPPICE_ARTIFACTS_DIR", "COPPICE_ALLOWED_ROOTS"):
+        assert len({SERVICES[name]["environment"][variable] for name in OURS}) == 1
+    for name in ("api", "worker", "worker-gpu"):
+        mounts = dict(reversed(volume.removesuffix(":ro").rsplit(":", 1)) for volume in SERVICES[name]["volumes"])
+        assert mounts[SERVICES[name]["environment"]["COPPICE_ARTIFACTS_DIR"]] == "artifacts"
+        assert SERVICES[name]["environment"]["COPPICE_ALLOWED_ROOTS"] in mounts
+
+
+def test_there_is_no_default_secret_and_nothing_but_the_api_on_loopback_is_published() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    passwords = re.findall(r"\$\{(\w*PASSWORD\w*)([^}]*)\}", text)
+    assert len(passwords) == 2
+    assert all(rest.startswith(":?") for _, rest in passwords)
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert list(published) == ["api"]
+    assert all(port.startswith("127.0.0.1:") for port in published["api"])
+    for name in ("postgres", "redis"):
+        assert [COMPOSE["networks"][network] for network in SERVICES[name]["networks"]] == [{"internal": True}]
+
+
+def test_services_start_after_what_they_need() -> None:
+    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in ("api", "worker", "worker-gpu"):
+        assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    for name in ("postgres", "redis", "api"):
+        assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+    assert SERVICES["migrate"]["restart"] == "no", "a migration that restarts never counts as completed"
+
+
+def test_references_resolve() -> None:
+    volumes = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    named = {volume for volume in volumes if not volume.startswith(("$", ".", "/"))}
+    assert named == set(COMPOSE["volumes"])
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE))
+    for name in OURS:
+        assert SERVICES[name]["build"]["target"] in stages
+        assert set(SERVICES[name]["depends_on"]) <= set(SERVICES)
+
+
+def test_the_api_image_has_no_torch() -> None:
+    stage = _stage("build-api")
+    extras = re.findall(r"'\.\[([\w,]+)\]'", stage)
+    assert extras == ["api,redis,postgres"]
+    assert "torch" not in stage
+    assert "COPY --from=build-api" in _stage("api")
+
+
+def test_images_run_as_nobody_in_particular() -> None:
+    assert re.search(r"^USER coppice$", _stage("runtime"), re.MULTILINE)
+    for name in ("api", "worker", "worker-gpu"):
+        assert f"FROM runtime AS {name}" in DOCKERFILE
+        assert not re.search(r"^USER", _stage(name), re.MULTILINE)
+
+
+def test_what_images_copy_is_not_ignored() -> None:
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {word for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for word in line.split()[:-1]}
+    assert copied == kept
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert packages <= copied
+
+
+def _stage(name: str) -> str:
+    start = re.search(rf"^FROM \S+ AS {re.escape(name)}$", DOCKERFILE, re.MULTILINE)
+    assert start is not None
+    rest = DOCKERFILE[start.end() :]
+    end = re.search(r"^FROM ", rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
