@@ -115,9 +115,9 @@ def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int
     return budget
 
 
-def kept_macs(groups: Sequence[UnitGroup], kept: Sequence[int], length: float) -> int:
-    """Multiply-accumulates of the prunable blocks for one sequence of ``length`` tokens, rounded."""
-    return round(sum(group.macs_per_unit(length) * count for group, count in zip(groups, kept, strict=True)))
+def kept_macs(groups: Sequence[UnitGroup], kept: Sequence[int], length: float) -> float:
+    """Multiply-accumulates of the prunable blocks for one sequence of ``length`` tokens (a mean need not be whole)."""
+    return sum(group.macs_per_unit(length) * count for group, count in zip(groups, kept, strict=True))
 
 
 def kept_weights(groups: Sequence[UnitGroup], kept: Sequence[int]) -> int:

@@ -20,6 +20,7 @@ from pruning_core.spec import PruneSpec, TaskSpec
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+TOKENIZER_NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HEADER_LIMIT = 100 * 2**20  # safetensors' own bound on the header
@@ -111,13 +112,19 @@ def check_columns(task: TaskSpec, present: list[str], split: str) -> None:
 
 
 def read_checkpoint(folder: Path) -> CheckpointFacts:
-    """Read a checkpoint's configuration and safetensors headers.
+    """Read a checkpoint's configuration and safetensors headers, and see that it has a tokenizer.
 
     Raises:
         ModelUnreadable: Missing, corrupt, or pickle.
     """
     config = _read_config(folder)
     files = _weight_files(folder)
+    # transformers would make an empty tokenizer of nothing, and every text would become unknown tokens.
+    if not any((folder / name).is_file() for name in TOKENIZER_NAMES):
+        names = ", ".join(TOKENIZER_NAMES[:3])
+        raise ModelUnreadable(
+            f"the model folder has no tokenizer; put its files ({names}, ...) beside the weights", param="model"
+        )
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: set[str] = set()
     for path in files:

@@ -40,6 +40,9 @@ from pruning_core.report import (
 )
 from pruning_core.spec import PruneSpec
 
+# What sums of prices may lose or gain in float64.
+_ROUNDING = 1e-9
+
 
 def run(
     spec: PruneSpec,
@@ -172,10 +175,10 @@ def _report(
     dense_files, written = read_checkpoint(ctx.task_model.source), read_checkpoint(folder)
     written_groups = groups_of(written)
     before, after = [group.size for group in dense_groups], [group.size for group in written_groups]
-    macs = IntPair(dense=kept_macs(dense_groups, before, length), pruned=kept_macs(dense_groups, after, length))
+    dense_macs, pruned_macs = kept_macs(dense_groups, before, length), kept_macs(dense_groups, after, length)
     parameters = IntPair(dense=ctx.task_model.parameter_count(), pruned=written.parameters)
     sparsity = 1 - kept_weights(dense_groups, after) / kept_weights(dense_groups, before)
-    achieved = {"sparsity": sparsity, "macs": macs.pruned / macs.dense, "params": parameters.pruned / parameters.dense}
+    achieved = {"sparsity": sparsity, "macs": pruned_macs / dense_macs, "params": parameters.pruned / parameters.dense}
     target = spec.target
     return Report(
         model=spec.model,
@@ -189,7 +192,7 @@ def _report(
             tolerance=target.tolerance,
         ),
         sparsity=SparsityReport(achieved=sparsity),
-        macs=macs,
+        macs=IntPair(dense=round(dense_macs), pruned=round(pruned_macs)),
         parameters=parameters,
         bytes=IntPair(dense=dense_files.weight_bytes, pruned=written.weight_bytes),
         quality=quality,
@@ -239,7 +242,7 @@ def _require_target(report: Report) -> None:
     beyond = target.achieved - target.requested
     if target.metric == "sparsity":
         beyond = -beyond
-    if not -target.tolerance <= beyond <= 1e-6:
+    if not -target.tolerance <= beyond <= _ROUNDING:
         raise TargetMissed(
             f"asked for {target.metric} {target.requested:g} within {target.tolerance:g}, achieved {target.achieved:.4f}; "
             "units of this model may be too coarse, allow a larger target.tolerance",

@@ -23,6 +23,7 @@ def test_paths_are_told_from_hub_ids():
 def test_header_describes_the_same_units_as_the_modules(family, tmp_path):
     model = tiny.build_model(family)
     model.save_pretrained(tmp_path)
+    tiny.write_tokenizer(tmp_path)
     facts = read_checkpoint(tmp_path)
     assert groups_of(facts) == adapt(model).groups
     assert facts.parameters == sum(p.numel() for p in model.parameters())
@@ -67,6 +68,7 @@ def _missing_shard(model):
         (lambda m: (m / "config.json").unlink(), "no config.json"),
         (lambda m: (m / "config.json").write_text("{"), "not readable JSON"),
         (lambda m: (m / "config.json").write_text("[]"), "must be a JSON object"),
+        (lambda m: (m / "tokenizer.json").unlink(), "no tokenizer"),
         (shutil.rmtree, "no such folder"),
     ],
 )
@@ -81,6 +83,7 @@ def test_unknown_structure_is_refused_and_says_what_is_supported(tiny_sst2, tmp_
 
     config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50, n_positions=16)
     transformers.GPT2Model(config).save_pretrained(tmp_path)
+    tiny.write_tokenizer(tmp_path)
     with pytest.raises(UnsupportedArchitecture, match=r"gpt2.*BERT, RoBERTa, ELECTRA or DistilBERT"):
         check_local_inputs(tiny.tiny_spec(tmp_path, tiny_sst2))
 

@@ -1,0 +1,273 @@
+"""The whole pipeline on tiny models: every family, method and recovery; what is written loads anywhere and says the truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pruning_core.errors import DatasetInvalid, ModelUnreadable, PruningError, TargetMissed, TargetUnreachable
+from pruning_core.inputs import groups_of, read_checkpoint
+from pruning_core.pipeline import run
+from pruning_core.report import STAGES, Report
+from tests import tiny
+
+
+def _run(spec, out, **kwargs):
+    return run(spec, out, device="cpu", **kwargs)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bert, tiny_sst2, tmp_path_factory):
+    """A finished bundle, its spec and its report."""
+    out = tmp_path_factory.mktemp("bundle") / "out"
+    spec = tiny.tiny_spec(tiny_bert, tiny_sst2)
+    seen = []
+    report = _run(spec, out, on_progress=seen.append)
+    return out, spec, report, seen
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_family_runs_and_meets_its_target(family, tiny_sst2, tmp_path):
+    model = tiny.write_model(tmp_path / "model", family)
+    report = _run(tiny.tiny_spec(model, tiny_sst2), tmp_path / "out")
+    assert 0.49 <= report.target.achieved <= 0.5
+    assert report.macs.pruned < report.macs.dense
+    assert report.parameters.pruned < report.parameters.dense
+    assert report.bytes.pruned < report.bytes.dense
+
+
+@pytest.mark.parametrize(
+    "method", ["fisher-cg", "magnitude", "random", {"name": "fisher-cg", "rearrange": True, "labels": "ignore"}]
+)
+@pytest.mark.parametrize(
+    "recovery", [{"kind": "none"}, {"kind": "masks", "solver": "cg"}, {"kind": "masks", "solver": "lsmr"}, {"solver": "pcg"}]
+)
+def test_every_method_works_with_every_recovery(method, recovery, tiny_bert, tiny_sst2, tmp_path):
+    spec = tiny.tiny_spec(tiny_bert, tiny_sst2, method=method, recovery=recovery)
+    report = _run(spec, tmp_path / "out")
+    assert report.target.achieved <= 0.5
+    wanted = recovery.get("solver", "none")
+    assert {layer.ffn.solver for layer in report.layers} == {wanted}
+
+
+@pytest.mark.parametrize(
+    "target", [{"metric": "sparsity", "sparsity": 0.6}, {"metric": "params", "keep": 0.7}, {"metric": "macs", "keep": 0.8}]
+)
+def test_every_metric_is_met_from_below(target, tiny_bert, tiny_sst2, tmp_path):
+    report = _run(tiny.tiny_spec(tiny_bert, tiny_sst2, target=target), tmp_path / "out")
+    requested = target.get("keep", target.get("sparsity"))
+    beyond = report.target.achieved - requested
+    assert abs(beyond) <= 0.01
+    assert beyond >= -1e-9 if target["metric"] == "sparsity" else beyond <= 1e-9
+
+
+def test_the_report_is_recounted_from_the_files(bundle):
+    out, _spec, report, _seen = bundle
+    weights = load_file(out / "model.safetensors")
+    assert report.parameters.pruned == sum(tensor.numel() for tensor in weights.values())
+    assert report.bytes.pruned == (out / "model.safetensors").stat().st_size
+    groups = groups_of(read_checkpoint(out))
+    assert [(layer.kept_heads, layer.kept_neurons) for layer in report.layers] == [
+        (heads.size, neurons.size) for heads, neurons in zip(groups[::2], groups[1::2], strict=True)
+    ]
+    assert [len(layer.head_indices) for layer in report.layers] == [layer.kept_heads for layer in report.layers]
+    assert Report.model_validate_json((out / "report.json").read_text()) == report
+    assert set(report.seconds.by_stage) == set(STAGES)
+
+
+def test_the_manifest_names_every_other_file(bundle):
+    out = bundle[0]
+    manifest = json.loads((out / "manifest.json").read_text())["files"]
+    present = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert set(manifest) == present - {"manifest.json"}
+    for name, entry in manifest.items():
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == entry["sha256"]
+
+
+def test_nothing_in_the_bundle_tells_where_it_was_made(bundle, tiny_bert):
+    out = bundle[0]
+    for path in out.rglob("*"):
+        if path.suffix in (".json", ".md", ".py") and path.name != "report.json":
+            assert str(tiny_bert.parent) not in path.read_text(), path.name
+
+
+def test_progress_goes_forward_through_the_stages(bundle):
+    seen = bundle[3]
+    order = [STAGES.index(progress.stage) for progress in seen]
+    assert order == sorted(order)
+    assert seen[-1].fraction == pytest.approx(1)
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(bundle, tmp_path):
+    out, spec, _report, _seen = bundle
+    _run(spec, tmp_path / "again")
+    _run(spec.model_copy(update={"seed": 1}), tmp_path / "other")
+    reference = (out / "model.safetensors").read_bytes()
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == reference
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() != reference
+
+
+_LOAD = """
+import json, sys
+{prelude}
+import torch
+from transformers import {auto}, AutoTokenizer
+model = {auto}.from_pretrained(sys.argv[1], {options})
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+inputs = tokenizer(["word1 good word3", "bad word5"], padding=True, return_tensors="pt")
+with torch.no_grad():
+    output = model.eval()(**inputs)[0]
+print(json.dumps([output.flatten().tolist()[:8], sum(p.numel() for p in model.parameters()), "pruning_core" in sys.modules]))
+"""
+
+
+def _load_fresh(folder, *, auto="AutoModelForSequenceClassification", prelude="import pruning_core", options=""):
+    code = _LOAD.format(prelude=prelude, auto=auto, options=options)
+    # -I: neither the working directory nor the environment can smuggle pruning_core in.
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(folder)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_fresh_process_loads_it_either_way_and_to_the_same_numbers(bundle):
+    out, _spec, report, _seen = bundle
+    before = _load_fresh(out)
+    after = _load_fresh(out, prelude="import transformers, pruning_core")
+    remote = _load_fresh(out, prelude="", options="trust_remote_code=True")
+    assert before[0] == after[0] == remote[0]
+    assert before[1] == remote[1] == report.parameters.pruned
+    assert (before[2], remote[2]) == (True, False)
+
+
+@pytest.mark.slow
+def test_the_bare_encoder_loads_too(bundle):
+    assert _load_fresh(bundle[0], auto="AutoModel")[1] < bundle[2].parameters.pruned
+
+
+@pytest.mark.slow
+def test_without_the_plug_in_loading_fails_instead_of_giving_noise(bundle):
+    code = _LOAD.format(prelude="", auto="AutoModelForSequenceClassification", options="")
+    done = subprocess.run([sys.executable, "-I", "-c", code, str(bundle[0])], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "mismatch" in done.stderr.lower()
+
+
+def test_loading_is_exact_and_saving_again_keeps_it(bundle, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    out = bundle[0]
+    model = AutoModelForSequenceClassification.from_pretrained(out)
+    for name, tensor in load_file(out / "model.safetensors").items():
+        assert torch.equal(model.state_dict()[name], tensor)
+    model.save_pretrained(tmp_path / "saved")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_a_bundle_can_be_pruned_further(bundle, tiny_sst2, tmp_path):
+    report = _run(tiny.tiny_spec(bundle[0], tiny_sst2), tmp_path / "out")
+    assert report.parameters.dense == bundle[2].parameters.pruned
+    assert 0.48 <= report.target.achieved <= 0.5
+
+
+def test_half_precision_stays_half_precision(tiny_bert, tiny_sst2, tmp_path):
+    model = shutil.copytree(tiny_bert, tmp_path / "model")
+    halves = {name: tensor.half() for name, tensor in load_file(model / "model.safetensors").items()}
+    save_file(halves, model / "model.safetensors", metadata={"format": "pt"})
+    _run(tiny.tiny_spec(model, tiny_sst2), tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert {tensor.dtype for tensor in written.values()} == {torch.float16}
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float16"
+
+
+def test_embeddings_need_no_labels(tmp_path):
+    model = tiny.write_model(tmp_path / "model", "bert", task="features")
+    (model / "1_Pooling").mkdir()
+    (model / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    task = {
+        "type": "feature-extraction",
+        "dataset": str(tiny.write_jsonl(tmp_path / "data")),
+        "columns": {"text": ["text"]},
+        "metric": "cosine",
+    }
+    spec = tiny.tiny_spec(model, tmp_path / "data", task=task)
+    report = _run(spec, tmp_path / "out")
+    assert report.quality.metric == "cosine"
+    assert 0.5 < report.quality.pruned < 1
+    assert 0 <= report.quality.details["nearest_neighbour_agreement"] <= 1
+    assert (tmp_path / "out" / "1_Pooling" / "config.json").is_file()
+
+
+def test_regression(tiny_sst2, tmp_path):
+    model = tiny.write_model(tmp_path / "model", "bert", num_labels=1)
+    task = {
+        "type": "regression",
+        "dataset": str(tiny_sst2),
+        "columns": {"text": ["sentence"], "label": "idx"},
+        "metric": "spearman",
+    }
+    report = _run(tiny.tiny_spec(model, tiny_sst2, task=task), tmp_path / "out")
+    assert report.quality.details["pearson_with_dense"] > 0.3
+
+
+def test_fewer_rows_than_samples_is_a_warning(tiny_bert, tmp_path):
+    data = tiny.write_dataset(tmp_path / "data", rows=40)
+    report = _run(tiny.tiny_spec(tiny_bert, data), tmp_path / "out")
+    assert report.data.samples == 40
+    assert "only 40 training rows" in report.warnings[0]
+
+
+def test_an_output_folder_in_use_is_left_alone(tiny_bert, tiny_sst2, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(PruningError, match="must not exist, or be empty"):
+        _run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_failure_leaves_nothing_behind(tiny_bert, tiny_sst2, tmp_path):
+    spec = tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.5, "tolerance": 1e-9})
+    with pytest.raises(TargetMissed, match="units of this model may be too coarse"):
+        _run(spec, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_that_are_required_but_missing(tmp_path):
+    model = tiny.write_model(tmp_path / "model", "bert", task="features")
+    task = {
+        "type": "feature-extraction",
+        "dataset": str(tiny.write_jsonl(tmp_path / "data")),
+        "columns": {"text": ["text"]},
+        "metric": "cosine",
+    }
+    method = {"name": "fisher-cg", "labels": "use"}
+    with pytest.raises(DatasetInvalid, match="labels are required"):
+        _run(tiny.tiny_spec(model, tmp_path / "data", task=task, method=method), tmp_path / "out")
+
+
+def test_a_checkpoint_without_the_tasks_head_is_refused(tiny_sst2, tmp_path):
+    model = tiny.write_model(tmp_path / "model", "bert", task="features")
+    with pytest.raises(ModelUnreadable, match="lacks weights that a text-classification model needs"):
+        _run(tiny.tiny_spec(model, tiny_sst2), tmp_path / "out")
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(tiny_bert, tiny_sst2, tmp_path):
+    model = shutil.copytree(tiny_bert, tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).unlink()
+    with pytest.raises(ModelUnreadable, match="tokenizer"):
+        _run(tiny.tiny_spec(model, tiny_sst2), tmp_path / "out")
+
+
+def test_a_target_that_only_the_data_shows_to_be_out_of_reach(tiny_bert, tiny_sst2, tmp_path):
+    with pytest.raises(TargetUnreachable):
+        _run(tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.05}), tmp_path / "out")
