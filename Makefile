@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-prune bench-solvers clean
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ imports: install ## The one-way rule
 	$(BIN)/lint-imports
 
 check: lint types imports test ## What CI runs: lint, types, import rules, migration drift and tests
+
+bench-accuracy: install ## Quality kept by the defaults on the models of ../shared
+	$(BIN)/python -m benchmarks.accuracy
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache demo-bundle
