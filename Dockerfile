@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # Three images: `api` (no torch), `worker` (torch for CPUs), `worker-gpu` (torch with CUDA).
 #   docker build --target api -t coppice-api .
-#   docker build --target worker-gpu --build-arg TORCH_CUDA_INDEX=https://download.pytorch.org/whl/cu128 -t coppice-worker-gpu .
+#   docker build --target worker --build-arg TORCH_INDEX=URL -t coppice-worker .     # URL: the index of the torch build to take
 
 ARG PYTHON_VERSION=3.13
 FROM python:${PYTHON_VERSION}-slim-bookworm AS base
@@ -29,8 +29,9 @@ COPY worker worker
 RUN pip install --no-deps .
 
 FROM build AS build-worker
-ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --constraint constraints.txt --index-url "$TORCH_CPU_INDEX" torch
+# Empty: the default index. Its wheels may carry CUDA; name the index of PyTorch's CPU builds for a smaller image.
+ARG TORCH_INDEX=
+RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 RUN pip install --constraint constraints.txt '.[worker,redis,postgres]' && pip uninstall --yes coppice
 COPY app app
 COPY coppice coppice
@@ -40,9 +41,9 @@ COPY worker worker
 RUN pip install --no-deps .
 
 FROM build AS build-worker-gpu
-# The default is PyPI, whose Linux wheels carry CUDA; another index chooses another CUDA version.
-ARG TORCH_CUDA_INDEX=https://pypi.org/simple
-RUN pip install --constraint constraints.txt --index-url "$TORCH_CUDA_INDEX" torch
+# Empty: the default index; another one chooses another CUDA version.
+ARG TORCH_INDEX=
+RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 RUN pip install --constraint constraints.txt '.[worker,redis,postgres]' && pip uninstall --yes coppice
 COPY app app
 COPY coppice coppice

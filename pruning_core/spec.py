@@ -210,7 +210,7 @@ class RecoverySpec(Frozen):
         description="weights: least squares for the output projection; masks: one scale a unit (the paper's); none.",
     )
     solver: Literal["auto", "cg", "pcg", "cholesky", "lsmr"] = "auto"
-    damping: float = Field(default=1e-2, ge=0, le=10, description="Ridge, relative to the mean diagonal of the Gram.")
+    damping: float = Field(default=0.1, ge=0, le=10, description="Ridge, relative to the mean diagonal of the Gram.")
     tolerance: float = Field(default=1e-5, gt=0, lt=1, description="Relative residual at which iterations stop.")
     max_iterations: int = Field(default=200, ge=1, le=10_000)
     holdout: float = Field(default=0.125, gt=0, le=0.5, description="Share of the calibration samples that judges each repair.")
