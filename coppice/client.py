@@ -30,6 +30,7 @@ _WAIT_S = 20
 _TIMEOUT = httpx2.Timeout(10, read=_WAIT_S + 20)
 _RETRY_FOR_S = 30
 _RETRIED = frozenset({429, 502, 503, 504})
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Client:
@@ -41,7 +42,11 @@ class Client:
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, retry_for_s: float = _RETRY_FOR_S) -> None:
-        self._http = httpx2.Client(base_url=url.rstrip("/"), timeout=_TIMEOUT, headers={"Accept": "application/json"})
+        # A proxy of the environment is for the world outside; a service on this host is never behind one.
+        outside = httpx2.URL(url).host not in _LOOPBACK
+        self._http = httpx2.Client(
+            base_url=url.rstrip("/"), timeout=_TIMEOUT, headers={"Accept": "application/json"}, trust_env=outside
+        )
         self._retry_for_s = retry_for_s
 
     def __enter__(self) -> Client:

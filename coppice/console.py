@@ -15,6 +15,7 @@ from rich.table import Table
 
 from coppice.errors import ApiError, CoppiceError, ServiceUnreachable
 from pruning_core.report import Report
+from pruning_core.spec import METHOD_NAMES
 
 out = Console()
 err = Console(stderr=True)
@@ -30,6 +31,14 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODES = "Exit codes: 0 success, 1 the job failed or was cancelled, 2 bad input, 3 the service cannot be reached."
+
+
+_TAGS = frozenset({"sparsity", "macs", "params", *METHOD_NAMES})
+_OPTION_FOR = {
+    "model": ": give --model DIR_OR_ID",
+    "task": ": give --task, e.g. glue/sst2",
+    "target": ": give one of --sparsity, --macs-keep and --params-keep",
+}
 
 
 def fail(message: str, code: ExitCode) -> NoReturn:
@@ -93,10 +102,16 @@ def report_table(report: Report) -> Table:
 def _first_sentences(error: ValidationError) -> str:
     sentences: list[str] = []
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"])
+        # The tag of a union repeats what its fields say: target.macs.keep is target.keep to whoever wrote it.
+        field = ".".join(str(part) for part in item["loc"] if part not in _TAGS or part == item["loc"][-1])
         message = item["msg"].removeprefix("Value error, ")
-        sentences.append(f"{field}: {message}" if field else message)
-    return "; ".join(sentences[:3])
+        if item["type"] == "missing":
+            message = f"is required{_OPTION_FOR.get(field, '')}"
+        elif item["type"] == "extra_forbidden":
+            message = "is no known field"
+        glue = " " if message.startswith(("must ", "is ")) else ": "
+        sentences.append(f"{field}{glue}{message}" if field else message)
+    return "; ".join(dict.fromkeys(sentences[:3]))
 
 
 def _plain(text: str) -> str:

@@ -1,0 +1,239 @@
+"""The command line: what it prints where, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from coppice.cli import app
+from coppice.client import Client
+from tests.servers import free_port, wait_until
+from tests.unit.coppice.conftest import FILES, Live
+
+GOOD = {"--model": "org/name", "--task": "glue/sst2", "--sparsity": "0.5"}
+
+
+def call(*arguments: str | Path):
+    return CliRunner().invoke(app, list(map(str, arguments)), env={"TERM": "dumb", "COLUMNS": "200"})
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process: where the service of the test logs to this one's stdout."""
+    line = [sys.executable, "-m", "coppice.cli", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=100)
+
+
+def words(options: dict[str, str]) -> list[str]:
+    return [word for pair in options.items() for word in pair]
+
+
+@pytest.mark.parametrize("path", [[], ["run"], ["prune"], ["jobs"], ["serve"], ["worker"], ["migrate"]])
+def test_every_command_explains_itself(path: list[str]) -> None:
+    told = call(*path, "--help")
+    assert told.exit_code == 0
+    assert "Usage:" in told.stdout
+    if path and path[0] in ("run", "prune", "serve"):
+        assert "Example" in told.stdout
+    if not path or path[0] in ("run", "prune"):
+        assert "Exit codes" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"--sparsity": "1.5"}, "must be > 0 and < 1, got 1.5"),
+        ({"--sparsity": "0"}, "must be > 0 and < 1, got 0"),
+        ({"--sparsity": "-1"}, "must be > 0 and < 1, got -1"),
+        ({"--sparsity": "nan"}, "must be > 0 and < 1, got nan"),
+        ({"--sparsity": "half"}, "valid number"),
+        ({"--task": "glue/nothing"}, "known names are glue/cola"),
+        ({"--method": "magic"}, "known methods are fisher-cg, magnitude, random"),
+        ({"--samples": "1"}, "greater than or equal to 8"),
+        ({"--seed": "-1"}, "greater than or equal to 0"),
+        ({"--model": "/nothing/here"}, "no such folder"),
+    ],
+)
+def test_run_says_what_is_wrong_with_its_input(tmp_path: Path, changes: dict[str, str], sentence: str) -> None:
+    told = call("run", *words(GOOD | changes), "--out", tmp_path / "out", "--json")
+    assert told.exit_code == 2, told.output
+    assert sentence in told.stderr
+    assert told.stdout == ""
+    assert "Traceback" not in told.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("left_out", "sentence"),
+    [("--model", "model is required: give --model"), ("--task", "--task"), ("--sparsity", "one of --sparsity, --macs-keep")],
+)
+def test_run_says_what_is_missing(tmp_path: Path, left_out: str, sentence: str) -> None:
+    told = call("run", *words({name: value for name, value in GOOD.items() if name != left_out}), "--out", tmp_path / "out")
+    assert (told.exit_code, sentence in told.stderr) == (2, True)
+
+
+def test_run_refuses_to_write_into_a_folder_with_files(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    options = GOOD | {"--model": str(tiny_bert), "--data": str(tiny_sst2)}
+    told = call("run", *words(options), "--out", tmp_path)
+    assert told.exit_code == 2
+    assert "must not exist, or be empty" in told.stderr
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_spec_file_that_is_no_json_object_is_refused(tmp_path: Path) -> None:
+    for text in ("{", "[1]", "3"):
+        (tmp_path / "spec.json").write_text(text)
+        told = call("run", "--spec", tmp_path / "spec.json", "--out", tmp_path / "out")
+        assert told.exit_code == 2
+        assert "JSON" in told.stderr
+
+
+def test_run_prints_a_table_and_options_override_the_spec_file(tiny_bert: Path, tiny_sst2: Path, tmp_path: Path) -> None:
+    spec = {
+        "model": "overridden/model",
+        "task": "glue/sst2",
+        "sparsity": 0.2,
+        "calibration": {"samples": 512, "max_length": 32},
+        "latency": {"batch": 2, "length": 16, "repeats": 3},
+        "method": "magnitude",
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    options = {"--spec": str(tmp_path / "spec.json"), "--model": str(tiny_bert), "--data": str(tiny_sst2)}
+    options |= {"--macs-keep": "0.6", "--samples": "32", "--seed": "5", "--out": str(tmp_path / "out"), "--device": "cpu"}
+    told = subprocess.run(
+        [sys.executable, "-m", "coppice.cli", "run", *words(options)], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert told.returncode == 0, told.stderr
+    assert "parameters" in told.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["target"]["metric"], report["target"]["requested"], report["seed"]) == ("macs", 0.6, 5)
+    assert (report["method"], report["data"]["samples"]) == ("magnitude", 32)
+
+
+def test_prune_submits_waits_and_downloads(live: Live, tmp_path: Path) -> None:
+    threading.Thread(target=live.succeed).start()
+    told = command("prune", *_job(live, tmp_path), "--url", live.url, "--out", tmp_path / "bundle", "--json")
+    assert told.returncode == 0, told.stderr
+    document = json.loads(told.stdout)
+    assert document["status"] == "succeeded"
+    assert document["bundle"] == str(tmp_path / "bundle")
+    assert document["report"]["target"]["achieved"] == 0.501
+    assert (tmp_path / "bundle" / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_prune_fails_as_its_job_does(live: Live, tmp_path: Path) -> None:
+    threading.Thread(target=live.fail).start()
+    told = command("prune", *_job(live, tmp_path), "--url", live.url, "--out", tmp_path / "bundle", "--json")
+    assert told.returncode == 1
+    assert "too coarse" in told.stderr
+    assert told.stdout == ""
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_prune_passes_on_what_the_service_refuses(live: Live, tmp_path: Path) -> None:
+    told = call("prune", *words(GOOD | {"--model": "/etc"}), "--url", live.url, "--out", tmp_path / "bundle")
+    assert told.exit_code == 2
+    assert "COPPICE_ALLOWED_ROOTS" in told.stderr
+
+
+def test_jobs_lists_shows_cancels_and_tells_events(live: Live) -> None:
+    with Client(live.url) as client:
+        job = client.submit(live.spec)
+    at = ("--url", live.url)
+    assert [item["id"] for item in json.loads(call("jobs", "list", *at, "--json").stdout)] == [job.id]
+    assert job.id in call("jobs", "list", *at, "--status", "queued").stdout
+    assert json.loads(call("jobs", "show", job.id, *at, "--json").stdout)["status"] == "queued"
+    assert "queued" in call("jobs", "show", job.id, *at).stdout
+    cancelled = call("jobs", "cancel", job.id, *at)
+    assert (cancelled.exit_code, "cancelled" in cancelled.stdout) == (0, True)
+    assert call("jobs", "cancel", job.id, *at).exit_code == 0, "cancelling twice is once"
+    events = call("jobs", "events", job.id, *at)
+    assert events.exit_code == 0
+    assert [kind in events.stdout for kind in ("job.queued", "job.cancelled")] == [True, True]
+    unknown = call("jobs", "show", "job_nothing", *at)
+    assert (unknown.exit_code, "no such job" in unknown.stderr) == (2, True)
+
+
+def test_serve_runs_both_and_one_signal_ends_both(tmp_path: Path) -> None:
+    import psutil
+
+    with Serving(tmp_path) as (process, url):
+        with Client(url) as client:
+            assert client.list() == []
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert family, "the worker is a process of its own"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert not alive
+
+
+def test_serve_does_not_outlive_its_worker(tmp_path: Path) -> None:
+    import psutil
+
+    with Serving(tmp_path) as (process, _url):
+        for child in psutil.Process(process.pid).children():
+            child.kill()
+        assert process.wait(40) == 1
+    assert "worker ended by itself" in (tmp_path / "serve.log").read_text()
+
+
+def test_serve_says_which_port_is_taken(live: Live, tmp_path: Path) -> None:
+    port = live.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "coppice.cli", "serve", "--port", port, "--data-dir", str(tmp_path / "other")]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert told.returncode == 2
+    assert "choose another --port" in told.stderr
+
+
+def test_a_service_that_is_not_there_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import coppice.client
+
+    monkeypatch.setattr(coppice.client.Client.__init__, "__kwdefaults__", {"retry_for_s": 0.1})
+    told = call("jobs", "list", "--url", f"http://127.0.0.1:{free_port()}")
+    assert told.exit_code == 3
+
+
+class Serving:
+    """``coppice serve`` on a free port, in a session of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> tuple[subprocess.Popen[bytes], str]:
+        import re
+
+        log = self._folder / "serve.log"
+        command = [sys.executable, "-m", "coppice.cli", "serve", "--port", "0", "--data-dir", str(self._folder / "data")]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COPPICE_")}
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        try:
+            wait_until(lambda: "ready" in log.read_text() or self._process.poll() is not None, "the worker to be ready")
+            found = re.search(r"http://[\d.:]+", log.read_text())
+            assert found is not None, log.read_text()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self._process, found.group()
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+def _job(live: Live, folder: Path) -> list[str]:
+    path = folder / "spec.json"
+    path.write_text(live.spec.model_dump_json())
+    return ["--spec", str(path)]
