@@ -59,6 +59,26 @@ def read_rows(task: TaskSpec, split: str) -> Rows:
     )
 
 
+def check_labels(task: TaskSpec, rows: Rows, *, classes: int) -> None:
+    """Check labels against the number of outputs of the model's head.
+
+    Raises:
+        DatasetInvalid: A class index that the head does not have, or a head that does not fit the task's type.
+    """
+    if task.type == "regression" and classes != 1:
+        raise DatasetInvalid(f"regression needs a model with one output, this one has {classes}", param="task.type")
+    if task.type != "text-classification" or rows.labels is None:
+        return
+    if classes < 2:
+        raise DatasetInvalid("text-classification needs a model with two outputs or more, this one has one", param="task.type")
+    wrong = next((label for label in rows.labels if label != int(label) or not 0 <= label < classes), None)
+    if wrong is not None:
+        raise DatasetInvalid(
+            f"label {wrong:g} is no class of the model, which has {classes}: labels must be 0 to {classes - 1}",
+            param="task.columns.label",
+        )
+
+
 def _read_local(task: TaskSpec, split: str) -> dict[str, list[Any]]:
     import pyarrow as pa
 

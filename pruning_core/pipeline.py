@@ -15,7 +15,7 @@ from pruning_core.arch.encoder import EncoderAdapter, adapt, clone, verify
 from pruning_core.artifacts.bundle import write_checkpoint, write_reports
 from pruning_core.calibration import TokenSet, draw, tokenise
 from pruning_core.cost import Budget, UnitGroup, budget_for, kept_macs, kept_weights
-from pruning_core.data import Rows, read_rows
+from pruning_core.data import Rows, check_labels, read_rows
 from pruning_core.errors import OutOfMemory, PruningError, TargetMissed
 from pruning_core.evaluate import collect_labels, collect_outputs, compare
 from pruning_core.inputs import check_local_inputs, groups_of, read_checkpoint
@@ -95,9 +95,11 @@ def _run(spec: PruneSpec, folder: Path, device: torch.device, clock: StageClock)
             read_rows(spec.task, spec.task.train_split),
             read_rows(spec.task, spec.task.validation_split),
         )
+    for rows in (train, validation):
+        check_labels(spec.task, rows, classes=dense.model.config.num_labels or 0)
     with clock.stage("calibrate"):
         calibration = _calibration_set(spec, dense, train)
-        verify(adapter, calibration.batches[0].to(device).inputs)
+        verify(adapter, calibration.batches[-1].to(device).inputs)  # the longest: padding and far positions show most
     ctx = Context(dense, adapter, calibration, clock, spec.seed)
     budget = budget_for(spec.target, adapter.groups, total_params=dense.parameter_count(), length=calibration.mean_length)
     mask = _plan(spec, ctx, budget)

@@ -58,7 +58,7 @@ class LeaseRepository:
             worker=worker,
             lease_until=now() + lease_s,
             progress=None,
-            started_at=sa.func.coalesce(_jobs.c.started_at, now()),
+            started_at=now(),
         )
         if not claimed:
             return None

@@ -103,8 +103,15 @@ class JobRepository:
 
     def artifacts(self, job_id: str) -> list[PublishedArtifact]:
         """List what a job has published."""
-        query = sa.select(_artifacts).where(_artifacts.c.job_id == job_id).order_by(_artifacts.c.path)
-        return [PublishedArtifact(row.path, row.fence, row.size, row.sha256) for row in self._connection.execute(query)]
+        return self.artifacts_of([job_id])[job_id]
+
+    def artifacts_of(self, job_ids: Sequence[str]) -> dict[str, list[PublishedArtifact]]:
+        """List what each of several jobs has published, in one query."""
+        found: dict[str, list[PublishedArtifact]] = {job_id: [] for job_id in job_ids}
+        query = sa.select(_artifacts).where(_artifacts.c.job_id.in_(job_ids)).order_by(_artifacts.c.path)
+        for row in self._connection.execute(query):
+            found[row.job_id].append(PublishedArtifact(row.path, row.fence, row.size, row.sha256))
+        return found
 
     def artifact(self, job_id: str, path: str) -> PublishedArtifact | None:
         """Find one published file."""

@@ -93,7 +93,8 @@ class JobService:
                     message = "after must be the id of a job, as given by `next` of the page before"
                     raise Refused("invalid_request", message, "after")
             jobs = repository.list(owner=owner, statuses=statuses, after=start, limit=limit + 1)
-            page = [JobDetails(job, repository.artifacts(job.id)) for job in jobs[:limit]]
+            published = repository.artifacts_of([job.id for job in jobs[:limit]])
+            page = [JobDetails(job, published[job.id]) for job in jobs[:limit]]
             return page, len(jobs) > limit
 
     def events(self, job_id: str, *, owner: str, after: int, limit: int) -> list[JobEvent]:

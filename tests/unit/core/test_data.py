@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pruning_core.calibration import draw, tokenise
-from pruning_core.data import Rows, read_rows
+from pruning_core.data import Rows, check_labels, read_rows
 from pruning_core.errors import DatasetInvalid
 from pruning_core.spec import PruneSpec
 from tests import tiny
@@ -73,6 +73,21 @@ def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "train.csv").write_text("a,b,y\n")
     with pytest.raises(DatasetInvalid, match="no usable row"):
         read_rows(_task(tmp_path), "train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels", "classes", "says"),
+    [
+        ({}, (0.0, 2.0), 2, "label 2 is no class of the model, which has 2"),
+        ({}, (0.0, 0.5), 2, "label 0.5 is no class"),
+        ({}, (0.0,), 1, "two outputs or more"),
+        ({"type": "regression", "metric": "spearman"}, (0.5,), 2, "one output, this one has 2"),
+    ],
+)
+def test_labels_must_fit_the_models_head(changes, labels, classes, says):
+    rows = Rows((("text",),) * len(labels), labels)
+    with pytest.raises(DatasetInvalid, match=says):
+        check_labels(_task("d", **changes), rows, classes=classes)
 
 
 @pytest.fixture
