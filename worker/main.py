@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import sys
 from typing import Any
@@ -18,14 +17,14 @@ from app.queue import QUEUE_NAME, create_celery
 from app.settings import Settings, get_settings
 from app.storage import create_store
 from worker import tasks
-from worker.process import die_with_parent
+from worker.process import SharedFlag, die_with_parent
 from worker.reaper import Reaper
 
 
 def create_worker(settings: Settings) -> Celery:
     """Build the Celery application with its task, and a reaper that lives as long as the worker."""
     celery = create_celery(settings)
-    stopping = multiprocessing.get_context("fork").Event()  # shared with the pool's process, which is forked later
+    stopping = SharedFlag()  # shared with the pool's process, which is forked later
     tasks.register(celery, settings, stopping.is_set)
     reaper = Reaper(settings, Database(settings.resolved_database_url), create_store(settings), celery)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
 import sys
@@ -20,3 +21,22 @@ def die_with_parent(parent: int, number: signal.Signals) -> bool:
         return True
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     return os.getppid() == parent
+
+
+class SharedFlag:
+    """A flag that a process shares with those that it forks later: once set, always set.
+
+    One byte of shared memory and no lock, so that it can be set in a signal handler, and a process that is killed while it
+    looks cannot block the others.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        """Set it, for every process."""
+        self._memory[0] = 1
+
+    def is_set(self) -> bool:
+        """Whether any process has set it."""
+        return self._memory[0] == 1

@@ -112,7 +112,7 @@ def list_jobs(
         return
     table = Table()
     for heading in ("id", "status", "progress", "model", "task", "created"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading in ("id", "status"))  # what people copy stays in one piece
     for job in found:
         progress = f"{job.progress.fraction:.0%}" if job.progress is not None else ""
         task = job.spec["task"]["name"] or job.spec["task"]["type"]

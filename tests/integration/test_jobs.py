@@ -23,6 +23,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 WEIGHTS = "model.safetensors"
 
+# What does not depend on the profile runs on one of them; the fault set runs everything on both.
+on_local = pytest.mark.parametrize("backend", ["local"], indirect=True)
+on_redis_postgres = pytest.mark.parametrize("backend", ["redis-postgres"], indirect=True)
+
 
 @pytest.fixture
 def spec(tiny_bert: Path, tiny_sst2: Path) -> PruneSpec:
@@ -83,6 +87,7 @@ def test_a_running_job_is_cancelled_once_its_process_is_gone(service: Service, l
     assert not (service.backend.data_dir / "artifacts" / "jobs" / job.id).exists()
 
 
+@on_redis_postgres
 def test_a_killed_process_is_replaced_under_a_new_fence(
     service: Service, spec: PruneSpec, run_by_hand: Path, tmp_path: Path
 ) -> None:
@@ -97,6 +102,7 @@ def test_a_killed_process_is_replaced_under_a_new_fence(
     assert sha256(bundle / WEIGHTS) == sha256(run_by_hand / WEIGHTS)
 
 
+@on_local
 def test_a_job_that_keeps_killing_its_process_fails(service: Service, long_spec: PruneSpec) -> None:
     with service.api() as client, service.worker() as worker:
         job = client.submit(long_spec)
@@ -121,6 +127,7 @@ def test_a_lost_wake_up_is_made_good(service: Service, spec: PruneSpec) -> None:
             assert client.wait(job.id).status == "succeeded"
 
 
+@on_redis_postgres
 def test_a_worker_that_is_told_to_stop_gives_its_job_back(service: Service, long_spec: PruneSpec) -> None:
     with service.api() as client:
         with service.worker() as worker:
@@ -138,6 +145,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back(service: Service, long
             assert client.wait(job.id).status == "cancelled"
 
 
+@on_redis_postgres
 def test_a_killed_worker_takes_its_job_s_process_along(service: Service, spec: PruneSpec) -> None:
     with service.api() as client:
         with service.worker() as worker:
