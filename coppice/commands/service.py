@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 _WORKER_GRACE_S = 20
+_BACKLOG = 128
 
 
 def serve(
@@ -98,13 +100,29 @@ def _require(module: str, extra: str) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not _is_loopback(host):
+        fail(
+            "there is no authentication yet, so the service listens on loopback only; put a proxy that asks who is there "
+            "in front of it",
+            ExitCode.BAD_INPUT,
+        )
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # from here on clients wait instead of being refused
     except OSError as error:
         fail(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port", ExitCode.BAD_INPUT)
     return listener
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _end_with(worker: subprocess.Popen[bytes], server: uvicorn.Server) -> None:

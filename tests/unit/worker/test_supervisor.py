@@ -51,6 +51,21 @@ def test_progress_reaches_the_job_whatever_else_is_printed(bench: Bench) -> None
     assert bench.events(job_id)[:3] == ["job.queued", "job.started", "job.stage"]
 
 
+def test_a_store_that_cannot_take_the_files_counts_as_a_crash(bench: Bench) -> None:
+    job_id = bench.submit()
+    jobs_folder = bench.settings.resolved_artifacts_dir / "jobs"
+    jobs_folder.parent.mkdir(parents=True, exist_ok=True)
+    jobs_folder.write_text("a file stands where the store's folder should be")
+    bench.run("succeed()")
+    row = bench.row(job_id)
+    assert (row.status, row.crashes, row.report) == (JobStatus.QUEUED, 1, None)
+    assert bench.artifacts(job_id) == []
+    jobs_folder.unlink()
+    bench.run("succeed()")
+    assert bench.row(job_id).status == JobStatus.SUCCEEDED
+    assert bench.scratch_is_empty()
+
+
 def test_a_typed_error_fails_the_job_at_once(bench: Bench) -> None:
     job_id = bench.submit()
     bench.run("fail(code='dataset_invalid', message='the train split is empty', param='task.dataset')")
