@@ -103,7 +103,8 @@ def _first_sentences(error: ValidationError) -> str:
     sentences: list[str] = []
     for item in error.errors():
         # The tag of a union repeats what its fields say: target.macs.keep is target.keep to whoever wrote it.
-        field = ".".join(str(part) for part in item["loc"] if part not in _TAGS or part == item["loc"][-1])
+        last = len(item["loc"]) - 1
+        field = ".".join(str(part) for i, part in enumerate(item["loc"]) if i == last or part not in _TAGS)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing":
             message = f"is required{_OPTION_FOR.get(field, '')}"
