@@ -7,7 +7,6 @@ the full form.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
@@ -27,8 +26,9 @@ def _open_fraction(value: object) -> float:
     """Accept a number strictly between 0 and 1; say in one sentence what would be right otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"must be a number > 0 and < 1, got a {type(value).__name__}")  # noqa: TRY004 - pydantic's protocol
-    if not math.isfinite(value) or not 0 < value < 1:
-        raise ValueError(f"must be > 0 and < 1, got {value}")
+    if not 0 < value < 1:  # NaN fails this too, and integers too large for a float are compared exactly
+        shown = "a huge number" if abs(value) > 10**12 else value
+        raise ValueError(f"must be > 0 and < 1, got {shown}")
     return float(value)
 
 
@@ -134,7 +134,7 @@ def _expand_task(value: object) -> object:
     name = given.get("name")
     if name is None or "type" in given:
         return given
-    if name not in GLUE_TASKS:
+    if not isinstance(name, str) or name not in GLUE_TASKS:
         raise ValueError(
             f"unknown task; known names are {', '.join(sorted(GLUE_TASKS))}. "
             "For your own data give an object with type, dataset, columns and metric"
