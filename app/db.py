@@ -67,8 +67,11 @@ class Database:
     @contextmanager
     def read(self) -> Generator[sa.Connection]:
         """Open one transaction for reading: a consistent view."""
-        with self.engine.connect() as connection, connection.begin():
-            yield connection
+        with self.engine.connect() as connection:
+            if not self.is_sqlite:  # which reads from one snapshot anyway
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
 
     def check(self) -> None:
         """Ask the database for a sign of life; raises SQLAlchemy's error where there is none."""

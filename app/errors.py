@@ -20,6 +20,7 @@ from app.jobs.errors import Conflict, NotFound, RequestError
 _log = structlog.get_logger(__name__)
 
 _RETRY_AFTER_S = "5"
+_OBJECT_EXPECTED = frozenset({"model_type", "model_attributes_type", "dict_type"})
 
 
 class FieldError(BaseModel):
@@ -79,8 +80,15 @@ def problem_response(
     )
 
 
+def internal_problem(instance: str, error: Exception) -> JSONResponse:
+    """Log an error of our own, and answer without its details."""
+    _log.error("request.failed", path=instance, exc_info=error)
+    detail = "something went wrong on the server; its log has the details under the X-Request-Id of this answer"
+    return problem_response(instance, 500, "internal", detail)
+
+
 def install_handlers(app: FastAPI) -> None:
-    """Turn every exception that can leave a route into a problem."""
+    """Turn the exceptions that have a meaning in HTTP into problems; `internal_problem` answers for the rest."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestError, _on_request_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
@@ -88,7 +96,6 @@ def install_handlers(app: FastAPI) -> None:
     for unavailable in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(unavailable, _on_database_down)
     app.add_exception_handler(OSError, _on_os_error)
-    app.add_exception_handler(Exception, _on_anything)
 
 
 def _on_problem(request: Request, error: Exception) -> JSONResponse:
@@ -152,18 +159,11 @@ def _on_os_error(request: Request, error: Exception) -> JSONResponse:
 
     if cast("OSError", error).errno in (errno.ENOSPC, errno.EDQUOT):
         return _storage_full(request)
-    return _on_anything(request, error)
+    return internal_problem(request.url.path, error)
 
 
 def _storage_full(request: Request) -> JSONResponse:
     return problem_response(request.url.path, 507, "storage_full", "the server has no space left; reading still works")
-
-
-def _on_anything(request: Request, error: Exception) -> JSONResponse:
-    _log.error("request.failed", path=request.url.path, exc_info=error)
-    return problem_response(
-        request.url.path, 500, "internal", "something went wrong on the server; its log has the details under this request id"
-    )
 
 
 def _field_error(error: Mapping[str, Any], body: object) -> FieldError:
@@ -174,6 +174,8 @@ def _field_error(error: Mapping[str, Any], body: object) -> FieldError:
         message = "is no known field"
     elif error["type"] == "missing":
         message = "is required"
+    elif error["type"] in _OBJECT_EXPECTED:
+        message = "must be an object"
     if where != "body":
         return FieldError(pointer=str(location[0]) if location else str(where), message=_sentence(str(location[-1]), message))
     path = _path_in_body(location, body)

@@ -17,6 +17,8 @@ from app.middleware import BodyLimitMiddleware, RequestIdMiddleware
 from app.settings import Settings, get_settings
 from app.storage import create_store
 
+_BROKER_PATIENCE_S = 2  # a submit waits no longer for a wake-up that the reaper would give anyway
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application; connects to nothing until a request comes.
@@ -27,7 +29,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings = get_settings()
         configure_logging(as_json=settings.log_json)
     database = Database(settings.resolved_database_url)
-    store, celery = create_store(settings), queue.create_celery(settings)
+    store, celery = create_store(settings), queue.create_celery(settings, socket_timeout_s=_BROKER_PATIENCE_S)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:

@@ -8,13 +8,17 @@ from uuid import uuid4
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import problem_response
+from app.errors import internal_problem, problem_response
 
 _REQUEST_ID = re.compile(r"[\w.\-]{1,64}", re.ASCII)
 
 
 class RequestIdMiddleware:
-    """Binds a request id to the logs and gives it back; a client's own id is kept when it is harmless."""
+    """Binds a request id to the logs and gives it back; a client's own id is kept when it is harmless.
+
+    Errors that no handler knows end here rather than in Starlette's outermost layer, where neither the log nor the answer
+    would carry the id.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,14 +30,23 @@ class RequestIdMiddleware:
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        started = False
 
         async def tagged(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._app(scope, receive, tagged)
+            try:
+                await self._app(scope, receive, tagged)
+            except Exception as error:
+                response = internal_problem(scope["path"], error)
+                if started:
+                    raise  # half an answer is out: the server must break the connection
+                await response(scope, receive, tagged)
 
 
 class BodyLimitMiddleware:

@@ -15,12 +15,21 @@ QUEUE_NAME = "coppice"
 _log = structlog.get_logger(__name__)
 
 
-def create_celery(settings: Settings) -> Celery:
-    """Build the Celery application; connects to nothing."""
+def create_celery(settings: Settings, *, socket_timeout_s: float = 5) -> Celery:
+    """Build the Celery application; connects to nothing.
+
+    Args:
+        settings: Which broker, and the longest job.
+        socket_timeout_s: How long a broker may be silent. A front end passes less than a worker: its clients are waiting.
+    """
     celery = Celery("coppice", set_as_current=False)
+    # Longer than any job, so that a running job's message is not delivered again. If it is, the claim refuses it.
+    visibility_timeout_s = settings.job_timeout_s + 3600
     celery.conf.update(
-        broker_url=settings.broker_url or "filesystem://",
-        broker_transport_options=_transport_options(settings),
+        broker_url=settings.broker_url or "filesystem://localhost",  # kombu would complain about a missing host
+        broker_transport_options=_transport_options(settings, visibility_timeout_s, socket_timeout_s),
+        result_backend_transport_options={"visibility_timeout": visibility_timeout_s},
+        visibility_timeout=visibility_timeout_s,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=2,
@@ -40,12 +49,11 @@ def create_celery(settings: Settings) -> Celery:
     return celery
 
 
-def _transport_options(settings: Settings) -> dict[str, Any]:
+def _transport_options(settings: Settings, visibility_timeout_s: float, socket_timeout_s: float) -> dict[str, Any]:
     if settings.broker_url:
         return {
-            # Longer than any job, so that a running job's message is not delivered again. If it is, the claim refuses it.
-            "visibility_timeout": settings.job_timeout_s + 3600,
-            "socket_timeout": 5,
+            "visibility_timeout": visibility_timeout_s,
+            "socket_timeout": socket_timeout_s,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
             "health_check_interval": 15,

@@ -55,7 +55,8 @@ def download_artifact(
     if if_none_match is not None and (if_none_match.strip() == "*" or etag in if_none_match):
         return Response(status_code=304, headers={"ETag": etag})
     wanted = None
-    if if_range is None or if_range.strip() == etag:
+    head = request.method == "HEAD"  # for which ranges have no meaning
+    if not head and (if_range is None or if_range.strip() == etag):
         try:
             wanted = parse_range(range_header, artifact.size)
         except Unsatisfiable:
@@ -70,7 +71,7 @@ def download_artifact(
     if wanted:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{artifact.size}"
     status = 206 if wanted else 200
-    if request.method == "HEAD":
+    if head:
         return Response(status_code=status, headers=headers)
     return StreamingResponse(service.open_artifact(job_id, artifact, start, stop), status_code=status, headers=headers)
 

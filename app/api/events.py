@@ -51,6 +51,7 @@ async def list_events(
 
 async def _stream(request: Request, service: JobService, job_id: str, owner: str, after: int) -> AsyncIterator[ServerSentEvent]:
     """Replay from the database, then follow it: a client that reconnects with its last id misses nothing."""
+    finished = False
     while not await request.is_disconnected():
         events = await run_in_threadpool(service.events, job_id, owner=owner, after=after, limit=_PAGE)
         for event in events:
@@ -58,8 +59,11 @@ async def _stream(request: Request, service: JobService, job_id: str, owner: str
             yield ServerSentEvent(id=str(event.id), event=str(event.type), data=EventView.of(event).model_dump_json())
             if event.type in TERMINAL_EVENTS:
                 return
-        if not events:
-            details = await run_in_threadpool(service.get, job_id, owner=owner)
-            if details.job.finished_at is not None:
-                return  # the client had seen the last event already
+        if events:
+            continue
+        if finished:
+            return  # the client had seen the last event already
+        # Finished only now? Then the last event was written behind our look, and the next look finds it.
+        finished = (await run_in_threadpool(service.get, job_id, owner=owner)).job.finished_at is not None
+        if not finished:
             await asyncio.sleep(_POLL_S)

@@ -32,7 +32,7 @@ def healthz() -> Health:
 def readyz(request: Request) -> Health:
     """Answer with 200 when jobs can be accepted and files served; a broker that is down delays jobs but loses none."""
     state = request.app.state
-    required = {"database": _look(state.database.check), "store": _look(state.store.check)}
+    required = {"database": _look(state.service.check_database), "store": _look(state.store.check)}
     checks = required | {"broker": _look(lambda: queue.check(state.celery))}
     if any(found != "ok" for found in required.values()):
         down = ", ".join(name for name, found in required.items() if found != "ok")

@@ -21,7 +21,8 @@ from pruning_core.report import Report
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
 
-JobId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_\-]+$")]
+JOB_ID = r"^[A-Za-z0-9_\-]+$"
+JobId = Annotated[str, Path(min_length=1, max_length=64, pattern=JOB_ID)]
 
 _LONGEST_WAIT_S = 60
 _POLL_S = 0.25
@@ -48,7 +49,7 @@ def list_jobs(
     service: Service,
     owner: Owner,
     status: Annotated[list[JobStatus] | None, Query(description="Any of these; repeat the parameter.")] = None,
-    after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    after: Annotated[str | None, Query(max_length=64, pattern=JOB_ID, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> JobList:
     """List jobs, newest first."""
@@ -72,7 +73,7 @@ async def get_job(
     deadline = time.monotonic() + wait_s
     details = await run_in_threadpool(service.get, job_id, owner=owner)
     first = details.job.version
-    known = None if if_none_match is None else {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    known = None if if_none_match is None else {_weak(tag) for tag in if_none_match.split(",")}
     while time.monotonic() < deadline and details.job.status not in TERMINAL:
         changed = details.job.version != first if known is None else _etag(details) not in known
         if changed or await request.is_disconnected():
@@ -109,7 +110,14 @@ def _view(details: JobDetails) -> JobView:
 
 
 def _etag(details: JobDetails) -> str:
-    return f'"{details.job.id}.{details.job.version}"'
+    # Weak: the estimate of the end moves with the clock while the version stands.
+    return f'W/"{details.job.id}.{details.job.version}"'
+
+
+def _weak(tag: str) -> str:
+    """Normalise one tag of ``If-None-Match``, which compares weakly (RFC 9110, section 13.1.2)."""
+    tag = tag.strip()
+    return tag if tag.startswith("W/") or tag == "*" else f"W/{tag}"
 
 
 def _wait_of(prefer: str | None) -> int:

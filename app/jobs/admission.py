@@ -11,7 +11,8 @@ from pruning_core.errors import PruningError
 from pruning_core.inputs import check_local_inputs, is_local
 from pruning_core.spec import PruneSpec
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?")
+_REVISION = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)*", re.ASCII)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?", re.ASCII)
 
 
 def admit(spec: PruneSpec, settings: Settings) -> PruneSpec:
@@ -25,6 +26,8 @@ def admit(spec: PruneSpec, settings: Settings) -> PruneSpec:
     """
     model = _confined(spec.model, "/model", settings)
     dataset = _confined(spec.task.dataset, "/task/dataset", settings)
+    if spec.revision is not None and (not _REVISION.fullmatch(spec.revision) or ".." in spec.revision):
+        raise Refused("invalid_request", "must be a branch, a tag or a commit of the model's repository", "/revision")
     resolved = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
     try:
         check_local_inputs(resolved)

@@ -95,9 +95,7 @@ class LeaseRepository:
         """Publish a result: artifact rows, report, state and event, all or nothing. False: the fence is stale."""
         if not self._finish(job_id, fence, Transition.SUCCEED, report=report.model_dump(mode="json")):
             return False
-        if artifacts:
-            rows = [{"job_id": job_id, "fence": fence, **asdict(artifact)} for artifact in artifacts]
-            self._connection.execute(_artifacts.insert(), rows)
+        self._publish(job_id, fence, artifacts)
         add_event(
             self._connection,
             job_id,
@@ -106,10 +104,23 @@ class LeaseRepository:
         )
         return True
 
-    def fail(self, job_id: str, fence: int, *, error: JobError) -> bool:
-        """End a job with an error. False: the fence is stale."""
-        if not self._finish(job_id, fence, Transition.FAIL, error=asdict(error)):
+    def fail(
+        self,
+        job_id: str,
+        fence: int,
+        *,
+        error: JobError,
+        report: Report | None = None,
+        artifacts: Sequence[StoredArtifact] = (),
+    ) -> bool:
+        """End a job with an error. False: the fence is stale.
+
+        A job that missed its target or its quality floor still publishes its best candidate and the report on it.
+        """
+        measured = None if report is None else report.model_dump(mode="json")
+        if not self._finish(job_id, fence, Transition.FAIL, error=asdict(error), report=measured):
             return False
+        self._publish(job_id, fence, artifacts)
         add_event(self._connection, job_id, EventType.FAILED, asdict(error))
         return True
 
@@ -190,6 +201,11 @@ class LeaseRepository:
             for job_id, fence in self._connection.execute(query):
                 known[job_id].add(fence)
         return known
+
+    def _publish(self, job_id: str, fence: int, artifacts: Sequence[StoredArtifact]) -> None:
+        if artifacts:
+            rows = [{"job_id": job_id, "fence": fence, **asdict(artifact)} for artifact in artifacts]
+            self._connection.execute(_artifacts.insert(), rows)
 
     def _finish(self, job_id: str, fence: int, transition: Transition, **values: Any) -> bool:
         return move(

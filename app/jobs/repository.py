@@ -115,6 +115,8 @@ class JobRepository:
 
     def artifact(self, job_id: str, path: str) -> PublishedArtifact | None:
         """Find one published file."""
+        if "\0" in path:  # PostgreSQL takes no text with NUL, not even to compare with
+            return None
         row = self._connection.execute(
             sa.select(_artifacts).where(_artifacts.c.job_id == job_id, _artifacts.c.path == path)
         ).one_or_none()
@@ -126,6 +128,8 @@ class JobRepository:
         Returns:
             False where the job has finished already.
         """
+        # Locked first: between the two statements below a worker could give the job back, and both would miss it.
+        self._connection.execute(sa.select(_jobs.c.id).where(_jobs.c.id == job_id).with_for_update())
         if move(self._connection, job_id, Transition.CANCEL_QUEUED, cancel_requested=True, finished_at=now()):
             add_event(self._connection, job_id, EventType.CANCELLED, {})
             return True

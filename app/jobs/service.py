@@ -108,10 +108,17 @@ class JobService:
         """Ask for a cancellation; asking twice is once. Raises `Conflict` where the job has finished."""
         with self._database.write() as connection:
             repository = JobRepository(connection)
+            _known(repository.get(job_id, owner=owner))
+            accepted = repository.request_cancel(job_id)
             job = _known(repository.get(job_id, owner=owner))
-            if job.status != JobStatus.CANCELLED and not repository.request_cancel(job_id):
+            if not accepted and job.status != JobStatus.CANCELLED:
                 raise Conflict("already_finished", f"the job has already {job.status}")
-            return JobDetails(_known(repository.get(job_id, owner=owner)), [])
+            return JobDetails(job, [])
+
+    def check_database(self) -> None:
+        """Raise SQLAlchemy's error where jobs cannot be read: no database, or one that was never migrated."""
+        with self._database.read() as connection:
+            JobRepository(connection).list(owner="", statuses=[], after=None, limit=1)
 
     def artifact(self, job_id: str, path: str, *, owner: str) -> PublishedArtifact:
         """Find a published file. Raises `NotFound`."""
