@@ -1,13 +1,15 @@
-"""The real application on a real SQLite file and a real folder store; only the worker is played by the test."""
+"""The real application on a real database and a real folder store; only the worker is played by the test."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from app.db import Database
@@ -47,29 +49,68 @@ class Api:
     def succeed(self) -> str:
         """Finish the next job with files, as a worker would."""
         job_id, fence = self.claim()
-        stored = []
-        for name, content in FILES.items():
-            path = self.scratch / "file"
-            path.write_bytes(content)
-            stored.append(StoredArtifact(name, *self.store.put(artifact_key(job_id, fence, name), path)))
+        stored = self._store(job_id, fence)
         with self.database.write() as connection:
             report = Report.model_validate(REPORT)
             assert LeaseRepository(connection).succeed(job_id, fence, report=report, artifacts=stored)
         return job_id
 
-    def fail(self, error: JobError) -> str:
+    def fail(self, error: JobError, *, with_files: bool = False) -> str:
         job_id, fence = self.claim()
+        stored = self._store(job_id, fence) if with_files else []
+        report = Report.model_validate(REPORT) if with_files else None
         with self.database.write() as connection:
-            assert LeaseRepository(connection).fail(job_id, fence, error=error)
+            assert LeaseRepository(connection).fail(job_id, fence, error=error, report=report, artifacts=stored)
         return job_id
+
+    def take_the_database_away(self) -> None:
+        self.database.close()
+        if self.database.is_sqlite:
+            for path in self.scratch.glob("data/coppice.db*"):
+                path.unlink()
+            (self.scratch / "data" / "coppice.db").mkdir()
+            self.client.app.state.database.close()
+        else:
+            # The application's pooled sessions are ended under it, and new ones are refused.
+            url, name = self.database.url.set(database="postgres"), self.database.url.database
+            engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                connection.exec_driver_sql(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+                connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            engine.dispose()
+
+    def _store(self, job_id: str, fence: int) -> list[StoredArtifact]:
+        stored = []
+        for name, content in FILES.items():
+            path = self.scratch / "file"
+            path.write_bytes(content)
+            stored.append(StoredArtifact(name, *self.store.put(artifact_key(job_id, fence, name), path)))
+        return stored
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def api(request: pytest.FixtureRequest, make_api: Callable[[str], Api]) -> Api:
+    return make_api("" if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture
-def api(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Api]:
-    settings = Settings(data_dir=tmp_path / "data", allowed_roots=(tiny_bert.parent, tiny_sst2.parent))
-    database = Database(settings.resolved_database_url)
-    upgrade(database)
-    body = {"model": str(tiny_bert), "task": "glue/sst2", "data": str(tiny_sst2), "sparsity": 0.5}
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        yield Api(client, database, LocalArtifactStore(settings.resolved_artifacts_dir), body, tmp_path)
-    database.close()
+def api_on_sqlite(make_api: Callable[[str], Api]) -> Api:
+    """For what has nothing to do with the database, or cannot be done to PostgreSQL."""
+    return make_api("")
+
+
+@pytest.fixture
+def make_api(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Callable[[str], Api]]:
+    with ExitStack() as stack:
+
+        def make(database_url: str) -> Api:
+            roots = (tiny_bert.parent, tiny_sst2.parent)
+            settings = Settings(data_dir=tmp_path / "data", database_url=database_url, allowed_roots=roots)
+            database = Database(settings.resolved_database_url)
+            stack.callback(database.close)
+            upgrade(database)
+            client = stack.enter_context(TestClient(create_app(settings), raise_server_exceptions=False))
+            body = {"model": str(tiny_bert), "task": "glue/sst2", "data": str(tiny_sst2), "sparsity": 0.5}
+            return Api(client, database, LocalArtifactStore(settings.resolved_artifacts_dir), body, tmp_path)
+
+        yield make

@@ -3,6 +3,7 @@ import hashlib
 
 import pytest
 
+from app.jobs.records import JobError
 from tests.contract.conftest import FILES
 
 MODEL = FILES["model.safetensors"]
@@ -84,6 +85,8 @@ def test_head_says_what_get_would(api, files):
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(MODEL))
     assert head.headers["etag"] == f'"{DIGEST}"'
+    ranged = api.client.head(f"{files}/model.safetensors", headers={"Range": "bytes=0-9"})
+    assert (ranged.status_code, ranged.headers["content-length"]) == (200, str(len(MODEL)))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,14 @@ def test_a_file_that_the_store_has_lost_is_a_problem(api, files):
     api.store.delete_prefix(f"jobs/{job_id}")
     response = api.client.get(f"{files}/model.safetensors")
     assert (response.status_code, response.json()["code"]) == (404, "artifact_gone")
+
+
+def test_the_best_candidate_of_a_failed_job_can_be_downloaded(api):
+    job_id = api.submit()
+    api.fail(JobError("target_missed", "the written model keeps too much"), with_files=True)
+    assert api.client.get(f"/v1/jobs/{job_id}").json()["status"] == "failed"
+    assert api.client.get(f"/v1/jobs/{job_id}/artifacts/model.safetensors").content == MODEL
+    assert api.client.get(f"/v1/jobs/{job_id}/report").json()["target"]["requested"] == 0.5
 
 
 def test_unfinished_jobs_have_no_files(api):

@@ -1,24 +1,22 @@
-import json
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
-import pytest
+import structlog
 from openapi_spec_validator import validate
+from sqlalchemy import event
+from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
+from app.jobs.models import jobs
 from app.jobs.records import JobError
-
-
-def _problem(response, status, code):
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert set(body) == {"type", "title", "status", "detail", "instance", "code", "errors"}
-    assert (body["status"], body["code"]) == (status, code)
-    assert body["detail"]
-    return body
+from app.jobs.service import JobService
+from app.main import create_app
+from app.settings import Settings
+from migrations import downgrade
+from tests.contract.problems import assert_problem
 
 
 def test_the_application_loads_no_torch():
@@ -39,89 +37,6 @@ def test_submit_answers_with_the_job_and_where_it_is(api):
     assert api.client.get(f"/v1/jobs/{job['id']}").json() == job
 
 
-@pytest.mark.parametrize(
-    ("change", "pointer", "says"),
-    [
-        ({"sparsity": 0}, "/sparsity", "sparsity must be > 0 and < 1, got 0"),
-        ({"sparsity": 1}, "/sparsity", "sparsity must be > 0 and < 1, got 1"),
-        ({"sparsity": 1.5}, "/sparsity", "sparsity must be > 0 and < 1, got 1.5"),
-        ({"sparsity": -1}, "/sparsity", "sparsity must be > 0 and < 1, got -1"),
-        ({"sparsity": "half"}, "/sparsity", "sparsity must be a number > 0 and < 1, got a str"),
-        ({"sparsity": float("nan")}, "/sparsity", "sparsity must be > 0 and < 1, got nan"),
-        ({"method": "prune-harder"}, "/method", "unknown method; known methods are fisher-cg"),
-        ({"method": {"name": "fisher-cg", "rearange": True}}, "/method/rearange", "rearange is no known field"),
-        ({"task": "glue/nothing"}, "/task", "unknown task; known names are glue/cola"),
-        ({"model": "no spaces please"}, "/model", "must be a Hub id such as org/name"),
-        ({"model": "../up"}, "/model", "a path must be absolute"),
-        ({"model": "/etc"}, "/model", "COPPICE_ALLOWED_ROOTS"),
-        ({"data": "/etc"}, "/task/dataset", "COPPICE_ALLOWED_ROOTS"),
-        ({"sparcity": 0.5}, "/sparcity", "sparcity is no known field"),
-        ({"calibration": {"samples": 1}}, "/calibration/samples", "greater than or equal to 8"),
-        ({"metadata": {"a b": "c"}}, "/metadata/a b", "should match pattern"),
-        ({"priority": 10}, "/priority", "less than or equal to 9"),
-        ({"sparsity": 0.99}, "/target/sparsity", "of the prunable weights can be removed"),
-    ],
-)
-def test_bad_specs_are_refused_with_the_place_and_the_remedy(api, change, pointer, says):
-    response = api.client.post("/v1/jobs", content=json.dumps(api.body | change), headers={"content-type": "application/json"})
-    assert response.status_code == 422
-    body = response.json()
-    assert [error["pointer"] for error in body["errors"]] == [pointer], body
-    assert says in body["errors"][0]["message"]
-    assert str(api.scratch) not in response.text
-
-
-def test_links_out_of_the_allowed_roots_are_refused(api, tmp_path):
-    link = Path(api.body["model"]).parent / f"link-{tmp_path.name}"
-    link.symlink_to("/etc")
-    body = _problem(api.client.post("/v1/jobs", json=api.body | {"model": str(link)}), 422, "path_not_allowed")
-    assert body["errors"][0]["pointer"] == "/model"
-
-
-def test_unreadable_models_and_data_are_refused_at_submit(api, tiny_sst2):
-    root = api.body["model"].rpartition("/")[0]
-    _problem(api.client.post("/v1/jobs", json=api.body | {"model": f"{root}/none"}), 422, "model_unreadable")
-    _problem(api.client.post("/v1/jobs", json=api.body | {"model": str(tiny_sst2)}), 422, "model_unreadable")
-    _problem(api.client.post("/v1/jobs", json=api.body | {"data": root}), 422, "dataset_invalid")
-
-
-@pytest.mark.parametrize(
-    ("content", "status", "code"),
-    [
-        (b'{"model":', 400, "invalid_json"),
-        (b"", 422, "invalid_request"),
-        (b"[]", 422, "invalid_request"),
-        (b'"text"', 422, "invalid_request"),
-        (b'"\xff\xfe"', 400, "malformed_request"),
-        (b"[" * 100_000, 400, "malformed_request"),
-        (b"x" * 10_000_000, 413, "body_too_large"),
-    ],
-)
-def test_bad_bodies_are_clean_problems(api, content, status, code):
-    _problem(api.client.post("/v1/jobs", content=content, headers={"content-type": "application/json"}), status, code)
-
-
-def test_bodies_without_a_length_are_bounded_too(api):
-    chunks = (b"x" * 10_000 for _ in range(1000))
-    response = api.client.post("/v1/jobs", content=chunks, headers={"content-type": "application/json"})
-    _problem(response, 413, "body_too_large")
-
-
-def test_other_media_types_are_refused(api):
-    _problem(api.client.post("/v1/jobs", data={"model": "a"}), 415, "unsupported_media_type")
-
-
-def test_unknown_things_are_problems(api):
-    _problem(api.client.get("/v1/jobs/job_nope"), 404, "job_not_found")
-    _problem(api.client.get("/v1/jobs/job_nope/events"), 404, "job_not_found")
-    _problem(api.client.get("/v1/jobs/job_nope/events", headers={"accept": "text/event-stream"}), 404, "job_not_found")
-    _problem(api.client.post("/v1/jobs/job_nope/cancel"), 404, "job_not_found")
-    _problem(api.client.get("/v1/jobs/job_nope/artifacts"), 404, "job_not_found")
-    _problem(api.client.get("/v1/jobs/job_nope/report"), 404, "job_not_found")
-    _problem(api.client.get("/nothing"), 404, "not_found")
-    _problem(api.client.delete("/v1/jobs"), 405, "method_not_allowed")
-
-
 def test_a_key_gives_one_job(api):
     headers = {"Idempotency-Key": "k1"}
     first = api.client.post("/v1/jobs", json=api.body, headers=headers)
@@ -129,7 +44,7 @@ def test_a_key_gives_one_job(api):
     assert again.status_code == 202
     assert again.json()["id"] == first.json()["id"]
     other = api.client.post("/v1/jobs", json=api.body | {"seed": 9}, headers=headers)
-    _problem(other, 422, "idempotency_key_reused")
+    assert_problem(other, 422, "idempotency_key_reused")
     assert len(api.client.get("/v1/jobs").json()["data"]) == 1
 
 
@@ -164,9 +79,9 @@ def test_lists_go_page_by_page_without_gaps_or_repeats(api):
     api.client.post(f"/v1/jobs/{submitted[0]}/cancel")
     cancelled = api.client.get("/v1/jobs", params={"status": "cancelled"}).json()["data"]
     assert [job["id"] for job in cancelled] == [submitted[0]]
-    _problem(api.client.get("/v1/jobs", params={"after": "job_nope"}), 422, "invalid_request")
-    _problem(api.client.get("/v1/jobs", params={"limit": 0}), 422, "invalid_request")
-    _problem(api.client.get("/v1/jobs", params={"status": "lost"}), 422, "invalid_request")
+    assert_problem(api.client.get("/v1/jobs", params={"after": "job_nope"}), 422, "invalid_request")
+    assert_problem(api.client.get("/v1/jobs", params={"limit": 0}), 422, "invalid_request")
+    assert_problem(api.client.get("/v1/jobs", params={"status": "lost"}), 422, "invalid_request")
 
 
 def test_conditional_reads(api):
@@ -209,7 +124,7 @@ def test_cancelling(api):
     assert api.client.post(f"/v1/jobs/{running}/cancel").status_code == 202
     api.submit()
     done = api.succeed()
-    _problem(api.client.post(f"/v1/jobs/{done}/cancel"), 409, "already_finished")
+    assert_problem(api.client.post(f"/v1/jobs/{done}/cancel"), 409, "already_finished")
 
 
 def test_events_as_list_and_as_stream(api):
@@ -243,9 +158,24 @@ def test_a_stream_follows_a_living_job(api):
     timer.join()
 
 
+def test_a_stream_ends_with_the_last_event_even_if_that_comes_between_two_looks(api, monkeypatch):
+    job_id = api.submit()
+    look, finished = JobService.events, []
+
+    def look_then_finish(service, *args, **kwargs):
+        found = look(service, *args, **kwargs)
+        if not found and not finished:
+            finished.append(api.succeed())
+        return found
+
+    monkeypatch.setattr(JobService, "events", look_then_finish)
+    stream = api.client.get(f"/v1/jobs/{job_id}/events", headers={"accept": "text/event-stream"})
+    assert _stream_types(stream.text)[-1] == "job.succeeded"
+
+
 def test_a_finished_job_shows_its_result(api):
     job_id = api.submit()
-    _problem(api.client.get(f"/v1/jobs/{job_id}/report"), 404, "report_not_ready")
+    assert_problem(api.client.get(f"/v1/jobs/{job_id}/report"), 404, "report_not_ready")
     api.succeed()
     job = api.client.get(f"/v1/jobs/{job_id}").json()
     assert job["status"] == "succeeded"
@@ -265,21 +195,62 @@ def test_a_failed_job_says_why(api):
 
 
 def test_a_database_that_is_gone_is_a_503_with_retry_after(api):
-    api.database.close()
-    for path in api.scratch.glob("data/coppice.db*"):
-        path.unlink()
-    (api.scratch / "data" / "coppice.db").mkdir()
-    api.client.app.state.database.close()
+    api.take_the_database_away()
     response = api.client.get("/v1/jobs")
-    _problem(response, 503, "database_unavailable")
+    assert_problem(response, 503, "database_unavailable")
     assert response.headers["retry-after"]
-    _problem(api.client.get("/readyz"), 503, "not_ready")
+    assert_problem(api.client.get("/readyz"), 503, "not_ready")
     assert api.client.get("/healthz").status_code == 200
 
 
 def test_health(api):
     assert api.client.get("/healthz").json()["status"] == "ok"
     assert api.client.get("/readyz").json()["checks"] == {"database": "ok", "store": "ok", "broker": "ok"}
+
+
+def test_a_database_that_was_never_migrated_is_not_ready(api):
+    downgrade(api.database, "base")
+    assert_problem(api.client.get("/readyz"), 503, "not_ready")
+
+
+def test_without_a_broker_jobs_are_accepted_all_the_same(api):
+    settings = Settings(
+        data_dir=api.scratch / "data",
+        database_url=api.database.url.render_as_string(hide_password=False),
+        broker_url="redis://127.0.0.1:1/0",
+        allowed_roots=(Path(api.body["model"]).parent, Path(api.body["data"]).parent),
+    )
+    with TestClient(create_app(settings)) as client:
+        assert client.get("/readyz").json()["status"] == "degraded"
+        began = time.monotonic()
+        assert client.post("/v1/jobs", json=api.body).status_code == 202
+        assert time.monotonic() - began < 5
+    assert api.claim()
+
+
+def test_an_error_of_our_own_shows_nothing_but_its_id(api):
+    job_id = api.submit()
+    with api.database.write() as connection:
+        connection.execute(jobs.update().values(spec={"secret": "in the row"}))
+    with capture_logs([structlog.contextvars.merge_contextvars]) as logs:
+        response = api.client.get(f"/v1/jobs/{job_id}", headers={"X-Request-Id": "find-me"})
+    assert_problem(response, 500, "internal")
+    assert [(line["event"], line["request_id"]) for line in logs] == [("request.failed", "find-me")]
+    assert response.headers["x-request-id"] == "find-me"
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
+
+
+def test_a_full_disk_is_a_507_and_reading_goes_on(api_on_sqlite):
+    api = api_on_sqlite
+    job_id = api.submit()
+    engine = api.client.app.state.database.engine
+    with engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}"))
+    responses = [api.client.post("/v1/jobs", json=api.body) for _ in range(40)]
+    assert_problem(responses[-1], 507, "storage_full")
+    assert api.client.get(f"/v1/jobs/{job_id}").status_code == 200
 
 
 def test_request_ids_come_back_when_they_are_harmless(api):
