@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from app.jobs.errors import Refused
@@ -13,6 +15,8 @@ from pruning_core.spec import PruneSpec
 
 _REVISION = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)*", re.ASCII)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?", re.ASCII)
+
+_MOST_MEMBERS = 10_000
 
 
 def admit(spec: PruneSpec, settings: Settings) -> PruneSpec:
@@ -48,13 +52,25 @@ def _confined(reference: str, pointer: str, settings: Settings) -> str:
         path = Path(reference).resolve()
     except (OSError, RuntimeError, ValueError):
         raise Refused("path_not_allowed", "the path cannot be resolved", pointer) from None
-    if not any(path.is_relative_to(root.resolve()) for root in settings.allowed_roots):
-        raise Refused(
-            "path_not_allowed",
-            "the path is not under a folder that this server may read; its operator sets those with COPPICE_ALLOWED_ROOTS",
-            pointer,
-        )
+    roots = [root.resolve() for root in settings.allowed_roots]
+    # Links inside the folder count too: what they point to would be read, and copied into the bundle.
+    for found in (path, *itertools.islice(_members(path), _MOST_MEMBERS)):
+        if not any(found.resolve().is_relative_to(root) for root in roots):
+            raise Refused(
+                "path_not_allowed",
+                "the path, or a link in it, leads out of the folders that this server may read; its operator sets those with "
+                "COPPICE_ALLOWED_ROOTS",
+                pointer,
+            )
     return str(path)
+
+
+def _members(folder: Path) -> Iterator[Path]:
+    """Give what a checkpoint or a data set may be read from: the files of a folder, and of its subfolders."""
+    for child in folder.iterdir() if folder.is_dir() else ():
+        yield child
+        if child.is_dir() and not child.is_symlink():
+            yield from child.iterdir()
 
 
 def _pointer(param: str | None) -> str:

@@ -1,7 +1,9 @@
 """Bad input: each a problem of its own that says where it is and what would be right."""
 
 import json
+import shutil
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -123,3 +125,14 @@ def test_unknown_things_are_problems(api):
     assert_problem(api.client.get("/v1/jobs/job_nope/report"), 404, "job_not_found")
     assert_problem(api.client.get("/nothing"), 404, "not_found")
     assert_problem(api.client.delete("/v1/jobs"), 405, "method_not_allowed")
+
+
+def test_links_inside_a_model_folder_are_refused_too(api, tiny_bert):
+    folder = tiny_bert.parent / f"linked-{uuid4().hex}"
+    shutil.copytree(tiny_bert, folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").symlink_to("/etc/hostname")
+    assert_problem(api.client.post("/v1/jobs", json=api.body | {"model": str(folder)}), 422, "path_not_allowed")
+    (folder / "1_Pooling" / "config.json").unlink()
+    (folder / "vocab.txt").symlink_to(folder / "tokenizer.json")  # as the Hub's cache does, and harmless
+    assert api.client.post("/v1/jobs", json=api.body | {"model": str(folder)}).status_code == 202
