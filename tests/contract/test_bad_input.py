@@ -52,11 +52,11 @@ def test_links_out_of_the_allowed_roots_are_refused(api, tmp_path):
     assert body["errors"][0]["pointer"] == "/model"
 
 
-def test_unreadable_models_and_data_are_refused_at_submit(api, tiny_sst2):
+def test_unreadable_models_and_data_are_refused_at_submit(api, tiny_bert, tiny_sst2):
     root = api.body["model"].rpartition("/")[0]
     assert_problem(api.client.post("/v1/jobs", json=api.body | {"model": f"{root}/none"}), 422, "model_unreadable")
     assert_problem(api.client.post("/v1/jobs", json=api.body | {"model": str(tiny_sst2)}), 422, "model_unreadable")
-    assert_problem(api.client.post("/v1/jobs", json=api.body | {"data": root}), 422, "dataset_invalid")
+    assert_problem(api.client.post("/v1/jobs", json=api.body | {"data": str(tiny_bert)}), 422, "dataset_invalid")
 
 
 @pytest.mark.parametrize(
