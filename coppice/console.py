@@ -91,7 +91,8 @@ def report_table(report: Report) -> Table:
     ):
         change = f"{pair.pruned / pair.dense - 1:+.1%}"
         table.add_row(name, f"{pair.dense / scale:.1f} {unit}", f"{pair.pruned / scale:.1f} {unit}", change)
-    shape = f"{latency.batch} x {latency.length} tokens, {latency.threads} threads, {latency.device}"
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    shape = f"{latency.batch} x {latency.length} tokens, {threads}, {latency.device}"
     table.add_row(f"latency ({shape})", f"{latency.dense:.1f} ms", f"{latency.pruned:.1f} ms", f"{latency.speedup:.2f}x faster")
     table.add_row(quality.metric, f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}")
     for name, value in quality.details.items():
