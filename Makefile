@@ -22,8 +22,8 @@ install: $(VENV)/.dev ## Install everything that developing needs into .venv
 demo: $(VENV)/.demo ## Prune a real model end to end: service, HTTP job, download, proof
 	@$(BIN)/python -m coppice.demo
 
-serve: $(VENV)/.demo ## Run the service (API and worker) on http://127.0.0.1:8000 with the local profile
-	@$(BIN)/coppice serve
+serve: $(VENV)/.demo ## Run API and worker on http://127.0.0.1:8000; ROOTS="/models /data" are folders that jobs may name
+	@$(BIN)/coppice serve $(addprefix --allow-root ,$(ROOTS))
 
 servers: # Redis and PostgreSQL for the integration tests, where they can be installed
 	@sh tests/install_servers.sh
