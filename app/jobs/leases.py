@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from app.db import now
 from app.jobs import models
@@ -23,6 +24,7 @@ from pruning_core.spec import PruneSpec
 
 _jobs, _artifacts = models.jobs, models.artifacts
 
+UNREADABLE = JobError("spec_unreadable", "the job was written by another version of the service; submit it again")
 LOST = JobError("lost", "the worker was lost more often than allowed; see the operator's logs, then retry")
 
 
@@ -44,27 +46,31 @@ class LeaseRepository:
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        row = self._connection.execute(due).one_or_none()
-        if row is None:
-            return None
-        claimed = move(
-            self._connection,
-            row.id,
-            Transition.CLAIM,
-            ~_jobs.c.cancel_requested,
-            _jobs.c.fence == row.fence,
-            fence=_jobs.c.fence + 1,
-            attempt=_jobs.c.attempt + 1,
-            worker=worker,
-            lease_until=now() + lease_s,
-            progress=None,
-            started_at=now(),
-        )
-        if not claimed:
-            return None
-        claim = Claim(row.id, row.fence + 1, row.attempt + 1, PruneSpec.model_validate(row.spec))
-        add_event(self._connection, claim.job_id, EventType.STARTED, {"attempt": claim.attempt})
-        return claim
+        while (row := self._connection.execute(due).one_or_none()) is not None:
+            claimed = move(
+                self._connection,
+                row.id,
+                Transition.CLAIM,
+                ~_jobs.c.cancel_requested,
+                _jobs.c.fence == row.fence,
+                fence=_jobs.c.fence + 1,
+                attempt=_jobs.c.attempt + 1,
+                worker=worker,
+                lease_until=now() + lease_s,
+                progress=None,
+                started_at=now(),
+            )
+            if not claimed:
+                return None
+            try:
+                claim = Claim(row.id, row.fence + 1, row.attempt + 1, PruneSpec.model_validate(row.spec))
+            except ValidationError:
+                # Written by another version, and it must not stand in the way of those behind it.
+                self.fail(row.id, row.fence + 1, error=UNREADABLE)
+                continue
+            add_event(self._connection, claim.job_id, EventType.STARTED, {"attempt": claim.attempt})
+            return claim
+        return None
 
     def heartbeat(self, job_id: str, fence: int, *, lease_s: float, progress: Progress | None) -> Heartbeat | None:
         """Renew the lease and write progress; None where the lease is lost."""

@@ -70,6 +70,15 @@ def test_claim_takes_priority_then_age(database, lease):
     assert _claim(lease) is None
 
 
+def test_a_spec_of_another_version_fails_alone_and_blocks_nobody(database, lease):
+    strange, good = _insert(database, 5), _insert(database)
+    with database.write() as connection:
+        connection.execute(jobs.update().where(jobs.c.id == strange).values(spec={"version": 99}))
+    assert _claim(lease).job_id == good
+    row = _row(database, strange)
+    assert (row.status, row.error["code"]) == ("failed", "spec_unreadable")
+
+
 def test_many_claimers_never_share_a_job(database, lease):
     expected = {_insert(database) for _ in range(20)}
     with ThreadPoolExecutor(8) as pool:
