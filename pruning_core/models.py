@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pruning_core.errors import ModelUnreadable
 from pruning_core.inputs import is_local, read_checkpoint
-from pruning_core.spec import TaskType
+from pruning_core.spec import AUTO_CLASSES, TaskType
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -103,14 +103,10 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device) -> 
     import transformers
 
     facts = read_checkpoint(folder)
-    classes: Mapping[TaskType, Any] = {
-        "text-classification": transformers.AutoModelForSequenceClassification,
-        "regression": transformers.AutoModelForSequenceClassification,
-        "feature-extraction": transformers.AutoModel,
-    }
+    auto_class: Any = getattr(transformers, AUTO_CLASSES[task_type])
     with quiet_transformers():
         try:
-            model, info = classes[task_type].from_pretrained(
+            model, info = auto_class.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 local_files_only=True,

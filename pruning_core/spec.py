@@ -76,6 +76,13 @@ Target = Annotated[SparsityTarget | KeepTarget, Field(discriminator="metric")]
 TaskType = Literal["text-classification", "regression", "feature-extraction"]
 Metric = Literal["accuracy", "f1", "matthews", "spearman", "cosine"]
 
+# The transformers class that loads a model for each type.
+AUTO_CLASSES: Mapping[TaskType, str] = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+    "feature-extraction": "AutoModel",
+}
+
 _METRICS_OF: Mapping[str, tuple[str, ...]] = {
     "text-classification": ("accuracy", "f1", "matthews"),
     "regression": ("spearman",),

@@ -16,7 +16,7 @@ from pruning_core.artifacts import per_layer
 from pruning_core.artifacts.card import model_card
 from pruning_core.models import TaskModel, quiet_transformers
 from pruning_core.report import Report
-from pruning_core.spec import ArtifactSpec, PruneSpec, TaskType
+from pruning_core.spec import AUTO_CLASSES, ArtifactSpec, PruneSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,12 +41,6 @@ _COMPANIONS = (
     "LICENSE",
     "LICENSE.txt",
 )
-
-_AUTO_CLASSES: dict[TaskType, str] = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "regression": "AutoModelForSequenceClassification",
-    "feature-extraction": "AutoModel",
-}
 
 
 def write_checkpoint(
@@ -74,7 +68,7 @@ def write_checkpoint(
         | _inherited(dense.model, widths)
     )
     class_name = f"Coppice{type(student).__name__.removeprefix('Coppice')}"
-    config.auto_map = {_AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{class_name}"}
+    config.auto_map = {AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{class_name}"}
     weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in student.state_dict().items()}
     with quiet_transformers():
         student.save_pretrained(folder, state_dict=weights)

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from pruning_core.report import Report
-from pruning_core.spec import PruneSpec, TaskType
-
-_LOADERS: dict[TaskType, str] = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "regression": "AutoModelForSequenceClassification",
-    "feature-extraction": "AutoModel",
-}
+from pruning_core.spec import AUTO_CLASSES, PruneSpec
 
 
 def model_card(spec: PruneSpec, report: Report) -> str:
@@ -18,7 +12,7 @@ def model_card(spec: PruneSpec, report: Report) -> str:
     The base model is named by its last path component only: a server's folders are nobody's business.
     """
     name = spec.model.rstrip("/").rpartition("/")[2] if spec.model.startswith(("/", ".", "~")) else spec.model
-    loader = _LOADERS[spec.task.type]
+    loader = AUTO_CLASSES[spec.task.type]
     latency, quality = report.latency_ms, report.quality
     return f"""---
 library_name: transformers

@@ -45,10 +45,6 @@ class Gram:
         """Merge the statistics of two batches, or of two workers."""
         return Gram(self.G + other.G, self.C + other.C, self.energy + other.energy, self.tokens + other.tokens)
 
-    def subset(self, rows: Tensor) -> Gram:
-        """Restrict X to some of its columns."""
-        return Gram(self.G[rows][:, rows], self.C[rows], self.energy, self.tokens)
-
     def relative_residual(self, W: Float[Tensor, "k d"]) -> float:
         """``||B - X W||^2 / ||B||^2`` from the statistics alone; 0 where there is no energy."""
         if self.energy == 0:
