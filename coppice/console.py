@@ -33,11 +33,10 @@ class ExitCode(IntEnum):
 EXIT_CODES = "Exit codes: 0 success, 1 the job failed or was cancelled, 2 bad input, 3 the service cannot be reached."
 
 
-_TAGS = frozenset({"sparsity", "macs", "params", *METHOD_NAMES})
+_TAGS = frozenset({"sparsity", "macs", "params", "latency", *METHOD_NAMES})
 _OPTION_FOR = {
     "model": ": give --model DIR_OR_ID",
     "task": ": give --task, e.g. glue/sst2",
-    "target": ": give one of --sparsity, --macs-keep and --params-keep",
 }
 
 
@@ -98,6 +97,32 @@ def report_table(report: Report) -> Table:
     for name, value in quality.details.items():
         table.add_row(name.replace("_", " "), "", f"{value:.4f}", "")
     return table
+
+
+def frontier_table(report: Report) -> Table:
+    """Lay out the checkpoints of a job with several budgets."""
+    table = Table(title="Frontier")
+    for heading in ("target", "achieved", report.quality.metric, "change", "faster", "parameters", "folder"):
+        table.add_column(heading, justify="right")
+    for point in report.frontier:
+        quality, target = point.quality, point.target
+        table.add_row(
+            f"{target.metric} {target.requested:g}",
+            f"{target.achieved:.4f}",
+            f"{quality.pruned:.4f}",
+            f"{quality.pruned - quality.dense:+.4f}",
+            f"{point.latency_ms.speedup:.2f}x",
+            f"{point.parameters.pruned / 1e6:.1f} M",
+            point.path,
+        )
+    return table
+
+
+def show(report: Report) -> None:
+    """Print a report for people: dense against pruned, and the frontier where there is one."""
+    out.print(report_table(report))
+    if report.frontier:
+        out.print(frontier_table(report))
 
 
 def _first_sentences(error: ValidationError) -> str:

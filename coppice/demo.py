@@ -85,7 +85,7 @@ def demo(
     fresh = _load_afresh(out)
     if fresh["parameters"] != report.parameters.pruned:
         fail("the bundle loads with another number of parameters than reported", ExitCode.JOB_FAILED)
-    console.out.print(console.report_table(report))
+    console.show(report)
     console.out.print(
         f"loaded in a fresh process: {fresh['parameters']:,} parameters; two paraphrases have cosine {fresh['similarity']:.3f}",
         highlight=False,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pruning_core.cost import UnitGroup
 from pruning_core.data import Rows
-from pruning_core.spec import TaskType
+from pruning_core.spec import CalibrationSpec, TaskType
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,17 +45,37 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class TokenSet:
-    """Tokenised samples in batches, with what reports say of them."""
+    """Tokenised samples in batches, with what reports say of them.
+
+    Attributes:
+        batches: Sequences of similar length together.
+        samples: Number of sequences.
+        tokens: Real tokens of all of them.
+        mean_length: Mean real length of the rows that the samples were chosen from: the task's, by which MACs are counted.
+        fingerprint: Hash of the exact token ids.
+    """
 
     batches: tuple[Batch, ...]
     samples: int
     tokens: int
+    mean_length: float
     fingerprint: str
 
-    @property
-    def mean_length(self) -> float:
-        """Mean number of real tokens of a sample."""
-        return self.tokens / self.samples
+
+def evaluation_tokens(device: torch.device) -> int:
+    """Give the tokens a batch at which a plain forward is fastest: a CPU's caches are small, a GPU wants to be filled."""
+    return 1024 if device.type == "cpu" else 16_384
+
+
+def batch_tokens_for(groups: Sequence[UnitGroup], device: torch.device, options: CalibrationSpec) -> int:
+    """Give the tokens a batch of the scoring pass: what suits the device, within the memory for what its backward pass holds.
+
+    Of every token a block holds, in float32 at the worst: the inputs of its norms and the query, key, value and context of its
+    heads, and its neurons before and after the activation.
+    """
+    held = 4 * sum(2 * group.hidden + 3 * group.size * group.unit_width for group in groups)
+    room = options.memory_mb * 2**20 // 2 // held
+    return max(64, options.max_length, min(evaluation_tokens(device), room))
 
 
 def draw(rows: Rows, samples: int, generator: torch.Generator) -> Rows:
@@ -73,6 +94,7 @@ def tokenise(
     *,
     max_length: int,
     batch_tokens: int,
+    longest: int | None = None,
 ) -> TokenSet:
     """Tokenise rows and batch them by length.
 
@@ -84,26 +106,31 @@ def tokenise(
         task_type: Decides the type of the labels.
         max_length: Truncation, in tokens.
         batch_tokens: Upper bound of a batch, padding included; a single longer sequence still makes a batch.
+        longest: Use only this many of the longest sequences, in the rows' order; all of them when None.
     """
     limit = min(max_length, tokenizer.model_max_length)
-    columns = [list(column) for column in zip(*rows.texts, strict=True)]
-    text, pair = columns[0], columns[1] if len(columns) > 1 else None
+    texts = [list(column) for column in zip(*rows.texts, strict=True)]
+    text, pair = texts[0], texts[1] if len(texts) > 1 else None
     encoded = tokenizer(text, pair, truncation=True, max_length=limit, padding=False)
     names = [name for name in tokenizer.model_input_names if name in encoded]
-    lengths = [len(ids) for ids in encoded["input_ids"]]
+    everything = [len(ids) for ids in encoded["input_ids"]]
+    chosen = sorted(sorted(range(len(everything)), key=lambda i: (-everything[i], i))[:longest])
+    lengths = [everything[i] for i in chosen]
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     label_dtype = torch.long if task_type == "text-classification" else torch.float32
-    labels = None if rows.labels is None else torch.tensor(rows.labels).to(label_dtype)
+    labels = None if rows.labels is None else torch.tensor([rows.labels[i] for i in chosen]).to(label_dtype)
     batches: list[Batch] = []
     for members in _pack([lengths[i] for i in order], batch_tokens):
         index = [order[i] for i in members]
-        padded = tokenizer.pad({name: [encoded[name][i] for i in index] for name in names}, return_tensors="pt")
+        columns = {name: [encoded[name][chosen[i]] for i in index] for name in names}
+        padded = tokenizer.pad(columns, return_tensors="pt")
         picked = torch.tensor(index)
         batches.append(Batch({name: padded[name] for name in names}, picked, None if labels is None else labels[picked]))
     digest = hashlib.sha256()
-    for ids in encoded["input_ids"]:
+    for ids in (encoded["input_ids"][i] for i in chosen):
         digest.update(torch.tensor([len(ids), *ids], dtype=torch.int32).numpy().tobytes())
-    return TokenSet(tuple(batches), len(lengths), sum(lengths), f"sha256:{digest.hexdigest()}")
+    mean = sum(everything) / len(everything)
+    return TokenSet(tuple(batches), len(lengths), sum(lengths), mean, f"sha256:{digest.hexdigest()}")
 
 
 def _pack(lengths: Sequence[int], batch_tokens: int) -> list[range]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pruning_core.errors import TargetUnreachable
-from pruning_core.spec import Target
+from pruning_core.spec import KeepTarget, SparsityTarget
 
 UnitKind = Literal["head", "neuron"]
 
@@ -77,7 +77,25 @@ class Budget:
         return sum(price * count for price, count in zip(self.prices, kept, strict=True))
 
 
-def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int, length: float) -> Budget:
+@dataclass(frozen=True, slots=True)
+class CurveBudget:
+    """A bound on a cost that is a curve of the number of units kept, one curve a group.
+
+    Attributes:
+        curves: Of each group the offered ``(units kept, cost)``, ascending in units.
+        limit: What the costs may sum to.
+    """
+
+    curves: tuple[tuple[tuple[int, float], ...], ...]
+    limit: float
+
+    @property
+    def least(self) -> float:
+        """Cost of the cheapest count of every group."""
+        return sum(min(cost for _, cost in curve) for curve in self.curves)
+
+
+def budget_for(target: SparsityTarget | KeepTarget, groups: Sequence[UnitGroup], *, total_params: int, length: float) -> Budget:
     """Translate a target into a budget over unit groups.
 
     Args:

@@ -8,14 +8,47 @@ from typing import SupportsFloat, cast
 import torch
 from torch import Tensor
 
-from pruning_core.calibration import Batch
+from pruning_core.calibration import Batch, evaluation_tokens, tokenise
+from pruning_core.data import Rows
 from pruning_core.models import TaskModel
 from pruning_core.report import QualityReport
 from pruning_core.shapes import Float, Int
-from pruning_core.spec import Metric, TaskSpec
+from pruning_core.spec import Metric, PruneSpec, TaskSpec
 
 # Nearest neighbours are looked for among at most this many sentences: the comparison is quadratic.
 _NEIGHBOUR_LIMIT = 4096
+
+
+class Judge:
+    """The validation split and what the dense model makes of it, found out once for all checkpoints of a run."""
+
+    def __init__(self, spec: PruneSpec, dense: TaskModel, validation: Rows) -> None:
+        """Tokenise the validation rows; the dense model runs at the first comparison."""
+        limit = spec.evaluation.max_samples
+        rows = Rows(validation.texts[:limit], None if validation.labels is None else validation.labels[:limit])
+        self._task, self._dense = spec.task, dense
+        self._tokens = tokenise(
+            dense.tokenizer,
+            rows,
+            spec.task.type,
+            max_length=spec.evaluation.max_length,
+            batch_tokens=evaluation_tokens(dense.device),
+        )
+        self._dense_outputs: Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        """Batches that the next comparison runs."""
+        return len(self._tokens.batches) * (2 if self._dense_outputs is None else 1)
+
+    def compare(self, pruned: TaskModel, on_batch: Callable[[int], None]) -> QualityReport:
+        """Judge a checkpoint by the task's metric, beside the dense model."""
+        tokens, done = self._tokens, 0
+        if self._dense_outputs is None:
+            self._dense_outputs = collect_outputs(self._dense, tokens.batches, tokens.samples, on_batch)
+            done = len(tokens.batches)
+        outputs = collect_outputs(pruned, tokens.batches, tokens.samples, lambda step: on_batch(done + step))
+        return compare(self._task, self._dense_outputs, outputs, collect_labels(tokens.batches, tokens.samples))
 
 
 def collect_outputs(

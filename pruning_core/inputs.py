@@ -16,7 +16,7 @@ from typing import Any, cast
 from pruning_core.arch.signatures import CheckpointStructure, find_structure
 from pruning_core.cost import UnitGroup, budget_for, head_group, neuron_group
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable, UnsupportedArchitecture
-from pruning_core.spec import PruneSpec, TaskSpec
+from pruning_core.spec import KeepTarget, LatencyTarget, PruneSpec, SparsityTarget, TaskSpec
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -64,19 +64,25 @@ def check_local_inputs(spec: PruneSpec) -> None:
     if is_local(spec.model):
         facts = read_checkpoint(Path(spec.model).expanduser())
         groups = groups_of(facts)
-        # The task's mean length is not known yet. Heads get dearer with length, so a target that is out of reach at both
-        # ends is out of reach at every length between them.
-        for length in (spec.calibration.max_length, 1):
-            try:
-                budget_for(spec.target, groups, total_params=facts.parameters, length=length)
-                break
-            except TargetUnreachable:
-                if length == 1:
-                    raise
+        for target in spec.all_targets:
+            if not isinstance(target, LatencyTarget):  # a latency is known only once it is measured
+                _check_reachable(target, groups, facts.parameters, spec.calibration.max_length)
     if is_local(spec.task.dataset):
         folder = Path(spec.task.dataset).expanduser()
         for split in (spec.task.train_split, spec.task.validation_split):
             split_file(folder, split)
+
+
+def _check_reachable(target: SparsityTarget | KeepTarget, groups: tuple[UnitGroup, ...], parameters: int, longest: int) -> None:
+    """Refuse a target that is out of reach at every mean length.
+
+    The task's mean length is not known yet. Heads get dearer with length, so a target that is out of reach at both ends is
+    out of reach at every length between them.
+    """
+    try:
+        budget_for(target, groups, total_params=parameters, length=longest)
+    except TargetUnreachable:
+        budget_for(target, groups, total_params=parameters, length=1)
 
 
 def split_file(folder: Path, split: str) -> Path:

@@ -25,12 +25,12 @@ def measure_latency(
     The input is random tokens without padding: time depends on the shape, not on the words.
     """
     length = min(spec.length, dense.tokenizer.model_max_length)
-    inputs = _random_inputs(dense, spec.batch, length, generator)
+    inputs = random_inputs(dense, spec.batch, length, generator)
     times: tuple[list[float], list[float]] = ([], [])
-    with torch.inference_mode(), _threads(spec.threads):
+    with torch.inference_mode(), limited_threads(spec.threads):
         for repeat in range(-_WARM_UP, spec.repeats):
             for model, kept in zip((dense, pruned), times, strict=True):
-                elapsed = _one_forward(model, inputs)
+                elapsed = timed(lambda model=model: model.outputs(inputs), model.device)
                 if repeat >= 0:
                     kept.append(elapsed)
             on_repeat(max(0, repeat + 1))
@@ -51,7 +51,8 @@ def measure_latency(
     )
 
 
-def _random_inputs(model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
+def random_inputs(model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw tokens without padding, each (batch, length)."""
     vocabulary = cast("torch.nn.Embedding", model.model.get_input_embeddings()).num_embeddings
     ids = torch.randint(0, vocabulary, (batch, length), generator=generator)
     # RoBERTa-like models count positions by which tokens are padding; there must be none.
@@ -60,12 +61,12 @@ def _random_inputs(model: TaskModel, batch: int, length: int, generator: torch.G
     return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
 
 
-def _one_forward(model: TaskModel, inputs: dict[str, Tensor]) -> float:
-    """Milliseconds of one forward, until the device is done."""
-    _synchronise(model.device)
+def timed(forward: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call, until the device is done."""
+    _synchronise(device)
     began = time.perf_counter()
-    model.outputs(inputs)
-    _synchronise(model.device)
+    forward()
+    _synchronise(device)
     return (time.perf_counter() - began) * 1e3
 
 
@@ -75,7 +76,8 @@ def _synchronise(device: torch.device) -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Generator[None]:
+def limited_threads(count: int) -> Generator[None]:
+    """Run on a number of CPU threads while the context is open."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -67,6 +68,10 @@ class TaskModel:
     def device(self) -> torch.device:
         """Where the model's weights are."""
         return self.model.device
+
+    def with_model(self, model: PreTrainedModel) -> TaskModel:
+        """Give the same task and tokenizer around another model."""
+        return dataclasses.replace(self, model=model)
 
     def parameter_count(self) -> int:
         """Count the distinct parameters (tied ones once)."""

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from pruning_core.arch.encoder import EncoderAdapter, adapt, clone, verify
-from pruning_core.artifacts.bundle import write_checkpoint, write_reports
-from pruning_core.calibration import TokenSet, draw, tokenise
-from pruning_core.cost import Budget, UnitGroup, budget_for, kept_macs, kept_weights
+from pruning_core.arch.encoder import adapt, clone, verify
+from pruning_core.artifacts.bundle import write_checkpoint, write_manifest, write_reports
+from pruning_core.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.data import Rows, check_labels, read_rows
-from pruning_core.errors import OutOfMemory, PruningError, TargetMissed
-from pruning_core.evaluate import collect_labels, collect_outputs, compare
-from pruning_core.inputs import check_local_inputs, groups_of, read_checkpoint
+from pruning_core.environment import peak_memory, versions
+from pruning_core.errors import OutOfMemory, PruningError
+from pruning_core.evaluate import Judge
+from pruning_core.evidence import Evidence
+from pruning_core.inputs import check_local_inputs
 from pruning_core.latency import measure_latency
 from pruning_core.masks import Mask
 from pruning_core.methods.base import Context, generator
 from pruning_core.methods.registry import method_for
 from pruning_core.models import TaskModel, load_task_model, resolve_checkpoint
+from pruning_core.outcome import measure_outcome, meets, require_target
+from pruning_core.precision import matmul_dtype
 from pruning_core.progress import StageClock
-from pruning_core.recovery import prune_and_recover_
-from pruning_core.report import (
-    DataReport,
-    IntPair,
-    LatencyReport,
-    LayerReport,
-    Progress,
-    QualityReport,
-    Report,
-    SparsityReport,
-    SublayerReport,
-    TargetReport,
-)
-from pruning_core.spec import PruneSpec
-
-# What sums of prices may lose or gain in float64.
-_ROUNDING = 1e-9
+from pruning_core.recovery.sequential import prune_and_recover_
+from pruning_core.report import DataReport, FrontierPoint, Outcome, Progress, Report
+from pruning_core.spec import PruneSpec, Target, target_name
+from pruning_core.states import DenseStates
+from pruning_core.targets import Planner
 
 
 def run(
@@ -50,6 +38,7 @@ def run(
     *,
     device: str | None = None,
     threads: int | None = None,
+    cache: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Report:
     """Prune a model as a spec says and write the bundle.
@@ -59,6 +48,7 @@ def run(
         out: Folder of the bundle: must not exist, or be empty. It appears whole, or not at all.
         device: A torch device; a GPU where there is one, else the CPU, when None.
         threads: CPU threads of the run; torch's own default when None. Latency has its own setting in the spec.
+        cache: Folder for measurements that later runs can use again (latency tables); nothing is kept when None.
         on_progress: Told of every step.
 
     Returns:
@@ -77,20 +67,19 @@ def run(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        report = _run(spec, partial, target_device, StageClock(on_progress))
+        report = _run(spec, partial, target_device, cache, StageClock(on_progress))
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(out)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(f"out of memory on {target_device}; lower calibration.samples or calibration.batch_tokens") from error
+        raise OutOfMemory(f"out of memory on {target_device}; lower calibration.memory_mb, samples or batch_tokens") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return report
 
 
-def _run(spec: PruneSpec, folder: Path, device: torch.device, clock: StageClock) -> Report:
+def _run(spec: PruneSpec, folder: Path, device: torch.device, cache: Path | None, clock: StageClock) -> Report:
     with clock.stage("load"):
         dense = load_task_model(resolve_checkpoint(spec.model, spec.revision), spec.task.type, device)
-        adapter = adapt(dense.model)
         train, validation = (
             read_rows(spec.task, spec.task.train_split),
             read_rows(spec.task, spec.task.validation_split),
@@ -98,185 +87,131 @@ def _run(spec: PruneSpec, folder: Path, device: torch.device, clock: StageClock)
     for rows in (train, validation):
         check_labels(spec.task, rows, classes=dense.model.config.num_labels or 0)
     with clock.stage("calibrate"):
-        calibration = _calibration_set(spec, dense, train)
-        verify(adapter, calibration.batches[-1].to(device).inputs)  # the longest: padding and far positions show most
-    ctx = Context(dense, adapter, calibration, clock, spec.seed)
-    budget = budget_for(spec.target, adapter.groups, total_params=dense.parameter_count(), length=calibration.mean_length)
-    mask = _plan(spec, ctx, budget)
-    student = clone(dense.model)
-    with clock.stage("recover", len(mask.kept)) as step:
-        sublayers = prune_and_recover_(
-            adapter,
-            adapt(student),
-            mask,
-            calibration.batches,
-            spec.recovery,
-            samples=calibration.samples,
-            on_sublayer=step,
-        )
-    with clock.stage("materialise"):
-        write_checkpoint(folder, dense, adapter, student, spec.artifacts)
-        del student
-        pruned = load_task_model(folder, spec.task.type, device)
-    quality = _evaluate(spec, dense, pruned, validation, clock)
-    with clock.stage("latency", spec.latency.repeats) as step:
-        latency = measure_latency(dense, pruned, spec.latency, generator(spec.seed, "latency"), step)
+        ctx = Context(dense, _gather_evidence(spec, dense, train), clock, spec.seed)
+    method = method_for(spec.method)
+    planner = Planner(spec, ctx, method, method.prepare(ctx), cache)
+    judge = Judge(spec, dense, validation)
+    outcomes: list[Outcome] = []
+    for part, target in enumerate(spec.all_targets):
+        clock.begin_part(part, len(spec.all_targets))
+        outcomes.append(_reach(spec, ctx, judge, target, planner=planner, folder=_place(folder, part, target)))
     with clock.stage("bundle"):
-        report = _report(spec, ctx, folder, mask=mask, sublayers=sublayers, quality=quality, latency=latency, rows=len(train))
-        _require_target(report)
+        report = _report(spec, ctx, outcomes, rows=len(train))
+        for part, (target, outcome) in enumerate(zip(spec.all_targets, outcomes, strict=True)):
+            if part:
+                write_reports(_place(folder, part, target), spec, report.narrowed_to(outcome))
         write_reports(folder, spec, report)
+        write_manifest(folder)
     return report
 
 
-def _calibration_set(spec: PruneSpec, dense: TaskModel, train: Rows) -> TokenSet:
-    return tokenise(
+def _reach(spec: PruneSpec, ctx: Context, judge: Judge, target: Target, *, planner: Planner, folder: Path) -> Outcome:
+    """Make the checkpoint of a target; a latency that the finished checkpoint misses is planned anew a few times.
+
+    Raises:
+        TargetMissed: The last one misses it too.
+    """
+    outcome: Outcome | None = None
+    for mask in planner.plans(target):
+        outcome = _checkpoint(spec, ctx, judge, target, mask=mask, folder=folder)
+        if meets(outcome.target):
+            break
+    assert outcome is not None, "a planner gives at least one mask"
+    require_target(outcome.target)
+    return outcome
+
+
+def _place(folder: Path, part: int, target: Target) -> Path:
+    """Give the folder of a checkpoint: the first target's is the bundle itself."""
+    return folder / target_name(target) if part else folder
+
+
+def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows) -> Evidence:
+    options = spec.calibration
+    adapter = adapt(dense.model)
+    batch_tokens = options.batch_tokens or batch_tokens_for(adapter.groups, dense.device, options)
+    drawn = 2 * options.samples if options.sampling == "longer" else options.samples
+    calibration = tokenise(
         dense.tokenizer,
-        draw(train, spec.calibration.samples, generator(spec.seed, "calibration")),
+        draw(train, drawn, generator(spec.seed, "calibration")),
         spec.task.type,
-        max_length=spec.calibration.max_length,
-        batch_tokens=spec.calibration.batch_tokens,
+        max_length=options.max_length,
+        batch_tokens=batch_tokens,
+        longest=options.samples,
+    )
+    verify(adapter, calibration.batches[-1].to(dense.device).inputs)  # the longest: padding and far positions show most
+    states = DenseStates(adapter, calibration.batches, options.memory_mb * 2**20)
+    return Evidence(adapter, calibration, states, matmul_dtype(options.precision, dense.device))
+
+
+def _checkpoint(spec: PruneSpec, ctx: Context, judge: Judge, target: Target, *, mask: Mask, folder: Path) -> Outcome:
+    """Slice, repair, write, and measure what was written."""
+    clock, dense, evidence = ctx.clock, ctx.task_model, ctx.evidence
+    student = clone(dense.model)
+    with clock.stage("recover", len(mask.kept)) as step:
+        sublayers = prune_and_recover_(adapt(student), mask, evidence, spec.recovery, on_sublayer=step)
+    with clock.stage("materialise"):
+        folder.mkdir(exist_ok=True)
+        write_checkpoint(folder, dense, evidence.dense, student, spec.artifacts)
+        del student
+        pruned = load_task_model(folder, spec.task.type, dense.device)
+    with clock.stage("evaluate", judge.steps) as step:
+        quality = judge.compare(pruned, step)
+    timing = spec.latency if len(spec.all_targets) == 1 else spec.latency.for_frontier()
+    with clock.stage("latency", timing.repeats) as step:
+        latency = measure_latency(dense, pruned, timing, generator(spec.seed, "latency"), step)
+    return measure_outcome(
+        target,
+        folder,
+        source=dense,
+        dense=evidence.dense,
+        length=evidence.calibration.mean_length,
+        mask=mask,
+        sublayers=sublayers,
+        quality=quality,
+        latency=latency,
     )
 
 
-def _plan(spec: PruneSpec, ctx: Context, budget: Budget) -> Mask:
-    method = method_for(spec.method)
-    return method.plan(method.prepare(ctx), budget, ctx)
-
-
-def _evaluate(spec: PruneSpec, dense: TaskModel, pruned: TaskModel, validation: Rows, clock: StageClock) -> QualityReport:
-    """Judge the model as loaded back from the written files."""
-    limit = spec.evaluation.max_samples
-    rows = Rows(validation.texts[:limit], None if validation.labels is None else validation.labels[:limit])
-    tokens = tokenise(
-        dense.tokenizer,
-        rows,
-        spec.task.type,
-        max_length=spec.evaluation.max_length,
-        batch_tokens=spec.calibration.batch_tokens,
-    )
-    count = len(tokens.batches)
-    with clock.stage("evaluate", 2 * count) as step:
-        dense_outputs = collect_outputs(dense, tokens.batches, tokens.samples, step)
-        pruned_outputs = collect_outputs(pruned, tokens.batches, tokens.samples, lambda done: step(count + done))
-        return compare(spec.task, dense_outputs, pruned_outputs, collect_labels(tokens.batches, tokens.samples))
-
-
-def _report(
-    spec: PruneSpec,
-    ctx: Context,
-    folder: Path,
-    *,
-    mask: Mask,
-    sublayers: tuple[SublayerReport, ...],
-    quality: QualityReport,
-    latency: LatencyReport,
-    rows: int,
-) -> Report:
-    """Recount everything that can be counted from the written files."""
-    dense_groups, length = ctx.adapter.groups, ctx.calibration.mean_length
-    dense_files, written = read_checkpoint(ctx.task_model.source), read_checkpoint(folder)
-    written_groups = groups_of(written)
-    before, after = [group.size for group in dense_groups], [group.size for group in written_groups]
-    dense_macs, pruned_macs = kept_macs(dense_groups, before, length), kept_macs(dense_groups, after, length)
-    parameters = IntPair(dense=ctx.task_model.parameter_count(), pruned=written.parameters)
-    sparsity = 1 - kept_weights(dense_groups, after) / kept_weights(dense_groups, before)
-    achieved = {"sparsity": sparsity, "macs": pruned_macs / dense_macs, "params": parameters.pruned / parameters.dense}
-    target = spec.target
+def _report(spec: PruneSpec, ctx: Context, outcomes: list[Outcome], *, rows: int) -> Report:
+    calibration = ctx.evidence.calibration
+    points = [
+        FrontierPoint(path=target_name(target) if part else ".", **dict(outcome))
+        for part, (target, outcome) in enumerate(zip(spec.all_targets, outcomes, strict=True))
+    ]
     return Report(
+        **dict(outcomes[0]),
         model=spec.model,
         task=spec.task.name or spec.task.type,
         method=spec.method.name,
         recovery=spec.recovery.kind,
-        target=TargetReport(
-            metric=target.metric,
-            requested=target.requested,
-            achieved=achieved[target.metric],
-            tolerance=target.tolerance,
-        ),
-        sparsity=SparsityReport(achieved=sparsity),
-        macs=IntPair(dense=round(dense_macs), pruned=round(pruned_macs)),
-        parameters=parameters,
-        bytes=IntPair(dense=dense_files.weight_bytes, pruned=written.weight_bytes),
-        quality=quality,
-        latency_ms=latency,
         seconds=ctx.clock.report(),
-        layers=_layer_reports(ctx.adapter, mask, written_groups, sublayers),
         data=DataReport(
-            fingerprint=ctx.calibration.fingerprint,
-            samples=ctx.calibration.samples,
-            tokens=ctx.calibration.tokens,
-            mean_length=length,
+            fingerprint=calibration.fingerprint,
+            samples=calibration.samples,
+            tokens=calibration.tokens,
+            mean_length=calibration.mean_length,
         ),
-        peak_memory_bytes=_peak_memory(ctx.task_model.device),
+        peak_memory_bytes=peak_memory(ctx.task_model.device),
         seed=spec.seed,
         device=str(ctx.task_model.device),
-        versions=_versions(),
-        warnings=_warnings(spec, ctx, sublayers, rows),
+        versions=versions(),
+        frontier=tuple(points) if len(points) > 1 else (),
+        warnings=_warnings(spec, ctx, outcomes, rows),
     )
 
 
-def _layer_reports(
-    adapter: EncoderAdapter, mask: Mask, written: tuple[UnitGroup, ...], sublayers: tuple[SublayerReport, ...]
-) -> tuple[LayerReport, ...]:
-    dense = adapter.groups
-    return tuple(
-        LayerReport(
-            layer=dense[i].layer,
-            dense_heads=dense[i].size,
-            kept_heads=written[i].size,
-            head_indices=tuple(mask.indices(i).tolist()),
-            dense_neurons=dense[i + 1].size,
-            kept_neurons=written[i + 1].size,
-            attention=sublayers[i],
-            ffn=sublayers[i + 1],
-        )
-        for i in range(0, len(dense), 2)
-    )
-
-
-def _require_target(report: Report) -> None:
-    """Hold the written files to the target: never above the budget, and within the tolerance below it.
-
-    Raises:
-        TargetMissed: They are not.
-    """
-    target = report.target
-    beyond = target.achieved - target.requested
-    if target.metric == "sparsity":
-        beyond = -beyond
-    if not -target.tolerance <= beyond <= _ROUNDING:
-        raise TargetMissed(
-            f"asked for {target.metric} {target.requested:g} within {target.tolerance:g}, achieved {target.achieved:.4f}; "
-            "units of this model may be too coarse, allow a larger target.tolerance",
-            param="target",
-        )
-
-
-def _warnings(spec: PruneSpec, ctx: Context, sublayers: tuple[SublayerReport, ...], rows: int) -> tuple[str, ...]:
+def _warnings(spec: PruneSpec, ctx: Context, outcomes: list[Outcome], rows: int) -> tuple[str, ...]:
     found: list[str] = []
     if rows < spec.calibration.samples:
         found.append(f"only {rows} training rows for {spec.calibration.samples} calibration samples; all were used")
-    for group, sublayer in zip(ctx.adapter.groups, sublayers, strict=True):
-        if sublayer.status in ("breakdown", "rejected"):
-            half = "attention" if group.kind == "head" else "ffn"
-            found.append(f"layer {group.layer} {half}: recovery {sublayer.status}, weights left unrepaired")
+    kept = ctx.evidence.states.plan.bytes
+    if kept > spec.calibration.memory_mb * 2**20:
+        found.append(f"recovery needed {kept >> 20} MB of hidden states, more than calibration.memory_mb; use fewer samples")
+    for target, outcome in zip(spec.all_targets, outcomes, strict=True):
+        where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
+        for layer in outcome.layers:
+            for half, sublayer in (("attention", layer.attention), ("ffn", layer.ffn)):
+                if sublayer.status in ("breakdown", "rejected"):
+                    found.append(f"{where}layer {layer.layer} {half}: recovery {sublayer.status}, weights left unrepaired")
     return tuple(found)
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Peak bytes of this process: on the GPU by its allocator, on the CPU by the resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _versions() -> dict[str, str]:
-    names = ("coppice", "torch", "transformers", "safetensors", "numpy")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found

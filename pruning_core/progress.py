@@ -16,17 +16,26 @@ class StageClock:
         self._on_progress = on_progress
         self._start = time.perf_counter()
         self._seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+        self._part, self._parts = 0, 1
+
+    def begin_part(self, part: int, parts: int) -> None:
+        """Say that the stages from here on are those of one of several budgets."""
+        self._part, self._parts = part, parts
 
     @contextmanager
     def stage(self, stage: Stage, total: int = 1) -> Generator[Callable[[int], None]]:
         """Time a stage; the value is a function to call with the number of steps done so far."""
         began = time.perf_counter()
-        self._on_progress(Progress(stage=stage, step=0, total=total))
+
+        def tell(step: int) -> None:
+            self._on_progress(Progress(stage=stage, step=step, total=total, part=self._part, parts=self._parts))
+
+        tell(0)
         try:
-            yield lambda step: self._on_progress(Progress(stage=stage, step=step, total=total))
+            yield tell
         finally:
             self._seconds[stage] += time.perf_counter() - began
-        self._on_progress(Progress(stage=stage, step=total, total=total))
+        tell(total)
 
     def report(self) -> SecondsReport:
         """Give the seconds so far."""

@@ -8,42 +8,59 @@ from pydantic import Field
 
 from pruning_core.spec import Frozen
 
-Stage = Literal["load", "calibrate", "score", "search", "rearrange", "recover", "materialise", "evaluate", "latency", "bundle"]
+Stage = Literal[
+    "load", "calibrate", "score", "profile", "search", "rearrange", "recover", "materialise", "evaluate", "latency", "bundle"
+]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 # Share of a typical job's time; only the progress bar depends on it.
 _STAGE_WEIGHT: dict[Stage, float] = {
     "load": 0.05,
     "calibrate": 0.03,
-    "score": 0.17,
+    "score": 0.12,
+    "profile": 0.02,
     "search": 0.01,
-    "rearrange": 0.04,
-    "recover": 0.25,
+    "rearrange": 0.02,
+    "recover": 0.13,
     "materialise": 0.03,
     "evaluate": 0.22,
-    "latency": 0.18,
+    "latency": 0.35,
     "bundle": 0.02,
 }
+# Stages that run once for each budget of a job; what lies before and after them runs once.
+_FIRST_OF_A_PART, _LAST_OF_A_PART = STAGES.index("search"), STAGES.index("latency")
 
 
 class Progress(Frozen):
-    """Where a running job is: ``step`` of ``total`` in a stage."""
+    """Where a running job is: ``step`` of ``total`` in a stage, for budget ``part`` of ``parts``."""
 
     stage: Stage
     step: int = Field(ge=0)
     total: int = Field(ge=1)
+    part: int = Field(default=0, ge=0)
+    parts: int = Field(default=1, ge=1)
 
     @property
     def fraction(self) -> float:
-        """Estimated share of the whole job that is done, in [0, 1]; never decreases from stage to stage."""
-        before = sum(_STAGE_WEIGHT[stage] for stage in STAGES[: STAGES.index(self.stage)])
-        return min(1.0, before + _STAGE_WEIGHT[self.stage] * min(self.step, self.total) / self.total)
+        """Estimated share of the whole job that is done, in [0, 1]; never decreases."""
+        position = STAGES.index(self.stage)
+        within = _STAGE_WEIGHT[self.stage] * min(self.step, self.total) / self.total
+        if not _FIRST_OF_A_PART <= position <= _LAST_OF_A_PART:
+            return min(1.0, _weight(0, position) + within)
+        before = _weight(0, _FIRST_OF_A_PART)
+        one_part = _weight(_FIRST_OF_A_PART, _LAST_OF_A_PART + 1)
+        done = self.part * one_part + _weight(_FIRST_OF_A_PART, position) + within
+        return min(1.0, before + done / self.parts)
+
+
+def _weight(start: int, stop: int) -> float:
+    return sum(_STAGE_WEIGHT[stage] for stage in STAGES[start:stop])
 
 
 class TargetReport(Frozen):
     """Requested and achieved target, both in the metric's own unit."""
 
-    metric: Literal["sparsity", "macs", "params"]
+    metric: Literal["sparsity", "macs", "params", "latency"]
     requested: float
     achieved: float
     tolerance: float
@@ -137,14 +154,9 @@ class DataReport(Frozen):
     mean_length: float
 
 
-class Report(Frozen):
-    """The result of one job. Counts and sizes are recounted from the written files, never taken from the plan."""
+class Outcome(Frozen):
+    """One checkpoint. Counts and sizes are recounted from the written files, never taken from the plan."""
 
-    version: Literal[1] = 1
-    model: str
-    task: str
-    method: str
-    recovery: str
     target: TargetReport
     sparsity: SparsityReport
     macs: IntPair
@@ -152,11 +164,33 @@ class Report(Frozen):
     bytes: IntPair
     quality: QualityReport
     latency_ms: LatencyReport
-    seconds: SecondsReport
     layers: tuple[LayerReport, ...]
+
+
+class FrontierPoint(Outcome):
+    """One of several budgets of a job; ``path`` is its checkpoint's folder in the bundle, ``.`` for the first."""
+
+    path: str
+
+
+class Report(Outcome):
+    """The result of one job. With several budgets, its own outcome is that of the first; ``frontier`` lists them all."""
+
+    version: Literal[1] = 1
+    model: str
+    task: str
+    method: str
+    recovery: str
+    seconds: SecondsReport
     data: DataReport
     peak_memory_bytes: int
     seed: int
     device: str
     versions: dict[str, str]
+    frontier: tuple[FrontierPoint, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def narrowed_to(self, outcome: Outcome) -> Report:
+        """Give the report of one checkpoint of several: the same run, its outcome alone."""
+        own = {name: getattr(outcome, name) for name in Outcome.model_fields}
+        return self.model_copy(update={**own, "frontier": ()})

@@ -69,7 +69,22 @@ class KeepTarget(Frozen):
         return self.keep
 
 
-Target = Annotated[SparsityTarget | KeepTarget, Field(discriminator="metric")]
+class LatencyTarget(Frozen):
+    """Keep at most this fraction of the dense latency, measured on the device that prunes at the spec's latency shape."""
+
+    metric: Literal["latency"]
+    keep: OpenFraction
+    tolerance: float = Field(
+        default=0.05, gt=0, le=0.2, description="Allowed distance below the budget; clocks are noisier than counts."
+    )
+
+    @property
+    def requested(self) -> float:
+        """The target in the metric's own unit: the fraction kept."""
+        return self.keep
+
+
+Target = Annotated[SparsityTarget | KeepTarget | LatencyTarget, Field(discriminator="metric")]
 
 # --- task -------------------------------------------------------------------------------------------------------------
 
@@ -226,12 +241,36 @@ class RecoverySpec(Frozen):
 # --- data, measurement, artifacts -------------------------------------------------------------------------------------
 
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
 class CalibrationSpec(Frozen):
-    """The samples that statistics are gathered on; drawn from the training split with the seed."""
+    """The samples that statistics are gathered on, drawn from the training split with the seed, and what gathering may take."""
 
     samples: int = Field(default=512, ge=8, le=65_536)
+    sampling: Literal["longer", "uniform"] = Field(
+        default="longer",
+        description="longer: of twice as many rows drawn, the longer half, for more tokens of context from as many samples; "
+        "uniform: as drawn.",
+    )
     max_length: int = Field(default=128, ge=4, le=8192, description="Longest sequence in tokens; longer is truncated.")
-    batch_tokens: int = Field(default=4096, ge=64, le=1_048_576, description="Tokens a batch, padding included.")
+    batch_tokens: int | None = Field(
+        default=None,
+        ge=64,
+        le=1_048_576,
+        description="Tokens a batch, padding included; null: what suits the device. No result depends on it beyond rounding.",
+    )
+    precision: Precision = Field(
+        default="auto",
+        description="Format of matrix products while statistics are gathered; auto: bfloat16 on devices built for it. Sums, "
+        "solves, evaluation and latency are not affected.",
+    )
+    memory_mb: int = Field(
+        default=1024,
+        ge=16,
+        le=1_048_576,
+        description="Megabytes of hidden states that may be kept between passes; with fewer the dense model runs once more.",
+    )
 
 
 class EvaluationSpec(Frozen):
@@ -248,6 +287,10 @@ class LatencySpec(Frozen):
     length: int = Field(default=128, ge=4, le=8192, description="Tokens a sequence, no padding.")
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads; ignored on a GPU.")
     repeats: int = Field(default=20, ge=3, le=1000)
+
+    def for_frontier(self) -> LatencySpec:
+        """Give the measurement for one of several checkpoints: a quarter of the repeats, since there are more of them."""
+        return self.model_copy(update={"repeats": max(3, self.repeats // 4)})
 
 
 class ArtifactSpec(Frozen):
@@ -273,7 +316,7 @@ def _document_shorthands(schema: JsonDict) -> None:
     properties["data"] = {"type": "string", "description": "Shorthand for task.dataset."}
     required = cast("list[str]", schema.get("required", []))
     schema["required"] = [name for name in required if name != "target"]
-    schema["oneOf"] = [{"required": ["target"]}, {"required": ["sparsity"]}]
+    schema["anyOf"] = [{"required": ["target"]}, {"required": ["sparsity"]}, {"required": ["targets"]}]
 
 
 class PruneSpec(Frozen):
@@ -285,7 +328,12 @@ class PruneSpec(Frozen):
     model: NonEmptyStr = Field(description="Hub id, or a folder with config.json and safetensors weights.")
     revision: NonEmptyStr | None = Field(default=None, description="Branch, tag or commit of a Hub id.")
     task: Task
-    target: Target
+    target: Target | None = None
+    targets: tuple[Target, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Several budgets instead of one target: one scoring pass, a checkpoint each, the frontier in the report.",
+    )
     method: Method = FisherCG()
     recovery: RecoverySpec = RecoverySpec()
     calibration: CalibrationSpec = CalibrationSpec()
@@ -301,8 +349,8 @@ class PruneSpec(Frozen):
             return value
         given = dict(cast("Mapping[str, Any]", value))
         if "sparsity" in given:
-            if "target" in given:
-                raise ValueError("give either sparsity or target, not both")
+            if "target" in given or "targets" in given:
+                raise ValueError("give either sparsity or target or targets, one of them")
             given["target"] = {"metric": "sparsity", "sparsity": given.pop("sparsity")}
         if "data" in given:
             data, task = given.pop("data"), given.get("task")
@@ -311,3 +359,22 @@ class PruneSpec(Frozen):
             elif isinstance(task, Mapping):
                 given["task"] = {**cast("Mapping[str, Any]", task), "dataset": data}
         return given
+
+    @model_validator(mode="after")
+    def _one_way_to_say_the_targets(self) -> PruneSpec:
+        if (self.target is None) == (not self.targets):
+            raise ValueError("give one target, or a list of targets" + (", not both" if self.targets else ""))
+        names = [target_name(target) for target in self.targets]
+        if len(set(names)) < len(names):
+            raise ValueError("targets must differ from each other")
+        return self
+
+    @property
+    def all_targets(self) -> tuple[Target, ...]:
+        """Every target asked for. The first is the job's own: its checkpoint is the bundle's, the others lie in sub-folders."""
+        return self.targets or (() if self.target is None else (self.target,))
+
+
+def target_name(target: Target) -> str:
+    """Name a target the way its sub-folder is named: ``macs-0.3``, ``sparsity-0.5``."""
+    return f"{target.metric}-{target.requested:g}"

@@ -32,8 +32,8 @@ def write_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def build_model(family: str, *, task: str = "classification", num_labels: int = 2, seed: int = 0):
-    """Make a model with weights large enough for masks to matter."""
+def build_model(family: str, *, task: str = "classification", num_labels: int = 2, seed: int = 0, **sizes_instead: int):
+    """Make a model with weights large enough for masks to matter; sizes by BERT's names replace the tiny ones."""
     import torch
     import transformers
 
@@ -52,6 +52,7 @@ def build_model(family: str, *, task: str = "classification", num_labels: int = 
         }
         if family == "electra":
             sizes["embedding_size"] = 16
+        sizes |= sizes_instead
         configs = {
             "bert": transformers.BertConfig,
             "roberta": transformers.RobertaConfig,

@@ -23,6 +23,7 @@ class ChildRequest(BaseModel):
     spec: PruneSpec
     device: str | None
     threads: int | None
+    cache: Path | None = None
 
 
 class ChildError(BaseModel):

@@ -54,7 +54,14 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
     def tell(progress: Progress) -> None:
         write(progress.model_dump_json() + "\n")
 
-    report = run(request.spec, scratch.bundle, device=request.device, threads=request.threads, on_progress=tell)
+    report = run(
+        request.spec,
+        scratch.bundle,
+        device=request.device,
+        threads=request.threads,
+        cache=request.cache,
+        on_progress=tell,
+    )
     scratch.report.write_text(report.model_dump_json(), encoding="utf-8")
 
 

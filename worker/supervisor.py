@@ -96,7 +96,12 @@ class Supervisor:
     def _attempt(self, claim: Claim, scratch: Scratch) -> None:
         shutil.rmtree(scratch.folder, ignore_errors=True)
         scratch.folder.mkdir(parents=True)
-        request = ChildRequest(spec=claim.spec, device=self._settings.device or None, threads=self._settings.threads)
+        request = ChildRequest(
+            spec=claim.spec,
+            device=self._settings.device or None,
+            threads=self._settings.threads,
+            cache=self._settings.data_dir.resolve() / "cache",
+        )
         scratch.request.write_text(request.model_dump_json(), encoding="utf-8")
         oom_watch = OomWatch()
         with Lease(self._settings, self._database, claim) as lease:

@@ -92,7 +92,7 @@ class JobView(BaseModel):
     @classmethod
     def of(cls, job: Job, artifacts: list[PublishedArtifact]) -> JobView:
         """Show a job."""
-        target = job.spec.target
+        target = job.spec.all_targets[0]
         unit = "sparsity" if isinstance(target, SparsityTarget) else target.metric
         root = f"/v1/jobs/{job.id}"
         return cls(

@@ -15,9 +15,15 @@ from pruning_core.spec import PruneSpec
 Model = Annotated[str | None, typer.Option(help="Hub id, or a folder with config.json and model.safetensors.")]
 Task = Annotated[str | None, typer.Option(help="GLUE task, e.g. glue/sst2; for others write a --spec file.")]
 Data = Annotated[str | None, typer.Option(help="Folder with train and validation as Parquet, JSON Lines or CSV.")]
-Sparsity = Annotated[float | None, typer.Option(help="Fraction of the prunable weights to remove, 0 to 1.")]
-MacsKeep = Annotated[float | None, typer.Option(help="Fraction of the MACs to keep, instead of --sparsity.")]
-ParamsKeep = Annotated[float | None, typer.Option(help="Fraction of all parameters to keep, instead of --sparsity.")]
+Sparsity = Annotated[
+    list[float] | None,
+    typer.Option(help="Fraction of the prunable weights to remove, 0 to 1. Repeat any target for a frontier."),
+]
+MacsKeep = Annotated[list[float] | None, typer.Option(help="Fraction of the MACs to keep, instead of --sparsity.")]
+ParamsKeep = Annotated[list[float] | None, typer.Option(help="Fraction of all parameters to keep, instead of --sparsity.")]
+LatencyKeep = Annotated[
+    list[float] | None, typer.Option(help="Fraction of the measured latency to keep, instead of --sparsity.")
+]
 Method = Annotated[str | None, typer.Option(help="fisher-cg (default), magnitude or random.")]
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn (default 0).")]
@@ -31,9 +37,10 @@ def build_spec(
     model: str | None,
     task: str | None,
     data: str | None,
-    sparsity: float | None,
-    macs_keep: float | None,
-    params_keep: float | None,
+    sparsity: list[float] | None,
+    macs_keep: list[float] | None,
+    params_keep: list[float] | None,
+    latency_keep: list[float] | None,
     method: str | None,
     samples: int | None,
     seed: int | None,
@@ -46,17 +53,13 @@ def build_spec(
     fields = _read(spec_file) if spec_file is not None else {}
     given = {"model": model, "task": task, "method": method, "seed": seed}
     fields |= {name: value for name, value in given.items() if value is not None}
-    targets = {"sparsity": sparsity, "macs": macs_keep, "params": params_keep}
-    chosen = {metric: value for metric, value in targets.items() if value is not None}
-    # With both --sparsity and --macs-keep the more specific one decides: MACs or parameters are what will be measured.
-    if len(chosen) > 1:
-        chosen.pop("sparsity", None)
-    if len(chosen) > 1:
-        fail("give one of --macs-keep and --params-keep, not both", ExitCode.BAD_INPUT)
-    for metric, value in chosen.items():
-        fields.pop("sparsity", None)
-        key = "sparsity" if metric == "sparsity" else "keep"
-        fields["target"] = {"metric": metric, key: value}
+    targets = _targets(sparsity, macs_keep, params_keep, latency_keep)
+    if targets:
+        for name in ("sparsity", "target", "targets"):
+            fields.pop(name, None)
+        fields |= {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
+    if fields.keys().isdisjoint({"sparsity", "target", "targets"}):
+        fail("target is required: give one of --sparsity, --macs-keep, --params-keep and --latency-keep", ExitCode.BAD_INPUT)
     if samples is not None:
         fields["calibration"] = {**fields.get("calibration", {}), "samples": samples}
     if data is not None:
@@ -64,6 +67,15 @@ def build_spec(
     if isinstance(fields.get("model"), str):
         fields["model"] = _local_model(fields["model"])
     return PruneSpec.model_validate(fields)
+
+
+def _targets(
+    sparsity: list[float] | None, macs: list[float] | None, params: list[float] | None, latency: list[float] | None
+) -> list[dict[str, object]]:
+    """Collect the targets. Beside a more specific one --sparsity gives way: what will be measured decides."""
+    keep = (("macs", macs), ("params", params), ("latency", latency))
+    specific: list[dict[str, object]] = [{"metric": metric, "keep": value} for metric, values in keep for value in values or ()]
+    return specific or [{"metric": "sparsity", "sparsity": value} for value in sparsity or ()]
 
 
 def _read(path: Path) -> dict[str, Any]:

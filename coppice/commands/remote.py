@@ -29,6 +29,7 @@ def prune(
     sparsity: options.Sparsity = None,
     macs_keep: options.MacsKeep = None,
     params_keep: options.ParamsKeep = None,
+    latency_keep: options.LatencyKeep = None,
     method: options.Method = None,
     samples: options.Samples = None,
     seed: options.Seed = None,
@@ -49,6 +50,7 @@ def prune(
             sparsity=sparsity,
             macs_keep=macs_keep,
             params_keep=params_keep,
+            latency_keep=latency_keep,
             method=method,
             samples=samples,
             seed=seed,
@@ -68,7 +70,7 @@ def prune(
     if json:
         typer.echo(result_document(job, out, report))
     else:
-        console.out.print(console.report_table(report))
+        console.show(report)
         console.out.print(f"bundle: {out}", soft_wrap=True, highlight=False)
 
 
@@ -142,7 +144,7 @@ def show(job_id: str, url: Url = DEFAULT_URL, json: options.Json = False) -> Non
     if job.progress is not None and not job.finished:
         console.out.print(f"{job.progress.stage}, {job.progress.fraction:.0%}", highlight=False)
     if report is not None:
-        console.out.print(console.report_table(report))
+        console.show(report)
 
 
 @jobs.command()

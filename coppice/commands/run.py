@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -26,6 +27,7 @@ def run(
     sparsity: options.Sparsity = None,
     macs_keep: options.MacsKeep = None,
     params_keep: options.ParamsKeep = None,
+    latency_keep: options.LatencyKeep = None,
     method: options.Method = None,
     samples: options.Samples = None,
     seed: options.Seed = None,
@@ -47,6 +49,7 @@ def run(
             sparsity=sparsity,
             macs_keep=macs_keep,
             params_keep=params_keep,
+            latency_keep=latency_keep,
             method=method,
             samples=samples,
             seed=seed,
@@ -65,7 +68,7 @@ def run(
 
         try:
             with contextlib.redirect_stdout(sys.stderr):  # whatever libraries print: stdout is for the result
-                report = run_pipeline(built, out, device=device, threads=threads, on_progress=tell)
+                report = run_pipeline(built, out, device=device, threads=threads, cache=_cache_folder(), on_progress=tell)
         except TargetMissed as error:
             fail(error.message, ExitCode.JOB_FAILED)
         except PruningError as error:
@@ -74,5 +77,10 @@ def run(
     if json:
         typer.echo(report.model_dump_json(indent=2))
     else:
-        console.out.print(console.report_table(report))
+        console.show(report)
         console.out.print(f"bundle: {out}", soft_wrap=True, highlight=False)
+
+
+def _cache_folder() -> Path:
+    """Give the user's folder for what can be measured again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coppice"

@@ -102,9 +102,13 @@ def _remote_code(student: PreTrainedModel, class_name: str) -> str:
 
 
 def write_reports(folder: Path, spec: PruneSpec, report: Report) -> None:
-    """Write ``report.json``, the model card and, last, the manifest of everything in the folder."""
+    """Write ``report.json`` and the model card of one checkpoint."""
     (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(spec, report), encoding="utf-8")
+
+
+def write_manifest(folder: Path) -> None:
+    """Write, last of all, the sizes and hashes of everything in the bundle."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files}
     text = json.dumps({"version": 1, "files": manifest}, indent=2, sort_keys=True)

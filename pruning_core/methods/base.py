@@ -10,9 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pruning_core.arch.encoder import EncoderAdapter
-from pruning_core.calibration import TokenSet
-from pruning_core.cost import Budget
+from pruning_core.cost import Budget, CurveBudget, UnitGroup
+from pruning_core.evidence import Evidence
 from pruning_core.masks import Mask
 from pruning_core.models import TaskModel
 from pruning_core.progress import StageClock
@@ -24,10 +23,14 @@ class Context:
     """What every method works on."""
 
     task_model: TaskModel
-    adapter: EncoderAdapter
-    calibration: TokenSet
+    evidence: Evidence
     clock: StageClock
     seed: int
+
+    @property
+    def groups(self) -> tuple[UnitGroup, ...]:
+        """The dense model's unit groups."""
+        return self.evidence.dense.groups
 
     def generator(self, purpose: str) -> torch.Generator:
         """Give a CPU generator of its own to each purpose, so that none depends on what another one drew."""
@@ -60,6 +63,6 @@ class Method(Protocol):
         """Gather what the choice needs; independent of the budget."""
         ...
 
-    def plan(self, scores: Scores, budget: Budget, ctx: Context) -> Mask:
+    def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
         """Choose the mask under a budget."""
         ...

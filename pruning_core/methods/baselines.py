@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from pruning_core.cost import Budget
+from pruning_core.cost import Budget, CurveBudget
 from pruning_core.masks import Mask
 from pruning_core.methods.base import Context, Scores
-from pruning_core.search.budget import search_budget
+from pruning_core.search.mask import search_mask
 
 
 class _SearchOnly:
-    def plan(self, scores: Scores, budget: Budget, ctx: Context) -> Mask:
+    def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
         """Search the exact optimum of the scores."""
         with ctx.clock.stage("search"):
-            return search_budget(scores.importance, ctx.adapter.groups, budget)
+            return search_mask(scores.importance, ctx.groups, budget)
 
 
 class MagnitudeMethod(_SearchOnly):
@@ -32,7 +32,7 @@ class MagnitudeMethod(_SearchOnly):
                     .unflatten(0, (-1, sublayer.unit_width))
                     .sum(1)
                     .cpu()
-                    for sublayer in ctx.adapter.sublayers
+                    for sublayer in ctx.evidence.dense.sublayers
                 ]
             )
 
@@ -44,4 +44,4 @@ class RandomMethod(_SearchOnly):
         """Draw from the seed."""
         generator = ctx.generator("random-scores")
         with ctx.clock.stage("score"):
-            return Scores([torch.rand(group.size, generator=generator) for group in ctx.adapter.groups])
+            return Scores([torch.rand(group.size, generator=generator) for group in ctx.groups])

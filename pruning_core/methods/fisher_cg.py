@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pruning_core.cost import Budget
+from pruning_core.cost import Budget, CurveBudget
 from pruning_core.errors import DatasetInvalid
 from pruning_core.masks import Mask
 from pruning_core.methods.base import Context, Scores
-from pruning_core.search.budget import search_budget
+from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
 from pruning_core.spec import FisherCG
 from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
@@ -27,7 +27,8 @@ class FisherCGMethod:
 
     def prepare(self, ctx: Context) -> Scores:
         """Compute per-sample mask gradients with one forward and one activation-backward."""
-        batches, task_type = ctx.calibration.batches, ctx.task_model.task_type
+        evidence, task_type = ctx.evidence, ctx.task_model.task_type
+        batches = evidence.calibration.batches
         labelled = task_type != "feature-extraction" and all(batch.labels is not None for batch in batches)
         if self.options.labels == "use" and not labelled:
             raise DatasetInvalid("labels are required by method.labels = use, but the task has none", param="method.labels")
@@ -35,15 +36,23 @@ class FisherCGMethod:
         objective = loss_sum(task_type) if use_labels else probe(task_type, ctx.generator("probe"))
         with ctx.clock.stage("score", len(batches)) as step:
             statistics = mask_statistics(
-                ctx.task_model, ctx.adapter, batches, objective, samples=ctx.calibration.samples, on_batch=step
+                ctx.task_model,
+                evidence.dense,
+                batches,
+                objective,
+                samples=evidence.calibration.samples,
+                dtype=evidence.dtype,
+                on_batch=step,
+                states=evidence.states,
+                keep_gradients=self.options.rearrange,
             )
-        scores = importance(statistics, representation=self.options.representation)
-        return Scores(scores, [own.gradients for own in statistics])
+        gradients = [own.gradients for own in statistics if own.gradients is not None]
+        return Scores(importance(statistics, representation=self.options.representation), gradients or None)
 
-    def plan(self, scores: Scores, budget: Budget, ctx: Context) -> Mask:
+    def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
         """Search the exact optimum of the diagonal Fisher, then rearrange within each sublayer."""
         with ctx.clock.stage("search"):
-            mask = search_budget(scores.importance, ctx.adapter.groups, budget)
+            mask = search_mask(scores.importance, ctx.groups, budget)
         if not self.options.rearrange or scores.gradients is None:
             return mask
         rearranged = []

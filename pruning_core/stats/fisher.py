@@ -13,6 +13,7 @@ Gauss-Newton form (`probe`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 from pruning_core.arch.encoder import EncoderAdapter, Sublayer
 from pruning_core.calibration import Batch
 from pruning_core.models import TaskModel
+from pruning_core.precision import products_in
 from pruning_core.shapes import Float
 from pruning_core.spec import TaskType
+from pruning_core.states import DenseStates
 
 Objective = Callable[[Float[Tensor, "b o"], Batch], Float[Tensor, ""]]
 
@@ -81,16 +84,18 @@ def output_fisher_factor(p: Float[Tensor, "b c"]) -> Float[Tensor, "b c c"]:
 
 @dataclass(frozen=True, slots=True)
 class MaskStatistics:
-    """What one scoring pass knows of a sublayer's units.
+    """What one scoring pass knows of a sublayer's units; all on the CPU.
 
     Attributes:
-        gradients: ``dL_s/dm_i``, (samples, units), float32 on the CPU.
+        fisher: ``sum_s (dL_s/dm_i)^2``, the diagonal of the empirical Fisher information, (units,), float64.
         energy: ``sum over real tokens of ||x_i W_i||^2``, the energy of each unit's contribution to the residual stream,
-            (units,), float64 on the CPU. A head's columns are summed, their cross terms left out.
+            (units,), float64. A head's columns are summed, their cross terms left out.
+        gradients: ``dL_s/dm_i``, (samples, units), float32; None where nobody asked for them.
     """
 
-    gradients: Float[Tensor, "samples units"]
+    fisher: Float[Tensor, " units"]
     energy: Float[Tensor, " units"]
+    gradients: Float[Tensor, "samples units"] | None = None
 
 
 def mask_statistics(
@@ -100,7 +105,10 @@ def mask_statistics(
     objective: Objective,
     *,
     samples: int,
+    dtype: torch.dtype,
     on_batch: Callable[[int], None],
+    states: DenseStates | None = None,
+    keep_gradients: bool = False,
 ) -> tuple[MaskStatistics, ...]:
     """Compute ``dL_s/dm_i`` for every sample and unit, with one forward and one activation-backward.
 
@@ -110,60 +118,74 @@ def mask_statistics(
         batches: Calibration batches.
         objective: Scalar of a batch whose per-sample terms are independent (no normalisation across a batch).
         samples: Total number of samples, the rows of the gradients.
+        dtype: Format of matrix products.
         on_batch: Told after each batch how many are done.
+        states: Records the dense model's states on the way.
+        keep_gradients: Whether the gradients of every sample are kept beside the sum of their squares.
 
     Returns:
         The statistics of each sublayer.
     """
-    statistics = tuple(
-        MaskStatistics(torch.zeros(samples, sublayer.units), torch.zeros(sublayer.units, dtype=torch.float64))
-        for sublayer in adapter.sublayers
-    )
-    for done, cpu_batch in enumerate(batches, start=1):
+    watches = [_Watch(sublayer, samples if keep_gradients else 0) for sublayer in adapter.sublayers]
+    for index, cpu_batch in enumerate(batches):
         batch = cpu_batch.to(task_model.device)
         first: list[Tensor] = []
-        handles = [
-            sublayer.output.register_forward_pre_hook(_watch(sublayer, own, batch, first))
-            for sublayer, own in zip(adapter.sublayers, statistics, strict=True)
-        ]
-        try:
-            with torch.enable_grad():
-                value = objective(task_model.outputs(batch.inputs), batch)
+        with ExitStack() as stack:
+            for sublayer, watch in zip(adapter.sublayers, watches, strict=True):
+                stack.callback(sublayer.output.register_forward_pre_hook(watch.hook(batch, first)).remove)
+            if states is not None:
+                stack.enter_context(states.recording(index))
+            with torch.enable_grad(), products_in(dtype, task_model.device):
+                value = objective(task_model.outputs(batch.inputs).float(), batch)
             # Only the first sublayer's activations are asked for: the pass towards them goes through all the others,
             # whose hooks read their gradient as it passes, so that no more than one is alive at a time.
             torch.autograd.grad(value, first)
-        finally:
-            for handle in handles:
-                handle.remove()
-        on_batch(done)
-    return statistics
+        on_batch(index + 1)
+    return tuple(watch.statistics() for watch in watches)
 
 
-def _watch(
-    sublayer: Sublayer, own: MaskStatistics, batch: Batch, first: list[Tensor]
-) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    """Make a pre-hook of the output projection that adds to the statistics of its input, in place."""
-    rows, real = batch.rows.cpu(), batch.real
-    column_norms = sublayer.output.weight.detach().double().square().sum(0)
+class _Watch:
+    """Adds up the statistics of one sublayer at the input of its output projection."""
 
-    def by_unit(columns: Tensor) -> Tensor:
-        return columns.unflatten(-1, (-1, sublayer.unit_width)).sum(-1).cpu()
+    def __init__(self, sublayer: Sublayer, kept_samples: int) -> None:
+        weight = sublayer.output.weight.detach()
+        self._width = sublayer.unit_width
+        self._column_norms = weight.double().square().sum(0)
+        self._energy = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+        self._fisher = torch.zeros(sublayer.units, dtype=torch.float64, device=weight.device)
+        self._gradients = torch.zeros(kept_samples, sublayer.units) if kept_samples else None
 
-    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        features = args[0]
-        if not features.requires_grad:
-            features = features.detach().requires_grad_()
-            first.append(features)
-        values = features.detach()
-        own.energy.add_(by_unit((values * real[:, :, None]).square().sum((0, 1)).double() * column_norms))
+    def statistics(self) -> MaskStatistics:
+        energy = self._energy * self._column_norms
+        return MaskStatistics(self._fisher.cpu(), energy.unflatten(0, (-1, self._width)).sum(1).cpu(), self._gradients)
 
-        def read(grad: Tensor) -> None:
-            own.gradients[rows] = by_unit(torch.einsum("bsk,bsk->bk", values, grad).float())
+    def hook(self, batch: Batch, first: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        """Make a forward pre-hook for one batch; the first one of a pass is where the backward pass ends."""
+        rows, real = batch.rows.cpu(), batch.real
 
-        features.register_hook(read)
-        return (features, *args[1:])
+        def read(values: Tensor, grad: Tensor) -> None:
+            own = (values * grad).sum(1, dtype=torch.float32).unflatten(-1, (-1, self._width)).sum(-1)
+            self._fisher += own.double().square().sum(0)
+            if self._gradients is not None:
+                self._gradients[rows] = own.cpu()
 
-    return hook
+        def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            features = args[0]
+            if not features.requires_grad:
+                features = features.detach().requires_grad_()
+                first.append(features)
+            values = features.detach()
+            self._energy += (
+                torch.linalg.vector_norm(values * real[:, :, None], dim=(0, 1), dtype=torch.float32).double().square()
+            )
+
+            def at_gradient(grad: Tensor) -> None:
+                read(values, grad)
+
+            features.register_hook(at_gradient)
+            return (features, *args[1:])
+
+        return enter
 
 
 def importance(statistics: Sequence[MaskStatistics], *, representation: float = 0.0) -> tuple[Float[Tensor, " units"], ...]:
@@ -175,7 +197,7 @@ def importance(statistics: Sequence[MaskStatistics], *, representation: float = 
     is gone (K-prune, Park et al. 2024, arXiv 2308.03449, section 4.1, calls it representational knowledge). Both terms being
     shares, their balance does not depend on the scale of the loss.
     """
-    fisher = [own.gradients.double().square().sum(0) for own in statistics]
+    fisher = [own.fisher for own in statistics]
     total = sum(float(scores.sum()) for scores in fisher) or 1.0
     scaled = [scores / total for scores in fisher]
     if representation == 0:

@@ -28,8 +28,20 @@ class Gram:
 
     @classmethod
     def of(cls, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"]) -> Gram:
-        """Compute the statistics of one batch; products in the inputs' own precision, sums in float64."""
-        return cls((X.T @ X).double(), (X.T @ B).double(), float(B.double().square().sum()), X.shape[0])
+        """Compute the statistics of one batch; products in the format of X, sums over batches in float64."""
+        return cls((X.T @ X).double(), (X.T @ B.to(X.dtype)).double(), float(B.double().square().sum()), X.shape[0])
+
+    @classmethod
+    def with_bias(cls, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"]) -> Gram:
+        """Compute the statistics of one batch with a last column of ones beside X, whose weight is the bias."""
+        products = cls.of(X, B)
+        k = X.shape[1]
+        G = torch.empty(k + 1, k + 1, dtype=torch.float64, device=X.device)
+        G[:k, :k] = products.G
+        G[k, :k] = G[:k, k] = X.sum(0, dtype=torch.float32)
+        G[k, k] = X.shape[0]
+        C = torch.cat([products.C, B.sum(0, dtype=torch.float64)[None, :]])
+        return cls(G, C, products.energy, products.tokens)
 
     @classmethod
     def zeros(cls, k: int, d: int, device: torch.device) -> Gram:

@@ -32,7 +32,14 @@ def _split(batch):
 
 def _statistics(model, batches, objective, samples, task_type="text-classification"):
     return mask_statistics(
-        _task_model(model, task_type), adapt(model), batches, objective, samples=samples, on_batch=lambda _done: None
+        _task_model(model, task_type),
+        adapt(model),
+        batches,
+        objective,
+        samples=samples,
+        dtype=torch.float32,
+        on_batch=lambda _done: None,
+        keep_gradients=True,
     )
 
 

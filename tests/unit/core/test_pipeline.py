@@ -271,3 +271,91 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(tiny_bert, tiny_sst2, tmp_p
 def test_a_target_that_only_the_data_shows_to_be_out_of_reach(tiny_bert, tiny_sst2, tmp_path):
     with pytest.raises(TargetUnreachable):
         _run(tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.05}), tmp_path / "out")
+
+
+def test_several_budgets_give_a_checkpoint_each_and_a_frontier(bundle, tiny_bert, tiny_sst2, tmp_path):
+    targets = [{"metric": "macs", "keep": 0.5}, {"metric": "macs", "keep": 0.8}, {"metric": "sparsity", "sparsity": 0.7}]
+    seen = []
+    report = _run(tiny.tiny_spec(tiny_bert, tiny_sst2, target=None, targets=targets), tmp_path / "out", on_progress=seen.append)
+    assert [point.path for point in report.frontier] == [".", "macs-0.8", "sparsity-0.7"]
+    assert report.frontier[0].target == report.target
+    assert all(abs(point.target.achieved - point.target.requested) <= 0.01 for point in report.frontier)
+    assert report.frontier[1].parameters.pruned > report.frontier[0].parameters.pruned > report.frontier[2].parameters.pruned
+    for point in report.frontier[1:]:
+        folder = tmp_path / "out" / point.path
+        assert read_checkpoint(folder).parameters == point.parameters.pruned
+        own = Report.model_validate_json((folder / "report.json").read_text())
+        assert (own.target, own.quality, own.frontier) == (point.target, point.quality, ())
+        assert (folder / "tokenizer.json").is_file()
+    # A budget's checkpoint is the same whether it came alone or among others.
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (bundle[0] / "model.safetensors").read_bytes()
+    fractions = [progress.fraction for progress in seen]
+    assert fractions == pytest.approx(sorted(fractions))
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
+    assert "macs-0.8/model.safetensors" in manifest
+
+
+@pytest.mark.parametrize("memory_mb", [16, 1024])
+def test_batch_size_changes_the_result_by_rounding_only(memory_mb, tiny_bert, tiny_sst2, tmp_path):
+    outputs, precision = [], "float32"
+    for batch_tokens in (64, 1024):
+        options = {
+            "samples": 64,
+            "max_length": 32,
+            "batch_tokens": batch_tokens,
+            "precision": precision,
+            "memory_mb": memory_mb,
+        }
+        _run(tiny.tiny_spec(tiny_bert, tiny_sst2, calibration=options), tmp_path / str(batch_tokens))
+        outputs.append(load_file(tmp_path / str(batch_tokens) / "model.safetensors"))
+    for name, tensor in outputs[0].items():
+        torch.testing.assert_close(tensor, outputs[1][name], rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_products_choose_nearly_the_same_and_end_as_well(tiny_bert, tiny_sst2, tmp_path):
+    reports = []
+    for precision in ("float32", "bfloat16"):
+        options = {"samples": 64, "max_length": 32, "precision": precision}
+        reports.append(_run(tiny.tiny_spec(tiny_bert, tiny_sst2, calibration=options), tmp_path / precision))
+    exact, rounded = reports
+    for a, b in zip(exact.layers, rounded.layers, strict=True):
+        assert a.head_indices == b.head_indices
+        assert abs(a.kept_neurons - b.kept_neurons) <= 2
+    assert rounded.quality.pruned == pytest.approx(exact.quality.pruned, abs=0.02)
+
+
+def test_longer_sampling_takes_the_longer_half_and_counts_by_the_tasks_mean(tiny_bert, tiny_sst2, tmp_path):
+    reports = {
+        sampling: _run(
+            tiny.tiny_spec(tiny_bert, tiny_sst2, calibration={"samples": 64, "max_length": 32, "sampling": sampling}),
+            tmp_path / sampling,
+        )
+        for sampling in ("longer", "uniform")
+    }
+    assert reports["longer"].data.samples == reports["uniform"].data.samples == 64
+    assert reports["longer"].data.tokens > 1.2 * reports["uniform"].data.tokens
+    assert reports["longer"].data.mean_length == pytest.approx(reports["uniform"].data.mean_length, rel=0.2)
+    assert reports["uniform"].data.mean_length == reports["uniform"].data.tokens / 64
+
+
+@pytest.mark.slow
+def test_a_latency_is_met_and_its_table_kept(tiny_sst2, tmp_path):
+    model = tiny.write_model(tmp_path / "model", "bert", hidden_size=256, intermediate_size=2048)
+    spec = tiny.tiny_spec(
+        model,
+        tiny_sst2,
+        target={"metric": "latency", "keep": 0.6, "tolerance": 0.2},
+        latency={"batch": 8, "length": 64, "repeats": 20},
+    )
+    report = _run(spec, tmp_path / "out", cache=tmp_path / "cache")
+    assert 0.4 <= report.target.achieved <= 0.6
+    assert report.target.achieved == pytest.approx(1 / report.latency_ms.speedup)
+    [table] = (tmp_path / "cache").glob("*.json")
+    table.write_text(table.read_text()[:-20])  # damaged: measured again, not trusted
+    _run(spec, tmp_path / "again", cache=tmp_path / "cache")
+    assert json.loads(table.read_text())["total"] > 0
+
+
+def test_a_latency_below_what_the_smallest_model_takes_is_refused(tiny_bert, tiny_sst2, tmp_path):
+    with pytest.raises(TargetUnreachable, match="of the latency must be kept"):
+        _run(tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "latency", "keep": 0.01}), tmp_path / "out")

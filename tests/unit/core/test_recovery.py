@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from pruning_core import recovery
 from pruning_core.arch.encoder import adapt, clone
-from pruning_core.calibration import Batch
+from pruning_core.calibration import Batch, TokenSet
+from pruning_core.evidence import Evidence
 from pruning_core.masks import Mask
+from pruning_core.recovery import solve
+from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.spec import RecoverySpec
+from pruning_core.states import DenseStates, plan_states
 from pruning_core.stats.gram import Gram
 from tests import tiny
 
@@ -31,12 +36,25 @@ def _half_mask(adapter, seed=0):
     return Mask(tuple(kept))
 
 
-def _recover(model, mask, **spec):
+def _evidence(model, batches, *, recorded=False, memory=2**30, dtype=torch.float32):
+    adapter = adapt(model)
+    states = DenseStates(adapter, batches, memory)
+    if recorded:
+        for index, batch in enumerate(batches):
+            with torch.no_grad(), states.recording(index):
+                model(**batch.inputs)
+    return Evidence(adapter, TokenSet(tuple(batches), 48, 0, 0.0, ""), states, dtype)
+
+
+def _recover(model, mask, evidence=None, **spec):
     student = clone(model)
-    reports = recovery.prune_and_recover_(
-        adapt(model), adapt(student), mask, _batches(), RecoverySpec(**spec), samples=48, on_sublayer=lambda _i: None
-    )
+    evidence = evidence or _evidence(model, _batches())
+    reports = prune_and_recover_(adapt(student), mask, evidence, RecoverySpec(**spec), on_sublayer=lambda _i: None)
     return student, reports
+
+
+def _last_weights(student):
+    return adapt(student).sublayers[-1].output.weight
 
 
 def _hidden_error(model, student):
@@ -64,13 +82,13 @@ def test_scalar_masks_solve_the_explicit_design(unit_width):
     k, d, n = 6, 4, 50
     X, B = torch.randn(n, k, generator=generator).double(), torch.randn(n, d, generator=generator).double()
     W, bias = torch.randn(k, d, generator=generator).double(), torch.randn(1, d, generator=generator).double()
-    gram = recovery._gram(X, B)
+    gram = Gram.with_bias(X, B)
     spec = RecoverySpec(kind="masks", solver="cg", tolerance=1e-12)
-    solution, after = recovery._solve_masks("cg", gram, torch.cat([W, bias]), unit_width, spec)
+    fit = solve._solve_masks("cg", gram, torch.cat([W, bias]), unit_width, spec)
     blocks = [(X[:, i : i + unit_width] @ W[i : i + unit_width]).flatten() for i in range(0, k, unit_width)]
     expected = torch.linalg.lstsq(torch.stack(blocks, 1), (B - bias).flatten()[:, None]).solution
-    torch.testing.assert_close(solution.value, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(after[:-1], W * expected.repeat_interleave(unit_width, 0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(fit.solution.value, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(fit.weights[:-1], W * expected.repeat_interleave(unit_width, 0), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("solver", ["cg", "pcg", "cholesky", "lsmr"])
@@ -78,7 +96,7 @@ def test_weights_without_ridge_are_the_least_squares_solution(solver):
     generator = torch.Generator().manual_seed(0)
     X, B = torch.randn(60, 5, generator=generator).double(), torch.randn(60, 3, generator=generator).double()
     spec = RecoverySpec(damping=0, tolerance=1e-12, max_iterations=5000)
-    found = recovery._solve_weights(solver, recovery._gram(X, B), torch.zeros(6, 3).double(), spec).value
+    found = solve._solve_weights(solver, Gram.with_bias(X, B), torch.zeros(6, 3).double(), spec).value
     expected = torch.linalg.lstsq(torch.cat([X, torch.ones(60, 1).double()], 1), B).solution
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -86,8 +104,8 @@ def test_weights_without_ridge_are_the_least_squares_solution(solver):
 def test_a_huge_ridge_keeps_the_weights_but_still_moves_the_bias():
     generator = torch.Generator().manual_seed(0)
     X, W = torch.randn(60, 5, generator=generator).double(), torch.randn(5, 3, generator=generator).double()
-    gram = recovery._gram(X, X @ W + 7)
-    found = recovery._solve_weights("cholesky", gram, torch.cat([W, torch.zeros(1, 3).double()]), RecoverySpec(damping=10))
+    gram = Gram.with_bias(X, X @ W + 7)
+    found = solve._solve_weights("cholesky", gram, torch.cat([W, torch.zeros(1, 3).double()]), RecoverySpec(damping=10))
     torch.testing.assert_close(found.value[:-1], W, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(found.value[-1], torch.full((3,), 7.0).double(), rtol=1e-3, atol=1e-3)
 
@@ -120,17 +138,16 @@ def test_nothing_pruned_changes_nothing_much():
 def test_a_breakdown_leaves_its_sublayer_and_goes_on(monkeypatch):
     model = tiny.build_model("bert")
     mask = _half_mask(adapt(model))
-    poisoned = recovery._gram
-
+    honest = solve.repair_
     calls = []
 
-    def poison(X, B):
-        calls.append(X.shape[1])
-        gram = poisoned(X, B)
-        first_sublayer = X.shape[1] == 16 and calls.count(16) <= 12
-        return Gram(-gram.G, gram.C, gram.energy, gram.tokens) if first_sublayer else gram
+    def poison_the_first(pruned, fit, judge, spec):
+        calls.append(pruned)
+        if len(calls) == 1:
+            fit = Gram(-fit.G, fit.C, fit.energy, fit.tokens)
+        return honest(pruned, fit, judge, spec)
 
-    monkeypatch.setattr(recovery, "_gram", poison)
+    monkeypatch.setattr("pruning_core.recovery.sequential.repair_", poison_the_first)
     student, reports = _recover(model, mask)
     assert reports[0].status == "breakdown"
     kept = mask.indices(0)
@@ -142,18 +159,60 @@ def test_a_breakdown_leaves_its_sublayer_and_goes_on(monkeypatch):
 def test_batches_do_not_change_the_result_beyond_rounding():
     model = tiny.build_model("bert")
     mask = _half_mask(adapt(model))
-    weights = []
-    for split in (False, True):
-        batches = _batches()
-        if split:
-            batches = [
-                Batch({k: v[i : i + 1] for k, v in b.inputs.items()}, b.rows[i : i + 1], None)
-                for b in batches
-                for i in range(len(b.rows))
-            ]
-        student = clone(model)
-        recovery.prune_and_recover_(
-            adapt(model), adapt(student), mask, batches, RecoverySpec(), samples=48, on_sublayer=lambda _i: None
-        )
-        weights.append(adapt(student).sublayers[-1].output.weight)
-    torch.testing.assert_close(weights[0], weights[1], rtol=1e-3, atol=1e-4)
+    singles = [
+        Batch({k: v[i : i + 1] for k, v in b.inputs.items()}, b.rows[i : i + 1], None) for b in _batches() for i in range(8)
+    ]
+    whole, single = (_recover(model, mask, _evidence(model, batches))[0] for batches in (_batches(), singles))
+    torch.testing.assert_close(_last_weights(whole), _last_weights(single), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("budget", [0, 30_000, 60_000, 2**30])
+def test_kept_states_change_nothing_beyond_their_rounding(budget):
+    model = tiny.build_model("bert")
+    mask = _half_mask(adapt(model))
+    alone, _ = _recover(model, mask)
+    evidence = _evidence(model, _batches(), recorded=True, memory=budget)
+    kept = sum(evidence.states.sums(index) is not None for index in range(6))
+    assert kept == evidence.states.plan.batches
+    recorded, _ = _recover(model, mask, evidence)
+    tolerance = 1e-5 if evidence.states.plan.dtype == torch.float32 else 5e-3
+    torch.testing.assert_close(_last_weights(alone), _last_weights(recorded), rtol=tolerance, atol=tolerance)
+
+
+def test_the_plan_of_states_spends_what_it_is_given():
+    plans = [
+        plan_states([100, 100, 200], hidden=16, sublayers=4, budget=budget) for budget in (0, 40_000, 60_000, 80_000, 200_000)
+    ]
+    assert [plan.batches for plan in plans] == [0, 1, 2, 3, 3]
+    assert [plan.dtype for plan in plans] == [torch.float16] * 4 + [torch.float32]
+    assert plans[0].bytes == 2 * 400 * 16 * 2  # the two streams that recovery cannot do without
+    assert all(
+        plan.bytes + plan.spare <= budget for plan, budget in zip(plans[1:], (40_000, 60_000, 80_000, 200_000), strict=True)
+    )
+
+
+def test_bfloat16_products_give_nearly_the_same_repair():
+    model = tiny.build_model("bert")
+    mask = _half_mask(adapt(model))
+    exact, _ = _recover(model, mask)
+    rounded, _ = _recover(model, mask, _evidence(model, _batches(), dtype=torch.bfloat16))
+    assert _hidden_error(model, rounded) < 1.05 * _hidden_error(model, exact)
+
+
+def test_a_subset_of_the_samples_is_what_it_says():
+    model = tiny.build_model("bert")
+    mask = _half_mask(adapt(model))
+    student = clone(model)
+    prune_and_recover_(
+        adapt(student),
+        mask,
+        _evidence(model, _batches(), recorded=True),
+        RecoverySpec(),
+        on_sublayer=lambda _i: None,
+        samples=20,
+    )
+    fewer = [Batch({k: v[b.rows < 20] for k, v in b.inputs.items()}, b.rows[b.rows < 20], None) for b in _batches()[:3]]
+    evidence = _evidence(model, fewer)
+    evidence = replace(evidence, calibration=replace(evidence.calibration, samples=20))
+    alone, _ = _recover(model, mask, evidence)
+    torch.testing.assert_close(_last_weights(student), _last_weights(alone), rtol=1e-4, atol=1e-5)

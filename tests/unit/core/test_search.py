@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_core.cost import Budget, UnitGroup, budget_for, kept_macs
+from pruning_core.cost import Budget, CurveBudget, UnitGroup, budget_for, kept_macs
 from pruning_core.search.budget import search_budget
+from pruning_core.search.curves import search_curves
 from pruning_core.search.rearrange import rearrange_units
 from pruning_core.spec import KeepTarget, SparsityTarget
 
@@ -95,3 +96,35 @@ def test_rearrangement_is_the_greedy_of_its_definition(seed):
 @pytest.mark.parametrize("kept", [torch.ones(5, dtype=torch.bool), torch.zeros(5, dtype=torch.bool)])
 def test_rearrangement_of_all_or_nothing_changes_nothing(kept):
     assert torch.equal(rearrange_units(torch.randn(8, 5), kept), kept)
+
+
+def _curves(generator):
+    """Curves with a constant that only an empty or smallest sublayer saves, and an odd step."""
+    curves = []
+    for group in GROUPS:
+        steps = torch.rand(group.size + 1, generator=generator).cumsum(0)
+        curves.append(
+            tuple((count, float(steps[count]) + (2.0 if count else 0.5)) for count in range(group.floor, group.size + 1))
+        )
+    return tuple(curves)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("share", [0.55, 0.7, 0.9])
+def test_search_under_curves_finds_the_best_counts(seed, share):
+    generator = torch.Generator().manual_seed(seed)
+    importance = [torch.rand(group.size, generator=generator) for group in GROUPS]
+    curves = _curves(generator)
+    budget = CurveBudget(curves, share * sum(curve[-1][1] for curve in curves))
+    best = max(
+        sum(
+            float(values.sort(descending=True).values[:count].sum())
+            for values, (count, _) in zip(importance, choice, strict=True)
+        )
+        for choice in itertools.product(*curves)
+        if sum(cost for _, cost in choice) <= budget.limit
+    )
+    mask = search_curves(importance, GROUPS, budget)
+    spent = sum(dict(curve)[count] for curve, count in zip(curves, mask.counts(), strict=True))
+    assert spent <= budget.limit * (1 + 1e-9)
+    assert sum(float(i[k].sum()) for i, k in zip(importance, mask.kept, strict=True)) == pytest.approx(best, rel=1e-3)

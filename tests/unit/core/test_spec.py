@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from pruning_core.glue import GLUE_TASKS
 from pruning_core.report import STAGES, Progress
-from pruning_core.spec import PruneSpec
+from pruning_core.spec import PruneSpec, target_name
 
 BASE = {"model": "org/name", "task": "glue/sst2", "sparsity": 0.5}
 
@@ -76,8 +76,40 @@ def test_json_schema_accepts_what_validation_accepts():
         jsonschema.validate({"model": "a", "task": "glue/sst2"}, schema)
 
 
+MACS = {"metric": "macs", "keep": 0.5}
+MORE = {key: value for key, value in BASE.items() if key != "sparsity"}
+
+
+def test_several_targets_keep_their_order():
+    targets = [{"metric": "latency", "keep": 0.4}, MACS, {"metric": "sparsity", "sparsity": 0.7}]
+    spec = PruneSpec.model_validate(MORE | {"targets": targets})
+    assert [target_name(target) for target in spec.all_targets] == ["latency-0.4", "macs-0.5", "sparsity-0.7"]
+    assert PruneSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert PruneSpec.model_validate(BASE).all_targets == (PruneSpec.model_validate(BASE).target,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (MORE, "give one target, or a list of targets"),
+        (MORE | {"targets": []}, "give one target, or a list of targets"),
+        (MORE | {"targets": [MACS], "target": MACS}, "not both"),
+        (MORE | {"targets": [MACS, MACS]}, "must differ"),
+        (MORE | {"targets": [{"metric": "macs", "keep": i / 20} for i in range(1, 18)]}, "at most 16"),
+        (MORE | {"target": {"metric": "latency", "keep": 2}}, "must be > 0 and < 1, got 2"),
+    ],
+)
+def test_targets_are_said_in_one_way(fields, says):
+    with pytest.raises(ValidationError, match=says):
+        PruneSpec.model_validate(fields)
+
+
 def test_progress_fraction_only_grows():
-    fractions = [Progress(stage=stage, step=step, total=4).fraction for stage in STAGES for step in range(5)]
-    assert fractions == sorted(fractions)
+    shared, own, last = STAGES[: STAGES.index("search")], STAGES[STAGES.index("search") : -1], STAGES[-1:]
+    order = [(stage, 0) for stage in shared] + [(stage, part) for part in range(3) for stage in own] + [(last[0], 2)]
+    fractions = [
+        Progress(stage=stage, step=step, total=4, part=part, parts=3).fraction for stage, part in order for step in range(5)
+    ]
+    assert fractions == pytest.approx(sorted(fractions))
     assert fractions[0] == 0
     assert fractions[-1] == pytest.approx(1)

@@ -1,0 +1,126 @@
+"""What one checkpoint achieved, recounted from its written files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.cost import UnitGroup, kept_macs, kept_weights
+from pruning_core.errors import TargetMissed
+from pruning_core.inputs import groups_of, read_checkpoint
+from pruning_core.masks import Mask
+from pruning_core.models import TaskModel
+from pruning_core.report import (
+    IntPair,
+    LatencyReport,
+    LayerReport,
+    Outcome,
+    QualityReport,
+    SparsityReport,
+    SublayerReport,
+    TargetReport,
+)
+from pruning_core.spec import Target
+
+# What sums of prices may lose or gain in float64.
+_ROUNDING = 1e-9
+
+
+def measure_outcome(
+    target: Target,
+    folder: Path,
+    *,
+    source: TaskModel,
+    dense: EncoderAdapter,
+    length: float,
+    mask: Mask,
+    sublayers: tuple[SublayerReport, ...],
+    quality: QualityReport,
+    latency: LatencyReport,
+) -> Outcome:
+    """Recount everything that can be counted from the written files, and put it beside what was measured.
+
+    Args:
+        target: What was asked for.
+        folder: The written checkpoint.
+        source: The dense model.
+        dense: Its sublayers.
+        length: Mean real sequence length of the task, in tokens.
+        mask: Which units stayed.
+        sublayers: How the repairs went.
+        quality: Of the checkpoint as loaded back.
+        latency: Of the checkpoint as loaded back.
+    """
+    groups = dense.groups
+    dense_files, written = read_checkpoint(source.source), read_checkpoint(folder)
+    written_groups = groups_of(written)
+    before, after = [group.size for group in groups], [group.size for group in written_groups]
+    dense_macs, pruned_macs = kept_macs(groups, before, length), kept_macs(groups, after, length)
+    parameters = IntPair(dense=source.parameter_count(), pruned=written.parameters)
+    sparsity = 1 - kept_weights(groups, after) / kept_weights(groups, before)
+    achieved = {
+        "sparsity": sparsity,
+        "macs": pruned_macs / dense_macs,
+        "params": parameters.pruned / parameters.dense,
+        "latency": latency.pruned / latency.dense,
+    }
+    return Outcome(
+        target=TargetReport(
+            metric=target.metric,
+            requested=target.requested,
+            achieved=achieved[target.metric],
+            tolerance=target.tolerance,
+        ),
+        sparsity=SparsityReport(achieved=sparsity),
+        macs=IntPair(dense=round(dense_macs), pruned=round(pruned_macs)),
+        parameters=parameters,
+        bytes=IntPair(dense=dense_files.weight_bytes, pruned=written.weight_bytes),
+        quality=quality,
+        latency_ms=latency,
+        layers=_layers(groups, mask, written_groups, sublayers),
+    )
+
+
+def _layers(
+    dense: tuple[UnitGroup, ...], mask: Mask, written: tuple[UnitGroup, ...], sublayers: tuple[SublayerReport, ...]
+) -> tuple[LayerReport, ...]:
+    return tuple(
+        LayerReport(
+            layer=dense[i].layer,
+            dense_heads=dense[i].size,
+            kept_heads=written[i].size,
+            head_indices=tuple(mask.indices(i).tolist()),
+            dense_neurons=dense[i + 1].size,
+            kept_neurons=written[i + 1].size,
+            attention=sublayers[i],
+            ffn=sublayers[i + 1],
+        )
+        for i in range(0, len(dense), 2)
+    )
+
+
+def meets(target: TargetReport) -> bool:
+    """Tell whether the written files meet the target: never above the budget, and within the tolerance below it."""
+    beyond = target.achieved - target.requested
+    if target.metric == "sparsity":
+        beyond = -beyond
+    return -target.tolerance <= beyond <= _ROUNDING
+
+
+def require_target(target: TargetReport) -> None:
+    """Hold the written files to the target.
+
+    Raises:
+        TargetMissed: They do not meet it.
+    """
+    if not meets(target):
+        why = (
+            "clocks of this machine may be too noisy for it, allow a larger target.tolerance or more latency.repeats"
+            if target.metric == "latency"
+            else "units of this model may be too coarse, allow a larger target.tolerance"
+        )
+        raise TargetMissed(
+            f"asked for {target.metric} {target.requested:g} within {target.tolerance:g}, "
+            f"achieved {target.achieved:.4f}; {why}",
+            param="target",
+        )

@@ -1,0 +1,113 @@
+"""Streams: hidden states of each calibration batch on their way through the layers, dense model and student side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pruning_core.arch.encoder import Sublayer
+from pruning_core.evidence import Evidence
+from pruning_core.shapes import Bool, Float, Int
+from pruning_core.stats.gram import Gram
+
+
+@dataclass(slots=True)
+class Stream:
+    """One batch between two sublayers.
+
+    Attributes:
+        real: True at real tokens, (batch, length).
+        fit: Flat indices of the real tokens of samples that are fitted.
+        judge: Flat indices of the real tokens of held-out samples.
+        student: The student's hidden states, kept in the format that the plan of states says.
+        teacher: The dense model's hidden states; None where its sums were kept.
+        sums: Its kept residual sums, one a sublayer; None where it runs along.
+        features: The student's features at the present sublayer, while there is room for them.
+    """
+
+    real: Bool[Tensor, "b s"]
+    fit: Int[Tensor, " n"]
+    judge: Int[Tensor, " m"]
+    student: Float[Tensor, "b s d"]
+    teacher: Float[Tensor, "b s d"] | None
+    sums: Sequence[Float[Tensor, "b s d"]] | None
+    features: Float[Tensor, "b s k"] | None = None
+
+    def target(self, index: int, dense: Sublayer) -> Float[Tensor, "b s d"]:
+        """Give the dense model's residual sum at a sublayer, and move its stream past it where it runs along."""
+        if self.sums is not None:
+            return self.sums[index].float()
+        assert self.teacher is not None, "a stream has kept sums or a running teacher"
+        hidden = self.teacher.float()
+        total = hidden + dense.output(dense.features(hidden, self.real))
+        self.teacher = dense.norm(total).to(self.teacher.dtype)
+        return total
+
+
+class Streams:
+    """The streams of all batches."""
+
+    def __init__(self, evidence: Evidence, *, samples: int, first_judge: int) -> None:
+        """Embed every batch, or take what was recorded.
+
+        Args:
+            evidence: Dense model and calibration batches.
+            samples: Rows from here on are left out.
+            first_judge: Rows from here on are held out.
+        """
+        self._dtype = evidence.states.plan.dtype
+        self._spare = evidence.states.plan.spare
+        opened = (_open(evidence, index, samples, first_judge) for index in range(len(evidence.calibration.batches)))
+        self._streams = [stream for stream in opened if len(stream.real)]
+
+    def gather(self, index: int, dense: Sublayer, pruned: Sublayer) -> tuple[Gram, Gram]:
+        """Compute the statistics of one sublayer's least squares, of the samples that are fitted and of those that judge.
+
+        ``X`` are the student's features, ``B`` what its output projection should give: the dense residual sum less the
+        student's own residual stream.
+        """
+        k, d = pruned.output.in_features, pruned.output.out_features
+        device = pruned.output.weight.device
+        fit, judge = Gram.zeros(k + 1, d, device), Gram.zeros(k + 1, d, device)
+        spare = self._spare
+        for stream in self._streams:
+            hidden = stream.student.float()
+            B = (stream.target(index, dense) - hidden).flatten(0, 1)
+            features = pruned.features(hidden, stream.real)
+            X = features.flatten(0, 1)
+            fit += Gram.with_bias(X.index_select(0, stream.fit), B.index_select(0, stream.fit))
+            judge += Gram.with_bias(X.index_select(0, stream.judge), B.index_select(0, stream.judge))
+            spare -= features.nbytes
+            stream.features = features if spare >= 0 else None
+        return fit, judge
+
+    def advance(self, pruned: Sublayer) -> None:
+        """Move the student past a sublayer."""
+        for stream in self._streams:
+            hidden = stream.student.float()
+            features = pruned.features(hidden, stream.real) if stream.features is None else stream.features
+            stream.features = None
+            stream.student = pruned.norm(hidden + pruned.output(features)).to(self._dtype)
+
+
+def _open(evidence: Evidence, index: int, samples: int, first_judge: int) -> Stream:
+    dense, states = evidence.dense, evidence.states
+    batch = evidence.calibration.batches[index].to(dense.model.device)
+    sums, embedded = states.sums(index), states.embedded(index)
+    if embedded is None:
+        embedded = dense.embed(batch.inputs).to(states.plan.dtype)
+    chosen = (batch.rows < samples).nonzero().flatten()
+    if len(chosen) < len(batch.rows):
+        embedded = embedded[chosen]
+        sums = None if sums is None else [kept[chosen] for kept in sums]
+    real, held_out = batch.real[chosen], (batch.rows[chosen] >= first_judge)[:, None]
+    return Stream(
+        real=real,
+        fit=(real & ~held_out).flatten().nonzero().flatten(),
+        judge=(real & held_out).flatten().nonzero().flatten(),
+        student=embedded,
+        teacher=None if sums is not None else embedded,
+        sums=sums,
+    )

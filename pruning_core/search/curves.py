@@ -1,0 +1,58 @@
+"""The best mask under a budget whose prices are curves: measured latency, where half the units do not cost half the time.
+
+Each sublayer keeps its best ``count`` units for some count; its cost is read from a curve. Choosing one count a sublayer so
+that the importance kept is greatest within the limit is the multiple-choice knapsack problem, solved by dynamic programming
+over the cost, cut into equal bins (Kellerer, Pferschy, Pisinger 2004, *Knapsack Problems*, section 11.5). Costs are rounded
+up to bins, so the answer never exceeds the limit; what rounding can waste is one bin a sublayer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pruning_core.cost import CurveBudget, UnitGroup
+from pruning_core.masks import Mask
+from pruning_core.shapes import Float
+
+_BINS = 20_000
+
+
+def search_curves(importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], budget: CurveBudget) -> Mask:
+    """Find the counts of largest total importance within the budget; each sublayer keeps its best units.
+
+    Args:
+        importance: One value >= 0 a unit, one tensor a group.
+        groups: The unit groups.
+        budget: Curves and limit; must admit the cheapest counts (`cost.CurveBudget.least` tells).
+
+    Cost: groups x counts offered x bins.
+    """
+    bin_cost = budget.limit / _BINS
+    best = torch.zeros(_BINS + 1, dtype=torch.float64)
+    choices: list[Tensor] = []
+    for values, curve in zip(importance, budget.curves, strict=True):
+        prefix = torch.cat([torch.zeros(1, dtype=torch.float64), values.double().cpu().sort(descending=True).values.cumsum(0)])
+        reached = torch.full_like(best, -torch.inf)
+        chosen = torch.zeros(_BINS + 1, dtype=torch.int16)
+        for option, (count, cost) in enumerate(curve):
+            bins = -int(-cost // bin_cost)
+            if bins > _BINS:
+                continue
+            offered = best[: _BINS + 1 - bins] + prefix[count]
+            better = offered > reached[bins:]
+            reached[bins:] = torch.where(better, offered, reached[bins:])
+            chosen[bins:] = torch.where(better, option, chosen[bins:].int()).to(torch.int16)
+        best = reached
+        choices.append(chosen)
+    position = int(best.argmax())
+    kept: list[Tensor] = []
+    for index in reversed(range(len(groups))):
+        count, cost = budget.curves[index][int(choices[index][position])]
+        position += int(-cost // bin_cost)
+        flags = torch.zeros(groups[index].size, dtype=torch.bool)
+        flags[importance[index].argsort(descending=True, stable=True)[:count]] = True
+        kept.append(flags)
+    return Mask(tuple(reversed(kept)))
