@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# As pruning_core.waiting does for the product: threads that wait must not take cores from those that work.
+export OMP_WAIT_POLICY ?= passive
 # Two at a time suits the two cores of a CI machine; TEST_ARGS="-n 0 -k name" runs one by one.
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy clean
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +47,18 @@ check: lint types imports test ## What CI runs: lint, types, import rules, migra
 
 bench-accuracy: install ## Quality kept by the defaults on the models of ../shared
 	$(BIN)/python -m benchmarks.accuracy
+
+bench-prune: install ## Pruning time by stage, beside one forward + backward and the published recoveries
+	$(BIN)/python -m benchmarks.prune
+
+bench-solvers: install ## CG, PCG, Cholesky and LSMR on the real Grams of the models of ../shared
+	$(BIN)/python -m benchmarks.solvers
+
+bench-frontier: install ## Eight budgets in one job beside one
+	$(BIN)/python -m benchmarks.frontier
+
+bench-memory: install ## Peak memory of pruning a BERT-base on 2048 samples of 128 tokens
+	$(BIN)/python -m benchmarks.memory
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache demo-bundle

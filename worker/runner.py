@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pruning_core.errors import OutOfMemory, PruningError
 from pruning_core.report import Progress
+from pruning_core.waiting import sleep_when_waiting
 from worker.process import die_with_parent
 from worker.protocol import ChildError, ChildRequest, ExitCode, Scratch
 
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
+    sleep_when_waiting()
     from pruning_core.pipeline import run
 
     request = ChildRequest.model_validate_json(scratch.request.read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ from coppice.commands import options
 from coppice.console import ExitCode, explained, fail, progress_bar
 from pruning_core.errors import PruningError, TargetMissed
 from pruning_core.report import Progress
+from pruning_core.waiting import sleep_when_waiting
 
 
 def run(
@@ -54,6 +55,7 @@ def run(
             samples=samples,
             seed=seed,
         )
+    sleep_when_waiting()
     try:
         from pruning_core.pipeline import run as run_pipeline
     except ImportError as error:

@@ -10,7 +10,7 @@ from torch import Tensor
 from pruning_core.arch.encoder import Sublayer
 from pruning_core.evidence import Evidence
 from pruning_core.shapes import Bool, Float, Int
-from pruning_core.stats.gram import Gram
+from pruning_core.stats.gram import Gram, GramSums
 
 
 @dataclass(slots=True)
@@ -70,18 +70,18 @@ class Streams:
         """
         k, d = pruned.output.in_features, pruned.output.out_features
         device = pruned.output.weight.device
-        fit, judge = Gram.zeros(k + 1, d, device), Gram.zeros(k + 1, d, device)
+        fit, judge = GramSums(k, d, device), GramSums(k, d, device)
         spare = self._spare
         for stream in self._streams:
             hidden = stream.student.float()
             B = (stream.target(index, dense) - hidden).flatten(0, 1)
             features = pruned.features(hidden, stream.real)
             X = features.flatten(0, 1)
-            fit += Gram.with_bias(X.index_select(0, stream.fit), B.index_select(0, stream.fit))
-            judge += Gram.with_bias(X.index_select(0, stream.judge), B.index_select(0, stream.judge))
+            fit.add_(X.index_select(0, stream.fit), B.index_select(0, stream.fit))
+            judge.add_(X.index_select(0, stream.judge), B.index_select(0, stream.judge))
             spare -= features.nbytes
             stream.features = features if spare >= 0 else None
-        return fit, judge
+        return fit.result(), judge.result()
 
     def advance(self, pruned: Sublayer) -> None:
         """Move the student past a sublayer."""

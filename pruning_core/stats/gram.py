@@ -31,28 +31,6 @@ class Gram:
         """Compute the statistics of one batch; products in the format of X, sums over batches in float64."""
         return cls((X.T @ X).double(), (X.T @ B.to(X.dtype)).double(), float(B.double().square().sum()), X.shape[0])
 
-    @classmethod
-    def with_bias(cls, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"]) -> Gram:
-        """Compute the statistics of one batch with a last column of ones beside X, whose weight is the bias."""
-        products = cls.of(X, B)
-        k = X.shape[1]
-        G = torch.empty(k + 1, k + 1, dtype=torch.float64, device=X.device)
-        G[:k, :k] = products.G
-        G[k, :k] = G[:k, k] = X.sum(0, dtype=torch.float32)
-        G[k, k] = X.shape[0]
-        C = torch.cat([products.C, B.sum(0, dtype=torch.float64)[None, :]])
-        return cls(G, C, products.energy, products.tokens)
-
-    @classmethod
-    def zeros(cls, k: int, d: int, device: torch.device) -> Gram:
-        """Give the statistics of no data."""
-        return cls(
-            torch.zeros(k, k, dtype=torch.float64, device=device),
-            torch.zeros(k, d, dtype=torch.float64, device=device),
-            0.0,
-            0,
-        )
-
     def __add__(self, other: Gram) -> Gram:
         """Merge the statistics of two batches, or of two workers."""
         return Gram(self.G + other.G, self.C + other.C, self.energy + other.energy, self.tokens + other.tokens)
@@ -64,3 +42,46 @@ class Gram:
         weights = W.double()
         squared = self.energy - 2 * (weights * self.C).sum() + (weights * (self.G @ weights)).sum()
         return max(0.0, float(squared)) / self.energy
+
+
+class GramSums:
+    """Accumulates, batch by batch, the statistics of a problem with a last column of ones beside X, whose weight is the bias.
+
+    Products run in the format of X, sums over batches in float32; the result is float64, where the solves are.
+    """
+
+    def __init__(self, k: int, d: int, device: torch.device) -> None:
+        """Start with no rows. ``k`` counts the columns of X without the ones."""
+        self._gram = torch.zeros(k, k, device=device)
+        self._cross = torch.zeros(k, d, device=device)
+        self._x = torch.zeros(k, dtype=torch.float64, device=device)
+        self._b = torch.zeros(d, dtype=torch.float64, device=device)
+        self._energy = torch.zeros((), dtype=torch.float64, device=device)
+        self._rows = 0
+
+    def add_(self, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"]) -> None:
+        """Take in a batch."""
+        if not len(X):
+            return
+        if X.dtype == torch.float32:
+            self._gram.addmm_(X.T, X)
+            self._cross.addmm_(X.T, B)
+        else:
+            self._gram += X.T @ X
+            self._cross += X.T @ B.to(X.dtype)
+        self._x += X.sum(0, dtype=torch.float32)
+        self._b += B.sum(0, dtype=torch.float32)
+        self._energy += torch.linalg.vector_norm(B, dtype=torch.float32).double().square()
+        self._rows += len(X)
+
+    def result(self) -> Gram:
+        """Give the statistics so far."""
+        k, d = self._cross.shape
+        G = torch.empty(k + 1, k + 1, dtype=torch.float64, device=self._gram.device)
+        G[:k, :k] = self._gram
+        G[k, :k] = G[:k, k] = self._x
+        G[k, k] = self._rows
+        C = torch.empty(k + 1, d, dtype=torch.float64, device=self._cross.device)
+        C[:k] = self._cross
+        C[k] = self._b
+        return Gram(G, C, float(self._energy), self._rows)

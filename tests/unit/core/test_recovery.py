@@ -11,7 +11,7 @@ from pruning_core.recovery import solve
 from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.spec import RecoverySpec
 from pruning_core.states import DenseStates, plan_states
-from pruning_core.stats.gram import Gram
+from pruning_core.stats.gram import Gram, GramSums
 from tests import tiny
 
 
@@ -53,6 +53,24 @@ def _recover(model, mask, evidence=None, **spec):
     return student, reports
 
 
+def _gram(X, B):
+    """Statistics with the column of ones, in float64 throughout: oracles are compared beyond float32."""
+    return Gram.of(torch.cat([X, torch.ones(len(X), 1, dtype=X.dtype)], 1), B)
+
+
+def test_sums_over_batches_are_the_statistics_with_a_column_of_ones():
+    generator = torch.Generator().manual_seed(0)
+    X, B = torch.randn(40, 6, generator=generator), torch.randn(40, 3, generator=generator)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
+        sums = GramSums(6, 3, X.device)
+        for part in (slice(0, 15), slice(15, 15), slice(15, 40)):
+            sums.add_(X[part].to(dtype), B[part])
+        found, expected = sums.result(), _gram(X.double(), B.double())
+        torch.testing.assert_close(found.G, expected.G, rtol=tolerance, atol=10 * tolerance)
+        torch.testing.assert_close(found.C, expected.C, rtol=tolerance, atol=10 * tolerance)
+        assert (found.tokens, found.energy) == (40, pytest.approx(expected.energy, rel=1e-5))
+
+
 def _last_weights(student):
     return adapt(student).sublayers[-1].output.weight
 
@@ -82,7 +100,7 @@ def test_scalar_masks_solve_the_explicit_design(unit_width):
     k, d, n = 6, 4, 50
     X, B = torch.randn(n, k, generator=generator).double(), torch.randn(n, d, generator=generator).double()
     W, bias = torch.randn(k, d, generator=generator).double(), torch.randn(1, d, generator=generator).double()
-    gram = Gram.with_bias(X, B)
+    gram = _gram(X, B)
     spec = RecoverySpec(kind="masks", solver="cg", tolerance=1e-12)
     fit = solve._solve_masks("cg", gram, torch.cat([W, bias]), unit_width, spec)
     blocks = [(X[:, i : i + unit_width] @ W[i : i + unit_width]).flatten() for i in range(0, k, unit_width)]
@@ -96,7 +114,7 @@ def test_weights_without_ridge_are_the_least_squares_solution(solver):
     generator = torch.Generator().manual_seed(0)
     X, B = torch.randn(60, 5, generator=generator).double(), torch.randn(60, 3, generator=generator).double()
     spec = RecoverySpec(damping=0, tolerance=1e-12, max_iterations=5000)
-    found = solve._solve_weights(solver, Gram.with_bias(X, B), torch.zeros(6, 3).double(), spec).value
+    found = solve._solve_weights(solver, _gram(X, B), torch.zeros(6, 3).double(), spec).value
     expected = torch.linalg.lstsq(torch.cat([X, torch.ones(60, 1).double()], 1), B).solution
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -104,7 +122,7 @@ def test_weights_without_ridge_are_the_least_squares_solution(solver):
 def test_a_huge_ridge_keeps_the_weights_but_still_moves_the_bias():
     generator = torch.Generator().manual_seed(0)
     X, W = torch.randn(60, 5, generator=generator).double(), torch.randn(5, 3, generator=generator).double()
-    gram = Gram.with_bias(X, X @ W + 7)
+    gram = _gram(X, X @ W + 7)
     found = solve._solve_weights("cholesky", gram, torch.cat([W, torch.zeros(1, 3).double()]), RecoverySpec(damping=10))
     torch.testing.assert_close(found.value[:-1], W, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(found.value[-1], torch.full((3,), 7.0).double(), rtol=1e-3, atol=1e-3)

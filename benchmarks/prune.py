@@ -1,0 +1,207 @@
+"""``make bench-prune``: what pruning costs, stage by stage, beside the floor and beside the published recoveries.
+
+The floor is one forward and one activation-backward of the dense model over the same calibration tokens, in the same precision,
+on the same threads, in the same run; everything is measured in turns, and the best of the rounds counts. Compared are our
+defaults, the paper's (rearranged masks, scalar scales by plain conjugate gradient; Li, Zhu, Sun 2024) and Kwon's recovery with
+its re-runs of layers (`benchmarks.kwon`). Prints a table a model and, as the last line of stdout, one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.kwon import recover_by_rerunning_
+from benchmarks.models import SHARED, random_bert_base, shared_model
+from pruning_core.arch.encoder import adapt, clone
+from pruning_core.calibration import batch_tokens_for, draw, tokenise
+from pruning_core.cost import budget_for
+from pruning_core.data import read_rows
+from pruning_core.evidence import Evidence
+from pruning_core.masks import Mask
+from pruning_core.methods.base import Context, generator
+from pruning_core.methods.fisher_cg import FisherCGMethod
+from pruning_core.models import TaskModel, load_task_model
+from pruning_core.precision import matmul_dtype, products_in
+from pruning_core.progress import StageClock
+from pruning_core.recovery.sequential import prune_and_recover_
+from pruning_core.spec import FisherCG, KeepTarget, PruneSpec, RecoverySpec
+from pruning_core.states import DenseStates
+from pruning_core.stats.fisher import loss_sum
+
+STAGES = ("calibrate", "score", "search", "rearrange", "recover")
+
+
+def floor(model: TaskModel, evidence: Evidence) -> float:
+    """Seconds of one forward and one backward to the input of the first block."""
+    objective = loss_sum(model.task_type)
+    began = time.perf_counter()
+    for cpu_batch in evidence.calibration.batches:
+        batch = cpu_batch.to(model.device)
+        first: list[torch.Tensor] = []
+
+        def start(
+            _module: object, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], first: list[torch.Tensor] = first
+        ) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+            hidden = (args[0] if args else kwargs["hidden_states"]).detach().requires_grad_()
+            first.append(hidden)
+            return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+        handle = evidence.dense.first_block.register_forward_pre_hook(start, with_kwargs=True)
+        with torch.enable_grad(), products_in(evidence.dtype, model.device):
+            value = objective(model.outputs(batch.inputs).float(), batch)
+        torch.autograd.grad(value, first)
+        handle.remove()
+    synchronise(model.device)
+    return time.perf_counter() - began
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Case:
+    """One model with its calibration rows."""
+
+    def __init__(self, name: str, folder: Path, data: Path, samples: int, precision: str, device: torch.device) -> None:
+        self.name, self.samples = name, samples
+        self.spec = PruneSpec.model_validate(
+            {
+                "model": str(folder),
+                "task": "glue/sst2",
+                "data": str(data),
+                "target": {"metric": "macs", "keep": 0.5},
+                "calibration": {"samples": samples, "precision": precision},
+            }
+        )
+        self.model = load_task_model(folder, "text-classification", device)
+        self.rows = read_rows(self.spec.task, "train")
+
+    def evidence(self) -> Evidence:
+        """Draw and tokenise, as a run does."""
+        options, adapter = self.spec.calibration, adapt(self.model.model)
+        tokens = tokenise(
+            self.model.tokenizer,
+            draw(self.rows, 2 * options.samples, generator(0, "calibration")),
+            "text-classification",
+            max_length=options.max_length,
+            batch_tokens=batch_tokens_for(adapter.groups, self.model.device, options),
+            longest=options.samples,
+        )
+        states = DenseStates(adapter, tokens.batches, options.memory_mb * 2**20)
+        return Evidence(adapter, tokens, states, matmul_dtype(options.precision, self.model.device))
+
+    def ours(self) -> dict[str, float]:
+        """Seconds by stage of the defaults."""
+        return self._prune(FisherCG(), lambda student, mask, evidence: self._recover(student, mask, evidence, RecoverySpec()))
+
+    def paper(self) -> dict[str, float]:
+        """Seconds by stage of the paper's configuration."""
+        spec = RecoverySpec(kind="masks", solver="cg")
+        method = FisherCG(representation=0, rearrange=True)
+        return self._prune(method, lambda student, mask, evidence: self._recover(student, mask, evidence, spec))
+
+    def kwon(self) -> dict[str, float]:
+        """Seconds by stage with Kwon's recovery."""
+        return self._prune(
+            FisherCG(representation=0, rearrange=True),
+            lambda student, mask, evidence: recover_by_rerunning_(adapt(student.model), mask, evidence),
+        )
+
+    def _recover(self, student: TaskModel, mask: Mask, evidence: Evidence, spec: RecoverySpec) -> None:
+        prune_and_recover_(adapt(student.model), mask, evidence, spec, on_sublayer=lambda _done: None)
+
+    def _prune(self, method: FisherCG, recover: Callable[[TaskModel, Mask, Evidence], None]) -> dict[str, float]:
+        clock = StageClock(lambda _progress: None)
+        with clock.stage("calibrate"):
+            evidence = self.evidence()
+        ctx = Context(self.model, evidence, clock, 0)
+        runner = FisherCGMethod(method)
+        scores = runner.prepare(ctx)
+        target = KeepTarget(metric="macs", keep=0.5)
+        budget = budget_for(
+            target, ctx.groups, total_params=self.model.parameter_count(), length=evidence.calibration.mean_length
+        )
+        mask = runner.plan(scores, budget, ctx)
+        with clock.stage("recover"):
+            recover(self.model.with_model(clone(self.model.model)), mask, evidence)
+            synchronise(self.model.device)
+        by_stage = clock.report().by_stage
+        return {stage: by_stage[stage] for stage in STAGES}
+
+
+def measure(case: Case, rounds: int) -> dict[str, object]:
+    evidence = case.evidence()
+    floors: list[float] = []
+    found: dict[str, list[dict[str, float]]] = {"ours": [], "paper": [], "kwon": []}
+    floor(case.model, evidence)
+    for _ in range(rounds):
+        floors.append(floor(case.model, evidence))
+        for name, prune in (("ours", case.ours), ("paper", case.paper), ("kwon", case.kwon)):
+            found[name].append(prune())
+    best = min(floors)
+    totals = {name: min(runs, key=lambda run: sum(run.values())) for name, runs in found.items()}
+    return {
+        "model": case.name,
+        "samples": case.samples,
+        "tokens": evidence.calibration.tokens,
+        "dtype": str(evidence.dtype).removeprefix("torch."),
+        "device": str(case.model.device),
+        "threads": torch.get_num_threads(),
+        "forward_backward_seconds": best,
+        "seconds": {name: {**run, "total": sum(run.values())} for name, run in totals.items()},
+        "ratio": {name: sum(run.values()) / best for name, run in totals.items()},
+        "recover_speedup_over_kwon": totals["kwon"]["recover"] / totals["ours"]["recover"],
+    }
+
+
+def show(row: dict[str, object], console: Console) -> None:
+    seconds: dict[str, dict[str, float]] = row["seconds"]
+    where = f"{row['dtype']}, {row['device']}, {row['threads']} threads"
+    table = Table(title=f"{row['model']}: {row['samples']} samples, {row['tokens']} tokens, {where}")
+    for heading in ("seconds", "our defaults", "paper (CG scales)", "Kwon (LSMR, re-runs)"):
+        table.add_column(heading, justify="right")
+    for stage in (*STAGES, "total"):
+        table.add_row(stage, *(f"{seconds[name][stage]:.2f}" for name in ("ours", "paper", "kwon")))
+    table.add_row("x forward + backward", *(f"{row['ratio'][name]:.2f}" for name in ("ours", "paper", "kwon")))
+    console.print(table)
+    console.print(f"forward + activation-backward: {row['forward_backward_seconds']:.2f} s\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, default=SHARED, help="folder with models/ and data/")
+    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", nargs="+", default=["float32", "auto"])
+    parser.add_argument("--models", nargs="+", default=["minilm", "bert-base"], choices=["minilm", "bert-base"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=None)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    console, rows = Console(), []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in options.models:
+            folder = (
+                shared_model(options.shared, "sst2") if name == "minilm" else random_bert_base(Path(scratch), options.shared)
+            )
+            for precision in options.precision:
+                data = options.shared / "data" / "glue" / "sst2"
+                case = Case(name, folder, data, options.samples, precision, torch.device(options.device))
+                rows.append(measure(case, options.rounds if name == "minilm" else max(1, options.rounds - 1)))
+                show(rows[-1], console)
+    print(json.dumps({"rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
