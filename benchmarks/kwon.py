@@ -1,4 +1,4 @@
-"""The recovery of Kwon et al. 2022 (arXiv 2204.09656, section 4.3) as its public code goes about it, written from its description.
+"""The recovery of Kwon et al. 2022 (arXiv 2204.09656, section 4.3) the way its public code works, written from a description.
 
 Scalar masks by LSMR with unit damping on the normal equations of the normal equations. Nothing is kept between two readings of
 a layer: the whole encoder runs to reach layer 0, and every layer runs again for each statistic that is read from it, twice by

@@ -72,19 +72,27 @@ def synchronise(device: torch.device) -> None:
 class Case:
     """One model with its calibration rows."""
 
-    def __init__(self, name: str, folder: Path, data: Path, samples: int, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, name: str, folder: Path, *, shared: Path, task: str, samples: int, precision: str, device: torch.device
+    ) -> None:
         self.name, self.samples = name, samples
         self.spec = PruneSpec.model_validate(
             {
                 "model": str(folder),
-                "task": "glue/sst2",
-                "data": str(data),
+                "task": f"glue/{task}",
+                "data": str(shared / "data" / "glue" / task),
                 "target": {"metric": "macs", "keep": 0.5},
                 "calibration": {"samples": samples, "precision": precision},
             }
         )
-        self.model = load_task_model(folder, "text-classification", device)
+        self.model = load_task_model(folder, self.spec.task.type, device)
         self.rows = read_rows(self.spec.task, "train")
+
+    @classmethod
+    def of_shared(cls, shared: Path, task: str, *, samples: int, precision: str, device: torch.device) -> Case:
+        """Take a fine-tuned model with its own task."""
+        folder = shared_model(shared, task)
+        return cls(f"minilm-{task}", folder, shared=shared, task=task, samples=samples, precision=precision, device=device)
 
     def evidence(self) -> Evidence:
         """Draw and tokenise, as a run does."""
@@ -92,7 +100,7 @@ class Case:
         tokens = tokenise(
             self.model.tokenizer,
             draw(self.rows, 2 * options.samples, generator(0, "calibration")),
-            "text-classification",
+            self.spec.task.type,
             max_length=options.max_length,
             batch_tokens=batch_tokens_for(adapter.groups, self.model.device, options),
             longest=options.samples,
@@ -196,8 +204,15 @@ def main() -> None:
                 shared_model(options.shared, "sst2") if name == "minilm" else random_bert_base(Path(scratch), options.shared)
             )
             for precision in options.precision:
-                data = options.shared / "data" / "glue" / "sst2"
-                case = Case(name, folder, data, options.samples, precision, torch.device(options.device))
+                case = Case(
+                    name,
+                    folder,
+                    shared=options.shared,
+                    task="sst2",
+                    samples=options.samples,
+                    precision=precision,
+                    device=torch.device(options.device),
+                )
                 rows.append(measure(case, options.rounds if name == "minilm" else max(1, options.rounds - 1)))
                 show(rows[-1], console)
     print(json.dumps({"rows": rows}))

@@ -13,6 +13,7 @@ is fitted once more on all samples, the held-out ones included.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,16 +28,59 @@ from pruning_core.shapes import Float
 from pruning_core.spec import RecoverySpec
 from pruning_core.stats.gram import Gram
 
+SolverName = Literal["cg", "pcg", "cholesky", "lsmr"]
+
 # Kwon's code damps the scale's change by 1 in absolute terms, whatever the data's scale.
 _LSMR_MASK_DAMP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
-    """A solve, and the weights that follow from it, input-major with the bias as last row."""
+class System:
+    """``A x = rhs``, symmetric and positive definite, one column a right-hand side, started from ``x0``."""
 
-    solution: Solution
-    weights: Float[Tensor, "k d"]
+    A: Float[Tensor, "k k"]
+    rhs: Float[Tensor, "k d"]
+    x0: Float[Tensor, "k d"]
+
+
+def weights_system(gram: Gram, before: Float[Tensor, "k d"], damping: float) -> System:
+    """``(G + Lambda) W' = C + Lambda W`` with Lambda zero for the bias, which has no dense value to stay near.
+
+    Args:
+        gram: Statistics with a last column of ones.
+        before: Weights, input-major, the bias as last row.
+        damping: Lambda, relative to the mean diagonal of the Gram.
+    """
+    diagonal = gram.G.diagonal()
+    ridge = torch.full_like(diagonal, damping * float(diagonal[:-1].mean()) if len(diagonal) > 1 else 0.0)
+    ridge[-1] = 0
+    return System(gram.G + ridge.diag(), gram.C + ridge[:, None] * before, before)
+
+
+def masks_system(gram: Gram, before: Float[Tensor, "k d"], unit_width: int) -> System:
+    """``A m = c``: one scale a unit, the bias fixed, from ``m = 1``.
+
+    Args:
+        gram: Statistics with a last column of ones.
+        before: Weights, input-major, the bias as last row.
+        unit_width: Rows of the weights that belong to one unit.
+    """
+    W, bias = before[:-1], before[-1:]
+    G, C = gram.G[:-1, :-1], gram.C[:-1] - gram.G[:-1, -1:] @ bias
+    A = (G * (W @ W.T)).unflatten(0, (-1, unit_width)).sum(1).unflatten(1, (-1, unit_width)).sum(2)
+    c = (C * W).sum(1).unflatten(0, (-1, unit_width)).sum(1)
+    return System(A, c[:, None], torch.ones(A.shape[0], 1, dtype=A.dtype, device=A.device))
+
+
+def solve_system(solver: SolverName, system: System, spec: RecoverySpec) -> Solution:
+    """Solve by the named solver; LSMR is damped as its reference damps scales, and not at all for weights."""
+    A, rhs, x0 = system.A, system.rhs, system.x0
+    if solver == "cholesky":
+        return cholesky_solve(A, rhs, x0)
+    if solver == "lsmr":
+        damp = _LSMR_MASK_DAMP if spec.kind == "masks" else 0.0
+        return lsmr(A, rhs, x0, damp=damp, tolerance=spec.tolerance, max_iterations=spec.max_iterations)
+    return conjugate_gradient(A, rhs, x0, tolerance=spec.tolerance, max_iterations=spec.max_iterations, jacobi=solver == "pcg")
 
 
 def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> SublayerReport:
@@ -51,58 +95,43 @@ def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> Sub
     output = pruned.output
     if pruned.units == 0 and spec.kind == "masks":
         return SublayerReport(solver="none", status="skipped", iterations=0)
-    solver = "cholesky" if spec.solver == "auto" else spec.solver
+    solver = _default_solver(spec, pruned) if spec.solver == "auto" else spec.solver
     before = torch.cat([output.weight.T, output.bias[None, :]]).double()
-    found = _solve_kind(solver, fit, before, pruned.unit_width, spec)
-    residual_before, residual_after = judge.relative_residual(before), judge.relative_residual(found.weights)
-    status, iterations = found.solution.status, found.solution.iterations
+    solution, after = _solve(solver, fit, before, pruned.unit_width, spec)
+    residual_before, residual_after = judge.relative_residual(before), judge.relative_residual(after)
+    status = solution.status
     if status != "breakdown" and residual_after < residual_before:
-        final = _solve_kind(solver, fit + judge, before, pruned.unit_width, spec)
-        chosen = found if final.solution.status == "breakdown" else final
-        output.weight.copy_(chosen.weights[:-1].T)
-        output.bias.copy_(chosen.weights[-1])
+        final, on_all = _solve(solver, fit + judge, before, pruned.unit_width, spec)
+        chosen = after if final.status == "breakdown" else on_all
+        output.weight.copy_(chosen[:-1].T)
+        output.bias.copy_(chosen[-1])
     else:
         status = "breakdown" if status == "breakdown" else "rejected"
         residual_after = residual_before
     return SublayerReport(
         solver=solver,
         status=status,
-        iterations=iterations,
+        iterations=solution.iterations,
         residual_before=residual_before,
         residual_after=residual_after,
     )
 
 
-def _solve_kind(solver: str, gram: Gram, before: Float[Tensor, "k d"], unit_width: int, spec: RecoverySpec) -> _Fit:
+def _default_solver(spec: RecoverySpec, pruned: Sublayer) -> SolverName:
+    """Give the fastest solver of each case in ``make bench-solvers``.
+
+    A factorisation serves all d right-hand sides of the weights; one right-hand side over many neurons is solved by Jacobi-CG
+    before it would be factorised.
+    """
+    return "pcg" if spec.kind == "masks" and pruned.unit_width == 1 else "cholesky"
+
+
+def _solve(
+    solver: SolverName, gram: Gram, before: Float[Tensor, "k d"], unit_width: int, spec: RecoverySpec
+) -> tuple[Solution, Float[Tensor, "k d"]]:
+    """Give the solution and the weights that follow from it, input-major with the bias as last row."""
     if spec.kind == "weights":
-        solution = _solve_weights(solver, gram, before, spec)
-        return _Fit(solution, solution.value)
-    return _solve_masks(solver, gram, before, unit_width, spec)
-
-
-def _solve_weights(solver: str, fit: Gram, before: Float[Tensor, "k d"], spec: RecoverySpec) -> Solution:
-    """``(G + Lambda) W' = C + Lambda W`` with Lambda zero for the bias, which has no dense value to stay near."""
-    diagonal = fit.G.diagonal()
-    ridge = torch.full_like(diagonal, spec.damping * float(diagonal[:-1].mean()) if len(diagonal) > 1 else 0.0)
-    ridge[-1] = 0
-    return _solve(solver, fit.G + ridge.diag(), fit.C + ridge[:, None] * before, before, spec, damp=0.0)
-
-
-def _solve_masks(solver: str, fit: Gram, before: Float[Tensor, "k d"], unit_width: int, spec: RecoverySpec) -> _Fit:
-    """One scale a unit, the bias fixed: ``A m = c``, from ``m = 1``."""
-    W, bias = before[:-1], before[-1:]
-    G, C = fit.G[:-1, :-1], fit.C[:-1] - fit.G[:-1, -1:] @ bias
-    A = (G * (W @ W.T)).unflatten(0, (-1, unit_width)).sum(1).unflatten(1, (-1, unit_width)).sum(2)
-    c = (C * W).sum(1).unflatten(0, (-1, unit_width)).sum(1)
-    ones = torch.ones(A.shape[0], 1, dtype=A.dtype, device=A.device)
-    solution = _solve(solver, A, c[:, None], ones, spec, damp=_LSMR_MASK_DAMP)
-    scaled = W * solution.value.repeat_interleave(unit_width, dim=0)
-    return _Fit(solution, torch.cat([scaled, bias]))
-
-
-def _solve(solver: str, A: Tensor, rhs: Tensor, x0: Tensor, spec: RecoverySpec, *, damp: float) -> Solution:
-    if solver == "cholesky":
-        return cholesky_solve(A, rhs, x0)
-    if solver == "lsmr":
-        return lsmr(A, rhs, x0, damp=damp, tolerance=spec.tolerance, max_iterations=spec.max_iterations)
-    return conjugate_gradient(A, rhs, x0, tolerance=spec.tolerance, max_iterations=spec.max_iterations, jacobi=solver == "pcg")
+        solution = solve_system(solver, weights_system(gram, before, spec.damping), spec)
+        return solution, solution.value
+    solution = solve_system(solver, masks_system(gram, before, unit_width), spec)
+    return solution, torch.cat([before[:-1] * solution.value.repeat_interleave(unit_width, dim=0), before[-1:]])

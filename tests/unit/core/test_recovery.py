@@ -102,11 +102,11 @@ def test_scalar_masks_solve_the_explicit_design(unit_width):
     W, bias = torch.randn(k, d, generator=generator).double(), torch.randn(1, d, generator=generator).double()
     gram = _gram(X, B)
     spec = RecoverySpec(kind="masks", solver="cg", tolerance=1e-12)
-    fit = solve._solve_masks("cg", gram, torch.cat([W, bias]), unit_width, spec)
+    solution, after = solve._solve("cg", gram, torch.cat([W, bias]), unit_width, spec)
     blocks = [(X[:, i : i + unit_width] @ W[i : i + unit_width]).flatten() for i in range(0, k, unit_width)]
     expected = torch.linalg.lstsq(torch.stack(blocks, 1), (B - bias).flatten()[:, None]).solution
-    torch.testing.assert_close(fit.solution.value, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(fit.weights[:-1], W * expected.repeat_interleave(unit_width, 0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(solution.value, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(after[:-1], W * expected.repeat_interleave(unit_width, 0), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("solver", ["cg", "pcg", "cholesky", "lsmr"])
@@ -114,7 +114,7 @@ def test_weights_without_ridge_are_the_least_squares_solution(solver):
     generator = torch.Generator().manual_seed(0)
     X, B = torch.randn(60, 5, generator=generator).double(), torch.randn(60, 3, generator=generator).double()
     spec = RecoverySpec(damping=0, tolerance=1e-12, max_iterations=5000)
-    found = solve._solve_weights(solver, _gram(X, B), torch.zeros(6, 3).double(), spec).value
+    found = solve.solve_system(solver, solve.weights_system(_gram(X, B), torch.zeros(6, 3).double(), 0), spec).value
     expected = torch.linalg.lstsq(torch.cat([X, torch.ones(60, 1).double()], 1), B).solution
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -123,7 +123,8 @@ def test_a_huge_ridge_keeps_the_weights_but_still_moves_the_bias():
     generator = torch.Generator().manual_seed(0)
     X, W = torch.randn(60, 5, generator=generator).double(), torch.randn(5, 3, generator=generator).double()
     gram = _gram(X, X @ W + 7)
-    found = solve._solve_weights("cholesky", gram, torch.cat([W, torch.zeros(1, 3).double()]), RecoverySpec(damping=10))
+    system = solve.weights_system(gram, torch.cat([W, torch.zeros(1, 3).double()]), 10)
+    found = solve.solve_system("cholesky", system, RecoverySpec())
     torch.testing.assert_close(found.value[:-1], W, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(found.value[-1], torch.full((3,), 7.0).double(), rtol=1e-3, atol=1e-3)
 
