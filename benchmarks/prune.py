@@ -115,13 +115,13 @@ class Case:
     def paper(self) -> dict[str, float]:
         """Seconds by stage of the paper's configuration."""
         spec = RecoverySpec(kind="masks", solver="cg")
-        method = FisherCG(representation=0, rearrange=True)
+        method = FisherCG(labels="auto", representation=0, rearrange=True)
         return self._prune(method, lambda student, mask, evidence: self._recover(student, mask, evidence, spec))
 
     def kwon(self) -> dict[str, float]:
         """Seconds by stage with Kwon's recovery."""
         return self._prune(
-            FisherCG(representation=0, rearrange=True),
+            FisherCG(labels="auto", representation=0, rearrange=True),
             lambda student, mask, evidence: recover_by_rerunning_(adapt(student.model), mask, evidence),
         )
 
