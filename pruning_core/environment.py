@@ -8,7 +8,28 @@ import resource
 
 import torch
 
+from pruning_core.errors import PruningError
+
 _LIBRARIES = ("coppice", "torch", "transformers", "safetensors", "numpy")
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Give the device to run on: a GPU where there is one, else the CPU, when none is named.
+
+    Raises:
+        PruningError: This machine has no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise PruningError("must be cpu, cuda or cuda with a number, such as cuda:1", param="device") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PruningError(f"torch sees {torch.cuda.device_count()} CUDA devices on this machine; use cpu", param="device")
+    if device.type not in ("cpu", "cuda"):
+        raise PruningError("must be cpu, cuda or cuda with a number, such as cuda:1", param="device")
+    return device
 
 
 def peak_memory(device: torch.device) -> int:

@@ -12,7 +12,7 @@ from pruning_core.arch.encoder import adapt, clone, verify
 from pruning_core.artifacts.bundle import write_checkpoint, write_manifest, write_reports
 from pruning_core.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.data import Rows, check_labels, read_rows
-from pruning_core.environment import peak_memory, versions
+from pruning_core.environment import choose_device, peak_memory, versions
 from pruning_core.errors import OutOfMemory, PruningError
 from pruning_core.evaluate import Judge
 from pruning_core.evidence import Evidence
@@ -62,7 +62,7 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     check_local_inputs(spec)
-    target_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target_device = choose_device(device)
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

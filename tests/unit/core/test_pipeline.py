@@ -359,3 +359,19 @@ def test_a_latency_is_met_and_its_table_kept(tiny_sst2, tmp_path):
 def test_a_latency_below_what_the_smallest_model_takes_is_refused(tiny_bert, tiny_sst2, tmp_path):
     with pytest.raises(TargetUnreachable, match="of the latency must be kept"):
         _run(tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "latency", "keep": 0.01}), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [("cuda:99", "CUDA devices on this machine"), ("gpu", "must be cpu, cuda"), ("meta", "must be cpu, cuda")],
+)
+def test_a_device_that_is_not_there_is_refused(device, says, tiny_bert, tiny_sst2, tmp_path):
+    with pytest.raises(PruningError, match=says) as caught:
+        run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path / "out", device=device)
+    assert caught.value.param == "device"
+
+
+def test_peak_memory_in_the_report_is_that_of_the_process(bundle):
+    import resource
+
+    assert 50 * 2**20 < bundle[2].peak_memory_bytes <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
