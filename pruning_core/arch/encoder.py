@@ -161,9 +161,11 @@ def adapt(model: PreTrainedModel) -> EncoderAdapter:
 
 
 def clone(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy a model whose blocks will be changed; everything outside its blocks is shared with the original."""
-    blocks = adapt(model)
-    own = {id(p) for sublayer in blocks.sublayers for part in (*sublayer.inputs, sublayer.output) for p in part.parameters()}
+    """Copy a model whose sublayers will be sliced; parameters are shared with the original until then.
+
+    Slicing gives a sublayer weights of its own. Only the bias of its output projection is changed in place and not sliced.
+    """
+    own = {id(_bias(sublayer.output)) for sublayer in adapt(model).sublayers}
     shared = {id(p): p for p in model.parameters() if id(p) not in own}
     return copy.deepcopy(model, cast("dict[int, object]", shared))
 

@@ -41,11 +41,18 @@ def test_slicing_equals_masking(family, seed):
     assert [group.size for group in student.groups] == [int(flags.sum()) for flags in kept]
 
 
-def test_clone_shares_embeddings_and_copies_blocks():
+def test_a_clone_shares_weights_until_it_is_sliced_and_never_changes_the_original():
     model = tiny.build_model("bert")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     copy = clone(model)
     assert copy.get_input_embeddings().weight is model.get_input_embeddings().weight
-    assert adapt(copy).sublayers[0].output.weight is not adapt(model).sublayers[0].output.weight
+    for sublayer in adapt(copy.requires_grad_(False)).sublayers:
+        sublayer.slice_(torch.arange(sublayer.units))  # keeping everything gives weights of its own too
+        for linear in (*sublayer.inputs, sublayer.output):
+            linear.weight.zero_()
+            linear.bias.zero_()
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
 
 def test_a_look_alike_that_computes_something_else_is_refused():
