@@ -44,6 +44,10 @@ class Gram:
         return max(0.0, float(squared)) / self.energy
 
 
+# A product in bfloat16 is rounded when it is written: so many rows at a time, the roundings of many products average out.
+_ROWS = 1024
+
+
 class GramSums:
     """Accumulates, batch by batch, the statistics of a problem with a last column of ones beside X, whose weight is the bias.
 
@@ -63,12 +67,15 @@ class GramSums:
         """Take in a batch."""
         if not len(X):
             return
+        if X.device.type != "cpu":
+            X = X.float()  # a GPU has the throughput, and its large batches would be rounded once as a whole
         if X.dtype == torch.float32:
             self._gram.addmm_(X.T, X)
             self._cross.addmm_(X.T, B)
         else:
-            self._gram += X.T @ X
-            self._cross += X.T @ B.to(X.dtype)
+            for x, b in zip(X.split(_ROWS), B.to(X.dtype).split(_ROWS), strict=True):
+                self._gram += x.T @ x
+                self._cross += x.T @ b
         self._x += X.sum(0, dtype=torch.float32)
         self._b += B.sum(0, dtype=torch.float32)
         self._energy += torch.linalg.vector_norm(B, dtype=torch.float32).double().square()
