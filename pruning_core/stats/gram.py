@@ -67,15 +67,14 @@ class GramSums:
         """Take in a batch."""
         if not len(X):
             return
-        if X.device.type != "cpu":
-            X = X.float()  # a GPU has the throughput, and its large batches would be rounded once as a whole
-        if X.dtype == torch.float32:
-            self._gram.addmm_(X.T, X)
-            self._cross.addmm_(X.T, B)
-        else:
+        if X.dtype == torch.bfloat16 and X.device.type == "cpu":
             for x, b in zip(X.split(_ROWS), B.to(X.dtype).split(_ROWS), strict=True):
                 self._gram += x.T @ x
                 self._cross += x.T @ b
+        else:  # a GPU has the throughput for it, and its large batches would be rounded as a whole
+            wide = X.float()
+            self._gram.addmm_(wide.T, wide)
+            self._cross.addmm_(wide.T, B)
         self._x += X.sum(0, dtype=torch.float32)
         self._b += B.sum(0, dtype=torch.float32)
         self._energy += torch.linalg.vector_norm(B, dtype=torch.float32).double().square()
