@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ from pruning_core.spec import CalibrationSpec, TaskType
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+# Rows that are tokenised at a time.
+_PORTION = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ def batch_tokens_for(groups: Sequence[UnitGroup], device: torch.device, options:
     heads, and its neurons before and after the activation.
     """
     held = 4 * sum(2 * group.hidden + 3 * group.size * group.unit_width for group in groups)
-    room = options.memory_mb * 2**20 // 2 // held
+    room = options.memory_mb * 2**20 // 4 // held
     return max(64, options.max_length, min(evaluation_tokens(device), room))
 
 
@@ -109,10 +114,8 @@ def tokenise(
         longest: Use only this many of the longest sequences, in the rows' order; all of them when None.
     """
     limit = min(max_length, tokenizer.model_max_length)
-    texts = [list(column) for column in zip(*rows.texts, strict=True)]
-    text, pair = texts[0], texts[1] if len(texts) > 1 else None
-    encoded = tokenizer(text, pair, truncation=True, max_length=limit, padding=False)
-    names = [name for name in tokenizer.model_input_names if name in encoded]
+    encoded = _encode(tokenizer, rows, limit)
+    names = list(encoded)
     everything = [len(ids) for ids in encoded["input_ids"]]
     chosen = sorted(sorted(range(len(everything)), key=lambda i: (-everything[i], i))[:longest])
     lengths = [everything[i] for i in chosen]
@@ -122,7 +125,7 @@ def tokenise(
     batches: list[Batch] = []
     for members in _pack([lengths[i] for i in order], batch_tokens):
         index = [order[i] for i in members]
-        columns = {name: [encoded[name][chosen[i]] for i in index] for name in names}
+        columns = {name: [encoded[name][chosen[i]].tolist() for i in index] for name in names}
         padded = tokenizer.pad(columns, return_tensors="pt")
         picked = torch.tensor(index)
         batches.append(Batch({name: padded[name] for name in names}, picked, None if labels is None else labels[picked]))
@@ -131,6 +134,18 @@ def tokenise(
         digest.update(torch.tensor([len(ids), *ids], dtype=torch.int32).numpy().tobytes())
     mean = sum(everything) / len(everything)
     return TokenSet(tuple(batches), len(lengths), sum(lengths), mean, f"sha256:{digest.hexdigest()}")
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> dict[str, list[array[int]]]:
+    """Tokenise in portions and keep only the numbers: a tokenizer's own records of long texts fill hundreds of megabytes."""
+    found: dict[str, list[array[int]]] = {}
+    for start in range(0, len(rows), _PORTION):
+        texts = [list(column) for column in zip(*rows.texts[start : start + _PORTION], strict=True)]
+        encoded = tokenizer(texts[0], texts[1] if len(texts) > 1 else None, truncation=True, max_length=limit, padding=False)
+        for name in tokenizer.model_input_names:
+            if name in encoded:
+                found.setdefault(name, []).extend(array("l", values) for values in encoded[name])
+    return found
 
 
 def _pack(lengths: Sequence[int], batch_tokens: int) -> list[range]:
