@@ -21,9 +21,12 @@ def cholesky_solve(A: Float[Tensor, "k k"], rhs: Float[Tensor, "k d"], x0: Float
     Cost: ``k^3 / 3 + 2 k^2 d`` multiply-adds.
     """
     scale = float(A.diagonal().mean())
-    identity = torch.eye(A.shape[0], dtype=A.dtype, device=A.device)
     for tries, jitter in enumerate(_JITTERS):
-        factor, info = torch.linalg.cholesky_ex(A + jitter * scale * identity if jitter else A)
+        shifted = A
+        if jitter:
+            shifted = A.clone()
+            shifted.diagonal().add_(jitter * scale)
+        factor, info = torch.linalg.cholesky_ex(shifted)
         if int(info) == 0:
             x = torch.cholesky_solve(rhs, factor)
             if torch.isfinite(x).all():

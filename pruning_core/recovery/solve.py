@@ -54,7 +54,9 @@ def weights_system(gram: Gram, before: Float[Tensor, "k d"], damping: float) -> 
     diagonal = gram.G.diagonal()
     ridge = torch.full_like(diagonal, damping * float(diagonal[:-1].mean()) if len(diagonal) > 1 else 0.0)
     ridge[-1] = 0
-    return System(gram.G + ridge.diag(), gram.C + ridge[:, None] * before, before)
+    A = gram.G.clone()
+    A.diagonal().add_(ridge)
+    return System(A, gram.C + ridge[:, None] * before, before)
 
 
 def masks_system(gram: Gram, before: Float[Tensor, "k d"], unit_width: int) -> System:

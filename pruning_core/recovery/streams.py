@@ -42,7 +42,7 @@ class Stream:
         assert self.teacher is not None, "a stream has kept sums or a running teacher"
         hidden = self.teacher.float()
         total = hidden + dense.output(dense.features(hidden, self.real))
-        self.teacher = dense.norm(total).to(self.teacher.dtype)
+        self.teacher.copy_(dense.norm(total))  # in place: what is replaced a thousand times must not scatter over the heap
         return total
 
 
@@ -57,7 +57,6 @@ class Streams:
             samples: Rows from here on are left out.
             first_judge: Rows from here on are held out.
         """
-        self._dtype = evidence.states.plan.dtype
         self._spare = evidence.states.plan.spare
         opened = (_open(evidence, index, samples, first_judge) for index in range(len(evidence.calibration.batches)))
         self._streams = [stream for stream in opened if len(stream.real)]
@@ -89,7 +88,7 @@ class Streams:
             hidden = stream.student.float()
             features = pruned.features(hidden, stream.real) if stream.features is None else stream.features
             stream.features = None
-            stream.student = pruned.norm(hidden + pruned.output(features)).to(self._dtype)
+            stream.student.copy_(pruned.norm(hidden + pruned.output(features)))
 
 
 def _open(evidence: Evidence, index: int, samples: int, first_judge: int) -> Stream:
@@ -107,7 +106,7 @@ def _open(evidence: Evidence, index: int, samples: int, first_judge: int) -> Str
         real=real,
         fit=(real & ~held_out).flatten().nonzero().flatten(),
         judge=(real & held_out).flatten().nonzero().flatten(),
-        student=embedded,
+        student=embedded.clone(),  # both are moved in place
         teacher=None if sums is not None else embedded,
         sums=sums,
     )
