@@ -64,15 +64,32 @@ def plan_states(tokens: Sequence[int], hidden: int, sublayers: int, budget: int)
     return StatePlan(torch.float16, batches, used, max(0, budget - used))
 
 
+class Pool:
+    """One block of memory, handed out piece by piece.
+
+    Thousands of pieces of half a megabyte, each allocated between a pass's own temporaries, would leave as much again in holes
+    of the heap.
+    """
+
+    def __init__(self, numbers: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Allocate for so many numbers."""
+        self._left = torch.empty(numbers, dtype=dtype, device=device)
+
+    def keep(self, values: Tensor) -> Tensor:
+        """Copy values into the pool's own format."""
+        piece, self._left = self._left.split([values.numel(), self._left.numel() - values.numel()])
+        return piece.view(values.shape).copy_(values)
+
+
 class DenseStates:
     """The dense model's states on the calibration batches, recorded while some other pass runs it."""
 
     def __init__(self, adapter: EncoderAdapter, batches: Sequence[Batch], budget: int) -> None:
         """Plan for batches of known sizes; nothing is allocated yet."""
         self._adapter = adapter
-        hidden = adapter.groups[0].hidden
-        sizes = [batch.inputs["attention_mask"].numel() for batch in batches]
-        self.plan = plan_states(sizes, hidden, len(adapter.sublayers), budget)
+        self._hidden = adapter.groups[0].hidden
+        self._tokens = [batch.inputs["attention_mask"].numel() for batch in batches]
+        self.plan = plan_states(self._tokens, self._hidden, len(adapter.sublayers), budget)
         self._embedded: dict[int, Tensor] = {}
         self._sums: dict[int, list[Tensor]] = {}
 
@@ -83,14 +100,16 @@ class DenseStates:
             yield
             return
         sums: list[Tensor] = []
+        tokens = self._tokens[index] * self._hidden
+        pool = Pool((len(self._adapter.sublayers) + 1) * tokens, self.plan.dtype, self._adapter.model.device)
         with ExitStack() as stack:
             for sublayer in self._adapter.sublayers:
-                handle = sublayer.norm.register_forward_pre_hook(self._append(sums))
+                handle = sublayer.norm.register_forward_pre_hook(_append(sums, pool))
                 stack.callback(handle.remove)
 
             def keep_embedded(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
                 hidden = args[0] if args else kwargs["hidden_states"]
-                self._embedded[index] = hidden.detach().to(self.plan.dtype)
+                self._embedded[index] = pool.keep(hidden.detach())
 
             handle = self._adapter.first_block.register_forward_pre_hook(keep_embedded, with_kwargs=True)
             stack.callback(handle.remove)
@@ -105,8 +124,9 @@ class DenseStates:
         """Give ``x + f(x)`` of every sublayer, before its norm; None where they were not kept."""
         return self._sums.get(index)
 
-    def _append(self, sums: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            sums.append(args[0].detach().to(self.plan.dtype))
 
-        return hook
+def _append(sums: list[Tensor], pool: Pool) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        sums.append(pool.keep(args[0].detach()))
+
+    return hook

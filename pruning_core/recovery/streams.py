@@ -10,6 +10,7 @@ from torch import Tensor
 from pruning_core.arch.encoder import Sublayer
 from pruning_core.evidence import Evidence
 from pruning_core.shapes import Bool, Float, Int
+from pruning_core.states import Pool
 from pruning_core.stats.gram import Gram, GramSums
 
 
@@ -42,7 +43,7 @@ class Stream:
         assert self.teacher is not None, "a stream has kept sums or a running teacher"
         hidden = self.teacher.float()
         total = hidden + dense.output(dense.features(hidden, self.real))
-        self.teacher.copy_(dense.norm(total))  # in place: what is replaced a thousand times must not scatter over the heap
+        self.teacher.copy_(dense.norm(total))
         return total
 
 
@@ -58,7 +59,14 @@ class Streams:
             first_judge: Rows from here on are held out.
         """
         self._spare = evidence.states.plan.spare
-        opened = (_open(evidence, index, samples, first_judge) for index in range(len(evidence.calibration.batches)))
+        count = len(evidence.calibration.batches)
+        numbers = sum(batch.inputs["attention_mask"].numel() for batch in evidence.calibration.batches)
+        running = any(evidence.states.sums(index) is None for index in range(count))
+        hidden, dtype, device = evidence.dense.groups[0].hidden, evidence.states.plan.dtype, evidence.dense.model.device
+        students = Pool(numbers * hidden, dtype, device)
+        teachers = Pool(numbers * hidden if running else 0, dtype, device)
+        pools = {"students": students, "teachers": teachers}
+        opened = (_open(evidence, index, samples=samples, first_judge=first_judge, **pools) for index in range(count))
         self._streams = [stream for stream in opened if len(stream.real)]
 
     def gather(self, index: int, dense: Sublayer, pruned: Sublayer) -> tuple[Gram, Gram]:
@@ -91,12 +99,12 @@ class Streams:
             stream.student.copy_(pruned.norm(hidden + pruned.output(features)))
 
 
-def _open(evidence: Evidence, index: int, samples: int, first_judge: int) -> Stream:
+def _open(evidence: Evidence, index: int, *, samples: int, first_judge: int, students: Pool, teachers: Pool) -> Stream:
     dense, states = evidence.dense, evidence.states
     batch = evidence.calibration.batches[index].to(dense.model.device)
     sums, embedded = states.sums(index), states.embedded(index)
     if embedded is None:
-        embedded = dense.embed(batch.inputs).to(states.plan.dtype)
+        embedded = dense.embed(batch.inputs)
     chosen = (batch.rows < samples).nonzero().flatten()
     if len(chosen) < len(batch.rows):
         embedded = embedded[chosen]
@@ -106,7 +114,7 @@ def _open(evidence: Evidence, index: int, samples: int, first_judge: int) -> Str
         real=real,
         fit=(real & ~held_out).flatten().nonzero().flatten(),
         judge=(real & held_out).flatten().nonzero().flatten(),
-        student=embedded.clone(),  # both are moved in place
-        teacher=None if sums is not None else embedded,
+        student=students.keep(embedded),
+        teacher=None if sums is not None else teachers.keep(embedded),
         sums=sums,
     )
