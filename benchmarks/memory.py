@@ -20,9 +20,9 @@ from rich.table import Table
 from benchmarks.models import SHARED, random_bert_base
 
 _IMPORT = (
-    "import resource, torch, transformers, pruning_core.pipeline; "
+    "import torch, pruning_core.pipeline; from pruning_core.environment import peak_memory; "
     "from transformers import BertForSequenceClassification; "
-    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    "print(peak_memory(torch.device('cpu')))"
 )
 _RUN = """
 import json, sys

@@ -79,7 +79,7 @@ def batch_tokens_for(groups: Sequence[UnitGroup], device: torch.device, options:
     heads, and its neurons before and after the activation.
     """
     held = 4 * sum(2 * group.hidden + 3 * group.size * group.unit_width for group in groups)
-    room = options.memory_mb * 2**20 // 4 // held
+    room = options.memory_mb * 2**20 // 2 // held
     return max(64, options.max_length, min(evaluation_tokens(device), room))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import resource
+from pathlib import Path
 
 import torch
 
@@ -36,6 +37,9 @@ def peak_memory(device: torch.device) -> int:
     """Give the peak bytes of this process: on the GPU by its allocator, on the CPU by the resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")  # `ru_maxrss` of a process starts at what its parent had when it forked
+    if status.is_file():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

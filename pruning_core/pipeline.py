@@ -27,7 +27,7 @@ from pruning_core.precision import matmul_dtype
 from pruning_core.progress import StageClock
 from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.report import DataReport, FrontierPoint, Outcome, Progress, Report
-from pruning_core.spec import PruneSpec, Target, target_name
+from pruning_core.spec import KeepTarget, PruneSpec, Target, target_name
 from pruning_core.states import DenseStates
 from pruning_core.targets import Planner
 
@@ -87,7 +87,7 @@ def _run(spec: PruneSpec, folder: Path, device: torch.device, cache: Path | None
     for rows in (train, validation):
         check_labels(spec.task, rows, classes=dense.model.config.num_labels or 0)
     with clock.stage("calibrate"):
-        ctx = Context(dense, _gather_evidence(spec, dense, train), clock, spec.seed)
+        ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
     method = method_for(spec.method)
     planner = Planner(spec, ctx, method, method.prepare(ctx), cache)
     judge = Judge(spec, dense, validation)
@@ -126,7 +126,7 @@ def _place(folder: Path, part: int, target: Target) -> Path:
     return folder / target_name(target) if part else folder
 
 
-def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows) -> Evidence:
+def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Path) -> Evidence:
     options = spec.calibration
     adapter = adapt(dense.model)
     batch_tokens = options.batch_tokens or batch_tokens_for(adapter.groups, dense.device, options)
@@ -140,7 +140,7 @@ def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows) -> Evidence
         longest=options.samples,
     )
     verify(adapter, calibration.batches[-1].to(dense.device).inputs)  # the longest: padding and far positions show most
-    states = DenseStates(adapter, calibration.batches, options.memory_mb * 2**20)
+    states = DenseStates(adapter, calibration.batches, options.memory_mb * 2**20, scratch)
     return Evidence(adapter, calibration, states, matmul_dtype(options.precision, dense.device))
 
 
@@ -150,6 +150,8 @@ def _checkpoint(spec: PruneSpec, ctx: Context, judge: Judge, target: Target, *, 
     student = clone(dense.model)
     with clock.stage("recover", len(mask.kept)) as step:
         sublayers = prune_and_recover_(adapt(student), mask, evidence, spec.recovery, on_sublayer=step)
+    if not _needs_more(spec):
+        evidence.states.release()
     with clock.stage("materialise"):
         folder.mkdir(exist_ok=True)
         write_checkpoint(folder, dense, evidence.dense, student, spec.artifacts)
@@ -171,6 +173,11 @@ def _checkpoint(spec: PruneSpec, ctx: Context, judge: Judge, target: Target, *, 
         quality=quality,
         latency=latency,
     )
+
+
+def _needs_more(spec: PruneSpec) -> bool:
+    """Whether another checkpoint may follow: of another budget, or of a latency that is planned anew."""
+    return len(spec.all_targets) > 1 or not isinstance(spec.all_targets[0], KeepTarget)
 
 
 def _report(spec: PruneSpec, ctx: Context, outcomes: list[Outcome], *, rows: int) -> Report:
@@ -197,17 +204,14 @@ def _report(spec: PruneSpec, ctx: Context, outcomes: list[Outcome], *, rows: int
         device=str(ctx.task_model.device),
         versions=versions(),
         frontier=tuple(points) if len(points) > 1 else (),
-        warnings=_warnings(spec, ctx, outcomes, rows),
+        warnings=_warnings(spec, outcomes, rows),
     )
 
 
-def _warnings(spec: PruneSpec, ctx: Context, outcomes: list[Outcome], rows: int) -> tuple[str, ...]:
+def _warnings(spec: PruneSpec, outcomes: list[Outcome], rows: int) -> tuple[str, ...]:
     found: list[str] = []
     if rows < spec.calibration.samples:
         found.append(f"only {rows} training rows for {spec.calibration.samples} calibration samples; all were used")
-    kept = ctx.evidence.states.plan.bytes
-    if kept > spec.calibration.memory_mb * 2**20:
-        found.append(f"recovery needed {kept >> 20} MB of hidden states, more than calibration.memory_mb; use fewer samples")
     for target, outcome in zip(spec.all_targets, outcomes, strict=True):
         where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
         for layer in outcome.layers:

@@ -266,10 +266,11 @@ class CalibrationSpec(Frozen):
         "solves, evaluation and latency are not affected.",
     )
     memory_mb: int = Field(
-        default=1024,
+        default=512,
         ge=16,
         le=1_048_576,
-        description="Megabytes of hidden states that may be kept between passes; with fewer the dense model runs once more.",
+        description="Megabytes of hidden states that may be kept in memory between passes. With fewer the dense model runs "
+        "once more, and recovery's own streams lie in a file beside the bundle (on a GPU: in host memory).",
     )
 
 

@@ -8,9 +8,10 @@ of the format they are kept in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.calibration import Batch
 from pruning_core.shapes import Float
+from pruning_core.shelf import Shelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,14 @@ class StatePlan:
     Attributes:
         dtype: float32, or float16 where float32 does not fit: 11 significant bits, of values that LayerNorm keeps small.
         batches: Number of batches, the first ones, whose dense states are kept from the scoring pass.
-        bytes: What all kept states take at most: those, and the streams of recovery.
+        streams: Bytes that the streams of recovery may take of the budget; what they need beyond lies in a file.
+        bytes: What all of that takes at most.
         spare: What the budget leaves for a sublayer's features, which else are computed twice.
     """
 
     dtype: torch.dtype
     batches: int
+    streams: int
     bytes: int
     spare: int
 
@@ -44,54 +48,58 @@ def plan_states(tokens: Sequence[int], hidden: int, sublayers: int, budget: int)
         tokens: Of each batch, padding included.
         hidden: Width of the residual stream.
         sublayers: Number of sublayers; a kept batch has one sum each, and its embeddings.
-        budget: Bytes that may be kept. The least that recovery needs, two streams in float16, may be more: it is taken anyway.
+        budget: Bytes that may be kept. Recovery's own streams come first: two, and one where the dense model's states are kept.
     """
     total = sum(tokens)
-    everything = total * hidden * (sublayers + 2)  # every sum, the embeddings, and the student's stream
     for dtype in (torch.float32, torch.float16):
-        if everything * dtype.itemsize <= budget:
-            used = everything * dtype.itemsize
-            return StatePlan(dtype, len(tokens), used, budget - used)
-    per_token = hidden * torch.float16.itemsize
-    # Two streams where nothing is kept; a kept batch needs no teacher stream.
-    used, batches = 2 * total * per_token, 0
+        stream = total * hidden * dtype.itemsize
+        everything = stream * (sublayers + 2)  # every sum, the embeddings, and the student's stream
+        if everything <= budget:
+            return StatePlan(dtype, len(tokens), stream, everything, budget - everything)
+    streams = used = min(2 * stream, budget)
+    batches = 0
     for count in tokens:
-        more = count * sublayers * per_token
+        # A kept batch's embeddings take the place of its teacher stream.
+        more = count * sublayers * hidden * torch.float16.itemsize
         if used + more > budget:
             break
         used += more
         batches += 1
-    return StatePlan(torch.float16, batches, used, max(0, budget - used))
-
-
-class Pool:
-    """One block of memory, handed out piece by piece.
-
-    Thousands of pieces of half a megabyte, each allocated between a pass's own temporaries, would leave as much again in holes
-    of the heap.
-    """
-
-    def __init__(self, numbers: int, dtype: torch.dtype, device: torch.device) -> None:
-        """Allocate for so many numbers."""
-        self._left = torch.empty(numbers, dtype=dtype, device=device)
-
-    def keep(self, values: Tensor) -> Tensor:
-        """Copy values into the pool's own format."""
-        piece, self._left = self._left.split([values.numel(), self._left.numel() - values.numel()])
-        return piece.view(values.shape).copy_(values)
+    return StatePlan(torch.float16, batches, streams, used, budget - used)
 
 
 class DenseStates:
     """The dense model's states on the calibration batches, recorded while some other pass runs it."""
 
-    def __init__(self, adapter: EncoderAdapter, batches: Sequence[Batch], budget: int) -> None:
-        """Plan for batches of known sizes; nothing is allocated yet."""
+    def __init__(self, adapter: EncoderAdapter, batches: Sequence[Batch], budget: int, scratch: Path | None = None) -> None:
+        """Plan for batches of known sizes; nothing is allocated yet.
+
+        Args:
+            adapter: The dense model.
+            batches: Calibration batches.
+            budget: Bytes of memory for what is kept.
+            scratch: Folder for what recovery must keep beyond the budget; the system's temporary folder when None.
+        """
         self._adapter = adapter
         self._hidden = adapter.groups[0].hidden
         self._tokens = [batch.inputs["attention_mask"].numel() for batch in batches]
         self.plan = plan_states(self._tokens, self._hidden, len(adapter.sublayers), budget)
+        self._scratch = scratch
+        self._block: Tensor | None = None  # of all kept batches: freed as a whole, it goes back to the system
         self._embedded: dict[int, Tensor] = {}
         self._sums: dict[int, list[Tensor]] = {}
+
+    def shelf(self) -> Shelf:
+        """Give the place for recovery's streams."""
+        numbers = 2 * sum(self._tokens) * self._hidden
+        room = self.plan.streams // self.plan.dtype.itemsize
+        return Shelf(numbers, room, self.plan.dtype, self._adapter.model.device, self._scratch)
+
+    def release(self) -> None:
+        """Forget what was kept: no recovery follows."""
+        self._block = None
+        self._embedded.clear()
+        self._sums.clear()
 
     @contextmanager
     def recording(self, index: int) -> Generator[None]:
@@ -100,21 +108,33 @@ class DenseStates:
             yield
             return
         sums: list[Tensor] = []
-        tokens = self._tokens[index] * self._hidden
-        pool = Pool((len(self._adapter.sublayers) + 1) * tokens, self.plan.dtype, self._adapter.model.device)
+        block = self._room_for(index)
+
+        def keep(place: int, hidden: Tensor) -> Tensor:
+            return block[place].view(hidden.shape).copy_(hidden.detach())
+
+        def keep_sum(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            sums.append(keep(len(sums) + 1, args[0]))
+
+        def keep_embedded(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            self._embedded[index] = keep(0, args[0] if args else kwargs["hidden_states"])
+
         with ExitStack() as stack:
             for sublayer in self._adapter.sublayers:
-                handle = sublayer.norm.register_forward_pre_hook(_append(sums, pool))
-                stack.callback(handle.remove)
-
-            def keep_embedded(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-                hidden = args[0] if args else kwargs["hidden_states"]
-                self._embedded[index] = pool.keep(hidden.detach())
-
+                stack.callback(sublayer.norm.register_forward_pre_hook(keep_sum).remove)
             handle = self._adapter.first_block.register_forward_pre_hook(keep_embedded, with_kwargs=True)
             stack.callback(handle.remove)
             yield
         self._sums[index] = sums
+
+    def _room_for(self, index: int) -> Float[Tensor, "p n d"]:
+        """Give a batch's part of the block: its embeddings and its sums, (sublayers + 1, tokens, d)."""
+        places = len(self._adapter.sublayers) + 1
+        if self._block is None:
+            rows = places * sum(self._tokens[: self.plan.batches])
+            self._block = torch.empty(rows, self._hidden, dtype=self.plan.dtype, device=self._adapter.model.device)
+        start, count = places * sum(self._tokens[:index]), places * self._tokens[index]
+        return self._block[start : start + count].view(places, -1, self._hidden)
 
     def embedded(self, index: int) -> Float[Tensor, "b s d"] | None:
         """Give the input of the first block; None where it was not kept."""
@@ -123,10 +143,3 @@ class DenseStates:
     def sums(self, index: int) -> Sequence[Float[Tensor, "b s d"]] | None:
         """Give ``x + f(x)`` of every sublayer, before its norm; None where they were not kept."""
         return self._sums.get(index)
-
-
-def _append(sums: list[Tensor], pool: Pool) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        sums.append(pool.keep(args[0].detach()))
-
-    return hook

@@ -52,8 +52,8 @@ def prune_and_recover_(
     first_judge = used - max(1, round(used * spec.holdout))
     reports: list[SublayerReport] = []
     device = student.model.device
-    with torch.no_grad(), products_in(evidence.dtype, device):
-        streams = Streams(evidence, samples=used, first_judge=first_judge)
+    with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.shelf() as shelf:
+        streams = Streams(evidence, shelf, samples=used, first_judge=first_judge)
         for index, (dense, pruned) in enumerate(zip(evidence.dense.sublayers, student.sublayers, strict=True)):
             pruned.slice_(mask.indices(index).to(pruned.output.weight.device))
             fit, judge = streams.gather(index, dense, pruned)

@@ -10,7 +10,7 @@ from torch import Tensor
 from pruning_core.arch.encoder import Sublayer
 from pruning_core.evidence import Evidence
 from pruning_core.shapes import Bool, Float, Int
-from pruning_core.states import Pool
+from pruning_core.shelf import Shelf, Slot
 from pruning_core.stats.gram import Gram, GramSums
 
 
@@ -22,7 +22,7 @@ class Stream:
         real: True at real tokens, (batch, length).
         fit: Flat indices of the real tokens of samples that are fitted.
         judge: Flat indices of the real tokens of held-out samples.
-        student: The student's hidden states, kept in the format that the plan of states says.
+        student: The student's hidden states, (batch, length, d), in the format that the plan of states says.
         teacher: The dense model's hidden states; None where its sums were kept.
         sums: Its kept residual sums, one a sublayer; None where it runs along.
         features: The student's features at the present sublayer, while there is room for them.
@@ -31,8 +31,8 @@ class Stream:
     real: Bool[Tensor, "b s"]
     fit: Int[Tensor, " n"]
     judge: Int[Tensor, " m"]
-    student: Float[Tensor, "b s d"]
-    teacher: Float[Tensor, "b s d"] | None
+    student: Slot
+    teacher: Slot | None
     sums: Sequence[Float[Tensor, "b s d"]] | None
     features: Float[Tensor, "b s k"] | None = None
 
@@ -41,32 +41,27 @@ class Stream:
         if self.sums is not None:
             return self.sums[index].float()
         assert self.teacher is not None, "a stream has kept sums or a running teacher"
-        hidden = self.teacher.float()
+        hidden = self.teacher.read().float()
         total = hidden + dense.output(dense.features(hidden, self.real))
-        self.teacher.copy_(dense.norm(total))
+        self.teacher.write(dense.norm(total))
         return total
 
 
 class Streams:
     """The streams of all batches."""
 
-    def __init__(self, evidence: Evidence, *, samples: int, first_judge: int) -> None:
+    def __init__(self, evidence: Evidence, shelf: Shelf, *, samples: int, first_judge: int) -> None:
         """Embed every batch, or take what was recorded.
 
         Args:
             evidence: Dense model and calibration batches.
+            shelf: Where the streams lie.
             samples: Rows from here on are left out.
             first_judge: Rows from here on are held out.
         """
         self._spare = evidence.states.plan.spare
         count = len(evidence.calibration.batches)
-        numbers = sum(batch.inputs["attention_mask"].numel() for batch in evidence.calibration.batches)
-        running = any(evidence.states.sums(index) is None for index in range(count))
-        hidden, dtype, device = evidence.dense.groups[0].hidden, evidence.states.plan.dtype, evidence.dense.model.device
-        students = Pool(numbers * hidden, dtype, device)
-        teachers = Pool(numbers * hidden if running else 0, dtype, device)
-        pools = {"students": students, "teachers": teachers}
-        opened = (_open(evidence, index, samples=samples, first_judge=first_judge, **pools) for index in range(count))
+        opened = (_open(evidence, index, shelf, samples=samples, first_judge=first_judge) for index in range(count))
         self._streams = [stream for stream in opened if len(stream.real)]
 
     def gather(self, index: int, dense: Sublayer, pruned: Sublayer) -> tuple[Gram, Gram]:
@@ -80,7 +75,7 @@ class Streams:
         fit, judge = GramSums(k, d, device), GramSums(k, d, device)
         spare = self._spare
         for stream in self._streams:
-            hidden = stream.student.float()
+            hidden = stream.student.read().float()
             B = (stream.target(index, dense) - hidden).flatten(0, 1)
             features = pruned.features(hidden, stream.real)
             X = features.flatten(0, 1)
@@ -93,13 +88,13 @@ class Streams:
     def advance(self, pruned: Sublayer) -> None:
         """Move the student past a sublayer."""
         for stream in self._streams:
-            hidden = stream.student.float()
+            hidden = stream.student.read().float()
             features = pruned.features(hidden, stream.real) if stream.features is None else stream.features
             stream.features = None
-            stream.student.copy_(pruned.norm(hidden + pruned.output(features)))
+            stream.student.write(pruned.norm(hidden + pruned.output(features)))
 
 
-def _open(evidence: Evidence, index: int, *, samples: int, first_judge: int, students: Pool, teachers: Pool) -> Stream:
+def _open(evidence: Evidence, index: int, shelf: Shelf, *, samples: int, first_judge: int) -> Stream:
     dense, states = evidence.dense, evidence.states
     batch = evidence.calibration.batches[index].to(dense.model.device)
     sums, embedded = states.sums(index), states.embedded(index)
@@ -114,7 +109,7 @@ def _open(evidence: Evidence, index: int, *, samples: int, first_judge: int, stu
         real=real,
         fit=(real & ~held_out).flatten().nonzero().flatten(),
         judge=(real & held_out).flatten().nonzero().flatten(),
-        student=students.keep(embedded),
-        teacher=None if sums is not None else teachers.keep(embedded),
+        student=shelf.keep(embedded),
+        teacher=None if sums is not None else shelf.keep(embedded),
         sums=sums,
     )
