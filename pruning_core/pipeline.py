@@ -177,7 +177,7 @@ def _checkpoint(spec: PruneSpec, ctx: Context, judge: Judge, target: Target, *, 
 
 def _needs_more(spec: PruneSpec) -> bool:
     """Whether another checkpoint may follow: of another budget, or of a latency that is planned anew."""
-    return len(spec.all_targets) > 1 or not isinstance(spec.all_targets[0], KeepTarget)
+    return len(spec.all_targets) > 1 or not all(isinstance(target, KeepTarget) for target in spec.all_targets)
 
 
 def _report(spec: PruneSpec, ctx: Context, outcomes: list[Outcome], *, rows: int) -> Report:

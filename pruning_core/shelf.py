@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
-from typing import Protocol, Self, cast
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -113,11 +113,11 @@ class Shelf:
         if device.type != "cpu":
             return _OnHost(torch.empty(values.shape, dtype=dtype), device)
         if self._file is None:
-            self._file = cast("BufferedRandom", tempfile.TemporaryFile(dir=self._scratch))  # noqa: SIM115 - closed by __exit__
+            self._file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed by __exit__
         slot = _InFile(self._file, self._end, values.shape, dtype)
         self._end += values.numel() * dtype.itemsize
         return slot
 
 
 def _bytes_of(values: Tensor) -> memoryview:
-    return memoryview(values.detach().view(-1).view(torch.uint8).numpy())
+    return values.detach().view(-1).view(torch.uint8).numpy().data
