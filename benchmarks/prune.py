@@ -193,7 +193,9 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["float32", "auto"])
     parser.add_argument("--models", nargs="+", default=["minilm", "bert-base"], choices=["minilm", "bert-base"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads; one is what other work on the machine disturbs least"
+    )
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

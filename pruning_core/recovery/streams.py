@@ -79,8 +79,8 @@ class Streams:
             B = (stream.target(index, dense) - hidden).flatten(0, 1)
             features = pruned.features(hidden, stream.real)
             X = features.flatten(0, 1)
-            fit.add_(X.index_select(0, stream.fit), B.index_select(0, stream.fit))
-            judge.add_(X.index_select(0, stream.judge), B.index_select(0, stream.judge))
+            fit.add_(X, B, stream.fit)
+            judge.add_(X, B, stream.judge)
             spare -= features.nbytes
             stream.features = features if spare >= 0 else None
         return fit.result(), judge.result()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.shapes import Float
+from pruning_core.shapes import Float, Int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ _ROWS = 1024
 class GramSums:
     """Accumulates, batch by batch, the statistics of a problem with a last column of ones beside X, whose weight is the bias.
 
-    Products run in the format of X, sums over batches in float32; the result is float64, where the solves are.
+    Products run in the format of X, sums over batches in float32; the result is float64, where the solves are. In bfloat16 on a
+    CPU rows are collected first: a product has a fixed cost, and a batch may have but a few rows for a problem.
     """
 
     def __init__(self, k: int, d: int, device: torch.device) -> None:
@@ -62,26 +63,22 @@ class GramSums:
         self._b = torch.zeros(d, dtype=torch.float64, device=device)
         self._energy = torch.zeros((), dtype=torch.float64, device=device)
         self._rows = 0
+        self._waiting: tuple[Tensor, Tensor] | None = None
+        self._filled = 0
 
-    def add_(self, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"]) -> None:
-        """Take in a batch."""
-        if not len(X):
+    def add_(self, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"], rows: Int[Tensor, " m"]) -> None:
+        """Take in some rows of a batch."""
+        if not len(rows):
             return
         if X.dtype == torch.bfloat16 and X.device.type == "cpu":
-            for x, b in zip(X.split(_ROWS), B.to(X.dtype).split(_ROWS), strict=True):
-                self._gram += x.T @ x
-                self._cross += x.T @ b
-        else:  # a GPU has the throughput for it, and its large batches would be rounded as a whole
-            wide = X.float()
-            self._gram.addmm_(wide.T, wide)
-            self._cross.addmm_(wide.T, B)
-        self._x += X.sum(0, dtype=torch.float32)
-        self._b += B.sum(0, dtype=torch.float32)
-        self._energy += torch.linalg.vector_norm(B, dtype=torch.float32).double().square()
-        self._rows += len(X)
+            for part in rows.split(_ROWS):
+                self._collect(X, B, part)
+        else:  # a GPU has the throughput for float32, and its large batches would be rounded as a whole
+            self._multiply(X.index_select(0, rows).float(), B.index_select(0, rows))
 
     def result(self) -> Gram:
         """Give the statistics so far."""
+        self._flush()
         k, d = self._cross.shape
         G = torch.empty(k + 1, k + 1, dtype=torch.float64, device=self._gram.device)
         G[:k, :k] = self._gram
@@ -91,3 +88,31 @@ class GramSums:
         C[:k] = self._cross
         C[k] = self._b
         return Gram(G, C, float(self._energy), self._rows)
+
+    def _collect(self, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"], rows: Int[Tensor, " m"]) -> None:
+        if self._waiting is None:
+            k, d = self._cross.shape
+            self._waiting = X.new_empty(_ROWS, k), X.new_empty(_ROWS, d)
+        if self._filled + len(rows) > _ROWS:
+            self._flush()
+        place = slice(self._filled, self._filled + len(rows))
+        for buffer, values in zip(self._waiting, (X, B), strict=True):
+            buffer[place] = values.index_select(0, rows)
+        self._filled += len(rows)
+
+    def _flush(self) -> None:
+        if self._waiting is not None and self._filled:
+            self._multiply(*(buffer[: self._filled] for buffer in self._waiting))
+            self._filled = 0
+
+    def _multiply(self, X: Float[Tensor, "m k"], B: Float[Tensor, "m d"]) -> None:
+        if X.dtype == torch.float32:
+            self._gram.addmm_(X.T, X)
+            self._cross.addmm_(X.T, B)
+        else:
+            self._gram += X.T @ X
+            self._cross += X.T @ B
+        self._x += X.sum(0, dtype=torch.float32)
+        self._b += B.sum(0, dtype=torch.float32)
+        self._energy += torch.linalg.vector_norm(B, dtype=torch.float32).double().square()
+        self._rows += len(X)
