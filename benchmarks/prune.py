@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder with models/ and data/")
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precision", nargs="+", default=["float32", "auto"])
+    parser.add_argument("--precision", nargs="+", help="default: float32 and auto for minilm, auto for bert-base")
     parser.add_argument("--models", nargs="+", default=["minilm", "bert-base"], choices=["minilm", "bert-base"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
@@ -205,7 +205,7 @@ def main() -> None:
             folder = (
                 shared_model(options.shared, "sst2") if name == "minilm" else random_bert_base(Path(scratch), options.shared)
             )
-            for precision in options.precision:
+            for precision in options.precision or (["float32", "auto"] if name == "minilm" else ["auto"]):
                 case = Case(
                     name,
                     folder,
