@@ -48,8 +48,8 @@ def problems(case: Case) -> list[tuple[str, str, System]]:
     mask = method.plan(method.prepare(ctx), budget, ctx)
     student = adapt(clone(case.model.model))
     found: list[tuple[str, str, System]] = []
-    with torch.no_grad(), products_in(evidence.dtype, case.model.device):
-        streams = Streams(evidence, samples=case.samples, first_judge=case.samples - case.samples // 8)
+    with torch.no_grad(), products_in(evidence.dtype, case.model.device), evidence.states.shelf() as shelf:
+        streams = Streams(evidence, shelf, samples=case.samples, first_judge=case.samples - case.samples // 8)
         for index, (dense, pruned) in enumerate(zip(evidence.dense.sublayers, student.sublayers, strict=True)):
             pruned.slice_(mask.indices(index))
             fit, judge = streams.gather(index, dense, pruned)
