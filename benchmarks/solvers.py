@@ -23,6 +23,7 @@ from benchmarks.models import SHARED
 from benchmarks.prune import Case
 from pruning_core.arch.encoder import adapt, clone
 from pruning_core.cost import budget_for
+from pruning_core.linalg.solution import relative_residual
 from pruning_core.methods.base import Context
 from pruning_core.methods.fisher_cg import FisherCGMethod
 from pruning_core.precision import products_in
@@ -76,10 +77,11 @@ def measure(cases: list[Case], rounds: int) -> list[dict[str, object]]:
                     began = time.perf_counter()
                     solution = solve_system(solver, system, spec)
                     times.append(time.perf_counter() - began)
+                residual = relative_residual(system.A, solution.value, system.rhs)
                 error = float((solution.value - exact).norm() / exact.norm())
                 key = (units, kind, solver)
                 seconds[key].append(min(times))
-                runs[key].append((solution.iterations, solution.relative_residual, error, solution.status))
+                runs[key].append((solution.iterations, residual, error, solution.status))
     return [
         {
             "units": units,

@@ -77,10 +77,8 @@ def conjugate_gradient(
         direction = z + momentum * direction
         rz = rz_next
     residual = project(rhs - A @ x)
-    scale = float(rhs.norm()) or 1.0
-    relative = float(residual.norm()) / scale
     if bool(broken.any()) or not torch.isfinite(x).all():
-        return Solution(torch.where(torch.isfinite(x), x, x0), "breakdown", iterations, relative)
+        return Solution(torch.where(torch.isfinite(x), x, x0), "breakdown", iterations)
     # The recurrence and the true residual part by rounding; a factor of ten is where the answer stops being the one asked for.
     converged = bool((residual.norm(dim=0) <= 10 * goal).all())
-    return Solution(x, "converged" if converged else "max_iterations", iterations, relative)
+    return Solution(x, "converged" if converged else "max_iterations", iterations)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pruning_core.linalg.solution import Solution, relative_residual
+from pruning_core.linalg.solution import Solution
 from pruning_core.shapes import Float
 
 
@@ -62,9 +62,9 @@ def lsmr(
         h = v - (theta / _safe(rho)) * h
     x = x0 + dx
     if not torch.isfinite(x).all():
-        return Solution(x0, "breakdown", iterations, relative_residual(A, x0, rhs))
+        return Solution(x0, "breakdown", iterations)
     converged = bool((zeta_bar.abs() <= goal).all())
-    return Solution(x, "converged" if converged else "max_iterations", iterations, relative_residual(A, x, rhs))
+    return Solution(x, "converged" if converged else "max_iterations", iterations)
 
 
 def _safe(t: Tensor) -> Tensor:

@@ -21,13 +21,11 @@ class Solution:
         status: ``converged``, ``max_iterations`` (tolerance not reached) or ``breakdown`` (matrix not positive definite,
             or numbers no longer finite).
         iterations: Steps taken; 0 for direct solvers.
-        relative_residual: ``||rhs - A value||_F / ||rhs||_F``.
     """
 
     value: Float[Tensor, "k d"]
     status: SolveStatus
     iterations: int
-    relative_residual: float
 
 
 def relative_residual(A: Float[Tensor, "k k"], x: Float[Tensor, "k d"], rhs: Float[Tensor, "k d"]) -> float:

@@ -99,8 +99,9 @@ def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> Sub
         return SublayerReport(solver="none", status="skipped", iterations=0)
     solver = _default_solver(spec, pruned) if spec.solver == "auto" else spec.solver
     before = torch.cat([output.weight.T, output.bias[None, :]]).double()
-    solution, after = _solve(solver, fit, before, pruned.unit_width, spec)
-    residual_before, residual_after = judge.relative_residual(before), judge.relative_residual(after)
+    solution, after = _try(solver, fit, before, pruned.unit_width, spec)
+    verdict = judge.to(after.dtype)
+    residual_before, residual_after = verdict.relative_residual(before), verdict.relative_residual(after)
     status = solution.status
     if status != "breakdown" and residual_after < residual_before:
         final, on_all = _solve(solver, fit + judge, before, pruned.unit_width, spec)
@@ -126,6 +127,17 @@ def _default_solver(spec: RecoverySpec, pruned: Sublayer) -> SolverName:
     before it would be factorised.
     """
     return "pcg" if spec.kind == "masks" and pruned.unit_width == 1 else "cholesky"
+
+
+def _try(
+    solver: SolverName, gram: Gram, before: Float[Tensor, "k d"], unit_width: int, spec: RecoverySpec
+) -> tuple[Solution, Float[Tensor, "k d"]]:
+    """Solve for the judge alone: by factorisation in float32, which takes half the time, unless it breaks down there."""
+    if solver == "cholesky":
+        solution, after = _solve(solver, gram.to(torch.float32), before.float(), unit_width, spec)
+        if solution.status != "breakdown":
+            return solution, after
+    return _solve(solver, gram, before, unit_width, spec)
 
 
 def _solve(

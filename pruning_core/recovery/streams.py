@@ -59,6 +59,7 @@ class Streams:
             samples: Rows from here on are left out.
             first_judge: Rows from here on are held out.
         """
+        self._dtype = evidence.dtype
         self._spare = evidence.states.plan.spare
         count = len(evidence.calibration.batches)
         opened = (_open(evidence, index, shelf, samples=samples, first_judge=first_judge) for index in range(count))
@@ -72,7 +73,7 @@ class Streams:
         """
         k, d = pruned.output.in_features, pruned.output.out_features
         device = pruned.output.weight.device
-        fit, judge = GramSums(k, d, device), GramSums(k, d, device)
+        fit, judge = (GramSums(k, d, self._dtype, device) for _ in range(2))
         spare = self._spare
         for stream in self._streams:
             hidden = stream.student.read().float()

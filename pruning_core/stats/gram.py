@@ -12,7 +12,7 @@ from pruning_core.shapes import Float, Int
 
 @dataclass(frozen=True, slots=True)
 class Gram:
-    """Sufficient statistics, in float64, over ``tokens`` rows of X.
+    """Sufficient statistics over ``tokens`` rows of X, in float64 where nothing else is said.
 
     Attributes:
         G: ``X^T X``, (k, k).
@@ -35,12 +35,17 @@ class Gram:
         """Merge the statistics of two batches, or of two workers."""
         return Gram(self.G + other.G, self.C + other.C, self.energy + other.energy, self.tokens + other.tokens)
 
+    def to(self, dtype: torch.dtype) -> Gram:
+        """Give the statistics in another format."""
+        return Gram(self.G.to(dtype), self.C.to(dtype), self.energy, self.tokens)
+
     def relative_residual(self, W: Float[Tensor, "k d"]) -> float:
         """``||B - X W||^2 / ||B||^2`` from the statistics alone; 0 where there is no energy."""
         if self.energy == 0:
             return 0.0
-        weights = W.double()
-        squared = self.energy - 2 * (weights * self.C).sum() + (weights * (self.G @ weights)).sum()
+        weights = W.to(self.G.dtype)
+        products = weights * (self.G @ weights - 2 * self.C)
+        squared = self.energy + products.sum(dtype=torch.float64)
         return max(0.0, float(squared)) / self.energy
 
 
@@ -51,12 +56,20 @@ _ROWS = 1024
 class GramSums:
     """Accumulates, batch by batch, the statistics of a problem with a last column of ones beside X, whose weight is the bias.
 
-    Products run in the format of X, sums over batches in float32; the result is float64, where the solves are. In bfloat16 on a
+    Sums over batches run in float32; the result is float64, where the solves are. In bfloat16 on a
     CPU rows are collected first: a product has a fixed cost, and a batch may have but a few rows for a problem.
     """
 
-    def __init__(self, k: int, d: int, device: torch.device) -> None:
-        """Start with no rows. ``k`` counts the columns of X without the ones."""
+    def __init__(self, k: int, d: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Start with no rows.
+
+        Args:
+            k: Columns of X without the ones.
+            d: Columns of B.
+            dtype: Format of the products.
+            device: Where they run.
+        """
+        self._dtype = dtype
         self._gram = torch.zeros(k, k, device=device)
         self._cross = torch.zeros(k, d, device=device)
         self._x = torch.zeros(k, dtype=torch.float64, device=device)
@@ -70,9 +83,9 @@ class GramSums:
         """Take in some rows of a batch."""
         if not len(rows):
             return
-        if X.dtype == torch.bfloat16 and X.device.type == "cpu":
-            for part in rows.split(_ROWS):
-                self._collect(X, B, part)
+        if self._dtype == torch.bfloat16 and X.device.type == "cpu":
+            while len(rows):
+                rows = rows[self._collect(X, B, rows) :]
         else:  # a GPU has the throughput for float32, and its large batches would be rounded as a whole
             self._multiply(X.index_select(0, rows).float(), B.index_select(0, rows))
 
@@ -89,16 +102,19 @@ class GramSums:
         C[k] = self._b
         return Gram(G, C, float(self._energy), self._rows)
 
-    def _collect(self, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"], rows: Int[Tensor, " m"]) -> None:
+    def _collect(self, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"], rows: Int[Tensor, " m"]) -> int:
+        """Copy as many rows as there is room for, multiply when that was the last room, and say how many they were."""
         if self._waiting is None:
             k, d = self._cross.shape
-            self._waiting = X.new_empty(_ROWS, k), X.new_empty(_ROWS, d)
-        if self._filled + len(rows) > _ROWS:
-            self._flush()
-        place = slice(self._filled, self._filled + len(rows))
+            self._waiting = X.new_empty(_ROWS, k, dtype=self._dtype), X.new_empty(_ROWS, d, dtype=self._dtype)
+        taken = rows[: _ROWS - self._filled]
+        place = slice(self._filled, self._filled + len(taken))
         for buffer, values in zip(self._waiting, (X, B), strict=True):
-            buffer[place] = values.index_select(0, rows)
-        self._filled += len(rows)
+            buffer[place] = values.index_select(0, taken)
+        self._filled += len(taken)
+        if self._filled == _ROWS:
+            self._flush()
+        return len(taken)
 
     def _flush(self) -> None:
         if self._waiting is not None and self._filled:

@@ -63,9 +63,9 @@ def test_sums_over_batches_are_the_statistics_with_a_column_of_ones():
     generator = torch.Generator().manual_seed(0)
     X, B = torch.randn(40, 6, generator=generator), torch.randn(40, 3, generator=generator)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
-        sums = GramSums(6, 3, X.device)
+        sums = GramSums(6, 3, dtype, X.device)
         for rows in (torch.arange(15), torch.arange(0), torch.arange(15, 40)):
-            sums.add_(X.to(dtype), B, rows)
+            sums.add_(X, B, rows)
         found, expected = sums.result(), _gram(X.double(), B.double())
         torch.testing.assert_close(found.G, expected.G, rtol=tolerance, atol=10 * tolerance)
         torch.testing.assert_close(found.C, expected.C, rtol=tolerance, atol=10 * tolerance)
@@ -75,9 +75,9 @@ def test_sums_over_batches_are_the_statistics_with_a_column_of_ones():
 def test_rows_collected_over_many_batches_are_all_counted():
     generator = torch.Generator().manual_seed(0)
     X, B = torch.randn(3000, 6, generator=generator), torch.randn(3000, 3, generator=generator)
-    sums = GramSums(6, 3, X.device)
+    sums = GramSums(6, 3, torch.bfloat16, X.device)
     for rows in torch.arange(3000).split([5, 1019, 1500, 476]):  # a full buffer, more than one, and a rest
-        sums.add_(X.bfloat16(), B, rows)
+        sums.add_(X, B, rows)
     found, expected = sums.result(), _gram(X.double(), B.double())
     assert found.tokens == 3000
     torch.testing.assert_close(found.G, expected.G, rtol=1e-2, atol=10)
