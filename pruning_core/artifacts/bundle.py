@@ -14,6 +14,7 @@ import torch
 from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.artifacts import per_layer
 from pruning_core.artifacts.card import model_card
+from pruning_core.artifacts.sentence import write_sentence_modules
 from pruning_core.models import TaskModel, quiet_transformers
 from pruning_core.report import Report
 from pruning_core.spec import AUTO_CLASSES, ArtifactSpec, PruneSpec
@@ -38,6 +39,7 @@ _COMPANIONS = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "1_Pooling/config.json",
+    "generation_config.json",
     "LICENSE",
     "LICENSE.txt",
 )
@@ -81,6 +83,8 @@ def write_checkpoint(
         if path.is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, folder / name)
+    if source.task_type == "feature-extraction":
+        write_sentence_modules(folder, hidden=dense.groups[0].hidden, pooling=source.pooling)
 
 
 def _inherited(dense: PreTrainedModel, widths: dict[str, list[int]]) -> dict[str, list[int]]:
