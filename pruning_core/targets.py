@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pruning_core.arch.encoder import adapt, clone
+from pruning_core.arch.encoder import clone, slice_
 from pruning_core.cost import budget_for
 from pruning_core.latency import measure_latency
 from pruning_core.latency_table import LatencyModel, latency_model
@@ -76,8 +76,7 @@ class Planner:
     def _measure(self, mask: Mask, attempt: int) -> float:
         """Give the latency of the sliced model as a share of the dense model's."""
         sliced = clone(self._ctx.task_model.model)
-        for index, sublayer in enumerate(adapt(sliced).sublayers):
-            sublayer.slice_(mask.indices(index).to(self._ctx.task_model.device))
+        slice_(sliced, mask)
         quick: LatencySpec = self._spec.latency.model_copy(update={"repeats": max(5, self._spec.latency.repeats // 2)})
         with self._ctx.clock.stage("profile"), torch.inference_mode():
             report = measure_latency(

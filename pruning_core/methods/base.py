@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pruning_core.cost import Budget, CurveBudget, UnitGroup
+from pruning_core.delivery import Layout
 from pruning_core.evidence import Evidence
 from pruning_core.masks import Mask
 from pruning_core.models import TaskModel
@@ -26,6 +27,7 @@ class Context:
     evidence: Evidence
     clock: StageClock
     seed: int
+    layout: Layout = "per_layer"
 
     @property
     def groups(self) -> tuple[UnitGroup, ...]:

@@ -234,11 +234,19 @@ def test_an_output_folder_in_use_is_left_alone(tiny_bert, tiny_sst2, tmp_path):
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_a_failure_leaves_nothing_behind(tiny_bert, tiny_sst2, tmp_path):
-    spec = tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.5, "tolerance": 1e-9})
-    with pytest.raises(TargetMissed, match="units of this model may be too coarse"):
-        _run(spec, tmp_path / "out")
+def test_an_error_leaves_nothing_behind(tiny_bert, tiny_sst2, tmp_path):
+    with pytest.raises(TargetUnreachable):
+        _run(tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.05}), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missed_target_keeps_the_best_candidate(tiny_bert, tiny_sst2, tmp_path):
+    spec = tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.5, "tolerance": 1e-9})
+    with pytest.raises(TargetMissed, match="units of this model may be too coarse") as caught:
+        _run(spec, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+    assert caught.value.report == Report.model_validate_json((tmp_path / "out" / "report.json").read_text())
+    assert caught.value.report.target.achieved < 0.5
 
 
 def test_labels_that_are_required_but_missing(tmp_path):
