@@ -96,7 +96,7 @@ def _run(
     for rows in (train, validation):
         check_labels(spec.task, rows, classes=dense.model.config.num_labels or 0)
     with clock.stage("calibrate"):
-        ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed, spec.artifacts.layout)
+        ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
     if spec.artifacts.layout == "stock":
         check_stock(dense.model.config, ctx.groups)
     method = method_for(spec.method)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pruning_core.cost import Budget, CurveBudget, UnitGroup
-from pruning_core.delivery import Layout
 from pruning_core.evidence import Evidence
 from pruning_core.masks import Mask
 from pruning_core.models import TaskModel
@@ -21,13 +20,16 @@ from pruning_core.shapes import Float
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every method works on."""
+    """What every method works on.
+
+    ``layers`` are the layers that stay, where the stock layout is planned; None where every layer has widths of its own.
+    """
 
     task_model: TaskModel
     evidence: Evidence
     clock: StageClock
     seed: int
-    layout: Layout = "per_layer"
+    layers: tuple[int, ...] | None = None
 
     @property
     def groups(self) -> tuple[UnitGroup, ...]:
