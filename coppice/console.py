@@ -96,6 +96,10 @@ def report_table(report: Report) -> Table:
     table.add_row(quality.metric, f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}")
     for name, value in quality.details.items():
         table.add_row(name.replace("_", " "), "", f"{value:.4f}", "")
+    if report.onnx is not None and report.onnx.latency_ms is not None:
+        table.add_row("latency of the ONNX graph", "", f"{report.onnx.latency_ms:.1f} ms", "")
+    if report.quality_floor is not None:
+        table.add_row("quality floor", "", f"{report.quality_floor.required:.4f}", "")
     return table
 
 
@@ -123,6 +127,8 @@ def show(report: Report) -> None:
     out.print(report_table(report))
     if report.frontier:
         out.print(frontier_table(report))
+    for warning in report.warnings:
+        err.print(f"[yellow]note[/]: {_plain(warning)}", highlight=False, soft_wrap=True)
 
 
 def _first_sentences(error: ValidationError) -> str:

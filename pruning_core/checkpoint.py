@@ -29,11 +29,13 @@ class Candidate:
     """A written checkpoint.
 
     Attributes:
+        target: What it was made for.
         outcome: What was measured in this process.
         claim: What a fresh process is to find.
         export_problem: Why there is no ONNX graph, where one was asked for and could not be written.
     """
 
+    target: Target
     outcome: Outcome
     claim: Claim
     export_problem: str | None
@@ -105,7 +107,7 @@ class Workshop:
             onnx="onnx" in spec.artifacts.formats and export_problem is None,
             measure_again=target.metric == "latency",
         )
-        return Candidate(outcome, claim, export_problem)
+        return Candidate(target, outcome, claim, export_problem)
 
     def _is_last(self, target: Target) -> bool:
         """Whether no other repair can follow: of another budget, or of a latency or a floor that is missed."""

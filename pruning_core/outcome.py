@@ -22,9 +22,6 @@ from pruning_core.report import (
 )
 from pruning_core.spec import Target
 
-# What sums of prices may lose or gain in float64.
-_ROUNDING = 1e-9
-
 
 def measure_outcome(
     target: Target,
@@ -103,14 +100,6 @@ def _layers(
         )
         for i in range(0, len(dense), 2)
     )
-
-
-def meets(target: TargetReport) -> bool:
-    """Tell whether the written files meet the target: never above the budget, and within the tolerance below it."""
-    beyond = target.achieved - target.requested
-    if target.metric == "sparsity":
-        beyond = -beyond
-    return -target.tolerance <= beyond <= _ROUNDING
 
 
 def target_missed(target: TargetReport) -> TargetMissed:

@@ -25,7 +25,6 @@ from pruning_core.inputs import check_local_inputs
 from pruning_core.methods.base import Context, generator
 from pruning_core.methods.registry import method_for
 from pruning_core.models import TaskModel, load_task_model, resolve_checkpoint
-from pruning_core.outcome import meets
 from pruning_core.precision import matmul_dtype
 from pruning_core.progress import StageClock
 from pruning_core.report import DataReport, FrontierPoint, Outcome, Progress, Report
@@ -102,21 +101,22 @@ def _run(
     method = method_for(spec.method)
     planner = Planner(spec, ctx, method, method.prepare(ctx), cache)
     workshop = Workshop(spec, ctx, Judge(spec, dense, validation), make_probes(validation, spec.evaluation.max_length))
-    targets = spec.all_targets or _hold_floor(spec, ctx, planner, workshop)
     candidates: list[Candidate] = []
-    for part, target in enumerate(targets):
-        clock.begin_part(part, len(targets))
+    for part, target in enumerate(spec.all_targets):
+        clock.begin_part(part, len(spec.all_targets))
         candidates.append(_reach(target, planner, workshop, _place(folder, part, target)))
+    if not candidates:
+        candidates.append(_hold_floor(spec, planner, workshop, folder))
     with clock.stage("accept"):
         prover = Prover(dense, workshop.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed)
         proofs = prover.prove([candidate.claim for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):
+        targets = [candidate.target for candidate in candidates]
         report = _report(spec, ctx, targets, outcomes, rows=len(train))
         licence = base_licence(dense.source)
-        for part, (target, outcome) in enumerate(zip(targets, outcomes, strict=True)):
-            if part:
-                write_reports(_place(folder, part, target), spec, report.narrowed_to(outcome), licence=licence)
+        for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
+            write_reports(candidate.claim.folder, spec, report.narrowed_to(outcome), licence=licence)
         write_reports(folder, spec, report, licence=licence)
         write_manifest(folder)
     return report, rejection(spec, outcomes, proofs)
@@ -127,20 +127,20 @@ def _reach(target: Target, planner: Planner, workshop: Workshop, folder: Path) -
     candidate: Candidate | None = None
     for mask in planner.plans(target):
         candidate = workshop.make(target, mask, folder)
-        if meets(candidate.outcome.target):
+        if candidate.outcome.target.met:
             break
     assert candidate is not None, "a planner gives at least one mask"
     return candidate
 
 
-def _hold_floor(spec: PruneSpec, ctx: Context, planner: Planner, workshop: Workshop) -> tuple[Target, ...]:
-    """Find the target with the fewest MACs that holds the quality floor; the mildest that was tried where none does."""
-    floor, trial = spec.quality_floor, 0
+def _hold_floor(spec: PruneSpec, planner: Planner, workshop: Workshop, folder: Path) -> Candidate:
+    """Make the checkpoint with the fewest MACs that holds the quality floor; the mildest that was tried where none does."""
+    floor, clock, trial = spec.quality_floor, workshop.ctx.clock, 0
     assert floor is not None, "a spec has targets or a floor"
 
     def holds(share: float) -> bool:
         nonlocal trial
-        ctx.clock.begin_part(trial, TRIALS + 1)
+        clock.begin_part(trial, TRIALS + 1)
         trial += 1
         try:
             mask = next(planner.plans(KeepTarget(metric="macs", keep=share)))
@@ -149,7 +149,16 @@ def _hold_floor(spec: PruneSpec, ctx: Context, planner: Planner, workshop: Works
         quality = workshop.try_out(mask)
         return quality.pruned >= floor.required(quality.dense)
 
-    return (KeepTarget(metric="macs", keep=shares_that_hold(holds)[0]),)
+    shares = shares_that_hold(holds)
+    clock.begin_part(TRIALS, TRIALS + 1)
+    candidate: Candidate | None = None
+    for share in shares:  # the written one, rounded to its stored type, may just miss what the trial held
+        candidate = _reach(KeepTarget(metric="macs", keep=share), planner, workshop, folder)
+        reached = candidate.outcome.quality_floor
+        if reached is not None and reached.held:
+            break
+    assert candidate is not None, "there is at least one share"
+    return candidate
 
 
 def _place(folder: Path, part: int, target: Target) -> Path:

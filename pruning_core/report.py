@@ -44,6 +44,10 @@ _STAGE_WEIGHT: dict[Stage, float] = {
 _FIRST_OF_A_PART, _LAST_OF_A_PART = STAGES.index("search"), STAGES.index("latency")
 
 
+# What sums of prices may lose or gain in float64.
+_ROUNDING = 1e-9
+
+
 class Progress(Frozen):
     """Where a running job is: ``step`` of ``total`` in a stage, for budget ``part`` of ``parts``."""
 
@@ -77,6 +81,14 @@ class TargetReport(Frozen):
     requested: float
     achieved: float
     tolerance: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is met: never above the budget, and within the tolerance below it."""
+        beyond = self.achieved - self.requested
+        if self.metric == "sparsity":
+            beyond = -beyond
+        return -self.tolerance <= beyond <= _ROUNDING
 
 
 class SparsityReport(Frozen):
@@ -174,6 +186,11 @@ class FloorReport(Frozen):
     requested: float
     required: float
     achieved: float
+
+    @property
+    def held(self) -> bool:
+        """Whether the floor is held."""
+        return self.achieved >= self.required
 
 
 class AcceptanceReport(Frozen):

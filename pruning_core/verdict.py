@@ -9,7 +9,7 @@ from pruning_core.artifacts.acceptance import Proof
 from pruning_core.artifacts.onnx import ONNX_PATH
 from pruning_core.checkpoint import Candidate
 from pruning_core.errors import QualityFloorMissed, Rejected, TargetMissed, Unloadable
-from pruning_core.outcome import meets, target_missed
+from pruning_core.outcome import target_missed
 from pruning_core.report import OnnxReport, Outcome
 from pruning_core.spec import PruneSpec
 
@@ -42,7 +42,7 @@ def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Pro
 
 def _target(outcome: Outcome) -> Rejected | None:
     target = outcome.target
-    if not meets(target):
+    if not target.met:
         return target_missed(target)
     again = None if outcome.acceptance is None else outcome.acceptance.latency_ms
     # Faster than promised is no miss; the tolerance is for the clock.
@@ -57,7 +57,7 @@ def _target(outcome: Outcome) -> Rejected | None:
 
 def _floor(outcome: Outcome) -> Rejected | None:
     floor, quality = outcome.quality_floor, outcome.quality
-    if floor is None or floor.achieved >= floor.required:
+    if floor is None or floor.held:
         return None
     share = f" ({floor.requested:g} of the dense model's {quality.dense:.4f})" if floor.kind == "relative" else ""
     return QualityFloorMissed(

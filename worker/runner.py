@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from pruning_core.errors import OutOfMemory, PruningError
+from pruning_core.errors import OutOfMemory, PruningError, Rejected
 from pruning_core.report import Progress
 from pruning_core.waiting import sleep_when_waiting
 from worker.process import die_with_parent
@@ -56,14 +56,19 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
     def tell(progress: Progress) -> None:
         write(progress.model_dump_json() + "\n")
 
-    report = run(
-        request.spec,
-        scratch.bundle,
-        device=request.device,
-        threads=request.threads,
-        cache=request.cache,
-        on_progress=tell,
-    )
+    try:
+        report = run(
+            request.spec,
+            scratch.bundle,
+            device=request.device,
+            threads=request.threads,
+            cache=request.cache,
+            on_progress=tell,
+        )
+    except Rejected as rejected:
+        if rejected.report is not None:  # beside the error: the bundle is the best candidate, and this its report
+            scratch.report.write_text(rejected.report.model_dump_json(), encoding="utf-8")
+        raise
     scratch.report.write_text(report.model_dump_json(), encoding="utf-8")
 
 

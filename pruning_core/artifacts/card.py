@@ -26,7 +26,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
         licence: The base model's, where it says.
     """
     latency, quality = report.latency_ms, report.quality
-    ways = "\n\n".join(f"{way.title}:\n\n```python\n{way.code}\n```" for way in snippets(spec))
+    ways = "\n\n".join(f"{way.title}:\n\n```python\n{way.code}\n```" for way in snippets(spec, report))
     return f"""---
 {_metadata(spec, report, licence)}
 ---

@@ -45,14 +45,16 @@ def render_page(spec: PruneSpec, report: Report) -> str:
     return environment.from_string(source).render(
         report=report,
         name=display_name(report.model),
-        target=_target(report),
+        target=_target(spec, report),
+        kept=report.target.met and (report.quality_floor is None or report.quality_floor.held),
+        floor=_floor(report),
         headlines=_headlines(report),
         shape=latency_shape(report.latency_ms),
         charts={name: None if chart is None else Markup(chart) for name, chart in charts.items()},  # noqa: S704 - escaped where it is drawn
         points=[(point, point.macs.pruned / point.macs.dense) for point in report.frontier],
         heads=(sum(layer.kept_heads for layer in report.layers), sum(layer.dense_heads for layer in report.layers)),
         neurons=(sum(layer.kept_neurons for layer in report.layers), sum(layer.dense_neurons for layer in report.layers)),
-        snippets=snippets(spec),
+        snippets=snippets(spec, report),
         size=_size,
     )
 
@@ -63,12 +65,22 @@ def latency_shape(latency: LatencyReport) -> str:
     return f"{latency.batch} × {latency.length} tokens{threads}, {latency.device}"
 
 
-def _target(report: Report) -> str:
+def _target(spec: PruneSpec, report: Report) -> str:
     target = report.target
     asked, got = f"{100 * target.requested:.4g}%", f"{100 * target.achieved:.2f}%"
+    if not spec.all_targets:
+        return f"Asked for the smallest model that keeps its quality; {got} of the MACs stayed."
+    missed = "" if target.met else " The target is missed."
     if target.metric == "sparsity":
-        return f"Asked for {asked} of the prunable weights to go; {got} are gone."
-    return f"Asked for at most {asked} {_METRICS[target.metric]}; {got} stayed."
+        return f"Asked for {asked} of the prunable weights to go; {got} are gone.{missed}"
+    return f"Asked for at most {asked} {_METRICS[target.metric]}; {got} stayed.{missed}"
+
+
+def _floor(report: Report) -> str:
+    floor, metric = report.quality_floor, report.quality.metric
+    if floor is None:
+        return ""
+    return f"It {'holds' if floor.held else 'does not hold'} the floor, {metric} {floor.required:.4f}."
 
 
 def _size(count: int) -> str:
