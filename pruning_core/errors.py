@@ -85,6 +85,12 @@ class Unloadable(Rejected):
     code = "unloadable"
 
 
+class StorageFull(PruningError):
+    """The disk that the bundle is written to has no room for it."""
+
+    code = "storage_full"
+
+
 class OutOfMemory(PruningError):
     """The device or the host ran out of memory."""
 

@@ -16,8 +16,8 @@ from pruning_core.artifacts.stock import check_stock
 from pruning_core.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.checkpoint import Candidate, Workshop
 from pruning_core.data import Rows, check_labels, read_rows
-from pruning_core.environment import choose_device, peak_memory, versions
-from pruning_core.errors import OutOfMemory, PruningError, Rejected, TargetUnreachable
+from pruning_core.environment import choose_device, disk_is_full, peak_memory, versions
+from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evaluate import Judge
 from pruning_core.evidence import Evidence
 from pruning_core.floor import TRIALS, shares_that_hold
@@ -75,6 +75,10 @@ def run(
         partial.replace(out)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(f"out of memory on {target_device}; lower calibration.memory_mb, samples or batch_tokens") from error
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        raise StorageFull("the disk is full; make room, nothing of the bundle was kept") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if rejected is not None:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from pruning_core.errors import OutOfMemory, PruningError, Rejected
+from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.report import Progress
 from pruning_core.waiting import sleep_when_waiting
 from worker.process import die_with_parent
@@ -31,10 +31,8 @@ def main(arguments: list[str]) -> int:
         try:
             _run(scratch, pipe.write)
         except PruningError as error:
-            _write_error(
-                scratch,
-                ChildError(code=error.code, message=error.message, param=error.param, transient=isinstance(error, OutOfMemory)),
-            )
+            transient = isinstance(error, OutOfMemory | StorageFull)
+            _write_error(scratch, ChildError(code=error.code, message=error.message, param=error.param, transient=transient))
         except MemoryError:
             _write_error(scratch, ChildError(code=OutOfMemory.code, message="the worker ran out of memory", transient=True))
         except Exception:  # whatever else goes wrong is ours, and its details are for the log alone

@@ -15,7 +15,7 @@ import typer
 from coppice import console
 from coppice.commands import options
 from coppice.console import ExitCode, explained, fail, progress_bar
-from pruning_core.errors import PruningError, Rejected
+from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.report import Progress
 from pruning_core.waiting import sleep_when_waiting
 
@@ -79,6 +79,8 @@ def run(
                 report = run_pipeline(built, out, device=device, threads=threads, cache=_cache_folder(), on_progress=tell)
         except Rejected as error:
             fail(f"{error.message} ({error.code}). The best candidate, with its report, is in {out}", ExitCode.JOB_FAILED)
+        except (OutOfMemory, StorageFull) as error:
+            fail(error.message, ExitCode.JOB_FAILED)
         except PruningError as error:
             where = f"{error.param}: " if error.param else ""
             fail(f"{where}{error.message}", ExitCode.BAD_INPUT)

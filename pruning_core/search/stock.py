@@ -77,7 +77,8 @@ def choose_layers(
         raise _unreachable()
     worth = _Worth(importance, groups, budget)
     chosen, best = _closest(worth.best(worth.first(most)), divergence)
-    while len(chosen) > 1:
+    # Where even full width does not use the budget up, fewer layers would be less than what was asked for.
+    while (narrower := widest(groups, budget, len(chosen) - 1)) is not None and narrower < groups[1].size:
         fewer, reached = _closest(worth.best(combinations(chosen, len(chosen) - 1)), divergence)
         if reached >= best:
             break
@@ -86,7 +87,9 @@ def choose_layers(
 
 
 def widest(groups: Sequence[UnitGroup], budget: Budget | CurveBudget, layers: int) -> int | None:
-    """Give the largest FFN width at which so many layers fit; None where not even the narrowest does."""
+    """Give the largest FFN width at which so many layers fit; None where not even the narrowest does, or there is no layer."""
+    if layers < 1:
+        return None
     limit = budget.limit * (1 + _SLACK)
     if isinstance(budget, CurveBudget):
         attention = dict(budget.curves[0])[groups[0].size]
