@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pruning_core.cost import Budget, CurveBudget, UnitGroup
 from pruning_core.masks import Mask
+from pruning_core.search.align import align
 from pruning_core.search.budget import search_budget
 from pruning_core.search.curves import search_curves
 from pruning_core.search.stock import search_stock
@@ -32,4 +33,4 @@ def search_mask(
         return search_stock(importance, groups, budget, layers)
     if isinstance(budget, CurveBudget):
         return search_curves(importance, groups, budget)
-    return search_budget(importance, groups, budget)
+    return align(search_budget(importance, groups, budget), importance, groups, budget)
