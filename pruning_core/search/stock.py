@@ -18,7 +18,7 @@ from torch import Tensor
 from pruning_core.cost import Budget, CurveBudget, UnitGroup
 from pruning_core.errors import TargetUnreachable
 from pruning_core.masks import Mask
-from pruning_core.search.align import BLOCK, is_aligned
+from pruning_core.search.align import BLOCK, has_room
 from pruning_core.shapes import Float
 
 _SLACK = 1e-9
@@ -97,13 +97,9 @@ def widest(groups: Sequence[UnitGroup], budget: Budget | CurveBudget, layers: in
         costs = [(width, attention + cost) for width, cost in budget.curves[1] if width > 0]
     else:
         attention, price = budget.prices[0] * groups[0].size, budget.prices[1]
-        costs = [(width, attention + price * width) for width in _widths(groups[1])]
+        step = BLOCK if has_room(budget, layers * price * BLOCK) else 1
+        costs = [(width, attention + price * width) for width in {*range(step, groups[1].size, step), groups[1].size}]
     return max((width for width, cost in costs if layers * cost <= limit), default=None)
-
-
-def _widths(group: UnitGroup) -> range:
-    step = BLOCK if is_aligned(group) else 1
-    return range(step, group.size + 1, step)
 
 
 class _Worth:
