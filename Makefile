@@ -22,6 +22,7 @@ $(VENV)/.%: pyproject.toml constraints.txt
 install: $(VENV)/.dev ## Install everything that developing needs into .venv
 
 demo: $(VENV)/.demo ## Prune a real model end to end: service, HTTP job, download, proof
+	@rm -rf demo-bundle
 	@$(BIN)/python -m coppice.demo
 
 serve: $(VENV)/.demo ## Run API and worker on http://127.0.0.1:8000; ROOTS="/models /data" are folders that jobs may name

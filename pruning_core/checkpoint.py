@@ -98,7 +98,13 @@ class Workshop:
             quality=quality,
             latency=latency,
         )
-        outcome = measured.model_copy(update={"layout": spec.artifacts.layout, "quality_floor": self._floor(quality)})
+        outcome = measured.model_copy(
+            update={
+                "layout": spec.artifacts.layout,
+                "stored_dtype": pruned.stored_dtype,
+                "quality_floor": self._floor(quality),
+            }
+        )
         claim = Claim(
             folder=folder,
             answers=answer(pruned, self.probes),

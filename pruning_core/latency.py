@@ -56,6 +56,7 @@ def latency_report(
         repeats=spec.repeats,
         threads=threads,
         device=device,
+        dtype="float32",  # as `TaskModel` promises, and as `fresh` loads
     )
 
 

@@ -130,6 +130,7 @@ class LatencyReport(Frozen):
     repeats: int
     threads: int
     device: str
+    dtype: str = Field(default="float32", description="What both models computed in.")
 
 
 class SecondsReport(Frozen):
@@ -233,6 +234,7 @@ class Outcome(Frozen):
     latency_ms: LatencyReport
     layers: tuple[LayerReport, ...]
     layout: Layout = "per_layer"
+    stored_dtype: str | None = Field(default=None, description="Type of the written weights, which plain loading computes in.")
     quality_floor: FloorReport | None = None
     acceptance: AcceptanceReport | None = None
     onnx: OnnxReport | None = None

@@ -87,6 +87,12 @@ def build_spec(
     return PruneSpec.model_validate(fields)
 
 
+def require_free(out: Path) -> None:
+    """Refuse a folder that holds something, before any work is done for it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        fail("out: the output folder must not exist, or be empty", ExitCode.BAD_INPUT)
+
+
 def _targets(
     sparsity: list[float] | None, macs: list[float] | None, params: list[float] | None, latency: list[float] | None
 ) -> list[dict[str, object]]:

@@ -22,7 +22,7 @@ jobs = typer.Typer(help="Look at jobs of a service, and cancel them.", no_args_i
 
 
 def prune(
-    out: Annotated[Path, typer.Option(help="Folder for the downloaded bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder for the downloaded bundle; must not exist, or be empty.")],
     model: options.Model = None,
     task: options.Task = None,
     data: options.Data = None,
@@ -61,6 +61,7 @@ def prune(
             samples=samples,
             seed=seed,
         )
+        options.require_free(out)
         with Client(url) as client:
             job = client.submit(built)
             console.err.print(f"job {job.id}", highlight=False)

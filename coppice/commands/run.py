@@ -61,6 +61,7 @@ def run(
             samples=samples,
             seed=seed,
         )
+        options.require_free(out)
     sleep_when_waiting()
     try:
         from pruning_core.pipeline import run as run_pipeline

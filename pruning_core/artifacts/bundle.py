@@ -69,6 +69,8 @@ def write_checkpoint(
     # The config's type decides how from_pretrained loads; save_pretrained puts that of the live model there.
     config.dtype = dtype
     config.save_pretrained(folder)
+    for path in folder.glob("*.safetensors"):  # safetensors writes for the owner alone; the umask is to decide, as elsewhere
+        shutil.copymode(folder / "config.json", path)
     for name in _COMPANIONS:
         path = source.source / name
         if path.is_file():

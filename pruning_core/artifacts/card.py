@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pruning_core.artifacts.loading import display_name, snippets
+from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.report import Report
 from pruning_core.spec import PruneSpec
 
@@ -41,7 +41,7 @@ Heads and neurons were removed by `{report.method}` (recovery: `{report.recovery
 | MACs of the blocks | {report.macs.dense:,} | {report.macs.pruned:,} | {report.macs.pruned / report.macs.dense:.3f} |
 | bytes of the weights | {report.bytes.dense:,} | {report.bytes.pruned:,} | {report.bytes.pruned / report.bytes.dense:.3f} |
 | {quality.metric} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
-| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} threads, {latency.device}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x faster |
+| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x faster |
 
 Target: {report.target.metric} {report.target.requested:g}, achieved {report.target.achieved:.4f}. Seed {report.seed}. Calibration: {report.data.samples} samples,
 {report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the
@@ -49,10 +49,18 @@ sha256 of each file.
 
 Licence: {f"that of the base model, `{licence}`" if licence else "that of the base model, which does not state one in its files; look it up before you use this"}.
 
-## Load it
+{_notes(report)}## Load it
+
+{summary(report)}
 
 {ways}
 """
+
+
+def _notes(report: Report) -> str:
+    """List what the run warned of; nothing where it did not."""
+    listed = "".join(f"- {warning}\n" for warning in report.warnings)
+    return f"## Worth knowing\n\n{listed}\n" if listed else ""
 
 
 def base_licence(folder: Path) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from pruning_core.artifacts.charts import Bar, Point, comparison, frontier, iterations, residuals, stages, structure
-from pruning_core.artifacts.loading import display_name, snippets
+from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.report import LatencyReport, Report
 from pruning_core.spec import PruneSpec
 
@@ -55,6 +55,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         heads=(sum(layer.kept_heads for layer in report.layers), sum(layer.dense_heads for layer in report.layers)),
         neurons=(sum(layer.kept_neurons for layer in report.layers), sum(layer.dense_neurons for layer in report.layers)),
         snippets=snippets(spec, report),
+        loading=summary(report).replace("`", ""),
         size=_size,
     )
 
@@ -62,7 +63,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
 def latency_shape(latency: LatencyReport) -> str:
     """Say at which shape a latency was measured: numbers without it mean nothing."""
     threads = "" if latency.device != "cpu" else ", 1 thread" if latency.threads == 1 else f", {latency.threads} threads"
-    return f"{latency.batch} × {latency.length} tokens{threads}, {latency.device}"
+    return f"{latency.batch} × {latency.length} tokens{threads}, {latency.device}, {latency.dtype}"
 
 
 def _target(spec: PruneSpec, report: Report) -> str:

@@ -120,6 +120,18 @@ def test_the_graph_gives_what_the_model_gives(bundles, layout):
     assert graph["latency_ms"] > 0
 
 
+@pytest.mark.parametrize("layout", ["per_layer", "stock"])
+def test_whatever_the_card_shows_runs_as_it_is(bundles, layout):
+    home, _ = bundles
+    blocks = (home / layout / "README.md").read_text().split("```python\n")[1:]
+    assert len(blocks) == (3 if layout == "per_layer" else 2)  # ways for transformers, and onnxruntime
+    for block in blocks:
+        code = block.partition("```")[0]
+        own = "import pruning_core" in code
+        found = _fresh(home / layout, f"{code}\nprint(json.dumps(sorted(set(dir()))))", without_coppice=not own)
+        assert {"model", "tokenizer"} <= set(found) or {"session", "outputs"} <= set(found)
+
+
 _EMBED = """
 from sentence_transformers import SentenceTransformer
 model = SentenceTransformer(sys.argv[1]{options})
@@ -135,6 +147,9 @@ def test_embeddings_load_as_a_sentence_transformer(layout, tmp_path):
     assert code == 0, errors
     assert report["acceptance"]["loader"] == ("stock" if layout == "stock" else "remote_code")
     trust = "" if layout == "stock" else ", trust_remote_code=True"
+    card = (tmp_path / "out" / "README.md").read_text().partition("from sentence_transformers")
+    found = _fresh(tmp_path / "out", "".join(card[1:]).partition("```")[0] + "\nprint(json.dumps(embeddings.tolist()))")
+    assert len(found) == 2
     embeddings = _fresh(tmp_path, _EMBED.format(options=trust), tmp_path / "out", json.dumps(TEXTS))
     assert [sum(x * x for x in row) for row in embeddings] == pytest.approx([1, 1, 1], abs=1e-5)
 

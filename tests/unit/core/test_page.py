@@ -75,7 +75,7 @@ def test_the_page_says_what_people_came_for():
         "smaller",
         "98.9%",
         "0.9000 → 0.8900",
-        "8 × 128 tokens, 1 thread, cpu",
+        "8 × 128 tokens, 1 thread, cpu, float32",
     ):
         assert expected in text
 
@@ -155,6 +155,26 @@ def test_the_card_of_a_local_model_tells_no_folder():
     assert "base_model" not in _metadata(card)
     assert "license" not in _metadata(card)
     assert "does not state one" in card
+
+
+def test_card_and_page_say_what_loading_takes_and_which_type_was_measured():
+    for layout, needs, other in (
+        ("per_layer", "with one import of Coppice", "with nothing of Coppice"),
+        ("stock", "with nothing of Coppice", "with one import"),
+    ):
+        report = _report(layout=layout, stored_dtype="float16")
+        for text in (model_card(_spec(), report), _read(render_page(_spec(), report)).text):
+            assert needs in text
+            assert other not in text
+            assert "measured in float32" in text
+            assert 'dtype="float32"' in text
+    assert "measured in" not in model_card(_spec(), _report(stored_dtype="float32"))
+
+
+def test_the_card_repeats_what_the_run_warned_of():
+    card = model_card(_spec(), _report(warnings=["layer 3 attention: recovery rejected, weights left unrepaired"]))
+    assert "## Worth knowing\n\n- layer 3 attention: recovery rejected" in card
+    assert "Worth knowing" not in model_card(_spec(), _report())
 
 
 @pytest.mark.parametrize(

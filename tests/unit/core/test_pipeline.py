@@ -91,6 +91,12 @@ def test_the_manifest_names_every_other_file(bundle):
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == entry["sha256"]
 
 
+def test_the_umask_decides_who_may_read_the_bundle(bundle, tmp_path):
+    out = bundle[0]
+    (tmp_path / "mine").touch()
+    assert {path.stat().st_mode for path in out.rglob("*") if path.is_file()} == {(tmp_path / "mine").stat().st_mode}
+
+
 def test_nothing_in_the_bundle_tells_where_it_was_made(bundle, tiny_bert):
     out = bundle[0]
     for path in out.rglob("*"):
