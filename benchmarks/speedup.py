@@ -3,9 +3,9 @@
 Each model is pruned by the pipeline to half of its MACs at 128 tokens (SST-2 sentences, joined until they are that long).
 What is timed are the checkpoints as written, dense and pruned in turns, after a warm-up, medians of the repeats. ``macs_keep``
 is what was asked for, ``achieved`` the share of the blocks' MACs that stayed, counted at the row's own length; its product
-with the speed-up, ``efficiency``, is the part of the reduction that arrives (1: all of it). Memory is what the resident set of a
-process that does nothing else grows by, from before loading to the peak of one forward. Prints a table and, as the last line of
-stdout, one JSON object.
+with the speed-up, ``efficiency``, is the part of the reduction that arrives (1: all of it). Memory is what the resident set of
+a process that does nothing else grows by, from before loading to the peak of one forward. Prints a table and, as the last line
+of stdout, one JSON object.
 """
 
 from __future__ import annotations
