@@ -32,7 +32,10 @@ QualityFloor = Annotated[
     ),
 ]
 Layout = Annotated[
-    str | None, typer.Option(help="per_layer (default, best quality) or stock (loads in plain transformers, nothing of ours).")
+    str | None,
+    typer.Option(
+        help="per_layer (default, best quality, loads with one import) or stock (loads in plain transformers as it is)."
+    ),
 ]
 Formats = Annotated[list[str] | None, typer.Option("--format", help="safetensors (always there) or onnx; repeatable.")]
 Method = Annotated[str | None, typer.Option(help="fisher-cg (default), magnitude or random.")]
