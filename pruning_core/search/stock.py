@@ -97,9 +97,13 @@ def widest(groups: Sequence[UnitGroup], budget: Budget | CurveBudget, layers: in
         costs = [(width, attention + cost) for width, cost in budget.curves[1] if width > 0]
     else:
         attention, price = budget.prices[0] * groups[0].size, budget.prices[1]
-        step = BLOCK if has_room(budget, layers * price * BLOCK) else 1
-        costs = [(width, attention + price * width) for width in {*range(step, groups[1].size, step), groups[1].size}]
-    return max((width for width, cost in costs if layers * cost <= limit), default=None)
+        costs = [(width, attention + price * width) for width in range(1, groups[1].size + 1)]
+    width, cost = max((option for option in costs if layers * option[1] <= limit), default=(None, 0.0))
+    if width is None or width == groups[1].size or isinstance(budget, CurveBudget):
+        return width
+    aligned = width - width % BLOCK
+    unspent = limit - layers * (cost - budget.prices[1] * (width - aligned))
+    return aligned if aligned and has_room(budget, unspent) else width
 
 
 class _Worth:
