@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory clean
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,6 +22,7 @@ $(VENV)/.%: pyproject.toml constraints.txt
 install: $(VENV)/.dev ## Install everything that developing needs into .venv
 
 demo: $(VENV)/.demo ## Prune a real model end to end: service, HTTP job, download, proof
+	@rm -rf demo-bundle
 	@$(BIN)/python -m coppice.demo
 
 serve: $(VENV)/.demo ## Run API and worker on http://127.0.0.1:8000; ROOTS="/models /data" are folders that jobs may name
@@ -59,6 +60,9 @@ bench-frontier: install ## Eight budgets in one job beside one
 
 bench-memory: install ## Peak memory of pruning a BERT-base on 2048 samples of 128 tokens
 	$(BIN)/python -m benchmarks.memory
+
+bench-speedup: install ## Dense and pruned latency over batch sizes and lengths, and memory of inference
+	$(BIN)/python -m benchmarks.speedup
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache demo-bundle

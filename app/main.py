@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import queue
-from app.api import artifacts, events, health, jobs
+from app.api import artifacts, events, health, hub, jobs
 from app.db import Database
 from app.errors import install_handlers
 from app.jobs.service import JobService
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.database, app.state.store, app.state.celery = database, store, celery
     app.state.service = JobService(settings, database, store, celery)
-    for module in (jobs, events, artifacts, health):
+    for module in (jobs, events, artifacts, hub, health):
         app.include_router(module.router)
     install_handlers(app)
     app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes)

@@ -19,7 +19,7 @@ from uuid import uuid4
 import httpx2
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from coppice.errors import ApiError, DownloadCorrupt, ServiceUnreachable
+from coppice.errors import ApiError, DownloadCorrupt, FolderTaken, ServiceUnreachable
 from coppice.types import Artifact, Job, JobEvent
 from pruning_core.report import Report
 from pruning_core.spec import PruneSpec
@@ -125,7 +125,7 @@ class Client:
         return [Artifact.model_validate(item) for item in page["data"]]
 
     def download(self, job_id: str, folder: Path, on_bytes: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
-        """Download a bundle. Files that are there already are kept, broken ones resumed, all checked by their sha256.
+        """Download a bundle. Files of it that are there already are kept, broken ones resumed, all checked by their sha256.
 
         Args:
             job_id: A finished job.
@@ -133,9 +133,11 @@ class Client:
             on_bytes: Told how many bytes of how many are there.
 
         Raises:
+            FolderTaken: The folder holds other files under the same names: those of another bundle. Nothing is touched.
             DownloadCorrupt: A file does not have the sha256 that the service says.
         """
         artifacts = self.artifacts(job_id)
+        _refuse_taken(artifacts, folder)
         done, total = 0, sum(artifact.size for artifact in artifacts)
         for artifact in artifacts:
             before = done
@@ -205,6 +207,14 @@ class Client:
             stop=self._given_up,
             reraise=True,
         )
+
+
+def _refuse_taken(artifacts: Sequence[Artifact], folder: Path) -> None:
+    """Half of one bundle among files of another would look like a bundle."""
+    for artifact in artifacts:
+        target = _target(folder, artifact.path)
+        if target.exists() and not (target.is_file() and _sha256(target) == artifact.sha256):
+            raise FolderTaken(f"{folder} holds another {artifact.path} already; give a new folder, or remove that one")
 
 
 @contextmanager

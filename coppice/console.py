@@ -91,11 +91,15 @@ def report_table(report: Report) -> Table:
         change = f"{pair.pruned / pair.dense - 1:+.1%}"
         table.add_row(name, f"{pair.dense / scale:.1f} {unit}", f"{pair.pruned / scale:.1f} {unit}", change)
     threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
-    shape = f"{latency.batch} x {latency.length} tokens, {threads}, {latency.device}"
+    shape = f"{latency.batch} x {latency.length} tokens, {threads}, {latency.device}, {latency.dtype}"
     table.add_row(f"latency ({shape})", f"{latency.dense:.1f} ms", f"{latency.pruned:.1f} ms", f"{latency.speedup:.2f}x faster")
     table.add_row(quality.metric, f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}")
     for name, value in quality.details.items():
         table.add_row(name.replace("_", " "), "", f"{value:.4f}", "")
+    if report.onnx is not None and report.onnx.latency_ms is not None:
+        table.add_row("latency of the ONNX graph", "", f"{report.onnx.latency_ms:.1f} ms", "")
+    if report.quality_floor is not None:
+        table.add_row("quality floor", "", f"{report.quality_floor.required:.4f}", "")
     return table
 
 
@@ -119,10 +123,12 @@ def frontier_table(report: Report) -> Table:
 
 
 def show(report: Report) -> None:
-    """Print a report for people: dense against pruned, and the frontier where there is one."""
+    """Print a report for people: dense against pruned, the frontier where there is one, and what the run warned of."""
     out.print(report_table(report))
     if report.frontier:
         out.print(frontier_table(report))
+    for warning in report.warnings:
+        out.print(f"[yellow]note[/]: {_plain(warning)}", highlight=False, soft_wrap=True)
 
 
 def _first_sentences(error: ValidationError) -> str:

@@ -26,6 +26,7 @@ import typer
 
 from coppice import console
 from coppice.client import Client
+from coppice.commands.options import require_free
 from coppice.commands.remote import fetch, follow, result_document
 from coppice.console import ExitCode, explained, fail
 
@@ -52,10 +53,11 @@ print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "sim
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the bundle.")] = Path("demo-bundle"),
+    out: Annotated[Path, typer.Option(help="Folder for the bundle; must not exist, or be empty.")] = Path("demo-bundle"),
     macs_keep: Annotated[float, typer.Option(help="Fraction of the MACs to keep.")] = 0.5,
 ) -> None:
     """Prune all-MiniLM-L6-v2 through the embedded service."""
+    require_free(out)
     model = _model_folder()
     with tempfile.TemporaryDirectory(prefix="coppice-demo-") as name, explained():
         work = Path(name)

@@ -34,5 +34,9 @@ class ServiceUnreachable(CoppiceError):
     """Nothing answers at the address."""
 
 
+class FolderTaken(CoppiceError):
+    """The folder to download to holds other files under the same names."""
+
+
 class DownloadCorrupt(CoppiceError):
     """A file arrived with another sha256 than the service says it has."""

@@ -67,10 +67,17 @@ def neuron_group(layer: int, *, neurons: int, hidden: int, biases: bool = True) 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A bound on what may be kept: ``sum(kept units * price) <= limit``, one price a group."""
+    """A bound on what may be kept: ``sum(kept units * price) <= limit``, one price a group.
+
+    Attributes:
+        prices: Of one unit of each group.
+        limit: What the kept units may cost.
+        slack: How much of the limit may stay unspent with the target still met.
+    """
 
     prices: tuple[float, ...]
     limit: float
+    slack: float = 0.0
 
     def spent(self, kept: Sequence[int]) -> float:
         """Price of keeping ``kept[i]`` units of group i."""
@@ -119,7 +126,7 @@ def budget_for(target: SparsityTarget | KeepTarget, groups: Sequence[UnitGroup],
         prices = tuple(group.macs_per_unit(length) for group in groups)
         fixed, kept_share = 0.0, target.keep
         total = sum(price * group.size for price, group in zip(prices, groups, strict=True))
-    budget = Budget(prices, kept_share * total - fixed)
+    budget = Budget(prices, kept_share * total - fixed, target.tolerance * total)
     least = budget.spent([group.floor for group in groups])
     if least > budget.limit:
         smallest = (least + fixed) / total

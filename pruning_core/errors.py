@@ -7,7 +7,10 @@ right (what people read), and optionally ``param``: the field of the spec to cha
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pruning_core.report import Report
 
 
 class PruningError(Exception):
@@ -50,10 +53,42 @@ class TargetUnreachable(PruningError):
     code = "target_unreachable"
 
 
-class TargetMissed(PruningError):
+class Rejected(PruningError):
+    """A checkpoint was made, and does not keep what was promised. Its bundle and its report are kept as the best candidate.
+
+    Args:
+        message: What was missed, and what would be right.
+        param: Field of the spec to change.
+        report: On the candidate; set by whoever has kept it.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, report: Report | None = None) -> None:
+        super().__init__(message, param=param)
+        self.report = report
+
+
+class TargetMissed(Rejected):
     """The written checkpoint does not meet the requested target within its tolerance."""
 
     code = "target_missed"
+
+
+class QualityFloorMissed(Rejected):
+    """The written checkpoint keeps less quality than the floor asks for."""
+
+    code = "quality_floor"
+
+
+class Unloadable(Rejected):
+    """A fresh process with stock libraries could not load the bundle, or found something else in it than was said."""
+
+    code = "unloadable"
+
+
+class StorageFull(PruningError):
+    """The disk that the bundle is written to has no room for it."""
+
+    code = "storage_full"
 
 
 class OutOfMemory(PruningError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -35,8 +35,16 @@ def measure_latency(
                     kept.append(elapsed)
             on_repeat(max(0, repeat + 1))
         threads = torch.get_num_threads()
-    dense_ms, dense_iqr = _median_and_iqr(times[0])
-    pruned_ms, pruned_iqr = _median_and_iqr(times[1])
+    shape = spec.model_copy(update={"length": length})
+    return latency_report(times[0], times[1], shape, threads=threads, device=str(dense.device))
+
+
+def latency_report(
+    dense: Sequence[float], pruned: Sequence[float], spec: LatencySpec, *, threads: int, device: str
+) -> LatencyReport:
+    """Sum up milliseconds that were taken in turns at the shape of a spec."""
+    dense_ms, dense_iqr = median_and_iqr(dense)
+    pruned_ms, pruned_iqr = median_and_iqr(pruned)
     return LatencyReport(
         dense=dense_ms,
         pruned=pruned_ms,
@@ -44,10 +52,11 @@ def measure_latency(
         dense_iqr=dense_iqr,
         pruned_iqr=pruned_iqr,
         batch=spec.batch,
-        length=length,
+        length=spec.length,
         repeats=spec.repeats,
         threads=threads,
-        device=str(dense.device),
+        device=device,
+        dtype="float32",  # as `TaskModel` promises, and as `fresh` loads
     )
 
 
@@ -86,6 +95,7 @@ def limited_threads(count: int) -> Generator[None]:
         torch.set_num_threads(before)
 
 
-def _median_and_iqr(milliseconds: list[float]) -> tuple[float, float]:
+def median_and_iqr(milliseconds: Sequence[float]) -> tuple[float, float]:
+    """Give the median and the interquartile range."""
     quartiles = torch.tensor(milliseconds, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
     return float(quartiles[1]), float(quartiles[2] - quartiles[0])

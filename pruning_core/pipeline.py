@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from pruning_core.arch.encoder import adapt, clone, verify
-from pruning_core.artifacts.bundle import write_checkpoint, write_manifest, write_reports
+from pruning_core.arch.encoder import adapt, verify
+from pruning_core.artifacts.acceptance import Prover, make_probes
+from pruning_core.artifacts.bundle import write_manifest, write_reports
+from pruning_core.artifacts.card import base_licence
+from pruning_core.artifacts.stock import check_stock
 from pruning_core.calibration import batch_tokens_for, draw, tokenise
+from pruning_core.checkpoint import Candidate, Workshop
 from pruning_core.data import Rows, check_labels, read_rows
-from pruning_core.environment import choose_device, peak_memory, versions
-from pruning_core.errors import OutOfMemory, PruningError
+from pruning_core.environment import choose_device, disk_is_full, peak_memory, versions
+from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evaluate import Judge
 from pruning_core.evidence import Evidence
+from pruning_core.floor import TRIALS, shares_that_hold
 from pruning_core.inputs import check_local_inputs
-from pruning_core.latency import measure_latency
-from pruning_core.masks import Mask
 from pruning_core.methods.base import Context, generator
 from pruning_core.methods.registry import method_for
 from pruning_core.models import TaskModel, load_task_model, resolve_checkpoint
-from pruning_core.outcome import measure_outcome, meets, require_target
 from pruning_core.precision import matmul_dtype
 from pruning_core.progress import StageClock
-from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.report import DataReport, FrontierPoint, Outcome, Progress, Report
 from pruning_core.spec import KeepTarget, PruneSpec, Target, target_name
 from pruning_core.states import DenseStates
 from pruning_core.targets import Planner
+from pruning_core.verdict import accepted, rejection
 
 
 def run(
@@ -55,7 +57,8 @@ def run(
         The report, which is also in the bundle.
 
     Raises:
-        PruningError: One of its subclasses, for everything that a user can act on.
+        PruningError: One of its subclasses, for everything that a user can act on. A `Rejected` says that there is a bundle,
+            which does not keep what was promised; it carries the report.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PruningError("the output folder must not exist, or be empty", param="out")
@@ -67,17 +70,26 @@ def run(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        report = _run(spec, partial, target_device, cache, StageClock(on_progress))
+        report, rejected = _run(spec, partial, target_device, cache, StageClock(on_progress))
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(out)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(f"out of memory on {target_device}; lower calibration.memory_mb, samples or batch_tokens") from error
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        raise StorageFull("the disk is full; make room, nothing of the bundle was kept") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    if rejected is not None:
+        rejected.report = report
+        raise rejected
     return report
 
 
-def _run(spec: PruneSpec, folder: Path, device: torch.device, cache: Path | None, clock: StageClock) -> Report:
+def _run(
+    spec: PruneSpec, folder: Path, device: torch.device, cache: Path | None, clock: StageClock
+) -> tuple[Report, Rejected | None]:
     with clock.stage("load"):
         dense = load_task_model(resolve_checkpoint(spec.model, spec.revision), spec.task.type, device)
         train, validation = (
@@ -88,37 +100,69 @@ def _run(spec: PruneSpec, folder: Path, device: torch.device, cache: Path | None
         check_labels(spec.task, rows, classes=dense.model.config.num_labels or 0)
     with clock.stage("calibrate"):
         ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
+    if spec.artifacts.layout == "stock":
+        check_stock(dense.model.config, ctx.groups)
     method = method_for(spec.method)
     planner = Planner(spec, ctx, method, method.prepare(ctx), cache)
-    judge = Judge(spec, dense, validation)
-    outcomes: list[Outcome] = []
+    workshop = Workshop(spec, ctx, Judge(spec, dense, validation), make_probes(validation, spec.evaluation.max_length))
+    candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):
         clock.begin_part(part, len(spec.all_targets))
-        outcomes.append(_reach(spec, ctx, judge, target, planner=planner, folder=_place(folder, part, target)))
+        candidates.append(_reach(target, planner, workshop, _place(folder, part, target)))
+    if not candidates:
+        candidates.append(_hold_floor(spec, planner, workshop, folder))
+    with clock.stage("accept"):
+        prover = Prover(dense, workshop.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed)
+        proofs = prover.prove([candidate.claim for candidate in candidates])
+    outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):
-        report = _report(spec, ctx, outcomes, rows=len(train))
-        for part, (target, outcome) in enumerate(zip(spec.all_targets, outcomes, strict=True)):
-            if part:
-                write_reports(_place(folder, part, target), spec, report.narrowed_to(outcome))
-        write_reports(folder, spec, report)
+        targets = [candidate.target for candidate in candidates]
+        report = _report(spec, ctx, targets, outcomes, rows=len(train))
+        licence = base_licence(dense.source)
+        for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
+            write_reports(candidate.claim.folder, spec, report.narrowed_to(outcome), licence=licence)
+        write_reports(folder, spec, report, licence=licence)
         write_manifest(folder)
-    return report
+    return report, rejection(spec, outcomes, proofs)
 
 
-def _reach(spec: PruneSpec, ctx: Context, judge: Judge, target: Target, *, planner: Planner, folder: Path) -> Outcome:
-    """Make the checkpoint of a target; a latency that the finished checkpoint misses is planned anew a few times.
-
-    Raises:
-        TargetMissed: The last one misses it too.
-    """
-    outcome: Outcome | None = None
+def _reach(target: Target, planner: Planner, workshop: Workshop, folder: Path) -> Candidate:
+    """Make the checkpoint of a target; a latency that the finished checkpoint misses is planned anew a few times."""
+    candidate: Candidate | None = None
     for mask in planner.plans(target):
-        outcome = _checkpoint(spec, ctx, judge, target, mask=mask, folder=folder)
-        if meets(outcome.target):
+        candidate = workshop.make(target, mask, folder)
+        if candidate.outcome.target.met:
             break
-    assert outcome is not None, "a planner gives at least one mask"
-    require_target(outcome.target)
-    return outcome
+    assert candidate is not None, "a planner gives at least one mask"
+    return candidate
+
+
+def _hold_floor(spec: PruneSpec, planner: Planner, workshop: Workshop, folder: Path) -> Candidate:
+    """Make the checkpoint with the fewest MACs that holds the quality floor; the mildest that was tried where none does."""
+    floor, clock, trial = spec.quality_floor, workshop.ctx.clock, 0
+    assert floor is not None, "a spec has targets or a floor"
+
+    def holds(share: float) -> bool:
+        nonlocal trial
+        clock.begin_part(trial, TRIALS + 1)
+        trial += 1
+        try:
+            mask = next(planner.plans(KeepTarget(metric="macs", keep=share)))
+        except TargetUnreachable:
+            return False
+        quality = workshop.try_out(mask)
+        return quality.pruned >= floor.required(quality.dense)
+
+    shares = shares_that_hold(holds)
+    clock.begin_part(TRIALS, TRIALS + 1)
+    candidate: Candidate | None = None
+    for share in shares:  # the written one, rounded to its stored type, may just miss what the trial held
+        candidate = _reach(KeepTarget(metric="macs", keep=share), planner, workshop, folder)
+        reached = candidate.outcome.quality_floor
+        if reached is not None and reached.held:
+            break
+    assert candidate is not None, "there is at least one share"
+    return candidate
 
 
 def _place(folder: Path, part: int, target: Target) -> Path:
@@ -144,47 +188,11 @@ def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pa
     return Evidence(adapter, calibration, states, matmul_dtype(options.precision, dense.device))
 
 
-def _checkpoint(spec: PruneSpec, ctx: Context, judge: Judge, target: Target, *, mask: Mask, folder: Path) -> Outcome:
-    """Slice, repair, write, and measure what was written."""
-    clock, dense, evidence = ctx.clock, ctx.task_model, ctx.evidence
-    student = clone(dense.model)
-    with clock.stage("recover", len(mask.kept)) as step:
-        sublayers = prune_and_recover_(adapt(student), mask, evidence, spec.recovery, on_sublayer=step)
-    if not _needs_more(spec):
-        evidence.states.release()
-    with clock.stage("materialise"):
-        folder.mkdir(exist_ok=True)
-        write_checkpoint(folder, dense, evidence.dense, student, spec.artifacts)
-        del student
-        pruned = load_task_model(folder, spec.task.type, dense.device)
-    with clock.stage("evaluate", judge.steps) as step:
-        quality = judge.compare(pruned, step)
-    timing = spec.latency if len(spec.all_targets) == 1 else spec.latency.for_frontier()
-    with clock.stage("latency", timing.repeats) as step:
-        latency = measure_latency(dense, pruned, timing, generator(spec.seed, "latency"), step)
-    return measure_outcome(
-        target,
-        folder,
-        source=dense,
-        dense=evidence.dense,
-        length=evidence.calibration.mean_length,
-        mask=mask,
-        sublayers=sublayers,
-        quality=quality,
-        latency=latency,
-    )
-
-
-def _needs_more(spec: PruneSpec) -> bool:
-    """Whether another checkpoint may follow: of another budget, or of a latency that is planned anew."""
-    return len(spec.all_targets) > 1 or not all(isinstance(target, KeepTarget) for target in spec.all_targets)
-
-
-def _report(spec: PruneSpec, ctx: Context, outcomes: list[Outcome], *, rows: int) -> Report:
+def _report(spec: PruneSpec, ctx: Context, targets: Sequence[Target], outcomes: Sequence[Outcome], *, rows: int) -> Report:
     calibration = ctx.evidence.calibration
     points = [
         FrontierPoint(path=target_name(target) if part else ".", **dict(outcome))
-        for part, (target, outcome) in enumerate(zip(spec.all_targets, outcomes, strict=True))
+        for part, (target, outcome) in enumerate(zip(targets, outcomes, strict=True))
     ]
     return Report(
         **dict(outcomes[0]),
@@ -204,16 +212,18 @@ def _report(spec: PruneSpec, ctx: Context, outcomes: list[Outcome], *, rows: int
         device=str(ctx.task_model.device),
         versions=versions(),
         frontier=tuple(points) if len(points) > 1 else (),
-        warnings=_warnings(spec, outcomes, rows),
+        warnings=_warnings(spec, targets, outcomes, rows=rows),
     )
 
 
-def _warnings(spec: PruneSpec, outcomes: list[Outcome], rows: int) -> tuple[str, ...]:
+def _warnings(spec: PruneSpec, targets: Sequence[Target], outcomes: Sequence[Outcome], *, rows: int) -> tuple[str, ...]:
     found: list[str] = []
     if rows < spec.calibration.samples:
         found.append(f"only {rows} training rows for {spec.calibration.samples} calibration samples; all were used")
-    for target, outcome in zip(spec.all_targets, outcomes, strict=True):
+    for target, outcome in zip(targets, outcomes, strict=True):
         where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
+        if outcome.onnx is not None and outcome.onnx.status == "failed":
+            found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
         for layer in outcome.layers:
             for half, sublayer in (("attention", layer.attention), ("ffn", layer.ffn)):
                 if sublayer.status in ("breakdown", "rejected"):

@@ -6,10 +6,22 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from pruning_core.spec import Frozen
+from pruning_core.delivery import Layout
+from pruning_core.frozen import Frozen
 
 Stage = Literal[
-    "load", "calibrate", "score", "profile", "search", "rearrange", "recover", "materialise", "evaluate", "latency", "bundle"
+    "load",
+    "calibrate",
+    "score",
+    "profile",
+    "search",
+    "rearrange",
+    "recover",
+    "materialise",
+    "evaluate",
+    "latency",
+    "accept",
+    "bundle",
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -24,11 +36,16 @@ _STAGE_WEIGHT: dict[Stage, float] = {
     "recover": 0.13,
     "materialise": 0.03,
     "evaluate": 0.22,
-    "latency": 0.35,
+    "latency": 0.25,
+    "accept": 0.1,
     "bundle": 0.02,
 }
 # Stages that run once for each budget of a job; what lies before and after them runs once.
 _FIRST_OF_A_PART, _LAST_OF_A_PART = STAGES.index("search"), STAGES.index("latency")
+
+
+# What sums of prices may lose or gain in float64.
+_ROUNDING = 1e-9
 
 
 class Progress(Frozen):
@@ -64,6 +81,14 @@ class TargetReport(Frozen):
     requested: float
     achieved: float
     tolerance: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is met: never above the budget, and within the tolerance below it."""
+        beyond = self.achieved - self.requested
+        if self.metric == "sparsity":
+            beyond = -beyond
+        return -self.tolerance <= beyond <= _ROUNDING
 
 
 class SparsityReport(Frozen):
@@ -105,6 +130,7 @@ class LatencyReport(Frozen):
     repeats: int
     threads: int
     device: str
+    dtype: str = Field(default="float32", description="What both models computed in.")
 
 
 class SecondsReport(Frozen):
@@ -154,6 +180,48 @@ class DataReport(Frozen):
     mean_length: float
 
 
+class FloorReport(Frozen):
+    """The quality floor in the metric's own unit, and what was kept of it."""
+
+    kind: Literal["relative", "absolute"]
+    requested: float
+    required: float
+    achieved: float
+
+    @property
+    def held(self) -> bool:
+        """Whether the floor is held."""
+        return self.achieved >= self.required
+
+
+class AcceptanceReport(Frozen):
+    """What a fresh process with stock libraries, and nothing of Coppice, found in the written checkpoint.
+
+    ``max_difference`` is that of its outputs from the worker's on held-out inputs, relative to the largest output.
+    """
+
+    loader: Literal["stock", "remote_code"]
+    libraries: dict[str, str]
+    samples: int
+    max_difference: float
+    tolerance: float
+    parameters: int
+    bytes: int
+    latency_ms: LatencyReport | None = Field(default=None, description="Measured again, for targets of latency.")
+
+
+class OnnxReport(Frozen):
+    """The checkpoint as an ONNX graph, run by onnxruntime on the CPU; or why there is none."""
+
+    status: Literal["ok", "failed"]
+    reason: str | None = None
+    path: str | None = None
+    bytes: int | None = None
+    max_difference: float | None = None
+    latency_ms: float | None = Field(default=None, description="Median, at the shape and threads of the report's latency_ms.")
+    latency_iqr: float | None = None
+
+
 class Outcome(Frozen):
     """One checkpoint. Counts and sizes are recounted from the written files, never taken from the plan."""
 
@@ -165,6 +233,11 @@ class Outcome(Frozen):
     quality: QualityReport
     latency_ms: LatencyReport
     layers: tuple[LayerReport, ...]
+    layout: Layout = "per_layer"
+    stored_dtype: str | None = Field(default=None, description="Type of the written weights, which plain loading computes in.")
+    quality_floor: FloorReport | None = None
+    acceptance: AcceptanceReport | None = None
+    onnx: OnnxReport | None = None
 
 
 class FrontierPoint(Outcome):

@@ -10,16 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.config import JsonDict
 
+from pruning_core.delivery import ArtifactSpec, Floor
+from pruning_core.frozen import Frozen
 from pruning_core.glue import GLUE_TASKS
-
-
-class Frozen(BaseModel):
-    """Base of the values that cross a boundary: immutable, no unknown fields, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _open_fraction(value: object) -> float:
@@ -294,14 +290,6 @@ class LatencySpec(Frozen):
         return self.model_copy(update={"repeats": max(3, self.repeats // 4)})
 
 
-class ArtifactSpec(Frozen):
-    """What the bundle holds."""
-
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        default="auto", description="Type of the written weights; auto keeps that of the checkpoint given."
-    )
-
-
 # --- the spec ---------------------------------------------------------------------------------------------------------
 
 
@@ -317,7 +305,7 @@ def _document_shorthands(schema: JsonDict) -> None:
     properties["data"] = {"type": "string", "description": "Shorthand for task.dataset."}
     required = cast("list[str]", schema.get("required", []))
     schema["required"] = [name for name in required if name != "target"]
-    schema["anyOf"] = [{"required": ["target"]}, {"required": ["sparsity"]}, {"required": ["targets"]}]
+    schema["anyOf"] = [{"required": [name]} for name in ("target", "sparsity", "targets", "quality_floor")]
 
 
 class PruneSpec(Frozen):
@@ -334,6 +322,10 @@ class PruneSpec(Frozen):
         default=(),
         max_length=16,
         description="Several budgets instead of one target: one scoring pass, a checkpoint each, the frontier in the report.",
+    )
+    quality_floor: Floor | None = Field(
+        default=None,
+        description="Fail where less quality is kept. Without a target: find the model with the fewest MACs that holds it.",
     )
     method: Method = FisherCG()
     recovery: RecoverySpec = RecoverySpec()
@@ -363,8 +355,10 @@ class PruneSpec(Frozen):
 
     @model_validator(mode="after")
     def _one_way_to_say_the_targets(self) -> PruneSpec:
-        if (self.target is None) == (not self.targets):
-            raise ValueError("give one target, or a list of targets" + (", not both" if self.targets else ""))
+        if self.target is not None and self.targets:
+            raise ValueError("give one target, or a list of targets, not both")
+        if self.target is None and not self.targets and self.quality_floor is None:
+            raise ValueError("give one target, or a list of targets, or a quality_floor to search for the smallest model")
         names = [target_name(target) for target in self.targets]
         if len(set(names)) < len(names):
             raise ValueError("targets must differ from each other")
@@ -372,7 +366,10 @@ class PruneSpec(Frozen):
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
-        """Every target asked for. The first is the job's own: its checkpoint is the bundle's, the others lie in sub-folders."""
+        """Every target asked for; none where the quality floor alone decides.
+
+        The first is the job's own: its checkpoint is the bundle's, the others lie in sub-folders.
+        """
         return self.targets or (() if self.target is None else (self.target,))
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from pruning_core.arch.encoder import adapt, clone
-from pruning_core.cost import budget_for
+from pruning_core.arch.encoder import clone, slice_
+from pruning_core.cost import Budget, CurveBudget, budget_for
+from pruning_core.fidelity import Fidelity
 from pruning_core.latency import measure_latency
 from pruning_core.latency_table import LatencyModel, latency_model
 from pruning_core.masks import Mask
 from pruning_core.methods.base import Context, Method, Scores
+from pruning_core.search.stock import choose_layers
 from pruning_core.spec import KeepTarget, LatencySpec, LatencyTarget, PruneSpec, SparsityTarget, Target
 
 # How often a latency that the finished checkpoint missed is planned anew, and how much further below the budget each time.
@@ -29,6 +32,8 @@ class Planner:
         """Take a method and its statistics. ``cache`` is the folder of kept latency tables."""
         self._spec, self._ctx, self._method, self._scores, self._cache = spec, ctx, method, scores, cache
         self._latency: LatencyModel | None = None
+        self._layers: tuple[int, ...] | None = None
+        self._fidelity = Fidelity(ctx, spec.recovery)
 
     def plans(self, target: Target) -> Iterator[Mask]:
         """Give the mask of largest importance that meets the target; for a latency, others to try should its clock say no.
@@ -36,6 +41,7 @@ class Planner:
         Raises:
             TargetUnreachable: No mask can.
         """
+        self._layers = None
         if isinstance(target, LatencyTarget):
             for replan in range(1 + _REPLANS):
                 yield self._approach(target, target.keep - (_AIM + replan * (1 - _AIM) / 2) * target.tolerance)
@@ -49,7 +55,7 @@ class Planner:
             total_params=self._ctx.task_model.parameter_count(),
             length=self._ctx.evidence.calibration.mean_length,
         )
-        return self._method.plan(self._scores, budget, self._ctx)
+        return self._plan(budget)
 
     def _approach(self, target: LatencyTarget, aim: float) -> Mask:
         """Plan by the table, time the sliced model beside the dense one, correct the budget by what the table missed.
@@ -58,14 +64,30 @@ class Planner:
         """
         table = self._table()
         planned = aim
-        mask = self._method.plan(self._scores, table.budget(target, keep=planned), self._ctx)
+        mask = self._plan(table.budget(target, keep=planned))
         for attempt in range(_ATTEMPTS):
             achieved = self._measure(mask, attempt)
             if abs(achieved - aim) <= 0.25 * target.tolerance:
                 break
             planned *= aim / achieved
-            mask = self._method.plan(self._scores, table.budget(target, keep=planned), self._ctx)
+            mask = self._plan(table.budget(target, keep=planned))
         return mask
+
+    def _plan(self, budget: Budget | CurveBudget) -> Mask:
+        """Let the method choose within the budget; the layers that stay in the stock layout are chosen once for a target."""
+        if self._spec.artifacts.layout != "stock":
+            return self._method.plan(self._scores, budget, self._ctx)
+        if self._layers is None:
+            self._layers = choose_layers(
+                self._scores.importance,
+                self._ctx.groups,
+                budget,
+                lambda layers: self._fidelity.divergence(self._plan_stock(budget, layers)),
+            )
+        return self._plan_stock(budget, self._layers)
+
+    def _plan_stock(self, budget: Budget | CurveBudget, layers: tuple[int, ...]) -> Mask:
+        return self._method.plan(self._scores, budget, dataclasses.replace(self._ctx, layers=layers))
 
     def _table(self) -> LatencyModel:
         if self._latency is None:
@@ -76,8 +98,7 @@ class Planner:
     def _measure(self, mask: Mask, attempt: int) -> float:
         """Give the latency of the sliced model as a share of the dense model's."""
         sliced = clone(self._ctx.task_model.model)
-        for index, sublayer in enumerate(adapt(sliced).sublayers):
-            sublayer.slice_(mask.indices(index).to(self._ctx.task_model.device))
+        slice_(sliced, mask)
         quick: LatencySpec = self._spec.latency.model_copy(update={"repeats": max(5, self._spec.latency.repeats // 2)})
         with self._ctx.clock.stage("profile"), torch.inference_mode():
             report = measure_latency(

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from pruning_core.errors import OutOfMemory, PruningError
+from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.report import Progress
 from pruning_core.waiting import sleep_when_waiting
 from worker.process import die_with_parent
@@ -31,10 +31,8 @@ def main(arguments: list[str]) -> int:
         try:
             _run(scratch, pipe.write)
         except PruningError as error:
-            _write_error(
-                scratch,
-                ChildError(code=error.code, message=error.message, param=error.param, transient=isinstance(error, OutOfMemory)),
-            )
+            transient = isinstance(error, OutOfMemory | StorageFull)
+            _write_error(scratch, ChildError(code=error.code, message=error.message, param=error.param, transient=transient))
         except MemoryError:
             _write_error(scratch, ChildError(code=OutOfMemory.code, message="the worker ran out of memory", transient=True))
         except Exception:  # whatever else goes wrong is ours, and its details are for the log alone
@@ -56,14 +54,19 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
     def tell(progress: Progress) -> None:
         write(progress.model_dump_json() + "\n")
 
-    report = run(
-        request.spec,
-        scratch.bundle,
-        device=request.device,
-        threads=request.threads,
-        cache=request.cache,
-        on_progress=tell,
-    )
+    try:
+        report = run(
+            request.spec,
+            scratch.bundle,
+            device=request.device,
+            threads=request.threads,
+            cache=request.cache,
+            on_progress=tell,
+        )
+    except Rejected as rejected:
+        if rejected.report is not None:  # beside the error: the bundle is the best candidate, and this its report
+            scratch.report.write_text(rejected.report.model_dump_json(), encoding="utf-8")
+        raise
     scratch.report.write_text(report.model_dump_json(), encoding="utf-8")
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import mimetypes
-from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import quote
 
@@ -12,9 +9,9 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.api.deps import Owner, Service
+from app.api.files import Conditions, file_headers, serve_file
 from app.api.jobs import JobId
-from app.api.ranges import Unsatisfiable, parse_range
-from app.errors import Problem, ProblemDetails
+from app.errors import ProblemDetails
 from app.jobs.records import PublishedArtifact
 from app.jobs.schemas import ArtifactList, ArtifactView
 
@@ -51,42 +48,18 @@ def download_artifact(
 ) -> Response:
     """Stream a file. ETag and ``Repr-Digest`` are its sha256; ``Range`` and ``If-Range`` resume a broken download."""
     artifact = service.artifact(job_id, path, owner=owner)
-    etag, headers = f'"{artifact.sha256}"', _headers(artifact)
-    if if_none_match is not None and (if_none_match.strip() == "*" or etag in if_none_match):
-        return Response(status_code=304, headers={"ETag": etag})
-    wanted = None
-    head = request.method == "HEAD"  # for which ranges have no meaning
-    if not head and (if_range is None or if_range.strip() == etag):
-        try:
-            wanted = parse_range(range_header, artifact.size)
-        except Unsatisfiable:
-            raise Problem(
-                HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-                "range_not_satisfiable",
-                f"the file has {artifact.size} bytes; ask for a range within it",
-                headers={"Content-Range": f"bytes */{artifact.size}"},
-            ) from None
-    start, stop = wanted or (0, artifact.size)
-    headers["Content-Length"] = str(stop - start)
-    if wanted:
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{artifact.size}"
-    status = 206 if wanted else 200
-    if head:
-        return Response(status_code=status, headers=headers)
-    return StreamingResponse(service.open_artifact(job_id, artifact, start, stop), status_code=status, headers=headers)
+    return serve_file(
+        artifact,
+        lambda start, stop: service.open_artifact(job_id, artifact, start, stop),
+        Conditions(request.method == "HEAD", range_header, if_range, if_none_match),
+        _headers(artifact),
+    )
 
 
 def _headers(artifact: PublishedArtifact) -> dict[str, str]:
-    digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
     name = artifact.path.rpartition("/")[2]
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     # A report or a card must never run as a page of this site: browsers are told to save, and not to guess.
-    return {
-        "ETag": f'"{artifact.sha256}"',
-        "Repr-Digest": f"sha-256=:{digest}:",
-        "Accept-Ranges": "bytes",
-        "Content-Type": kind,
+    return file_headers(artifact) | {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
-        "X-Content-Type-Options": "nosniff",
         "Cache-Control": "private, max-age=31536000, immutable",
     }

@@ -12,6 +12,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from app.api.deps import Owner, Service, require_json
+from app.api.files import Conditions, file_headers, serve_file
+from app.api.negotiation import prefers_html
 from app.errors import ProblemDetails
 from app.jobs.errors import NotFound
 from app.jobs.schemas import JobCreate, JobList, JobView
@@ -23,6 +25,16 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"mod
 
 JOB_ID = r"^[A-Za-z0-9_\-]+$"
 JobId = Annotated[str, Path(min_length=1, max_length=64, pattern=JOB_ID)]
+
+REPORT_PAGE = "report.html"
+# The page was written by a worker, about names that people chose: it may show itself and do nothing else.
+_PAGE_HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cache-Control": "private, no-cache",
+    "Vary": "Accept",
+}
 
 _LONGEST_WAIT_S = 60
 _POLL_S = 0.25
@@ -96,13 +108,35 @@ def cancel_job(job_id: JobId, service: Service, owner: Owner) -> JobView:
     return _view(service.cancel(job_id, owner=owner))
 
 
-@router.get("/{job_id}/report", operation_id="getReport", response_model=Report)
-def get_report(job_id: JobId, service: Service, owner: Owner) -> Report:
-    """Read the report of a finished job."""
-    job = service.get(job_id, owner=owner).job
-    if job.report is None:
-        raise NotFound("report_not_ready", f"the job is {job.status} and has no report")
-    return job.report
+@router.get(
+    "/{job_id}/report",
+    operation_id="getReport",
+    response_model=Report,
+    responses={
+        200: {"content": {"text/html": {"schema": {"type": "string"}}}},
+        304: {"description": "The page has not changed since the ETag"},
+    },
+)
+def get_report(
+    job_id: JobId,
+    service: Service,
+    owner: Owner,
+    accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
+    if_none_match: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
+    """Read the report of a finished job: JSON, or a page to look at with ``Accept: text/html``."""
+    details = service.get(job_id, owner=owner)
+    if details.job.report is None:
+        raise NotFound("report_not_ready", f"the job is {details.job.status} and has no report")
+    if not prefers_html(accept):
+        return JSONResponse(details.job.report.model_dump(mode="json"), headers={"Vary": "Accept"})
+    page = service.artifact(job_id, REPORT_PAGE, owner=owner)
+    return serve_file(
+        page,
+        lambda start, stop: service.open_artifact(job_id, page, start, stop),
+        Conditions(if_none_match=if_none_match),
+        file_headers(page) | _PAGE_HEADERS,
+    )
 
 
 def _view(details: JobDetails) -> JobView:

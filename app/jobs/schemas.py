@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
 from pruning_core.report import Stage, TargetReport
-from pruning_core.spec import PruneSpec, SparsityTarget
+from pruning_core.spec import PruneSpec
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.\-]+$")]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
@@ -45,7 +45,7 @@ class ErrorView(BaseModel):
 
 
 class RequestedView(BaseModel):
-    """The target as asked for, in the metric's own unit."""
+    """The target as asked for, in the metric's own unit; or the quality floor, where it alone was given."""
 
     metric: str
     value: float
@@ -92,8 +92,6 @@ class JobView(BaseModel):
     @classmethod
     def of(cls, job: Job, artifacts: list[PublishedArtifact]) -> JobView:
         """Show a job."""
-        target = job.spec.all_targets[0]
-        unit = "sparsity" if isinstance(target, SparsityTarget) else target.metric
         root = f"/v1/jobs/{job.id}"
         return cls(
             id=job.id,
@@ -106,7 +104,7 @@ class JobView(BaseModel):
             progress=_progress(job),
             attempt=job.attempt,
             priority=job.priority,
-            requested=RequestedView(metric=unit, value=target.requested, tolerance=target.tolerance),
+            requested=_requested(job.spec),
             achieved=None if job.report is None else job.report.target,
             metrics=None if job.report is None else _headline(job),
             error=None
@@ -161,6 +159,14 @@ class ArtifactList(BaseModel):
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _requested(spec: PruneSpec) -> RequestedView:
+    if not spec.all_targets:
+        assert spec.quality_floor is not None, "a spec has targets or a floor"
+        return RequestedView(metric="quality_floor", value=spec.quality_floor.value, tolerance=0)
+    target = spec.all_targets[0]
+    return RequestedView(metric=target.metric, value=target.requested, tolerance=target.tolerance)
 
 
 def _progress(job: Job) -> ProgressView | None:

@@ -24,6 +24,20 @@ ParamsKeep = Annotated[list[float] | None, typer.Option(help="Fraction of all pa
 LatencyKeep = Annotated[
     list[float] | None, typer.Option(help="Fraction of the measured latency to keep, instead of --sparsity.")
 ]
+QualityFloor = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the dense model's quality that must be kept, e.g. 0.99; the job fails below it. Without a target: find "
+        "the smallest model that keeps it."
+    ),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="per_layer (default, best quality, loads with one import) or stock (loads in plain transformers as it is)."
+    ),
+]
+Formats = Annotated[list[str] | None, typer.Option("--format", help="safetensors (always there) or onnx; repeatable.")]
 Method = Annotated[str | None, typer.Option(help="fisher-cg (default), magnitude or random.")]
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn (default 0).")]
@@ -41,6 +55,9 @@ def build_spec(
     macs_keep: list[float] | None,
     params_keep: list[float] | None,
     latency_keep: list[float] | None,
+    quality_floor: float | None,
+    layout: str | None,
+    formats: list[str] | None,
     method: str | None,
     samples: int | None,
     seed: int | None,
@@ -51,15 +68,19 @@ def build_spec(
         pydantic.ValidationError: The spec is wrong.
     """
     fields = _read(spec_file) if spec_file is not None else {}
-    given = {"model": model, "task": task, "method": method, "seed": seed}
+    given = {"model": model, "task": task, "method": method, "seed": seed, "quality_floor": quality_floor}
     fields |= {name: value for name, value in given.items() if value is not None}
     targets = _targets(sparsity, macs_keep, params_keep, latency_keep)
     if targets:
         for name in ("sparsity", "target", "targets"):
             fields.pop(name, None)
         fields |= {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
-    if fields.keys().isdisjoint({"sparsity", "target", "targets"}):
-        fail("target is required: give one of --sparsity, --macs-keep, --params-keep and --latency-keep", ExitCode.BAD_INPUT)
+    if fields.keys().isdisjoint({"sparsity", "target", "targets", "quality_floor"}):
+        options = "--sparsity, --macs-keep, --params-keep and --latency-keep, or a --quality-floor alone"
+        fail(f"target is required: give one of {options}", ExitCode.BAD_INPUT)
+    delivered = {"layout": layout, "formats": list(dict.fromkeys(["safetensors", *formats])) if formats else None}
+    if chosen := {name: value for name, value in delivered.items() if value is not None}:
+        fields["artifacts"] = {**fields.get("artifacts", {}), **chosen}
     if samples is not None:
         fields["calibration"] = {**fields.get("calibration", {}), "samples": samples}
     if data is not None:
@@ -67,6 +88,12 @@ def build_spec(
     if isinstance(fields.get("model"), str):
         fields["model"] = _local_model(fields["model"])
     return PruneSpec.model_validate(fields)
+
+
+def require_free(out: Path) -> None:
+    """Refuse a folder that holds something, before any work is done for it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        fail("out: the output folder must not exist, or be empty", ExitCode.BAD_INPUT)
 
 
 def _targets(

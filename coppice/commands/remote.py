@@ -22,7 +22,7 @@ jobs = typer.Typer(help="Look at jobs of a service, and cancel them.", no_args_i
 
 
 def prune(
-    out: Annotated[Path, typer.Option(help="Folder for the downloaded bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder for the downloaded bundle; must not exist, or be empty.")],
     model: options.Model = None,
     task: options.Task = None,
     data: options.Data = None,
@@ -30,6 +30,9 @@ def prune(
     macs_keep: options.MacsKeep = None,
     params_keep: options.ParamsKeep = None,
     latency_keep: options.LatencyKeep = None,
+    quality_floor: options.QualityFloor = None,
+    layout: options.Layout = None,
+    formats: options.Formats = None,
     method: options.Method = None,
     samples: options.Samples = None,
     seed: options.Seed = None,
@@ -51,10 +54,14 @@ def prune(
             macs_keep=macs_keep,
             params_keep=params_keep,
             latency_keep=latency_keep,
+            quality_floor=quality_floor,
+            layout=layout,
+            formats=formats,
             method=method,
             samples=samples,
             seed=seed,
         )
+        options.require_free(out)
         with Client(url) as client:
             job = client.submit(built)
             console.err.print(f"job {job.id}", highlight=False)

@@ -15,7 +15,7 @@ import typer
 from coppice import console
 from coppice.commands import options
 from coppice.console import ExitCode, explained, fail, progress_bar
-from pruning_core.errors import PruningError, TargetMissed
+from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.report import Progress
 from pruning_core.waiting import sleep_when_waiting
 
@@ -29,6 +29,9 @@ def run(
     macs_keep: options.MacsKeep = None,
     params_keep: options.ParamsKeep = None,
     latency_keep: options.LatencyKeep = None,
+    quality_floor: options.QualityFloor = None,
+    layout: options.Layout = None,
+    formats: options.Formats = None,
     method: options.Method = None,
     samples: options.Samples = None,
     seed: options.Seed = None,
@@ -51,10 +54,14 @@ def run(
             macs_keep=macs_keep,
             params_keep=params_keep,
             latency_keep=latency_keep,
+            quality_floor=quality_floor,
+            layout=layout,
+            formats=formats,
             method=method,
             samples=samples,
             seed=seed,
         )
+        options.require_free(out)
     sleep_when_waiting()
     try:
         from pruning_core.pipeline import run as run_pipeline
@@ -71,7 +78,9 @@ def run(
         try:
             with contextlib.redirect_stdout(sys.stderr):  # whatever libraries print: stdout is for the result
                 report = run_pipeline(built, out, device=device, threads=threads, cache=_cache_folder(), on_progress=tell)
-        except TargetMissed as error:
+        except Rejected as error:
+            fail(f"{error.message} ({error.code}). The best candidate, with its report, is in {out}", ExitCode.JOB_FAILED)
+        except (OutOfMemory, StorageFull) as error:
             fail(error.message, ExitCode.JOB_FAILED)
         except PruningError as error:
             where = f"{error.param}: " if error.param else ""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pruning_core.arch.signatures import SIGNATURES, BlockSignature
 from pruning_core.cost import UnitGroup, head_group, neuron_group
 from pruning_core.errors import UnsupportedArchitecture
+from pruning_core.masks import Mask
 from pruning_core.shapes import Bool, Float, Int
 
 if TYPE_CHECKING:
@@ -168,6 +169,31 @@ def clone(model: PreTrainedModel) -> PreTrainedModel:
     own = {id(_bias(sublayer.output)) for sublayer in adapt(model).sublayers}
     shared = {id(p): p for p in model.parameters() if id(p) not in own}
     return copy.deepcopy(model, cast("dict[int, object]", shared))
+
+
+def drop_blocks_(model: PreTrainedModel, mask: Mask) -> tuple[int, ...]:
+    """Remove in place every block of which the mask keeps no head: attention over no head has no shape, so all of it goes.
+
+    Returns:
+        Indices of the sublayers that stay, as they were counted before.
+    """
+    counts = mask.counts()
+    gone = [layer for layer in range(len(counts) // 2) if counts[2 * layer] == 0]
+    if gone:
+        adapter = adapt(model)
+        blocks = next(
+            module for module in model.modules() if isinstance(module, nn.ModuleList) and adapter.first_block in list(module)
+        )
+        for layer in reversed(gone):
+            del blocks[layer]
+    return tuple(index for index in range(len(counts)) if index // 2 not in gone)
+
+
+def slice_(model: PreTrainedModel, mask: Mask) -> None:
+    """Remove in place everything that the mask does not keep, repairing nothing."""
+    survivors = drop_blocks_(model, mask)
+    for index, sublayer in zip(survivors, adapt(model).sublayers, strict=True):
+        sublayer.slice_(mask.indices(index).to(sublayer.output.weight.device))
 
 
 def verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pruning_core.arch.encoder import EncoderAdapter
-from pruning_core.artifacts import per_layer
+from pruning_core.arch.encoder import EncoderAdapter, adapt
+from pruning_core.artifacts import per_layer, stock
 from pruning_core.artifacts.card import model_card
+from pruning_core.artifacts.sentence import write_sentence_modules
 from pruning_core.models import TaskModel, quiet_transformers
 from pruning_core.report import Report
 from pruning_core.spec import AUTO_CLASSES, ArtifactSpec, PruneSpec
@@ -38,6 +39,7 @@ _COMPANIONS = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "1_Pooling/config.json",
+    "generation_config.json",
     "LICENSE",
     "LICENSE.txt",
 )
@@ -56,31 +58,43 @@ def write_checkpoint(
         options: Type of the written weights.
     """
     dtype = source.stored_dtype if options.dtype == "auto" else options.dtype
-    widths = {
-        name: [module.out_features, module.in_features]
-        for name, module in student.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
     config = student.config
-    original = {name: module for name, module in dense.model.named_modules() if isinstance(module, torch.nn.Linear)}
-    config.quantization_config = per_layer.CoppiceConfig(
-        {name: shape for name, shape in widths.items() if shape != [original[name].out_features, original[name].in_features]}
-        | _inherited(dense.model, widths)
-    )
-    class_name = f"Coppice{type(student).__name__.removeprefix('Coppice')}"
-    config.auto_map = {AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{class_name}"}
+    if options.layout == "stock":
+        stock.describe_(config, adapt(student).groups)
+    else:
+        _describe_per_layer_(folder, source, dense, student)
     weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in student.state_dict().items()}
     with quiet_transformers():
         student.save_pretrained(folder, state_dict=weights)
     # The config's type decides how from_pretrained loads; save_pretrained puts that of the live model there.
     config.dtype = dtype
     config.save_pretrained(folder)
-    (folder / f"{REMOTE_CODE_NAME}.py").write_text(_remote_code(student, class_name), encoding="utf-8")
+    for path in folder.glob("*.safetensors"):  # safetensors writes for the owner alone; the umask is to decide, as elsewhere
+        shutil.copymode(folder / "config.json", path)
     for name in _COMPANIONS:
         path = source.source / name
         if path.is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, folder / name)
+    if source.task_type == "feature-extraction":
+        write_sentence_modules(folder, hidden=dense.groups[0].hidden, pooling=source.pooling)
+
+
+def _describe_per_layer_(folder: Path, source: TaskModel, dense: EncoderAdapter, student: PreTrainedModel) -> None:
+    """List the widths in the student's config, in place, and write the file that reads them where Coppice is not installed."""
+    widths = {
+        name: [module.out_features, module.in_features]
+        for name, module in student.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    original = {name: module for name, module in dense.model.named_modules() if isinstance(module, torch.nn.Linear)}
+    student.config.quantization_config = per_layer.CoppiceConfig(
+        {name: shape for name, shape in widths.items() if shape != [original[name].out_features, original[name].in_features]}
+        | _inherited(dense.model, widths)
+    )
+    class_name = f"Coppice{type(student).__name__.removeprefix('Coppice')}"
+    student.config.auto_map = {AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{class_name}"}
+    (folder / f"{REMOTE_CODE_NAME}.py").write_text(_remote_code(student, class_name), encoding="utf-8")
 
 
 def _inherited(dense: PreTrainedModel, widths: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -101,10 +115,13 @@ def _remote_code(student: PreTrainedModel, class_name: str) -> str:
     )
 
 
-def write_reports(folder: Path, spec: PruneSpec, report: Report) -> None:
-    """Write ``report.json`` and the model card of one checkpoint."""
+def write_reports(folder: Path, spec: PruneSpec, report: Report, *, licence: str | None) -> None:
+    """Write ``report.json``, the report page and the model card of one checkpoint."""
+    from pruning_core.artifacts.page import render_page  # drawing charts is for whoever writes a bundle
+
     (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(spec, report), encoding="utf-8")
+    (folder / "report.html").write_text(render_page(spec, report), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(spec, report, licence=licence), encoding="utf-8")
 
 
 def write_manifest(folder: Path) -> None:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.report import Report
-from pruning_core.spec import AUTO_CLASSES, PruneSpec
+from pruning_core.spec import PruneSpec
+
+_PIPELINES = {
+    "feature-extraction": "feature-extraction",
+    "text-classification": "text-classification",
+    "regression": "text-classification",
+}
 
 
-def model_card(spec: PruneSpec, report: Report) -> str:
-    """Write the card as Markdown with a metadata block.
+def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -> str:
+    """Write the card as Markdown with the Hub's metadata block.
 
     The base model is named by its last path component only: a server's folders are nobody's business.
+
+    Args:
+        spec: What was asked for.
+        report: What came of it.
+        licence: The base model's, where it says.
     """
-    name = spec.model.rstrip("/").rpartition("/")[2] if spec.model.startswith(("/", ".", "~")) else spec.model
-    loader = AUTO_CLASSES[spec.task.type]
     latency, quality = report.latency_ms, report.quality
+    ways = "\n\n".join(f"{way.title}:\n\n```python\n{way.code}\n```" for way in snippets(spec, report))
     return f"""---
-library_name: transformers
-pipeline_tag: {"text-classification" if spec.task.type != "feature-extraction" else "feature-extraction"}
-tags: [pruned, coppice, {report.method}]
+{_metadata(spec, report, licence)}
 ---
 
-# {name}, pruned by Coppice
+# {display_name(spec.model)}, pruned by Coppice
 
 Heads and neurons were removed by `{report.method}` (recovery: `{report.recovery}`), without retraining, for task `{report.task}`.
 
@@ -30,21 +41,63 @@ Heads and neurons were removed by `{report.method}` (recovery: `{report.recovery
 | MACs of the blocks | {report.macs.dense:,} | {report.macs.pruned:,} | {report.macs.pruned / report.macs.dense:.3f} |
 | bytes of the weights | {report.bytes.dense:,} | {report.bytes.pruned:,} | {report.bytes.pruned / report.bytes.dense:.3f} |
 | {quality.metric} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
-| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} threads, {latency.device}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x faster |
+| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x faster |
 
 Target: {report.target.metric} {report.target.requested:g}, achieved {report.target.achieved:.4f}. Seed {report.seed}. Calibration: {report.data.samples} samples,
-{report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`; `manifest.json` has the sha256 of each file.
+{report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the
+sha256 of each file.
 
-## Load it
+Licence: {f"that of the base model, `{licence}`" if licence else "that of the base model, which does not state one in its files; look it up before you use this"}.
 
-```python
-import pruning_core  # from the package coppice; teaches transformers the per-layer widths
-from transformers import AutoTokenizer, {loader}
+{_notes(report)}## Load it
 
-model = {loader}.from_pretrained(".")
-tokenizer = AutoTokenizer.from_pretrained(".")
-```
+{summary(report)}
 
-Without Coppice installed: `{loader}.from_pretrained(".", trust_remote_code=True)` runs `modeling_coppice.py` of this folder,
-which does the same.
+{ways}
 """
+
+
+def _notes(report: Report) -> str:
+    """List what the run warned of; nothing where it did not."""
+    listed = "".join(f"- {warning}\n" for warning in report.warnings)
+    return f"## Worth knowing\n\n{listed}\n" if listed else ""
+
+
+def base_licence(folder: Path) -> str | None:
+    """Read the licence that a checkpoint states in the metadata of its own card; None where it states none."""
+    import yaml
+    from huggingface_hub import metadata_load
+
+    try:
+        metadata = metadata_load(folder / "README.md")
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    stated = (metadata or {}).get("license")
+    return stated if isinstance(stated, str) and stated.isascii() and stated.isprintable() and len(stated) <= 100 else None
+
+
+def _metadata(spec: PruneSpec, report: Report, licence: str | None) -> str:
+    """Write the block that the Hub reads: what the model is for, and its results as a model index."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    quality, pipeline = report.quality, _PIPELINES[spec.task.type]
+    name = display_name(spec.model)
+    data = ModelCardData(
+        base_model=spec.model if name == spec.model else None,
+        library_name="sentence-transformers" if spec.task.type == "feature-extraction" else "transformers",
+        license=licence,
+        pipeline_tag=pipeline,
+        tags=["pruned", "coppice", report.method],
+        model_name=f"{name}, pruned",
+        eval_results=[
+            EvalResult(
+                task_type=pipeline,
+                dataset_type=display_name(spec.task.dataset),
+                dataset_name=report.task,
+                dataset_split=spec.task.validation_split,
+                metric_type=quality.metric,
+                metric_value=round(quality.pruned, 4),
+            )
+        ],
+    )
+    return data.to_yaml().strip()

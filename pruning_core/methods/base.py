@@ -20,12 +20,16 @@ from pruning_core.shapes import Float
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every method works on."""
+    """What every method works on.
+
+    ``layers`` are the layers that stay, where the stock layout is planned; None where every layer has widths of its own.
+    """
 
     task_model: TaskModel
     evidence: Evidence
     clock: StageClock
     seed: int
+    layers: tuple[int, ...] | None = None
 
     @property
     def groups(self) -> tuple[UnitGroup, ...]:

@@ -14,7 +14,7 @@ class _SearchOnly:
     def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
         """Search the exact optimum of the scores."""
         with ctx.clock.stage("search"):
-            return search_mask(scores.importance, ctx.groups, budget)
+            return search_mask(scores.importance, ctx.groups, budget, ctx.layers)
 
 
 class MagnitudeMethod(_SearchOnly):

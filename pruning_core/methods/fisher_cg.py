@@ -52,7 +52,7 @@ class FisherCGMethod:
     def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
         """Search the exact optimum of the diagonal Fisher, then rearrange within each sublayer."""
         with ctx.clock.stage("search"):
-            mask = search_mask(scores.importance, ctx.groups, budget)
+            mask = search_mask(scores.importance, ctx.groups, budget, ctx.layers)
         if not self.options.rearrange or scores.gradients is None:
             return mask
         rearranged = []

@@ -3,15 +3,20 @@
 Student inputs are those of the already pruned and repaired layers below; the target is the dense model's residual stream,
 ``B = (x_dense + f_dense(x_dense)) - x_student``. Statistics run over real tokens only. Each half of a block runs once: no layer
 is run again to read a statistic.
+
+Where whole blocks are gone, the last sublayer before them stands in for them: it is fitted to the residual sum of the last
+one that is gone, and takes over its norm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
+from torch import nn
 
-from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.encoder import EncoderAdapter, Sublayer, adapt, drop_blocks_, slice_
 from pruning_core.evidence import Evidence
 from pruning_core.masks import Mask
 from pruning_core.precision import products_in
@@ -44,21 +49,34 @@ def prune_and_recover_(
         One report a sublayer, in order.
     """
     if spec.kind == "none":
-        for index, sublayer in enumerate(student.sublayers):
-            sublayer.slice_(mask.indices(index).to(sublayer.output.weight.device))
-            on_sublayer(index + 1)
-        return tuple(SublayerReport(solver="none", status="skipped", iterations=0) for _ in student.sublayers)
+        slice_(student.model, mask)
+        on_sublayer(len(mask.kept))
+        return tuple(SublayerReport(solver="none", status="skipped", iterations=0) for _ in mask.kept)
     used = evidence.calibration.samples if samples is None else min(samples, evidence.calibration.samples)
     first_judge = used - max(1, round(used * spec.holdout))
-    reports: list[SublayerReport] = []
-    device = student.model.device
+    reports: dict[int, SublayerReport] = {}
+    survivors = drop_blocks_(student.model, mask)
+    ends = [following - 1 for following in survivors[1:]] + [len(mask.kept) - 1]
+    device, dense, reached = student.model.device, evidence.dense.sublayers, -1
     with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.shelf() as shelf:
         streams = Streams(evidence, shelf, samples=used, first_judge=first_judge)
-        for index, (dense, pruned) in enumerate(zip(evidence.dense.sublayers, student.sublayers, strict=True)):
+        for index, end, pruned in zip(survivors, ends, adapt(student.model).sublayers, strict=True):
+            for passed in range(reached + 1, end):
+                streams.skip(passed, dense[passed])
+            reached = end
             pruned.slice_(mask.indices(index).to(pruned.output.weight.device))
-            fit, judge = streams.gather(index, dense, pruned)
+            if end != index:
+                _inherit_norm_(pruned, dense[end])
+            fit, judge = streams.gather(end, dense[end], pruned)
             with products_in(torch.float32, device):
-                reports.append(repair_(pruned, fit, judge, spec))
+                reports[index] = repair_(pruned, fit, judge, spec)
             streams.advance(pruned)
-            on_sublayer(index + 1)
-    return tuple(reports)
+            on_sublayer(end + 1)
+    nothing = SublayerReport(solver="none", status="skipped", iterations=0)
+    return tuple(reports.get(index, nothing) for index in range(len(mask.kept)))
+
+
+def _inherit_norm_(pruned: Sublayer, dense: Sublayer) -> None:
+    """Let the last sublayer before removed blocks end as they did: it is fitted to what stood before their last norm."""
+    own, other = cast("nn.LayerNorm", pruned.norm), cast("nn.LayerNorm", dense.norm)
+    own.weight, own.bias = other.weight, other.bias

@@ -86,6 +86,12 @@ class Streams:
             stream.features = features if spare >= 0 else None
         return fit.result(), judge.result()
 
+    def skip(self, index: int, dense: Sublayer) -> None:
+        """Move the dense model past a sublayer that the student has not."""
+        for stream in self._streams:
+            if stream.sums is None:
+                stream.target(index, dense)
+
     def advance(self, pruned: Sublayer) -> None:
         """Move the student past a sublayer."""
         for stream in self._streams:

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from coppice import console
 from coppice.cli import app
 from coppice.client import Client
+from pruning_core.report import Report
 from tests.servers import free_port, wait_until
+from tests.unit.app.sample import REPORT
 from tests.unit.coppice.conftest import FILES, Live
 
 GOOD = {"--model": "org/name", "--task": "glue/sst2", "--sparsity": "0.5"}
@@ -79,13 +82,21 @@ def test_run_says_what_is_missing(tmp_path: Path, left_out: str, sentence: str) 
     assert (told.exit_code, sentence in told.stderr) == (2, True)
 
 
-def test_run_refuses_to_write_into_a_folder_with_files(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
+@pytest.mark.parametrize("name", ["run", "prune"])
+def test_a_folder_with_files_is_refused(name: str, tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     options = GOOD | {"--model": str(tiny_bert), "--data": str(tiny_sst2)}
-    told = call("run", *words(options), "--out", tmp_path)
+    told = call(name, *words(options), "--out", tmp_path)  # prune: before it looks for a service, and there is none
     assert told.exit_code == 2
     assert "must not exist, or be empty" in told.stderr
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_what_a_run_warned_of_is_printed_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show(Report.model_validate(REPORT | {"warnings": ["only 12 training rows [of 512]"]}))
+    shown = capsys.readouterr().out
+    assert "note: only 12 training rows [of 512]" in shown
+    assert "float32" in shown
 
 
 def test_a_spec_file_that_is_no_json_object_is_refused(tmp_path: Path) -> None:

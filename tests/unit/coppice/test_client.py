@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coppice import ApiError, Client, DownloadCorrupt, ServiceUnreachable
+from coppice import ApiError, Client, DownloadCorrupt, FolderTaken, ServiceUnreachable
 from coppice.client import _target
 from tests.servers import free_port
 from tests.unit.coppice.conftest import FILES, Live
@@ -59,6 +59,17 @@ def test_a_broken_download_goes_on_where_it_stopped(live: Live, tmp_path: Path) 
     assert (tmp_path / "bundle" / "model.safetensors").read_bytes() == content
     reached = [size for size in sizes if size > len(FILES["1_Pooling/config.json"])]
     assert min(reached) > 200_000, "the first bytes were not fetched again"
+
+
+def test_another_bundle_is_never_overwritten(live: Live, tmp_path: Path) -> None:
+    job_id = _succeeded(live)
+    other = tmp_path / "bundle" / "1_Pooling" / "config.json"
+    other.parent.mkdir(parents=True)
+    other.write_text("of another bundle")
+    with Client(live.url) as client, pytest.raises(FolderTaken, match=r"holds another 1_Pooling/config\.json"):
+        client.download(job_id, tmp_path / "bundle")
+    assert other.read_text() == "of another bundle"
+    assert [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()] == [other]
 
 
 def test_what_arrives_damaged_is_not_kept(live: Live, tmp_path: Path) -> None:

@@ -91,6 +91,12 @@ def test_the_manifest_names_every_other_file(bundle):
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == entry["sha256"]
 
 
+def test_the_umask_decides_who_may_read_the_bundle(bundle, tmp_path):
+    out = bundle[0]
+    (tmp_path / "mine").touch()
+    assert {path.stat().st_mode for path in out.rglob("*") if path.is_file()} == {(tmp_path / "mine").stat().st_mode}
+
+
 def test_nothing_in_the_bundle_tells_where_it_was_made(bundle, tiny_bert):
     out = bundle[0]
     for path in out.rglob("*"):
@@ -234,11 +240,19 @@ def test_an_output_folder_in_use_is_left_alone(tiny_bert, tiny_sst2, tmp_path):
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_a_failure_leaves_nothing_behind(tiny_bert, tiny_sst2, tmp_path):
-    spec = tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.5, "tolerance": 1e-9})
-    with pytest.raises(TargetMissed, match="units of this model may be too coarse"):
-        _run(spec, tmp_path / "out")
+def test_an_error_leaves_nothing_behind(tiny_bert, tiny_sst2, tmp_path):
+    with pytest.raises(TargetUnreachable):
+        _run(tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.05}), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missed_target_keeps_the_best_candidate(tiny_bert, tiny_sst2, tmp_path):
+    spec = tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.5, "tolerance": 1e-9})
+    with pytest.raises(TargetMissed, match="units of this model may be too coarse") as caught:
+        _run(spec, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+    assert caught.value.report == Report.model_validate_json((tmp_path / "out" / "report.json").read_text())
+    assert caught.value.report.target.achieved < 0.5
 
 
 def test_labels_that_are_required_but_missing(tmp_path):

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_core.cost import Budget, CurveBudget, UnitGroup, budget_for, kept_macs
+from pruning_core.cost import Budget, CurveBudget, UnitGroup, budget_for, head_group, kept_macs, neuron_group
+from pruning_core.search.align import BLOCK, align
 from pruning_core.search.budget import search_budget
 from pruning_core.search.curves import search_curves
 from pruning_core.search.rearrange import rearrange_units
@@ -64,6 +65,47 @@ def test_search_refuses_prices_that_differ_within_a_kind():
     importance = [torch.ones(group.size) for group in GROUPS]
     with pytest.raises(ValueError, match="one price for every head"):
         search_budget(importance, GROUPS, Budget((1.0, 1.0, 2.0, 1.0), 6.0))
+
+
+WIDE = tuple(
+    group
+    for layer in range(3)
+    for group in (head_group(layer, heads=4, head_size=16, hidden=64), neuron_group(layer, neurons=260, hidden=64))
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(keep=st.floats(0.3, 0.99), tolerance=st.sampled_from([1e-4, 0.002, 0.01, 0.05]), seed=st.integers(0, 1000))
+def test_aligned_widths_meet_the_target_and_lose_next_to_nothing(keep, tolerance, seed):
+    generator = torch.Generator().manual_seed(seed)
+    importance = [torch.rand(group.size, generator=generator) ** 2 for group in WIDE]
+    target = KeepTarget(metric="macs", keep=keep, tolerance=tolerance)
+    budget = budget_for(target, WIDE, total_params=200_000, length=32.0)
+    exact = search_budget(importance, WIDE, budget)
+    mask = align(exact, importance, WIDE, budget)
+    before, after = exact.counts(), mask.counts()
+    assert after[::2] == before[::2]
+    assert budget.spent(after) <= budget.limit * (1 + 1e-9)
+    full = kept_macs(WIDE, [group.size for group in WIDE], 32.0)
+    reached, exactly = (kept_macs(WIDE, counts, 32.0) / full for counts in (after, before))
+    assert reached >= min(exactly, keep - tolerance)
+    if after != before:
+        assert all(count % BLOCK == 0 or count == 260 for count in after[1::2])
+    # Less than a block a layer is taken, and given back to whoever makes most of it.
+    assert all(-BLOCK < new - old <= 2 * BLOCK for new, old in zip(after, before, strict=True))
+    for values, flags, count in zip(importance[1::2], mask.kept[1::2], after[1::2], strict=True):
+        assert float(values[flags].sum()) == pytest.approx(float(values.sort(descending=True).values[:count].sum()))
+
+
+def test_widths_are_aligned_only_where_the_tolerance_has_room_for_a_block():
+    importance = [torch.rand(group.size, generator=torch.Generator().manual_seed(1)) for group in WIDE]
+    aligned = []
+    for tolerance in (1e-5, 0.05):
+        target = KeepTarget(metric="macs", keep=0.5, tolerance=tolerance)
+        budget = budget_for(target, WIDE, total_params=200_000, length=32.0)
+        counts = align(search_budget(importance, WIDE, budget), importance, WIDE, budget).counts()
+        aligned.append(all(count % BLOCK == 0 for count in counts[1::2]))
+    assert aligned == [False, True]
 
 
 def _naive_rearrange(gradients, kept):

@@ -1,0 +1,20 @@
+"""Which of two representations a client would rather have (RFC 9110, section 12.5.1)."""
+
+from __future__ import annotations
+
+
+def prefers_html(accept: str) -> bool:
+    """Tell a browser from a program: HTML is asked for by name, and no less than JSON."""
+    weights: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        weights[kind] = next((_weight(p) for p in parameters if p.startswith("q=")), 1.0)
+    html = max(weights.get("text/html", 0.0), weights.get("application/xhtml+xml", 0.0))
+    return html > 0 and html >= weights.get("application/json", 0.0)
+
+
+def _weight(parameter: str) -> float:
+    try:
+        return min(1.0, max(0.0, float(parameter[2:])))
+    except ValueError:
+        return 0.0

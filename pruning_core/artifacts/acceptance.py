@@ -1,0 +1,316 @@
+"""Acceptance: what is promised of a bundle is shown by a fresh process that has stock libraries and nothing of ours.
+
+`fresh` runs there; here are the questions and the judgement. One process serves all checkpoints of a bundle. It is told where
+they lie and which texts to run, loads them as a user would, and writes down outputs, counts and times.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from pruning_core.artifacts import fresh
+from pruning_core.artifacts.onnx import ONNX_PATH
+from pruning_core.data import Rows
+from pruning_core.errors import OutOfMemory
+from pruning_core.latency import latency_report, median_and_iqr, random_inputs
+from pruning_core.models import TaskModel
+from pruning_core.report import AcceptanceReport, LatencyReport, OnnxReport
+from pruning_core.spec import AUTO_CLASSES, LatencySpec
+
+# Kernels may differ between processes (threads, alignment), and more between devices; weights may not.
+_TOLERANCE = {"cpu": 1e-4}
+_TOLERANCE_ELSEWHERE = 1e-3
+
+_STAGES = {
+    "tokenizer": "its tokenizer cannot be loaded",
+    "transformers": "stock transformers cannot load or run it",
+    "latency": "its latency cannot be measured again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One batch of held-out texts (one or two strings each), and the length in tokens that they are cut to."""
+
+    texts: tuple[tuple[str, ...], ...]
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the worker says of one written checkpoint.
+
+    Attributes:
+        folder: Where it lies.
+        answers: The worker's outputs, one tensor a probe.
+        parameters: Stored values.
+        bytes: Bytes of the weight files.
+        onnx: Whether there is a graph to check.
+        measure_again: Whether its latency was promised.
+    """
+
+    folder: Path
+    answers: tuple[Tensor, ...]
+    parameters: int
+    bytes: int
+    onnx: bool
+    measure_again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The judgement on one claim; ``problem`` says in a sentence what does not hold, None where everything does."""
+
+    acceptance: AcceptanceReport | None = None
+    onnx: OnnxReport | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prover:
+    """Asks the fresh process about the checkpoints of one run.
+
+    Attributes:
+        dense: The model that was pruned.
+        probes: Held-out inputs.
+        timing: Shape, threads and repeats of latency measured again.
+        trust_remote_code: Whether the bundle brings a loader of its own.
+        seed: Of the tokens that latency is measured on.
+    """
+
+    dense: TaskModel
+    probes: tuple[Probe, ...]
+    timing: LatencySpec
+    trust_remote_code: bool
+    seed: int
+
+    def prove(self, claims: Sequence[Claim]) -> list[Proof]:
+        """Run the fresh process, and judge what it found.
+
+        Raises:
+            OutOfMemory: The process was killed for the memory that it took.
+        """
+        with tempfile.TemporaryDirectory(prefix="coppice-accept-") as scratch:
+            found = _run(self._request(claims), Path(scratch))
+        if isinstance(found, str):
+            return [Proof(problem=found) for _ in claims]
+        return [self._judge(claim, answer) for claim, answer in zip(claims, found, strict=True)]
+
+    def _request(self, claims: Sequence[Claim]) -> _Request:
+        device, longest = self.dense.device, self.dense.tokenizer.model_max_length
+        length = min(self.timing.length, longest)
+        tokens = random_inputs(self.dense, self.timing.batch, length, torch.Generator().manual_seed(self.seed))
+        return _Request(
+            checkpoints=[
+                _Checkpoint(
+                    folder=str(claim.folder.absolute()),
+                    onnx=ONNX_PATH if claim.onnx else None,
+                    measure_again=claim.measure_again,
+                )
+                for claim in claims
+            ],
+            dense=str(self.dense.source.absolute()),
+            auto_class=AUTO_CLASSES[self.dense.task_type],
+            trust_remote_code=self.trust_remote_code,
+            pooling=self.dense.pooling if self.dense.task_type == "feature-extraction" else None,
+            device=str(device),
+            probes=[_WireProbe(texts=probe.texts, length=min(probe.length, longest)) for probe in self.probes],
+            timing=_Timing(
+                batch=self.timing.batch,
+                length=length,
+                threads=self.timing.threads,
+                repeats=self.timing.repeats,
+                input_ids=tokens["input_ids"].tolist(),
+            ),
+        )
+
+    def _judge(self, claim: Claim, found: _Found | _Failure) -> Proof:
+        if isinstance(found, _Failure):
+            return Proof(problem=f"{_STAGES[found.stage]} in a fresh process ({found.error.replace(str(claim.folder), '.')})")
+        device = self.dense.device
+        tolerance = _TOLERANCE.get(device.type, _TOLERANCE_ELSEWHERE)
+        difference = _difference(claim.answers, found.outputs)
+        report = AcceptanceReport(
+            loader="remote_code" if self.trust_remote_code else "stock",
+            libraries=found.libraries,
+            samples=sum(len(probe.texts) for probe in self.probes),
+            max_difference=difference,
+            tolerance=tolerance,
+            parameters=found.stored,
+            bytes=found.bytes,
+            latency_ms=None if found.latency is None else self._latency(found.latency),
+        )
+        onnx = None if found.onnx is None else self._judge_onnx(claim, found.onnx, tolerance)
+        return Proof(report, onnx, _problem(claim, found, difference, tolerance))
+
+    def _latency(self, found: _Latency) -> LatencyReport:
+        length = min(self.timing.length, self.dense.tokenizer.model_max_length)
+        shape = self.timing.model_copy(update={"length": length})
+        return latency_report(found.dense, found.pruned, shape, threads=found.threads, device=str(self.dense.device))
+
+    def _judge_onnx(self, claim: Claim, found: _FoundOnnx | _FailedOnnx, tolerance: float) -> OnnxReport:
+        if isinstance(found, _FailedOnnx):
+            return OnnxReport(status="failed", reason=f"onnxruntime cannot run it ({found.error})")
+        difference = _difference(claim.answers, found.outputs)
+        if difference > tolerance:
+            reason = f"its outputs differ from the model's by {difference:.1e} of the largest, more than {tolerance:g}"
+            return OnnxReport(status="failed", reason=reason, max_difference=difference)
+        median, spread = median_and_iqr(found.milliseconds)
+        size = (claim.folder / ONNX_PATH).stat().st_size
+        return OnnxReport(
+            status="ok", path=ONNX_PATH, bytes=size, max_difference=difference, latency_ms=median, latency_iqr=spread
+        )
+
+
+def make_probes(held_out: Rows, max_length: int) -> tuple[Probe, ...]:
+    """Make batches of 1, 3 and 8 held-out texts: short ones, the texts as they are, and long ones made of several."""
+    texts = [held_out.texts[i % len(held_out)] for i in range(64)]
+    joined = [tuple(" ".join(parts) for parts in zip(*texts[i : i + 8], strict=True)) for i in range(0, 64, 8)]
+    return (
+        Probe(tuple(texts[:1]), min(8, max_length)),
+        Probe(tuple(texts[1:4]), max_length),
+        Probe(tuple(texts[4:12]), max_length),
+        Probe(tuple(joined), max_length),
+    )
+
+
+def answer(model: TaskModel, probes: Sequence[Probe]) -> tuple[Tensor, ...]:
+    """Run the probes in this process: what the worker claims that the checkpoint gives."""
+    answers: list[Tensor] = []
+    for probe in probes:
+        columns = [list(column) for column in zip(*probe.texts, strict=True)]
+        pair = columns[1] if len(columns) > 1 else None
+        length = min(probe.length, model.tokenizer.model_max_length)
+        encoded = model.tokenizer(columns[0], pair, truncation=True, max_length=length, padding=True, return_tensors="pt")
+        names = [name for name in model.tokenizer.model_input_names if name in encoded]
+        with torch.inference_mode():
+            answers.append(model.outputs({name: encoded[name].to(model.device) for name in names}).float().cpu())
+    return tuple(answers)
+
+
+def _problem(claim: Claim, found: _Found, difference: float, tolerance: float) -> str | None:
+    if not difference <= tolerance:
+        return f"a fresh process gets outputs that differ by {difference:.1e} of the largest, more than {tolerance:g}"
+    if found.stored != claim.parameters or found.bytes != claim.bytes:
+        return (
+            f"a fresh process counts {found.stored} values in {found.bytes} bytes of weights, the worker counted "
+            f"{claim.parameters} in {claim.bytes}"
+        )
+    if found.parameters > found.stored:
+        return f"the loaded model has {found.parameters} parameters, and only {found.stored} are stored"
+    return None
+
+
+def _difference(ours: Sequence[Tensor], theirs: Sequence[list[list[float]]]) -> float:
+    """Give the largest difference, relative to the largest output; infinite where shapes differ or a value is no number."""
+    worst = 0.0
+    for mine, other in zip(ours, theirs, strict=True):
+        found = torch.tensor(other)
+        if found.shape != mine.shape or not bool(found.isfinite().all()):
+            return float("inf")
+        worst = max(worst, float((mine - found).abs().max() / mine.abs().max().clamp(min=1e-12)))
+    return worst
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Checkpoint(_Wire):
+    folder: str
+    onnx: str | None
+    measure_again: bool
+
+
+class _WireProbe(_Wire):
+    texts: tuple[tuple[str, ...], ...]
+    length: int
+
+
+class _Timing(_Wire):
+    batch: int
+    length: int
+    threads: int
+    repeats: int
+    input_ids: list[list[int]]
+
+
+class _Request(_Wire):
+    checkpoints: list[_Checkpoint]
+    dense: str
+    auto_class: str
+    trust_remote_code: bool
+    pooling: str | None
+    device: str
+    probes: list[_WireProbe]
+    timing: _Timing
+
+
+class _Failure(_Wire):
+    error: str
+    stage: str
+
+
+class _Latency(_Wire):
+    dense: list[float]
+    pruned: list[float]
+    threads: int
+
+
+class _FoundOnnx(_Wire):
+    outputs: list[list[list[float]]]
+    milliseconds: list[float]
+    version: str
+
+
+class _FailedOnnx(_Wire):
+    error: str
+
+
+class _Found(_Wire):
+    outputs: list[list[list[float]]]
+    parameters: int
+    stored: int
+    bytes: int
+    libraries: dict[str, str]
+    onnx: _FoundOnnx | _FailedOnnx | None = None
+    latency: _Latency | None = None
+
+
+class _Result(_Wire):
+    found: list[_Found | _Failure]
+
+
+def _run(request: _Request, scratch: Path) -> list[_Found | _Failure] | str:
+    """Run the fresh process; a sentence where it ended without an answer."""
+    asked, answered, log = scratch / "request.json", scratch / "result.json", scratch / "log"
+    asked.write_text(request.model_dump_json(), encoding="utf-8")
+    if request.device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    # Its own caches: what it loads must be what lies in the bundle, and what it leaves goes with the scratch folder.
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "home"), "PYTHONWARNINGS": "ignore"}
+    with log.open("wb") as output:
+        # -P: the script's own folder, which is part of our package, stays off the module path.
+        command = [sys.executable, "-P", fresh.__file__, str(asked), str(answered)]
+        done = subprocess.run(
+            command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+        )
+    if done.returncode == -signal.SIGKILL:
+        raise OutOfMemory("the process that proves the bundle was killed, most likely for its memory")
+    try:
+        return _Result.model_validate_json(f'{{"found": {answered.read_text(encoding="utf-8")}}}').found
+    except (OSError, ValidationError):
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        sys.stderr.write("\n".join(lines[-30:]) + "\n")  # for the log; the sentence goes to people
+        return f"the fresh process that was to load it ended with exit code {done.returncode}"

@@ -1,0 +1,90 @@
+"""How a bundle is loaded, as code that people copy: on the card, on the page and in the guide the same. Torch-free.
+
+The type is named, since transformers computes in the stored one where it is not, and figures are of what was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pruning_core.report import Report
+from pruning_core.spec import AUTO_CLASSES, PruneSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """One way to load the bundle: when to choose it, and the Python for it."""
+
+    title: str
+    code: str
+
+
+def snippets(spec: PruneSpec, report: Report) -> tuple[Snippet, ...]:
+    """Give the ways to load what a spec has made, the plainest first."""
+    loader, stock, dtype = AUTO_CLASSES[spec.task.type], report.layout == "stock", report.latency_ms.dtype
+    found = [_transformers("With transformers", loader, dtype)] if stock else _per_layer(loader, dtype)
+    if spec.task.type == "feature-extraction":
+        trust = "" if stock else ", trust_remote_code=True"
+        found.append(
+            Snippet(
+                "As sentence embeddings",
+                "from sentence_transformers import SentenceTransformer\n\n"
+                f'model = SentenceTransformer("."{trust}, model_kwargs={{"dtype": "{dtype}"}})\n'
+                'embeddings = model.encode(["one sentence", "another"])',
+            )
+        )
+    if report.onnx is not None and report.onnx.path is not None:
+        found.append(
+            Snippet(
+                "With onnxruntime",
+                "import onnxruntime\nfrom transformers import AutoTokenizer\n\n"
+                f'session = onnxruntime.InferenceSession("{report.onnx.path}")\n'
+                'inputs = AutoTokenizer.from_pretrained(".")(["a text", "another"], padding=True, return_tensors="np")\n'
+                "outputs = session.run(None, {entry.name: inputs[entry.name] for entry in session.get_inputs()})[0]",
+            )
+        )
+    return tuple(found)
+
+
+def summary(report: Report) -> str:
+    """Say in a sentence or two what loading takes, and which type the figures are of."""
+    needs = (
+        "It loads in transformers as it is, with nothing of Coppice."
+        if report.layout == "stock"
+        else "Each layer has its own widths, so it loads in transformers with one import of Coppice, or without Coppice by the "
+        "loader in this folder, which transformers runs only when it is told to trust it."
+    )
+    measured, stored = report.latency_ms.dtype, report.stored_dtype
+    if stored in (None, measured):
+        return needs
+    return (
+        f"{needs} Quality and latency were measured in {measured}, as the code here loads it; without `dtype`, transformers "
+        f"computes in {stored}, in which the weights are stored."
+    )
+
+
+def _per_layer(loader: str, dtype: str) -> list[Snippet]:
+    teach = "import pruning_core  # teaches transformers the per-layer widths\n"
+    return [
+        _transformers("With Coppice installed", loader, dtype, prelude=teach),
+        _transformers(
+            "With transformers alone: runs modeling_coppice.py of this folder",
+            loader,
+            dtype,
+            options=", trust_remote_code=True",
+        ),
+    ]
+
+
+def _transformers(title: str, loader: str, dtype: str, prelude: str = "", options: str = "") -> Snippet:
+    return Snippet(
+        title,
+        f"{prelude}from transformers import AutoTokenizer, {loader}\n\n"
+        f'model = {loader}.from_pretrained(".", dtype="{dtype}"{options})\n'
+        'tokenizer = AutoTokenizer.from_pretrained(".")',
+    )
+
+
+def display_name(model: str) -> str:
+    """Name the base model without telling a server's folders: a path by its last part, a Hub id whole."""
+    return model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".", "~")) else model

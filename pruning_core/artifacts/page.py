@@ -1,0 +1,122 @@
+"""The report page: one HTML file that needs no network, reads well on a phone, and prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+from pruning_core.artifacts.charts import Bar, Point, comparison, frontier, iterations, residuals, stages, structure
+from pruning_core.artifacts.loading import display_name, snippets, summary
+from pruning_core.report import LatencyReport, Report
+from pruning_core.spec import PruneSpec
+
+_METRICS = {"macs": "of the MACs", "params": "of the parameters", "latency": "of the latency"}
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """One of the figures that people came for."""
+
+    figure: str
+    label: str
+    detail: str
+
+
+def render_page(spec: PruneSpec, report: Report) -> str:
+    """Render the page.
+
+    Args:
+        spec: What was asked for.
+        report: What came of it; everything on the page is from there.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    source = files("pruning_core.artifacts").joinpath("templates", "report.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    charts = {
+        "comparison": comparison(_bars(report)),
+        "structure": structure(report.layers),
+        "residuals": residuals(report.layers),
+        "iterations": iterations(report.layers),
+        "stages": stages(report.seconds),
+        "frontier": _frontier(report),
+    }
+    return environment.from_string(source).render(
+        report=report,
+        name=display_name(report.model),
+        target=_target(spec, report),
+        kept=report.target.met and (report.quality_floor is None or report.quality_floor.held),
+        floor=_floor(report),
+        headlines=_headlines(report),
+        shape=latency_shape(report.latency_ms),
+        charts={name: None if chart is None else Markup(chart) for name, chart in charts.items()},  # noqa: S704 - escaped where it is drawn
+        points=[(point, point.macs.pruned / point.macs.dense) for point in report.frontier],
+        heads=(sum(layer.kept_heads for layer in report.layers), sum(layer.dense_heads for layer in report.layers)),
+        neurons=(sum(layer.kept_neurons for layer in report.layers), sum(layer.dense_neurons for layer in report.layers)),
+        snippets=snippets(spec, report),
+        loading=summary(report).replace("`", ""),
+        size=_size,
+    )
+
+
+def latency_shape(latency: LatencyReport) -> str:
+    """Say at which shape a latency was measured: numbers without it mean nothing."""
+    threads = "" if latency.device != "cpu" else ", 1 thread" if latency.threads == 1 else f", {latency.threads} threads"
+    return f"{latency.batch} × {latency.length} tokens{threads}, {latency.device}, {latency.dtype}"
+
+
+def _target(spec: PruneSpec, report: Report) -> str:
+    target = report.target
+    asked, got = f"{100 * target.requested:.4g}%", f"{100 * target.achieved:.2f}%"
+    if not spec.all_targets:
+        return f"Asked for the smallest model that keeps its quality; {got} of the MACs stayed."
+    missed = "" if target.met else " The target is missed."
+    if target.metric == "sparsity":
+        return f"Asked for {asked} of the prunable weights to go; {got} are gone.{missed}"
+    return f"Asked for at most {asked} {_METRICS[target.metric]}; {got} stayed.{missed}"
+
+
+def _floor(report: Report) -> str:
+    floor, metric = report.quality_floor, report.quality.metric
+    if floor is None:
+        return ""
+    return f"It {'holds' if floor.held else 'does not hold'} the floor, {metric} {floor.required:.4f}."
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _headlines(report: Report) -> tuple[Headline, ...]:
+    latency, quality = report.latency_ms, report.quality
+    smaller = 1 - report.bytes.pruned / report.bytes.dense
+    return (
+        Headline(f"{latency.speedup:.2f}×", "faster", f"{latency.dense:.1f} → {latency.pruned:.1f} ms"),
+        Headline(f"{smaller:.0%}", "smaller", f"{report.bytes.dense / 1e6:.1f} → {report.bytes.pruned / 1e6:.1f} MB"),
+        Headline(
+            f"{quality.pruned / quality.dense:.1%}" if quality.dense > 0 else f"{quality.pruned:.3f}",
+            f"of the {quality.metric} kept" if quality.dense > 0 else quality.metric,
+            f"{quality.dense:.4f} → {quality.pruned:.4f}",
+        ),
+    )
+
+
+def _bars(report: Report) -> list[Bar]:
+    latency = report.latency_ms
+    counts = (("Parameters", report.parameters, 1e6, "M"), ("MACs of the blocks", report.macs, 1e6, "M"))
+    bars = [
+        Bar(label, pair.pruned / pair.dense, f"{pair.dense / scale:.1f} → {pair.pruned / scale:.1f} {unit}")
+        for label, pair, scale, unit in (*counts, ("Weights on disk", report.bytes, 1e6, "MB"))
+    ]
+    return [*bars, Bar("Latency", latency.pruned / latency.dense, f"{latency.dense:.1f} → {latency.pruned:.1f} ms")]
+
+
+def _frontier(report: Report) -> str | None:
+    if len(report.frontier) < 2:
+        return None
+    points = [
+        Point(f"{point.target.metric} {point.target.requested:g}", point.macs.pruned / point.macs.dense, point.quality.pruned)
+        for point in report.frontier
+    ]
+    return frontier(points, report.quality.dense, report.quality.metric)

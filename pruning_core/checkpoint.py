@@ -1,0 +1,143 @@
+"""One checkpoint: sliced, repaired, written, loaded back and measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pruning_core.arch.encoder import adapt, clone
+from pruning_core.artifacts.acceptance import Claim, Probe, answer
+from pruning_core.artifacts.bundle import write_checkpoint
+from pruning_core.artifacts.onnx import ExportFailed, export_onnx
+from pruning_core.evaluate import Judge
+from pruning_core.latency import measure_latency
+from pruning_core.masks import Mask
+from pruning_core.methods.base import Context, generator
+from pruning_core.models import TaskModel, load_task_model
+from pruning_core.outcome import measure_outcome
+from pruning_core.recovery.sequential import prune_and_recover_
+from pruning_core.report import FloorReport, Outcome, QualityReport, SublayerReport
+from pruning_core.spec import PruneSpec, Target
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A written checkpoint.
+
+    Attributes:
+        target: What it was made for.
+        outcome: What was measured in this process.
+        claim: What a fresh process is to find.
+        export_problem: Why there is no ONNX graph, where one was asked for and could not be written.
+    """
+
+    target: Target
+    outcome: Outcome
+    claim: Claim
+    export_problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Makes the checkpoints of one run.
+
+    Attributes:
+        spec: What was asked for.
+        ctx: Dense model and evidence.
+        judge: The validation split.
+        probes: Held-out inputs of which the worker's outputs are kept.
+    """
+
+    spec: PruneSpec
+    ctx: Context
+    judge: Judge
+    probes: tuple[Probe, ...]
+
+    def try_out(self, mask: Mask) -> QualityReport:
+        """Judge a mask with its repair, writing nothing."""
+        student, _ = self._repaired(mask)
+        with self.ctx.clock.stage("evaluate", self.judge.steps) as step:
+            return self.judge.compare(self.ctx.task_model.with_model(student), step)
+
+    def make(self, target: Target, mask: Mask, folder: Path) -> Candidate:
+        """Slice, repair, write, and measure what was written.
+
+        Args:
+            target: What it is to meet.
+            mask: What stays.
+            folder: Where to write.
+        """
+        spec, ctx = self.spec, self.ctx
+        clock, dense, evidence = ctx.clock, ctx.task_model, ctx.evidence
+        student, sublayers = self._repaired(mask)
+        if self._is_last(target):
+            evidence.states.release()
+        with clock.stage("materialise"):
+            folder.mkdir(exist_ok=True)
+            write_checkpoint(folder, dense, evidence.dense, student, spec.artifacts)
+            del student
+            pruned = load_task_model(folder, spec.task.type, dense.device)
+            export_problem = self._export(pruned, folder)
+        with clock.stage("evaluate", self.judge.steps) as step:
+            quality = self.judge.compare(pruned, step)
+        timing = spec.latency if len(spec.all_targets) <= 1 else spec.latency.for_frontier()
+        with clock.stage("latency", timing.repeats) as step:
+            latency = measure_latency(dense, pruned, timing, generator(spec.seed, "latency"), step)
+        measured = measure_outcome(
+            target,
+            folder,
+            source=dense,
+            dense=evidence.dense,
+            length=evidence.calibration.mean_length,
+            mask=mask,
+            sublayers=sublayers,
+            quality=quality,
+            latency=latency,
+        )
+        outcome = measured.model_copy(
+            update={
+                "layout": spec.artifacts.layout,
+                "stored_dtype": pruned.stored_dtype,
+                "quality_floor": self._floor(quality),
+            }
+        )
+        claim = Claim(
+            folder=folder,
+            answers=answer(pruned, self.probes),
+            parameters=outcome.parameters.pruned,
+            bytes=outcome.bytes.pruned,
+            onnx="onnx" in spec.artifacts.formats and export_problem is None,
+            measure_again=target.metric == "latency",
+        )
+        return Candidate(target, outcome, claim, export_problem)
+
+    def _is_last(self, target: Target) -> bool:
+        """Whether no other repair can follow: of another budget, or of a latency or a floor that is missed."""
+        return self.spec.all_targets == (target,) and target.metric != "latency"
+
+    def _repaired(self, mask: Mask) -> tuple[PreTrainedModel, tuple[SublayerReport, ...]]:
+        student = clone(self.ctx.task_model.model)
+        with self.ctx.clock.stage("recover", len(mask.kept)) as step:
+            sublayers = prune_and_recover_(adapt(student), mask, self.ctx.evidence, self.spec.recovery, on_sublayer=step)
+        return student, sublayers
+
+    def _export(self, pruned: TaskModel, folder: Path) -> str | None:
+        if "onnx" not in self.spec.artifacts.formats:
+            return None
+        try:
+            export_onnx(pruned, folder)
+        except ExportFailed as error:
+            return str(error)
+        return None
+
+    def _floor(self, quality: QualityReport) -> FloorReport | None:
+        floor = self.spec.quality_floor
+        if floor is None:
+            return None
+        return FloorReport(
+            kind=floor.kind, requested=floor.value, required=floor.required(quality.dense), achieved=quality.pruned
+        )

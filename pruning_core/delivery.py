@@ -1,0 +1,64 @@
+"""What is delivered: layout and formats of the bundle, and the quality that it must keep. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from pruning_core.frozen import Frozen
+
+Layout = Literal["per_layer", "stock"]
+Format = Literal["safetensors", "onnx"]
+
+
+class ArtifactSpec(Frozen):
+    """What the bundle holds."""
+
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto", description="Type of the written weights; auto keeps that of the checkpoint given."
+    )
+    layout: Layout = Field(
+        default="per_layer",
+        description="per_layer: each layer has its own widths, for the best quality; loads with `import pruning_core` or "
+        "trust_remote_code. stock: what the model's own config can say (one FFN width, fewer layers), loads anywhere.",
+    )
+    formats: tuple[Format, ...] = Field(
+        default=("safetensors",), min_length=1, max_length=2, description="safetensors always; onnx in addition."
+    )
+    strict: bool = Field(default=False, description="Fail the job when one of the formats cannot be delivered.")
+
+    @model_validator(mode="after")
+    def _safetensors_always(self) -> ArtifactSpec:
+        if "safetensors" not in self.formats:
+            raise ValueError("formats must include safetensors: it is what everything else is made of and checked against")
+        if len(set(self.formats)) < len(self.formats):
+            raise ValueError("formats must differ from each other")
+        return self
+
+
+class QualityFloor(Frozen):
+    """The least quality that counts as success, by the task's metric on the validation split."""
+
+    kind: Literal["relative", "absolute"] = Field(
+        default="relative", description="relative: a share of the dense model's; absolute: in the metric's own unit."
+    )
+    value: float = Field(ge=-1, le=1)
+
+    @model_validator(mode="after")
+    def _relative_is_a_share(self) -> QualityFloor:
+        if self.kind == "relative" and self.value <= 0:
+            raise ValueError("a relative quality floor must be > 0 and <= 1: it is a share of the dense model's quality")
+        return self
+
+    def required(self, dense: float) -> float:
+        """Give the floor in the metric's own unit, for a dense model of this quality."""
+        return self.value * dense if self.kind == "relative" else self.value
+
+
+def _expand(value: object) -> object:
+    """Turn ``0.99`` into ``{"kind": "relative", "value": 0.99}``."""
+    return {"value": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Floor = Annotated[QualityFloor, BeforeValidator(_expand, json_schema_input_type=float | QualityFloor)]

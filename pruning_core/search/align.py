@@ -1,0 +1,63 @@
+"""FFN widths that matrix kernels like: multiples of sixteen, at next to no cost in importance.
+
+Kernels work in blocks; a width of 1191 costs as much as 1200, or more (docs/decisions/0014 has the measurements). So counts are
+rounded down, and what that leaves of the budget is spent again, a block at a time, where a block is worth most. The budget is
+never exceeded; where it has no room for blocks (a small model, a narrow tolerance), widths stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pruning_core.cost import Budget, UnitGroup
+from pruning_core.masks import Mask
+from pruning_core.shapes import Float
+
+# One vector of float32 in AVX-512, one cache line; on GPUs, the multiple that half precision wants twice over.
+BLOCK = 16
+# Of the slack of a budget, alignment takes no more than this: a target should not be met by a hair.
+_SHARE = 0.9
+
+
+def has_room(budget: Budget, unspent: float) -> bool:
+    """Tell whether a budget's target is met with so much of it unspent."""
+    return unspent <= _SHARE * budget.slack
+
+
+def align(mask: Mask, importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], budget: Budget) -> Mask:
+    """Round the widths of a mask to multiples of a block, within the same budget.
+
+    Args:
+        mask: The best mask without this constraint.
+        importance: One value >= 0 a unit, one tensor a group.
+        groups: The unit groups.
+        budget: Prices and limit.
+    """
+    counts = mask.counts()
+    ffns = [index for index, group in enumerate(groups) if group.kind == "neuron" and counts[index] < group.size]
+    for index in ffns:
+        counts[index] -= counts[index] % BLOCK
+    ordered = {index: importance[index].double().cpu().sort(descending=True).values for index in ffns}
+    left = budget.limit - budget.spent(counts)
+
+    def worth(index: int) -> float:
+        """What the next block of a group is worth, by what it costs."""
+        return float(ordered[index][counts[index] : counts[index] + BLOCK].sum()) / budget.prices[index]
+
+    def fits(index: int) -> bool:
+        return counts[index] + BLOCK <= groups[index].size and BLOCK * budget.prices[index] <= left
+
+    while fitting := [index for index in ffns if fits(index)]:
+        chosen = max(fitting, key=worth)
+        counts[chosen] += BLOCK
+        left -= BLOCK * budget.prices[chosen]
+    if not has_room(budget, left):
+        return mask
+    kept = list(mask.kept)
+    for index in ffns:
+        kept[index] = torch.zeros(groups[index].size, dtype=torch.bool)
+        kept[index][importance[index].cpu().argsort(descending=True, stable=True)[: counts[index]]] = True
+    return Mask(tuple(kept))

@@ -1,0 +1,149 @@
+"""The best mask that the model's own config can say: one FFN width for all layers, all heads of a layer, fewer layers.
+
+Given the layers, the width follows from the budget, and the best so many neurons of each stay: exact under the constraint,
+nothing is padded afterwards. Which layers go is another matter: importance is a sum over units that are removed one at a time,
+and does not foresee what becomes of a model that loses a whole layer (measured in docs/decisions/0013). So layers go one by
+one, as long as the repaired model comes closer to the dense one: few candidates, each judged by trying it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from pruning_core.cost import Budget, CurveBudget, UnitGroup
+from pruning_core.errors import TargetUnreachable
+from pruning_core.masks import Mask
+from pruning_core.search.align import BLOCK, has_room
+from pruning_core.shapes import Float
+
+_SLACK = 1e-9
+# So many sets of layers are tried at each number of them, the most important ones.
+_TRIED = 3
+
+Layers = tuple[int, ...]
+
+
+def search_stock(
+    importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], budget: Budget | CurveBudget, layers: Layers
+) -> Mask:
+    """Find the mask of largest total importance within the budget that keeps all heads of some layers and one FFN width.
+
+    Args:
+        importance: One value >= 0 a unit, one tensor a group.
+        groups: Attention and FFN of each layer, all layers alike.
+        budget: Prices a unit, or curves.
+        layers: The layers that stay.
+
+    Raises:
+        TargetUnreachable: So many layers are above the budget with one neuron each.
+    """
+    width = widest(groups, budget, len(layers))
+    if width is None:
+        raise _unreachable()
+    kept: list[Tensor] = []
+    for group, values in zip(groups, importance, strict=True):
+        flags = torch.zeros(group.size, dtype=torch.bool)
+        if group.layer in layers:
+            size = group.size if group.kind == "head" else width
+            flags[values.argsort(descending=True, stable=True)[:size]] = True
+        kept.append(flags)
+    return Mask(tuple(kept))
+
+
+def choose_layers(
+    importance: Sequence[Float[Tensor, " units"]],
+    groups: Sequence[UnitGroup],
+    budget: Budget | CurveBudget,
+    divergence: Callable[[Layers], float],
+) -> Layers:
+    """Choose the layers that stay: as many as the budget admits, then fewer as long as that comes closer to the dense model.
+
+    Args:
+        importance: One value >= 0 a unit, one tensor a group.
+        groups: Attention and FFN of each layer, all layers alike.
+        budget: Prices a unit, or curves.
+        divergence: Of the repaired model with these layers from the dense one.
+
+    Raises:
+        TargetUnreachable: Even one layer with one neuron is above the budget.
+    """
+    total = len(groups) // 2
+    most = next((count for count in range(total, 0, -1) if widest(groups, budget, count) is not None), None)
+    if most is None:
+        raise _unreachable()
+    worth = _Worth(importance, groups, budget)
+    chosen, best = _closest(worth.best(worth.first(most)), divergence)
+    # Where even full width does not use the budget up, fewer layers would be less than what was asked for.
+    while (narrower := widest(groups, budget, len(chosen) - 1)) is not None and narrower < groups[1].size:
+        fewer, reached = _closest(worth.best(combinations(chosen, len(chosen) - 1)), divergence)
+        if reached >= best:
+            break
+        chosen, best = fewer, reached
+    return chosen
+
+
+def widest(groups: Sequence[UnitGroup], budget: Budget | CurveBudget, layers: int) -> int | None:
+    """Give the largest FFN width at which so many layers fit; None where not even the narrowest does, or there is no layer."""
+    if layers < 1:
+        return None
+    limit = budget.limit * (1 + _SLACK)
+    if isinstance(budget, CurveBudget):
+        attention = dict(budget.curves[0])[groups[0].size]
+        costs = [(width, attention + cost) for width, cost in budget.curves[1] if width > 0]
+    else:
+        attention, price = budget.prices[0] * groups[0].size, budget.prices[1]
+        costs = [(width, attention + price * width) for width in range(1, groups[1].size + 1)]
+    width, cost = max((option for option in costs if layers * option[1] <= limit), default=(None, 0.0))
+    if width is None or width == groups[1].size or isinstance(budget, CurveBudget):
+        return width
+    aligned = width - width % BLOCK
+    unspent = limit - layers * (cost - budget.prices[1] * (width - aligned))
+    return aligned if aligned and has_room(budget, unspent) else width
+
+
+class _Worth:
+    """What a set of layers is worth: the importance of their heads and of their best neurons at the width that fits."""
+
+    def __init__(self, importance: Sequence[Tensor], groups: Sequence[UnitGroup], budget: Budget | CurveBudget) -> None:
+        self._heads = [float(values.double().sum()) for values in importance[::2]]
+        self._neurons = [_prefix(values) for values in importance[1::2]]
+        self._groups, self._budget = groups, budget
+
+    def first(self, count: int) -> list[Layers]:
+        """Give the most important so many layers, and every set that has one other layer in place of one of them."""
+        width = widest(self._groups, self._budget, count) or 0
+        total = range(len(self._heads))
+        order = sorted(total, key=lambda layer: -self._heads[layer] - float(self._neurons[layer][width]))
+        inside, outside = order[:count], order[count:]
+        swapped = [{*inside, new} - {old} for old in inside for new in outside]
+        return [tuple(sorted(layers)) for layers in (set(inside), *swapped)]
+
+    def best(self, sets: Iterable[Layers]) -> list[Layers]:
+        return heapq.nlargest(_TRIED, sets, key=self._of)
+
+    def _of(self, layers: Layers) -> float:
+        width = widest(self._groups, self._budget, len(layers)) or 0
+        return sum(self._heads[layer] + float(self._neurons[layer][width]) for layer in layers)
+
+
+def _closest(sets: Sequence[Layers], divergence: Callable[[Layers], float]) -> tuple[Layers, float]:
+    tried = [(divergence(layers), layers) for layers in sets]
+    reached, layers = min(tried)
+    return layers, reached
+
+
+def _prefix(values: Tensor) -> Tensor:
+    ordered = values.double().cpu().sort(descending=True).values
+    return torch.cat([torch.zeros(1, dtype=torch.float64), ordered.cumsum(0)])
+
+
+def _unreachable() -> TargetUnreachable:
+    return TargetUnreachable(
+        "the stock layout keeps all heads of a layer, and even one layer is above the budget; keep more, or use per_layer",
+        param="artifacts.layout",
+    )

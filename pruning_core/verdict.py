@@ -1,0 +1,67 @@
+"""The verdict on a bundle: what was promised and is not kept, the gravest first."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from pruning_core.artifacts.acceptance import Proof
+from pruning_core.artifacts.onnx import ONNX_PATH
+from pruning_core.checkpoint import Candidate
+from pruning_core.errors import QualityFloorMissed, Rejected, TargetMissed, Unloadable
+from pruning_core.outcome import target_missed
+from pruning_core.report import OnnxReport, Outcome
+from pruning_core.spec import PruneSpec
+
+
+def accepted(candidate: Candidate, proof: Proof) -> Outcome:
+    """Put the proof into the outcome. An ONNX graph that was not proven is deleted: nothing broken is delivered."""
+    onnx = proof.onnx
+    if candidate.export_problem is not None:
+        onnx = OnnxReport(status="failed", reason=f"the exporter cannot express the model ({candidate.export_problem})")
+    elif candidate.claim.onnx and onnx is None:
+        onnx = OnnxReport(status="failed", reason=proof.problem or "it was not checked")
+    if onnx is not None and onnx.status == "failed":
+        shutil.rmtree((candidate.claim.folder / ONNX_PATH).parent, ignore_errors=True)
+    return candidate.outcome.model_copy(update={"acceptance": proof.acceptance, "onnx": onnx})
+
+
+def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Proof]) -> Rejected | None:
+    """Find the first promise that is not kept; None where all are."""
+    for proof in proofs:
+        if proof.problem is not None:
+            return Unloadable(f"the bundle does not prove itself: {proof.problem}")
+    for outcome in outcomes:
+        missed = _target(outcome) or _floor(outcome)
+        if missed is not None:
+            return missed
+        if outcome.onnx is not None and outcome.onnx.status == "failed" and spec.artifacts.strict:
+            return Unloadable(f"onnx cannot be delivered: {outcome.onnx.reason}", param="artifacts.formats")
+    return None
+
+
+def _target(outcome: Outcome) -> Rejected | None:
+    target = outcome.target
+    if not target.met:
+        return target_missed(target)
+    again = None if outcome.acceptance is None else outcome.acceptance.latency_ms
+    # Faster than promised is no miss; the tolerance is for the clock.
+    if again is not None and again.pruned / again.dense > target.requested + target.tolerance:
+        return TargetMissed(
+            f"asked for latency {target.requested:g} within {target.tolerance:g}, and measured {target.achieved:.4f} at first "
+            f"but {again.pruned / again.dense:.4f} in a fresh process; allow a larger target.tolerance or more latency.repeats",
+            param="target",
+        )
+    return None
+
+
+def _floor(outcome: Outcome) -> Rejected | None:
+    floor, quality = outcome.quality_floor, outcome.quality
+    if floor is None or floor.held:
+        return None
+    share = f" ({floor.requested:g} of the dense model's {quality.dense:.4f})" if floor.kind == "relative" else ""
+    return QualityFloorMissed(
+        f"the floor is {quality.metric} {floor.required:.4f}{share}, achieved {floor.achieved:.4f}; "
+        "keep more of the model, or lower the floor",
+        param="quality_floor",
+    )

@@ -1,0 +1,194 @@
+"""The report page and the model card: complete, self-contained, and safe to open."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pruning_core.artifacts.card import base_licence, model_card
+from pruning_core.artifacts.page import render_page
+from pruning_core.report import Report
+from pruning_core.spec import PruneSpec
+from tests.unit.app.sample import REPORT
+
+_VOID = {"meta", "br", "link", "img", "hr", "path", "use", "rect"}
+
+
+class _Reader(HTMLParser):
+    """Collects tags and text, and sees that what is opened is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in _VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+
+
+def _spec(**changes):
+    return PruneSpec.model_validate({"model": "org/name", "task": "glue/sst2", "sparsity": 0.5} | changes)
+
+
+def _report(**changes):
+    return Report.model_validate(REPORT | changes)
+
+
+def _read(page):
+    reader = _Reader()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def _layers(count, **ffn):
+    layer = REPORT["layers"][0]
+    return [layer | {"layer": i, "ffn": layer["ffn"] | ffn} for i in range(count)]
+
+
+def test_the_page_says_what_people_came_for():
+    text = _read(render_page(_spec(), _report())).text
+    for expected in (
+        "org/name",
+        "2.00×",
+        "faster",
+        "25%",
+        "smaller",
+        "98.9%",
+        "0.9000 → 0.8900",
+        "8 × 128 tokens, 1 thread, cpu, float32",
+    ):
+        assert expected in text
+
+
+def test_the_page_needs_nothing_from_elsewhere():
+    page = render_page(_spec(), _report())
+    reader = _read(page)
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in reader.tags}
+    assert not [attributes for _, attributes in reader.tags if {"src", "href", "onload"} & set(attributes)]
+    assert not re.search(r"url\((?!#)|@import", page)
+
+
+def test_charts_follow_the_pages_colours():
+    page = render_page(_spec(), _report())
+    charts = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(charts) == 4
+    for chart in charts:
+        assert "var(--accent)" in chart
+        assert not re.search(r"#[0-9a-f]{6}\b(?!\))", re.sub(r'(xlink:)?href="[^"]*"|url\([^)]*\)', "", chart))
+        assert 'role="img"' in chart
+
+
+def test_names_cannot_run_code():
+    page = render_page(_spec(), _report(model="<script>alert(1)</script>", task='"><img src=x onerror=alert(1)>'))
+    assert not {"script", "img"} & {tag for tag, _ in _read(page).tags}
+
+
+def test_a_path_is_shown_by_its_last_part_only():
+    assert "/srv" not in render_page(_spec(), _report(model="/srv/secret/minilm"))
+
+
+def test_the_same_report_gives_the_same_page():
+    assert render_page(_spec(), _report()) == render_page(_spec(), _report())
+
+
+def test_several_budgets_get_a_frontier():
+    outcome = {
+        name: REPORT[name] for name in ("target", "sparsity", "macs", "parameters", "bytes", "quality", "latency_ms", "layers")
+    }
+    points = [outcome | {"path": "."}, outcome | {"path": "macs-0.3", "macs": {"dense": 100, "pruned": 30}}]
+    text = _read(render_page(_spec(), _report(frontier=points))).text
+    assert "Frontier" in text
+    assert "macs-0.3" in text
+    assert "Frontier" not in _read(render_page(_spec(), _report())).text
+
+
+def test_iterations_are_drawn_where_there_are_any():
+    assert "Solver iterations" not in render_page(_spec(), _report())
+    assert "Solver iterations" in render_page(_spec(), _report(layers=_layers(2, solver="pcg", iterations=31)))
+
+
+def test_layers_that_are_gone_and_repairs_that_failed_are_shown():
+    gone = _layers(30, status="rejected", residual_after=0.3)
+    gone[3] |= {"kept_heads": 0, "head_indices": [], "kept_neurons": 0}
+    nothing = {"solver": "none", "status": "skipped", "iterations": 0}
+    text = _read(render_page(_spec(), _report(layers=gone, warnings=["layer 3 is gone"]))).text
+    assert "rejected" in text
+    assert "layer 3 is gone" in text
+    unrepaired = _report(recovery="none", layers=[REPORT["layers"][0] | {"attention": nothing, "ffn": nothing}])
+    assert "Nothing was repaired" in _read(render_page(_spec(), unrepaired)).text
+
+
+def _metadata(card):
+    return yaml.safe_load(card.split("---")[1])
+
+
+def test_the_card_has_the_hubs_metadata():
+    found = _metadata(model_card(_spec(), _report(), licence="apache-2.0"))
+    assert (found["license"], found["pipeline_tag"], found["base_model"]) == ("apache-2.0", "text-classification", "org/name")
+    assert found["model-index"][0]["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.89}]
+    assert {"pruned", "coppice", "fisher-cg"} <= set(found["tags"])
+
+
+def test_the_card_of_a_local_model_tells_no_folder():
+    card = model_card(_spec(model="/srv/secret/minilm", data="/srv/secret/sst2"), _report())
+    assert "/srv" not in card
+    assert "base_model" not in _metadata(card)
+    assert "license" not in _metadata(card)
+    assert "does not state one" in card
+
+
+def test_card_and_page_say_what_loading_takes_and_which_type_was_measured():
+    for layout, needs, other in (
+        ("per_layer", "with one import of Coppice", "with nothing of Coppice"),
+        ("stock", "with nothing of Coppice", "with one import"),
+    ):
+        report = _report(layout=layout, stored_dtype="float16")
+        for text in (model_card(_spec(), report), _read(render_page(_spec(), report)).text):
+            assert needs in text
+            assert other not in text
+            assert "measured in float32" in text
+            assert 'dtype="float32"' in text
+    assert "measured in" not in model_card(_spec(), _report(stored_dtype="float32"))
+
+
+def test_the_card_repeats_what_the_run_warned_of():
+    card = model_card(_spec(), _report(warnings=["layer 3 attention: recovery rejected, weights left unrepaired"]))
+    assert "## Worth knowing\n\n- layer 3 attention: recovery rejected" in card
+    assert "Worth knowing" not in model_card(_spec(), _report())
+
+
+@pytest.mark.parametrize(
+    ("readme", "expected"),
+    [
+        ("---\nlicense: mit\n---\n# A model\n", "mit"),
+        ("# no metadata\n", None),
+        ("---\nlicense: [mit, apache-2.0]\n---\n", None),
+        ('---\nlicense: "mit\\nevil: yes"\n---\n', None),
+        ("---\n: : not yaml\n---\n", None),
+        (None, None),
+    ],
+)
+def test_the_licence_is_the_bases_own(tmp_path: Path, readme, expected):
+    if readme is not None:
+        (tmp_path / "README.md").write_text(readme)
+    assert base_licence(tmp_path) == expected
