@@ -13,11 +13,27 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+# The database is down, restarting, or has no connection to spare: the same request may succeed later.
+OUTAGES = (OperationalError, InterfaceError, PoolTimeout)
+
 _POOL_SIZE = 20
+_POOL_PATIENCE_S = 5
 _SQLITE_BUSY_TIMEOUT_MS = 10_000
+# A process that is stopped, or a host that is cut off, must neither keep its locks nor hold us up for longer than this.
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "options": "-c idle_in_transaction_session_timeout=15s -c lock_timeout=10s",
+}
+_DISK_FULL = "53100"  # PostgreSQL's SQLSTATE
 
 
 class now(FunctionElement[float]):  # noqa: N801 - it stands in SQL expressions like any function
@@ -50,12 +66,14 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            self.engine = sa.create_engine(self.url, pool_size=_POOL_SIZE, connect_args={"timeout": 10})
+            self.engine = sa.create_engine(
+                self.url, pool_size=_POOL_SIZE, pool_timeout=_POOL_PATIENCE_S, connect_args={"timeout": 10}
+            )
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             self.engine = sa.create_engine(
-                self.url, pool_size=_POOL_SIZE, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+                self.url, pool_size=_POOL_SIZE, pool_timeout=_POOL_PATIENCE_S, pool_pre_ping=True, connect_args=_POSTGRESQL
             )
 
     @contextmanager
@@ -81,6 +99,12 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether a statement failed because the database has no room left."""
+    found = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(found, "sqlstate", None) == _DISK_FULL or "disk is full" in str(found) or "No space left" in str(found)
 
 
 def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:

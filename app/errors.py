@@ -11,15 +11,18 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
-from app.jobs.errors import Conflict, NotFound, RequestError
+from app.db import OUTAGES, is_disk_full
+from app.jobs.errors import Conflict, NotFound, QuotaExceeded, RequestError
+from app.logs import first_line
+from app.storage import StoreUnavailable
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_AFTER_S = "5"
+_STATUSES = {NotFound: 404, Conflict: 409, QuotaExceeded: 429}
 _OBJECT_EXPECTED = frozenset({"model_type", "model_attributes_type", "dict_type"})
 
 
@@ -93,8 +96,9 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _on_request_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
-    for unavailable in (OperationalError, InterfaceError, PoolTimeout):
+    for unavailable in OUTAGES:
         app.add_exception_handler(unavailable, _on_database_down)
+    app.add_exception_handler(StoreUnavailable, _on_store_down)
     app.add_exception_handler(OSError, _on_os_error)
 
 
@@ -107,9 +111,10 @@ def _on_problem(request: Request, error: Exception) -> JSONResponse:
 
 def _on_request_error(request: Request, error: Exception) -> JSONResponse:
     failure = cast("RequestError", error)
-    status = 404 if isinstance(failure, NotFound) else 409 if isinstance(failure, Conflict) else 422
+    status = next((status for kind, status in _STATUSES.items() if isinstance(failure, kind)), 422)
     errors = [] if failure.pointer is None else [FieldError(pointer=failure.pointer, message=failure.message)]
-    return problem_response(request.url.path, status, failure.code, failure.message, errors=errors)
+    headers = {"Retry-After": _RETRY_AFTER_S} if status == 429 else None
+    return problem_response(request.url.path, status, failure.code, failure.message, errors=errors, headers=headers)
 
 
 def _on_http(request: Request, error: Exception) -> JSONResponse:
@@ -141,15 +146,26 @@ def _on_validation(request: Request, error: Exception) -> JSONResponse:
 
 
 def _on_database_down(request: Request, error: Exception) -> JSONResponse:
-    failure = error.orig if isinstance(error, DBAPIError) else error
-    if "disk is full" in str(failure) or "No space left" in str(failure):
+    if is_disk_full(error):
         return _storage_full(request)
-    _log.error("database.unavailable", error=type(failure).__name__)
+    failure = error.orig if isinstance(error, DBAPIError) else error
+    _log.error("database.unavailable", error=type(failure).__name__, reason=first_line(failure))
     return problem_response(
         request.url.path,
         503,
         "database_unavailable",
         "the database cannot be reached; accepted jobs are safe, try again shortly",
+        headers={"Retry-After": _RETRY_AFTER_S},
+    )
+
+
+def _on_store_down(request: Request, error: Exception) -> JSONResponse:
+    _log.error("store.unavailable", reason=first_line(error))
+    return problem_response(
+        request.url.path,
+        503,
+        "store_unavailable",
+        "the artifact store cannot be reached; the files are safe, try again shortly",
         headers={"Retry-After": _RETRY_AFTER_S},
     )
 

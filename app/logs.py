@@ -39,3 +39,8 @@ def configure_logging(*, as_json: bool) -> None:
         logging.getLogger(noisy).handlers = []
         logging.getLogger(noisy).propagate = True
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+
+
+def first_line(error: object) -> str:
+    """Give what an error says, short enough for a log line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

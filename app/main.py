@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 
 from app import queue
 from app.api import artifacts, events, health, hub, jobs
@@ -14,7 +16,7 @@ from app.errors import install_handlers
 from app.jobs.service import JobService
 from app.logs import configure_logging
 from app.middleware import BodyLimitMiddleware, RequestIdMiddleware
-from app.settings import Settings, get_settings
+from app.settings import Settings, SettingsInvalid, get_settings
 from app.storage import create_store
 
 _BROKER_PATIENCE_S = 2  # a submit waits no longer for a wake-up that the reaper would give anyway
@@ -26,14 +28,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Run it with ``uvicorn app.main:create_app --factory``.
     """
     if settings is None:
-        settings = get_settings()
+        try:
+            settings = get_settings()
+        except SettingsInvalid as error:
+            sys.exit(f"coppice: {error}")
         configure_logging(as_json=settings.log_json)
     database = Database(settings.resolved_database_url)
     store, celery = create_store(settings), queue.create_celery(settings, socket_timeout_s=_BROKER_PATIENCE_S)
 
+    announcer = queue.Announcer(celery)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         yield
+        await run_in_threadpool(announcer.close)
         database.close()
 
     app = FastAPI(
@@ -45,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.database, app.state.store, app.state.celery = database, store, celery
-    app.state.service = JobService(settings, database, store, celery)
+    app.state.service = JobService(settings, database, store, announcer)
     for module in (jobs, events, artifacts, hub, health):
         app.include_router(module.router)
     install_handlers(app)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+import time
 from typing import Any
 
 import structlog
 from celery import Celery
 
+from app import folder_broker
+from app.logs import first_line
 from app.settings import Settings
 
 RUN_TASK = "coppice.run_job"
 QUEUE_NAME = "coppice"
+
+# How long a broker that has failed is left alone, and how many ids wait for it meanwhile: the reaper makes up for the rest.
+_PAUSE_S = 5
+_MOST_WAITING = 1000
 
 _log = structlog.get_logger(__name__)
 
@@ -22,11 +31,12 @@ def create_celery(settings: Settings, *, socket_timeout_s: float = 5) -> Celery:
         settings: Which broker, and the longest job.
         socket_timeout_s: How long a broker may be silent. A front end passes less than a worker: its clients are waiting.
     """
+    folder_broker.register()
     celery = Celery("coppice", set_as_current=False)
     # Longer than any job, so that a running job's message is not delivered again. If it is, the claim refuses it.
     visibility_timeout_s = settings.job_timeout_s + 3600
     celery.conf.update(
-        broker_url=settings.broker_url or "filesystem://localhost",  # kombu would complain about a missing host
+        broker_url=settings.broker_url or f"{folder_broker.SCHEME}://localhost",  # kombu would complain about a missing host
         broker_transport_options=_transport_options(settings, visibility_timeout_s, socket_timeout_s),
         result_backend_transport_options={"visibility_timeout": visibility_timeout_s},
         visibility_timeout=visibility_timeout_s,
@@ -79,12 +89,62 @@ def publish(celery: Celery, job_id: str) -> bool:
     try:
         celery.send_task(RUN_TASK, args=[job_id], queue=QUEUE_NAME, retry=False)
     except Exception as error:  # brokers raise whatever their client libraries raise
-        _log.warning("queue.publish_failed", job_id=job_id, error=type(error).__name__)
+        _log.warning("queue.publish_failed", job_id=job_id, error=type(error).__name__, reason=first_line(error))
         return False
     return True
+
+
+def depth(celery: Celery) -> int | None:
+    """Count the messages that no worker has taken yet; None where the broker does not answer."""
+    try:
+        with celery.connection_for_write(connect_timeout=2) as connection:
+            connection.ensure_connection(max_retries=1, timeout=2)
+            return int(connection.default_channel.queue_declare(queue=QUEUE_NAME, durable=True).message_count)
+    except Exception as error:  # as above
+        _log.warning("queue.unreachable", error=type(error).__name__, reason=first_line(error))
+        return None
 
 
 def check(celery: Celery) -> None:
     """Connect to the broker once; raises the client library's error where that fails."""
     with celery.connection_for_write(connect_timeout=2) as connection:
         connection.ensure_connection(max_retries=1, timeout=2)
+
+
+class Announcer:
+    """Publishes ids from a thread, so that nobody who submits a job waits for the broker."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+        self._waiting: queue.Queue[str | None] = queue.Queue(_MOST_WAITING)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def announce(self, job_id: str) -> None:
+        """Have a worker woken for a job, soon."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
+                self._thread.start()
+        try:
+            self._waiting.put_nowait(job_id)
+        except queue.Full:
+            _log.warning("queue.announcement_dropped", job_id=job_id)
+
+    def close(self, patience_s: float = 1) -> None:
+        """Publish what is waiting, as far as that goes quickly."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            try:
+                self._waiting.put(None, timeout=patience_s)
+            except queue.Full:
+                return
+            thread.join(patience_s)
+
+    def _run(self) -> None:
+        quiet_until = 0.0
+        while (job_id := self._waiting.get()) is not None:
+            # While the broker is out of reach, trying with every id would only fill the log.
+            if time.monotonic() >= quiet_until and not publish(self._celery, job_id):
+                quiet_until = time.monotonic() + _PAUSE_S

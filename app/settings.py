@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
+_BROKERS = ("redis", "rediss")
+
+
+class SettingsInvalid(Exception):
+    """The environment asks for something that there is not; the message says which variable, and what would be right."""
 
 
 class Settings(BaseSettings):
@@ -25,6 +33,11 @@ class Settings(BaseSettings):
     )
     broker_url: str = Field(default="", description="e.g. redis://host:6379/0; empty: a folder in data_dir.")
     artifacts_dir: Path | None = Field(default=None, description="Folder of the artifact store; empty: in data_dir.")
+    artifacts_url: str = Field(
+        default="",
+        description="Object store instead of a folder: s3://bucket or s3://bucket/prefix. Keys, region and endpoint come from "
+        "the usual AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL.",
+    )
     scratch_dir: Path | None = Field(default=None, description="Folder for running jobs' files; empty: in data_dir.")
     allowed_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
@@ -42,7 +55,24 @@ class Settings(BaseSettings):
     republish_after_s: float = Field(default=10, gt=0, description="A queued job is woken again after so long, then 2x, 4x.")
     kill_grace_s: float = Field(default=5, gt=0, description="Time between TERM and KILL of a job's process.")
     max_attempts: int = Field(default=3, ge=1, description="Crashes, or lost leases, after which a job has failed.")
+    crash_pause_s: float = Field(default=5, ge=0, description="A job that crashed is tried again after so long, then 2x, 4x.")
     job_timeout_s: float = Field(default=6 * 3600, gt=0, description="Longest run of one attempt.")
+    job_memory_bytes: int | None = Field(
+        default=None, ge=2**28, description="Memory that a job's process may allocate on the host; empty: what there is."
+    )
+    min_free_bytes: int = Field(
+        default=2**28, ge=0, description="A worker takes no job while the disk of its scratch folder has less room."
+    )
+    storage_wait_s: float = Field(
+        default=600, ge=0, description="A finished result waits so long for an artifact store that is full or out of reach."
+    )
+
+    max_queued_jobs: int = Field(default=10_000, ge=1, description="Jobs of one owner that may wait in the queue.")
+    max_running_jobs: int | None = Field(default=None, ge=1, description="Jobs of one owner that may run at once; empty: any.")
+    artifacts_keep_s: float | None = Field(
+        default=None, gt=0, description="Files of a finished job are deleted after so long; empty: never."
+    )
+    idempotency_keep_s: float = Field(default=48 * 3600, gt=0, description="Idempotency keys are remembered for so long.")
 
     device: str = Field(default="", description="Torch device of the worker, e.g. cpu or cuda:0; empty: a GPU if there is one.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of a job; empty: torch's own default.")
@@ -52,6 +82,42 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        scheme, found, rest = value.partition("://")
+        if not value:
+            return value
+        if not found or not rest.strip("/"):
+            raise ValueError("must be a URL such as postgresql+psycopg://user:password@host/name")
+        # What hosting providers hand out; SQLAlchemy would look for another driver.
+        scheme = {"postgres": _DATABASES[1], "postgresql": _DATABASES[1], "sqlite": _DATABASES[0]}.get(scheme, scheme)
+        if scheme not in _DATABASES:
+            raise ValueError(f"must begin with {' or '.join(f'{known}://' for known in _DATABASES)}")
+        if scheme == _DATABASES[1] and find_spec("psycopg") is None:
+            raise ValueError("PostgreSQL needs a driver: pip install 'coppice[postgres]'")
+        return f"{scheme}://{rest}"
+
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, value: str) -> str:
+        scheme, found, rest = value.partition("://")
+        if value and (scheme not in _BROKERS or not found or not rest.strip("/")):
+            raise ValueError("must be a URL such as redis://host:6379/0, or empty for a folder in the data folder")
+        if value and find_spec("redis") is None:
+            raise ValueError("Redis needs a client: pip install 'coppice[redis]'")
+        return value
+
+    @field_validator("artifacts_url")
+    @classmethod
+    def _known_store(cls, value: str) -> str:
+        scheme, _found, rest = value.partition("://")
+        if value and (scheme != "s3" or not rest.strip("/")):
+            raise ValueError("must be s3://bucket or s3://bucket/prefix, or empty for a folder")
+        if value and find_spec("obstore") is None:
+            raise ValueError("an object store needs a client: pip install 'coppice[s3]'")
+        return value
 
     @property
     def resolved_database_url(self) -> str:
@@ -71,5 +137,17 @@ class Settings(BaseSettings):
 
 @cache
 def get_settings() -> Settings:
-    """Read the environment, once a process."""
-    return Settings()
+    """Read the environment, once a process.
+
+    Raises:
+        SettingsInvalid: It makes no sense.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        # Values are left out: a URL holds a password.
+        lines = [
+            f"COPPICE_{'_'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_input=False)
+        ]
+        raise SettingsInvalid("; ".join(lines)) from None

@@ -19,6 +19,7 @@ def run() -> None:
     database = cast("Database", context.config.attributes["database"])
     with database.write() as connection:
         if not database.is_sqlite:
+            connection.execute(sa.text("SET LOCAL lock_timeout = '10min'"))
             connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         context.configure(connection=connection, target_metadata=metadata, render_as_batch=database.is_sqlite)
         with context.begin_transaction():

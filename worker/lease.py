@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db import Database
 from app.jobs.leases import LeaseRepository
 from app.jobs.records import Claim
+from app.logs import first_line
 from app.settings import Settings
 from pruning_core.report import Progress
 
@@ -65,16 +66,19 @@ class Lease:
             if self._unwritten is None and since_beat < self._settings.heartbeat_s:
                 continue
             since_beat = 0.0
+            with self._lock:
+                progress, self._unwritten = self._unwritten, None
+                begun, self._begun = self._begun, []
             try:
-                self._beat()
+                self._beat(progress, begun)
             except SQLAlchemyError as error:
                 # The job goes on through an outage; if the lease has run out by then, the fence will tell.
-                _log.warning("lease.renewal_failed", job_id=self._claim.job_id, error=type(error).__name__)
+                _log.warning("lease.renewal_failed", error=type(error).__name__, reason=first_line(error))
+                with self._lock:
+                    self._unwritten = self._unwritten or progress
+                    self._begun = begun + self._begun
 
-    def _beat(self) -> None:
-        with self._lock:
-            progress, self._unwritten = self._unwritten, None
-            begun, self._begun = self._begun, []
+    def _beat(self, progress: Progress | None, begun: list[Progress]) -> None:
         claim = self._claim
         with self._database.write() as connection:
             leases = LeaseRepository(connection)

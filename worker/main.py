@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery, signals
@@ -14,18 +16,25 @@ from celery import Celery, signals
 from app.db import Database
 from app.logs import configure_logging
 from app.queue import QUEUE_NAME, create_celery
-from app.settings import Settings, get_settings
+from app.settings import Settings, SettingsInvalid, get_settings
 from app.storage import create_store
 from worker import tasks
+from worker.child import CHILD_COMMAND
 from worker.process import SharedFlag, die_with_parent
 from worker.reaper import Reaper
 
 
-def create_worker(settings: Settings) -> Celery:
-    """Build the Celery application with its task, and a reaper that lives as long as the worker."""
+def create_worker(settings: Settings, command: Sequence[str] = CHILD_COMMAND) -> Celery:
+    """Build the Celery application with its task, and a reaper that lives as long as the worker.
+
+    Args:
+        settings: Of the service.
+        command: What a job's child process runs.
+    """
     celery = create_celery(settings)
     stopping = SharedFlag()  # shared with the pool's process, which is forked later
-    tasks.register(celery, settings, stopping.is_set)
+    tasks.register(celery, settings, stopping.is_set, command)
+    main_process = os.getpid()
     reaper = Reaper(settings, Database(settings.resolved_database_url), create_store(settings), celery)
 
     def on_ready(**_kwargs: Any) -> None:
@@ -36,11 +45,17 @@ def create_worker(settings: Settings) -> Celery:
         stopping.set()
         reaper.stop()
 
+    def on_fork(**_kwargs: Any) -> None:
+        # A pool without its main process would never be told to stop.
+        if not die_with_parent(main_process, signal.SIGKILL):
+            os._exit(1)
+
     def keep_logging(**_kwargs: Any) -> None:
         """Celery leaves logging alone when anybody answers this signal."""
 
     signals.worker_ready.connect(on_ready, weak=False)
     signals.worker_shutting_down.connect(on_shutdown, weak=False)
+    signals.worker_process_init.connect(on_fork, weak=False)
     signals.setup_logging.connect(keep_logging, weak=False)
     return celery
 
@@ -49,11 +64,20 @@ def main(arguments: list[str]) -> None:
     """Run until told to stop; with a pid as argument, also until that parent process is gone."""
     if arguments and not die_with_parent(int(arguments[0]), signal.SIGTERM):
         return
-    settings = get_settings()
+    try:
+        settings = get_settings()
+    except SettingsInvalid as error:
+        sys.exit(f"coppice: {error}")
     configure_logging(as_json=settings.log_json)
-    create_worker(settings).worker_main(
+    run(create_worker(settings))
+
+
+def run(celery: Celery) -> None:
+    """Run a worker until it is told to stop."""
+    celery.worker_main(
         [
             "worker",
+            f"--hostname={os.getpid()}@%h",  # several on one host
             "--pool=prefork",
             "--concurrency=1",
             f"--queues={QUEUE_NAME}",

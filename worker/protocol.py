@@ -8,13 +8,14 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from pruning_core.spec import PruneSpec
+from worker.scratch import WORK
 
 
 class ExitCode(IntEnum):
     """How a child ends when nothing kills it."""
 
     SUCCEEDED = 0
-    FAILED = 3  # error.json says why
+    FAILED = 3  # error.json says why; a bundle beside it, with result.json, is the best candidate
 
 
 class ChildRequest(BaseModel):
@@ -24,6 +25,7 @@ class ChildRequest(BaseModel):
     device: str | None
     threads: int | None
     cache: Path | None = None
+    memory_bytes: int | None = None
 
 
 class ChildError(BaseModel):
@@ -44,3 +46,9 @@ class Scratch:
         self.error = folder / "error.json"
         self.report = folder / "result.json"
         self.bundle = folder / "bundle"
+        self.work = folder / WORK
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the child has left a bundle and the report on it."""
+        return self.report.is_file() and self.bundle.is_dir()

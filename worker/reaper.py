@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import socket
 import threading
 import time
 
@@ -11,15 +14,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import queue
 from app.db import Database
-from app.jobs.leases import LeaseRepository
+from app.jobs.upkeep import UpkeepRepository
+from app.logs import first_line
 from app.settings import Settings
-from app.storage import ArtifactStore
+from app.storage import ArtifactStore, StoreUnavailable
+from worker.scratch import ScratchRoom
 
 _log = structlog.get_logger(__name__)
 
-# So many wake-ups a tick: a backlog must not flood the broker, and every finished job makes room for the next anyway.
-_PUBLISH_LIMIT = 50
+# With so many messages in the broker the reaper adds none: a backlog must not flood it, and a worker that is awake goes on by
+# itself.
+_MOST_MESSAGES = 50
 _SWEEP_EVERY_TICKS = 12
+_SWEEP_KEYS = 1000
 
 
 class Reaper:
@@ -30,8 +37,11 @@ class Reaper:
         self._database = database
         self._store = store
         self._celery = celery
+        self._room = ScratchRoom(settings.resolved_scratch_dir)
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._watch = _Watch(settings.lease_s, settings.reaper_tick_s)
+        self._swept_up_to = ""
         self._stop = threading.Event()
-        self._quiet_until = 0.0
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
     def start(self) -> None:
@@ -43,30 +53,79 @@ class Reaper:
         self._stop.set()
 
     def tick(self) -> None:
-        """Look once: expired leases, then jobs whose wake-up seems lost."""
+        """Look once, as the thread does: judge leases if the database has worked for long enough, and wake sleepers."""
         with self._database.write() as connection:
-            leases = LeaseRepository(connection)
-            requeued = leases.reap(max_attempts=self._settings.max_attempts) if time.monotonic() >= self._quiet_until else []
-            due = leases.due_for_publish(older_than_s=self._settings.republish_after_s, limit=_PUBLISH_LIMIT)
-        for job_id in requeued:
-            _log.warning("job.rescued", job_id=job_id)
-        for job_id in due:
+            clock = UpkeepRepository(connection).sign_in(self._name)
+        if self._watch.look(clock):
+            self.rescue()
+        self.wake()
+
+    def rescue(self) -> None:
+        """Take back the jobs whose leases have expired."""
+        settings = self._settings
+        with self._database.write() as connection:
+            upkeep = UpkeepRepository(connection)
+            longest_pause_s = settings.crash_pause_s * 2**settings.max_attempts
+            moved = upkeep.set_right(lease_s=settings.lease_s, longest_pause_s=longest_pause_s)
+            taken = upkeep.reap(max_attempts=settings.max_attempts)
+        if moved:
+            _log.warning("reaper.clock_put_back", jobs=moved)
+        for job in taken:
+            _log.warning("job.rescued", job_id=job.job_id, fence=job.fence, status=job.status)
+            # Should the lost attempt still be writing, the sweep finds the rest.
+            self._store.delete_prefix(f"jobs/{job.job_id}/{job.fence}")
+
+    def wake(self) -> None:
+        """Publish jobs whose wake-up seems lost, as far as the broker has room for messages."""
+        waiting = queue.depth(self._celery)
+        if waiting is None or waiting >= _MOST_MESSAGES:
+            return
+        with self._database.write() as connection:
+            due = UpkeepRepository(connection).due_for_publish(
+                older_than_s=self._settings.republish_after_s, limit=_MOST_MESSAGES - waiting, patient=waiting > 0
+            )
+        for index, job_id in enumerate(due):
             if not queue.publish(self._celery, job_id):
-                return  # the broker is down; the next tick tries again
+                with self._database.write() as connection:
+                    UpkeepRepository(connection).not_published(due[index:])
+                return
 
     def sweep(self) -> None:
+        """Withdraw what has expired, then look at the next page of the store's files, and at this host's scratch folder."""
+        with self._database.write() as connection:
+            upkeep = UpkeepRepository(connection)
+            expired = upkeep.expire()
+            upkeep.forget_keys(older_than_s=self._settings.idempotency_keep_s)
+        for job_id in expired:
+            _log.info("artifacts.expired", job_id=job_id)
+        self._sweep_store(expired)
+        self._sweep_scratch()
+
+    def _sweep_store(self, expired: list[str]) -> None:
         """Delete the files of fences that neither run nor have published."""
+        for job_id in expired:
+            self._store.delete_prefix(f"jobs/{job_id}")
         # Files are listed before the database is asked: what appears in between belongs to a living fence.
-        found = {job_id: self._store.children(f"jobs/{job_id}") for job_id in self._store.children("jobs")}
+        keys = self._store.keys("jobs", after=self._swept_up_to, limit=_SWEEP_KEYS)
+        self._swept_up_to = keys[-1] if len(keys) == _SWEEP_KEYS else ""
+        found = {(parts[1], parts[2]) for key in keys if len(parts := key.split("/")) > 3}
         with self._database.read() as connection:
-            live = LeaseRepository(connection).live_fences(list(found))
-        for job_id, fences in found.items():
-            for fence in fences:
-                if not fence.isdigit() or int(fence) not in live[job_id]:
-                    self._store.delete_prefix(f"jobs/{job_id}/{fence}")
-                    _log.info("artifacts.swept", job_id=job_id, fence=fence)
-            if not live[job_id]:
-                self._store.delete_prefix(f"jobs/{job_id}")
+            live = UpkeepRepository(connection).live_fences({job_id for job_id, _fence in found})
+        for job_id, fence in sorted(found):
+            if not fence.isdigit() or int(fence) not in live[job_id]:
+                self._store.delete_prefix(f"jobs/{job_id}/{fence}")
+                _log.info("artifacts.swept", job_id=job_id, fence=fence)
+
+    def _sweep_scratch(self) -> None:
+        """Delete what killed workers of this host have left, but for the work that a later attempt can go on from."""
+        attempts = list(self._room.attempts())
+        with self._database.read() as connection:
+            unfinished = UpkeepRepository(connection).unfinished({attempt.job_id for attempt in attempts})
+        for attempt in attempts:
+            if attempt.job_id not in unfinished:
+                attempt.delete()
+            elif unfinished[attempt.job_id] != attempt.fence:
+                attempt.keep_work()
 
     def _run(self) -> None:
         ticks = 0
@@ -76,9 +135,9 @@ class Reaper:
                 if ticks % _SWEEP_EVERY_TICKS == 0:
                     self.sweep()
             except SQLAlchemyError as error:
-                # Workers could not renew either: give them one lease before judging any.
-                self._quiet_until = time.monotonic() + self._settings.lease_s
-                _log.warning("reaper.database_unavailable", error=type(error).__name__)
+                _log.warning("reaper.database_unavailable", error=type(error).__name__, reason=first_line(error))
+            except (OSError, StoreUnavailable) as error:
+                _log.warning("reaper.store_unavailable", error=type(error).__name__, reason=first_line(error))
             except Exception:
                 _log.exception("reaper.failed")
             finally:
@@ -86,3 +145,28 @@ class Reaper:
                 self._database.close()
             ticks += 1
             self._stop.wait(self._settings.reaper_tick_s)
+
+
+class _Watch:
+    """Whether leases may be judged: workers must have had one lease's time to renew them.
+
+    They had not if the database took no writes, or if its clock has leapt (a host that slept, an operator who set it). So the
+    reaper begins anew after either, and at its own start, when it does not know what has been.
+    """
+
+    def __init__(self, lease_s: float, tick_s: float) -> None:
+        self._lease_s = lease_s
+        # Short of this, a living worker has not lost its lease over a gap, and a reaper is not just slow.
+        self._gap_s = max(lease_s / 2, 2 * tick_s)
+        self._since = -math.inf
+        self._last = -math.inf
+        self._offset_s = 0.0
+
+    def look(self, database_clock: float) -> bool:
+        """Note that the database took a write, and what its clock says; gives whether it has done so for one lease."""
+        here = time.monotonic()
+        offset_s = database_clock - here
+        if here - self._last > self._gap_s or abs(offset_s - self._offset_s) > self._gap_s:
+            self._since = here
+        self._last, self._offset_s = here, offset_s
+        return here - self._since >= self._lease_s

@@ -7,7 +7,9 @@ pipe of its own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -33,13 +35,9 @@ def main(arguments: list[str]) -> int:
         except PruningError as error:
             transient = isinstance(error, OutOfMemory | StorageFull)
             _write_error(scratch, ChildError(code=error.code, message=error.message, param=error.param, transient=transient))
-        except MemoryError:
-            _write_error(scratch, ChildError(code=OutOfMemory.code, message="the worker ran out of memory", transient=True))
-        except Exception:  # whatever else goes wrong is ours, and its details are for the log alone
+        except Exception as error:  # whatever else goes wrong is ours, and its details are for the log alone
             traceback.print_exc()
-            _write_error(
-                scratch, ChildError(code="internal", message="the job failed on an error of the server; its log says more")
-            )
+            _write_error(scratch, _explain(error))
         else:
             return ExitCode.SUCCEEDED
     return ExitCode.FAILED
@@ -50,6 +48,9 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
     from pruning_core.pipeline import run
 
     request = ChildRequest.model_validate_json(scratch.request.read_text(encoding="utf-8"))
+    if request.memory_bytes is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (request.memory_bytes, hard))
 
     def tell(progress: Progress) -> None:
         write(progress.model_dump_json() + "\n")
@@ -72,6 +73,20 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
 
 def _write_error(scratch: Scratch, error: ChildError) -> None:
     scratch.error.write_text(error.model_dump_json(), encoding="utf-8")
+
+
+def _explain(error: Exception) -> ChildError:
+    """Tell what another attempt may cure, memory and disk space, from what it will not."""
+    text = str(error)
+    # torch's CPU allocator and safetensors' writer raise errors of their own.
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "Cannot allocate memory" in text:
+        message = "the job ran out of memory; lower calibration.samples, calibration.batch_tokens or latency.batch"
+        return ChildError(code=OutOfMemory.code, message=message, transient=True)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "No space left on device" in text:
+        message = "the worker's disk is full; its operator has to make room"
+        return ChildError(code="storage_full", message=message, transient=True)
+    return ChildError(code="internal", message="the job failed on an error of the server; its log says more")
 
 
 def _be_first_to_go() -> None:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import errno
-import shutil
+import math
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
-from app.db import Database
+from app.db import OUTAGES, Database
 from app.jobs.leases import LeaseRepository
-from app.jobs.records import Claim, JobError, artifact_key
+from app.jobs.records import Claim, JobError
+from app.jobs.upkeep import UpkeepRepository
+from app.logs import first_line
 from app.settings import Settings
-from app.storage import ArtifactStore, StoredArtifact
+from app.storage import ArtifactStore, StoredArtifact, StoreUnavailable
 from pruning_core.report import Report
 from worker.child import CHILD_COMMAND, Child
 from worker.lease import Lease
 from worker.memory import OomWatch
 from worker.protocol import ChildError, ChildRequest, ExitCode, Scratch
+from worker.publication import store_bundle
+from worker.scratch import Attempt, ScratchRoom
 
 _log = structlog.get_logger(__name__)
 
@@ -69,50 +71,61 @@ class Supervisor:
         self._worker = worker
         self._stopping = stopping
         self._command = command
+        self._room = ScratchRoom(settings.resolved_scratch_dir)
 
     def run_next(self) -> bool:
-        """Claim the due job and bring it to its end, or give it back. False where nothing is due."""
-        if self._stopping():
+        """Claim the due job and bring it to its end, or give it back. False where nothing is due, or nothing can be done."""
+        if self._stopping() or not self._has_room():
             return False
+        settings = self._settings
         with self._database.write() as connection:
-            claim = LeaseRepository(connection).claim(worker=self._worker, lease_s=self._settings.lease_s)
+            claim = LeaseRepository(connection).claim(
+                worker=self._worker, lease_s=settings.lease_s, max_running=settings.max_running_jobs
+            )
         if claim is None:
             return False
         with structlog.contextvars.bound_contextvars(job_id=claim.job_id, fence=claim.fence):
             _log.info("job.claimed", attempt=claim.attempt)
-            folder = self._settings.resolved_scratch_dir.resolve() / f"{claim.job_id}.{claim.fence}"
             try:
-                self._attempt(claim, Scratch(folder))
-            except (OSError, ValidationError) as error:
+                with self._room.begin(claim.job_id, claim.fence) as attempt:
+                    self._attempt(claim, attempt)
+            except (OSError, StoreUnavailable, ValidationError) as error:
                 # No space for scratch or store, a report that does not parse: the next attempt may fare better, or not.
                 _log.exception("job.attempt_failed")
-                reason = "the worker could not keep the job's files; its operator finds the reason in the log"
-                code = "storage_full" if isinstance(error, OSError) and error.errno == errno.ENOSPC else "worker_failed"
-                self._count_crash(claim, JobError(code, reason))
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                self._count_crash(claim, _failure_of(error))
         return True
 
-    def _attempt(self, claim: Claim, scratch: Scratch) -> None:
-        shutil.rmtree(scratch.folder, ignore_errors=True)
-        scratch.folder.mkdir(parents=True)
+    def _has_room(self) -> bool:
+        """Leave jobs to others, or for later, rather than fail them one after the other on a full disk."""
+        try:
+            free = self._room.free_bytes()
+        except OSError as error:
+            _log.error("worker.scratch_unusable", reason=first_line(error))
+            return False
+        if free < self._settings.min_free_bytes:
+            _log.error("worker.scratch_full", free_bytes=free, needed_bytes=self._settings.min_free_bytes)
+        return free >= self._settings.min_free_bytes
+
+    def _attempt(self, claim: Claim, attempt: Attempt) -> None:
+        scratch, settings = Scratch(attempt.folder), self._settings
         request = ChildRequest(
             spec=claim.spec,
-            device=self._settings.device or None,
-            threads=self._settings.threads,
-            cache=self._settings.data_dir.resolve() / "cache",
+            device=settings.device or None,
+            threads=settings.threads,
+            cache=settings.data_dir.resolve() / "cache",
+            memory_bytes=settings.job_memory_bytes,
         )
         scratch.request.write_text(request.model_dump_json(), encoding="utf-8")
         oom_watch = OomWatch()
-        with Lease(self._settings, self._database, claim) as lease:
+        with Lease(settings, self._database, claim) as lease:
             child = Child(self._command, scratch.folder, lease.progress)
             outcome = self._watch(child, lease)
             if isinstance(outcome, _Stop):
                 self._stopped(claim, outcome)
-            elif outcome == ExitCode.SUCCEEDED and scratch.report.is_file():
-                self._publish(claim, scratch, lease)
+            elif outcome == ExitCode.SUCCEEDED and scratch.has_result:
+                self._succeeded(claim, scratch, lease)
             elif outcome == ExitCode.FAILED and scratch.error.is_file():
-                self._failed(claim, ChildError.model_validate_json(scratch.error.read_text(encoding="utf-8")))
+                self._failed(claim, scratch, lease)
             else:
                 self._crashed(claim, outcome, out_of_memory=oom_watch.fired())
 
@@ -128,7 +141,7 @@ class Supervisor:
         child.close()
         return code
 
-    def _reason_to_stop(self, lease: Lease, deadline: float) -> _Stop | None:
+    def _reason_to_stop(self, lease: Lease, deadline: float = math.inf) -> _Stop | None:
         if lease.lost.is_set():
             return _Stop.LEASE_LOST
         if lease.cancelled.is_set():
@@ -137,39 +150,86 @@ class Supervisor:
             return _Stop.TIMEOUT
         return _Stop.SHUTDOWN if self._stopping() else None
 
-    def _stopped(self, claim: Claim, reason: _Stop) -> None:
+    def _stopped(self, claim: Claim, reason: _Stop | None) -> None:
         if reason is _Stop.LEASE_LOST:
             _log.warning("job.lease_lost")
         elif reason is _Stop.CANCELLED:
             self._commit(lambda leases: leases.cancelled(claim.job_id, claim.fence))
-        elif reason is _Stop.SHUTDOWN:
-            self._commit(lambda leases: leases.release(claim.job_id, claim.fence))
-        else:
+        elif reason is _Stop.TIMEOUT:
             limit = self._settings.job_timeout_s
             error = JobError("timeout", f"the job ran longer than the {limit:g} s that this server allows")
             self._commit(lambda leases: leases.fail(claim.job_id, claim.fence, error=error))
+        else:
+            self._commit(lambda leases: leases.release(claim.job_id, claim.fence))
 
-    def _publish(self, claim: Claim, scratch: Scratch, lease: Lease) -> None:
+    def _succeeded(self, claim: Claim, scratch: Scratch, lease: Lease) -> None:
         """Store every file under the fence, then make them visible in one transaction."""
-        report = Report.model_validate_json(scratch.report.read_text(encoding="utf-8"))
-        stored: list[StoredArtifact] = []
-        for path in sorted(path for path in scratch.bundle.rglob("*") if path.is_file()):
-            if lease.lost.is_set():
-                _log.warning("job.lease_lost")
-                return
-            name = path.relative_to(scratch.bundle).as_posix()
-            size, sha256 = self._store.put(artifact_key(claim.job_id, claim.fence, name), path)
-            stored.append(StoredArtifact(name, size, sha256))
-        done = self._commit(lambda leases: leases.succeed(claim.job_id, claim.fence, report=report, artifacts=stored))
+        report, stored = _report_in(scratch), self._store_bundle(claim, scratch, lease)
+        if stored is None:
+            self._stopped(claim, self._reason_to_stop(lease))
+            self._withdraw(claim)
+            return
+        keep_s = self._settings.artifacts_keep_s
+        done = self._commit(
+            lambda leases: leases.succeed(claim.job_id, claim.fence, report=report, artifacts=stored, keep_s=keep_s)
+        )
         _log.info("job.succeeded" if done else "job.result_refused", files=len(stored))
+        if not done:
+            self._withdraw(claim)
 
-    def _failed(self, claim: Claim, failure: ChildError) -> None:
+    def _failed(self, claim: Claim, scratch: Scratch, lease: Lease) -> None:
+        failure = ChildError.model_validate_json(scratch.error.read_text(encoding="utf-8"))
         error = JobError(failure.code, failure.message, failure.param)
         _log.info("job.failed", code=error.code)
         if failure.transient:
             self._count_crash(claim, error)
-        else:
-            self._commit(lambda leases: leases.fail(claim.job_id, claim.fence, error=error))
+            return
+        report, stored = (
+            (_report_in(scratch), self._store_candidate(claim, scratch, lease)) if scratch.has_result else (None, ())
+        )
+        if stored is None:
+            self._stopped(claim, self._reason_to_stop(lease))
+            self._withdraw(claim)
+            return
+        keep_s = self._settings.artifacts_keep_s
+        done = self._commit(
+            lambda leases: leases.fail(claim.job_id, claim.fence, error=error, report=report, artifacts=stored, keep_s=keep_s)
+        )
+        if not done:
+            self._withdraw(claim)
+
+    def _store_bundle(self, claim: Claim, scratch: Scratch, lease: Lease) -> Sequence[StoredArtifact] | None:
+        try:
+            return store_bundle(
+                self._store,
+                claim,
+                scratch.bundle,
+                wait_s=self._settings.storage_wait_s,
+                interrupted=lambda: lease.lost.is_set() or lease.cancelled.is_set(),
+                stopping=self._stopping,
+            )
+        except (OSError, StoreUnavailable):
+            self._withdraw(claim)
+            raise
+
+    def _store_candidate(self, claim: Claim, scratch: Scratch, lease: Lease) -> Sequence[StoredArtifact] | None:
+        """Store what a failed job leaves to look at. Its error matters more: without room for the files it stands alone."""
+        try:
+            return self._store_bundle(claim, scratch, lease)
+        except (OSError, StoreUnavailable) as error:
+            _log.error("job.candidate_dropped", reason=first_line(error))
+            return ()
+
+    def _withdraw(self, claim: Claim) -> None:
+        """Delete the files of an attempt that did not publish them; where that fails, the reaper does it later."""
+        try:
+            with self._database.read() as connection:
+                # A commit whose confirmation was lost has published them after all.
+                live = UpkeepRepository(connection).live_fences([claim.job_id])[claim.job_id]
+            if claim.fence not in live:
+                self._store.delete_prefix(f"jobs/{claim.job_id}/{claim.fence}")
+        except (*OUTAGES, OSError, StoreUnavailable) as error:
+            _log.warning("job.files_left", reason=first_line(error))
 
     def _crashed(self, claim: Claim, code: int, *, out_of_memory: bool) -> None:
         _log.warning("job.crashed", exit_code=code, out_of_memory=out_of_memory)
@@ -181,8 +241,12 @@ class Supervisor:
         self._count_crash(claim, error)
 
     def _count_crash(self, claim: Claim, error: JobError) -> None:
-        cap = self._settings.max_attempts
-        self._commit(lambda leases: leases.crashed(claim.job_id, claim.fence, error=error, max_attempts=cap))
+        settings = self._settings
+        self._commit(
+            lambda leases: leases.crashed(
+                claim.job_id, claim.fence, error=error, max_attempts=settings.max_attempts, pause_s=settings.crash_pause_s
+            )
+        )
 
     def _commit(self, statement: Callable[[LeaseRepository], bool]) -> bool:
         """Run one guarded transition in a transaction, through outages of the database."""
@@ -191,9 +255,23 @@ class Supervisor:
             with self._database.write() as connection:
                 return statement(LeaseRepository(connection))
 
+        def given_up(state: RetryCallState) -> bool:
+            # A worker that is told to stop leaves the job to the reaper rather than be killed over it.
+            patience_s = self._settings.kill_grace_s if self._stopping() else _LONGEST_OUTAGE_S
+            return (state.seconds_since_start or 0) > patience_s
+
         return Retrying(
-            retry=retry_if_exception_type((OperationalError, InterfaceError, PoolTimeout)),
-            wait=wait_exponential(multiplier=0.2, max=5),
-            stop=stop_after_delay(_LONGEST_OUTAGE_S),
-            reraise=True,
+            retry=retry_if_exception_type(OUTAGES), wait=wait_exponential(multiplier=0.2, max=5), stop=given_up, reraise=True
         )(once)
+
+
+def _report_in(scratch: Scratch) -> Report:
+    return Report.model_validate_json(scratch.report.read_text(encoding="utf-8"))
+
+
+def _failure_of(error: Exception) -> JobError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return JobError("storage_full", "the worker's disk or the artifact store is full; its operator has to make room")
+    if isinstance(error, StoreUnavailable):
+        return JobError("storage_unavailable", "the artifact store could not be reached for too long")
+    return JobError("worker_failed", "the worker could not keep the job's files; its operator finds the reason in the log")

@@ -23,3 +23,7 @@ class NotFound(RequestError):
 
 class Conflict(RequestError):
     """The state of the job does not allow it."""
+
+
+class QuotaExceeded(RequestError):
+    """The owner has as many jobs in the queue as allowed; later there will be room."""

@@ -1,4 +1,4 @@
-"""SQL of the workers: claim, heartbeat, finish, release, reap. Every statement is guarded by fence and state.
+"""SQL of the workers: claim, heartbeat, finish, release. Every statement is guarded by fence and state.
 
 The promise of the job protocol rests on this file: a claim is a compare-and-set that raises the fence, and every later
 statement names its fence, so that whoever has lost the lease affects no row. Only the database's clock is used.
@@ -25,7 +25,8 @@ from pruning_core.spec import PruneSpec
 _jobs, _artifacts = models.jobs, models.artifacts
 
 UNREADABLE = JobError("spec_unreadable", "the job was written by another version of the service; submit it again")
-LOST = JobError("lost", "the worker was lost more often than allowed; see the operator's logs, then retry")
+
+_CLAIM_LOCK = 6_226_175  # of PostgreSQL's advisory locks
 
 
 class LeaseRepository:
@@ -34,14 +35,20 @@ class LeaseRepository:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
-    def claim(self, *, worker: str, lease_s: float) -> Claim | None:
+    def claim(self, *, worker: str, lease_s: float, max_running: int | None = None) -> Claim | None:
         """Take the due job of highest priority, the oldest of them first.
 
         It need not be the one that a message named: a message only says that there is work.
+
+        Args:
+            worker: Who claims.
+            lease_s: For how long, unless renewed.
+            max_running: How many jobs of one owner may run at once; None: any number.
         """
+        allowed = [] if max_running is None else [self._below(max_running)]
         due = (
             sa.select(_jobs.c.id, _jobs.c.spec, _jobs.c.fence, _jobs.c.attempt)
-            .where(_jobs.c.status == str(JobStatus.QUEUED), ~_jobs.c.cancel_requested, _jobs.c.not_before <= now())
+            .where(_jobs.c.status == str(JobStatus.QUEUED), ~_jobs.c.cancel_requested, _jobs.c.not_before <= now(), *allowed)
             .order_by(_jobs.c.priority.desc(), _jobs.c.created_at, _jobs.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -97,9 +104,26 @@ class LeaseRepository:
                 {"stage": progress.stage, "fraction": round(progress.fraction, 4)},
             )
 
-    def succeed(self, job_id: str, fence: int, *, report: Report, artifacts: Sequence[StoredArtifact]) -> bool:
-        """Publish a result: artifact rows, report, state and event, all or nothing. False: the fence is stale."""
-        if not self._finish(job_id, fence, Transition.SUCCEED, report=report.model_dump(mode="json")):
+    def succeed(
+        self,
+        job_id: str,
+        fence: int,
+        *,
+        report: Report,
+        artifacts: Sequence[StoredArtifact],
+        keep_s: float | None = None,
+    ) -> bool:
+        """Publish a result: artifact rows, report, state and event, all or nothing. False: the fence is stale.
+
+        Args:
+            job_id: The job.
+            fence: Of the claim.
+            report: What was measured.
+            artifacts: What the store holds under the fence.
+            keep_s: After which time the artifacts expire; None: never.
+        """
+        expiry = _expiry(artifacts, keep_s)
+        if not self._finish(job_id, fence, Transition.SUCCEED, report=report.model_dump(mode="json"), expires_at=expiry):
             return False
         self._publish(job_id, fence, artifacts)
         add_event(
@@ -118,13 +142,15 @@ class LeaseRepository:
         error: JobError,
         report: Report | None = None,
         artifacts: Sequence[StoredArtifact] = (),
+        keep_s: float | None = None,
     ) -> bool:
         """End a job with an error. False: the fence is stale.
 
         A job that missed its target or its quality floor still publishes its best candidate and the report on it.
         """
         measured = None if report is None else report.model_dump(mode="json")
-        if not self._finish(job_id, fence, Transition.FAIL, error=asdict(error), report=measured):
+        expiry = _expiry(artifacts, keep_s)
+        if not self._finish(job_id, fence, Transition.FAIL, error=asdict(error), report=measured, expires_at=expiry):
             return False
         self._publish(job_id, fence, artifacts)
         add_event(self._connection, job_id, EventType.FAILED, asdict(error))
@@ -139,74 +165,44 @@ class LeaseRepository:
 
     def release(self, job_id: str, fence: int) -> bool:
         """Give a job back to the queue without charging the attempt: the worker is shutting down."""
-        return self._requeue(job_id, fence, "worker_shutdown", attempt=_jobs.c.attempt - 1) or self.cancelled(job_id, fence)
+        return self.requeue(job_id, fence, "worker_shutdown", attempt=_jobs.c.attempt - 1) or self.cancelled(job_id, fence)
 
-    def crashed(self, job_id: str, fence: int, *, error: JobError, max_attempts: int) -> bool:
-        """The job's process died: queue it again, or end it with the error once it has crashed too often."""
+    def crashed(self, job_id: str, fence: int, *, error: JobError, max_attempts: int, pause_s: float = 0) -> bool:
+        """The job's process died: queue it again, or end it with the error once it has crashed too often.
+
+        Args:
+            job_id: The job.
+            fence: Of the claim.
+            error: What to say if this was once too often.
+            max_attempts: How many crashes are that.
+            pause_s: Before the next attempt; it doubles with each crash, as whatever was short may still be short.
+        """
         crashes = self._count(job_id, fence, _jobs.c.crashes)
         if crashes is None:
             return False
         if crashes + 1 >= max_attempts:
             return self.fail(job_id, fence, error=error)
-        return self._requeue(job_id, fence, error.code, crashes=_jobs.c.crashes + 1) or self.cancelled(job_id, fence)
+        due = now() + pause_s * 2**crashes
+        requeued = self.requeue(job_id, fence, error.code, crashes=_jobs.c.crashes + 1, not_before=due)
+        return requeued or self.cancelled(job_id, fence)
 
-    def reap(self, *, max_attempts: int) -> list[str]:
-        """Take jobs from workers whose lease has run out.
-
-        A running one is queued again, or failed as `lost` at the cap; one being cancelled is cancelled. The guard on the fence
-        makes it safe to run twice at once.
-
-        Returns:
-            The ids that are queued again.
-        """
-        expired = (
-            sa.select(_jobs.c.id, _jobs.c.fence, _jobs.c.status, _jobs.c.losses)
-            .where(_jobs.c.status.in_(sorted(ACTIVE)), _jobs.c.lease_until < now())
-            .with_for_update(skip_locked=True)
+    def requeue(self, job_id: str, fence: int, reason: str, **values: Any) -> bool:
+        """Put a running job back into the queue, with changes to its counters. False: the fence is stale."""
+        moved = move(
+            self._connection,
+            job_id,
+            Transition.REQUEUE,
+            _jobs.c.fence == fence,
+            lease_until=None,
+            worker=None,
+            progress=None,
+            published_at=None,
+            publish_count=0,
+            **values,
         )
-        requeued: list[str] = []
-        for row in self._connection.execute(expired).all():
-            if row.status == JobStatus.CANCELLING:
-                self.cancelled(row.id, row.fence)
-            elif row.losses + 1 >= max_attempts:
-                self.fail(row.id, row.fence, error=LOST)
-            elif self._requeue(row.id, row.fence, "lease_expired", losses=_jobs.c.losses + 1):
-                requeued.append(row.id)
-        return requeued
-
-    def due_for_publish(self, *, older_than_s: float, limit: int) -> list[str]:
-        """Choose queued jobs whose wake-up seems lost, and count this one; the wait doubles each time, up to 64-fold."""
-        backoff = older_than_s * sa.func.pow(2.0, sa.case((_jobs.c.publish_count > 6, 6), else_=_jobs.c.publish_count))
-        if self._connection.dialect.name == "sqlite":  # built without mathematical functions on some systems
-            doubled = sa.literal(1).op("<<")(sa.case((_jobs.c.publish_count > 6, 6), else_=_jobs.c.publish_count))
-            backoff = older_than_s * doubled
-        due = (
-            sa.select(_jobs.c.id)
-            .where(
-                _jobs.c.status == str(JobStatus.QUEUED),
-                _jobs.c.not_before <= now(),
-                sa.or_(_jobs.c.published_at.is_(None), _jobs.c.published_at + backoff < now()),
-            )
-            .order_by(_jobs.c.priority.desc(), _jobs.c.created_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        ids = list(self._connection.scalars(due))
-        if ids:
-            self._connection.execute(
-                _jobs.update().where(_jobs.c.id.in_(ids)).values(published_at=now(), publish_count=_jobs.c.publish_count + 1)
-            )
-        return ids
-
-    def live_fences(self, job_ids: Sequence[str]) -> dict[str, set[int]]:
-        """For each known job, the fences whose files must stay: the running attempt's, and the published one's."""
-        known: dict[str, set[int]] = {job_id: set() for job_id in job_ids}
-        running = sa.select(_jobs.c.id, _jobs.c.fence).where(_jobs.c.id.in_(job_ids), _jobs.c.status.in_(sorted(ACTIVE)))
-        published = sa.select(_artifacts.c.job_id, _artifacts.c.fence).where(_artifacts.c.job_id.in_(job_ids)).distinct()
-        for query in (running, published):
-            for job_id, fence in self._connection.execute(query):
-                known[job_id].add(fence)
-        return known
+        if moved:
+            add_event(self._connection, job_id, EventType.REQUEUED, {"reason": reason})
+        return moved
 
     def _publish(self, job_id: str, fence: int, artifacts: Sequence[StoredArtifact]) -> None:
         if artifacts:
@@ -224,23 +220,22 @@ class LeaseRepository:
             **values,
         )
 
-    def _requeue(self, job_id: str, fence: int, reason: str, **values: Any) -> bool:
-        moved = move(
-            self._connection,
-            job_id,
-            Transition.REQUEUE,
-            _jobs.c.fence == fence,
-            lease_until=None,
-            worker=None,
-            progress=None,
-            published_at=None,
-            publish_count=0,
-            **values,
-        )
-        if moved:
-            add_event(self._connection, job_id, EventType.REQUEUED, {"reason": reason})
-        return moved
-
     def _count(self, job_id: str, fence: int, column: sa.ColumnElement[int]) -> int | None:
         held = sa.select(column).where(_jobs.c.id == job_id, _jobs.c.fence == fence, _jobs.c.status.in_(sorted(ACTIVE)))
         return self._connection.scalar(held.with_for_update())
+
+    def _below(self, max_running: int) -> sa.ColumnElement[bool]:
+        """Leave out owners who have as many jobs running as they may. On PostgreSQL, such claims take turns."""
+        if self._connection.dialect.name != "sqlite":  # where writers take turns anyway
+            self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIM_LOCK)))
+        busy = (
+            sa.select(_jobs.c.owner)
+            .where(_jobs.c.status.in_(sorted(ACTIVE)))
+            .group_by(_jobs.c.owner)
+            .having(sa.func.count() >= max_running)
+        )
+        return _jobs.c.owner.not_in(busy)
+
+
+def _expiry(artifacts: Sequence[StoredArtifact], keep_s: float | None) -> sa.ColumnElement[float] | None:
+    return now() + keep_s if artifacts and keep_s is not None else None

@@ -46,11 +46,16 @@ jobs = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("started_at", sa.Double),
     sa.Column("finished_at", sa.Double),
+    sa.Column("expires_at", sa.Double),  # of the files; null: they stay
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="status"),
-    sa.Index(None, "status", "priority", "created_at"),
+    sa.Index(None, "owner", "status"),
+    sa.Index(None, "expires_at"),
     sa.Index(None, "owner", "created_at", "id"),
     sa.Index(None, "lease_until"),
 )
+
+# The order in which jobs are claimed, so that a claim reads one row however long the queue is.
+sa.Index("ix_jobs_claim_order", jobs.c.status, jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
 
 job_events = sa.Table(
     "job_events",
@@ -83,4 +88,14 @@ idempotency_keys = sa.Table(
     sa.Column("body_sha256", sa.String(64), nullable=False),
     sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Index(None, "created_at"),
+)
+
+# Who has been here lately: written by every worker's reaper.
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
 )

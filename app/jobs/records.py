@@ -56,6 +56,7 @@ class Job:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    expires_at: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from pruning_core.spec import PruneSpec
 
 _jobs, _events, _artifacts, _keys = models.jobs, models.job_events, models.artifacts, models.idempotency_keys
 
+_QUOTA_LOCK = 6_226_174  # the first half of the key of PostgreSQL's advisory lock
+
 
 def add_event(connection: sa.Connection, job_id: str, kind: EventType, data: dict[str, Any]) -> None:
     """Append to a job's event log, in the caller's transaction."""
@@ -66,6 +68,18 @@ class JobRepository:
             )
         )
         add_event(self._connection, job_id, EventType.QUEUED, {})
+
+    def queue_is_full(self, owner: str, limit: int) -> bool:
+        """Whether so many jobs of an owner are waiting. On PostgreSQL, submits of one owner take turns for this."""
+        if self._connection.dialect.name != "sqlite":  # where writers take turns anyway
+            self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_QUOTA_LOCK, sa.func.hashtext(owner))))
+        waiting = (
+            sa.select(sa.literal(1))
+            .where(_jobs.c.owner == owner, _jobs.c.status == str(JobStatus.QUEUED))
+            .limit(limit)
+            .subquery()
+        )
+        return (self._connection.scalar(sa.select(sa.func.count()).select_from(waiting)) or 0) >= limit
 
     def remember_key(self, owner: str, key: str, body_sha256: str, job_id: str) -> None:
         """Tie an idempotency key to the job that it made."""
@@ -158,4 +172,5 @@ def _job(found: sa.RowMapping) -> Job:
         created_at=found["created_at"],
         started_at=found["started_at"],
         finished_at=found["finished_at"],
+        expires_at=found["expires_at"],
     )

@@ -77,6 +77,7 @@ class JobView(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     estimated_finish: datetime | None
+    expires_at: datetime | None = Field(description="When the files of a finished job are deleted; null: never.")
     spec: PruneSpec
     progress: ProgressView | None
     attempt: int
@@ -100,6 +101,7 @@ class JobView(BaseModel):
             started_at=None if job.started_at is None else _moment(job.started_at),
             finished_at=None if job.finished_at is None else _moment(job.finished_at),
             estimated_finish=_estimate(job),
+            expires_at=None if job.expires_at is None else _moment(job.expires_at),
             spec=job.spec,
             progress=_progress(job),
             attempt=job.attempt,

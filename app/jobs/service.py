@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import structlog
-from celery import Celery
 from sqlalchemy.exc import IntegrityError
 
-from app import queue
 from app.db import Database
 from app.jobs.admission import admit
-from app.jobs.errors import Conflict, NotFound, Refused
+from app.jobs.errors import Conflict, NotFound, QuotaExceeded, Refused
 from app.jobs.records import Job, JobEvent, PublishedArtifact
 from app.jobs.repository import JobRepository
 from app.jobs.schemas import JobCreate
-from app.jobs.states import JobStatus
+from app.jobs.states import TERMINAL, JobStatus
+from app.queue import Announcer
 from app.settings import Settings
 from app.storage import ArtifactMissing, ArtifactStore
 
@@ -36,11 +36,11 @@ class JobDetails:
 class JobService:
     """The use cases of the front end."""
 
-    def __init__(self, settings: Settings, database: Database, store: ArtifactStore, celery: Celery) -> None:
+    def __init__(self, settings: Settings, database: Database, store: ArtifactStore, announcer: Announcer) -> None:
         self._settings = settings
         self._database = database
         self._store = store
-        self._celery = celery
+        self._announcer = announcer
 
     def submit(self, request: JobCreate, *, owner: str, idempotency_key: str | None) -> JobDetails:
         """Accept a job: checked, then written with its first event in one transaction, then announced.
@@ -49,6 +49,7 @@ class JobService:
 
         Raises:
             Refused: It cannot work, or the key came with another body.
+            QuotaExceeded: Too many of the owner's jobs are waiting already.
         """
         digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         earlier = self._earlier(owner, idempotency_key, digest)
@@ -59,6 +60,7 @@ class JobService:
         try:
             with self._database.write() as connection:
                 repository = JobRepository(connection)
+                self._check_quota(repository, owner)
                 repository.insert(job_id, owner=owner, spec=spec, metadata=request.metadata, priority=request.priority)
                 if idempotency_key is not None:
                     repository.remember_key(owner, idempotency_key, digest, job_id)
@@ -70,9 +72,15 @@ class JobService:
                 raise
             return earlier
         assert job is not None
-        queue.publish(self._celery, job_id)
+        self._announcer.announce(job_id)
         _log.info("job.accepted", job_id=job_id, method=spec.method.name, task=spec.task.name or spec.task.type)
         return JobDetails(job, [])
+
+    def _check_quota(self, repository: JobRepository, owner: str) -> None:
+        limit = self._settings.max_queued_jobs
+        if repository.queue_is_full(owner, limit):
+            message = f"{limit} of your jobs are waiting, which is as many as this server takes; try again when some have begun"
+            raise QuotaExceeded("quota_exceeded", message)
 
     def get(self, job_id: str, *, owner: str) -> JobDetails:
         """Read a job. Raises `NotFound`."""
@@ -124,8 +132,11 @@ class JobService:
         """Find a published file. Raises `NotFound`."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
-            _known(repository.get(job_id, owner=owner))
+            job = _known(repository.get(job_id, owner=owner))
             artifact = repository.artifact(job_id, path)
+        if artifact is None and job.status in TERMINAL and job.expires_at is not None:
+            moment = datetime.fromtimestamp(job.expires_at, UTC)
+            raise NotFound("artifact_expired", f"the job's files were kept until {moment:%Y-%m-%d %H:%M} UTC; run it again")
         if artifact is None:
             raise NotFound("not_found", "the job has published no such file; see its artifacts")
         return artifact

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import redis
 import sqlalchemy as sa
 
 from app.db import Database
+from app.queue import QUEUE_NAME
 from coppice import Client
 from coppice.errors import ServiceUnreachable
 from tests.servers import free_port, wait_until
@@ -27,6 +30,7 @@ FAST = {
     "COPPICE_REAPER_TICK_S": "0.5",
     "COPPICE_REPUBLISH_AFTER_S": "1",
     "COPPICE_KILL_GRACE_S": "3",
+    "COPPICE_CRASH_PAUSE_S": "0.2",
     "COPPICE_THREADS": "1",
     "COPPICE_LOG_JSON": "false",
 }
@@ -55,6 +59,24 @@ class Backend:
     def database(self) -> Database:
         """Open the database that the service uses."""
         return Database(self.database_url or f"sqlite+pysqlite:///{self.data_dir / 'coppice.db'}")
+
+    def messages(self) -> int:
+        """Count the messages that wait in the broker."""
+        if self.broker_url:
+            with redis.Redis.from_url(self.broker_url) as connection:
+                return int(connection.llen(QUEUE_NAME))
+        return len(list((self.data_dir / "broker" / "messages").glob("*.msg")))
+
+    def empty_the_broker(self) -> None:
+        """Lose the messages, once there are any."""
+        wait_until(lambda: self.messages() > 0, "a message")
+        if self.broker_url:
+            with redis.Redis.from_url(self.broker_url) as connection:
+                connection.flushall()
+        else:
+            messages = self.data_dir / "broker" / "messages"
+            shutil.rmtree(messages)
+            messages.mkdir()
 
     def row(self, job_id: str) -> sa.RowMapping:
         """Read the columns of a job that the API does not show."""

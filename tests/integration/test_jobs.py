@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -122,7 +121,7 @@ def test_a_job_that_keeps_killing_its_process_fails(service: Service, long_spec:
 def test_a_lost_wake_up_is_made_good(service: Service, spec: PruneSpec) -> None:
     with service.api() as client:
         job = client.submit(spec)
-        _empty_the_broker(service)
+        service.backend.empty_the_broker()
         with service.worker():
             assert client.wait(job.id).status == "succeeded"
 
@@ -160,16 +159,3 @@ def test_a_killed_worker_takes_its_job_s_process_along(service: Service, spec: P
             assert client.wait(job.id).status == "succeeded"
     row = service.backend.row(job.id)
     assert (row["fence"], row["losses"], row["crashes"]) == (2, 1, 0)
-
-
-def _empty_the_broker(service: Service) -> None:
-    if service.backend.broker_url:
-        import redis
-
-        with redis.Redis.from_url(service.backend.broker_url) as connection:
-            connection.flushall()
-    else:
-        messages = service.backend.data_dir / "broker" / "messages"
-        assert list(messages.iterdir())
-        shutil.rmtree(messages)
-        messages.mkdir()

@@ -129,7 +129,14 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for name in [name for name in os.environ if name.startswith("COPPICE_")]:
         monkeypatch.delenv(name)
     settings = Settings(
-        data_dir=tmp_path / "data", lease_s=20, heartbeat_s=0.1, kill_grace_s=0.5, max_attempts=3, job_timeout_s=30
+        data_dir=tmp_path / "data",
+        lease_s=20,
+        heartbeat_s=0.1,
+        kill_grace_s=0.5,
+        max_attempts=3,
+        job_timeout_s=30,
+        crash_pause_s=0,
+        storage_wait_s=0,
     )
     database = Database(settings.resolved_database_url)
     upgrade(database)

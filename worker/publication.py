@@ -1,0 +1,74 @@
+"""Storing a bundle under a fence, through a store that is full or out of reach. Nothing of it is visible before the commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from app.jobs.records import Claim, artifact_key
+from app.logs import first_line
+from app.storage import ArtifactStore, StoredArtifact, StoreUnavailable
+
+_log = structlog.get_logger(__name__)
+
+_LONGEST_PAUSE_S = 10.0
+
+
+def store_bundle(
+    store: ArtifactStore,
+    claim: Claim,
+    bundle: Path,
+    *,
+    wait_s: float,
+    interrupted: Callable[[], bool],
+    stopping: Callable[[], bool],
+) -> list[StoredArtifact] | None:
+    """Store every file of a bundle.
+
+    A computed result is worth waiting for: where the store is full or out of reach, a file is tried again until time is up.
+
+    Args:
+        store: Where to.
+        claim: Whose fence the files go under.
+        bundle: The folder.
+        wait_s: How long to wait for the store in all.
+        interrupted: Whether there is no point in going on; asked before each attempt.
+        stopping: Whether this worker is to end soon; then it does not wait for a store.
+
+    Returns:
+        What is stored, or None where it was interrupted.
+
+    Raises:
+        OSError: The store failed for longer than that.
+        StoreUnavailable: It was out of reach for longer than that.
+    """
+    deadline = time.monotonic() + wait_s
+    stored: list[StoredArtifact] = []
+    for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
+        name = path.relative_to(bundle).as_posix()
+        pause_s = 0.5
+        while True:
+            if interrupted():
+                return None
+            try:
+                size, sha256 = store.put(artifact_key(claim.job_id, claim.fence, name), path)
+                break
+            except (OSError, StoreUnavailable) as error:
+                if stopping():
+                    return None
+                if time.monotonic() + pause_s > deadline:
+                    raise
+                _log.warning("job.store_failed", file=name, error=type(error).__name__, reason=first_line(error))
+            _sleep(pause_s, lambda: interrupted() or stopping())
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        stored.append(StoredArtifact(name, size, sha256))
+    return stored
+
+
+def _sleep(seconds: float, interrupted: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not interrupted():
+        time.sleep(0.1)

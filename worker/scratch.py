@@ -1,0 +1,88 @@
+"""The scratch folder of this host: one folder an attempt, ``<job>.<fence>``, and in it what a later attempt may go on from.
+
+A stage that takes long writes its checkpoints to ``work``. The folder survives an attempt that crashed or was interrupted, and
+the next attempt on this host takes it over by renaming it, so that an attempt that has lost its lease without knowing finds
+nothing to write to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+WORK = "work"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A folder of this host and the attempt that made it."""
+
+    job_id: str
+    fence: int
+    folder: Path
+
+    def has_work(self) -> bool:
+        """Whether a later attempt could go on from here."""
+        try:
+            return any((self.folder / WORK).iterdir())
+        except OSError:
+            return False
+
+    def delete(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def keep_work(self) -> None:
+        """Delete all but the work, and the folder if there is none."""
+        if not self.has_work():
+            self.delete()
+            return
+        for path in self.folder.iterdir():
+            if path.is_dir() and path.name != WORK:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != WORK:
+                path.unlink(missing_ok=True)
+
+
+class ScratchRoom:
+    """All attempts' folders of this host."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+
+    def free_bytes(self) -> int:
+        """Ask the disk how much room there is."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self._root).free
+
+    @contextlib.contextmanager
+    def begin(self, job_id: str, fence: int) -> Generator[Attempt]:
+        """Make the folder of an attempt, with the work of the latest attempt before it on this host.
+
+        Only the work is left at the end; the reaper deletes that when the job has finished.
+        """
+        attempt = Attempt(job_id, fence, self._root / f"{job_id}.{fence}")
+        attempt.delete()
+        attempt.folder.mkdir(parents=True)
+        earlier = sorted((found for found in self.attempts() if found.job_id == job_id), key=lambda found: found.fence)
+        for found in reversed(earlier):
+            if found.fence < fence and found.has_work() and not (attempt.folder / WORK).exists():
+                with contextlib.suppress(OSError):  # swept at this moment: then there is nothing to go on from
+                    (found.folder / WORK).rename(attempt.folder / WORK)
+        try:
+            (attempt.folder / WORK).mkdir(exist_ok=True)
+            yield attempt
+        finally:
+            attempt.keep_work()
+
+    def attempts(self) -> Iterator[Attempt]:
+        """List the folders that are here."""
+        if not self._root.is_dir():
+            return
+        for path in sorted(self._root.iterdir()):
+            job_id, _dot, fence = path.name.rpartition(".")
+            if job_id and fence.isdigit():
+                yield Attempt(job_id, int(fence), path)
