@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.database, app.state.store, app.state.celery = database, store, celery
+    app.state.settings, app.state.database, app.state.store, app.state.celery = settings, database, store, celery
     app.state.service = JobService(settings, database, store, announcer)
     for module in (jobs, events, artifacts, hub, health):
         app.include_router(module.router)

@@ -39,7 +39,7 @@ class Reaper:
         self._celery = celery
         self._room = ScratchRoom(settings.resolved_scratch_dir)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._watch = _Watch(settings.lease_s, settings.reaper_tick_s)
+        self._watch = Watch(settings.lease_s, settings.reaper_tick_s)
         self._swept_up_to = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -147,7 +147,7 @@ class Reaper:
             self._stop.wait(self._settings.reaper_tick_s)
 
 
-class _Watch:
+class Watch:
     """Whether leases may be judged: workers must have had one lease's time to renew them.
 
     They had not if the database took no writes, or if its clock has leapt (a host that slept, an operator who set it). So the

@@ -20,6 +20,8 @@ from coppice.console import ExitCode, fail
 if TYPE_CHECKING:
     import uvicorn
 
+    from app.settings import Settings
+
 _WORKER_GRACE_S = 20
 _BACKLOG = 128
 
@@ -49,10 +51,9 @@ def serve(
     import uvicorn
 
     from app.main import create_app
-    from app.settings import get_settings
 
+    settings = _settings()
     _migrate()
-    settings = get_settings()
     listener = _listen(settings.host, settings.port)
     shown = f"http://{settings.host}:{listener.getsockname()[1]}"
     worker = subprocess.Popen([sys.executable, "-m", "worker.main", str(os.getpid())], stdin=subprocess.DEVNULL)
@@ -81,15 +82,31 @@ def migrate() -> None:
 
 
 def _migrate() -> None:
+    from sqlalchemy.exc import OperationalError
+
     from app.db import Database
-    from app.settings import get_settings
+    from app.logs import first_line
     from migrations import upgrade
 
-    database = Database(get_settings().resolved_database_url)
+    url = _settings().resolved_database_url
     try:
-        upgrade(database)
-    finally:
-        database.close()
+        database = Database(url)
+        try:
+            upgrade(database)
+        finally:
+            database.close()
+    except (OSError, OperationalError) as error:
+        reason = first_line(error.orig if isinstance(error, OperationalError) else error)
+        fail(f"the database cannot be used: {reason}", ExitCode.UNREACHABLE)
+
+
+def _settings() -> Settings:
+    from app.settings import SettingsInvalid, get_settings
+
+    try:
+        return get_settings()
+    except SettingsInvalid as error:
+        fail(str(error), ExitCode.BAD_INPUT)
 
 
 def _require(module: str, extra: str) -> None:

@@ -46,13 +46,13 @@ class Api:
         assert claim is not None
         return claim.job_id, claim.fence
 
-    def succeed(self) -> str:
+    def succeed(self, keep_s: float | None = None) -> str:
         """Finish the next job with files, as a worker would."""
         job_id, fence = self.claim()
         stored = self._store(job_id, fence)
         with self.database.write() as connection:
             report = Report.model_validate(REPORT)
-            assert LeaseRepository(connection).succeed(job_id, fence, report=report, artifacts=stored)
+            assert LeaseRepository(connection).succeed(job_id, fence, report=report, artifacts=stored, keep_s=keep_s)
         return job_id
 
     def fail(self, error: JobError, *, with_files: bool = False) -> str:

@@ -2,6 +2,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -13,6 +14,7 @@ from structlog.testing import capture_logs
 from app.jobs.models import jobs
 from app.jobs.records import JobError
 from app.jobs.service import JobService
+from app.jobs.upkeep import UpkeepRepository
 from app.main import create_app
 from app.settings import Settings
 from migrations import downgrade
@@ -192,6 +194,30 @@ def test_a_failed_job_says_why(api):
     job = api.client.get(f"/v1/jobs/{job_id}").json()
     assert job["status"] == "failed"
     assert job["error"] == {"code": "dataset_invalid", "message": "no usable row", "param": "task.dataset"}
+
+
+def test_files_that_have_expired_are_gone_and_the_job_says_since_when(api):
+    job_id = api.submit()
+    api.succeed(keep_s=0.01)
+    assert api.client.get(f"/v1/jobs/{job_id}").json()["expires_at"] is not None
+    time.sleep(0.05)
+    with api.database.write() as connection:
+        assert UpkeepRepository(connection).expire() == [job_id]
+    assert_problem(api.client.get(f"/v1/jobs/{job_id}/artifacts/model.safetensors"), 404, "artifact_expired")
+    assert api.client.get(f"/v1/jobs/{job_id}").json()["artifacts"] == []
+    assert api.client.get(f"/v1/jobs/{job_id}/report").status_code == 200
+
+
+def test_the_queue_of_one_owner_has_an_end(api):
+    settings = api.client.app.state.settings.model_copy(update={"max_queued_jobs": 3})
+    with TestClient(create_app(settings)) as client, ThreadPoolExecutor(6) as pool:
+        responses = list(pool.map(lambda _i: client.post("/v1/jobs", json=api.body), range(6)))
+        assert sorted(response.status_code for response in responses) == [202, 202, 202, 429, 429, 429]
+        refused = next(response for response in responses if response.status_code == 429)
+        assert_problem(refused, 429, "quota_exceeded")
+        assert int(refused.headers["retry-after"]) > 0
+        api.claim()
+        assert client.post("/v1/jobs", json=api.body).status_code == 202
 
 
 def test_a_database_that_is_gone_is_a_503_with_retry_after(api):

@@ -4,6 +4,7 @@ import base64
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -56,6 +57,54 @@ def test_a_broker_that_is_silent_costs_two_seconds_at_most(settings, silent_port
     published, seconds = _timed_publish(settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{silent_port}/0"}))
     assert not published
     assert seconds < 4
+
+
+def test_announcing_never_waits_for_a_silent_broker(settings, silent_port):
+    celery = queue.create_celery(settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{silent_port}/0"}))
+    announcer = queue.Announcer(celery)
+    began = time.monotonic()
+    for _ in range(3000):
+        announcer.announce("job_x")
+    assert time.monotonic() - began < 2
+    announcer.close(patience_s=0.1)
+
+
+def test_what_was_announced_is_published_before_the_end(settings):
+    announcer = queue.Announcer(celery := queue.create_celery(settings))
+    for _ in range(20):
+        announcer.announce("job_x")
+    announcer.close(patience_s=30)
+    assert queue.depth(celery) == 20
+
+
+def test_the_depth_of_redis_is_known_and_of_nothing_is_not(settings, redis_url):
+    celery = queue.create_celery(settings.model_copy(update={"broker_url": redis_url}))
+    assert queue.depth(celery) == 0
+    for _ in range(3):
+        assert queue.publish(celery, "job_x")
+    assert queue.depth(celery) == 3
+    celery.close()
+    assert queue.depth(queue.create_celery(settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"}))) is None
+
+
+def test_broken_messages_are_dropped_and_each_is_taken_once(settings):
+    celery = queue.create_celery(settings)
+    folder = settings.data_dir / "broker" / "messages"
+    for index, text in enumerate(("", "{", "\0\0")):
+        (folder / f"{index}.{queue.QUEUE_NAME}.msg").write_text(text)
+    for _ in range(20):
+        assert queue.publish(celery, "job_x")
+
+    def drain(_reader):
+        with celery.connection_for_read() as connection:
+            channel, count = connection.channel(), 0
+            while (message := channel.basic_get(queue.QUEUE_NAME, no_ack=True)) is not None:
+                count += message.headers["task"] == queue.RUN_TASK
+            return count
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(drain, range(4))) == 20
+    assert list(folder.iterdir()) == []
 
 
 def test_no_running_job_is_delivered_again():

@@ -19,7 +19,7 @@ from app.queue import create_celery
 from pruning_core.report import Report
 from tests.unit.app.sample import REPORT
 from tests.unit.worker.conftest import Bench
-from worker.reaper import Reaper
+from worker.reaper import Reaper, Watch
 
 
 @pytest.fixture
@@ -126,6 +126,82 @@ def test_only_files_of_living_or_published_fences_survive_a_sweep(bench: Bench, 
         bench.store.put(f"jobs/{key}", source)
     reaper.sweep()
     assert bench.store.keys("jobs", after="", limit=10) == sorted([f"jobs/{done}/1/model.safetensors", f"jobs/{running}/1/f"])
+
+
+def test_a_long_store_is_swept_page_by_page(bench: Bench, reaper: Reaper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.reaper._SWEEP_KEYS", 2)
+    source = bench.notes / "file"
+    source.write_bytes(b"x")
+    for job in ("a", "b", "c"):
+        for fence in (1, 2):
+            bench.store.put(f"jobs/{job}/{fence}/f", source)
+    left = []
+    for _ in range(4):
+        reaper.sweep()
+        left.append(len(bench.store.keys("jobs", after="", limit=99)))
+    assert left == [4, 2, 0, 0]
+    assert list((bench.settings.resolved_artifacts_dir / "jobs").iterdir()) == [], "no empty folders stay"
+
+
+def test_expired_artifacts_are_withdrawn_and_deleted(bench: Bench, reaper: Reaper) -> None:
+    bench.settings = bench.settings.model_copy(update={"artifacts_keep_s": 0.2})
+    job_id = bench.submit()
+    bench.run("succeed()")
+    assert len(bench.artifacts(job_id)) == 2
+    time.sleep(0.3)
+    reaper.sweep()
+    assert bench.artifacts(job_id) == []
+    assert bench.store.keys("jobs", after="", limit=9) == []
+    assert bench.row(job_id).status == JobStatus.SUCCEEDED
+
+
+def test_folders_of_killed_workers_are_deleted_but_for_their_work(bench: Bench, reaper: Reaper) -> None:
+    waiting, done = bench.submit(), bench.submit()
+    running = bench.submit()
+    bench.change(waiting, fence=2)
+    bench.change(running, status="running", fence=2)
+    bench.change(done, status="succeeded", fence=1)
+    root = bench.settings.resolved_scratch_dir
+    for name in (f"{waiting}.1", f"{running}.2", f"{done}.1", "job_unknown.1"):
+        (root / name / "work").mkdir(parents=True)
+        (root / name / "work" / "step").write_text("1")
+        (root / name / "request.json").write_text("{}")
+    (root / f"{waiting}.2" / "work").mkdir(parents=True)
+    reaper.sweep()
+    left = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    assert left == sorted([f"{waiting}.1/work/step", f"{running}.2/work/step", f"{running}.2/request.json"])
+    assert not (root / f"{waiting}.2").exists()
+
+
+def test_a_broker_that_is_down_costs_no_job_its_turn(bench: Bench) -> None:
+    job_id = bench.submit()
+    _silent_for(bench, job_id, 100)
+    before = bench.row(job_id)
+    settings = bench.settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
+    Reaper(settings, bench.database, bench.store, create_celery(settings)).wake()
+    after = bench.row(job_id)
+    assert (after.published_at, after.publish_count) == (before.published_at, before.publish_count)
+
+
+@pytest.mark.parametrize(
+    ("looks", "judged"),
+    [
+        ([(0, 100), (5, 105), (9, 109), (10, 110)], [False, False, False, True]),
+        ([(0, 100), (5, 105), (10, 110), (17, 117), (22, 122), (27, 127)], [False, False, True, False, False, True]),
+        ([(0, 100), (5, 105), (10, 3710), (15, 3715), (20, 3720)], [False, False, False, False, True]),
+        ([(0, 100), (5, 105), (10, 50), (15, 55), (20, 60)], [False, False, False, False, True]),
+    ],
+    ids=["from the start", "after an outage", "after a leap ahead", "after a leap back"],
+)
+def test_leases_are_judged_after_one_lease_of_watching(
+    monkeypatch: pytest.MonkeyPatch, looks: list[tuple[float, float]], judged: list[bool]
+) -> None:
+    watch = Watch(lease_s=10, tick_s=2)
+    found = []
+    for here, there in looks:
+        monkeypatch.setattr("worker.reaper.time.monotonic", lambda here=here: float(here))
+        found.append(watch.look(float(there)))
+    assert found == judged
 
 
 def test_the_thread_survives_an_outage_and_then_waits_a_lease(bench: Bench, celery: Celery) -> None:

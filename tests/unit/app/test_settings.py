@@ -1,0 +1,63 @@
+"""What the environment asks for and cannot be is said in one line, by every process, before anything starts."""
+
+import subprocess
+import sys
+
+import pytest
+
+from app.settings import Settings, SettingsInvalid, get_settings
+
+WRONG = [
+    ("COPPICE_DATABASE_URL", "mysql://me:secret@host/db", "must begin with"),
+    ("COPPICE_DATABASE_URL", "host:5432/db", "must be a URL"),
+    ("COPPICE_BROKER_URL", "amqp://secret@host", "redis://"),
+    ("COPPICE_BROKER_URL", "localhost:6379", "redis://"),
+    ("COPPICE_ARTIFACTS_URL", "gs://bucket", "s3://bucket"),
+    ("COPPICE_LEASE_S", "-1", "greater than 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG)
+def test_a_wrong_variable_is_named_and_its_value_is_not_shown(monkeypatch, name, value, message):
+    monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    with pytest.raises(SettingsInvalid) as error:
+        get_settings()
+    assert name in str(error.value)
+    assert message in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "uvicorn", "app.main:create_app", "--factory", "--port", "0"],
+        ["-m", "worker.main"],
+        ["-m", "coppice.cli", "migrate"],
+        ["-m", "coppice.cli", "serve", "--port", "0"],
+    ],
+)
+def test_every_process_ends_with_the_sentence_and_no_trace(monkeypatch, tmp_path, command):
+    monkeypatch.setenv("COPPICE_DATABASE_URL", "mysql://me:secret@host/db")
+    done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode not in (0, None)
+    said = " ".join(done.stderr.split())
+    assert "COPPICE_DATABASE_URL: must begin with" in said
+    assert "Traceback" not in said
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize("given", ["postgres://u@h/d", "postgresql://u@h/d", "postgresql+psycopg://u@h/d"])
+def test_what_hosting_providers_hand_out_is_understood(given):
+    assert Settings(database_url=given).resolved_database_url == "postgresql+psycopg://u@h/d"
+
+
+def test_migrating_a_database_that_is_not_there_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("COPPICE_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/d")
+    done = subprocess.run(
+        [sys.executable, "-m", "coppice.cli", "migrate"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode != 0
+    assert "the database cannot be used" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
