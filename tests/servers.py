@@ -20,44 +20,57 @@ _START_S = 60
 _ACCOUNTS = ("postgres", "nobody")
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[str]:
-    """URL of a Redis, without a database number."""
+class Server:
+    """A server process that can be stopped, killed and started again on its port."""
+
+    def __init__(self, command: list[str], log: Path, end: signal.Signals, port: int, answers: Callable[[], bool]) -> None:
+        self.port = port
+        self._command = command
+        self._log = log
+        self._end = end
+        self._answers = answers
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with self._log.open("ab") as output:
+            process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self._log.parent
+            )
+        self._process = process
+        wait_until(lambda: process.poll() is not None or self._answers(), f"{self._command[0]} to answer")
+        assert process.poll() is None, self._log.read_text()
+
+    def stop(self) -> None:
+        """End it as its operator would."""
+        if self._process is not None:
+            self._process.send_signal(self._end)
+            self._process.wait(30)
+            self._process = None
+
+    def restart(self) -> None:
+        """Stop it and start it."""
+        self.stop()
+        self.start()
+
+
+@contextmanager
+def redis() -> Iterator[Server]:
+    """Run a Redis that keeps nothing on disk."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed: tests/install_servers.sh installs it")
     with _folder("redis") as folder:
         port = free_port()
-        command = [
-            program,
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-            str(folder),
-        ]
-        with _running(command, folder / "log", signal.SIGTERM, lambda: _redis_answers(port)):
-            yield f"redis://127.0.0.1:{port}"
+        command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
+        command += ["--save", "", "--appendonly", "no"]
+        with _running(Server(command, folder / "log", signal.SIGTERM, port, lambda: _redis_answers(port))) as server:
+            yield server
 
 
-@pytest.fixture
-def redis_url(redis_server: str) -> str:
-    """URL of an empty Redis database."""
-    import redis
-
-    with redis.Redis.from_url(f"{redis_server}/0") as connection:
-        connection.flushall()
-    return f"{redis_server}/0"
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[int]:
-    """Port of a PostgreSQL that trusts the user ``coppice``."""
+@contextmanager
+def postgres() -> Iterator[Server]:
+    """Run a PostgreSQL that trusts the user ``coppice``."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     found = str(programs[-1]) if programs else shutil.which("postgres")
     if found is None:
@@ -68,19 +81,49 @@ def postgres_server() -> Iterator[int]:
         made = subprocess.run([*account, *initdb, "--locale=C", "--no-sync"], capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
         command = [found, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
-        with _running([*account, *command], folder / "log", signal.SIGINT, lambda: _postgres_answers(port)):
-            yield port
+        server = Server([*account, *command], folder / "log", signal.SIGINT, port, lambda: _postgres_answers(port))
+        with _running(server):
+            yield server
+
+
+def new_database(port: int) -> str:
+    """Create an empty database, and give its URL."""
+    import psycopg
+
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(_postgres(port, "postgres"), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return f"postgresql+psycopg://coppice@127.0.0.1:{port}/{name}"
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """URL of a Redis, without a database number."""
+    with redis() as server:
+        yield f"redis://127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """URL of an empty Redis database."""
+    from redis import Redis
+
+    with Redis.from_url(f"{redis_server}/0") as connection:
+        connection.flushall()
+    return f"{redis_server}/0"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[int]:
+    """Port of a PostgreSQL that trusts the user ``coppice``."""
+    with postgres() as server:
+        yield server.port
 
 
 @pytest.fixture
 def postgres_url(postgres_server: int) -> str:
     """URL of an empty PostgreSQL database."""
-    import psycopg
-
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(_postgres(postgres_server, "postgres"), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
-    return f"postgresql+psycopg://coppice@127.0.0.1:{postgres_server}/{name}"
+    return new_database(postgres_server)
 
 
 def free_port() -> int:
@@ -138,16 +181,12 @@ def _works(command: list[str]) -> bool:
 
 
 @contextmanager
-def _running(command: list[str], log: Path, end: signal.Signals, answers: Callable[[], bool]) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=log.parent)
+def _running(server: Server) -> Iterator[Server]:
+    server.start()
     try:
-        wait_until(lambda: process.poll() is not None or answers(), f"{command[0]} to answer")
-        assert process.poll() is None, log.read_text()
-        yield
+        yield server
     finally:
-        process.send_signal(end)
-        process.wait(30)
+        server.stop()
 
 
 def _redis_answers(port: int) -> bool:

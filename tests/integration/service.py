@@ -8,8 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,11 +92,12 @@ class Backend:
 class Service:
     """API and worker of one backend, each a process of its own, as in production."""
 
-    def __init__(self, backend: Backend, log_folder: Path, *roots: Path) -> None:
+    def __init__(self, backend: Backend, log_folder: Path, *roots: Path, settings: Mapping[str, str] | None = None) -> None:
         self.backend = backend
         self.url = f"http://127.0.0.1:{free_port()}"
-        self._environment = backend.environment(*roots)
-        self._logs = log_folder
+        self._environment = backend.environment(*roots) | dict(settings or {})
+        self.log_folder = log_folder
+        self._prefix: list[str] = []
         self._count = 0
         subprocess.run([sys.executable, "-m", "coppice.cli", "migrate"], env=self._environment, check=True)
 
@@ -127,12 +128,16 @@ class Service:
             yield client
 
     @contextmanager
-    def _process(self, name: str, *arguments: str) -> Iterator[psutil.Process]:
+    def _process(self, name: str, *arguments: str, changes: Mapping[str, str] | None = None) -> Iterator[psutil.Process]:
         self._count += 1
-        log = self._logs / f"{name}{self._count}.log"
+        log = self.log_folder / f"{name}{self._count}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, *arguments], env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                [*self._prefix, sys.executable, *arguments],
+                env=self._environment | dict(changes or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             )
         watched = psutil.Process(process.pid)
         try:
@@ -142,6 +147,9 @@ class Service:
             raise
         finally:
             family = [watched, *watched.children(recursive=True)] if process.poll() is None else []
+            for member in family:
+                with suppress(psutil.NoSuchProcess):
+                    member.send_signal(signal.SIGCONT)  # a test may have stopped it
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(STOP_S)
