@@ -85,6 +85,8 @@ def _read_local(task: TaskSpec, split: str) -> dict[str, list[Any]]:
     path = split_file(Path(task.dataset).expanduser(), split)
     try:
         table = _read_table(path)
+    except MemoryError:  # which Arrow's own is too; the file may be fine
+        raise
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         raise DatasetInvalid(f"{path.name} cannot be read: {reason}", param="task.dataset") from error

@@ -93,6 +93,19 @@ def write_dataset(folder: Path, rows: int = 240, *, seed: int = 0) -> Path:
     return folder
 
 
+def write_bomb(folder: Path, gigabytes: float) -> Path:
+    """Write Parquet files of a few kilobytes whose texts take gigabytes when they are read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text, rows = "word1 " * 170_000, round(gigabytes * 1000)
+    table = pa.table({"sentence": [text] * rows, "label": [0] * rows, "idx": list(range(rows))})
+    for split in ("train", "validation"):
+        pq.write_table(table, folder / f"{split}.parquet", compression="zstd")
+    return folder
+
+
 def write_jsonl(folder: Path, rows: int = 120) -> Path:
     """Write unlabelled sentences as JSON Lines."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """The service's processes with faults built in: ``python -m tests.faults.entry worker`` and ``... api PORT``.
 
 They are the product's own API and worker; what is added stands in ``COPPICE_TEST_FAULTS`` (a `Faults` as JSON): a signal that
-the process sends to itself at one point, statements that fail at random, a visibility timeout, and `tests.faults.sleeper` as the
-jobs' process.
+the process sends to itself at one point, statements that fail at random, a visibility timeout, and `tests.faults.sleeper` as
+the jobs' process.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from tests.faults.cluster import HEARTBEAT_S, LEASE_S, TICK_S, Cluster, pool_of,
 from tests.faults.entry import Faults
 from tests.integration.service import child_of
 from tests.servers import wait_until
+from tests.tiny import tiny_spec, write_bomb
 
 Measured = Callable[[str], None]
 
@@ -133,10 +135,12 @@ def test_a_result_that_was_not_committed_is_computed_again(
 @pytest.mark.short
 @pytest.mark.row("poison job: out of memory at every attempt", "failed after the cap with `oom`; the next job runs")
 def test_a_job_that_takes_all_memory_fails_alone(
-    make_cluster: Callable[..., Cluster], spec: PruneSpec, long_spec: PruneSpec, measured: Measured
+    make_cluster: Callable[..., Cluster], spec: PruneSpec, tiny_bert: Path, tiny_sst2: Path, tmp_path: Path, measured: Measured
 ) -> None:
-    cluster = make_cluster(job_memory_bytes=str(3 * 2**30))
-    poison = long_spec.model_copy(update={"latency": long_spec.latency.model_copy(update={"batch": 4096})})
+    bomb = write_bomb(tmp_path / "bomb", gigabytes=2)
+    roots = os.pathsep.join(map(str, (tiny_bert, tiny_sst2, bomb)))
+    cluster = make_cluster(job_memory_bytes=str(1200 * 2**20), allowed_roots=roots)
+    poison = tiny_spec(tiny_bert, bomb)
     with cluster.api() as client, cluster.worker():
         job, after = client.submit(poison), client.submit(spec)
         ended = client.wait(job.id)
