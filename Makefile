@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup clean
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup clean test-faults
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,13 @@ servers: # Redis and PostgreSQL for the integration tests, where they can be ins
 
 test: install servers ## Run every test but the fault set
 	$(BIN)/python -m pytest -m "not fault" $(TEST_ARGS)
+
+# Tests of full disks mount small ones: in a mount namespace of their own, where that is allowed.
+PRIVATE_MOUNTS := $(shell if [ "$$(id -u)" = 0 ]; then f="--mount"; else f="--map-root-user --mount"; fi; \
+	unshare $$f true 2>/dev/null && echo unshare $$f)
+
+test-faults: install servers ## The fault table on real processes, both profiles, printed row by row
+	$(PRIVATE_MOUNTS) $(BIN)/python -m pytest tests/faults -q --timeout=300 $(TEST_ARGS)
 
 lint: install ## Formatting and lint
 	$(BIN)/ruff format --check .

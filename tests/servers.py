@@ -86,13 +86,17 @@ def postgres() -> Iterator[Server]:
             yield server
 
 
-def new_database(port: int) -> str:
-    """Create an empty database, and give its URL."""
+def new_database(port: int, folder: Path | None = None) -> str:
+    """Create an empty database, its tables in a folder if one is given, and give its URL."""
     import psycopg
 
     name = f"test_{uuid4().hex}"
     with psycopg.connect(_postgres(port, "postgres"), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        where = ""
+        if folder is not None:
+            connection.execute(f"CREATE TABLESPACE \"{name}\" LOCATION '{folder}'".encode())
+            where = f' TABLESPACE "{name}"'
+        connection.execute(f'CREATE DATABASE "{name}"{where}'.encode())
     return f"postgresql+psycopg://coppice@127.0.0.1:{port}/{name}"
 
 

@@ -109,7 +109,13 @@ def main(arguments: list[str]) -> None:
     command = (sys.executable, "-m", "tests.faults.sleeper") if faults.sleeper else CHILD_COMMAND
     celery = create_worker(settings, command)
     if faults.visibility_timeout_s is not None:
-        celery.conf.broker_transport_options["visibility_timeout"] = faults.visibility_timeout_s
+        # kombu looks for messages to deliver again every 100 s unless told otherwise.
+        short = {
+            "visibility_timeout": faults.visibility_timeout_s,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+        }
+        celery.conf.broker_transport_options = celery.conf.broker_transport_options | short
     run(celery)
 
 

@@ -112,7 +112,7 @@ def test_a_redelivered_message_starts_nothing(
 ) -> None:
     faults = Faults(sleeper=True, visibility_timeout_s=1)
     with cluster.api(), cluster.faulty_worker(faults), cluster.faulty_worker(faults):
-        job = client.submit(nap(25))
+        job = client.submit(nap(8))
         assert client.wait(job.id).status == "succeeded"
     assert cluster.verify([job.id]).fences == 1
     logs = b"".join(path.read_bytes() for path in cluster.log_folder.glob("worker*.log"))
