@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup clean test-faults
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup test-faults clean chaos bench-service
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ PRIVATE_MOUNTS := $(shell if [ "$$(id -u)" = 0 ]; then f="--mount"; else f="--ma
 test-faults: install servers ## The fault table on real processes, both profiles, printed row by row
 	$(PRIVATE_MOUNTS) $(BIN)/python -m pytest tests/faults -q --timeout=300 $(TEST_ARGS)
 
+chaos: install servers ## 500 jobs on 2 workers while faults are drawn at random; CHAOS_ARGS="--seed 7" repeats a draw
+	$(BIN)/python -m tests.faults.chaos $(CHAOS_ARGS)
+
 lint: install ## Formatting and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -70,6 +73,9 @@ bench-memory: install ## Peak memory of pruning a BERT-base on 2048 samples of 1
 
 bench-speedup: install ## Dense and pruned latency over batch sizes and lengths, and memory of inference
 	$(BIN)/python -m benchmarks.speedup
+
+bench-service: install servers ## Throughput, overhead, cancellation, long queues and scaling of the service, both profiles
+	$(BIN)/python -m benchmarks.service
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache demo-bundle

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     artifacts_url: str = Field(
         default="",
         description="Object store instead of a folder: s3://bucket or s3://bucket/prefix. Keys, region and endpoint come from "
-        "the usual AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL.",
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL, as for every AWS client.",
     )
     scratch_dir: Path | None = Field(default=None, description="Folder for running jobs' files; empty: in data_dir.")
     allowed_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
         scheme, _found, rest = value.partition("://")
         if value and (scheme != "s3" or not rest.strip("/")):
             raise ValueError("must be s3://bucket or s3://bucket/prefix, or empty for a folder")
-        if value and find_spec("obstore") is None:
+        if value and find_spec("boto3") is None:
             raise ValueError("an object store needs a client: pip install 'coppice[s3]'")
         return value
 

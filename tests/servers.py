@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -98,6 +100,57 @@ def new_database(port: int, folder: Path | None = None) -> str:
             where = f' TABLESPACE "{name}"'
         connection.execute(f'CREATE DATABASE "{name}"{where}'.encode())
     return f"postgresql+psycopg://coppice@127.0.0.1:{port}/{name}"
+
+
+@contextmanager
+def s3() -> Iterator[Server]:
+    """Run moto's S3, which keeps its buckets in memory."""
+    with _folder("s3") as folder:
+        port = free_port()
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        with _running(Server(command, folder / "log", signal.SIGTERM, port, lambda: _s3_answers(port))) as server:
+            yield server
+
+
+def s3_environment(port: int) -> dict[str, str]:
+    """Give the variables by which AWS clients find a server of ours."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def new_bucket(port: int) -> str:
+    """Create an empty bucket, and give its name."""
+    name = f"test-{uuid4().hex}"
+    put_bucket(port, name)
+    return name
+
+
+def put_bucket(port: int, name: str) -> None:
+    """Create a bucket."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("PUT", f"/{name}")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[int]:
+    """Port of an S3-compatible server."""
+    with s3() as server:
+        yield server.port
+
+
+@pytest.fixture
+def s3_bucket(s3_server: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of an empty bucket; this process's environment leads to it."""
+    for name, value in s3_environment(s3_server).items():
+        monkeypatch.setenv(name, value)
+    return new_bucket(s3_server)
 
 
 @pytest.fixture(scope="session")
@@ -200,6 +253,17 @@ def _redis_answers(port: int) -> bool:
             return connection.recv(16).startswith(b"+PONG")
     except OSError:
         return False
+
+
+def _s3_answers(port: int) -> bool:
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        connection.request("GET", "/")
+        connection.getresponse().read()
+        connection.close()
+    except OSError:
+        return False
+    return True
 
 
 def _postgres(port: int, name: str) -> str:

@@ -11,4 +11,8 @@ __all__ = ["ArtifactMissing", "ArtifactStore", "LocalArtifactStore", "StoreUnava
 
 def create_store(settings: Settings) -> ArtifactStore:
     """Build the store that the settings name; connects to nothing."""
+    if settings.artifacts_url:
+        from app.storage.s3 import S3ArtifactStore
+
+        return S3ArtifactStore(settings.artifacts_url)
     return LocalArtifactStore(settings.resolved_artifacts_dir)

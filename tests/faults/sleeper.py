@@ -1,7 +1,7 @@
 """A job's process without torch, for tests that need many jobs or one of a certain length: ``python -m tests.faults.sleeper``.
 
 It speaks the runner's protocol, ties itself to its parent as the runner does, sleeps for the spec's ``seed`` in milliseconds,
-and leaves a bundle. Only `tests.faults.entry` starts it.
+and leaves a bundle. With the seed `REAL` it becomes the real runner. Only `tests.faults.entry` starts it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from tests.unit.app.sample import REPORT
 from worker.process import die_with_parent
 from worker.protocol import Scratch
 
+REAL = 10**6
+FINISHED = "finished.txt"  # when the work was done, by this host's clock
 FILES = {"model.safetensors": b"weights" * 1000, "config.json": b"{}", "deep/er/card.md": b"# card"}
 
 
@@ -25,6 +27,9 @@ def main(arguments: list[str]) -> int:
     if not die_with_parent(parent, signal.SIGKILL):
         return 1
     spec = json.loads(scratch.request.read_text())["spec"]
+    if spec["seed"] == REAL:
+        os.set_inheritable(progress_fd, True)
+        os.execv(sys.executable, [sys.executable, "-m", "worker.runner", *arguments])
     with os.fdopen(progress_fd, "w", buffering=1) as pipe:
         pipe.write(json.dumps({"stage": "score", "step": 0, "total": 1}) + "\n")
         time.sleep(spec["seed"] / 1000)
@@ -33,6 +38,7 @@ def main(arguments: list[str]) -> int:
         path = scratch.bundle / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    (scratch.bundle / FINISHED).write_text(str(time.time()))
     scratch.report.write_text(json.dumps(REPORT))
     return 0
 

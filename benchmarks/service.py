@@ -1,0 +1,268 @@
+"""``make bench-service``: what the service adds to a job, and what it holds out.
+
+Real processes on both profiles: API, workers, Redis and PostgreSQL on this host; jobs sleep (`tests.faults.sleeper`), as work
+of their own would only blur the figures. Prints tables and writes ``benchmarks/results/service.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from coppice import Client
+from pruning_core.spec import PruneSpec
+from tests import servers, tiny
+from tests.faults.cluster import HEARTBEAT_S, SETTINGS, Cluster
+from tests.faults.sleeper import FINISHED
+from tests.faults.test_scale import QUEUED, cancel_queued, claims, fill_queue
+from tests.integration.service import Backend, child_of
+from tests.servers import wait_until
+
+CLIENTS = 32
+Figures = dict[str, float]
+
+
+class Bench:
+    """One profile, started afresh for every measurement."""
+
+    def __init__(self, profile: str, folder: Path, ports: tuple[int, int] | None) -> None:
+        self.profile = profile
+        self._folder = folder
+        self._ports = ports
+        self._count = 0
+        self._model = tiny.write_model(folder / "model", "bert")
+        self._data = tiny.write_dataset(folder / "data")
+
+    def nap(self, seconds: float) -> PruneSpec:
+        """Give a job that sleeps."""
+        return tiny.tiny_spec(self._model, self._data, seed=round(1000 * seconds))
+
+    def cluster(self) -> Cluster:
+        """Give a migrated service without state."""
+        self._count += 1
+        work = self._folder / str(self._count)
+        work.mkdir()
+        backend = Backend(self.profile, work / "data", "", "")
+        if self._ports is not None:
+            redis, postgres = self._ports
+            broker = f"redis://127.0.0.1:{redis}/{self._count % 16}"
+            backend = Backend(self.profile, work / "data", servers.new_database(postgres), broker)
+        # A lease for a busy host: here nothing is to be lost.
+        settings = SETTINGS | {"COPPICE_LEASE_S": "30", "COPPICE_MAX_QUEUED_JOBS": "1000000", "COPPICE_REPUBLISH_AFTER_S": "10"}
+        return Cluster(backend, work, self._folder, settings=settings)
+
+
+def throughput(bench: Bench, seconds: float) -> Figures:
+    """Submit, then poll, from 32 connections at once."""
+    cluster = bench.cluster()
+    body = bench.nap(0).model_dump_json()
+    with cluster.api() as client:
+        submitted, submit_ms = _load(cluster.url, "POST", "/v1/jobs", body, seconds)
+        job = client.list(limit=1)[0]
+        polled, poll_ms = _load(cluster.url, "GET", f"/v1/jobs/{job.id}", None, seconds)
+        listed, list_ms = _load(cluster.url, "GET", "/v1/jobs?limit=20", None, seconds / 2)
+    return {
+        "submit_per_s": submitted / seconds,
+        "submit_p50_ms": statistics.median(submit_ms),
+        "submit_p99_ms": _p99(submit_ms),
+        "poll_per_s": polled / seconds,
+        "poll_p50_ms": statistics.median(poll_ms),
+        "poll_p99_ms": _p99(poll_ms),
+        "list_per_s": listed / (seconds / 2),
+        "list_p99_ms": _p99(list_ms),
+    }
+
+
+def overhead(bench: Bench, repeats: int) -> Figures:
+    """From the POST to the claim, from the end of the work to `succeeded` in the client's hands, and from cancel to gone."""
+    cluster = bench.cluster()
+    claim_s, visible_s, gone_s = [], [], []
+    with cluster.api() as client, cluster.sleeping_worker() as worker:
+        client.wait(client.submit(bench.nap(0)).id)  # the first wakes everything
+        for _ in range(repeats):
+            posted = time.time()
+            job = client.submit(bench.nap(0.5))
+            client.wait(job.id)
+            seen = time.time()
+            claim_s.append(cluster.event_times(job.id, "job.started")[0] - posted)
+            with tempfile.TemporaryDirectory() as name:
+                visible_s.append(seen - float((client.download(job.id, Path(name)) / FINISHED).read_text()))
+        for _ in range(repeats):
+            job = client.submit(bench.nap(60))
+            child = child_of(worker, job.id)
+            time.sleep(1)
+            began = time.monotonic()
+            client.cancel(job.id)
+            wait_until(lambda child=child: not _alive(child), "the process to be gone")
+            gone_s.append(time.monotonic() - began)
+            client.wait(job.id)
+    return {
+        "post_to_claim_s": statistics.median(claim_s),
+        "post_to_claim_max_s": max(claim_s),
+        "done_to_visible_s": statistics.median(visible_s),
+        "done_to_visible_max_s": max(visible_s),
+        "overhead_max_s": max(map(sum, zip(claim_s, visible_s, strict=True))),
+        "cancel_to_gone_s": statistics.median(gone_s),
+        "cancel_to_gone_max_s": max(gone_s),
+    }
+
+
+def backlog(bench: Bench) -> Figures:
+    """Ten thousand queued: what lists, claims and memory cost then."""
+    cluster = bench.cluster()
+    fill_queue(cluster, bench.nap(0), QUEUED)
+    with cluster.faulty_api() as api, Client(cluster.url) as client:
+        client.list()
+        before = api.memory_info().rss
+        with cluster.sleeping_worker() as worker:
+            wait_until(lambda: claims(cluster) > 2, "the first claims")
+            worker_before = worker.memory_info().rss
+            list_ms = [_timed(lambda: client.list(limit=20)) for _ in range(100)]
+            wait_until(lambda: claims(cluster) > 20, "twenty claims", 120)
+            figures = {
+                "list_p99_ms": _p99(list_ms),
+                "api_growth_mb": (api.memory_info().rss - before) / 2**20,
+                "worker_growth_mb": (worker.memory_info().rss - worker_before) / 2**20,
+                "messages": float(cluster.backend.messages()),
+            }
+    cancel_queued(cluster)
+    return figures
+
+
+def scaling(bench: Bench, nap_s: float, jobs_each: int) -> Figures:
+    """Throughput of 1, 2 and 4 workers on sleeping jobs, from the first claim to the last end."""
+    figures: Figures = {}
+    for count in (1, 2, 4):
+        cluster = bench.cluster()
+        with cluster.api() as client, ExitStack() as stack:
+            for _ in range(count):
+                stack.enter_context(cluster.sleeping_worker())
+            warm = [client.submit(bench.nap(0.1)).id for _ in range(count)]
+            cluster.await_finish(warm)
+            began = time.monotonic()
+            ids = [client.submit(bench.nap(nap_s)).id for _ in range(jobs_each * count)]
+            cluster.await_finish(ids, timeout_s=300)
+            figures[f"workers_{count}_jobs_per_s"] = len(ids) / (time.monotonic() - began)
+        outcome = cluster.verify([*warm, *ids])
+        assert outcome.fences == len(warm) + len(ids)
+    for count in (2, 4):
+        figures[f"workers_{count}_efficiency"] = (
+            figures[f"workers_{count}_jobs_per_s"] / figures["workers_1_jobs_per_s"] / count
+        )
+    return figures
+
+
+def _load(url: str, method: str, path: str, body: str | None, seconds: float) -> tuple[int, list[float]]:
+    """Send requests from every client, one after the other, for so long; gives their number and milliseconds."""
+    address = urlsplit(url)
+    headers = {"Content-Type": "application/json"} if body else {}
+    expected = 202 if method == "POST" else 200
+    end = time.monotonic() + seconds
+
+    def client(_index: int) -> list[float]:
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+        taken = []
+        while time.monotonic() < end:
+            began = time.perf_counter()
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            response.read()
+            taken.append(1000 * (time.perf_counter() - began))
+            assert response.status == expected, response.status
+        connection.close()
+        return taken
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        taken = [ms for found in pool.map(client, range(CLIENTS)) for ms in found]
+    return len(taken), taken
+
+
+def _p99(values: list[float]) -> float:
+    return statistics.quantiles(values, n=100)[-1]
+
+
+def _timed(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return 1000 * (time.perf_counter() - began)
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def _profiles() -> Iterator[list[Bench]]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coppice-bench-")))
+        redis, postgres = stack.enter_context(servers.redis()), stack.enter_context(servers.postgres())
+        places = [folder / "local", folder / "production"]
+        for place in places:
+            place.mkdir()
+        yield [
+            Bench("SQLite, folder broker", places[0], None),
+            Bench("PostgreSQL, Redis", places[1], (redis.port, postgres.port)),
+        ]
+
+
+# A figure's name, and the largest value that it may have (the least, where it begins with >).
+TARGETS = {
+    "overhead_max_s": "1",
+    "cancel_to_gone_max_s": str(HEARTBEAT_S + 1),
+    "list_p99_ms": "100",
+    "workers_2_efficiency": ">0.85",
+    "workers_4_efficiency": ">0.8",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10, help="how long each load lasts")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/service.json"))
+    options = parser.parse_args()
+    parts: dict[str, Callable[[Bench], Figures]] = {
+        f"throughput, {CLIENTS} clients, one API process": lambda bench: throughput(bench, options.seconds),
+        "service overhead of a job, one worker": lambda bench: overhead(bench, options.repeats),
+        f"{QUEUED:,} queued".replace(",", " "): backlog,
+        "workers on jobs that sleep for 3 s": lambda bench: scaling(bench, 3, 6),
+    }
+    results: dict[str, dict[str, Figures]] = {}
+    with _profiles() as benches:
+        for part, measure in parts.items():
+            results[part] = {bench.profile: measure(bench) for bench in benches}
+            _print(part, results[part])
+    document = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(), "results": results}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"\n{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; written to {options.out}")
+
+
+def _print(part: str, found: dict[str, Figures]) -> None:
+    print(f"\n{part}")
+    profiles = list(found)
+    print(f"  {'':26}" + "".join(f"{profile:>24}" for profile in profiles) + f"{'target':>10}")
+    for name in found[profiles[0]]:
+        target = TARGETS.get(name, "") if not (name == "list_p99_ms" and "clients" in part) else ""
+        shown = f"<={target}" if target and not target.startswith(">") else target
+        print(f"  {name:26}" + "".join(f"{found[profile][name]:24.3f}" for profile in profiles) + f"{shown:>10}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
