@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -16,9 +17,10 @@ from app.errors import install_handlers
 from app.jobs.service import JobService
 from app.logs import configure_logging
 from app.middleware import BodyLimitMiddleware, RequestIdMiddleware
-from app.settings import Settings, SettingsInvalid, get_settings
+from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
 
+_LAST_LOOK_S = 10
 _BROKER_PATIENCE_S = 2  # a submit waits no longer for a wake-up that the reaper would give anyway
 
 
@@ -27,20 +29,30 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Run it with ``uvicorn app.main:create_app --factory``.
     """
-    if settings is None:
-        try:
-            settings = get_settings()
-        except SettingsInvalid as error:
-            sys.exit(f"coppice: {error}")
+    if settings is not None:
+        return _build(settings)
+    try:
+        settings = get_settings()
         configure_logging(as_json=settings.log_json)
+        return _build(settings)
+    except OSError as error:
+        sys.exit(f"coppice: {DataFolderUnusable(error)}")
+    except SettingsInvalid as error:
+        sys.exit(f"coppice: {error}")
+
+
+def _build(settings: Settings) -> FastAPI:
     database = Database(settings.resolved_database_url)
     store, celery = create_store(settings), queue.create_celery(settings, socket_timeout_s=_BROKER_PATIENCE_S)
-
     announcer = queue.Announcer(celery)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        # Aside: a service whose database is late starts all the same, answers 503, and recovers by itself.
+        look = threading.Thread(target=health.report_unavailable, args=(app.state,), daemon=True)
+        look.start()
         yield
+        await run_in_threadpool(look.join, _LAST_LOOK_S)
         await run_in_threadpool(announcer.close)
         database.close()
 

@@ -22,6 +22,14 @@ class SettingsInvalid(Exception):
     """The environment asks for something that there is not; the message says which variable, and what would be right."""
 
 
+class DataFolderUnusable(SettingsInvalid):
+    """The local profile's files cannot be kept where the environment says."""
+
+    def __init__(self, error: OSError) -> None:
+        where = f" {error.filename}" if error.filename else ""
+        super().__init__(f"COPPICE_DATA_DIR: the folder{where} cannot be used ({error.strerror})")
+
+
 class Settings(BaseSettings):
     """What an operator can set."""
 

@@ -16,7 +16,7 @@ from celery import Celery, signals
 from app.db import Database
 from app.logs import configure_logging
 from app.queue import QUEUE_NAME, create_celery
-from app.settings import Settings, SettingsInvalid, get_settings
+from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
 from worker import tasks
 from worker.child import CHILD_COMMAND
@@ -69,7 +69,11 @@ def main(arguments: list[str]) -> None:
     except SettingsInvalid as error:
         sys.exit(f"coppice: {error}")
     configure_logging(as_json=settings.log_json)
-    run(create_worker(settings))
+    try:
+        worker = create_worker(settings)
+    except OSError as error:
+        sys.exit(f"coppice: {DataFolderUnusable(error)}")
+    run(worker)
 
 
 def run(celery: Celery) -> None:

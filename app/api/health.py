@@ -6,13 +6,20 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
+from starlette.datastructures import State
 
 from app import queue
 from app.errors import Problem, ProblemDetails
+from app.logs import first_line
 
 router = APIRouter(tags=["health"])
+
+_REQUIRED = frozenset({"database", "store"})  # without a broker jobs are only later
+
+_log = structlog.get_logger(__name__)
 
 
 class Health(BaseModel):
@@ -31,20 +38,34 @@ def healthz() -> Health:
 @router.get("/readyz", operation_id="getReadiness", responses={503: {"model": ProblemDetails}})
 def readyz(request: Request) -> Health:
     """Answer with 200 when jobs can be accepted and files served; a broker that is down delays jobs but loses none."""
-    state = request.app.state
-    required = {"database": _look(state.service.check_database), "store": _look(state.store.check)}
-    checks = required | {"broker": _look(lambda: queue.check(state.celery))}
-    if any(found != "ok" for found in required.values()):
-        down = ", ".join(name for name, found in required.items() if found != "ok")
+    checks = {name: _look(check)[0] for name, check in _checks(request.app.state).items()}
+    down = ", ".join(name for name, found in checks.items() if found != "ok" and name in _REQUIRED)
+    if down:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", f"not ready: {down} cannot be used", headers={"Retry-After": "5"}
         )
     return Health(status="ok" if checks["broker"] == "ok" else "degraded", checks=checks)
 
 
-def _look(check: Callable[[], Any]) -> str:
+def report_unavailable(state: State) -> None:
+    """Write into the log what cannot be reached, and why: the answers to clients do not say."""
+    for name, check in _checks(state).items():
+        found, reason = _look(check)
+        if found != "ok":
+            _log.error("start.unavailable", part=name, error=found, reason=reason)
+
+
+def _checks(state: State) -> dict[str, Callable[[], Any]]:
+    return {
+        "database": state.service.check_database,
+        "store": state.store.check,
+        "broker": lambda: queue.check(state.celery),
+    }
+
+
+def _look(check: Callable[[], Any]) -> tuple[str, str]:
     try:
         check()
     except Exception as error:  # each client library has errors of its own; the answer is the same
-        return type(error).__name__
-    return "ok"
+        return type(error).__name__, first_line(error)
+    return "ok", ""

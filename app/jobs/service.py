@@ -126,7 +126,7 @@ class JobService:
     def check_database(self) -> None:
         """Raise SQLAlchemy's error where jobs cannot be read: no database, or one that was never migrated."""
         with self._database.read() as connection:
-            JobRepository(connection).list(owner="", statuses=[], after=None, limit=1)
+            JobRepository(connection).check()
 
     def artifact(self, job_id: str, path: str, *, owner: str) -> PublishedArtifact:
         """Find a published file. Raises `NotFound`."""

@@ -19,6 +19,7 @@ from app.main import create_app
 from app.settings import Settings
 from migrations import downgrade
 from tests.contract.problems import assert_problem
+from tests.servers import wait_until
 
 
 def test_the_application_loads_no_torch():
@@ -232,6 +233,21 @@ def test_a_database_that_is_gone_is_a_503_with_retry_after(api):
 def test_health(api):
     assert api.client.get("/healthz").json()["status"] == "ok"
     assert api.client.get("/readyz").json()["checks"] == {"database": "ok", "store": "ok", "broker": "ok"}
+
+
+def test_what_is_out_of_reach_at_the_start_is_in_the_log_and_does_not_stop_it(api):
+    settings = api.client.app.state.settings.model_copy(
+        update={"database_url": "postgresql+psycopg://u:secret@127.0.0.1:1/d", "broker_url": "redis://127.0.0.1:1/0"}
+    )
+    with capture_logs() as logs, TestClient(create_app(settings)) as client:
+        assert client.get("/healthz").status_code == 200
+        response = client.get("/v1/jobs")
+        assert_problem(response, 503, "database_unavailable")
+        assert response.headers["retry-after"]
+        wait_until(lambda: {line.get("part") for line in logs} >= {"database", "broker"}, "both to be in the log")
+    said = [line for line in logs if line["event"] == "start.unavailable"]
+    assert all(line["reason"] for line in said)
+    assert "secret" not in str(logs)
 
 
 def test_a_database_that_was_never_migrated_is_not_ready(api):

@@ -15,6 +15,12 @@ WRONG = [
     ("COPPICE_ARTIFACTS_URL", "gs://bucket", "s3://bucket"),
     ("COPPICE_LEASE_S", "-1", "greater than 0"),
 ]
+PROCESSES = [
+    ["-m", "uvicorn", "app.main:create_app", "--factory", "--port", "0"],
+    ["-m", "worker.main"],
+    ["-m", "coppice.cli", "migrate"],
+    ["-m", "coppice.cli", "serve", "--port", "0"],
+]
 
 
 @pytest.mark.parametrize(("name", "value", "message"), WRONG)
@@ -28,15 +34,7 @@ def test_a_wrong_variable_is_named_and_its_value_is_not_shown(monkeypatch, name,
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["-m", "uvicorn", "app.main:create_app", "--factory", "--port", "0"],
-        ["-m", "worker.main"],
-        ["-m", "coppice.cli", "migrate"],
-        ["-m", "coppice.cli", "serve", "--port", "0"],
-    ],
-)
+@pytest.mark.parametrize("command", PROCESSES)
 def test_every_process_ends_with_the_sentence_and_no_trace(monkeypatch, tmp_path, command):
     monkeypatch.setenv("COPPICE_DATABASE_URL", "mysql://me:secret@host/db")
     done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
@@ -45,6 +43,16 @@ def test_every_process_ends_with_the_sentence_and_no_trace(monkeypatch, tmp_path
     assert "COPPICE_DATABASE_URL: must begin with" in said
     assert "Traceback" not in said
     assert "secret" not in said
+
+
+@pytest.mark.parametrize("command", PROCESSES)
+def test_a_data_folder_that_cannot_be_is_said_too(monkeypatch, tmp_path, command):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("COPPICE_DATA_DIR", str(tmp_path / "file" / "data"))
+    done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode not in (0, None)
+    assert "cannot be used" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("given", ["postgres://u@h/d", "postgresql://u@h/d", "postgresql+psycopg://u@h/d"])
