@@ -6,6 +6,7 @@ compare their clocks.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._writer = threading.Lock()
         if self.is_sqlite:
             Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
             self.engine = sa.create_engine(
@@ -79,8 +81,21 @@ class Database:
     @contextmanager
     def write(self) -> Generator[sa.Connection]:
         """Open one transaction that may write; commits at the end, rolls back on an exception."""
-        with self.engine.connect().execution_options(coppice_write=True) as connection, connection.begin():
+        with self._turn(), self.engine.connect().execution_options(coppice_write=True) as connection, connection.begin():
             yield connection
+
+    @contextmanager
+    def _turn(self) -> Generator[None]:
+        """Have the writers of this process take turns on SQLite, whose own waiting is by chance and starves some of them."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._writer.acquire(timeout=_SQLITE_BUSY_TIMEOUT_MS / 1000):
+            raise PoolTimeout("the database was busy for too long")
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     @contextmanager
     def read(self) -> Generator[sa.Connection]:
