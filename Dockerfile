@@ -20,7 +20,7 @@ COPY pyproject.toml constraints.txt README.md ./
 
 # Dependencies first, without our sources, so that a change of code does not install them again.
 FROM build AS build-api
-RUN pip install --constraint constraints.txt '.[api,redis,postgres]' && pip uninstall --yes coppice
+RUN pip install --constraint constraints.txt '.[api,redis,postgres,s3]' && pip uninstall --yes coppice
 COPY app app
 COPY coppice coppice
 COPY migrations migrations
@@ -32,7 +32,7 @@ FROM build AS build-worker
 # Empty: the default index. Its wheels may carry CUDA; name the index of PyTorch's CPU builds for a smaller image.
 ARG TORCH_INDEX=
 RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
-RUN pip install --constraint constraints.txt '.[worker,redis,postgres]' && pip uninstall --yes coppice
+RUN pip install --constraint constraints.txt '.[worker,redis,postgres,s3]' && pip uninstall --yes coppice
 COPY app app
 COPY coppice coppice
 COPY migrations migrations
@@ -44,7 +44,7 @@ FROM build AS build-worker-gpu
 # Empty: the default index; another one chooses another CUDA version.
 ARG TORCH_INDEX=
 RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
-RUN pip install --constraint constraints.txt '.[worker,redis,postgres]' && pip uninstall --yes coppice
+RUN pip install --constraint constraints.txt '.[worker,redis,postgres,s3]' && pip uninstall --yes coppice
 COPY app app
 COPY coppice coppice
 COPY migrations migrations

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,23 @@ def test_a_client_that_retries_its_key_gets_one_job(
     database.close()
     cluster.verify([again])
     measured("two answers, one id, one row")
+
+
+@pytest.mark.row("two API processes, the same key sent to both at once", "one row, same id")
+def test_two_apis_agree_on_a_key(make_cluster: Callable[..., Cluster], nap: Nap, measured: Measured) -> None:
+    first, second = make_cluster(), make_cluster()  # one backend, two ports
+    with first.api() as here, second.api() as there, first.sleeping_worker(), ThreadPoolExecutor(2) as pool:
+        ids = []
+        for index in range(20):
+            key = f"key-{index}"
+            pair = list(pool.map(lambda api, key=key: api.submit(nap(0), idempotency_key=key).id, (here, there)))
+            assert pair[0] == pair[1]
+            ids.append(pair[0])
+        assert len(set(ids)) == 20
+        first.await_finish(ids)
+        assert {there.get(job_id).status for job_id in ids} == {"succeeded"}
+    assert first.verify(ids).fences == 20
+    measured("20 keys, 40 answers, 20 jobs")
 
 
 @pytest.mark.row("random statement failures at the database layer", "invariants hold")

@@ -132,7 +132,6 @@ def test_a_result_that_was_not_committed_is_computed_again(
     measured(f"{files} files of fence 2, none of fence 1")
 
 
-@pytest.mark.short
 @pytest.mark.row("poison job: out of memory at every attempt", "failed after the cap with `oom`; the next job runs")
 def test_a_job_that_takes_all_memory_fails_alone(
     make_cluster: Callable[..., Cluster], spec: PruneSpec, tiny_bert: Path, tiny_sst2: Path, tmp_path: Path, measured: Measured
