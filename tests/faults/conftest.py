@@ -63,11 +63,11 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
 
 @pytest.fixture
 def make_cluster(backend: Backend, tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Callable[..., Cluster]:
-    """Build a cluster with settings of its own."""
+    """Build a cluster with settings of its own, and a backend of its own if need be."""
 
-    def make(**settings: str) -> Cluster:
+    def make(place: Backend = backend, **settings: str) -> Cluster:
         changes = {f"COPPICE_{name.upper()}": value for name, value in settings.items()}
-        return Cluster(backend, tmp_path, tiny_bert, tiny_sst2, settings=SETTINGS | changes)
+        return Cluster(place, tmp_path, tiny_bert, tiny_sst2, settings=SETTINGS | changes)
 
     return make
 

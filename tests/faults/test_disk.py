@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -87,8 +88,6 @@ def test_a_full_artifact_disk_delays_results(
 def test_a_full_database_disk_refuses_writes_alone(
     backend: Backend,
     tmp_path: Path,
-    tiny_bert: Path,
-    tiny_sst2: Path,
     make_cluster: Callable[..., Cluster],
     nap: Nap,
     disk: Disk,
@@ -161,10 +160,9 @@ def _cluster_on(
         server: Server = request.getfixturevalue("own_postgres")
         space = disk.folder / "space"
         space.mkdir(mode=0o700)
-        object.__setattr__(backend, "database_url", new_database(server.port, space))
-        return make_cluster()
-    object.__setattr__(backend, "data_dir", disk.folder / "data")
-    return make_cluster(artifacts_dir=str(tmp_path / "artifacts"), scratch_dir=str(tmp_path / "scratch"))
+        return make_cluster(replace(backend, database_url=new_database(server.port, space)))
+    place = replace(backend, data_dir=disk.folder / "data")
+    return make_cluster(place, artifacts_dir=str(tmp_path / "artifacts"), scratch_dir=str(tmp_path / "scratch"))
 
 
 def _submit_until_refused(client: Client, nap: Nap) -> tuple[list[str], ApiError]:
