@@ -22,6 +22,17 @@ from sqlalchemy.sql.functions import FunctionElement
 # The database is down, restarting, or has no connection to spare: the same request may succeed later.
 OUTAGES = (OperationalError, InterfaceError, PoolTimeout)
 
+# All tables of the service; each concept's models.py declares its own.
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
 _POOL_SIZE = 20
 _POOL_PATIENCE_S = 5
 _SQLITE_BUSY_TIMEOUT_MS = 10_000

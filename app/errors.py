@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from app.db import OUTAGES, is_disk_full
-from app.jobs.errors import Conflict, NotFound, QuotaExceeded, RequestError
 from app.logs import first_line
+from app.refusals import Conflict, NotFound, QuotaExceeded, RequestError
 from app.storage import StoreUnavailable
 
 _log = structlog.get_logger(__name__)
@@ -112,7 +112,10 @@ def _on_problem(request: Request, error: Exception) -> JSONResponse:
 def _on_request_error(request: Request, error: Exception) -> JSONResponse:
     failure = cast("RequestError", error)
     status = next((status for kind, status in _STATUSES.items() if isinstance(failure, kind)), 422)
-    errors = [] if failure.pointer is None else [FieldError(pointer=failure.pointer, message=failure.message)]
+    pointer = failure.pointer
+    if pointer is not None and pointer.startswith("/"):
+        pointer = _pointer_into(getattr(request.state, "sent", None), pointer)
+    errors = [] if pointer is None else [FieldError(pointer=pointer, message=failure.message)]
     headers = {"Retry-After": _RETRY_AFTER_S} if status == 429 else None
     return problem_response(request.url.path, status, failure.code, failure.message, errors=errors, headers=headers)
 
@@ -146,12 +149,17 @@ def _on_validation(request: Request, error: Exception) -> JSONResponse:
 
 
 def _on_database_down(request: Request, error: Exception) -> JSONResponse:
+    return database_problem(request.url.path, error)
+
+
+def database_problem(instance: str, error: Exception) -> JSONResponse:
+    """Answer for a database that is down or full."""
     if is_disk_full(error):
-        return _storage_full(request)
+        return _storage_full(instance)
     failure = error.orig if isinstance(error, DBAPIError) else error
     _log.error("database.unavailable", error=type(failure).__name__, reason=first_line(failure))
     return problem_response(
-        request.url.path,
+        instance,
         503,
         "database_unavailable",
         "the database cannot be reached; accepted jobs are safe, try again shortly",
@@ -174,12 +182,12 @@ def _on_os_error(request: Request, error: Exception) -> JSONResponse:
     import errno
 
     if cast("OSError", error).errno in (errno.ENOSPC, errno.EDQUOT):
-        return _storage_full(request)
+        return _storage_full(request.url.path)
     return internal_problem(request.url.path, error)
 
 
-def _storage_full(request: Request) -> JSONResponse:
-    return problem_response(request.url.path, 507, "storage_full", "the server has no space left; reading still works")
+def _storage_full(instance: str) -> JSONResponse:
+    return problem_response(instance, 507, "storage_full", "the server has no space left; reading still works")
 
 
 def _field_error(error: Mapping[str, Any], body: object) -> FieldError:
@@ -218,6 +226,18 @@ def _path_in_body(location: Sequence[str | int], body: object) -> list[str]:
         if index == len(location) - 1 and isinstance(node, dict):
             path.append(str(part))
     return path
+
+
+def _pointer_into(body: object, pointer: str) -> str:
+    """Turn a pointer into the full spec into one into what the client sent: shorthands stand for whole objects."""
+    if not isinstance(body, dict):
+        return pointer
+    fields = cast("dict[object, object]", body)
+    for full, shorthand in (("/task/dataset", "data"), ("/target", "sparsity")):
+        if (pointer == full or pointer.startswith(f"{full}/")) and shorthand in fields:
+            return f"/{shorthand}"
+    parts = pointer[1:].split("/")
+    return "".join(f"/{_escaped(part)}" for part in _path_in_body(parts, fields)) or f"/{parts[0]}"
 
 
 def _sentence(name: str, message: str) -> str:

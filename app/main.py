@@ -11,14 +11,24 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from app import queue
-from app.api import artifacts, events, health, hub, jobs
+from app.api import artifacts, audit, capabilities, events, health, hub, jobs, keys, uploads, webhooks
+from app.api.contract import install_contract
+from app.api.uploads import UPLOAD_PATHS
+from app.audit.service import AuditService
+from app.authentication import AuthenticationMiddleware
 from app.db import Database
 from app.errors import install_handlers
 from app.jobs.service import JobService
+from app.keys.service import KeyService
 from app.logs import configure_logging
-from app.middleware import BodyLimitMiddleware, RequestIdMiddleware
+from app.middleware import BodyMiddleware, RequestIdMiddleware
+from app.rates import RateLimiter
+from app.secret import ServerSecret
 from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
+from app.uploads.service import UploadService
+from app.webhooks.delivery import Deliverer
+from app.webhooks.service import WebhookSecrets, WebhookService
 
 _LAST_LOOK_S = 10
 _BROKER_PATIENCE_S = 2  # a submit waits no longer for a wake-up that the reaper would give anyway
@@ -44,15 +54,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _build(settings: Settings) -> FastAPI:
     database = Database(settings.resolved_database_url)
     store, celery = create_store(settings), queue.create_celery(settings, socket_timeout_s=_BROKER_PATIENCE_S)
-    announcer = queue.Announcer(celery)
+    announcer, secret = queue.Announcer(celery), ServerSecret(settings)
+    webhook_secrets = WebhookSecrets(secret)
+    deliverer = Deliverer(settings, database, webhook_secrets)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         # Aside: a service whose database is late starts all the same, answers 503, and recovers by itself.
         look = threading.Thread(target=health.report_unavailable, args=(app.state,), daemon=True)
         look.start()
+        deliverer.start()
         yield
         await run_in_threadpool(look.join, _LAST_LOOK_S)
+        await run_in_threadpool(deliverer.stop)
         await run_in_threadpool(announcer.close)
         database.close()
 
@@ -64,11 +78,30 @@ def _build(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.settings, app.state.database, app.state.store, app.state.celery = settings, database, store, celery
-    app.state.service = JobService(settings, database, store, announcer)
-    for module in (jobs, events, artifacts, hub, health):
+    state = app.state
+    state.settings, state.database, state.store, state.celery = settings, database, store, celery
+    state.uploads, state.keys, state.audit = (
+        UploadService(settings, database),
+        KeyService(database, secret),
+        AuditService(database),
+    )
+    state.webhooks = WebhookService(settings, database, webhook_secrets)
+    state.service = JobService(settings, database, store, announcer, state.uploads)
+    for module in (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, health):
         app.include_router(module.router)
     install_handlers(app)
-    app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes)
+    install_contract(app)
+    app.add_middleware(
+        AuthenticationMiddleware,
+        keys=state.keys if settings.auth else None,
+        limiter=RateLimiter(settings.requests_per_minute),
+    )
+    app.add_middleware(
+        BodyMiddleware,
+        limit=settings.max_body_bytes,
+        upload_limit=settings.max_upload_bytes,
+        uploads=UPLOAD_PATHS,
+        patience_s=settings.body_patience_s,
+    )
     app.add_middleware(RequestIdMiddleware)
     return app

@@ -5,17 +5,21 @@ Every process of the service reads the same settings; the field descriptions bel
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
 _BROKERS = ("redis", "rediss")
+_SHORTEST_SECRET = 32
 
 
 class SettingsInvalid(Exception):
@@ -46,6 +50,10 @@ class Settings(BaseSettings):
         description="Object store instead of a folder: s3://bucket or s3://bucket/prefix. Keys, region and endpoint come from "
         "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL, as for every AWS client.",
     )
+    uploads_dir: Path | None = Field(
+        default=None,
+        description="Folder of uploaded models and data sets, the same for API and workers; empty: beside the artifacts.",
+    )
     scratch_dir: Path | None = Field(default=None, description="Folder for running jobs' files; empty: in data_dir.")
     allowed_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
@@ -56,6 +64,28 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the API listens on; 0 picks a free one.")
     max_body_bytes: int = Field(default=2**20, ge=1024, description="Largest JSON request body.")
+
+    max_upload_bytes: int = Field(default=32 * 2**30, ge=1024, description="Largest upload, packed or unpacked.")
+    max_uploads_bytes: int = Field(default=256 * 2**30, ge=1024, description="Uploads of one owner together.")
+    body_patience_s: float = Field(default=30, gt=0, description="A request whose body makes no progress for so long is ended.")
+
+    auth: bool = Field(default=False, description="Whether callers must show an API key; see coppice keys.")
+    secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="What keys are hashed with, the same in every process, of at least 32 characters (openssl rand -hex 32); "
+        "empty: a file of the data folder.",
+    )
+    requests_per_minute: int = Field(
+        default=1200,
+        ge=1,
+        description="Requests of one key, all of which may come at once. Each API process counts for itself.",
+    )
+
+    webhook_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(),
+        description="Networks that webhooks may reach besides the public internet, e.g. 10.1.0.0/16,fd00::/8; empty: none.",
+    )
+    webhook_poll_s: float = Field(default=1, gt=0, description="How often the API looks for webhook messages to send.")
 
     lease_s: float = Field(default=30, gt=0, description="A running job whose worker is silent for so long is requeued.")
     heartbeat_s: float = Field(default=2, gt=0, description="How often a worker renews its lease and looks for a cancel.")
@@ -90,6 +120,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("webhook_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("database_url")
     @classmethod
@@ -127,6 +162,19 @@ class Settings(BaseSettings):
             raise ValueError("an object store needs a client: pip install 'coppice[s3]'")
         return value
 
+    @field_validator("secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and len(value.get_secret_value()) < _SHORTEST_SECRET:
+            raise ValueError(f"must have at least {_SHORTEST_SECRET} characters; openssl rand -hex 32 makes one")
+        return value
+
+    @model_validator(mode="after")
+    def _one_secret_for_all(self) -> Settings:
+        if self.auth and self.database_url and not self.secret.get_secret_value():
+            raise ValueError("COPPICE_SECRET is needed with COPPICE_AUTH, as processes on several hosts must share it")
+        return self
+
     @property
     def resolved_database_url(self) -> str:
         """The database to use."""
@@ -136,6 +184,11 @@ class Settings(BaseSettings):
     def resolved_artifacts_dir(self) -> Path:
         """The artifact folder to use."""
         return self.artifacts_dir or self.data_dir / "artifacts"
+
+    @property
+    def resolved_uploads_dir(self) -> Path:
+        """The folder of uploads to use."""
+        return (self.uploads_dir or self.resolved_artifacts_dir / "uploads").resolve()
 
     @property
     def resolved_scratch_dir(self) -> Path:
@@ -155,7 +208,8 @@ def get_settings() -> Settings:
     except ValidationError as error:
         # Values are left out: a URL holds a password.
         lines = [
-            f"COPPICE_{'_'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"
+            (f"COPPICE_{'_'.join(map(str, item['loc'])).upper()}: " if item["loc"] else "")
+            + item["msg"].removeprefix("Value error, ")
             for item in error.errors(include_input=False)
         ]
         raise SettingsInvalid("; ".join(lines)) from None

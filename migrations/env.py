@@ -7,8 +7,12 @@ from typing import cast
 import sqlalchemy as sa
 from alembic import context
 
-from app.db import Database
-from app.jobs.models import metadata
+import app.audit.models
+import app.jobs.models
+import app.keys.models
+import app.uploads.models
+import app.webhooks.models  # noqa: F401 - each declares its tables
+from app.db import Database, metadata
 
 # Any number that nothing else in the database uses; two hosts that migrate at once take turns.
 _LOCK = 6_226_173

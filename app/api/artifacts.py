@@ -12,6 +12,7 @@ from app.api.deps import Owner, Service
 from app.api.files import Conditions, file_headers, serve_file
 from app.api.jobs import JobId
 from app.errors import ProblemDetails
+from app.jobs.archive import MEDIA_TYPE
 from app.jobs.records import PublishedArtifact
 from app.jobs.schemas import ArtifactList, ArtifactView
 
@@ -22,7 +23,33 @@ router = APIRouter(prefix="/v1/jobs", tags=["artifacts"], responses={"default": 
 def list_artifacts(job_id: JobId, service: Service, owner: Owner) -> ArtifactList:
     """List the files that a job has published."""
     details = service.get(job_id, owner=owner)
-    return ArtifactList(data=[ArtifactView.of(job_id, artifact) for artifact in details.artifacts])
+    return ArtifactList(data=[ArtifactView.of(details.job.public_id, artifact) for artifact in details.artifacts])
+
+
+@router.get(
+    "/{job_id}/download",
+    operation_id="downloadBundle",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}},
+        304: {"description": "Not changed since the ETag"},
+    },
+)
+def download_bundle(
+    job_id: JobId, service: Service, owner: Owner, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    """Stream all files as one tar archive, made on the way. Its length is known beforehand: a shorter one is broken."""
+    archive = service.archive(service.get(job_id, owner=owner))
+    headers = {
+        "ETag": archive.etag,
+        "Content-Length": str(archive.size),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(archive.name)}",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "private, no-cache",
+    }
+    if if_none_match is not None and (if_none_match.strip() == "*" or archive.etag in if_none_match):
+        return Response(status_code=304, headers={"ETag": archive.etag})
+    return StreamingResponse(service.open_archive(archive), headers=headers, media_type=MEDIA_TYPE)
 
 
 @router.head("/{job_id}/artifacts/{path:path}", operation_id="headArtifact", include_in_schema=False)

@@ -1,33 +1,91 @@
-"""What routes depend on: the service of this application, and who is asking."""
+"""What routes depend on: the services of this application, and who is asking."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from app.audit.service import AuditService
 from app.errors import Problem
 from app.jobs.service import JobService
+from app.keys.records import Caller, Scope
+from app.keys.service import KeyService
+from app.uploads.service import UploadService
+from app.webhooks.service import WebhookService
+
+# Only tells the contract: the middleware in app.authentication has looked at the header before any route was found.
+_BEARER = HTTPBearer(
+    auto_error=False, scheme_name="apiKey", bearerFormat="cpk_...", description="An API key of `coppice keys`."
+)
+
+
+def _caller(request: Request, _shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Caller:
+    return cast("Caller", request.state.caller)
+
+
+def _allowed(scope: Scope) -> Callable[[Caller], Caller]:
+    """Make the dependency of routes that need a scope."""
+
+    def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+        if scope not in caller.scopes:
+            raise Problem(
+                HTTPStatus.FORBIDDEN,
+                "insufficient_scope",
+                f"this needs a key with the scope {scope}",
+                headers={"WWW-Authenticate": f'Bearer realm="coppice", error="insufficient_scope", scope="{scope}"'},
+            )
+        return caller
+
+    return check
+
+
+def _owner(reader: Annotated[Caller, Depends(_allowed(Scope.JOBS_READ))]) -> str:
+    return reader.owner
 
 
 def _service(request: Request) -> JobService:
     return cast("JobService", request.app.state.service)
 
 
-def _owner() -> str:
-    """Authentication is off in this profile: everything belongs to one owner without a name."""
-    return ""
+def _keys(request: Request) -> KeyService:
+    return cast("KeyService", request.app.state.keys)
 
 
-def require_json(request: Request) -> None:
-    """Refuse bodies that are declared to be something else than JSON."""
+def _uploads(request: Request) -> UploadService:
+    return cast("UploadService", request.app.state.uploads)
+
+
+def _webhooks(request: Request) -> WebhookService:
+    return cast("WebhookService", request.app.state.webhooks)
+
+
+def _audit(request: Request) -> AuditService:
+    return cast("AuditService", request.app.state.audit)
+
+
+async def sent_json(request: Request) -> None:
+    """Refuse bodies that are declared to be something else than JSON; keep the body, for errors to point into."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send the body as Content-Type: application/json"
         )
+    with contextlib.suppress(ValueError, RecursionError):  # which the body's own validation says better
+        request.state.sent = await request.json()
 
 
 Service = Annotated[JobService, Depends(_service)]
+Keys = Annotated[KeyService, Depends(_keys)]
+Uploads = Annotated[UploadService, Depends(_uploads)]
+Webhooks = Annotated[WebhookService, Depends(_webhooks)]
+Audit = Annotated[AuditService, Depends(_audit)]
+
+# The tenant whose things may be read: what is another's does not exist.
 Owner = Annotated[str, Depends(_owner)]
+Writer = Annotated[Caller, Depends(_allowed(Scope.JOBS_WRITE))]
+Admin = Annotated[Caller, Depends(_allowed(Scope.ADMIN))]

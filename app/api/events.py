@@ -14,7 +14,6 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from app.api.deps import Owner, Service
 from app.api.jobs import JobId
 from app.errors import ProblemDetails
-from app.jobs.records import TERMINAL_EVENTS
 from app.jobs.schemas import EventList, EventView
 from app.jobs.service import JobService
 
@@ -57,13 +56,12 @@ async def _stream(request: Request, service: JobService, job_id: str, owner: str
         for event in events:
             after = event.id
             yield ServerSentEvent(id=str(event.id), event=str(event.type), data=EventView.of(event).model_dump_json())
-            if event.type in TERMINAL_EVENTS:
-                return
         if events:
             continue
         if finished:
-            return  # the client had seen the last event already
-        # Finished only now? Then the last event was written behind our look, and the next look finds it.
+            return
+        # Finished only now? Then the last event was written behind our look, and the next look finds it. It is the job and
+        # not an event that says so: a job that was tried again has several ends in its log.
         finished = (await run_in_threadpool(service.get, job_id, owner=owner)).job.finished_at is not None
         if not finished:
             await asyncio.sleep(_POLL_S)

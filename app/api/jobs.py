@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from app.api.deps import Owner, Service, require_json
+from app.api.deps import Owner, Service, Writer, sent_json
 from app.api.files import Conditions, file_headers, serve_file
+from app.api.filters import METADATA_PARAMETER, metadata_filter
 from app.api.negotiation import prefers_html
 from app.errors import ProblemDetails
-from app.jobs.errors import NotFound
-from app.jobs.schemas import JobCreate, JobList, JobView
-from app.jobs.service import JobDetails
+from app.jobs.schemas import JobCreate, JobList, JobView, PlanView
+from app.jobs.service import JobDetails, JobService
 from app.jobs.states import TERMINAL, JobStatus
+from app.keys.records import Caller
+from app.refusals import NotFound
+from pruning_core.prediction import predict
 from pruning_core.report import Report
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
@@ -41,32 +44,72 @@ _POLL_S = 0.25
 _RETRY_AFTER_S = "2"
 
 
-@router.post("", status_code=202, operation_id="createJob", dependencies=[Depends(require_json)], response_model=JobView)
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    200: {"model": PlanView, "description": "The plan, where `validate_only` was set"},
+    202: {
+        "model": JobView,
+        "description": "Accepted",
+        "headers": {
+            "Location": {"schema": {"type": "string"}, "description": "Of the job"},
+            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds until it is worth looking"},
+        },
+    },
+}
+
+
+@router.post(
+    "", status_code=202, operation_id="createJob", dependencies=[Depends(sent_json)], response_model=None, responses=_ACCEPTED
+)
 def create_job(
     body: JobCreate,
-    response: Response,
     service: Service,
-    owner: Owner,
+    writer: Writer,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
-) -> JobView:
+) -> Response:
     """Submit a job. It is accepted when this answers; poll its ``Location``, or follow its events."""
-    details = service.submit(body, owner=owner, idempotency_key=idempotency_key)
-    response.headers["Location"] = f"/v1/jobs/{details.job.id}"
-    response.headers["Retry-After"] = _RETRY_AFTER_S
-    return _view(details)
+    if body.validate_only:
+        return _plan(body, service, writer)
+    return _accepted(service.submit(body, caller=writer, idempotency_key=idempotency_key))
 
 
-@router.get("", operation_id="listJobs", response_model=JobList)
+@router.put(
+    "/{job_id}",
+    status_code=202,
+    operation_id="putJob",
+    dependencies=[Depends(sent_json)],
+    response_model=None,
+    responses=_ACCEPTED,
+)
+def put_job(job_id: JobId, body: JobCreate, service: Service, writer: Writer) -> Response:
+    """Submit a job under an id of your own. The same body again gives the same job, however often."""
+    if body.validate_only:
+        return _plan(body, service, writer)
+    return _accepted(service.put(job_id, body, caller=writer))
+
+
+def _plan(body: JobCreate, service: JobService, writer: Caller) -> Response:
+    spec = service.admit(body, owner=writer.owner)
+    return JSONResponse(PlanView.of(spec, predict(spec)).model_dump(mode="json"))
+
+
+def _accepted(details: JobDetails) -> Response:
+    headers = {"Location": f"/v1/jobs/{details.job.public_id}", "Retry-After": _RETRY_AFTER_S}
+    return JSONResponse(_view(details).model_dump(mode="json"), status_code=202, headers=headers)
+
+
+@router.get("", operation_id="listJobs", response_model=JobList, openapi_extra={"parameters": [METADATA_PARAMETER]})
 def list_jobs(
     service: Service,
     owner: Owner,
-    status: Annotated[list[JobStatus] | None, Query(description="Any of these; repeat the parameter.")] = None,
+    metadata: Annotated[dict[str, str], Depends(metadata_filter)],
+    status: Annotated[list[JobStatus] | None, Query(max_length=20, description="Any of these; repeat the parameter.")] = None,
     after: Annotated[str | None, Query(max_length=64, pattern=JOB_ID, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> JobList:
     """List jobs, newest first."""
-    page, has_more = service.list(owner=owner, statuses=status or [], after=after, limit=limit)
-    return JobList(data=[_view(item) for item in page], has_more=has_more, next=page[-1].job.id if has_more else None)
+    page, has_more = service.list(owner=owner, statuses=status or [], after=after, limit=limit, metadata=metadata)
+    following = page[-1].job.public_id if has_more else None
+    return JobList(data=[_view(item) for item in page], has_more=has_more, next=following)
 
 
 @router.get(
@@ -103,9 +146,15 @@ async def get_job(
 
 
 @router.post("/{job_id}/cancel", status_code=202, operation_id="cancelJob", response_model=JobView)
-def cancel_job(job_id: JobId, service: Service, owner: Owner) -> JobView:
+def cancel_job(job_id: JobId, service: Service, writer: Writer) -> JobView:
     """Cancel: at once while queued; while running the status is `cancelling` until the process is gone."""
-    return _view(service.cancel(job_id, owner=owner))
+    return _view(service.cancel(job_id, caller=writer))
+
+
+@router.post("/{job_id}/retry", status_code=202, operation_id="retryJob", response_model=JobView)
+def retry_job(job_id: JobId, service: Service, writer: Writer) -> JobView:
+    """Queue a failed job again, under the same id. What it had published is withdrawn."""
+    return _view(service.retry(job_id, caller=writer))
 
 
 @router.get(

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.jobs.errors import Refused
+from app.refusals import Refused
 from app.settings import Settings
+from app.uploads.records import UploadKind, is_upload_id
+from app.uploads.service import Finder
 from pruning_core.errors import PruningError
 from pruning_core.inputs import check_local_inputs, is_local
 from pruning_core.spec import PruneSpec
@@ -19,8 +21,13 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?", re
 _MOST_MEMBERS = 10_000
 
 
-def admit(spec: PruneSpec, settings: Settings) -> PruneSpec:
+def admit(spec: PruneSpec, settings: Settings, find_upload: Finder) -> PruneSpec:
     """Check a spec against this server and its files.
+
+    Args:
+        spec: As the client gave it.
+        settings: Which folders may be read.
+        find_upload: Gives the folder of an upload of the client's.
 
     Returns:
         The spec with paths resolved, so that the worker opens what was checked.
@@ -28,8 +35,9 @@ def admit(spec: PruneSpec, settings: Settings) -> PruneSpec:
     Raises:
         Refused: It names the field and says what to change.
     """
-    model = _confined(spec.model, "/model", settings)
-    dataset = _confined(spec.task.dataset, "/task/dataset", settings)
+    model = _uploaded(spec.model, UploadKind.MODEL, "/model", find_upload) or _confined(spec.model, "/model", settings)
+    given = spec.task.dataset
+    dataset = _uploaded(given, UploadKind.DATASET, "/task/dataset", find_upload) or _confined(given, "/task/dataset", settings)
     if spec.revision is not None and (not _REVISION.fullmatch(spec.revision) or ".." in spec.revision):
         raise Refused("invalid_request", "must be a branch, a tag or a commit of the model's repository", "/revision")
     resolved = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
@@ -38,6 +46,16 @@ def admit(spec: PruneSpec, settings: Settings) -> PruneSpec:
     except PruningError as error:
         raise Refused(error.code, error.message, _pointer(error.param)) from error
     return resolved
+
+
+def _uploaded(reference: str, kind: UploadKind, pointer: str, find: Finder) -> str | None:
+    """Give the folder of an upload; None where the reference is not the id of one."""
+    if not is_upload_id(reference):
+        return None
+    try:
+        return str(find(reference, kind))
+    except Refused as error:
+        raise Refused(error.code, error.message, pointer) from None
 
 
 def _confined(reference: str, pointer: str, settings: Settings) -> str:

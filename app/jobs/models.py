@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from app.db import metadata
 from app.jobs.states import JobStatus
-
-metadata = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
 
 _STATUSES = ", ".join(f"'{status}'" for status in JobStatus)
 
@@ -23,6 +14,8 @@ jobs = sa.Table(
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("owner", sa.String(64), nullable=False),  # "" while authentication is off
+    sa.Column("client_id", sa.String(64)),  # the id that a client chose with PUT; by it the API knows the job then
+    sa.Column("body_sha256", sa.String(64)),  # of a PUT: the same body again is the same request
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("spec", sa.JSON, nullable=False),
@@ -48,6 +41,7 @@ jobs = sa.Table(
     sa.Column("finished_at", sa.Double),
     sa.Column("expires_at", sa.Double),  # of the files; null: they stay
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="status"),
+    sa.UniqueConstraint("owner", "client_id"),
     sa.Index(None, "owner", "status"),
     sa.Index(None, "expires_at"),
     sa.Index(None, "owner", "created_at", "id"),

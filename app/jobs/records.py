@@ -15,6 +15,7 @@ class EventType(StrEnum):
     """What a job's event log tells."""
 
     QUEUED = "job.queued"
+    RETRIED = "job.retried"
     STARTED = "job.started"
     STAGE = "job.stage"
     REQUEUED = "job.requeued"
@@ -38,7 +39,7 @@ class JobError:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One row of the jobs table."""
+    """One row of the jobs table. Inside the service a job goes by ``id``, outside by ``public_id``."""
 
     id: str
     owner: str
@@ -57,6 +58,13 @@ class Job:
     started_at: float | None
     finished_at: float | None
     expires_at: float | None
+    client_id: str | None = None
+    body_sha256: str | None = None
+
+    @property
+    def public_id(self) -> str:
+        """The id that the API shows: the client's own where it chose one."""
+        return self.client_id or self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +79,18 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class PublishedArtifact:
-    """One file of a finished job's bundle, and the fence under which the store keeps it."""
+    """One file of a finished job's bundle, and the job and fence under which the store keeps it."""
 
     path: str
     fence: int
     size: int
     sha256: str
+    job_id: str
 
-    def key(self, job_id: str) -> str:
-        """Give the store's key."""
-        return artifact_key(job_id, self.fence, self.path)
+    @property
+    def key(self) -> str:
+        """The store's key."""
+        return artifact_key(self.job_id, self.fence, self.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from app.db import now
 from app.jobs import models
-from app.jobs.records import EventType, Job, JobError, JobEvent, PublishedArtifact
-from app.jobs.states import TRANSITIONS, JobStatus, Transition
+from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
+from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
+from app.webhooks.repository import WebhookRepository
 from pruning_core.report import Progress, Report
 from pruning_core.spec import PruneSpec
 
@@ -20,8 +22,15 @@ _QUOTA_LOCK = 6_226_174  # the first half of the key of PostgreSQL's advisory lo
 
 
 def add_event(connection: sa.Connection, job_id: str, kind: EventType, data: dict[str, Any]) -> None:
-    """Append to a job's event log, in the caller's transaction."""
+    """Append to a job's event log, and to the outbox if it is the job's end, in the caller's transaction."""
     connection.execute(_events.insert().values(job_id=job_id, type=str(kind), data=data, created_at=now()))
+    if kind in TERMINAL_EVENTS:
+        job = connection.execute(
+            sa.select(_jobs.c.owner, _jobs.c.client_id, _jobs.c.status, _jobs.c.metadata).where(_jobs.c.id == job_id)
+        ).one()
+        shown = {"id": job.client_id or job_id, "object": "pruning.job", "status": job.status, "metadata": job.metadata}
+        payload = json.dumps({"type": str(kind), "data": shown | {"result": data}})
+        WebhookRepository(connection).enqueue(job.owner, str(kind), payload)
 
 
 def move(connection: sa.Connection, job_id: str, transition: Transition, *where: Any, **values: Any) -> bool:
@@ -45,12 +54,24 @@ class JobRepository:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
-    def insert(self, job_id: str, *, owner: str, spec: PruneSpec, metadata: dict[str, str], priority: int) -> None:
+    def insert(
+        self,
+        job_id: str,
+        *,
+        owner: str,
+        spec: PruneSpec,
+        metadata: dict[str, str],
+        priority: int,
+        client_id: str | None = None,
+        body_sha256: str | None = None,
+    ) -> None:
         """Insert a queued job and its first event."""
         self._connection.execute(
             _jobs.insert().values(
                 id=job_id,
                 owner=owner,
+                client_id=client_id,
+                body_sha256=body_sha256,
                 status=str(JobStatus.QUEUED),
                 priority=priority,
                 spec=spec.model_dump(mode="json"),
@@ -73,8 +94,8 @@ class JobRepository:
         """Read a row as this version knows them, whatever stands in it."""
         self._connection.execute(sa.select(_jobs).limit(1)).all()
 
-    def queue_is_full(self, owner: str, limit: int) -> bool:
-        """Whether so many jobs of an owner are waiting. On PostgreSQL, submits of one owner take turns for this."""
+    def waiting(self, owner: str, limit: int) -> int:
+        """Count the jobs of an owner that wait, up to a limit. On PostgreSQL, submits of one owner take turns for this."""
         if self._connection.dialect.name != "sqlite":  # where writers take turns anyway
             self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_QUOTA_LOCK, sa.func.hashtext(owner))))
         waiting = (
@@ -83,7 +104,7 @@ class JobRepository:
             .limit(limit)
             .subquery()
         )
-        return (self._connection.scalar(sa.select(sa.func.count()).select_from(waiting)) or 0) >= limit
+        return self._connection.scalar(sa.select(sa.func.count()).select_from(waiting)) or 0
 
     def remember_key(self, owner: str, key: str, body_sha256: str, job_id: str) -> None:
         """Tie an idempotency key to the job that it made."""
@@ -99,14 +120,25 @@ class JobRepository:
         return None if row is None else (row.body_sha256, row.job_id)
 
     def get(self, job_id: str, *, owner: str) -> Job | None:
-        """Read one job of an owner."""
-        query = sa.select(_jobs).where(_jobs.c.id == job_id, _jobs.c.owner == owner)
+        """Read one job of an owner, by our id or by the owner's own."""
+        named = sa.or_(_jobs.c.id == job_id, _jobs.c.client_id == job_id)
+        query = sa.select(_jobs).where(named, _jobs.c.owner == owner)
         row = self._connection.execute(query).mappings().one_or_none()
         return None if row is None else _job(row)
 
-    def list(self, *, owner: str, statuses: Sequence[JobStatus], after: Job | None, limit: int) -> list[Job]:
-        """List jobs, newest first, from behind a given one."""
+    def list(
+        self,
+        *,
+        owner: str,
+        statuses: Sequence[JobStatus],
+        after: Job | None,
+        limit: int,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[Job]:
+        """List jobs, newest first, from behind a given one; only those with all of some metadata."""
         query = sa.select(_jobs).where(_jobs.c.owner == owner)
+        for key, value in (metadata or {}).items():
+            query = query.where(_jobs.c.metadata[key].as_string() == value)
         if statuses:
             query = query.where(_jobs.c.status.in_([str(status) for status in statuses]))
         if after is not None:
@@ -128,7 +160,7 @@ class JobRepository:
         found: dict[str, list[PublishedArtifact]] = {job_id: [] for job_id in job_ids}
         query = sa.select(_artifacts).where(_artifacts.c.job_id.in_(job_ids)).order_by(_artifacts.c.path)
         for row in self._connection.execute(query):
-            found[row.job_id].append(PublishedArtifact(row.path, row.fence, row.size, row.sha256))
+            found[row.job_id].append(PublishedArtifact(row.path, row.fence, row.size, row.sha256, row.job_id))
         return found
 
     def artifact(self, job_id: str, path: str) -> PublishedArtifact | None:
@@ -138,7 +170,7 @@ class JobRepository:
         row = self._connection.execute(
             sa.select(_artifacts).where(_artifacts.c.job_id == job_id, _artifacts.c.path == path)
         ).one_or_none()
-        return None if row is None else PublishedArtifact(row.path, row.fence, row.size, row.sha256)
+        return None if row is None else PublishedArtifact(row.path, row.fence, row.size, row.sha256, row.job_id)
 
     def request_cancel(self, job_id: str) -> bool:
         """Cancel a queued job at once, or ask the worker of a running one to stop.
@@ -156,6 +188,37 @@ class JobRepository:
             return True
         status = self._connection.scalar(sa.select(_jobs.c.status).where(_jobs.c.id == job_id))
         return status == JobStatus.CANCELLING
+
+    def is_needed(self, folder: str, *, owner: str) -> bool:
+        """Whether a job of an owner that has not finished names a folder as its model or data set."""
+        named = sa.or_(_jobs.c.spec["model"].as_string() == folder, _jobs.c.spec[("task", "dataset")].as_string() == folder)
+        open_ = sa.and_(_jobs.c.owner == owner, _jobs.c.status.not_in(sorted(TERMINAL)))
+        query = sa.select(_jobs.c.id).where(open_, named).limit(1)
+        return self._connection.scalar(query) is not None
+
+    def retry(self, job_id: str) -> bool:
+        """Queue a failed job again, as if it had never been tried; what it published is withdrawn. False: it has not failed."""
+        moved = move(
+            self._connection,
+            job_id,
+            Transition.RETRY,
+            cancel_requested=False,
+            crashes=0,
+            losses=0,
+            not_before=now(),
+            published_at=now(),
+            publish_count=0,
+            progress=None,
+            report=None,
+            error=None,
+            started_at=None,
+            finished_at=None,
+            expires_at=None,
+        )
+        if moved:
+            self._connection.execute(_artifacts.delete().where(_artifacts.c.job_id == job_id))
+            add_event(self._connection, job_id, EventType.RETRIED, {})
+        return moved
 
 
 def _job(found: sa.RowMapping) -> Job:
@@ -177,4 +240,6 @@ def _job(found: sa.RowMapping) -> Job:
         started_at=found["started_at"],
         finished_at=found["finished_at"],
         expires_at=found["expires_at"],
+        client_id=found["client_id"],
+        body_sha256=found["body_sha256"],
     )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, Field, StringConstraints
 
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
+from app.uploads.records import is_upload_id
+from pruning_core.prediction import Prediction
 from pruning_core.report import Stage, TargetReport
 from pruning_core.spec import PruneSpec
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.\-]+$")]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+# No NUL: PostgreSQL could store it but not look for it.
+MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 
 
 class JobCreate(PruneSpec):
@@ -21,6 +25,8 @@ class JobCreate(PruneSpec):
 
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
     priority: int = Field(default=0, ge=0, le=9, description="Higher runs first.")
+
+    validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
     def to_spec(self) -> PruneSpec:
         """Give the spec alone."""
@@ -62,8 +68,8 @@ class ArtifactView(BaseModel):
 
     @classmethod
     def of(cls, job_id: str, artifact: PublishedArtifact) -> ArtifactView:
-        """Show an artifact."""
-        url = f"/v1/jobs/{job_id}/artifacts/{artifact.path}"
+        """Show an artifact of the job that goes by ``job_id`` outside."""
+        url = f"/v1/jobs/{job_id}/artifacts/{quote(artifact.path)}"
         return cls(path=artifact.path, size=artifact.size, sha256=artifact.sha256, url=url)
 
 
@@ -93,16 +99,16 @@ class JobView(BaseModel):
     @classmethod
     def of(cls, job: Job, artifacts: list[PublishedArtifact]) -> JobView:
         """Show a job."""
-        root = f"/v1/jobs/{job.id}"
+        root = f"/v1/jobs/{job.public_id}"
         return cls(
-            id=job.id,
+            id=job.public_id,
             status=job.status,
             created_at=_moment(job.created_at),
             started_at=None if job.started_at is None else _moment(job.started_at),
             finished_at=None if job.finished_at is None else _moment(job.finished_at),
             estimated_finish=_estimate(job),
             expires_at=None if job.expires_at is None else _moment(job.expires_at),
-            spec=job.spec,
+            spec=_shown(job.spec),
             progress=_progress(job),
             attempt=job.attempt,
             priority=job.priority,
@@ -112,11 +118,23 @@ class JobView(BaseModel):
             error=None
             if job.error is None
             else ErrorView(code=job.error.code, message=job.error.message, param=job.error.param),
-            artifacts=[ArtifactView.of(job.id, artifact) for artifact in artifacts],
+            artifacts=[ArtifactView.of(job.public_id, artifact) for artifact in artifacts],
             metadata=job.metadata,
-            links={"self": root, "events": f"{root}/events", "artifacts": f"{root}/artifacts", "report": f"{root}/report"}
-            | ({} if job.status in TERMINAL else {"cancel": f"{root}/cancel"}),
+            links=_links(job, root, has_files=bool(artifacts)),
         )
+
+
+class PlanView(BaseModel):
+    """What a submit would accept, and what would come of it. Nothing was submitted."""
+
+    object: Literal["pruning.plan"] = "pruning.plan"
+    spec: PruneSpec
+    predicted: Prediction | None = Field(description="Null where the model is on the Hub: its files are not here yet.")
+
+    @classmethod
+    def of(cls, spec: PruneSpec, predicted: Prediction | None) -> PlanView:
+        """Show a plan."""
+        return cls(spec=_shown(spec), predicted=predicted)
 
 
 class JobList(BaseModel):
@@ -159,6 +177,17 @@ class ArtifactList(BaseModel):
     data: list[ArtifactView]
 
 
+def _shown(spec: PruneSpec) -> PruneSpec:
+    """Show uploads by their ids: where the server keeps them is nobody's business."""
+
+    def name(reference: str) -> str:
+        last = reference.rpartition("/")[2]
+        return last if is_upload_id(last) else reference
+
+    task = spec.task.model_copy(update={"dataset": name(spec.task.dataset)})
+    return spec.model_copy(update={"model": name(spec.model), "task": task})
+
+
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
@@ -169,6 +198,17 @@ def _requested(spec: PruneSpec) -> RequestedView:
         return RequestedView(metric="quality_floor", value=spec.quality_floor.value, tolerance=0)
     target = spec.all_targets[0]
     return RequestedView(metric=target.metric, value=target.requested, tolerance=target.tolerance)
+
+
+def _links(job: Job, root: str, *, has_files: bool) -> dict[str, str]:
+    links = {"self": root, "events": f"{root}/events", "artifacts": f"{root}/artifacts", "report": f"{root}/report"}
+    if job.status not in TERMINAL:
+        links["cancel"] = f"{root}/cancel"
+    if job.status == JobStatus.FAILED:
+        links["retry"] = f"{root}/retry"
+    if has_files:
+        links["download"] = f"{root}/download"
+    return links
 
 
 def _progress(job: Job) -> ProgressView | None:

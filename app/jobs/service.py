@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import uuid4
 
 import structlog
 from sqlalchemy.exc import IntegrityError
 
+from app.audit.records import Action
+from app.audit.repository import AuditRepository
 from app.db import Database
 from app.jobs.admission import admit
-from app.jobs.errors import Conflict, NotFound, QuotaExceeded, Refused
+from app.jobs.archive import Archive
 from app.jobs.records import Job, JobEvent, PublishedArtifact
 from app.jobs.repository import JobRepository
 from app.jobs.schemas import JobCreate
 from app.jobs.states import TERMINAL, JobStatus
+from app.keys.records import Caller
 from app.queue import Announcer
+from app.refusals import Conflict, NotFound, QuotaExceeded, Refused
 from app.settings import Settings
 from app.storage import ArtifactMissing, ArtifactStore
+from app.uploads.service import UploadService
+from pruning_core.spec import PruneSpec
+
+JOB_PREFIX = "job_"
 
 _log = structlog.get_logger(__name__)
 
@@ -36,13 +45,16 @@ class JobDetails:
 class JobService:
     """The use cases of the front end."""
 
-    def __init__(self, settings: Settings, database: Database, store: ArtifactStore, announcer: Announcer) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, store: ArtifactStore, announcer: Announcer, uploads: UploadService
+    ) -> None:
         self._settings = settings
+        self._uploads = uploads
         self._database = database
         self._store = store
         self._announcer = announcer
 
-    def submit(self, request: JobCreate, *, owner: str, idempotency_key: str | None) -> JobDetails:
+    def submit(self, request: JobCreate, *, caller: Caller, idempotency_key: str | None) -> JobDetails:
         """Accept a job: checked, then written with its first event in one transaction, then announced.
 
         The same key with the same body gives the job that it gave before.
@@ -51,34 +63,94 @@ class JobService:
             Refused: It cannot work, or the key came with another body.
             QuotaExceeded: Too many of the owner's jobs are waiting already.
         """
-        digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-        earlier = self._earlier(owner, idempotency_key, digest)
+        digest = _digest(request)
+        earlier = self._earlier(caller, idempotency_key, digest)
         if earlier is not None:
             return earlier
-        spec = admit(request.to_spec(), self._settings)
-        job_id = f"job_{uuid4().hex}"
+        spec = self.admit(request, owner=caller.owner)
         try:
-            with self._database.write() as connection:
-                repository = JobRepository(connection)
-                self._check_quota(repository, owner)
-                repository.insert(job_id, owner=owner, spec=spec, metadata=request.metadata, priority=request.priority)
-                if idempotency_key is not None:
-                    repository.remember_key(owner, idempotency_key, digest, job_id)
-                job = repository.get(job_id, owner=owner)
+            return self._insert(request, spec, caller, idempotency_key=idempotency_key, digest=digest)
         except IntegrityError:
             # Another request with this key committed between our look and our insert: its answer is ours.
-            earlier = self._earlier(owner, idempotency_key, digest)
+            earlier = self._earlier(caller, idempotency_key, digest)
             if earlier is None:
                 raise
             return earlier
+
+    def put(self, client_id: str, request: JobCreate, *, caller: Caller) -> JobDetails:
+        """Accept a job under an id of the client's choice; the same body again gives the same job.
+
+        Raises:
+            Refused: It cannot work.
+            Conflict: The id is that of a job with another body.
+            QuotaExceeded: Too many of the owner's jobs are waiting already.
+        """
+        if client_id.startswith(JOB_PREFIX):
+            raise Refused(
+                "invalid_request", f"ids that begin with {JOB_PREFIX} are given by the server; choose another", "job_id"
+            )
+        digest = _digest(request)
+        earlier = self._put_before(client_id, digest, caller)
+        if earlier is not None:
+            return earlier
+        spec = self.admit(request, owner=caller.owner)
+        try:
+            return self._insert(request, spec, caller, client_id=client_id, digest=digest)
+        except IntegrityError:
+            earlier = self._put_before(client_id, digest, caller)
+            if earlier is None:
+                raise
+            return earlier
+
+    def admit(self, request: JobCreate, *, owner: str) -> PruneSpec:
+        """Check a request against this server and its files, as a submit does. Raises `Refused`."""
+        return admit(request.to_spec(), self._settings, self._uploads.finder(owner))
+
+    def _insert(
+        self,
+        request: JobCreate,
+        spec: PruneSpec,
+        caller: Caller,
+        *,
+        digest: str,
+        idempotency_key: str | None = None,
+        client_id: str | None = None,
+    ) -> JobDetails:
+        job_id = f"{JOB_PREFIX}{uuid4().hex}"
+        with self._database.write() as connection:
+            repository = JobRepository(connection)
+            self._check_quota(repository, caller.owner)
+            repository.insert(
+                job_id,
+                owner=caller.owner,
+                spec=spec,
+                metadata=request.metadata,
+                priority=request.priority,
+                client_id=client_id,
+                body_sha256=None if client_id is None else digest,
+            )
+            if idempotency_key is not None:
+                repository.remember_key(_scope_of_keys(caller), idempotency_key, digest, job_id)
+            AuditRepository(connection).record(Action.JOB_SUBMITTED, caller.owner, caller.key_id, job_id)
+            job = repository.get(job_id, owner=caller.owner)
         assert job is not None
         self._announcer.announce(job_id)
         _log.info("job.accepted", job_id=job_id, method=spec.method.name, task=spec.task.name or spec.task.type)
         return JobDetails(job, [])
 
+    def _put_before(self, client_id: str, digest: str, caller: Caller) -> JobDetails | None:
+        with self._database.read() as connection:
+            repository = JobRepository(connection)
+            job = repository.get(client_id, owner=caller.owner)
+            if job is None:
+                return None
+            if job.body_sha256 != digest:
+                raise Conflict("job_exists", "there is a job of this id already, made with another body; choose another id")
+            return JobDetails(job, repository.artifacts(job.id))
+
     def _check_quota(self, repository: JobRepository, owner: str) -> None:
         limit = self._settings.max_queued_jobs
-        if repository.queue_is_full(owner, limit):
+        if repository.waiting(owner, limit) >= limit:
             message = f"{limit} of your jobs are waiting, which is as many as this server takes; try again when some have begun"
             raise QuotaExceeded("quota_exceeded", message)
 
@@ -86,10 +158,17 @@ class JobService:
         """Read a job. Raises `NotFound`."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
-            return JobDetails(_known(repository.get(job_id, owner=owner)), repository.artifacts(job_id))
+            job = _known(repository.get(job_id, owner=owner))
+            return JobDetails(job, repository.artifacts(job.id))
 
     def list(
-        self, *, owner: str, statuses: Sequence[JobStatus], after: str | None, limit: int
+        self,
+        *,
+        owner: str,
+        statuses: Sequence[JobStatus],
+        after: str | None,
+        limit: int,
+        metadata: Mapping[str, str] | None = None,
     ) -> tuple[list[JobDetails], bool]:
         """List a page of jobs, newest first, and whether there are more."""
         with self._database.read() as connection:
@@ -100,7 +179,7 @@ class JobService:
                 if start is None:
                     message = "after must be the id of a job, as given by `next` of the page before"
                     raise Refused("invalid_request", message, "after")
-            jobs = repository.list(owner=owner, statuses=statuses, after=start, limit=limit + 1)
+            jobs = repository.list(owner=owner, statuses=statuses, after=start, limit=limit + 1, metadata=metadata)
             published = repository.artifacts_of([job.id for job in jobs[:limit]])
             page = [JobDetails(job, published[job.id]) for job in jobs[:limit]]
             return page, len(jobs) > limit
@@ -109,19 +188,35 @@ class JobService:
         """Read a job's event log from behind an id."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
-            _known(repository.get(job_id, owner=owner))
-            return repository.events(job_id, after=after, limit=limit)
+            job = _known(repository.get(job_id, owner=owner))
+            return repository.events(job.id, after=after, limit=limit)
 
-    def cancel(self, job_id: str, *, owner: str) -> JobDetails:
+    def cancel(self, job_id: str, *, caller: Caller) -> JobDetails:
         """Ask for a cancellation; asking twice is once. Raises `Conflict` where the job has finished."""
         with self._database.write() as connection:
             repository = JobRepository(connection)
-            _known(repository.get(job_id, owner=owner))
-            accepted = repository.request_cancel(job_id)
-            job = _known(repository.get(job_id, owner=owner))
+            before = _known(repository.get(job_id, owner=caller.owner))
+            accepted = repository.request_cancel(before.id)
+            job = _known(repository.get(job_id, owner=caller.owner))
             if not accepted and job.status != JobStatus.CANCELLED:
                 raise Conflict("already_finished", f"the job has already {job.status}")
+            if not before.cancel_requested:
+                AuditRepository(connection).record(Action.JOB_CANCELLED, caller.owner, caller.key_id, job.id)
             return JobDetails(job, [])
+
+    def retry(self, job_id: str, *, caller: Caller) -> JobDetails:
+        """Queue a failed job again. Raises `Conflict` where it has not failed, `QuotaExceeded` where too many wait."""
+        with self._database.write() as connection:
+            repository = JobRepository(connection)
+            job = _known(repository.get(job_id, owner=caller.owner))
+            if job.status != JobStatus.FAILED:
+                raise Conflict("not_failed", f"only a failed job can be tried again; this one is {job.status}")
+            self._check_quota(repository, caller.owner)
+            if repository.retry(job.id):  # if not, somebody else was quicker
+                AuditRepository(connection).record(Action.JOB_RETRIED, caller.owner, caller.key_id, job.id)
+            job = _known(repository.get(job_id, owner=caller.owner))
+        self._announcer.announce(job.id)
+        return JobDetails(job, [])
 
     def check_database(self) -> None:
         """Raise SQLAlchemy's error where jobs cannot be read: no database, or one that was never migrated."""
@@ -133,10 +228,9 @@ class JobService:
         with self._database.read() as connection:
             repository = JobRepository(connection)
             job = _known(repository.get(job_id, owner=owner))
-            artifact = repository.artifact(job_id, path)
+            artifact = repository.artifact(job.id, path)
         if artifact is None and job.status in TERMINAL and job.expires_at is not None:
-            moment = datetime.fromtimestamp(job.expires_at, UTC)
-            raise NotFound("artifact_expired", f"the job's files were kept until {moment:%Y-%m-%d %H:%M} UTC; run it again")
+            raise _expired(job.expires_at)
         if artifact is None:
             raise NotFound("not_found", "the job has published no such file; see its artifacts")
         return artifact
@@ -144,24 +238,63 @@ class JobService:
     def open_artifact(self, job_id: str, artifact: PublishedArtifact, start: int, stop: int) -> Iterator[bytes]:
         """Stream a part of a published file. Raises `NotFound` where the store has lost it."""
         try:
-            return self._store.open(artifact.key(job_id), start, stop)
+            return self._store.open(artifact.key, start, stop)
         except ArtifactMissing:
             _log.error("artifact.missing", job_id=job_id, path=artifact.path)
             raise NotFound("artifact_gone", "the file is no longer in the artifact store") from None
 
-    def _earlier(self, owner: str, key: str | None, digest: str) -> JobDetails | None:
+    def archive(self, details: JobDetails) -> Archive:
+        """Prepare one archive of a bundle. Raises `NotFound` where there is nothing to put into it."""
+        job = details.job
+        if job.status not in TERMINAL:
+            raise NotFound("not_finished", f"the job is {job.status}; its files can be had when it has finished")
+        if not details.artifacts and job.expires_at is not None:
+            raise _expired(job.expires_at)
+        if not details.artifacts:
+            raise NotFound("no_files", f"the job has {job.status} and has no files")
+        moment = int(job.finished_at or job.created_at)
+        return Archive(job.public_id, moment, details.artifacts, self._store)
+
+    def open_archive(self, archive: Archive) -> Iterator[bytes]:
+        """Stream an archive. Raises `NotFound` where the store has lost its first file."""
+        try:
+            return archive.open()
+        except ArtifactMissing:
+            _log.error("artifact.missing", archive=archive.name)
+            raise NotFound("artifact_gone", "the files are no longer in the artifact store") from None
+
+    def uses(self, folder: Path, *, owner: str) -> bool:
+        """Whether a job of an owner that has not finished needs a folder."""
+        with self._database.read() as connection:
+            return JobRepository(connection).is_needed(str(folder), owner=owner)
+
+    def _earlier(self, caller: Caller, key: str | None, digest: str) -> JobDetails | None:
         if key is None:
             return None
         with self._database.read() as connection:
             repository = JobRepository(connection)
-            found = repository.find_key(owner, key)
+            found = repository.find_key(_scope_of_keys(caller), key)
             if found is None:
                 return None
             body_sha256, job_id = found
             if body_sha256 != digest:
                 detail = "this Idempotency-Key was used with another body; use a new key for a new request"
                 raise Refused("idempotency_key_reused", detail)
-            return JobDetails(_known(repository.get(job_id, owner=owner)), repository.artifacts(job_id))
+            return JobDetails(_known(repository.get(job_id, owner=caller.owner)), repository.artifacts(job_id))
+
+
+def _scope_of_keys(caller: Caller) -> str:
+    """Idempotency keys are per API key: two pipelines of a tenant may well count their runs alike."""
+    return caller.key_id
+
+
+def _digest(request: JobCreate) -> str:
+    return hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+
+
+def _expired(moment: float) -> NotFound:
+    until = datetime.fromtimestamp(moment, UTC)
+    return NotFound("artifact_expired", f"the job's files were kept until {until:%Y-%m-%d %H:%M} UTC; run it again")
 
 
 def _known(job: Job | None) -> Job:

@@ -27,6 +27,7 @@ class Transition(StrEnum):
     CONFIRM_CANCEL = "confirm_cancel"
     SUCCEED = "succeed"
     FAIL = "fail"
+    RETRY = "retry"
 
 
 # A job whose cancellation was asked for may still finish: the worker may have been committing. Its result then stands.
@@ -38,6 +39,8 @@ TRANSITIONS: Mapping[Transition, tuple[frozenset[JobStatus], JobStatus]] = {
     Transition.CONFIRM_CANCEL: (frozenset({JobStatus.CANCELLING}), JobStatus.CANCELLED),
     Transition.SUCCEED: (frozenset({JobStatus.RUNNING, JobStatus.CANCELLING}), JobStatus.SUCCEEDED),
     Transition.FAIL: (frozenset({JobStatus.RUNNING, JobStatus.CANCELLING}), JobStatus.FAILED),
+    # The one way out of an end, and only its owner can ask for it.
+    Transition.RETRY: (frozenset({JobStatus.FAILED}), JobStatus.QUEUED),
 }
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})

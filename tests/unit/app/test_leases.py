@@ -142,7 +142,7 @@ def test_success_is_committed_once_with_its_files(database, lease):
     with database.read() as connection:
         repository = JobRepository(connection)
         job = repository.get(job_id, owner="")
-        assert [a.key(job_id) for a in repository.artifacts(job_id)] == [f"jobs/{job_id}/1/model.safetensors"]
+        assert [a.key for a in repository.artifacts(job_id)] == [f"jobs/{job_id}/1/model.safetensors"]
     assert job.report == report
     assert _events(database, job_id) == ["job.queued", "job.started", "job.succeeded"]
 

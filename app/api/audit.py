@@ -1,0 +1,28 @@
+"""The route of the audit log, for operators."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from app.api.deps import Admin, Audit
+from app.audit.schemas import AuditEventList, AuditEventView
+from app.errors import ProblemDetails
+from app.keys.schemas import TENANT
+
+router = APIRouter(prefix="/v1/audit-events", tags=["audit"], responses={"default": {"model": ProblemDetails}})
+
+
+@router.get("", operation_id="listAuditEvents")
+def list_audit_events(
+    audit: Audit,
+    _caller: Admin,
+    tenant: Annotated[str | None, Query(max_length=64, pattern=TENANT)] = None,
+    before: Annotated[int | None, Query(ge=1, lt=2**63, description="`next` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 100,
+) -> AuditEventList:
+    """List who changed what, newest first."""
+    events = audit.list(owner=tenant, before=before, limit=limit + 1)
+    more, page = len(events) > limit, [AuditEventView.of(event) for event in events[:limit]]
+    return AuditEventList(data=page, has_more=more, next=page[-1].id if more else None)

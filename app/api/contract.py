@@ -1,0 +1,81 @@
+"""The OpenAPI document: what FastAPI derives, and what it cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+
+_PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}
+_OPEN = ("/healthz", "/readyz")
+# What any operation may answer. Generated clients parse what is listed and nothing else.
+_ANYWHERE = {
+    "400": "The request cannot be read",
+    "408": "The body did not come",
+    "413": "The body is too large",
+    "422": "Something in the request is wrong; `errors` says what and where",
+    "500": "An error of the server's",
+    "503": "The database or the store cannot be reached; try again after `Retry-After` seconds",
+}
+_GUARDED = {
+    "401": "No API key, or a wrong one",
+    "403": "The key lacks a scope",
+    "429": "Too many requests, or too many jobs; try again after `Retry-After` seconds",
+}
+_WITH_PATH = {"404": "There is no such thing, or it is another tenant's"}
+_WITH_BODY = {"415": "The body has another media type than this takes", "507": "The server's disk is full"}
+_BY_OPERATION = {
+    "putJob": {"409": "The id is that of another job"},
+    "cancelJob": {"409": "The job has finished"},
+    "retryJob": {"409": "The job has not failed"},
+    "deleteModel": {"409": "A job needs it"},
+    "deleteDataset": {"409": "A job needs it"},
+    "downloadArtifact": {"416": "The range lies outside the file"},
+}
+
+
+def install_contract(app: FastAPI) -> None:
+    """Have the application give the completed document; made once, at the first request for it."""
+    derive = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _completed(derive())
+        return app.openapi_schema
+
+    app.openapi = openapi
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    for path, operation in _operations(document):
+        answers: dict[str, Any] = operation["responses"]
+        for status, description in _problems(path, operation).items():
+            answers[status] = {"description": description}
+        for status, answer in answers.items():
+            is_problem = status == "default" or (status.isdigit() and int(status) >= 400)
+            if is_problem:
+                answer["content"] = {"application/problem+json": {"schema": _PROBLEM}}
+        if path in _OPEN:
+            operation["security"] = []
+    # FastAPI's own form of errors, which is not used.
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    return document
+
+
+def _problems(path: str, operation: dict[str, Any]) -> dict[str, str]:
+    problems = dict(_ANYWHERE)
+    if path not in _OPEN:
+        problems |= _GUARDED
+    if "{" in path:
+        problems |= _WITH_PATH
+    if "requestBody" in operation:
+        problems |= _WITH_BODY
+    return problems | _BY_OPERATION.get(operation["operationId"], {})
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            yield path, operation

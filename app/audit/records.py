@@ -1,0 +1,32 @@
+"""Audit events as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What is written down: everything that changes something for somebody."""
+
+    KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
+    JOB_SUBMITTED = "job.submitted"
+    JOB_CANCELLED = "job.cancel_requested"
+    JOB_RETRIED = "job.retried"
+    UPLOAD_STORED = "upload.stored"
+    UPLOAD_DELETED = "upload.deleted"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_DELETED = "webhook.deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One line of the audit log; ids grow."""
+
+    id: int
+    at: float
+    owner: str
+    key_id: str
+    action: Action
+    subject: str

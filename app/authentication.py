@@ -1,0 +1,88 @@
+"""Who is asking: decided before anything of a request is looked at, for every address of the API at once."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import structlog
+from fastapi.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.db import OUTAGES
+from app.errors import database_problem, problem_response
+from app.keys.records import Caller
+from app.keys.service import KeyService
+from app.rates import RateLimiter
+
+# Everything under these needs a key. What lies elsewhere (health, the contract, the dashboard's own files) says nothing of
+# anybody's jobs.
+_GUARDED = ("/v1", "/hub")
+
+
+class AuthenticationMiddleware:
+    """Puts a `Caller` into the request's state, or answers 401; counts requests, or answers 429.
+
+    Args:
+        app: What is guarded.
+        keys: The keys; None while authentication is off, and then everything belongs to one caller without a name.
+        limiter: How often a key may ask.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyService | None, limiter: RateLimiter) -> None:
+        self._app = app
+        self._keys = keys
+        self._limiter = limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        if self._keys is None:
+            state["caller"] = Caller()
+        elif _is_guarded(scope["path"]):
+            try:
+                caller = await self._caller(scope, self._keys)
+            except OUTAGES as error:
+                await database_problem(scope["path"], error)(scope, receive, send)
+                return
+            allowance = self._limiter.take(_name(caller, scope))
+            state["headers"] = allowance.headers()
+            if not allowance.granted:
+                detail = f"{allowance.limit} requests a minute are as many as one key may make; slow down"
+                headers = {"Retry-After": str(allowance.reset_s)}
+                response = problem_response(scope["path"], 429, "rate_limited", detail, headers=headers)
+                await response(scope, receive, send)
+                return
+            if caller is None:
+                detail = "show an API key: Authorization: Bearer cpk_..."
+                headers = {"WWW-Authenticate": 'Bearer realm="coppice"'}
+                await problem_response(scope["path"], HTTPStatus.UNAUTHORIZED, "unauthenticated", detail, headers=headers)(
+                    scope, receive, send
+                )
+                return
+            state["caller"] = caller
+            with structlog.contextvars.bound_contextvars(tenant=caller.owner, key_id=caller.key_id):
+                await self._app(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def _caller(self, scope: Scope, keys: KeyService) -> Caller | None:
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _space, text = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
+        if scheme.lower() != "bearer":
+            return None
+        key = await run_in_threadpool(keys.recognise, text.strip())
+        return None if key is None else Caller(key.owner, key.id, key.scopes)
+
+
+def _is_guarded(path: str) -> bool:
+    return any(path == root or path.startswith(f"{root}/") for root in _GUARDED)
+
+
+def _name(caller: Caller | None, scope: Scope) -> str:
+    """Name the bucket. Wrong keys are counted by address, apart from right ones: nobody can use up what is another's."""
+    if caller is not None:
+        return caller.key_id
+    return f"address {scope['client'][0] if scope.get('client') else ''}"

@@ -1,0 +1,22 @@
+"""The table of API keys. Of a key itself only an HMAC is kept."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from app.db import metadata
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False),  # the tenant: what its keys make belongs to it
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("scopes", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double),
+    sa.Column("revoked_at", sa.Double),
+    sa.UniqueConstraint("digest"),
+    sa.Index(None, "owner", "created_at"),
+)

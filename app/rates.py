@@ -1,0 +1,58 @@
+"""How often a caller may ask: a token bucket each, in the memory of this process."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import dataclass
+
+_WINDOW_S = 60
+_MOST_BUCKETS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left for a caller. ``reset_s``: when there will be all of it again, or, if refused, one request."""
+
+    granted: bool
+    limit: int
+    remaining: int
+    reset_s: int
+
+    def headers(self) -> dict[str, str]:
+        """Tell the caller (draft-ietf-httpapi-ratelimit-headers)."""
+        return {
+            "RateLimit-Policy": f'"requests";q={self.limit};w={_WINDOW_S}',
+            "RateLimit": f'"requests";r={self.remaining};t={self.reset_s}',
+        }
+
+
+class RateLimiter:
+    """Buckets that hold ``per_minute`` requests and refill evenly."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._limit = per_minute
+        self._rate = per_minute / _WINDOW_S
+        self._buckets: dict[str, tuple[float, float]] = {}  # tokens, and when they were counted
+        self._lock = threading.Lock()
+
+    def take(self, who: str) -> Allowance:
+        """Count one request."""
+        moment = time.monotonic()
+        with self._lock:
+            tokens = self._tokens(who, moment)
+            granted = tokens >= 1
+            left = tokens - 1 if granted else tokens
+            self._buckets[who] = (left, moment)
+            if len(self._buckets) > _MOST_BUCKETS:
+                self._forget_the_full(moment)
+        missing = self._limit - left if granted else 1 - left
+        return Allowance(granted, self._limit, int(left), max(1, math.ceil(missing / self._rate)))
+
+    def _tokens(self, who: str, moment: float) -> float:
+        tokens, counted_at = self._buckets.get(who, (float(self._limit), moment))
+        return min(float(self._limit), tokens + (moment - counted_at) * self._rate)
+
+    def _forget_the_full(self, moment: float) -> None:
+        self._buckets = {who: found for who, found in self._buckets.items() if self._tokens(who, moment) < self._limit - 1}

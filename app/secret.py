@@ -1,0 +1,48 @@
+"""The server's secret: what keys are hashed with, and webhook secrets derived from."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from app.settings import Settings
+
+_FILE = "secret"
+_BYTES = 32
+
+
+class ServerSecret:
+    """Keyed hashes, each under a purpose of its own. Nothing is read before the first is asked for.
+
+    The secret is ``COPPICE_SECRET``, or a file of the data folder that the first process to need it writes.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._given = settings.secret.get_secret_value()
+        self._path = settings.data_dir / _FILE
+        self._found = b""
+
+    def digest(self, purpose: str, text: str) -> bytes:
+        """Give the HMAC-SHA256 of a text."""
+        self._found = self._found or self._given.encode() or _from_file(self._path)
+        return hmac.digest(self._found, f"{purpose}\0{text}".encode(), "sha256")
+
+
+def _from_file(path: Path) -> bytes:
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Whole under its name or not there at all, and the first of two processes wins.
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(_BYTES))
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
+    return path.read_bytes()

@@ -1,0 +1,139 @@
+"""From an archive of a stranger's to a folder of checked files: names, kinds and sizes are decided before a byte is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from app.refusals import Refused
+from app.uploads.records import UploadedFile, UploadKind
+from app.uploads.tar import Member, TarInvalid, members
+from pruning_core.errors import PruningError
+from pruning_core.inputs import DATA_SUFFIXES, read_checkpoint, structure_of
+
+_PART = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\- ]{0,127}", re.ASCII)
+_MOST_FILES = 1000
+_DEEPEST = 4
+_WEIGHTS = ".safetensors"
+_LARGEST_OTHER_BYTES = 64 * 2**20  # tokenizers have tens of megabytes; what is parsed whole must have an end
+_KINDS = {
+    UploadKind.MODEL: (_WEIGHTS, ".json", ".txt", ".model", ".md", ".jinja"),
+    UploadKind.DATASET: (*DATA_SUFFIXES, ".md", ".txt"),
+}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack", ".npy", ".npz")
+
+
+def unpack(archive: IO[bytes], kind: UploadKind, folder: Path, *, max_bytes: int) -> tuple[UploadedFile, ...]:
+    """Unpack an archive into an empty folder and check what is in it.
+
+    Args:
+        archive: A tar file, plain or compressed by gzip; seekable.
+        kind: What it is said to be.
+        folder: Where to.
+        max_bytes: How much may come out of it, however little went in.
+
+    Raises:
+        Refused: It is not, with the reason.
+    """
+    files: dict[str, UploadedFile] = {}
+    left = max_bytes
+    try:
+        for member in members(archive):
+            path = _safe(member.name, kind)
+            if path in files:
+                raise _refused(f"{path} is in the archive twice")
+            if len(files) >= _MOST_FILES:
+                raise _refused(f"the archive holds more than {_MOST_FILES} files")
+            left -= member.size
+            if left < 0:
+                raise Refused("upload_too_large", f"the files have more than {max_bytes} bytes together")
+            if kind is UploadKind.MODEL and not path.endswith(_WEIGHTS) and member.size > _LARGEST_OTHER_BYTES:
+                raise _refused(f"{path} has more than {_LARGEST_OTHER_BYTES} bytes, which only weights may have")
+            files[path] = _write(member, path, folder)
+    except TarInvalid as error:
+        raise _refused(str(error)) from None
+    except OSError as error:
+        # The names are safe, but one may be a file here and a folder there.
+        if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+            raise _refused("a name is used for a file and for a folder") from None
+        raise
+    found = _without_common_folder(folder, files)
+    _check(kind, found, folder)
+    return found
+
+
+def content_id(kind: UploadKind, files: Sequence[UploadedFile]) -> str:
+    """Give the address of some content: the same files have the same, whoever sends them, however they are packed."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.path):
+        digest.update(f"{file.path}\0{file.size}\0{file.sha256}\n".encode())
+    return f"{kind.prefix}{digest.hexdigest()}"
+
+
+def _safe(name: str, kind: UploadKind) -> str:
+    """Judge a member's name; gives its relative path."""
+    parts = PurePosixPath(name).parts  # which drops ./
+    if name.startswith("/") or not parts or len(parts) > _DEEPEST or not all(map(_PART.fullmatch, parts)):
+        raise _refused(
+            "a file of the archive has a name that is not taken: give relative names of letters, digits, _ - . and spaces"
+        )
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in _PICKLES:
+        raise _refused(
+            "the archive holds pickle files or the like, which can run code when loaded; convert them to safetensors"
+        )
+    if suffix not in _KINDS[kind]:
+        taken = ", ".join(_KINDS[kind])
+        raise _refused(f"the archive of a {kind} may hold {taken} and nothing else; leave the rest out")
+    return "/".join(parts)
+
+
+def _write(member: Member, path: str, folder: Path) -> UploadedFile:
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with target.open("xb") as file:
+        for chunk in member.chunks:
+            digest.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return UploadedFile(path, member.size, digest.hexdigest())
+
+
+def _without_common_folder(folder: Path, files: dict[str, UploadedFile]) -> tuple[UploadedFile, ...]:
+    """Strip the folder that everything lies in: ``tar c minilm`` and ``tar c -C minilm .`` mean the same."""
+    tops = {path.partition("/")[0] for path in files}
+    if len(tops) == 1 and all("/" in path for path in files):
+        (top,) = tops
+        (folder / top).rename(folder / f".{top}")
+        for child in (folder / f".{top}").iterdir():
+            child.rename(folder / child.name)
+        (folder / f".{top}").rmdir()
+        files = {path.partition("/")[2]: file for path, file in files.items()}
+    return tuple(UploadedFile(path, file.size, file.sha256) for path, file in sorted(files.items()))
+
+
+def _check(kind: UploadKind, files: Sequence[UploadedFile], folder: Path) -> None:
+    if not files:
+        raise _refused("the archive is empty")
+    if kind is UploadKind.DATASET:
+        if not any(file.path.endswith(DATA_SUFFIXES) and "/" not in file.path for file in files):
+            raise _refused(
+                f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES)}"
+            )
+        return
+    try:
+        structure_of(read_checkpoint(folder))
+    except PruningError as error:
+        raise Refused(error.code, error.message) from error
+    except RecursionError:
+        raise Refused("model_unreadable", "config.json is nested too deeply") from None
+
+
+def _refused(message: str) -> Refused:
+    return Refused("upload_invalid", message)

@@ -1,0 +1,47 @@
+"""Uploads as frozen values."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+_FORM = re.compile(r"(mdl|dst)_[0-9a-f]{64}", re.ASCII)
+
+
+class UploadKind(StrEnum):
+    """What can be uploaded."""
+
+    MODEL = "model"
+    DATASET = "dataset"
+
+    @property
+    def prefix(self) -> str:
+        """What its ids begin with."""
+        return "mdl_" if self is UploadKind.MODEL else "dst_"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedFile:
+    """One file: its path in the upload, size in bytes, and sha256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Checked content that jobs of its owner may name by its id."""
+
+    id: str
+    owner: str
+    kind: UploadKind
+    size: int
+    files: tuple[UploadedFile, ...]
+    created_at: float
+
+
+def is_upload_id(reference: str) -> bool:
+    """Tell the id of an upload from Hub ids and paths."""
+    return _FORM.fullmatch(reference) is not None

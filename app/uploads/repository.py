@@ -1,0 +1,76 @@
+"""SQL of uploads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import sqlalchemy as sa
+
+from app.db import now
+from app.uploads.models import uploads as _uploads
+from app.uploads.records import Upload, UploadedFile, UploadKind
+
+_CONTENT_LOCK = 6_226_176  # the first half of the key of PostgreSQL's advisory lock
+
+
+class UploadRepository:
+    """Queries within one transaction of the caller's."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def lock(self, upload_id: str) -> None:
+        """Take turns with everybody else who stores or deletes this content, until the transaction ends."""
+        if self._connection.dialect.name != "sqlite":  # where writers take turns anyway
+            key = sa.func.hashtext(upload_id)
+            self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CONTENT_LOCK, key)))
+
+    def insert(self, upload: Upload) -> None:
+        """Insert an upload, with the time of now."""
+        values = {
+            "owner": upload.owner,
+            "id": upload.id,
+            "kind": str(upload.kind),
+            "size": upload.size,
+            "files": [asdict(file) for file in upload.files],
+            "created_at": now(),
+        }
+        self._connection.execute(_uploads.insert().values(**values))
+
+    def get(self, upload_id: str, *, owner: str) -> Upload | None:
+        """Read one upload of an owner."""
+        query = sa.select(_uploads).where(_uploads.c.id == upload_id, _uploads.c.owner == owner)
+        row = self._connection.execute(query).mappings().one_or_none()
+        return None if row is None else _upload(row)
+
+    def list(self, kind: UploadKind, *, owner: str, after: Upload | None, limit: int) -> list[Upload]:
+        """List uploads of an owner, newest first, from behind a given one."""
+        query = sa.select(_uploads).where(_uploads.c.owner == owner, _uploads.c.kind == str(kind))
+        if after is not None:
+            query = query.where(sa.tuple_(_uploads.c.created_at, _uploads.c.id) < sa.tuple_(after.created_at, after.id))
+        query = query.order_by(_uploads.c.created_at.desc(), _uploads.c.id.desc()).limit(limit)
+        return [_upload(row) for row in self._connection.execute(query).mappings()]
+
+    def total_bytes(self, owner: str) -> int:
+        """Add up what an owner has uploaded."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(_uploads.c.size), 0)).where(_uploads.c.owner == owner)
+        return int(self._connection.execute(query).scalar_one())
+
+    def delete(self, upload_id: str, *, owner: str) -> None:
+        """Delete an owner's claim to some content."""
+        self._connection.execute(_uploads.delete().where(_uploads.c.id == upload_id, _uploads.c.owner == owner))
+
+    def is_used(self, upload_id: str) -> bool:
+        """Whether anybody has a claim to some content."""
+        return self._connection.scalar(sa.select(_uploads.c.id).where(_uploads.c.id == upload_id).limit(1)) is not None
+
+
+def _upload(found: sa.RowMapping) -> Upload:
+    return Upload(
+        id=found["id"],
+        owner=found["owner"],
+        kind=UploadKind(found["kind"]),
+        size=found["size"],
+        files=tuple(UploadedFile(**file) for file in found["files"]),
+        created_at=found["created_at"],
+    )

@@ -1,0 +1,134 @@
+"""What can be asked of uploads: store, find, list, delete. Content lies under its own hash, once for everybody."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import structlog
+
+from app.audit.records import Action
+from app.audit.repository import AuditRepository
+from app.db import Database
+from app.keys.records import Caller
+from app.refusals import NotFound, QuotaExceeded, Refused
+from app.settings import Settings
+from app.uploads.content import content_id, unpack
+from app.uploads.records import Upload, UploadKind, is_upload_id
+from app.uploads.repository import UploadRepository
+
+_log = structlog.get_logger(__name__)
+
+Finder = Callable[[str, UploadKind], Path]
+
+
+class UploadService:
+    """Uploads of all tenants; a folder that API and workers share."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._root = settings.resolved_uploads_dir
+
+    def folder(self, upload_id: str) -> Path:
+        """Give the place of some content."""
+        return self._root / upload_id
+
+    def draft(self) -> Path:
+        """Make a folder for one upload under way; `discard` it in any case."""
+        folder = self._root / ".incoming" / uuid4().hex
+        folder.mkdir(parents=True)
+        return folder
+
+    def discard(self, draft: Path) -> None:
+        """Delete what an upload under way has left."""
+        shutil.rmtree(draft, ignore_errors=True)
+
+    def store(self, kind: UploadKind, archive: Path, draft: Path, *, caller: Caller) -> tuple[Upload, bool]:
+        """Unpack and check an archive, and keep its content.
+
+        Returns:
+            The upload, and whether it is new to its owner.
+
+        Raises:
+            Refused: It is no model, or no data set.
+            QuotaExceeded: The owner has uploaded too much.
+        """
+        folder = draft / "content"
+        folder.mkdir()
+        with archive.open("rb") as file:
+            files = unpack(file, kind, folder, max_bytes=self._settings.max_upload_bytes)
+        upload_id, size = content_id(kind, files), sum(file.size for file in files)
+        with self._database.write() as connection:
+            repository = UploadRepository(connection)
+            repository.lock(upload_id)
+            earlier = repository.get(upload_id, owner=caller.owner)
+            if earlier is not None:
+                return earlier, False
+            if repository.total_bytes(caller.owner) + size > self._settings.max_uploads_bytes:
+                limit = self._settings.max_uploads_bytes
+                raise QuotaExceeded("quota_exceeded", f"your uploads may have {limit} bytes together; delete some first")
+            repository.insert(Upload(upload_id, caller.owner, kind, size, files, 0.0))
+            AuditRepository(connection).record(Action.UPLOAD_STORED, caller.owner, caller.key_id, upload_id)
+            target = self.folder(upload_id)
+            if not target.exists():
+                folder.rename(target)
+            upload = repository.get(upload_id, owner=caller.owner)
+        assert upload is not None
+        _log.info("upload.stored", upload_id=upload_id, bytes=size)
+        return upload, True
+
+    def finder(self, owner: str) -> Finder:
+        """Make what finds the folder of an upload by its id, for one owner. It raises `Refused`."""
+
+        def find(upload_id: str, kind: UploadKind) -> Path:
+            with self._database.read() as connection:
+                upload = UploadRepository(connection).get(upload_id, owner=owner)
+            if upload is None or upload.kind != kind:
+                raise Refused("upload_not_found", f"there is no uploaded {kind} of this id")
+            return self.folder(upload_id)
+
+        return find
+
+    def get(self, kind: UploadKind, upload_id: str, *, owner: str) -> Upload:
+        """Read one upload. Raises `NotFound`."""
+        with self._database.read() as connection:
+            upload = UploadRepository(connection).get(upload_id, owner=owner) if is_upload_id(upload_id) else None
+        if upload is None or upload.kind != kind:
+            raise NotFound("upload_not_found", f"there is no uploaded {kind} of this id")
+        return upload
+
+    def list(self, kind: UploadKind, *, owner: str, after: str | None, limit: int) -> tuple[list[Upload], bool]:
+        """List a page of uploads, newest first, and whether there are more."""
+        start = None
+        if after is not None:
+            try:
+                start = self.get(kind, after, owner=owner)
+            except NotFound:
+                message = "after must be the id of an upload, as given by `next` of the page before"
+                raise Refused("invalid_request", message, "after") from None
+        with self._database.read() as connection:
+            found = UploadRepository(connection).list(kind, owner=owner, after=start, limit=limit + 1)
+        return found[:limit], len(found) > limit
+
+    def delete(self, kind: UploadKind, upload_id: str, *, caller: Caller) -> None:
+        """Delete an upload; its files too, unless another owner has uploaded the same. Raises `NotFound`."""
+        self.get(kind, upload_id, owner=caller.owner)
+        target, aside = self.folder(upload_id), self._root / ".incoming" / uuid4().hex
+        try:
+            with self._database.write() as connection:
+                repository = UploadRepository(connection)
+                repository.lock(upload_id)
+                repository.delete(upload_id, owner=caller.owner)
+                AuditRepository(connection).record(Action.UPLOAD_DELETED, caller.owner, caller.key_id, upload_id)
+                if not repository.is_used(upload_id) and target.exists():
+                    aside.parent.mkdir(parents=True, exist_ok=True)
+                    target.rename(aside)
+        except BaseException:
+            if aside.exists():
+                aside.rename(target)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+        _log.info("upload.deleted", upload_id=upload_id)

@@ -1,0 +1,140 @@
+"""Sends what stands in the outbox, by the Standard Webhooks specification: signed, at least once, patiently, for a day."""
+
+from __future__ import annotations
+
+import json
+import random
+import ssl
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import httpcore2
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from standardwebhooks import Webhook as Signer
+
+from app.db import Database
+from app.logs import first_line
+from app.settings import Settings
+from app.webhooks.guard import AddressRefused, GuardedBackend
+from app.webhooks.records import Delivery
+from app.webhooks.repository import WebhookRepository
+from app.webhooks.service import WebhookSecrets
+
+_log = structlog.get_logger(__name__)
+
+_MINUTE_S, _HOUR_S = 60, 3600
+# Eleven attempts in a day and a bit.
+DELAYS_S = (5, 30, 2 * _MINUTE_S, 10 * _MINUTE_S, 30 * _MINUTE_S, _HOUR_S, *(2 * _HOUR_S,) * 2, *(6 * _HOUR_S,) * 3)
+_JITTER = 0.1
+
+_TIMEOUT_S = 10
+_LIFETIME_S = 15
+_AT_ONCE = 8
+_LEASE_S = 120  # longer than a batch can take
+_KEEP_S = 7 * 24 * _HOUR_S
+_FORGET_EVERY_TICKS = 1000
+
+_GONE = 410
+
+
+class Deliverer:
+    """Delivers in a thread of the API's process. Several processes may do so at once: each claims what it sends."""
+
+    def __init__(self, settings: Settings, database: Database, secrets: WebhookSecrets) -> None:
+        self._database = database
+        self._secrets = secrets
+        self._poll_s = settings.webhook_poll_s
+        self._backend = GuardedBackend(settings.webhook_networks, _LIFETIME_S)
+        self._tls = ssl.create_default_context()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, once what is being sent has been sent."""
+        self._stop.set()
+        self._thread.join(_LIFETIME_S)
+
+    def deliver_due(self) -> int:
+        """Send what is due; gives how much that was."""
+        with self._database.read() as connection:
+            if not WebhookRepository(connection).anything_due():
+                return 0
+        with self._database.write() as connection:
+            batch = WebhookRepository(connection).claim(lease_s=_LEASE_S)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(self._deliver, batch))
+        return len(batch)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        status, outcome = self._send(delivery)
+        with self._database.write() as connection:
+            repository = WebhookRepository(connection)
+            if status is not None and 200 <= status < 300:
+                repository.delivered(delivery.id, outcome)
+            elif status == _GONE:
+                repository.failed(delivery.id, outcome, again_in_s=None)
+                repository.disable(delivery.webhook_id, "gone")
+            else:
+                repository.failed(delivery.id, outcome, again_in_s=_pause(delivery.attempts))
+        _log.info("webhook.sent", webhook_id=delivery.webhook_id, message_id=delivery.id, outcome=outcome)
+
+    def _send(self, delivery: Delivery) -> tuple[int | None, str]:
+        """Send once; gives the status, if there was an answer, and what to write down."""
+        body, headers = self._message(delivery)
+        timeouts = {"connect": _TIMEOUT_S, "read": _TIMEOUT_S, "write": _TIMEOUT_S, "pool": _TIMEOUT_S}
+        try:
+            with (
+                httpcore2.ConnectionPool(self._tls, network_backend=self._backend, max_keepalive_connections=0) as pool,
+                pool.stream("POST", delivery.url, headers=headers, content=body, extensions={"timeout": timeouts}) as response,
+            ):
+                # The body is nobody's business, and may have no end.
+                return response.status, f"answered {response.status}"
+        except AddressRefused:
+            return None, "the address is not allowed"
+        except Exception as error:  # whatever a stranger's server makes of HTTP, the thread goes on
+            return None, f"failed: {type(error).__name__}"
+
+    def _message(self, delivery: Delivery) -> tuple[bytes, list[tuple[str, str]]]:
+        moment = datetime.now(UTC)
+        happened = datetime.fromtimestamp(delivery.created_at, UTC).isoformat().replace("+00:00", "Z")
+        content = json.loads(delivery.payload)
+        body = json.dumps({"type": content["type"], "timestamp": happened, "data": content["data"]}, separators=(",", ":"))
+        signature = Signer(self._secrets.of(delivery.webhook_id)).sign(delivery.id, moment, body)
+        return body.encode(), [
+            ("Host", urlsplit(delivery.url).netloc),
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body.encode()))),
+            ("User-Agent", "Coppice-Webhooks/1"),
+            ("webhook-id", delivery.id),
+            ("webhook-timestamp", str(int(moment.timestamp()))),
+            ("webhook-signature", signature),
+        ]
+
+    def _run(self) -> None:
+        ticks = 0
+        while not self._stop.wait(self._poll_s):
+            try:
+                while self.deliver_due() and not self._stop.is_set():
+                    pass
+                if ticks % _FORGET_EVERY_TICKS == 0:
+                    with self._database.write() as connection:
+                        WebhookRepository(connection).forget(older_than_s=_KEEP_S)
+                ticks += 1
+            except SQLAlchemyError as error:
+                _log.warning("webhooks.database_unavailable", error=type(error).__name__, reason=first_line(error))
+            except Exception:
+                _log.exception("webhooks.failed")
+
+
+def _pause(attempts: int) -> float | None:
+    """Give the pause before the next attempt, a little random so that receivers are not hit by all at once."""
+    if attempts >= len(DELAYS_S):
+        return None
+    return DELAYS_S[attempts] * (1 + random.uniform(-_JITTER, _JITTER))  # noqa: S311 - no secret hangs on it

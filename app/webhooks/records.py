@@ -1,0 +1,42 @@
+"""Webhooks and deliveries as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where a tenant wants to hear of its jobs."""
+
+    id: str
+    owner: str
+    url: str
+    events: tuple[str, ...]
+    created_at: float
+    disabled_at: float | None
+    disabled_why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one webhook."""
+
+    id: str
+    webhook_id: str
+    url: str
+    payload: str
+    attempts: int  # those before this one
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryState:
+    """What became of a delivery so far."""
+
+    id: str
+    created_at: float
+    attempts: int
+    delivered_at: float | None
+    due_at: float | None
+    last_outcome: str | None

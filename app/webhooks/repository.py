@@ -1,0 +1,149 @@
+"""SQL of webhooks and of their outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from app.db import now
+from app.webhooks.models import webhook_deliveries as _deliveries
+from app.webhooks.models import webhooks as _webhooks
+from app.webhooks.records import Delivery, DeliveryState, Webhook
+
+_BATCH = 20
+
+
+class WebhookRepository:
+    """Queries within one transaction of the caller's."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def insert(self, webhook_id: str, *, owner: str, url: str, events: Sequence[str]) -> None:
+        """Insert a webhook."""
+        values = {"id": webhook_id, "owner": owner, "url": url, "events": list(events), "created_at": now()}
+        self._connection.execute(_webhooks.insert().values(**values))
+
+    def get(self, webhook_id: str, *, owner: str) -> Webhook | None:
+        """Read one webhook of an owner."""
+        query = sa.select(_webhooks).where(_webhooks.c.id == webhook_id, _webhooks.c.owner == owner)
+        row = self._connection.execute(query).mappings().one_or_none()
+        return None if row is None else _webhook(row)
+
+    def list(self, *, owner: str) -> list[Webhook]:
+        """List the webhooks of an owner, oldest first."""
+        query = sa.select(_webhooks).where(_webhooks.c.owner == owner).order_by(_webhooks.c.created_at, _webhooks.c.id)
+        return [_webhook(row) for row in self._connection.execute(query).mappings()]
+
+    def delete(self, webhook_id: str, *, owner: str) -> bool:
+        """Delete a webhook and what was still to be sent to it. False: there is none."""
+        mine = sa.select(_webhooks.c.id).where(_webhooks.c.id == webhook_id, _webhooks.c.owner == owner)
+        # The webhook first: whoever writes into its outbox now either waits for this lock or is deleted with it.
+        if self._connection.scalar(mine.with_for_update()) is None:
+            return False
+        self._connection.execute(_deliveries.delete().where(_deliveries.c.webhook_id == webhook_id))
+        self._connection.execute(_webhooks.delete().where(_webhooks.c.id == webhook_id))
+        return True
+
+    def enqueue(self, owner: str, event: str, payload: str) -> None:
+        """Put an event into the outbox of every webhook of an owner that wants it, in the transaction that made it true."""
+        query = sa.select(_webhooks.c.id, _webhooks.c.events).where(
+            _webhooks.c.owner == owner, _webhooks.c.disabled_at.is_(None)
+        )
+        # The rows stay as they are until the outbox is written: a webhook deleted meanwhile must not undo the job's end.
+        wanting = [
+            row.id for row in self._connection.execute(query.with_for_update(read=True, key_share=True)) if event in row.events
+        ]
+        for webhook_id in wanting:
+            self.send(webhook_id, payload)
+
+    def send(self, webhook_id: str, payload: str) -> str:
+        """Put one message into the outbox; gives its id."""
+        delivery_id = f"msg_{uuid4().hex}"
+        self._connection.execute(
+            _deliveries.insert().values(
+                id=delivery_id, webhook_id=webhook_id, payload=payload, created_at=now(), due_at=now(), attempts=0
+            )
+        )
+        return delivery_id
+
+    def claim(self, *, lease_s: float) -> list[Delivery]:
+        """Take what is due. Unless told of an outcome, it is due again after the lease: whoever took it may have died."""
+        due = (
+            sa.select(_deliveries.c.id)
+            .where(_deliveries.c.due_at <= self._connection.execute(sa.select(now())).scalar_one())
+            .order_by(_deliveries.c.due_at)
+            .limit(_BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        ids = list(self._connection.scalars(due))
+        if not ids:
+            return []
+        self._connection.execute(_deliveries.update().where(_deliveries.c.id.in_(ids)).values(due_at=now() + lease_s))
+        query = (
+            sa.select(_deliveries, _webhooks.c.url)
+            .join(_webhooks, _webhooks.c.id == _deliveries.c.webhook_id)
+            .where(_deliveries.c.id.in_(ids), _webhooks.c.disabled_at.is_(None))
+            .order_by(_deliveries.c.created_at, _deliveries.c.id)
+        )
+        return [
+            Delivery(row.id, row.webhook_id, row.url, row.payload, row.attempts, row.created_at)
+            for row in self._connection.execute(query)
+        ]
+
+    def anything_due(self) -> bool:
+        """Whether `claim` would find something: a look that takes no lock."""
+        clock = self._connection.execute(sa.select(now())).scalar_one()
+        return self._connection.scalar(sa.select(_deliveries.c.id).where(_deliveries.c.due_at <= clock).limit(1)) is not None
+
+    def delivered(self, delivery_id: str, outcome: str) -> None:
+        """Note a success."""
+        self._settle(delivery_id, outcome, delivered_at=now(), due_at=None)
+
+    def failed(self, delivery_id: str, outcome: str, *, again_in_s: float | None) -> None:
+        """Note a failure, and when to try again; None: not at all."""
+        self._settle(delivery_id, outcome, due_at=None if again_in_s is None else now() + again_in_s)
+
+    def disable(self, webhook_id: str, why: str) -> None:
+        """Send nothing to a webhook any more, not even what waits."""
+        still_on = _webhooks.update().where(_webhooks.c.id == webhook_id, _webhooks.c.disabled_at.is_(None))
+        self._connection.execute(still_on.values(disabled_at=now(), disabled_why=why))
+        waiting = _deliveries.update().where(_deliveries.c.webhook_id == webhook_id, _deliveries.c.due_at.is_not(None))
+        self._connection.execute(waiting.values(due_at=None))
+
+    def deliveries(self, webhook_id: str, *, limit: int) -> list[DeliveryState]:
+        """List the latest deliveries of a webhook, newest first."""
+        query = (
+            sa.select(_deliveries)
+            .where(_deliveries.c.webhook_id == webhook_id)
+            .order_by(_deliveries.c.created_at.desc(), _deliveries.c.id.desc())
+            .limit(limit)
+        )
+        return [
+            DeliveryState(row.id, row.created_at, row.attempts, row.delivered_at, row.due_at, row.last_outcome)
+            for row in self._connection.execute(query)
+        ]
+
+    def forget(self, *, older_than_s: float) -> int:
+        """Forget deliveries that are settled and old; gives how many."""
+        clock = self._connection.execute(sa.select(now())).scalar_one()
+        old = _deliveries.delete().where(_deliveries.c.due_at.is_(None), _deliveries.c.created_at < clock - older_than_s)
+        return self._connection.execute(old).rowcount
+
+    def _settle(self, delivery_id: str, outcome: str, **values: object) -> None:
+        mine = _deliveries.update().where(_deliveries.c.id == delivery_id)
+        self._connection.execute(mine.values(attempts=_deliveries.c.attempts + 1, last_outcome=outcome, **values))
+
+
+def _webhook(found: sa.RowMapping) -> Webhook:
+    return Webhook(
+        id=found["id"],
+        owner=found["owner"],
+        url=found["url"],
+        events=tuple(found["events"]),
+        created_at=found["created_at"],
+        disabled_at=found["disabled_at"],
+        disabled_why=found["disabled_why"],
+    )

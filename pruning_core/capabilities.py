@@ -1,0 +1,81 @@
+"""What this version can do, as values with JSON schemas. Torch-free."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, cast, get_args
+
+from pydantic import BaseModel, Field
+
+from pruning_core.arch.signatures import SIGNATURES
+from pruning_core.glue import GLUE_TASKS
+from pruning_core.spec import AUTO_CLASSES, Frozen, Method, TaskSpec, TaskType
+
+
+class MethodInfo(Frozen):
+    """One method, and what can be set of it."""
+
+    name: str
+    description: str
+    options: dict[str, Any] = Field(description="JSON schema of the spec's `method`.")
+
+
+class TaskInfo(Frozen):
+    """One task: a name that stands for a whole `task`, or a type for data of one's own."""
+
+    name: str = Field(description="A name to give as `task`, or the type of an explicit one.")
+    type: TaskType
+    loads_as: str = Field(description="The transformers class of its models.")
+    task: dict[str, Any] | None = Field(description="What the name stands for; null for a type.")
+    options: dict[str, Any] = Field(description="JSON schema of the spec's `task`.")
+
+
+class ArchitectureInfo(Frozen):
+    """One block structure: models are recognised by it, not by their names."""
+
+    name: str
+    modules: dict[str, str] = Field(description="Where the parts of a block stand, as paths of modules.")
+
+
+def methods() -> list[MethodInfo]:
+    """List the methods."""
+    return [
+        MethodInfo(name=str(kind.model_fields["name"].default), description=_first_line(kind), options=kind.model_json_schema())
+        for kind in _models_in(Method)
+    ]
+
+
+def tasks() -> list[TaskInfo]:
+    """List the named tasks, then the types."""
+    schema = TaskSpec.model_json_schema()
+    named = {name: TaskSpec.model_validate(task.as_task()) for name, task in sorted(GLUE_TASKS.items())}
+    infos = [
+        TaskInfo(name=name, type=task.type, loads_as=AUTO_CLASSES[task.type], task=task.model_dump(mode="json"), options=schema)
+        for name, task in named.items()
+    ]
+    types: tuple[TaskType, ...] = get_args(TaskType)
+    return infos + [TaskInfo(name=kind, type=kind, loads_as=AUTO_CLASSES[kind], task=None, options=schema) for kind in types]
+
+
+def architectures() -> list[ArchitectureInfo]:
+    """List the block structures."""
+    return [
+        ArchitectureInfo(
+            name=signature.family,
+            modules={
+                name: str(getattr(signature, name)) for name in inspect.get_annotations(type(signature)) if name != "family"
+            },
+        )
+        for signature in SIGNATURES
+    ]
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    """Find the members of a discriminated union, whatever it is wrapped in."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in cast("tuple[object, ...]", get_args(annotation)) for model in _models_in(part)]
+
+
+def _first_line(kind: type[BaseModel]) -> str:
+    return (inspect.getdoc(kind) or "").split("\n\n", maxsplit=1)[0].replace("\n", " ")

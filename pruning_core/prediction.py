@@ -1,0 +1,98 @@
+"""What a job will come to, told from files alone before any work is done. Torch-free, and an estimate.
+
+Sizes follow from the target and are good to a few per cent. Memory and time follow from counting operations; they are meant
+for choosing a machine and a time-out, not for billing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from pruning_core.cost import UnitGroup
+from pruning_core.inputs import groups_of, is_local, read_checkpoint
+from pruning_core.report import IntPair
+from pruning_core.spec import Frozen, PruneSpec
+
+# An ordinary host: what it multiplies in a second with all its cores and with one, and what an idle process with torch takes.
+_FLOPS = 2e11
+_FLOPS_OF_ONE_THREAD = 4e10
+_STARTUP_S = 12
+_RUNTIME_BYTES = 800 * 2**20
+
+_MEAN_SHARE = 0.25  # of a typical sample's length in the longest allowed
+_TYPICAL_EVALUATION = 1000
+_BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
+# Passes over the calibration samples, in forwards: score with a backward (3), record the dense stream (1), repair (2).
+_PASSES = 6
+# Activations kept for each token of a repair: the dense and the pruned residual stream, and the inputs of one sublayer.
+_STREAMS = 2
+
+
+class Prediction(Frozen):
+    """Estimates of the result and of the work."""
+
+    parameters: IntPair
+    bytes: IntPair
+    memory_bytes: int = Field(description="Peak of the job's process on a CPU, roughly.")
+    seconds: float = Field(description="Whole job on an ordinary CPU host, roughly; a GPU is faster.")
+
+
+def predict(spec: PruneSpec) -> Prediction | None:
+    """Predict a job whose model is a local folder; None for Hub ids.
+
+    Raises:
+        PruningError: What `check_local_inputs` would raise, too.
+    """
+    if not is_local(spec.model):
+        return None
+    facts = read_checkpoint(Path(spec.model))
+    groups = groups_of(facts)
+    dense = facts.parameters
+    pruned = dense - round(_removed_share(spec, groups, dense) * _prunable(groups))
+    width = _BYTES_OF.get(spec.artifacts.dtype, facts.weight_bytes / max(1, dense))
+    return Prediction(
+        parameters=IntPair(dense=dense, pruned=pruned),
+        bytes=IntPair(dense=facts.weight_bytes, pruned=round(pruned * width)),
+        memory_bytes=_memory(spec, groups, dense),
+        seconds=_seconds(spec, groups),
+    )
+
+
+def _prunable(groups: tuple[UnitGroup, ...]) -> int:
+    return sum(group.params_per_unit * group.size for group in groups)
+
+
+def _removed_share(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> float:
+    """Share of the prunable parameters that will go, taking heads and neurons to shrink alike."""
+    target = spec.target
+    if target.metric == "sparsity":
+        return target.sparsity
+    removed = 1 - target.keep
+    return min(1.0, removed * dense / _prunable(groups)) if target.metric == "params" else removed
+
+
+def _memory(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> int:
+    tokens = spec.calibration.samples * spec.calibration.max_length * _MEAN_SHARE
+    hidden = groups[0].hidden
+    widest = max(group.size * group.unit_width for group in groups)
+    weights = 3 * 4 * dense  # the dense model, the pruned one, and the file that is being written
+    streams = _STREAMS * 4 * tokens * hidden
+    batch = 40 * 4 * spec.calibration.batch_tokens * (hidden + widest)  # what one backward keeps
+    gram = 3 * 8 * widest**2
+    return int(_RUNTIME_BYTES + weights + streams + batch + gram)
+
+
+def _seconds(spec: PruneSpec, groups: tuple[UnitGroup, ...]) -> float:
+    calibration = spec.calibration.samples * _forward_flops(groups, _MEAN_SHARE * spec.calibration.max_length)
+    rows = spec.evaluation.max_samples or _TYPICAL_EVALUATION
+    evaluation = 2 * rows * _forward_flops(groups, _MEAN_SHARE * spec.evaluation.max_length)
+    solves = sum((group.size * group.unit_width) ** 3 for group in groups)
+    timed = 2 * spec.latency.repeats * spec.latency.batch * _forward_flops(groups, spec.latency.length)
+    threads = min(_FLOPS, _FLOPS_OF_ONE_THREAD * spec.latency.threads)
+    return round(_STARTUP_S + (_PASSES * calibration + evaluation + solves) / _FLOPS + timed / threads, 1)
+
+
+def _forward_flops(groups: tuple[UnitGroup, ...], length: float) -> float:
+    return 2 * sum(group.macs_per_unit(length) * group.size for group in groups)
