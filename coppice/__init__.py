@@ -1,17 +1,24 @@
 """Coppice's client: ``from coppice import Client``. Imports neither torch nor a server."""
 
-from coppice.client import Client
-from coppice.errors import ApiError, CoppiceError, DownloadCorrupt, FolderTaken, ServiceUnreachable
-from coppice.types import Artifact, Job, JobEvent
+from coppice.async_client import AsyncClient, AsyncJobHandle
+from coppice.client import Client, JobHandle
+from coppice.errors import ApiError, CoppiceError, DownloadCorrupt, FolderTaken, JobUnsuccessful, ServiceUnreachable
+from coppice.types import Artifact, Job, JobEvent, Plan, Upload
 
 __all__ = [
     "ApiError",
     "Artifact",
+    "AsyncClient",
+    "AsyncJobHandle",
     "Client",
     "CoppiceError",
     "DownloadCorrupt",
     "FolderTaken",
     "Job",
     "JobEvent",
+    "JobHandle",
+    "JobUnsuccessful",
+    "Plan",
     "ServiceUnreachable",
+    "Upload",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from coppice.commands import remote, run, service
+from coppice.commands import keys, remote, run, service
 from coppice.console import EXIT_CODES
 
 app = typer.Typer(
     name="coppice",
     help="Prune Transformer models: smaller, faster checkpoints, with proof.\n\n"
-    "Without a server: coppice run. With one: coppice serve, then coppice prune.",
+    "Without a server: coppice run. With one: coppice serve, then coppice prune.\n\n"
+    "Completion of commands and options in your shell: coppice --install-completion.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -18,6 +19,8 @@ app = typer.Typer(
 app.command(epilog=EXIT_CODES)(run.run)
 app.command(epilog=EXIT_CODES)(remote.prune)
 app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
+app.command(epilog=EXIT_CODES)(remote.report)
+app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
 app.command()(service.serve)
 app.command()(service.worker)
 app.command()(service.migrate)

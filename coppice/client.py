@@ -2,37 +2,40 @@
 
 >>> from coppice import Client
 >>> with Client("http://127.0.0.1:8000") as client:
-...     job = client.wait(client.submit({"model": "org/name", "task": "glue/sst2", "sparsity": 0.5}).id)
-...     client.download(job.id, Path("bundle"))
+...     client.prune("org/name", "glue/sst2", sparsity=0.5).wait().download(Path("bundle"))
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+import builtins
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any
-from uuid import uuid4
+from typing import Any, TypeVar
 
 import httpx2
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity import Retrying, retry_if_exception
 
-from coppice.errors import ApiError, DownloadCorrupt, FolderTaken, ServiceUnreachable
-from coppice.types import Artifact, Job, JobEvent
+from coppice import operations
+from coppice.connection import DEFAULT_URL, RETRY_FOR_S, TIMEOUT, RetryPolicy, api_error, headers_for, is_outside, translated
+from coppice.errors import JobUnsuccessful
+from coppice.files import Fetch, pack
+from coppice.operations import Following, Operation, Request
+from coppice.requests import job_body
+from coppice.types import ApiKey, Artifact, Job, JobEvent, NewApiKey, Plan, Upload
 from pruning_core.report import Report
 from pruning_core.spec import PruneSpec
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+__all__ = ["DEFAULT_URL", "Client", "JobHandle"]
 
-_WAIT_S = 20
-_TIMEOUT = httpx2.Timeout(10, read=_WAIT_S + 20)
-_RETRY_FOR_S = 30
-# A service that has never answered is more likely not there than restarting.
-_FIRST_ANSWER_S = 3
-_RETRIED = frozenset({429, 502, 503, 504})
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+Result = TypeVar("Result")
+OnChange = Callable[[Job], None]
+OnBytes = Callable[[int, int], None]
+
+
+def _ignore(*_told: object) -> None:
+    pass
 
 
 class Client:
@@ -40,17 +43,15 @@ class Client:
 
     Args:
         url: Where it is.
+        api_key: ``cpk_...``; that of the environment variable COPPICE_API_KEY by default.
         retry_for_s: How long a request is tried again while the service is busy, restarting or out of reach.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, retry_for_s: float = _RETRY_FOR_S) -> None:
-        # A proxy of the environment is for the world outside; a service on this host is never behind one.
-        outside = httpx2.URL(url).host not in _LOOPBACK
+    def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, retry_for_s: float = RETRY_FOR_S) -> None:
         self._http = httpx2.Client(
-            base_url=url.rstrip("/"), timeout=_TIMEOUT, headers={"Accept": "application/json"}, trust_env=outside
+            base_url=url.rstrip("/"), timeout=TIMEOUT, headers=headers_for(api_key), trust_env=is_outside(url)
         )
-        self._retry_for_s = retry_for_s
-        self._has_answered = False
+        self._policy = RetryPolicy(retry_for_s)
 
     def __enter__(self) -> Client:
         return self
@@ -62,70 +63,105 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def submit(self, spec: PruneSpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
-        """Submit a job. A key of its own makes it safe to try again when the answer was lost on the way."""
-        body = spec.model_dump(mode="json") if isinstance(spec, PruneSpec) else dict(spec)
-        key = idempotency_key or uuid4().hex
-        return Job.model_validate(self._request("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key}).json())
+    def prune(
+        self,
+        model: str | Path,
+        task: str | Mapping[str, Any],
+        *,
+        sparsity: float | None = None,
+        target: Mapping[str, Any] | None = None,
+        data: str | Path | None = None,
+        method: str | Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        priority: int | None = None,
+        job_id: str | None = None,
+    ) -> JobHandle:
+        """Submit a job and give a handle of it: ``client.prune(...).wait().download(Path("bundle"))``.
+
+        Args:
+            model: A Hub id, a path on the service's host, or the id of an upload; a `Path` is a folder here, and is uploaded.
+            task: A GLUE name such as ``glue/sst2``, or an object with type, dataset, columns and metric.
+            sparsity: Fraction of the prunable weights to remove.
+            target: Another target instead, e.g. ``{"metric": "macs", "keep": 0.5}``.
+            data: Where the task's data is; a `Path` is uploaded.
+            method: Name or object; the service's default otherwise.
+            options: Further fields of the spec, e.g. ``{"seed": 1}``.
+            metadata: Up to 16 strings of your own, to find the job by.
+            priority: 0 to 9; higher runs first.
+            job_id: An id of your own: submitting it twice is submitting it once.
+        """
+        body = job_body(
+            self.upload_model(model).id if isinstance(model, Path) else model,
+            task,
+            sparsity=sparsity,
+            target=target,
+            data=self.upload_dataset(data).id if isinstance(data, Path) else data,
+            method=method,
+            options=options,
+            metadata=metadata,
+            priority=priority,
+        )
+        return JobHandle(self, self.submit(body, job_id=job_id))
+
+    def submit(
+        self, spec: PruneSpec | Mapping[str, Any], *, job_id: str | None = None, idempotency_key: str | None = None
+    ) -> Job:
+        """Submit a job. Either key makes it safe to submit again; without one, one is made for this call."""
+        return self._run(operations.submit(spec, job_id=job_id, idempotency_key=idempotency_key))
+
+    def plan(self, spec: PruneSpec | Mapping[str, Any]) -> Plan:
+        """Ask what a submit would do, and submit nothing."""
+        return self._run(operations.plan(spec))
+
+    def job(self, job_id: str) -> JobHandle:
+        """Give a handle of a job."""
+        return JobHandle(self, self.get(job_id))
 
     def get(self, job_id: str) -> Job:
         """Read a job."""
-        return Job.model_validate(self._request("GET", f"/v1/jobs/{job_id}").json())
+        return self._run(operations.get(job_id))
 
-    def wait(self, job_id: str, on_change: Callable[[Job], None] = lambda _job: None) -> Job:
-        """Wait until a job has finished; told of every change on the way."""
-        response = self._request("GET", f"/v1/jobs/{job_id}")
-        job = Job.model_validate(response.json())
-        on_change(job)
-        while not job.finished:
-            headers = {"If-None-Match": response.headers["etag"], "Prefer": f"wait={_WAIT_S}"}
-            answer = self._request("GET", f"/v1/jobs/{job_id}", headers=headers)
-            if answer.status_code != 304:
-                response, job = answer, Job.model_validate(answer.json())
-                on_change(job)
-        return job
+    def wait(self, job_id: str, on_change: OnChange = _ignore) -> Job:
+        """Wait until a job has finished, well or not; told of every change on the way."""
+        return self._run(operations.wait(job_id, on_change))
 
-    def list(self, *, statuses: Sequence[str] = (), limit: int = 20) -> list[Job]:
+    def list(self, *, statuses: Sequence[str] = (), metadata: Mapping[str, str] | None = None, limit: int = 20) -> list[Job]:
         """List jobs, newest first, following pages up to ``limit``."""
-        jobs: list[Job] = []
-        after: str | None = None
-        while len(jobs) < limit:
-            query: list[tuple[str, str | int]] = [("status", status) for status in statuses]
-            query.append(("limit", min(100, limit - len(jobs))))
-            if after is not None:
-                query.append(("after", after))
-            page = self._request("GET", "/v1/jobs", params=query).json()
-            jobs += [Job.model_validate(item) for item in page["data"]]
-            after = page["next"]
-            if after is None:
-                break
-        return jobs
+        return self._run(operations.list_jobs(statuses=statuses, metadata=metadata or {}, limit=limit))
 
     def cancel(self, job_id: str) -> Job:
         """Ask for a cancellation."""
-        return Job.model_validate(self._request("POST", f"/v1/jobs/{job_id}/cancel").json())
+        return self._run(operations.cancel(job_id))
+
+    def retry(self, job_id: str) -> Job:
+        """Have a failed job tried again."""
+        return self._run(operations.retry(job_id))
 
     def events(self, job_id: str) -> Iterator[JobEvent]:
         """Read the events so far, oldest first."""
-        after = 0
-        while True:
-            page = self._request("GET", f"/v1/jobs/{job_id}/events", params={"after": after}).json()
-            yield from (JobEvent.model_validate(item) for item in page["data"])
-            if page["next"] is None:
-                return
-            after = page["next"]
+        yield from self._run(operations.events(job_id))
+
+    def follow(self, job_id: str) -> Iterator[JobEvent]:
+        """Read the events, those so far and those to come, until the job has finished."""
+        following = Following(job_id)
+        while not following.finished:
+            yield from self._run(following.more())
 
     def report(self, job_id: str) -> Report:
         """Read the report of a finished job."""
-        return Report.model_validate(self._request("GET", f"/v1/jobs/{job_id}/report").json())
+        return self._run(operations.report(job_id))
 
-    def artifacts(self, job_id: str) -> list[Artifact]:
+    def report_page(self, job_id: str) -> str:
+        """Read the report of a finished job as an HTML page."""
+        return self._run(operations.report_page(job_id))
+
+    def artifacts(self, job_id: str) -> builtins.list[Artifact]:
         """List the files of a bundle."""
-        page = self._request("GET", f"/v1/jobs/{job_id}/artifacts").json()
-        return [Artifact.model_validate(item) for item in page["data"]]
+        return self._run(operations.artifacts(job_id))
 
-    def download(self, job_id: str, folder: Path, on_bytes: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
-        """Download a bundle. Files of it that are there already are kept, broken ones resumed, all checked by their sha256.
+    def download(self, job_id: str, folder: Path, on_bytes: OnBytes = _ignore) -> Path:
+        """Download a bundle. Files that are there already are kept, broken ones resumed, all checked by their sha256.
 
         Args:
             job_id: A finished job.
@@ -136,116 +172,127 @@ class Client:
             FolderTaken: The folder holds other files under the same names: those of another bundle. Nothing is touched.
             DownloadCorrupt: A file does not have the sha256 that the service says.
         """
-        artifacts = self.artifacts(job_id)
-        _refuse_taken(artifacts, folder)
-        done, total = 0, sum(artifact.size for artifact in artifacts)
-        for artifact in artifacts:
-            before = done
+        return self._run(operations.download(job_id, folder, on_bytes))
 
-            def tell(size: int, start: int = before) -> None:
-                on_bytes(start + size, total)
+    def upload_model(self, folder: Path) -> Upload:
+        """Upload a folder with config.json, safetensors weights and tokenizer. The same content has the same id."""
+        return self._upload("model", folder)
 
-            self._download_file(artifact, _target(folder, artifact.path), tell)
-            done += artifact.size
-            on_bytes(done, total)
-        return folder
+    def upload_dataset(self, folder: Path) -> Upload:
+        """Upload a folder with train and validation as Parquet, JSON Lines or CSV. The same content has the same id."""
+        return self._upload("dataset", folder)
 
-    def _download_file(self, artifact: Artifact, target: Path, on_size: Callable[[int], None]) -> None:
-        if target.is_file() and _sha256(target) == artifact.sha256:
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.part")
-        for attempt in self._retrying():
-            with attempt:
-                self._fetch(artifact, partial, on_size)
-        if _sha256(partial) != artifact.sha256:
-            partial.unlink()
-            raise DownloadCorrupt(f"{artifact.path} arrived damaged; download it again")
-        partial.replace(target)
+    def create_key(
+        self, tenant: str, *, name: str = "", scopes: Sequence[str] | None = None, expires_days: int | None = None
+    ) -> NewApiKey:
+        """Make an API key; for operators."""
+        return self._run(operations.create_key(tenant, name=name, scopes=scopes, expires_days=expires_days))
 
-    def _fetch(self, artifact: Artifact, partial: Path, on_size: Callable[[int], None]) -> None:
-        have = partial.stat().st_size if partial.is_file() else 0
-        if have >= artifact.size > 0:
-            have = 0
-        headers = {"Range": f"bytes={have}-", "If-Range": f'"{artifact.sha256}"'} if have else {}
-        with _translated(), self._http.stream("GET", artifact.url, headers=headers) as response:
-            if response.status_code not in (200, 206):
-                response.read()
-                raise _api_error(response)
-            have = have if response.status_code == 206 else 0
-            with partial.open("ab" if have else "wb") as file:
-                for chunk in response.iter_bytes():
-                    have += file.write(chunk)
-                    on_size(have)
+    def keys(self, tenant: str | None = None) -> builtins.list[ApiKey]:
+        """List API keys; for operators."""
+        return self._run(operations.keys(tenant))
 
-    def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        json: Mapping[str, Any] | None = None,
-        params: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> httpx2.Response:
-        for attempt in self._retrying():
-            with attempt, _translated():
-                response = self._http.request(method, path, json=json, params=params, headers=headers)
-                self._has_answered = True
-                if response.status_code >= 400:
-                    raise _api_error(response)
-                return response
-        raise AssertionError("unreachable: the last attempt raises")
+    def revoke_key(self, key_id: str) -> ApiKey:
+        """Revoke an API key; for operators."""
+        return self._run(operations.revoke_key(key_id))
 
-    def _given_up(self, state: RetryCallState) -> bool:
-        limit_s = self._retry_for_s if self._has_answered else min(self._retry_for_s, _FIRST_ANSWER_S)
-        return (state.seconds_since_start or 0) >= limit_s
+    def _upload(self, kind: str, folder: Path) -> Upload:
+        with tempfile.TemporaryDirectory(prefix="coppice-upload-") as name:
+            archive = Path(name) / "archive.tar"
+            pack(folder, archive)
+            return self._run(operations.upload(kind, archive))
 
-    def _retrying(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception(_worth_another_try),
-            wait=wait_random_exponential(multiplier=0.2, max=5),
-            stop=self._given_up,
+    def _run(self, operation: Operation[Result]) -> Result:
+        try:
+            step = next(operation)
+            while True:
+                step = operation.send(self._perform(step))
+        except StopIteration as end:
+            return end.value
+
+    def _perform(self, step: Request | Fetch) -> httpx2.Response:
+        repeatable = isinstance(step, Fetch) or step.repeatable
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: self._policy.is_worth_it(error, repeatable=repeatable)),
+            wait=self._policy.pause_s,
+            stop=self._policy.is_over,
             reraise=True,
         )
+        for attempt in retrying:
+            with attempt, translated():
+                return self._fetch(step) if isinstance(step, Fetch) else self._send(step)
+        raise AssertionError("unreachable: the last attempt raises")
+
+    def _send(self, request: Request) -> httpx2.Response:
+        path, headers = request.path, request.headers
+        if request.upload is not None:
+            size = {"Content-Length": str(request.upload.stat().st_size)}
+            with request.upload.open("rb") as file:
+                response = self._http.request(request.method, path, headers={**headers, **size}, content=file)
+        else:
+            response = self._http.request(request.method, path, json=request.json, params=request.params, headers=headers)
+        self._policy.has_answered = True
+        if response.status_code >= 400:
+            raise api_error(response)
+        return response
+
+    def _fetch(self, fetch: Fetch) -> httpx2.Response:
+        with self._http.stream("GET", fetch.path, headers=fetch.headers()) as response:
+            self._policy.has_answered = True
+            if response.status_code not in (200, 206):
+                response.read()
+                raise api_error(response)
+            with fetch.open(response.status_code) as file:
+                for chunk in response.iter_bytes():
+                    fetch.write(file, chunk)
+            return response
 
 
-def _refuse_taken(artifacts: Sequence[Artifact], folder: Path) -> None:
-    """Half of one bundle among files of another would look like a bundle."""
-    for artifact in artifacts:
-        target = _target(folder, artifact.path)
-        if target.exists() and not (target.is_file() and _sha256(target) == artifact.sha256):
-            raise FolderTaken(f"{folder} holds another {artifact.path} already; give a new folder, or remove that one")
+class JobHandle:
+    """A job of a service, and what can be done with it.
 
+    Attributes:
+        latest: The job as last seen.
+    """
 
-@contextmanager
-def _translated() -> Generator[None]:
-    try:
-        yield
-    except httpx2.TransportError as error:
-        raise ServiceUnreachable(f"no answer from the service ({type(error).__name__}); is it running?") from error
+    def __init__(self, client: Client, job: Job) -> None:
+        self._client = client
+        self.latest = job
 
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.latest.id
 
-def _worth_another_try(error: BaseException) -> bool:
-    return isinstance(error, ServiceUnreachable) or (isinstance(error, ApiError) and error.status in _RETRIED)
+    def wait(self, on_change: OnChange = _ignore) -> JobHandle:
+        """Wait for success; told of every change on the way.
 
+        Raises:
+            JobUnsuccessful: The job has failed or was cancelled.
+        """
+        self.latest = self._client.wait(self.id, on_change)
+        if self.latest.status != "succeeded":
+            raise JobUnsuccessful(self.latest)
+        return self
 
-def _api_error(response: httpx2.Response) -> ApiError:
-    try:
-        problem = response.json()
-        code, detail = str(problem["code"]), str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        code, detail = "unknown", f"the service answered {response.status_code} {response.reason_phrase}"
-    return ApiError(response.status_code, code, detail, response.headers.get("x-request-id", ""))
+    def download(self, folder: Path | str, on_bytes: OnBytes = _ignore) -> Path:
+        """Download the bundle; see `Client.download`."""
+        return self._client.download(self.id, Path(folder), on_bytes)
 
+    def report(self) -> Report:
+        """Read the report."""
+        return self._client.report(self.id)
 
-def _target(folder: Path, path: str) -> Path:
-    """Give the place of a file of the bundle; a service must not be able to write elsewhere."""
-    parts = PurePosixPath(path).parts
-    if not parts or ".." in parts or path.startswith("/"):
-        raise DownloadCorrupt("the service names a file outside the bundle")
-    return folder.joinpath(*parts)
+    def events(self) -> Iterator[JobEvent]:
+        """Follow the events until the job has finished."""
+        return self._client.follow(self.id)
 
+    def cancel(self) -> JobHandle:
+        """Ask for a cancellation."""
+        self.latest = self._client.cancel(self.id)
+        return self
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def retry(self) -> JobHandle:
+        """Have the failed job tried again."""
+        self.latest = self._client.retry(self.id)
+        return self

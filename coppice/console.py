@@ -28,9 +28,13 @@ class ExitCode(IntEnum):
     JOB_FAILED = 1
     BAD_INPUT = 2
     UNREACHABLE = 3
+    CONDITION_HOLDS = 4
 
 
-EXIT_CODES = "Exit codes: 0 success, 1 the job failed or was cancelled, 2 bad input, 3 the service cannot be reached."
+EXIT_CODES = (
+    "Exit codes: 0 success, 1 the job failed or was cancelled, 2 bad input or a refused request, 3 the service cannot be "
+    "reached, 4 a condition of --fail-if holds."
+)
 
 
 _TAGS = frozenset({"sparsity", "macs", "params", "latency", *METHOD_NAMES})

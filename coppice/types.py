@@ -1,4 +1,4 @@
-"""The job as a client sees it. Fields that a newer service adds are ignored."""
+"""What the service answers, as a client sees it. Fields that a newer service adds are ignored."""
 
 from __future__ import annotations
 
@@ -69,3 +69,53 @@ class JobEvent(_View):
     type: str
     created_at: datetime
     data: dict[str, Any]
+
+
+class Count(_View):
+    """Of the dense and of the pruned model."""
+
+    dense: int
+    pruned: int
+
+
+class Predicted(_View):
+    """Estimates of a result and of the work."""
+
+    parameters: Count
+    bytes: Count
+    memory_bytes: int
+    seconds: float
+
+
+class Plan(_View):
+    """What a submit would accept, and what would come of it."""
+
+    spec: dict[str, Any]
+    predicted: Predicted | None = None
+
+
+class Upload(_View):
+    """An uploaded model or data set; a job names it by its id."""
+
+    id: str
+    kind: str
+    size: int
+    created_at: datetime
+
+
+class ApiKey(_View):
+    """An API key, without its text."""
+
+    id: str
+    tenant: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class NewApiKey(ApiKey):
+    """A new API key, with its text."""
+
+    key: str

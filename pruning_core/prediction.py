@@ -23,6 +23,7 @@ _RUNTIME_BYTES = 800 * 2**20
 
 _MEAN_SHARE = 0.25  # of a typical sample's length in the longest allowed
 _TYPICAL_EVALUATION = 1000
+_TYPICAL_BATCH_TOKENS = 4096
 _BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Passes over the calibration samples, in forwards: score with a backward (3), record the dense stream (1), repair (2).
 _PASSES = 6
@@ -31,7 +32,7 @@ _STREAMS = 2
 
 
 class Prediction(Frozen):
-    """Estimates of the result and of the work."""
+    """Estimates of the result and of the work. Of several targets, the sizes are those of the first."""
 
     parameters: IntPair
     bytes: IntPair
@@ -66,7 +67,7 @@ def _prunable(groups: tuple[UnitGroup, ...]) -> int:
 
 def _removed_share(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> float:
     """Share of the prunable parameters that will go, taking heads and neurons to shrink alike."""
-    target = spec.target
+    target = spec.all_targets[0]
     if target.metric == "sparsity":
         return target.sparsity
     removed = 1 - target.keep
@@ -79,7 +80,7 @@ def _memory(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> int:
     widest = max(group.size * group.unit_width for group in groups)
     weights = 3 * 4 * dense  # the dense model, the pruned one, and the file that is being written
     streams = _STREAMS * 4 * tokens * hidden
-    batch = 40 * 4 * spec.calibration.batch_tokens * (hidden + widest)  # what one backward keeps
+    batch = 40 * 4 * (spec.calibration.batch_tokens or _TYPICAL_BATCH_TOKENS) * (hidden + widest)  # what one backward keeps
     gram = 3 * 8 * widest**2
     return int(_RUNTIME_BYTES + weights + streams + batch + gram)
 

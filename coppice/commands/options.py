@@ -42,6 +42,10 @@ Method = Annotated[str | None, typer.Option(help="fisher-cg (default), magnitude
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn (default 0).")]
 SpecFile = Annotated[Path | None, typer.Option("--spec", help="JSON file with a PruneSpec; options override its fields.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="COPPICE_API_KEY", show_envvar=True, help="cpk_...; better set in the environment."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 
 

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +22,7 @@ from coppice.console import ExitCode, fail
 if TYPE_CHECKING:
     import uvicorn
 
+    from app.keys.service import KeyService
     from app.settings import Settings
 
 _WORKER_GRACE_S = 20
@@ -100,6 +103,23 @@ def _migrate() -> None:
         fail(f"the database cannot be used: {reason}", ExitCode.UNREACHABLE)
 
 
+@contextmanager
+def open_keys() -> Generator[KeyService]:
+    """Open the service's own database for its API keys, brought up to date first."""
+    _require("sqlalchemy", "api")
+    _migrate()
+    from app.db import Database
+    from app.keys.service import KeyService
+    from app.secret import ServerSecret
+
+    settings = _settings()
+    database = Database(settings.resolved_database_url)
+    try:
+        yield KeyService(database, ServerSecret(settings))
+    finally:
+        database.close()
+
+
 def _settings() -> Settings:
     from app.settings import SettingsInvalid, get_settings
 
@@ -117,10 +137,10 @@ def _require(module: str, extra: str) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    if not _is_loopback(host):
+    if not _is_loopback(host) and not _settings().auth:
         fail(
-            "there is no authentication yet, so the service listens on loopback only; put a proxy that asks who is there "
-            "in front of it",
+            "without authentication the service listens on loopback only; set COPPICE_AUTH=true and make a key with "
+            "coppice keys create, or put a proxy that asks who is there in front of it",
             ExitCode.BAD_INPUT,
         )
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)

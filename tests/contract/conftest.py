@@ -89,23 +89,23 @@ class Api:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def api(request: pytest.FixtureRequest, make_api: Callable[[str], Api]) -> Api:
+def api(request: pytest.FixtureRequest, make_api: Callable[..., Api]) -> Api:
     return make_api("" if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture
-def api_on_sqlite(make_api: Callable[[str], Api]) -> Api:
+def api_on_sqlite(make_api: Callable[..., Api]) -> Api:
     """For what has nothing to do with the database, or cannot be done to PostgreSQL."""
     return make_api("")
 
 
 @pytest.fixture
-def make_api(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Callable[[str], Api]]:
+def make_api(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Callable[..., Api]]:
     with ExitStack() as stack:
 
-        def make(database_url: str) -> Api:
+        def make(database_url: str, **changes: Any) -> Api:
             roots = (tiny_bert.parent, tiny_sst2.parent)
-            settings = Settings(data_dir=tmp_path / "data", database_url=database_url, allowed_roots=roots)
+            settings = Settings(data_dir=tmp_path / "data", database_url=database_url, allowed_roots=roots, **changes)
             database = Database(settings.resolved_database_url)
             stack.callback(database.close)
             upgrade(database)

@@ -14,7 +14,10 @@ import uvicorn
 from app.db import Database
 from app.jobs.leases import LeaseRepository
 from app.jobs.records import Claim, JobError, artifact_key
+from app.keys.records import Caller, Scope
+from app.keys.service import KeyService
 from app.main import create_app
+from app.secret import ServerSecret
 from app.settings import Settings
 from app.storage import LocalArtifactStore, StoredArtifact
 from migrations import upgrade
@@ -36,6 +39,11 @@ class Live:
     database: Database
     store: LocalArtifactStore
     scratch: Path
+    keys: KeyService
+
+    def key(self, tenant: str = "acme", *scopes: Scope) -> str:
+        wanted = frozenset(scopes or (Scope.JOBS_READ, Scope.JOBS_WRITE))
+        return self.keys.create(owner=tenant, name="", scopes=wanted, lives_s=None, caller=Caller())[1]
 
     def claim(self) -> Claim:
         """Take the due job; wait for one."""
@@ -70,7 +78,19 @@ class Live:
 
 @pytest.fixture
 def live(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Live]:
-    settings = Settings(data_dir=tmp_path / "data", allowed_roots=(tiny_bert, tiny_sst2))
+    yield from serve(
+        Settings(data_dir=tmp_path / "data", allowed_roots=(tiny_bert, tiny_sst2)), tmp_path, tiny_spec(tiny_bert, tiny_sst2)
+    )
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Live]:
+    """The same, with authentication; `Live.key` makes keys."""
+    settings = Settings(data_dir=tmp_path / "data", allowed_roots=(tiny_bert, tiny_sst2), auth=True)
+    yield from serve(settings, tmp_path, tiny_spec(tiny_bert, tiny_sst2))
+
+
+def serve(settings: Settings, folder: Path, spec: PruneSpec) -> Iterator[Live]:
     database = Database(settings.resolved_database_url)
     upgrade(database)
     port = free_port()
@@ -79,7 +99,7 @@ def live(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Live]:
     thread.start()
     wait_until(lambda: server.started, "the server to start")
     store = LocalArtifactStore(settings.resolved_artifacts_dir)
-    yield Live(f"http://127.0.0.1:{port}", tiny_spec(tiny_bert, tiny_sst2), database, store, tmp_path)
+    yield Live(f"http://127.0.0.1:{port}", spec, database, store, folder, KeyService(database, ServerSecret(settings)))
     server.should_exit = True
     thread.join(30)
     database.close()

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from app.keys.records import Scope
 from coppice import console
 from coppice.cli import app
 from coppice.client import Client
+from coppice.errors import ApiError
 from pruning_core.report import Report
 from tests.servers import free_port, wait_until
 from tests.unit.app.sample import REPORT
@@ -38,7 +40,7 @@ def words(options: dict[str, str]) -> list[str]:
     return [word for pair in options.items() for word in pair]
 
 
-@pytest.mark.parametrize("path", [[], ["run"], ["prune"], ["jobs"], ["serve"], ["worker"], ["migrate"]])
+@pytest.mark.parametrize("path", [[], ["run"], ["prune"], ["jobs"], ["report"], ["keys"], ["serve"], ["worker"], ["migrate"]])
 def test_every_command_explains_itself(path: list[str]) -> None:
     told = call(*path, "--help")
     assert told.exit_code == 0
@@ -173,6 +175,102 @@ def test_jobs_lists_shows_cancels_and_tells_events(live: Live) -> None:
     assert (unknown.exit_code, "no such job" in unknown.stderr) == (2, True)
 
 
+def test_prune_can_leave_at_once_and_find_its_job_again(live: Live, tmp_path: Path) -> None:
+    at = ("--url", live.url)
+    ids = {command("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "nightly").stdout.strip() for _ in range(2)}
+    assert ids == {"nightly"}
+    planned = json.loads(command("prune", *_job(live, tmp_path), *at, "--plan", "--json").stdout)
+    assert planned["predicted"]["parameters"]["pruned"] > 0
+    assert len(json.loads(call("jobs", "list", *at, "--json").stdout)) == 1
+
+
+@pytest.mark.parametrize(
+    ("condition", "code", "says"),
+    [
+        ("drop>0.5", 0, ""),
+        ("speedup<1.5", 0, ""),
+        ("drop>0.001", 4, "drop>0.001 (drop is 0.01)"),
+        ("quality<=0.9", 4, "quality<=0.9"),
+        ("drop", 2, "is no condition"),
+        ("import os>1", 2, "is no condition"),
+        ("colour>1", 2, "give one such as 'drop>0.01'"),
+    ],
+)
+def test_a_pipeline_fails_on_its_own_condition(live: Live, tmp_path: Path, condition: str, code: int, says: str) -> None:
+    at = ("--url", live.url)
+    call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "one")
+    live.succeed()
+    told = call("report", "one", *at, "--fail-if", condition)
+    assert (told.exit_code, says in told.stderr) == (code, True), told.output
+    pruned = call("prune", *_job(live, tmp_path), *at, "--job-id", "one", "--out", tmp_path / "out", "--fail-if", condition)
+    assert (pruned.exit_code, says in pruned.stderr) == (code, True), pruned.output
+    assert (tmp_path / "out").exists() == (code != 2), "a wrong condition is said before anything is done"
+
+
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    assert "give --out" in call("prune", *words(GOOD)).stderr
+    assert "needs --wait" in call("prune", *words(GOOD), "--no-wait", "--fail-if", "drop>0").stderr
+    assert "KEY=VALUE" in call("jobs", "list", "--metadata", "run").stderr
+
+
+def test_logs_follow_a_job_to_its_end(live: Live, tmp_path: Path) -> None:
+    at = ("--url", live.url)
+    call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "one")
+    threading.Timer(0.3, live.fail).start()
+    told = command("jobs", "logs", "one", *at, "--follow", "--json")
+    assert [json.loads(line)["type"] for line in told.stdout.splitlines()] == ["job.queued", "job.started", "job.failed"]
+    assert "queued" in call("jobs", "retry", "one", *at).stdout
+    assert "job.retried" in call("jobs", "logs", "one", *at).stdout
+    assert call("jobs", "retry", "one", *at).exit_code == 2
+
+
+def test_keys_are_made_listed_and_revoked_on_the_host(guarded: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"COPPICE_DATA_DIR": str(guarded.scratch / "data")}
+
+    def here(*arguments: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "coppice.cli", "keys", *arguments]
+        return subprocess.run(line, capture_output=True, text=True, check=False, timeout=100, env=os.environ | environment)
+
+    made = here("create", "--tenant", "acme", "--name", "nightly")
+    key = made.stdout.strip()
+    assert (made.returncode, key[:4], len(key)) == (0, "cpk_", 47), made.stderr
+    monkeypatch.setenv("COPPICE_API_KEY", key)
+    assert call("jobs", "list", "--url", guarded.url).exit_code == 0
+    (listed,) = json.loads(here("list", "--json").stdout)
+    assert (listed["tenant"], listed["name"], listed["scopes"]) == ("acme", "nightly", ["jobs:read", "jobs:write"])
+    assert here("revoke", listed["id"]).returncode == 0
+    refused = call("jobs", "list", "--url", guarded.url)
+    assert (refused.exit_code, "show an API key" in refused.stderr) == (2, True)
+    assert here("revoke", "key_nothing").returncode == 2
+    assert here("create", "--tenant", "a b").returncode == 2
+
+
+def test_keys_are_made_over_http_by_an_operator(guarded: Live) -> None:
+    operator = {"COPPICE_API_KEY": guarded.key("operator", Scope.ADMIN)}
+
+    def there(*arguments: str):
+        return CliRunner().invoke(app, ["keys", *arguments, "--url", guarded.url], env=operator | {"TERM": "dumb"})
+
+    made = json.loads(there("create", "--tenant", "acme", "--scope", "jobs:read", "--json").stdout)
+    assert made["scopes"] == ["jobs:read"]
+    assert made["id"] in there("list", "--json").stdout
+    assert there("revoke", made["id"]).exit_code == 0
+    with Client(guarded.url, api_key=made["key"]) as client, pytest.raises(ApiError):
+        client.list()
+
+
+def test_the_shell_can_complete() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "coppice.cli"],
+        env=os.environ | {"_COPPICE_COMPLETE": "complete_bash", "COMP_WORDS": "coppice jo", "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "jobs" in told.stdout
+
+
 def test_serve_runs_both_and_one_signal_ends_both(tmp_path: Path) -> None:
     import psutil
 
@@ -208,7 +306,7 @@ def test_serve_says_which_port_is_taken(live: Live, tmp_path: Path) -> None:
 def test_a_service_that_is_not_there_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     import coppice.client
 
-    monkeypatch.setattr(coppice.client.Client.__init__, "__kwdefaults__", {"retry_for_s": 0.1})
+    monkeypatch.setattr(coppice.client.Client.__init__, "__kwdefaults__", {"retry_for_s": 0.1, "api_key": None})
     told = call("jobs", "list", "--url", f"http://127.0.0.1:{free_port()}")
     assert told.exit_code == 3
 

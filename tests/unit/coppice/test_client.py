@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from coppice import ApiError, Client, DownloadCorrupt, FolderTaken, ServiceUnreachable
-from coppice.client import _target
+from coppice import ApiError, Artifact, Client, DownloadCorrupt, FolderTaken, JobUnsuccessful, ServiceUnreachable
+from coppice.files import Fetch, target_of
 from tests.servers import free_port
 from tests.unit.coppice.conftest import FILES, Live
 
@@ -92,7 +97,7 @@ def test_what_arrives_damaged_is_not_kept(live: Live, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["../evil", "/etc/evil", "a/../../evil", ""])
 def test_a_service_cannot_write_outside_the_bundle(path: str, tmp_path: Path) -> None:
     with pytest.raises(DownloadCorrupt):
-        _target(tmp_path, path)
+        target_of(tmp_path, path)
 
 
 def test_a_problem_is_an_error_with_its_code(live: Live) -> None:
@@ -127,3 +132,107 @@ def _succeeded(live: Live) -> str:
         job = client.submit(live.spec)
     live.succeed()
     return job.id
+
+
+def test_one_line_from_folders_to_a_bundle(live: Live, tiny_bert: Path, tiny_sst2: Path, tmp_path: Path) -> None:
+    threading.Thread(target=live.succeed).start()
+    with Client(live.url) as client:
+        done = client.prune(tiny_bert, "glue/sst2", sparsity=0.5, data=tiny_sst2, options={"seed": 3}).wait()
+        bundle = done.download(tmp_path / "bundle")
+        again = client.upload_model(tiny_bert)
+    assert done.latest.spec["model"] == again.id
+    assert done.latest.spec["seed"] == 3
+    assert {path: (bundle / path).read_bytes() for path in FILES} == FILES
+
+
+def test_waiting_for_success_raises_where_there_is_none(live: Live) -> None:
+    with Client(live.url) as client:
+        handle = client.job(client.submit(live.spec).id)
+        live.fail()
+        with pytest.raises(JobUnsuccessful, match="too coarse") as ended:
+            handle.wait()
+        assert ended.value.job.status == "failed"
+        assert handle.retry().latest.status == "queued"
+        threading.Thread(target=live.succeed).start()
+        assert [event.type for event in handle.events()][-1] == "job.succeeded"
+
+
+def test_a_job_under_an_id_of_ones_own_is_one_job(live: Live) -> None:
+    with Client(live.url) as client:
+        assert {client.submit(live.spec, job_id="nightly").id for _ in range(2)} == {"nightly"}
+        assert len(client.list()) == 1
+
+
+def test_a_plan_submits_nothing(live: Live) -> None:
+    with Client(live.url) as client:
+        plan = client.plan(live.spec)
+        assert plan.predicted is not None
+        assert plan.predicted.parameters.pruned < plan.predicted.parameters.dense
+        assert client.list() == []
+
+
+def test_the_key_is_shown_and_kept_to_its_service(guarded: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(guarded.url) as client, pytest.raises(ApiError) as refused:
+        client.list()
+    assert refused.value.status == 401
+    with Client(guarded.url, api_key=guarded.key()) as client:
+        assert client.list() == []
+    monkeypatch.setenv("COPPICE_API_KEY", guarded.key())
+    with Client(guarded.url) as client:
+        assert client.list() == []
+    elsewhere = Artifact(path="a", size=1, sha256="0" * 64, url="http://elsewhere.example/a")
+    for url in (elsewhere.url, "//elsewhere.example/a"):
+        with pytest.raises(DownloadCorrupt, match="another host"):
+            Fetch(elsewhere.model_copy(update={"url": url}), Path("a"), print).path  # noqa: B018 - the look is the test
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Gives canned answers, then a job; counts and keeps what it was asked."""
+
+    asked: ClassVar[list[tuple[str, str | None]]]
+    canned: ClassVar[list[int]]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"] or 0))
+        self.asked.append((self.path, self.headers["idempotency-key"]))
+        status = self.canned.pop(0) if self.canned else 202
+        job = {"id": "job_1", "status": "queued", "created_at": "2026-01-01T00:00:00Z", "spec": {}, "attempt": 0}
+        body = json.dumps(job if status < 400 else {"code": "busy", "detail": "later"}).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        if status == 429:
+            self.send_header("retry-after", "1")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def flaky() -> Iterator[str]:
+    Answers.asked, Answers.canned = [], []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_busy_service_is_asked_again_with_the_same_key_and_not_before_it_says(flaky: str) -> None:
+    Answers.canned = [503, 429, 502]
+    with Client(flaky) as client:
+        began = time.monotonic()
+        assert client.submit({"model": "a"}).id == "job_1"
+    assert time.monotonic() - began >= 1
+    assert len(Answers.asked) == 4
+    assert len({key for _path, key in Answers.asked}) == 1
+
+
+def test_what_must_not_happen_twice_is_not_sent_twice(flaky: str) -> None:
+    Answers.canned = [503, 502]
+    with Client(flaky) as client, pytest.raises(ApiError) as refused:
+        client.retry("job_1")
+    assert refused.value.status == 502
+    assert len(Answers.asked) == 2

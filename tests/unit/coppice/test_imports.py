@@ -32,7 +32,7 @@ def test_importing_works_without_them(statement: str, tmp_path: Path) -> None:
 
 def test_help_works_without_them(tmp_path: Path) -> None:
     hide = f"import sys; sys.modules.update(dict.fromkeys({SERVER + HEAVY!r}))"
-    for command in ("run", "prune", "jobs", "serve", "worker", "migrate"):
+    for command in ("run", "prune", "jobs", "report", "keys", "serve", "worker", "migrate"):
         _python(f"{hide}; sys.argv = ['coppice', {command!r}, '--help']; from coppice.cli import main; main()", tmp_path)
 
 

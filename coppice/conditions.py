@@ -1,0 +1,62 @@
+"""Conditions on a report, for pipelines: ``drop>0.01``."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pruning_core.report import Report
+
+FIGURES: Mapping[str, tuple[str, Callable[[Report], float]]] = {
+    "drop": ("quality of the dense model less that of the pruned one", lambda r: r.quality.dense - r.quality.pruned),
+    "quality": ("quality of the pruned model", lambda r: r.quality.pruned),
+    "sparsity": ("fraction of the prunable weights that is gone", lambda r: r.sparsity.achieved),
+    "macs": ("fraction of the MACs that is kept", lambda r: r.macs.pruned / r.macs.dense),
+    "params": ("fraction of the parameters that is kept", lambda r: r.parameters.pruned / r.parameters.dense),
+    "bytes": ("size of the weights in bytes", lambda r: float(r.bytes.pruned)),
+    "latency": ("median milliseconds of the pruned model", lambda r: r.latency_ms.pruned),
+    "speedup": ("how many times faster", lambda r: r.latency_ms.speedup),
+    "seconds": ("how long the job took", lambda r: r.seconds.total),
+}
+
+_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+_FORM = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d*)?(?:[eE]-?\d+)?)\s*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One figure of a report against a bound."""
+
+    figure: str
+    comparison: str
+    bound: float
+
+    def holds(self, report: Report) -> bool:
+        """Whether it holds of a report."""
+        return _OPERATORS[self.comparison](self.value(report), self.bound)
+
+    def value(self, report: Report) -> float:
+        """The figure itself."""
+        return FIGURES[self.figure][1](report)
+
+    def __str__(self) -> str:
+        return f"{self.figure}{self.comparison}{self.bound:g}"
+
+
+def parse(text: str) -> Condition:
+    """Read a condition.
+
+    Raises:
+        ValueError: It is none; the message says what would be one.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None or match[1] not in FIGURES:
+        raise ValueError(f"{text!r} is no condition: give one such as 'drop>0.01', of {', '.join(FIGURES)} and > >= < <=")
+    return Condition(match[1], match[2], float(match[3]))

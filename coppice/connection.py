@@ -1,0 +1,84 @@
+"""How requests are sent, sync or async: addresses, keys, errors, and when to try again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import httpx2
+from tenacity import RetryCallState, wait_random_exponential
+
+from coppice.errors import ApiError, ServiceUnreachable
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+KEY_VARIABLE = "COPPICE_API_KEY"
+
+TIMEOUT = httpx2.Timeout(10, read=40)
+RETRY_FOR_S = 30
+# A service that has never answered is more likely not there than restarting.
+_FIRST_ANSWER_S = 3
+_LONGEST_PAUSE_S = 30
+_RETRIED = frozenset({429, 502, 503, 504})
+_BEFORE_ANY_EFFECT = frozenset({429, 503})
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+
+def headers_for(api_key: str | None) -> dict[str, str]:
+    """Give the headers of every request; the key is the environment's where none is given."""
+    key = api_key or os.environ.get(KEY_VARIABLE, "")
+    return {"Accept": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+
+def is_outside(url: str) -> bool:
+    """Whether a proxy of the environment is for this address: a service on this host is never behind one."""
+    return httpx2.URL(url).host not in _LOOPBACK
+
+
+class RetryPolicy:
+    """When a request is sent again, and after which pause; shared by all requests of a client."""
+
+    def __init__(self, retry_for_s: float) -> None:
+        self._retry_for_s = retry_for_s
+        self._backoff = wait_random_exponential(multiplier=0.2, max=5)
+        self.has_answered = False
+
+    def is_worth_it(self, error: BaseException, *, repeatable: bool) -> bool:
+        """Whether the same request may succeed later, and does no harm."""
+        if isinstance(error, ServiceUnreachable):
+            return repeatable or not error.was_sent
+        return isinstance(error, ApiError) and error.status in (_RETRIED if repeatable else _BEFORE_ANY_EFFECT)
+
+    def pause_s(self, state: RetryCallState) -> float:
+        """Back off, and at least for as long as the service asks."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.retry_after_s if isinstance(error, ApiError) else None
+        return max(self._backoff(state), min(asked or 0.0, _LONGEST_PAUSE_S))
+
+    def is_over(self, state: RetryCallState) -> bool:
+        """Whether it has been tried for long enough."""
+        limit_s = self._retry_for_s if self.has_answered else min(self._retry_for_s, _FIRST_ANSWER_S)
+        return (state.seconds_since_start or 0) >= limit_s
+
+
+@contextmanager
+def translated() -> Generator[None]:
+    """Turn the transport's errors into the client's."""
+    try:
+        yield
+    except httpx2.TransportError as error:
+        message = f"no answer from the service ({type(error).__name__}); is it running?"
+        raise ServiceUnreachable(message, was_sent=not isinstance(error, _NEVER_SENT)) from error
+
+
+def api_error(response: httpx2.Response) -> ApiError:
+    """Read a problem."""
+    try:
+        problem = response.json()
+        code, detail = str(problem["code"]), str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        code, detail = "unknown", f"the service answered {response.status_code} {response.reason_phrase}"
+    after = response.headers.get("retry-after", "")
+    retry_after_s = float(after) if after.isascii() and after.isdigit() else None
+    return ApiError(response.status_code, code, detail, response.headers.get("x-request-id", ""), retry_after_s)

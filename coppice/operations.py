@@ -1,0 +1,232 @@
+"""What can be asked of a service, apart from how it is sent: the sync and the async client run the same operations.
+
+An operation is a generator: it yields requests, is sent their answers, and returns its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx2
+
+from coppice.errors import CoppiceError, DownloadCorrupt, FolderTaken
+from coppice.files import Fetch, sha256_of, target_of
+from coppice.types import ApiKey, Artifact, Job, JobEvent, NewApiKey, Plan, Upload
+from pruning_core.report import Report
+from pruning_core.spec import PruneSpec
+
+Result = TypeVar("Result")
+Query = list[tuple[str, str | int | float | bool | None]]  # as the transport declares it
+
+WAIT_S = 20
+_PAGE = 100
+_NOT_MODIFIED = 304
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request.
+
+    Attributes:
+        repeatable: Whether sending it twice does no more than sending it once. If not, it is sent again only where it cannot
+            have arrived.
+        upload: An archive that is the body.
+    """
+
+    method: str
+    path: str
+    json: Mapping[str, Any] | None = None
+    params: Query = field(default_factory=Query)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    upload: Path | None = None
+    repeatable: bool = True
+
+
+Operation = Generator[Request | Fetch, httpx2.Response, Result]
+
+
+def submit(spec: PruneSpec | Mapping[str, Any], *, job_id: str | None, idempotency_key: str | None) -> Operation[Job]:
+    """Submit a job, under an id of the client's choice or with an idempotency key: the answer may be lost, the job is one."""
+    if job_id is not None:
+        answer = yield Request("PUT", f"/v1/jobs/{job_id}", json=body_of(spec))
+    else:
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        answer = yield Request("POST", "/v1/jobs", json=body_of(spec), headers=headers)
+    return Job.model_validate(answer.json())
+
+
+def plan(spec: PruneSpec | Mapping[str, Any]) -> Operation[Plan]:
+    """Ask what a submit would do."""
+    answer = yield Request("POST", "/v1/jobs", json={**body_of(spec), "validate_only": True})
+    return Plan.model_validate(answer.json())
+
+
+def get(job_id: str) -> Operation[Job]:
+    """Read a job."""
+    answer = yield Request("GET", f"/v1/jobs/{job_id}")
+    return Job.model_validate(answer.json())
+
+
+def wait(job_id: str, on_change: Callable[[Job], None]) -> Operation[Job]:
+    """Wait for a job's end."""
+    answer = yield Request("GET", f"/v1/jobs/{job_id}")
+    job = Job.model_validate(answer.json())
+    on_change(job)
+    while not job.finished:
+        headers = {"If-None-Match": answer.headers["etag"], "Prefer": f"wait={WAIT_S}"}
+        later = yield Request("GET", f"/v1/jobs/{job_id}", headers=headers)
+        if later.status_code != _NOT_MODIFIED:
+            answer, job = later, Job.model_validate(later.json())
+            on_change(job)
+    return job
+
+
+def list_jobs(*, statuses: Sequence[str], metadata: Mapping[str, str], limit: int) -> Operation[list[Job]]:
+    """List jobs, following pages."""
+    jobs: list[Job] = []
+    after: str | None = None
+    while len(jobs) < limit:
+        query: Query = [("status", status) for status in statuses]
+        query += [(f"metadata[{key}]", value) for key, value in metadata.items()]
+        query.append(("limit", min(_PAGE, limit - len(jobs))))
+        query += [] if after is None else [("after", after)]
+        page = (yield Request("GET", "/v1/jobs", params=query)).json()
+        jobs += [Job.model_validate(item) for item in page["data"]]
+        after = page["next"]
+        if after is None:
+            break
+    return jobs
+
+
+def cancel(job_id: str) -> Operation[Job]:
+    """Ask for a cancellation."""
+    answer = yield Request("POST", f"/v1/jobs/{job_id}/cancel")
+    return Job.model_validate(answer.json())
+
+
+def retry(job_id: str) -> Operation[Job]:
+    """Have a failed job tried again."""
+    answer = yield Request("POST", f"/v1/jobs/{job_id}/retry", repeatable=False)
+    return Job.model_validate(answer.json())
+
+
+def events(job_id: str, *, after: int = 0) -> Operation[list[JobEvent]]:
+    """Read the events behind an id, following pages."""
+    found: list[JobEvent] = []
+    start: int | None = after
+    while start is not None:
+        page = (yield Request("GET", f"/v1/jobs/{job_id}/events", params=[("after", start)])).json()
+        found += [JobEvent.model_validate(item) for item in page["data"]]
+        start = page["next"]
+    return found
+
+
+@dataclass
+class Following:
+    """How far somebody has followed a job's events."""
+
+    job_id: str
+    after: int = 0
+    etag: str = ""
+    finished: bool = False
+
+    def more(self) -> Operation[list[JobEvent]]:
+        """Wait for something to happen, and give what did."""
+        headers = {"If-None-Match": self.etag, "Prefer": f"wait={WAIT_S}"} if self.etag else {}
+        answer = yield Request("GET", f"/v1/jobs/{self.job_id}", headers=headers)
+        if answer.status_code != _NOT_MODIFIED:
+            self.etag = answer.headers["etag"]
+            # The job first, then its events: at the end none is missing.
+            self.finished = Job.model_validate(answer.json()).finished
+        found = yield from events(self.job_id, after=self.after)
+        self.after = found[-1].id if found else self.after
+        return found
+
+
+def report(job_id: str) -> Operation[Report]:
+    """Read the report of a finished job."""
+    return Report.model_validate((yield Request("GET", f"/v1/jobs/{job_id}/report")).json())
+
+
+def report_page(job_id: str) -> Operation[str]:
+    """Read the report of a finished job as a page."""
+    answer = yield Request("GET", f"/v1/jobs/{job_id}/report", headers={"Accept": "text/html"})
+    if not answer.headers["content-type"].startswith("text/html"):
+        raise CoppiceError("the service has no page of this report")
+    return answer.text
+
+
+def artifacts(job_id: str) -> Operation[list[Artifact]]:
+    """List the files of a bundle."""
+    page = (yield Request("GET", f"/v1/jobs/{job_id}/artifacts")).json()
+    return [Artifact.model_validate(item) for item in page["data"]]
+
+
+def download(job_id: str, folder: Path, on_bytes: Callable[[int, int], None]) -> Operation[Path]:
+    """Download a bundle, file by file."""
+    files = yield from artifacts(job_id)
+    _refuse_taken(files, folder)
+    done, total = 0, sum(artifact.size for artifact in files)
+    for artifact in files:
+        before = done
+
+        def tell(size: int, start: int = before) -> None:
+            on_bytes(start + size, total)
+
+        yield from _download_file(artifact, target_of(folder, artifact.path), tell)
+        done += artifact.size
+        on_bytes(done, total)
+    return folder
+
+
+def _refuse_taken(files: Sequence[Artifact], folder: Path) -> None:
+    """Half of one bundle among files of another would look like a bundle."""
+    for artifact in files:
+        target = target_of(folder, artifact.path)
+        if target.exists() and not (target.is_file() and sha256_of(target) == artifact.sha256):
+            raise FolderTaken(f"{folder} holds another {artifact.path} already; give a new folder, or remove that one")
+
+
+def _download_file(artifact: Artifact, target: Path, on_size: Callable[[int], None]) -> Operation[None]:
+    if target.is_file() and sha256_of(target) == artifact.sha256:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.part")
+    yield Fetch(artifact, partial, on_size)
+    if sha256_of(partial) != artifact.sha256:
+        partial.unlink()
+        raise DownloadCorrupt(f"{artifact.path} arrived damaged; download it again")
+    partial.replace(target)
+
+
+def upload(kind: str, archive: Path) -> Operation[Upload]:
+    """Upload a packed model or data set."""
+    answer = yield Request("POST", f"/v1/{kind}s", upload=archive, headers={"Content-Type": "application/x-tar"})
+    return Upload.model_validate(answer.json())
+
+
+def create_key(tenant: str, *, name: str, scopes: Sequence[str] | None, expires_days: int | None) -> Operation[NewApiKey]:
+    """Make an API key."""
+    body: dict[str, Any] = {"tenant": tenant, "name": name, "expires_days": expires_days}
+    body |= {} if scopes is None else {"scopes": list(scopes)}
+    return NewApiKey.model_validate((yield Request("POST", "/v1/keys", json=body, repeatable=False)).json())
+
+
+def keys(tenant: str | None) -> Operation[list[ApiKey]]:
+    """List API keys."""
+    query: Query = [] if tenant is None else [("tenant", tenant)]
+    return [ApiKey.model_validate(item) for item in (yield Request("GET", "/v1/keys", params=query)).json()["data"]]
+
+
+def revoke_key(key_id: str) -> Operation[ApiKey]:
+    """Revoke an API key."""
+    return ApiKey.model_validate((yield Request("DELETE", f"/v1/keys/{key_id}")).json())
+
+
+def body_of(spec: PruneSpec | Mapping[str, Any]) -> dict[str, Any]:
+    """Give the JSON of a spec."""
+    return spec.model_dump(mode="json") if isinstance(spec, PruneSpec) else dict(spec)

@@ -1,0 +1,32 @@
+"""From what people write in one line to the body of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def job_body(
+    model: str,
+    task: str | Mapping[str, Any],
+    *,
+    sparsity: float | None,
+    target: Mapping[str, Any] | None,
+    data: str | None,
+    method: str | Mapping[str, Any] | None,
+    options: Mapping[str, Any] | None,
+    metadata: Mapping[str, str] | None,
+    priority: int | None,
+) -> dict[str, Any]:
+    """Leave out what was not given, so that the service's defaults hold."""
+    given = {
+        "model": model,
+        "task": task,
+        "sparsity": sparsity,
+        "target": target,
+        "data": data,
+        "method": method,
+        "metadata": metadata,
+        "priority": priority,
+    }
+    return {**(options or {}), **{name: value for name, value in given.items() if value is not None}}
