@@ -41,7 +41,7 @@ jobs = sa.Table(
     sa.Column("finished_at", sa.Double),
     sa.Column("expires_at", sa.Double),  # of the files; null: they stay
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="status"),
-    sa.UniqueConstraint("owner", "client_id"),
+    sa.Index(None, "owner", "client_id", unique=True),
     sa.Index(None, "owner", "status"),
     sa.Index(None, "expires_at"),
     sa.Index(None, "owner", "created_at", "id"),

@@ -16,10 +16,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("jobs") as batch_op:
-        batch_op.add_column(sa.Column("client_id", sa.String(length=64), nullable=True))
-        batch_op.add_column(sa.Column("body_sha256", sa.String(length=64), nullable=True))
-        batch_op.create_unique_constraint(op.f("uq_jobs_owner_client_id"), ["owner", "client_id"])
+    op.add_column("jobs", sa.Column("client_id", sa.String(length=64), nullable=True))
+    op.add_column("jobs", sa.Column("body_sha256", sa.String(length=64), nullable=True))
+    # An index and not a constraint: for that SQLite would have to make the table anew, and so empty those that refer to it.
+    op.create_index("ix_jobs_owner_client_id", "jobs", ["owner", "client_id"], unique=True)
     op.create_table(
         "api_keys",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -92,7 +92,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("webhook_deliveries", "webhooks", "uploads", "audit_events", "api_keys"):
         op.drop_table(table)
-    with op.batch_alter_table("jobs") as batch_op:
-        batch_op.drop_constraint(op.f("uq_jobs_owner_client_id"), type_="unique")
-        batch_op.drop_column("body_sha256")
-        batch_op.drop_column("client_id")
+    op.drop_index("ix_jobs_owner_client_id", "jobs")
+    op.drop_column("jobs", "body_sha256")
+    op.drop_column("jobs", "client_id")
