@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.db import OUTAGES, is_disk_full
 from app.logs import first_line
@@ -23,6 +24,7 @@ _log = structlog.get_logger(__name__)
 
 _RETRY_AFTER_S = "5"
 _STATUSES = {NotFound: 404, Conflict: 409, QuotaExceeded: 429}
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _OBJECT_EXPECTED = frozenset({"model_type", "model_attributes_type", "dict_type"})
 
 
@@ -128,14 +130,23 @@ def _on_http(request: Request, error: Exception) -> JSONResponse:
         404: "there is nothing at this address",
         405: "this address does not take that method; see the Allow header",
     }
-    status = failure.status_code
+    status, headers = failure.status_code, dict(failure.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_of(request))
     return problem_response(
         request.url.path,
         status,
         codes.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_")),
         details.get(status, str(failure.detail)),
-        headers=failure.headers,
+        headers=headers,
     )
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Collect the methods of all routes of an address: the router only knows those of the first that it finds."""
+    app = cast("FastAPI", request.app)
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    return [name for name, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in app.routes)]
 
 
 def _on_validation(request: Request, error: Exception) -> JSONResponse:

@@ -58,9 +58,18 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
                 answer["content"] = {"application/problem+json": {"schema": _PROBLEM}}
         if path in _OPEN:
             operation["security"] = []
+    schemas: dict[str, Any] = document["components"]["schemas"]
     # FastAPI's own form of errors, which is not used.
     for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
+        schemas.pop(name, None)
+    for name in ("JobCreate", "PruneSpec"):
+        # "One of these fields is required" makes generators give up the whole type; the server says it in a sentence.
+        schemas[name].pop("anyOf", None)
+        schemas[name].pop("oneOf", None)
+        for field in schemas[name]["properties"].values():
+            # So do objects as defaults, and each object's own fields have their defaults anyway.
+            if isinstance(field.get("default"), dict):
+                del field["default"]
     return document
 
 

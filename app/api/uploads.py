@@ -23,6 +23,9 @@ router = APIRouter(prefix="/v1", responses={"default": {"model": ProblemDetails}
 UPLOAD_PATHS = ("/v1/models", "/v1/datasets")
 MEDIA_TYPES = ("application/x-tar", "application/gzip", "application/x-gzip", "application/octet-stream")
 
+# The last is the one that every generator of clients knows.
+_DOCUMENTED = ("application/x-tar", "application/gzip", "application/octet-stream")
+
 UploadId = Annotated[str, Path(min_length=1, max_length=80, pattern=r"^[a-z0-9_]+$")]
 After = Annotated[
     str | None, Query(min_length=1, max_length=80, pattern=r"^[a-z0-9_]+$", description="`next` of the page before.")
@@ -33,7 +36,7 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "A tar file, plain or compressed by gzip.",
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES[:2]},
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _DOCUMENTED},
     }
 }
 _STORED: dict[int | str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl
+from pydantic import AnyUrl, BaseModel, ConfigDict, Field, UrlConstraints
 
 from app.webhooks.records import DeliveryState, Webhook
 
@@ -15,10 +15,7 @@ ALL_EVENTS: tuple[WebhookEvent, ...] = ("job.succeeded", "job.failed", "job.canc
 _LONGEST_URL = 2000
 
 
-def _short_enough(url: HttpUrl) -> HttpUrl:
-    if len(str(url)) > _LONGEST_URL:
-        raise ValueError(f"must have at most {_LONGEST_URL} characters")
-    return url
+WebUrl = Annotated[AnyUrl, UrlConstraints(max_length=_LONGEST_URL, allowed_schemes=["http", "https"], host_required=True)]
 
 
 class WebhookCreate(BaseModel):
@@ -26,9 +23,7 @@ class WebhookCreate(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Annotated[HttpUrl, AfterValidator(_short_enough)] = Field(
-        description="Is sent POST requests; redirects are not followed."
-    )
+    url: WebUrl = Field(description="Is sent POST requests; redirects are not followed.")
     events: list[WebhookEvent] = Field(default=list(ALL_EVENTS), min_length=1, max_length=len(ALL_EVENTS))
 
 
