@@ -44,11 +44,8 @@ def members(archive: IO[bytes]) -> Iterator[Member]:
     if magic != _GZIP_MAGIC:
         yield from _members(archive)
         return
-    try:
-        with gzip.GzipFile(fileobj=archive, mode="rb") as unpacked:
-            yield from _members(cast("IO[bytes]", unpacked))
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise TarInvalid("the archive is damaged or was cut off") from None
+    with gzip.GzipFile(fileobj=archive, mode="rb") as unpacked:
+        yield from _members(cast("IO[bytes]", unpacked))
 
 
 def _members(archive: IO[bytes]) -> Iterator[Member]:
@@ -85,7 +82,7 @@ def _members(archive: IO[bytes]) -> Iterator[Member]:
 def _body(archive: IO[bytes], size: int) -> Iterator[bytes]:
     left = size
     while left:
-        chunk = archive.read(min(_CHUNK, left))
+        chunk = _read(archive, min(_CHUNK, left))
         if not chunk:
             raise TarInvalid("the archive was cut off")
         left -= len(chunk)
@@ -123,8 +120,15 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _read(archive: IO[bytes], size: int) -> bytes:
+    try:
+        return archive.read(size)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise TarInvalid("the archive is damaged or was cut off") from None
+
+
 def _exactly(archive: IO[bytes], size: int) -> bytes:
-    data = archive.read(size) if size else b""
+    data = _read(archive, size) if size else b""
     if len(data) != size:
         raise TarInvalid("the archive was cut off")
     return data
