@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup test-faults clean chaos bench-service
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup test-faults chaos bench-service clean fuzz audit
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,8 +31,19 @@ serve: $(VENV)/.demo ## Run API and worker on http://127.0.0.1:8000; ROOTS="/mod
 servers: # Redis and PostgreSQL for the integration tests, where they can be installed
 	@sh tests/install_servers.sh
 
-test: install servers ## Run every test but the fault set
-	$(BIN)/python -m pytest -m "not fault" $(TEST_ARGS)
+test: install servers ## Run every test but the fault set and the fuzzer
+	$(BIN)/python -m pytest -m "not fault and not fuzz" $(TEST_ARGS)
+
+# In an environment of its own: what it needs does not go together with what the product needs.
+$(VENV)/generator/bin/openapi-python-client: | install
+	$(PYTHON) -m venv $(VENV)/generator
+	$(VENV)/generator/bin/python -m pip install --quiet --disable-pip-version-check openapi-python-client==0.29.1
+
+fuzz: install $(VENV)/generator/bin/openapi-python-client ## Schemathesis over the whole contract, and a client made of it by a public generator; FUZZ_EXAMPLES=100 looks longer
+	$(BIN)/python -m pytest -m fuzz -n 0 tests/contract
+
+audit: install ## Known vulnerabilities of the pinned dependencies, where the data can be reached
+	@$(BIN)/python -m tests.audit
 
 # Tests of full disks mount small ones: in a mount namespace of their own, where that is allowed.
 PRIVATE_MOUNTS := $(shell if [ "$$(id -u)" = 0 ]; then f="--mount"; else f="--map-root-user --mount"; fi; \
@@ -54,7 +65,7 @@ types: install ## Types, strict
 imports: install ## The one-way rule
 	$(BIN)/lint-imports
 
-check: lint types imports test ## What CI runs: lint, types, import rules, migration drift and tests
+check: lint types imports audit test ## What CI runs: lint, types, import rules, audit, migration drift and tests
 
 bench-accuracy: install ## Quality kept by the defaults on the models of ../shared
 	$(BIN)/python -m benchmarks.accuracy

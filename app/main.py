@@ -79,7 +79,7 @@ def _build(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     state = app.state
-    state.settings, state.database, state.store, state.celery = settings, database, store, celery
+    state.settings, state.database, state.store, state.celery, state.secret = settings, database, store, celery, secret
     state.uploads, state.keys, state.audit = (
         UploadService(settings, database),
         KeyService(database, secret),

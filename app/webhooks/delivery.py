@@ -79,8 +79,9 @@ class Deliverer:
             if status is not None and 200 <= status < 300:
                 repository.delivered(delivery.id, outcome)
             elif status == _GONE:
-                repository.failed(delivery.id, outcome, again_in_s=None)
+                # The webhook's row before the message's, as everywhere: two of its messages may be at this point.
                 repository.disable(delivery.webhook_id, "gone")
+                repository.failed(delivery.id, outcome, again_in_s=None)
             else:
                 repository.failed(delivery.id, outcome, again_in_s=_pause(delivery.attempts))
         _log.info("webhook.sent", webhook_id=delivery.webhook_id, message_id=delivery.id, outcome=outcome)
