@@ -1,7 +1,7 @@
-"""``make audit``: look the pinned dependencies up among known vulnerabilities (pip-audit), and say plainly where that cannot be done.
+"""``make audit``: look the pinned dependencies up among known vulnerabilities, and say plainly where that cannot be done.
 
-pip-audit passes over what it finds no data on, with a clean exit. So one well-known package is asked for first: where not even
-that is known, there is no data to be reached from here, and nothing is claimed.
+pip-audit passes over what it finds no data on, with a clean exit. So one well-known package is asked for first: where not
+even that is known, there is no data to be reached from here, and nothing is claimed.
 """
 
 from __future__ import annotations

@@ -37,7 +37,16 @@ class UploadService:
         return self._root / upload_id
 
     def draft(self) -> Path:
-        """Make a folder for one upload under way; `discard` it in any case."""
+        """Make a folder for one upload under way; `discard` it in any case.
+
+        Raises:
+            Refused: Workers would not find what is uploaded.
+        """
+        if self._settings.artifacts_url and self._settings.uploads_dir is None:
+            message = (
+                "this server takes no uploads: its operator must set COPPICE_UPLOADS_DIR to a folder that the workers share"
+            )
+            raise Refused("uploads_off", message)
         folder = self._root / ".incoming" / uuid4().hex
         folder.mkdir(parents=True)
         return folder

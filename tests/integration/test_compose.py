@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coppice import Client
+from coppice import ApiError, Client
 from tests.integration.service import answers
 from tests.servers import free_port, wait_until
 from tests.tiny import tiny_spec
@@ -30,6 +30,7 @@ def test_migrate_api_and_worker_run_a_job(
         "COPPICE_BROKER_URL": redis_url,
         "COPPICE_ARTIFACTS_DIR": str(tmp_path / "artifacts"),
         "COPPICE_ALLOWED_ROOTS": os.pathsep.join(map(str, (tiny_bert, tiny_sst2))),
+        "COPPICE_SECRET": "s" * 64,
     }
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -38,9 +39,15 @@ def test_migrate_api_and_worker_run_a_job(
     with ExitStack() as stack:
         stack.enter_context(_service("api", tmp_path, places, {"0.0.0.0": "127.0.0.1", "8000": str(port)}))
         stack.enter_context(_service("worker", tmp_path, places))
-        with Client(url, retry_for_s=0) as impatient:
+        # As an operator would make one: docker compose exec api coppice keys create --tenant me
+        making = ["coppice", "keys", "create", "--tenant", "me"]
+        made = subprocess.run(making, env=_environment("api", tmp_path, places), capture_output=True, text=True, check=True)
+        key = made.stdout.strip()
+        with Client(url, retry_for_s=0, api_key=key) as impatient:
             wait_until(lambda: answers(impatient), "the API to answer")
-        with Client(url) as client:
+        with Client(url) as nobody, pytest.raises(ApiError, match="API key"):
+            nobody.list()
+        with Client(url, api_key=key) as client:
             job = client.wait(client.submit(tiny_spec(tiny_bert, tiny_sst2)).id)
             assert job.status == "succeeded", (job.error, (tmp_path / "worker.log").read_text())
             assert client.report(job.id).device == "cpu"
@@ -53,11 +60,7 @@ def _service(
     name: str, folder: Path, places: dict[str, str], words: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a service's command as compose would, apart from the places that are another host's there."""
-    declared = {variable: str(value) for variable, value in SERVICES[name]["environment"].items()}
-    assert set(places) <= set(declared)
-    outside = {variable: value for variable, value in os.environ.items() if not variable.startswith("COPPICE_")}
-    environment = outside | {"COPPICE_DATA_DIR": str(folder / f"{name}-data")} | declared | places
-    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
+    environment = _environment(name, folder, places)
     command = [(words or {}).get(word, word) for word in SERVICES[name]["command"]]
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -66,3 +69,12 @@ def _service(
     finally:
         process.terminate()
         process.wait(60)
+
+
+def _environment(name: str, folder: Path, places: dict[str, str]) -> dict[str, str]:
+    declared = {variable: str(value) for variable, value in SERVICES[name]["environment"].items()}
+    assert set(places) <= set(declared)
+    outside = {variable: value for variable, value in os.environ.items() if not variable.startswith("COPPICE_")}
+    environment = outside | {"COPPICE_DATA_DIR": str(folder / f"{name}-data")} | declared | places
+    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
+    return environment

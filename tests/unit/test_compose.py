@@ -60,6 +60,9 @@ def test_there_is_no_default_secret_and_nothing_but_the_api_on_loopback_is_publi
     passwords = re.findall(r"\$\{(\w*PASSWORD\w*)([^}]*)\}", text)
     assert len(passwords) == 2
     assert all(rest.startswith(":?") for _, rest in passwords)
+    for name in OURS:
+        assert SERVICES[name]["environment"]["COPPICE_AUTH"] == "true"
+        assert SERVICES[name]["environment"]["COPPICE_SECRET"].startswith("${COPPICE_SECRET:?")
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert list(published) == ["api"]
     assert all(port.startswith("127.0.0.1:") for port in published["api"])
