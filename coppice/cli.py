@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from coppice.commands import keys, remote, run, service
@@ -24,6 +27,21 @@ app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
 app.command()(service.serve)
 app.command()(service.worker)
 app.command()(service.migrate)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"coppice {version('coppice')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Hold what comes before a command; its help is the application's."""
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import NoReturn
@@ -37,6 +38,7 @@ EXIT_CODES = (
 )
 
 
+_WIDEST = 240
 _TAGS = frozenset({"sparsity", "macs", "params", "latency", *METHOD_NAMES})
 _OPTION_FOR = {
     "model": ": give --model DIR_OR_ID",
@@ -50,13 +52,18 @@ def fail(message: str, code: ExitCode) -> NoReturn:
     raise typer.Exit(code)
 
 
+def note(message: str) -> None:
+    """Say on stderr what people might not expect."""
+    err.print(f"[yellow]note[/]: {_plain(message)}", highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def explained() -> Generator[None]:
     """Turn the client's errors and refused specs into one sentence and an exit code."""
     try:
         yield
     except ValidationError as error:
-        fail(_first_sentences(error), ExitCode.BAD_INPUT)
+        fail(first_sentences(error), ExitCode.BAD_INPUT)
     except ServiceUnreachable as error:
         fail(str(error), ExitCode.UNREACHABLE)
     except ApiError as error:
@@ -67,8 +74,18 @@ def explained() -> Generator[None]:
 
 
 @contextmanager
-def progress_bar() -> Generator[Progress]:
-    """Show a progress bar on stderr; nothing where stderr is no terminal."""
+def progress(label: str) -> Generator[Callable[[str, float], None]]:
+    """Show how far something is on stderr: a bar on a terminal, elsewhere one line for each stage.
+
+    Args:
+        label: What is shown first.
+
+    Yields:
+        A function to be told of the stage, and of the share of the whole that is done.
+    """
+    if not err.is_terminal:
+        yield _StageLines().tell
+        return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:<12}"),
@@ -76,8 +93,28 @@ def progress_bar() -> Generator[Progress]:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        yield bar
+    with Progress(*columns, console=err) as bar:
+        line = bar.add_task(label, total=1.0)
+        yield lambda stage, fraction: bar.update(line, completed=fraction, description=stage)
+
+
+class _StageLines:
+    """What a log shall hold: when each stage began."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._stage = ""
+
+    def tell(self, stage: str, fraction: float) -> None:
+        """Print a line if the stage is another."""
+        if stage != self._stage:
+            self._stage = stage
+            err.print(f"{time.monotonic() - self._start:7.1f} s {fraction:5.0%}  {stage}", highlight=False)
+
+
+def show_table(table: Table) -> None:
+    """Print a table as wide as the terminal; elsewhere as wide as it is, for nothing is lost in a pipe."""
+    out.print(table, width=None if out.is_terminal else _WIDEST, crop=False)
 
 
 def report_table(report: Report) -> Table:
@@ -135,7 +172,13 @@ def show(report: Report) -> None:
         out.print(f"[yellow]note[/]: {_plain(warning)}", highlight=False, soft_wrap=True)
 
 
-def _first_sentences(error: ValidationError) -> str:
+def first_sentences(error: ValidationError, option_for: Callable[[str], str | None] = lambda _field: None) -> str:
+    """Say what is wrong with a spec.
+
+    Args:
+        error: The first things of it are said.
+        option_for: Names the option that set a field, which is then called by it.
+    """
     sentences: list[str] = []
     for item in error.errors():
         # The tag of a union repeats what its fields say: target.macs.keep is target.keep to whoever wrote it.
@@ -146,8 +189,9 @@ def _first_sentences(error: ValidationError) -> str:
             message = f"is required{_OPTION_FOR.get(field, '')}"
         elif item["type"] == "extra_forbidden":
             message = "is no known field"
+        name = option_for(field) or field
         glue = " " if message.startswith(("must ", "is ")) else ": "
-        sentences.append(f"{field}{glue}{message}" if field else message)
+        sentences.append(f"{name}{glue}{message}" if name else message)
     return "; ".join(dict.fromkeys(sentences[:3]))
 
 

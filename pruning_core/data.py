@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.inputs import check_columns, is_local, split_file
+from pruning_core.inputs import (
+    UNLABELLED,
+    check_columns,
+    check_head,
+    check_label,
+    is_local,
+    label_is_no_number,
+    split_file,
+)
 from pruning_core.spec import TaskSpec
 
 
@@ -15,8 +25,8 @@ from pruning_core.spec import TaskSpec
 class Rows:
     """One split: texts as one tuple a row (one or two strings), labels where the task names a column of them.
 
-    A classification label is a class index, a regression label a float. Rows whose text or label is null are left out;
-    so are the rows that the Hub's GLUE marks as unlabelled (label -1).
+    A classification label is a class index, a regression label a float; feature-extraction reads none. Rows whose text or label
+    is null are left out; so are the rows that the Hub's GLUE marks as unlabelled (label -1).
     """
 
     texts: tuple[tuple[str, ...], ...]
@@ -37,26 +47,29 @@ def read_rows(task: TaskSpec, split: str) -> Rows:
     columns = _read_local(task, split) if is_local(task.dataset) else _read_hub(task, split)
     names = task.columns
     texts = list(zip(*(columns[name] for name in names.text), strict=True))
-    labels: list[Any] | None = None
-    if names.label is not None:
-        labels = columns[names.label]
-        if task.type != "feature-extraction" and any(isinstance(label, str) for label in labels[:100]):
-            raise DatasetInvalid(
-                f"column {names.label!r} holds text; a {task.type} task needs numbers there (class indices, scores)",
-                param="task.columns.label",
-            )
+    labels = None if names.label is None or task.type == "feature-extraction" else _numbers(task, columns[names.label])
     keep = [i for i, text in enumerate(texts) if all(isinstance(part, str) for part in text)]
     if labels is not None:
-        unlabelled = -1 if task.type == "text-classification" else None
-        keep = [i for i in keep if labels[i] is not None and labels[i] != unlabelled]
+        unlabelled = UNLABELLED if task.type == "text-classification" else None
+        keep = [i for i in keep if labels[i] not in (None, unlabelled)]
     if not keep:
         raise DatasetInvalid(
             f"the {split} split has no usable row; it needs text in {', '.join(names.text)}", param="task.dataset"
         )
     return Rows(
         texts=tuple(texts[i] for i in keep),
-        labels=None if labels is None else tuple(float(labels[i]) for i in keep),
+        labels=None if labels is None else tuple(label for i in keep if (label := labels[i]) is not None),
     )
+
+
+def _numbers(task: TaskSpec, values: list[Any]) -> list[float | None]:
+    """Give labels as numbers. What is missing is None, and so is NaN, by which some tools write that."""
+    numbers: list[float | None] = []
+    for value in values:
+        if value is not None and not isinstance(value, int | float | Decimal):
+            raise label_is_no_number(task)
+        numbers.append(None if value is None or math.isnan(value) else float(value))
+    return numbers
 
 
 def check_labels(task: TaskSpec, rows: Rows, *, classes: int) -> None:
@@ -65,18 +78,10 @@ def check_labels(task: TaskSpec, rows: Rows, *, classes: int) -> None:
     Raises:
         DatasetInvalid: A class index that the head does not have, or a head that does not fit the task's type.
     """
-    if task.type == "regression" and classes != 1:
-        raise DatasetInvalid(f"regression needs a model with one output, this one has {classes}", param="task.type")
-    if task.type != "text-classification" or rows.labels is None:
-        return
-    if classes < 2:
-        raise DatasetInvalid("text-classification needs a model with two outputs or more, this one has one", param="task.type")
-    wrong = next((label for label in rows.labels if label != int(label) or not 0 <= label < classes), None)
-    if wrong is not None:
-        raise DatasetInvalid(
-            f"label {wrong:g} is no class of the model, which has {classes}: labels must be 0 to {classes - 1}",
-            param="task.columns.label",
-        )
+    check_head(task, classes)
+    if task.type == "text-classification":
+        for label in rows.labels or ():
+            check_label(label, classes)
 
 
 def _read_local(task: TaskSpec, split: str) -> dict[str, list[Any]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.arch.signatures import CheckpointStructure, find_structure
+from pruning_core.columns import Column, read_columns
 from pruning_core.cost import UnitGroup, budget_for, head_group, neuron_group
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable, UnsupportedArchitecture
 from pruning_core.spec import KeepTarget, LatencyTarget, PruneSpec, SparsityTarget, TaskSpec
@@ -23,6 +24,7 @@ INDEX_NAME = "model.safetensors.index.json"
 TOKENIZER_NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+UNLABELLED = -1  # what the Hub's GLUE writes where a class index is not known
 _HEADER_LIMIT = 100 * 2**20  # safetensors' own bound on the header
 _DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -58,19 +60,76 @@ def check_local_inputs(spec: PruneSpec) -> None:
     Raises:
         ModelUnreadable: No checkpoint there, a corrupt one, or pickle instead of safetensors.
         UnsupportedArchitecture: No block structure that an adapter knows.
-        DatasetInvalid: A split is missing.
+        DatasetInvalid: A split is missing, or a column, or the labels do not fit the model.
         TargetUnreachable: The target is below what any mask can reach.
     """
+    classes = None
     if is_local(spec.model):
         facts = read_checkpoint(Path(spec.model).expanduser())
         groups = groups_of(facts)
         for target in spec.all_targets:
             if not isinstance(target, LatencyTarget):  # a latency is known only once it is measured
                 _check_reachable(target, groups, facts.parameters, spec.calibration.max_length)
+        classes = classes_of(facts)
+        check_head(spec.task, classes)
     if is_local(spec.task.dataset):
         folder = Path(spec.task.dataset).expanduser()
         for split in (spec.task.train_split, spec.task.validation_split):
-            split_file(folder, split)
+            columns = read_columns(split_file(folder, split))
+            if columns is not None:
+                check_columns(spec.task, list(columns), split)
+                _check_kinds(spec.task, columns, split, classes)
+
+
+def _check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, classes: int | None) -> None:
+    for name in task.columns.text:
+        if columns[name].kind == "number":
+            raise DatasetInvalid(
+                f"column {name!r} of the {split} split holds numbers, and text is needed there", param="task.columns.text"
+            )
+    if task.columns.label is None or task.type == "feature-extraction":
+        return
+    label = columns[task.columns.label]
+    if label.kind == "text":
+        raise label_is_no_number(task)
+    if task.type == "text-classification" and classes is not None:
+        # A smallest label of -1 marks rows without one, and hides what the smallest of the others is.
+        for value in (label.largest, label.smallest):
+            if value not in (None, UNLABELLED):
+                check_label(value, classes)
+
+
+def check_head(task: TaskSpec, classes: int) -> None:
+    """Check the number of outputs of a model's head against the type of the task.
+
+    Raises:
+        DatasetInvalid: It does not fit.
+    """
+    if task.type == "regression" and classes != 1:
+        raise DatasetInvalid(f"regression needs a model with one output, this one has {classes}", param="task.type")
+    if task.type == "text-classification" and classes < 2:
+        raise DatasetInvalid("text-classification needs a model with two outputs or more, this one has one", param="task.type")
+
+
+def check_label(label: float, classes: int) -> None:
+    """Check a class index against the number of classes.
+
+    Raises:
+        DatasetInvalid: It is none.
+    """
+    if not math.isfinite(label) or label != int(label) or not 0 <= label < classes:
+        raise DatasetInvalid(
+            f"label {label:g} is no class of the model, which has {classes}: labels must be 0 to {classes - 1}",
+            param="task.columns.label",
+        )
+
+
+def label_is_no_number(task: TaskSpec) -> DatasetInvalid:
+    """Make the error of a label column that holds something else than numbers."""
+    return DatasetInvalid(
+        f"column {task.columns.label!r} holds text; a {task.type} task needs numbers there (class indices, scores)",
+        param="task.columns.label",
+    )
 
 
 def _check_reachable(target: SparsityTarget | KeepTarget, groups: tuple[UnitGroup, ...], parameters: int, longest: int) -> None:
@@ -165,6 +224,14 @@ def groups_of(facts: CheckpointFacts) -> tuple[UnitGroup, ...]:
         groups.append(head_group(layer, heads=kept, head_size=head_size, hidden=hidden))
         groups.append(neuron_group(layer, neurons=block.ffn_width, hidden=hidden))
     return tuple(groups)
+
+
+def classes_of(facts: CheckpointFacts) -> int:
+    """Count the outputs of a checkpoint's task head, as transformers reads its configuration."""
+    names, count = facts.config.get("id2label"), facts.config.get("num_labels")
+    if isinstance(names, dict):
+        return len(cast("dict[str, object]", names))
+    return count if isinstance(count, int) else 2
 
 
 def structure_of(facts: CheckpointFacts) -> CheckpointStructure:

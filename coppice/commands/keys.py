@@ -74,7 +74,7 @@ def list_keys(
         table.add_column(heading, no_wrap=heading == "id")
     for item in found:
         table.add_row(item.id, item.tenant, item.name, " ".join(item.scopes), f"{item.created_at:%Y-%m-%d}", _state(item))
-    console.out.print(table)
+    console.show_table(table)
 
 
 @keys.command()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+from pydantic import ValidationError
 
-from coppice.console import ExitCode, fail
+from coppice.console import ExitCode, fail, first_sentences, note
 from pruning_core.spec import PruneSpec
 
 Model = Annotated[str | None, typer.Option(help="Hub id, or a folder with config.json and model.safetensors.")]
@@ -48,50 +52,116 @@ ApiKey = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 
+_TARGETS = {
+    "sparsity": "--sparsity",
+    "macs_keep": "--macs-keep",
+    "params_keep": "--params-keep",
+    "latency_keep": "--latency-keep",
+}
+_FIELDS = ("model", "task", "method", "seed", "quality_floor")  # of the spec, that are set as they are
+_OPTIONS = {
+    "model": ("model", "--model"),
+    "task": ("task", "--task"),
+    "task.dataset": ("data", "--data"),
+    "method": ("method", "--method"),
+    "seed": ("seed", "--seed"),
+    "calibration.samples": ("samples", "--samples"),
+    "quality_floor": ("quality_floor", "--quality-floor"),
+    "quality_floor.value": ("quality_floor", "--quality-floor"),
+    "artifacts.layout": ("layout", "--layout"),
+    "artifacts.formats": ("formats", "--format"),
+}
 
-def build_spec(
-    spec_file: Path | None,
-    *,
-    model: str | None,
-    task: str | None,
-    data: str | None,
-    sparsity: list[float] | None,
-    macs_keep: list[float] | None,
-    params_keep: list[float] | None,
-    latency_keep: list[float] | None,
-    quality_floor: float | None,
-    layout: str | None,
-    formats: list[str] | None,
-    method: str | None,
-    samples: int | None,
-    seed: int | None,
-) -> PruneSpec:
-    """Merge a spec file and options into a validated spec. Paths become absolute.
 
-    Raises:
-        pydantic.ValidationError: The spec is wrong.
-    """
-    fields = _read(spec_file) if spec_file is not None else {}
-    given = {"model": model, "task": task, "method": method, "seed": seed, "quality_floor": quality_floor}
-    fields |= {name: value for name, value in given.items() if value is not None}
-    targets = _targets(sparsity, macs_keep, params_keep, latency_keep)
-    if targets:
-        for name in ("sparsity", "target", "targets"):
-            fields.pop(name, None)
-        fields |= {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
-    if fields.keys().isdisjoint({"sparsity", "target", "targets", "quality_floor"}):
-        options = "--sparsity, --macs-keep, --params-keep and --latency-keep, or a --quality-floor alone"
-        fail(f"target is required: give one of {options}", ExitCode.BAD_INPUT)
-    delivered = {"layout": layout, "formats": list(dict.fromkeys(["safetensors", *formats])) if formats else None}
-    if chosen := {name: value for name, value in delivered.items() if value is not None}:
-        fields["artifacts"] = {**fields.get("artifacts", {}), **chosen}
-    if samples is not None:
-        fields["calibration"] = {**fields.get("calibration", {}), "samples": samples}
-    if data is not None:
-        fields["data"] = _absolute(data)
-    if isinstance(fields.get("model"), str):
-        fields["model"] = _local_model(fields["model"])
-    return PruneSpec.model_validate(fields)
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What describes a job on a command line. Commands take these as options of their own by `takes_job`."""
+
+    model: Model = None
+    task: Task = None
+    data: Data = None
+    sparsity: Sparsity = None
+    macs_keep: MacsKeep = None
+    params_keep: ParamsKeep = None
+    latency_keep: LatencyKeep = None
+    quality_floor: QualityFloor = None
+    layout: Layout = None
+    formats: Formats = None
+    method: Method = None
+    samples: Samples = None
+    seed: Seed = None
+    spec: SpecFile = None
+
+    def to_spec(self) -> PruneSpec:
+        """Merge spec file and options into a validated spec, or leave with a sentence. Paths become absolute."""
+        fields = _read(self.spec) if self.spec is not None else {}
+        fields |= {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+        targets = self._targets()
+        if targets:
+            for name in ("sparsity", "target", "targets"):
+                fields.pop(name, None)
+            fields |= {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
+        if fields.keys().isdisjoint({"sparsity", "target", "targets", "quality_floor"}):
+            some = ", ".join(_TARGETS.values())
+            fail(f"target is required: give one of {some}, or a --quality-floor alone", ExitCode.BAD_INPUT)
+        formats = list(dict.fromkeys(["safetensors", *self.formats])) if self.formats else None
+        delivered = {"layout": self.layout, "formats": formats}
+        if chosen := {name: value for name, value in delivered.items() if value is not None}:
+            fields["artifacts"] = {**fields.get("artifacts", {}), **chosen}
+        if self.samples is not None:
+            fields["calibration"] = {**fields.get("calibration", {}), "samples": self.samples}
+        if self.data is not None:
+            fields["data"] = _absolute(self.data)
+        if isinstance(fields.get("model"), str):
+            fields["model"] = _local_model(fields["model"])
+        try:
+            return PruneSpec.model_validate(fields)
+        except ValidationError as error:
+            fail(first_sentences(error, self.option_for), ExitCode.BAD_INPUT)
+
+    def option_for(self, field: str) -> str | None:
+        """Name the option that set a field of the spec; None where none did."""
+        if field.partition(".")[0] in ("target", "targets"):
+            used = list(self._used())
+            return _TARGETS[used[0]] if len(used) == 1 else None
+        name, option = _OPTIONS.get(field, (None, None))
+        return None if name is None or getattr(self, name) is None else option
+
+    def _used(self) -> dict[str, list[float]]:
+        """Give the targets that count. Beside a more specific one --sparsity gives way: what will be measured decides."""
+        given: dict[str, list[float]] = {name: values for name in _TARGETS if (values := getattr(self, name))}
+        if len(given) > 1:
+            given.pop("sparsity", None)
+        return given
+
+    def _targets(self) -> list[dict[str, object]]:
+        used = self._used()
+        if self.sparsity and "sparsity" not in used:
+            note(f"--sparsity is not used beside {' and '.join(_TARGETS[name] for name in used)}, which says more")
+        return [
+            {"metric": name.removesuffix("_keep"), "sparsity" if name == "sparsity" else "keep": value}
+            for name, values in used.items()
+            for value in values
+        ]
+
+
+def takes_job(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `JobOptions` in place of its parameter ``job``, which gets what was chosen."""
+    signature = inspect.signature(command, eval_str=True)
+    options = list(inspect.signature(JobOptions, eval_str=True).parameters.values())
+    parameters: list[inspect.Parameter] = []
+    for declared in signature.parameters.values():
+        parameters += options if declared.name == "job" else [declared.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+
+    @functools.wraps(command)
+    def taking(**given: Any) -> None:
+        chosen = {option.name: given.pop(option.name) for option in options}
+        command(job=JobOptions(**chosen), **given)
+
+    # Both are where typer looks.
+    taking.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    taking.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return taking
 
 
 def require_free(out: Path) -> None:
@@ -100,20 +170,17 @@ def require_free(out: Path) -> None:
         fail("out: the output folder must not exist, or be empty", ExitCode.BAD_INPUT)
 
 
-def _targets(
-    sparsity: list[float] | None, macs: list[float] | None, params: list[float] | None, latency: list[float] | None
-) -> list[dict[str, object]]:
-    """Collect the targets. Beside a more specific one --sparsity gives way: what will be measured decides."""
-    keep = (("macs", macs), ("params", params), ("latency", latency))
-    specific: list[dict[str, object]] = [{"metric": metric, "keep": value} for metric, values in keep for value in values or ()]
-    return specific or [{"metric": "sparsity", "sparsity": value} for value in sparsity or ()]
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         document: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        fail(f"{path} is not a readable JSON file", ExitCode.BAD_INPUT)
+    except OSError as error:
+        fail(f"{path} cannot be read ({error.strerror})", ExitCode.BAD_INPUT)
+    except json.JSONDecodeError as error:
+        fail(f"{path} is not JSON: {error.msg}, in line {error.lineno}, column {error.colno}", ExitCode.BAD_INPUT)
+    except ValueError:
+        fail(f"{path} is not JSON: it is not UTF-8 text", ExitCode.BAD_INPUT)
+    except RecursionError:
+        fail(f"{path} is nested too deeply", ExitCode.BAD_INPUT)
     if not isinstance(document, Mapping):
         fail(f"{path} must hold a JSON object", ExitCode.BAD_INPUT)
     return dict(cast("Mapping[str, Any]", document))
@@ -123,7 +190,11 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
+def is_path(reference: str) -> bool:
+    """Tell a path from a Hub id."""
+    return reference.startswith(("/", "./", "../", "~"))
+
+
 def _local_model(reference: str) -> str:
     """Take a folder that exists for a path, as people expect at a command line; anything else may be a Hub id."""
-    looks_like_path = reference.startswith(("/", "./", "../", "~"))
-    return _absolute(reference) if looks_like_path or Path(reference).is_dir() else reference
+    return _absolute(reference) if is_path(reference) or Path(reference).is_dir() else reference

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import tempfile
 import webbrowser
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -15,32 +16,24 @@ from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
 from coppice.conditions import Condition, parse
-from coppice.console import ExitCode, explained, fail, progress_bar
+from coppice.console import ExitCode, explained, fail, progress
 from coppice.errors import JobUnsuccessful
 from coppice.types import Job, Plan
 from pruning_core.report import Report
+from pruning_core.spec import PruneSpec
 
 Url = Annotated[str, typer.Option(envvar="COPPICE_URL", help="Where the service is.")]
 
 jobs = typer.Typer(help="Look at jobs of a service, and cancel them.", no_args_is_help=True)
 
 
+@options.takes_job
 def prune(
+    job: options.JobOptions,
     out: Annotated[Path | None, typer.Option(help="Folder for the downloaded bundle; must not exist, or be empty.")] = None,
-    model: options.Model = None,
-    task: options.Task = None,
-    data: options.Data = None,
-    sparsity: options.Sparsity = None,
-    macs_keep: options.MacsKeep = None,
-    params_keep: options.ParamsKeep = None,
-    latency_keep: options.LatencyKeep = None,
-    quality_floor: options.QualityFloor = None,
-    layout: options.Layout = None,
-    formats: options.Formats = None,
-    method: options.Method = None,
-    samples: options.Samples = None,
-    seed: options.Seed = None,
-    spec: options.SpecFile = None,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Send the folders of --model and --data: the service is on another host.")
+    ] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the end and download; otherwise print the job and leave.")] = True,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would come of it, and submit nothing.")] = False,
     fail_if: Annotated[
@@ -61,46 +54,31 @@ def prune(
         fail("give --out, the folder for the bundle, or --no-wait", ExitCode.BAD_INPUT)
     if conditions and (plan or not wait):
         fail("--fail-if judges the report, so it needs --wait", ExitCode.BAD_INPUT)
-    with explained():
-        built = options.build_spec(
-            spec,
-            model=model,
-            task=task,
-            data=data,
-            sparsity=sparsity,
-            macs_keep=macs_keep,
-            params_keep=params_keep,
-            latency_keep=latency_keep,
-            quality_floor=quality_floor,
-            layout=layout,
-            formats=formats,
-            method=method,
-            samples=samples,
-            seed=seed,
-        )
-        if out is not None and job_id is None:  # with an id of its own it may be called again, and goes on downloading
-            options.require_free(out)
-        with Client(url, api_key=key) as client:
-            if plan:
-                _show_plan(client.plan(built), json)
-                return
-            job = client.submit(built, job_id=job_id)
-            console.err.print(f"job {job.id}", highlight=False)
-            if not wait:
-                typer.echo(job.model_dump_json() if json else job.id)
-                return
-            try:
-                job = follow(client, job)
-            except KeyboardInterrupt:
-                console.err.print(f"left running; cancel it with: coppice jobs cancel {job.id} --url {url}")
-                raise
-            if job.status != "succeeded":
-                raise JobUnsuccessful(job)
-            assert out is not None
-            fetch(client, job, out)
-            found = client.report(job.id)
+    spec = job.to_spec()
+    if out is not None and job_id is None:  # with an id of its own it may be called again, and goes on downloading
+        options.require_free(out)
+    with explained(), Client(url, api_key=key) as client:
+        spec = _with_uploads(client, spec) if upload else spec
+        if plan:
+            _show_plan(client.plan(spec), json)
+            return
+        submitted = client.submit(spec, job_id=job_id)
+        console.err.print(f"job {submitted.id}", highlight=False)
+        if not wait:
+            typer.echo(submitted.model_dump_json() if json else submitted.id)
+            return
+        try:
+            done = follow(client, submitted)
+        except KeyboardInterrupt:
+            console.err.print(f"left running; cancel it with: coppice jobs cancel {submitted.id} --url {url}")
+            raise
+        if done.status != "succeeded":
+            raise JobUnsuccessful(done)
+        assert out is not None
+        fetch(client, done, out)
+        found = client.report(done.id)
     if json:
-        typer.echo(result_document(job, out, found))
+        typer.echo(result_document(done, out, found))
     else:
         console.show(found)
         console.out.print(f"bundle: {out}", soft_wrap=True, highlight=False)
@@ -135,6 +113,19 @@ def report(
         if open_page:
             webbrowser.open(target.absolute().as_uri())
     _judge(conditions, found)
+
+
+def _with_uploads(client: Client, spec: PruneSpec) -> PruneSpec:
+    """Send what lies in folders of this host, and name it by the ids of the uploads."""
+    with progress("upload") as show:
+        model, dataset = spec.model, spec.task.dataset
+        if options.is_path(model):
+            show("upload of the model", 0.0)
+            model = client.upload_model(Path(model)).id
+        if options.is_path(dataset):
+            show("upload of the data", 0.5)
+            dataset = client.upload_dataset(Path(dataset)).id
+    return spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
 
 
 def _conditions(texts: list[str]) -> list[Condition]:
@@ -172,13 +163,11 @@ def _show_plan(plan: Plan, json: bool) -> None:
 
 def follow(client: Client, job: Job) -> Job:
     """Wait for a job with a progress bar."""
-    with progress_bar() as bar:
-        line = bar.add_task("queued", total=1.0)
+    with progress("queued") as show:
 
         def tell(now: Job) -> None:
             stage = now.progress.stage if now.progress is not None and not now.finished else now.status
-            fraction = 1.0 if now.status == "succeeded" else now.progress.fraction if now.progress is not None else 0.0
-            bar.update(line, completed=fraction, description=stage)
+            show(stage, 1.0 if now.status == "succeeded" else now.progress.fraction if now.progress is not None else 0.0)
 
         return client.wait(job.id, tell)
 
@@ -196,9 +185,8 @@ def result_document(job: Job, bundle: Path, report: Report) -> str:
 
 def fetch(client: Client, job: Job, folder: Path) -> None:
     """Download a bundle with a progress bar."""
-    with progress_bar() as bar:
-        line = bar.add_task("download", total=None)
-        client.download(job.id, folder, lambda done, total: bar.update(line, completed=done, total=total))
+    with progress("download") as show:
+        client.download(job.id, folder, lambda done, total: show("download", done / max(1, total)))
 
 
 @jobs.command("list")
@@ -220,15 +208,29 @@ def list_jobs(
     if json:
         typer.echo(jsonlib.dumps([job.model_dump(mode="json") for job in found]))
         return
-    table = Table()
-    for heading in ("id", "status", "progress", "model", "task", "created"):
-        table.add_column(heading, no_wrap=heading in ("id", "status"))  # what people copy stays in one piece
+    console.show_table(_table_of(found))
+
+
+def _table_of(found: list[Job]) -> Table:
+    """Lay out jobs for 80 columns: what people copy stays in one piece, the rest gives way."""
+    table = Table(box=None, pad_edge=False)
+    for heading, whole in (("id", True), ("status", True), ("done", True), ("age", True), ("model", False), ("task", False)):
+        table.add_column(heading, no_wrap=True, overflow="ignore" if whole else "ellipsis", min_width=None if whole else 5)
     for job in found:
-        progress = f"{job.progress.fraction:.0%}" if job.progress is not None else ""
+        done = f"{job.progress.fraction:.0%}" if job.progress is not None else ""
         task = job.spec["task"]["name"] or job.spec["task"]["type"]
         model = str(job.spec["model"]).rpartition("/")[2]
-        table.add_row(job.id, job.status, progress, model, task, job.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
-    console.out.print(table)
+        table.add_row(job.id, job.status, done, _age(job.created_at), model, task)
+    return table
+
+
+def _age(moment: datetime) -> str:
+    """Say how long ago something was, in one unit."""
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 @jobs.command()
