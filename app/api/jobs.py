@@ -193,7 +193,7 @@ def _view(details: JobDetails) -> JobView:
 
 
 def _etag(details: JobDetails) -> str:
-    # Weak: the estimate of the end moves with the clock while the version stands.
+    # Weak: an estimate of the end that has passed is withdrawn while the version stands.
     return f'W/"{details.job.id}.{details.job.version}"'
 
 

@@ -18,6 +18,13 @@ from pruning_core.spec import PruneSpec
 _REVISION = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)*", re.ASCII)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?", re.ASCII)
 
+_NO_ROOTS = "this server reads no folders by path"
+_OUTSIDE = "the path, or a link in it, leads out of the folders that this server may read"
+_REMEDY = (
+    "its operator allows folders with COPPICE_ALLOWED_ROOTS (coppice serve --allow-root DIR); or upload the folder, and name "
+    "the upload's id"
+)
+
 _MOST_MEMBERS = 10_000
 
 
@@ -74,12 +81,7 @@ def _confined(reference: str, pointer: str, settings: Settings) -> str:
     # Links inside the folder count too: what they point to would be read, and copied into the bundle.
     for found in (path, *itertools.islice(_members(path), _MOST_MEMBERS)):
         if not any(found.resolve().is_relative_to(root) for root in roots):
-            raise Refused(
-                "path_not_allowed",
-                "the path, or a link in it, leads out of the folders that this server may read; its operator sets those with "
-                "COPPICE_ALLOWED_ROOTS",
-                pointer,
-            )
+            raise Refused("path_not_allowed", f"{_OUTSIDE if roots else _NO_ROOTS}; {_REMEDY}", pointer)
     return str(path)
 
 

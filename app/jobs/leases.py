@@ -83,7 +83,8 @@ class LeaseRepository:
         """Renew the lease and write progress; None where the lease is lost."""
         values: dict[str, Any] = {"lease_until": now() + lease_s}
         if progress is not None:
-            values |= {"progress": progress.model_dump(mode="json"), "version": _jobs.c.version + 1}
+            written = progress.model_dump(mode="json")
+            values |= {"progress": written, "progress_at": now(), "version": _jobs.c.version + 1}
         statement = (
             _jobs.update()
             .where(_jobs.c.id == job_id, _jobs.c.fence == fence, _jobs.c.status.in_(sorted(ACTIVE)))

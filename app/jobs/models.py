@@ -34,6 +34,7 @@ jobs = sa.Table(
     sa.Column("published_at", sa.Double),
     sa.Column("publish_count", sa.Integer, nullable=False),
     sa.Column("progress", sa.JSON(none_as_null=True)),
+    sa.Column("progress_at", sa.Double),  # when that was written
     sa.Column("report", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.JSON(none_as_null=True)),
     sa.Column("created_at", sa.Double, nullable=False),

@@ -52,6 +52,7 @@ class Job:
     attempt: int
     cancel_requested: bool
     progress: Progress | None
+    progress_at: float | None
     report: Report | None
     error: JobError | None
     created_at: float

@@ -234,6 +234,7 @@ def _job(found: sa.RowMapping) -> Job:
         attempt=found["attempt"],
         cancel_requested=found["cancel_requested"],
         progress=None if found["progress"] is None else Progress.model_validate(found["progress"]),
+        progress_at=found["progress_at"],
         report=None if found["report"] is None else Report.model_validate(found["report"]),
         error=None if found["error"] is None else JobError(**found["error"]),
         created_at=found["created_at"],

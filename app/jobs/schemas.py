@@ -19,6 +19,8 @@ MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, patt
 # No NUL: PostgreSQL could store it but not look for it.
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 
+_TELLING_FRACTION = 0.05  # of the work done, from which the rest is extrapolated
+
 
 class JobCreate(PruneSpec):
     """A PruneSpec, and what belongs to the job rather than to the pruning."""
@@ -82,7 +84,7 @@ class JobView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    estimated_finish: datetime | None
+    estimated_finish: datetime | None = Field(description="From the progress so far; null: too early to say, or overdue.")
     expires_at: datetime | None = Field(description="When the files of a finished job are deleted; null: never.")
     spec: PruneSpec
     progress: ProgressView | None
@@ -224,11 +226,13 @@ def _progress(job: Job) -> ProgressView | None:
 
 
 def _estimate(job: Job) -> datetime | None:
-    """Extrapolate from the work done; None before there is enough of it to extrapolate from."""
-    if job.status not in ACTIVE or job.progress is None or job.started_at is None or job.progress.fraction < 0.05:
+    """Extrapolate from the work done when progress was last written; None before there is enough of it, and once it is late."""
+    if job.status not in ACTIVE or job.progress is None or job.started_at is None or job.progress_at is None:
         return None
-    elapsed = datetime.now(UTC).timestamp() - job.started_at
-    return _moment(job.started_at + max(0.0, elapsed) / job.progress.fraction)
+    if job.progress.fraction < _TELLING_FRACTION:
+        return None
+    end = job.started_at + max(0.0, job.progress_at - job.started_at) / job.progress.fraction
+    return None if end < datetime.now(UTC).timestamp() else _moment(end)
 
 
 def _headline(job: Job) -> dict[str, Any]:

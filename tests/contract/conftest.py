@@ -104,8 +104,8 @@ def make_api(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Calla
     with ExitStack() as stack:
 
         def make(database_url: str, **changes: Any) -> Api:
-            roots = (tiny_bert.parent, tiny_sst2.parent)
-            settings = Settings(data_dir=tmp_path / "data", database_url=database_url, allowed_roots=roots, **changes)
+            given = {"allowed_roots": (tiny_bert.parent, tiny_sst2.parent)} | changes
+            settings = Settings(data_dir=tmp_path / "data", database_url=database_url, **given)
             database = Database(settings.resolved_database_url)
             stack.callback(database.close)
             upgrade(database)

@@ -141,3 +141,39 @@ def test_links_inside_a_model_folder_are_refused_too(api, tiny_bert):
     (folder / "1_Pooling" / "config.json").unlink()
     (folder / "vocab.txt").symlink_to(folder / "tokenizer.json")  # as the Hub's cache does, and harmless
     assert api.client.post("/v1/jobs", json=api.body | {"model": str(folder)}).status_code == 202
+
+
+def test_data_sets_that_do_not_fit_are_refused_at_submit(api_on_sqlite, tiny_sst2):
+    api = api_on_sqlite
+    task = {"type": "text-classification", "dataset": str(tiny_sst2), "metric": "accuracy"}
+    for columns, says in (
+        ({"text": ["sentence"], "label": "lable"}, "no column 'lable'; it has idx, label, sentence"),
+        ({"text": ["sentence"], "label": "sentence"}, "column 'sentence' holds text"),
+        ({"text": ["sentence"], "label": "idx"}, "label 239 is no class of the model, which has 2"),
+        ({"text": ["idx"], "label": "label"}, "column 'idx' of the train split holds numbers"),
+    ):
+        body = {name: value for name, value in api.body.items() if name != "data"} | {"task": task | {"columns": columns}}
+        problem = assert_problem(api.client.post("/v1/jobs", json=body), 422, "dataset_invalid")
+        assert says in problem["detail"]
+    one_output = api.body | {"task": task | {"type": "regression", "columns": columns, "metric": "spearman"}}
+    assert "one output" in assert_problem(api.client.post("/v1/jobs", json=one_output), 422, "dataset_invalid")["detail"]
+    root = tiny_sst2.parent / f"cut-{uuid4().hex}"
+    shutil.copytree(tiny_sst2, root)
+    whole = (root / "validation.parquet").read_bytes()
+    (root / "validation.parquet").write_bytes(whole[: len(whole) // 2])
+    cut = assert_problem(api.client.post("/v1/jobs", json=api.body | {"data": str(root)}), 422, "dataset_invalid")
+    assert "validation.parquet is corrupt or truncated" in cut["detail"]
+    (root / "validation.parquet").unlink()
+    gone = assert_problem(api.client.post("/v1/jobs", json=api.body | {"data": str(root)}), 422, "dataset_invalid")
+    assert "has no validation split" in gone["detail"]
+
+
+def test_a_path_that_is_not_allowed_says_what_would_be(api_on_sqlite, make_api):
+    body = api_on_sqlite.body | {"model": "/etc"}
+    says = assert_problem(api_on_sqlite.client.post("/v1/jobs", json=body), 422, "path_not_allowed")["detail"]
+    assert "leads out of the folders" in says
+    assert "--allow-root" in says
+    assert "upload the folder" in says
+    api = make_api("", allowed_roots=())
+    problem = assert_problem(api.client.post("/v1/jobs", json=api.body), 422, "path_not_allowed")
+    assert "reads no folders" in problem["detail"]

@@ -3,6 +3,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -11,6 +12,7 @@ from sqlalchemy import event
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+from app.jobs.leases import LeaseRepository
 from app.jobs.models import jobs
 from app.jobs.records import JobError
 from app.jobs.service import JobService
@@ -18,6 +20,7 @@ from app.jobs.upkeep import UpkeepRepository
 from app.main import create_app
 from app.settings import Settings
 from migrations import downgrade
+from pruning_core.report import Progress
 from tests.contract.problems import assert_problem
 from tests.servers import wait_until
 
@@ -96,6 +99,24 @@ def test_conditional_reads(api):
     changed = api.client.get(f"/v1/jobs/{job_id}", headers={"If-None-Match": etag})
     assert changed.status_code == 200
     assert changed.headers["etag"] != etag
+
+
+def test_the_estimate_of_the_end_stands_still_between_two_tellings(api):
+    job_id = api.submit()
+    api.claim()
+    assert api.client.get(f"/v1/jobs/{job_id}").json()["estimated_finish"] is None
+    progress = Progress(stage="recover", step=1, total=2)
+    with api.database.write() as connection:
+        connection.execute(jobs.update().values(started_at=jobs.c.started_at - 60))
+        LeaseRepository(connection).heartbeat(job_id, 1, lease_s=60, progress=progress)
+    first = api.client.get(f"/v1/jobs/{job_id}").json()
+    assert api.client.get(f"/v1/jobs/{job_id}").json() == first
+    took = datetime.fromisoformat(first["estimated_finish"]) - datetime.fromisoformat(first["started_at"])
+    assert 60 < took.total_seconds() * progress.fraction < 65
+    long_ago = {name: jobs.c[name] - 900 for name in ("started_at", "progress_at")}
+    with api.database.write() as connection:
+        connection.execute(jobs.update().values(**long_ago))
+    assert api.client.get(f"/v1/jobs/{job_id}").json()["estimated_finish"] is None, "what is overdue is not predicted"
 
 
 def test_waiting_ends_with_the_change(api):

@@ -13,6 +13,8 @@ from app.jobs.records import JobError
 from tests.contract.conftest import FILES, Api
 from tests.contract.problems import assert_problem
 
+_TASK = {"type": "text-classification", "dataset": "replaced by data", "metric": "accuracy"}
+
 
 def test_putting_a_job_twice_is_putting_it_once(api: Api) -> None:
     with ThreadPoolExecutor(6) as pool:
@@ -167,6 +169,9 @@ def test_problems_point_into_what_was_sent(api_on_sqlite: Api, tiny_bert) -> Non
         ({"model": api.body["model"], "task": {"name": "glue/sst2", "dataset": "/etc"}, "sparsity": 0.5}, "/task/dataset"),
         (api.body | {"data": str(tiny_bert)}, "/data"),
         (api.body | {"sparsity": 0.99}, "/sparsity"),
+        (api.body | {"task": "glue/mrpc"}, "/task"),  # whose columns the data set has not
+        (api.body | {"task": _TASK | {"columns": {"text": ["sentence"], "label": "lable"}}}, "/task/columns"),
+        (api.body | {"task": _TASK | {"columns": {"text": ["sentence"], "label": "idx"}}}, "/task/columns/label"),
         (
             {name: value for name, value in api.body.items() if name != "sparsity"}
             | {"target": {"metric": "params", "keep": 0.01}},
