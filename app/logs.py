@@ -38,7 +38,9 @@ def configure_logging(*, as_json: bool) -> None:
     for noisy in ("uvicorn", "uvicorn.access", "uvicorn.error"):
         logging.getLogger(noisy).handlers = []
         logging.getLogger(noisy).propagate = True
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    # They tell of every message and every step of their own start; what matters of it has an event of ours.
+    for quiet in ("uvicorn.access", "uvicorn.error", "celery", "kombu"):
+        logging.getLogger(quiet).setLevel(logging.WARNING)
 
 
 def first_line(error: object) -> str:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import structlog
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
@@ -32,6 +33,8 @@ from app.webhooks.service import WebhookSecrets, WebhookService
 
 _LAST_LOOK_S = 10
 _BROKER_PATIENCE_S = 2  # a submit waits no longer for a wake-up that the reaper would give anyway
+
+_log = structlog.get_logger(__name__)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -64,7 +67,9 @@ def _build(settings: Settings) -> FastAPI:
         look = threading.Thread(target=health.report_unavailable, args=(app.state,), daemon=True)
         look.start()
         deliverer.start()
+        _log.info("api.started", auth=settings.auth)
         yield
+        _log.info("api.stopping")
         await run_in_threadpool(look.join, _LAST_LOOK_S)
         await run_in_threadpool(deliverer.stop)
         await run_in_threadpool(announcer.close)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from celery import Celery, signals
+from celery.platforms import SecurityWarning
 
 from app.db import Database
 from app.logs import configure_logging
@@ -22,6 +25,8 @@ from worker import tasks
 from worker.child import CHILD_COMMAND
 from worker.process import SharedFlag, die_with_parent
 from worker.reaper import Reaper
+
+_log = structlog.get_logger(__name__)
 
 
 def create_worker(settings: Settings, command: Sequence[str] = CHILD_COMMAND) -> Celery:
@@ -38,9 +43,11 @@ def create_worker(settings: Settings, command: Sequence[str] = CHILD_COMMAND) ->
     reaper = Reaper(settings, Database(settings.resolved_database_url), create_store(settings), celery)
 
     def on_ready(**_kwargs: Any) -> None:
+        _log.info("worker.ready", queue=QUEUE_NAME)
         reaper.start()
 
     def on_shutdown(**_kwargs: Any) -> None:
+        _log.info("worker.stopping")
         # A warm shutdown waits for the task; the supervisor gives its job back so that there is nothing to wait for.
         stopping.set()
         reaper.stop()
@@ -69,6 +76,8 @@ def main(arguments: list[str]) -> None:
     except SettingsInvalid as error:
         sys.exit(f"coppice: {error}")
     configure_logging(as_json=settings.log_json)
+    # What Celery warns of, unpickling as root, cannot happen: messages are JSON, and hold an id.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     try:
         worker = create_worker(settings)
     except OSError as error:
@@ -80,6 +89,7 @@ def run(celery: Celery) -> None:
     """Run a worker until it is told to stop."""
     celery.worker_main(
         [
+            "--quiet",  # no banner
             "worker",
             f"--hostname={os.getpid()}@%h",  # several on one host
             "--pool=prefork",
@@ -88,7 +98,7 @@ def run(celery: Celery) -> None:
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",
-            "--loglevel=INFO",
+            "--loglevel=WARNING",
         ]
     )
 

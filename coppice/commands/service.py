@@ -12,7 +12,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -62,6 +62,7 @@ def serve(
     worker = subprocess.Popen([sys.executable, "-m", "worker.main", str(os.getpid())], stdin=subprocess.DEVNULL)
     server = uvicorn.Server(uvicorn.Config(create_app, factory=True, log_config=None, timeout_graceful_shutdown=5))
     threading.Thread(target=_end_with, args=(worker, server), daemon=True).start()
+    signal.signal(signal.SIGTERM, _leave)  # which uvicorn passes on once it has shut down: the worker is still to be stopped
     console.err.print(f"Coppice listens on {shown}; Ctrl-C ends it", highlight=False)
     try:
         server.run(sockets=[listener])
@@ -160,6 +161,10 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _end_with(worker: subprocess.Popen[bytes], server: uvicorn.Server) -> None:

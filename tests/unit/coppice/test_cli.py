@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.servers import free_port, wait_until
 from tests.unit.app.sample import REPORT
 from tests.unit.coppice.conftest import FILES, Live
 
+STAGES = ("load", "calibrate", "score", "search", "recover", "materialise", "evaluate", "latency", "bundle")
 GOOD = {"--model": "org/name", "--task": "glue/sst2", "--sparsity": "0.5"}
 
 
@@ -54,16 +56,17 @@ def test_every_command_explains_itself(path: list[str]) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"--sparsity": "1.5"}, "must be > 0 and < 1, got 1.5"),
+        ({"--sparsity": "1.5"}, "--sparsity must be > 0 and < 1, got 1.5"),
+        ({"--macs-keep": "1.5"}, "--macs-keep must be > 0 and < 1, got 1.5"),
         ({"--sparsity": "0"}, "must be > 0 and < 1, got 0"),
         ({"--sparsity": "-1"}, "must be > 0 and < 1, got -1"),
         ({"--sparsity": "nan"}, "must be > 0 and < 1, got nan"),
         ({"--sparsity": "half"}, "valid number"),
         ({"--task": "glue/nothing"}, "known names are glue/cola"),
         ({"--method": "magic"}, "known methods are fisher-cg, magnitude, random"),
-        ({"--samples": "1"}, "greater than or equal to 8"),
+        ({"--samples": "1"}, "--samples: Input should be greater than or equal to 8"),
         ({"--seed": "-1"}, "greater than or equal to 0"),
-        ({"--model": "/nothing/here"}, "no such folder"),
+        ({"--model": "/nothing/here"}, "--model: no such folder"),
     ],
 )
 def test_run_says_what_is_wrong_with_its_input(tmp_path: Path, changes: dict[str, str], sentence: str) -> None:
@@ -109,6 +112,24 @@ def test_a_spec_file_that_is_no_json_object_is_refused(tmp_path: Path) -> None:
         assert "JSON" in told.stderr
 
 
+def test_what_is_wrong_with_a_spec_file_is_said_with_its_place(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    for content, says in (
+        (b'{\n  "model": "a/b",\n}', "in line 3, column 1"),
+        (b"\xff", "not UTF-8"),
+        (b'{"model": "a/b", "task": "glue/sst2", "sparsity": 2}', "target.sparsity must be > 0 and < 1"),
+        (b'{"model": "a/b", "task": "glue/sst2", "sparsity": 0.5, "sead": 1}', "sead is no known field"),
+    ):
+        spec.write_bytes(content)
+        told = call("run", "--spec", spec, "--out", tmp_path / "out")
+        assert (told.exit_code, says in told.stderr) == (2, True), told.stderr
+    assert "cannot be read (No such file" in call("run", "--spec", tmp_path / "none", "--out", tmp_path / "out").stderr
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert call("--version").stdout == f"coppice {version('coppice')}\n"
+
+
 def test_run_prints_a_table_and_options_override_the_spec_file(tiny_bert: Path, tiny_sst2: Path, tmp_path: Path) -> None:
     spec = {
         "model": "overridden/model",
@@ -120,12 +141,23 @@ def test_run_prints_a_table_and_options_override_the_spec_file(tiny_bert: Path, 
     }
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     options = {"--spec": str(tmp_path / "spec.json"), "--model": str(tiny_bert), "--data": str(tiny_sst2)}
-    options |= {"--macs-keep": "0.5", "--samples": "32", "--seed": "5", "--out": str(tmp_path / "out"), "--device": "cpu"}
+    options |= {
+        "--macs-keep": "0.5",
+        "--sparsity": "0.9",
+        "--samples": "32",
+        "--seed": "5",
+        "--out": str(tmp_path / "out"),
+        "--device": "cpu",
+    }
     told = subprocess.run(
         [sys.executable, "-m", "coppice.cli", "run", *words(options)], capture_output=True, text=True, check=False, timeout=200
     )
     assert told.returncode == 0, told.stderr
     assert "parameters" in told.stdout
+    assert "note: --sparsity is not used beside --macs-keep" in told.stderr
+    stages = [line.split()[-1] for line in told.stderr.splitlines() if line.endswith(STAGES)]
+    assert stages[:2] == ["load", "calibrate"], "without a terminal there is a line for every stage"
+    assert len(stages) == len(set(stages))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["target"]["metric"], report["target"]["requested"], report["seed"]) == ("macs", 0.5, 5)
     assert (report["method"], report["data"]["samples"]) == ("magnitude", 32)
@@ -162,7 +194,13 @@ def test_jobs_lists_shows_cancels_and_tells_events(live: Live) -> None:
         job = client.submit(live.spec)
     at = ("--url", live.url)
     assert [item["id"] for item in json.loads(call("jobs", "list", *at, "--json").stdout)] == [job.id]
-    assert job.id in call("jobs", "list", *at, "--status", "queued").stdout
+    for width, environment in ((80, {"FORCE_COLOR": "1"}), (240, {})):
+        listed = CliRunner().invoke(
+            app, ["jobs", "list", *at, "--status", "queued"], env={"TERM": "dumb", "COLUMNS": "80"} | environment
+        )
+        assert len(listed.stdout.splitlines()) == 2, "one line a job"
+        assert f"{job.id}  queued" in listed.stdout
+        assert max(map(len, listed.stdout.splitlines())) <= width
     assert json.loads(call("jobs", "show", job.id, *at, "--json").stdout)["status"] == "queued"
     assert "queued" in call("jobs", "show", job.id, *at).stdout
     cancelled = call("jobs", "cancel", job.id, *at)
@@ -182,6 +220,16 @@ def test_prune_can_leave_at_once_and_find_its_job_again(live: Live, tmp_path: Pa
     planned = json.loads(command("prune", *_job(live, tmp_path), *at, "--plan", "--json").stdout)
     assert planned["predicted"]["parameters"]["pruned"] > 0
     assert len(json.loads(call("jobs", "list", *at, "--json").stdout)) == 1
+
+
+def test_folders_of_this_host_can_be_sent_along(live: Live, tmp_path: Path) -> None:
+    at = ("--url", live.url, "--no-wait", "--upload")
+    job_id = command("prune", *_job(live, tmp_path), *at).stdout.strip()
+    with Client(live.url) as client:
+        spec = client.get(job_id).spec
+    assert spec["model"].startswith("mdl_")
+    assert spec["task"]["dataset"].startswith("dst_")
+    assert spec["target"] == live.spec.model_dump(mode="json")["target"]
 
 
 @pytest.mark.parametrize(
@@ -280,9 +328,12 @@ def test_serve_runs_both_and_one_signal_ends_both(tmp_path: Path) -> None:
         family = psutil.Process(process.pid).children(recursive=True)
         assert family, "the worker is a process of its own"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=10)
-        assert not alive
+        assert process.wait(40) == 128 + signal.SIGTERM
+        assert not [child for child in family if child.is_running()], "it waits for its worker"
+    log = (tmp_path / "serve.log").read_text()
+    assert "worker.stopping" in log
+    assert "uvicorn" not in log
+    assert "celery" not in log, "what libraries tell of themselves is not for this log"
 
 
 def test_serve_does_not_outlive_its_worker(tmp_path: Path) -> None:
