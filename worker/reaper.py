@@ -18,6 +18,7 @@ from app.jobs.upkeep import UpkeepRepository
 from app.logs import first_line
 from app.settings import Settings
 from app.storage import ArtifactStore, StoreUnavailable
+from app.uploads.service import UploadService
 from worker.scratch import ScratchRoom
 
 _log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ class Reaper:
         self._database = database
         self._store = store
         self._celery = celery
+        self._uploads = UploadService(settings, database)
         self._room = ScratchRoom(settings.resolved_scratch_dir)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._watch = Watch(settings.lease_s, settings.reaper_tick_s)
@@ -91,7 +93,7 @@ class Reaper:
                 return
 
     def sweep(self) -> None:
-        """Withdraw what has expired, then look at the next page of the store's files, and at this host's scratch folder."""
+        """Withdraw what has expired, then look at the next page of the store's files, at uploads, and at this host's scratch."""
         with self._database.write() as connection:
             upkeep = UpkeepRepository(connection)
             expired = upkeep.expire()
@@ -99,6 +101,7 @@ class Reaper:
         for job_id in expired:
             _log.info("artifacts.expired", job_id=job_id)
         self._sweep_store(expired)
+        self._uploads.sweep()
         self._sweep_scratch()
 
     def _sweep_store(self, expired: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import sqlalchemy as sa
@@ -60,9 +61,9 @@ class UploadRepository:
         """Delete an owner's claim to some content."""
         self._connection.execute(_uploads.delete().where(_uploads.c.id == upload_id, _uploads.c.owner == owner))
 
-    def is_used(self, upload_id: str) -> bool:
-        """Whether anybody has a claim to some content."""
-        return self._connection.scalar(sa.select(_uploads.c.id).where(_uploads.c.id == upload_id).limit(1)) is not None
+    def claimed(self, upload_ids: Sequence[str]) -> set[str]:
+        """Say which of some contents anybody has a claim to."""
+        return set(self._connection.scalars(sa.select(_uploads.c.id).where(_uploads.c.id.in_(upload_ids))))
 
 
 def _upload(found: sa.RowMapping) -> Upload:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -20,6 +22,10 @@ from app.uploads.records import Upload, UploadKind, is_upload_id
 from app.uploads.repository import UploadRepository
 
 _log = structlog.get_logger(__name__)
+
+_DRAFTS = ".incoming"
+_DEAD_DRAFT_S = 86_400  # bodies that make no progress are ended long before
+_SWEEP_PAGE = 500
 
 Finder = Callable[[str, UploadKind], Path]
 
@@ -47,7 +53,7 @@ class UploadService:
                 "this server takes no uploads: its operator must set COPPICE_UPLOADS_DIR to a folder that the workers share"
             )
             raise Refused("uploads_off", message)
-        folder = self._root / ".incoming" / uuid4().hex
+        folder = self._root / _DRAFTS / uuid4().hex
         folder.mkdir(parents=True)
         return folder
 
@@ -125,19 +131,50 @@ class UploadService:
     def delete(self, kind: UploadKind, upload_id: str, *, caller: Caller) -> None:
         """Delete an upload; its files too, unless another owner has uploaded the same. Raises `NotFound`."""
         self.get(kind, upload_id, owner=caller.owner)
-        target, aside = self.folder(upload_id), self._root / ".incoming" / uuid4().hex
-        try:
-            with self._database.write() as connection:
-                repository = UploadRepository(connection)
-                repository.lock(upload_id)
-                repository.delete(upload_id, owner=caller.owner)
-                AuditRepository(connection).record(Action.UPLOAD_DELETED, caller.owner, caller.key_id, upload_id)
-                if not repository.is_used(upload_id) and target.exists():
-                    aside.parent.mkdir(parents=True, exist_ok=True)
-                    target.rename(aside)
-        except BaseException:
-            if aside.exists():
-                aside.rename(target)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
+        with self._database.write() as connection:
+            repository = UploadRepository(connection)
+            repository.lock(upload_id)
+            repository.delete(upload_id, owner=caller.owner)
+            AuditRepository(connection).record(Action.UPLOAD_DELETED, caller.owner, caller.key_id, upload_id)
+        self._drop_unclaimed(upload_id)
         _log.info("upload.deleted", upload_id=upload_id)
+
+    def sweep(self) -> None:
+        """Delete what uploads and deletions that broke off have left. Safe to run twice at once."""
+        if not self._root.is_dir():
+            return
+        drafts = self._root / _DRAFTS
+        for draft in drafts.iterdir() if drafts.is_dir() else ():
+            if _untouched_s(draft) > _DEAD_DRAFT_S:
+                shutil.rmtree(draft, ignore_errors=True)
+                _log.info("upload.swept", draft=draft.name)
+        names = sorted(path.name for path in self._root.iterdir() if is_upload_id(path.name))
+        for start in range(0, len(names), _SWEEP_PAGE):
+            page = names[start : start + _SWEEP_PAGE]
+            with self._database.read() as connection:
+                claimed = UploadRepository(connection).claimed(page)
+            for name in page:
+                if name not in claimed and self._drop_unclaimed(name):
+                    _log.info("upload.swept", upload_id=name)
+
+    def _drop_unclaimed(self, upload_id: str) -> bool:
+        """Delete some content, unless an owner has a claim to it."""
+        target, aside = self.folder(upload_id), self._root / _DRAFTS / uuid4().hex
+        with self._database.write() as connection:
+            repository = UploadRepository(connection)
+            repository.lock(upload_id)
+            if repository.claimed([upload_id]) or not target.exists():
+                return False
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            target.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        return True
+
+
+def _untouched_s(draft: Path) -> float:
+    """Give the seconds since the youngest change of a draft."""
+    moments = [0.0]
+    for path in (draft, *draft.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # it is being finished at this moment
+            moments.append(path.stat().st_mtime)
+    return time.time() - max(moments)

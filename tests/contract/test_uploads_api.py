@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import pickle
+import shutil
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,3 +200,24 @@ def test_lists_of_uploads_go_page_by_page(api: Api, model: dict[str, bytes]) -> 
     assert sorted(item["id"] for item in first["data"] + rest["data"]) == sorted(ids)
     assert not rest["has_more"]
     assert_problem(api.client.get("/v1/models", params={"after": "mdl_0"}), 422, "invalid_request")
+
+
+def test_what_a_killed_service_has_left_is_swept_and_nothing_else(api: Api, model: dict[str, bytes]) -> None:
+    state = api.client.app.state
+    upload_id = api.client.post("/v1/models", content=packed(model), headers=TAR).json()["id"]
+    root = state.settings.resolved_uploads_dir
+    orphan = f"mdl_{'0' * 64}"
+    shutil.copytree(root / upload_id, root / orphan)  # moved there, and killed before the commit
+    fresh, dead = state.uploads.draft(), state.uploads.draft()
+    for draft in (fresh, dead):
+        (draft / "archive").write_bytes(b"half of it")
+    long_ago = time.time() - 2 * 86_400
+    for path in (dead / "archive", dead):
+        os.utime(path, (long_ago, long_ago))
+    (root / "mine").mkdir()
+    for _ in range(2):
+        state.uploads.sweep()
+        assert {path.name for path in root.iterdir()} == {upload_id, ".incoming", "mine"}
+        assert [path.name for path in (root / ".incoming").iterdir()] == [fresh.name]
+    assert api.client.get(f"/v1/models/{upload_id}").status_code == 200
+    assert api.submit(model=upload_id)
