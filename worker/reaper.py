@@ -93,7 +93,7 @@ class Reaper:
                 return
 
     def sweep(self) -> None:
-        """Withdraw what has expired, then look at the next page of the store's files, at uploads, and at this host's scratch."""
+        """Withdraw what has expired, then look at the next page of the store's files, at uploads, at this host's scratch."""
         with self._database.write() as connection:
             upkeep = UpkeepRepository(connection)
             expired = upkeep.expire()
