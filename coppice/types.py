@@ -81,8 +81,8 @@ class Count(_View):
 class Predicted(_View):
     """Estimates of a result and of the work."""
 
-    parameters: Count
-    bytes: Count
+    parameters: Count | None = None
+    bytes: Count | None = None
     memory_bytes: int
     seconds: float
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from pydantic import Field
 
 from pruning_core.cost import UnitGroup
+from pruning_core.floor import TRIALS
 from pruning_core.inputs import groups_of, is_local, read_checkpoint
 from pruning_core.report import IntPair
-from pruning_core.spec import Frozen, PruneSpec
+from pruning_core.spec import Frozen, PruneSpec, Target
 
 # An ordinary host: what it multiplies in a second with all its cores and with one, and what an idle process with torch takes.
 _FLOPS = 2e11
@@ -27,6 +28,7 @@ _TYPICAL_BATCH_TOKENS = 4096
 _BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Passes over the calibration samples, in forwards: score with a backward (3), record the dense stream (1), repair (2).
 _PASSES = 6
+_PASSES_OF_A_REPAIR = 2
 # Activations kept for each token of a repair: the dense and the pruned residual stream, and the inputs of one sublayer.
 _STREAMS = 2
 
@@ -34,8 +36,8 @@ _STREAMS = 2
 class Prediction(Frozen):
     """Estimates of the result and of the work. Of several targets, the sizes are those of the first."""
 
-    parameters: IntPair
-    bytes: IntPair
+    parameters: IntPair | None = Field(description="Null where a quality floor alone is given: the search finds the size.")
+    bytes: IntPair | None = Field(description="As `parameters`.")
     memory_bytes: int = Field(description="Peak of the job's process on a CPU, roughly.")
     seconds: float = Field(description="Whole job on an ordinary CPU host, roughly; a GPU is faster.")
 
@@ -50,14 +52,14 @@ def predict(spec: PruneSpec) -> Prediction | None:
         return None
     facts = read_checkpoint(Path(spec.model))
     groups = groups_of(facts)
-    dense = facts.parameters
-    pruned = dense - round(_removed_share(spec, groups, dense) * _prunable(groups))
-    width = _BYTES_OF.get(spec.artifacts.dtype, facts.weight_bytes / max(1, dense))
+    dense, parameters, size = facts.parameters, None, None
+    if spec.all_targets:
+        pruned = dense - round(_removed_share(spec.all_targets[0], groups, dense) * _prunable(groups))
+        width = _BYTES_OF.get(spec.artifacts.dtype, facts.weight_bytes / max(1, dense))
+        parameters = IntPair(dense=dense, pruned=pruned)
+        size = IntPair(dense=facts.weight_bytes, pruned=round(pruned * width))
     return Prediction(
-        parameters=IntPair(dense=dense, pruned=pruned),
-        bytes=IntPair(dense=facts.weight_bytes, pruned=round(pruned * width)),
-        memory_bytes=_memory(spec, groups, dense),
-        seconds=_seconds(spec, groups),
+        parameters=parameters, bytes=size, memory_bytes=_memory(spec, groups, dense), seconds=_seconds(spec, groups)
     )
 
 
@@ -65,9 +67,8 @@ def _prunable(groups: tuple[UnitGroup, ...]) -> int:
     return sum(group.params_per_unit * group.size for group in groups)
 
 
-def _removed_share(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> float:
+def _removed_share(target: Target, groups: tuple[UnitGroup, ...], dense: int) -> float:
     """Share of the prunable parameters that will go, taking heads and neurons to shrink alike."""
-    target = spec.all_targets[0]
     if target.metric == "sparsity":
         return target.sparsity
     removed = 1 - target.keep
@@ -92,7 +93,10 @@ def _seconds(spec: PruneSpec, groups: tuple[UnitGroup, ...]) -> float:
     solves = sum((group.size * group.unit_width) ** 3 for group in groups)
     timed = 2 * spec.latency.repeats * spec.latency.batch * _forward_flops(groups, spec.latency.length)
     threads = min(_FLOPS, _FLOPS_OF_ONE_THREAD * spec.latency.threads)
-    return round(_STARTUP_S + (_PASSES * calibration + evaluation + solves) / _FLOPS + timed / threads, 1)
+    scored = (_PASSES - _PASSES_OF_A_REPAIR) * calibration
+    repaired = len(spec.all_targets) or TRIALS  # checkpoints that are made and judged
+    work = scored + repaired * (_PASSES_OF_A_REPAIR * calibration + evaluation + solves)
+    return round(_STARTUP_S + work / _FLOPS + max(1, len(spec.all_targets)) * timed / threads, 1)
 
 
 def _forward_flops(groups: tuple[UnitGroup, ...], length: float) -> float:

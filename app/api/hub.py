@@ -95,7 +95,7 @@ class Repository:
     @property
     def name(self) -> str:
         """The repository's id."""
-        return f"jobs/{self.job.id}"
+        return f"jobs/{self.job.public_id}"
 
     @property
     def commit(self) -> str:

@@ -151,14 +151,13 @@ def _show_plan(plan: Plan, json: bool) -> None:
     elif plan.predicted is None:
         console.out.print("the service would accept it; nothing is known of the model's size yet")
     else:
-        sizes = plan.predicted
-        console.out.print(
-            f"the service would accept it: about {sizes.parameters.pruned / 1e6:.1f} M of {sizes.parameters.dense / 1e6:.1f} M "
-            f"parameters, {sizes.bytes.pruned / 1e6:.1f} MB of weights, {sizes.seconds:.0f} s and "
-            f"{sizes.memory_bytes / 2**30:.1f} GiB of memory",
-            highlight=False,
-            soft_wrap=True,
-        )
+        told = plan.predicted
+        sizes = "the smallest model that keeps the floor"
+        if told.parameters is not None and told.bytes is not None:
+            counts = f"{told.parameters.pruned / 1e6:.1f} M of {told.parameters.dense / 1e6:.1f} M parameters"
+            sizes = f"about {counts}, {told.bytes.pruned / 1e6:.1f} MB of weights"
+        cost = f"{told.seconds:.0f} s and {told.memory_bytes / 2**30:.1f} GiB of memory"
+        console.out.print(f"the service would accept it: {sizes}, {cost}", highlight=False, soft_wrap=True)
 
 
 def follow(client: Client, job: Job) -> Job:
