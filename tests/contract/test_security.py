@@ -99,7 +99,8 @@ def test_no_path_parameter_leads_anywhere(api_on_sqlite: Api, path: str) -> None
             if "{path}" in template:
                 names["job_id"] = job_id
             response = api.client.request(method, template.format(**names), json=api.body)
-            assert response.status_code in {307, 400, 404, 405, 415, 422} or response.json().get("object") == "list", (
+            refused = {307, 400, 404, 405, 415, 422} | ({401} if template.startswith("/hub") else set[int]())  # as the Hub does
+            assert response.status_code in refused or response.json().get("object") == "list", (
                 method,
                 template,
                 response.text,

@@ -40,7 +40,7 @@ class World:
         job = {"cancelJob": "queued", "retryJob": "failed", "putJob": "named"}.get(operation, "done")
         names = {
             "job_id": self.ids[job],
-            "path": "model.safetensors",
+            "path": "1_Pooling" if operation == "listHubFolder" else "model.safetensors",
             "revision": "main",
             "webhook_id": self.ids["webhook"],
             "key_id": self.ids["key"],
