@@ -28,12 +28,16 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str], scratch: Path, on_progress: Callable[[Progress], None]) -> None:
+        # What libraries put into temporary files goes with the attempt, however that ends.
+        temporary = scratch / "tmp"
+        temporary.mkdir(exist_ok=True)
         reader, writer = os.pipe()
         try:
             self._process = subprocess.Popen(
                 [*command, str(scratch), str(writer), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
+                env=os.environ | {"TMPDIR": str(temporary)},
                 start_new_session=True,
                 pass_fds=(writer,),
             )

@@ -302,7 +302,7 @@ def _run(request: _Request, scratch: Path) -> list[_Found | _Failure] | str:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "home"), "PYTHONWARNINGS": "ignore"}
     with log.open("wb") as output:
         # -P: the script's own folder, which is part of our package, stays off the module path.
-        command = [sys.executable, "-P", fresh.__file__, str(asked), str(answered)]
+        command = [sys.executable, "-P", fresh.__file__, str(asked), str(answered), str(os.getpid())]
         done = subprocess.run(
             command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
         )

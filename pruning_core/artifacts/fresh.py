@@ -1,27 +1,40 @@
 """Run in a fresh process to prove bundles: stock transformers, stock onnxruntime, and nothing of ours.
 
-A script, not a module to import: ``python fresh.py REQUEST.json RESULT.json``. It does what a user of the bundle would do,
-and writes down what came of it; `acceptance` judges. It must not import anything of the package that it lies in, and sees to
-it that nothing else does.
+A script, not a module to import: ``python fresh.py REQUEST.json RESULT.json PARENT_PID``. It does what a user of the bundle
+would do, and writes down what came of it; `acceptance` judges. It must not import anything of the package that it lies in,
+and sees to it that nothing else does.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 WARM_UP = 3
+_PR_SET_PDEATHSIG = 1
 
 
-def main(request_path: str, result_path: str) -> None:
+def main(request_path: str, result_path: str, parent: int) -> None:
     """Prove every checkpoint of a request, one after the other."""
+    die_with(parent)
     sys.modules["pruning_core"] = None  # pyright: ignore[reportArgumentType] - as if it were not installed
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     results = [prove(checkpoint, request) for checkpoint in request["checkpoints"]]
     Path(result_path).write_text(json.dumps(results), encoding="utf-8")
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent dies, as nobody would read what it found (on Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            sys.exit(1)
 
 
 def prove(checkpoint: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
@@ -173,4 +186,4 @@ def milliseconds(forward: Any, *, wait: bool = False) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pruning_core.artifacts import fresh
 from pruning_core.artifacts.acceptance import Claim, Prover, answer, make_probes
 from pruning_core.data import read_rows
 from pruning_core.errors import QualityFloorMissed, TargetMissed, Unloadable
@@ -235,3 +237,16 @@ def test_a_disk_that_fills_up_is_a_clear_error_and_leaves_nothing(tiny_bert, tin
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("the disk is full; make room, nothing of the bundle was kept"), done.stderr[-2000:]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_a_proof_that_nobody_waits_for_is_given_up(tmp_path):
+    (tmp_path / "request.json").write_text('{"checkpoints": []}')
+
+    def prove(parent: int) -> tuple[int, bool]:
+        result = tmp_path / f"{parent}.json"
+        command = [sys.executable, "-P", fresh.__file__, str(tmp_path / "request.json"), str(result), str(parent)]
+        return subprocess.run(command, check=False, timeout=60).returncode, result.exists()
+
+    assert prove(os.getpid()) == (0, True)
+    assert prove(1) == (1, False), "its parent was gone before it could arrange to go with it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -132,6 +133,17 @@ def test_what_a_child_leaves_running_ends_with_it(bench: Bench) -> None:
     bench.submit()
     bench.run(HELPER + "succeed()")
     assert gone_soon(int((bench.notes / "helper").read_text()))
+
+
+def test_a_killed_child_s_temporary_files_are_gone_too(bench: Bench) -> None:
+    bench.submit()
+    bench.run(
+        "import tempfile\nplace = tempfile.mkdtemp()\nPath(place, 'large').write_bytes(b'x')\n"
+        "(Path(os.environ['CHILD_NOTES']) / 'place').write_text(place)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    place = Path((bench.notes / "place").read_text())
+    assert place.is_relative_to(bench.settings.resolved_scratch_dir.resolve()), "it counts as the job's disk space"
+    assert not place.exists()
 
 
 def test_a_job_that_runs_too_long_fails(bench: Bench) -> None:
