@@ -16,7 +16,10 @@ from app.rates import RateLimiter
 
 # Everything under these needs a key. What lies elsewhere (health, the contract, the dashboard's own files) says nothing of
 # anybody's jobs.
-_GUARDED = ("/v1", "/hub")
+_HUB = "/hub"
+_GUARDED = ("/v1", _HUB)
+# As the Hub says it: its clients then tell people that they may have to show a token.
+_UNKNOWN_TO_STRANGERS = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
 
 
 class AuthenticationMiddleware:
@@ -58,6 +61,8 @@ class AuthenticationMiddleware:
             if caller is None:
                 detail = "show an API key: Authorization: Bearer cpk_..."
                 headers = {"WWW-Authenticate": 'Bearer realm="coppice"'}
+                if _is_under(scope["path"], _HUB):
+                    headers |= _UNKNOWN_TO_STRANGERS
                 await problem_response(scope["path"], HTTPStatus.UNAUTHORIZED, "unauthenticated", detail, headers=headers)(
                     scope, receive, send
                 )
@@ -78,7 +83,11 @@ class AuthenticationMiddleware:
 
 
 def _is_guarded(path: str) -> bool:
-    return any(path == root or path.startswith(f"{root}/") for root in _GUARDED)
+    return any(_is_under(path, root) for root in _GUARDED)
+
+
+def _is_under(path: str, root: str) -> bool:
+    return path == root or path.startswith(f"{root}/")
 
 
 def _name(caller: Caller | None, scope: Scope) -> str:
