@@ -86,7 +86,7 @@ class Client:
             target: Another target instead, e.g. ``{"metric": "macs", "keep": 0.5}``.
             data: Where the task's data is; a `Path` is uploaded.
             method: Name or object; the service's default otherwise.
-            options: Further fields of the spec, e.g. ``{"seed": 1}``.
+            options: Further fields of the spec, e.g. ``{"quality_floor": 0.99, "seed": 1}``.
             metadata: Up to 16 strings of your own, to find the job by.
             priority: 0 to 9; higher runs first.
             job_id: An id of your own: submitting it twice is submitting it once.
