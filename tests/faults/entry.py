@@ -7,6 +7,7 @@ the jobs' process.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -116,6 +117,7 @@ def main(arguments: list[str]) -> None:
             "unacked_restore_throttle": 1,
         }
         celery.conf.broker_transport_options = celery.conf.broker_transport_options | short
+        logging.getLogger("celery.worker.strategy").setLevel(logging.INFO)  # which tells of every delivery
     run(celery)
 
 
