@@ -92,7 +92,7 @@ def test_references_resolve() -> None:
 def test_the_api_image_has_no_torch() -> None:
     stage = _stage("build-api")
     extras = re.findall(r"'\.\[([\w,]+)\]'", stage)
-    assert extras == ["api,redis,postgres"]
+    assert extras == ["api,redis,postgres,s3"]
     assert "torch" not in stage
     assert "COPY --from=build-api" in _stage("api")
 
