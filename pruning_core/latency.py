@@ -14,7 +14,10 @@ from pruning_core.models import TaskModel
 from pruning_core.report import LatencyReport
 from pruning_core.spec import LatencySpec
 
-_WARM_UP = 3
+
+def warm_up(repeats: int) -> int:
+    """Give the calls before the first that counts: three, and fewer where only a few count."""
+    return max(1, min(3, repeats // 5))
 
 
 def measure_latency(
@@ -28,7 +31,7 @@ def measure_latency(
     inputs = random_inputs(dense, spec.batch, length, generator)
     times: tuple[list[float], list[float]] = ([], [])
     with torch.inference_mode(), limited_threads(spec.threads):
-        for repeat in range(-_WARM_UP, spec.repeats):
+        for repeat in range(-warm_up(spec.repeats), spec.repeats):
             for model, kept in zip((dense, pruned), times, strict=True):
                 elapsed = timed(lambda model=model: model.outputs(inputs), model.device)
                 if repeat >= 0:
