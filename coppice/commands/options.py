@@ -124,7 +124,7 @@ class JobOptions:
         if field.partition(".")[0] in ("target", "targets"):
             used = list(self._used())
             return _TARGETS[used[0]] if len(used) == 1 else None
-        name, option = _OPTIONS.get(field, (None, None))
+        name, option = _OPTIONS.get(field.rstrip(".0123456789"), (None, None))  # an item of a list is its option's
         return None if name is None or getattr(self, name) is None else option
 
     def _used(self) -> dict[str, list[float]]:
