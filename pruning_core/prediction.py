@@ -71,7 +71,7 @@ def _prunable(groups: tuple[UnitGroup, ...]) -> int:
 
 
 def _removed_share(target: Target, groups: tuple[UnitGroup, ...], dense: int) -> float:
-    """Share of the prunable parameters that will go, taking heads and neurons to shrink alike; patterns zero them, and they stay."""
+    """Share of the prunable parameters that will go, taking heads and neurons to shrink alike."""
     if isinstance(target, SparsityTarget | PatternTarget):
         return target.sparsity
     removed = 1 - target.keep
