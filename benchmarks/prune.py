@@ -28,13 +28,14 @@ from pruning_core.cost import budget_for
 from pruning_core.data import read_rows
 from pruning_core.evidence import Evidence
 from pruning_core.masks import Mask
+from pruning_core.method_spec import FisherCG
 from pruning_core.methods.base import Context, generator
 from pruning_core.methods.fisher_cg import FisherCGMethod
 from pruning_core.models import TaskModel, load_task_model
 from pruning_core.precision import matmul_dtype, products_in
 from pruning_core.progress import StageClock
 from pruning_core.recovery.sequential import prune_and_recover_
-from pruning_core.spec import FisherCG, KeepTarget, PruneSpec, RecoverySpec
+from pruning_core.spec import KeepTarget, PruneSpec, RecoverySpec
 from pruning_core.states import DenseStates
 from pruning_core.stats.fisher import loss_sum
 

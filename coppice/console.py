@@ -15,8 +15,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from coppice.errors import ApiError, CoppiceError, ServiceUnreachable
+from pruning_core.method_spec import METHOD_NAMES
 from pruning_core.report import Report
-from pruning_core.spec import METHOD_NAMES
 
 out = Console()
 err = Console(stderr=True)
@@ -39,7 +39,7 @@ EXIT_CODES = (
 
 
 _WIDEST = 240
-_TAGS = frozenset({"sparsity", "macs", "params", "latency", *METHOD_NAMES})
+_TAGS = frozenset({"sparsity", "macs", "params", "latency", "pattern", *METHOD_NAMES})
 _OPTION_FOR = {
     "model": ": give --model DIR_OR_ID",
     "task": ": give --task, e.g. glue/sst2",

@@ -13,10 +13,15 @@ from pruning_core.artifacts.onnx import ExportFailed, export_onnx
 from pruning_core.evaluate import Judge
 from pruning_core.latency import measure_latency
 from pruning_core.masks import Mask
+from pruning_core.methods.admm_pattern import PatternPlan
 from pruning_core.methods.base import Context, generator
 from pruning_core.models import TaskModel, load_task_model
 from pruning_core.outcome import measure_outcome
+from pruning_core.pattern_outcome import sublayer_reports, with_pattern
+from pruning_core.planning import Plan
+from pruning_core.recovery.matrix import Fit
 from pruning_core.recovery.sequential import prune_and_recover_
+from pruning_core.recovery.sparsify import sparsify_
 from pruning_core.report import FloorReport, Outcome, QualityReport, SublayerReport
 from pruning_core.spec import PruneSpec, Target
 
@@ -42,6 +47,23 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Repaired:
+    """A pruned model in memory.
+
+    Attributes:
+        student: The model.
+        mask: Which units stayed.
+        sublayers: How each sublayer's repair went.
+        fits: How each matrix went, where a pattern was asked for.
+    """
+
+    student: PreTrainedModel
+    mask: Mask
+    sublayers: tuple[SublayerReport, ...]
+    fits: tuple[Fit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Workshop:
     """Makes the checkpoints of one run.
 
@@ -57,29 +79,28 @@ class Workshop:
     judge: Judge
     probes: tuple[Probe, ...]
 
-    def try_out(self, mask: Mask) -> QualityReport:
-        """Judge a mask with its repair, writing nothing."""
-        student, _ = self._repaired(mask)
+    def try_out(self, plan: Plan) -> QualityReport:
+        """Judge a plan with its repair, writing nothing."""
+        student = self._repaired(plan).student
         with self.ctx.clock.stage("evaluate", self.judge.steps) as step:
             return self.judge.compare(self.ctx.task_model.with_model(student), step)
 
-    def make(self, target: Target, mask: Mask, folder: Path) -> Candidate:
-        """Slice, repair, write, and measure what was written.
+    def make(self, target: Target, plan: Plan, folder: Path) -> Candidate:
+        """Prune, repair, write, and measure what was written.
 
         Args:
             target: What it is to meet.
-            mask: What stays.
+            plan: What stays.
             folder: Where to write.
         """
         spec, ctx = self.spec, self.ctx
         clock, dense, evidence = ctx.clock, ctx.task_model, ctx.evidence
-        student, sublayers = self._repaired(mask)
+        repaired = self._repaired(plan)
         if self._is_last(target):
             evidence.states.release()
         with clock.stage("materialise"):
             folder.mkdir(exist_ok=True)
-            write_checkpoint(folder, dense, evidence.dense, student, spec.artifacts)
-            del student
+            write_checkpoint(folder, dense, evidence.dense, repaired.student, spec.artifacts)
             pruned = load_task_model(folder, spec.task.type, dense.device)
             export_problem = self._export(pruned, folder)
         with clock.stage("evaluate", self.judge.steps) as step:
@@ -93,11 +114,14 @@ class Workshop:
             source=dense,
             dense=evidence.dense,
             length=evidence.calibration.mean_length,
-            mask=mask,
-            sublayers=sublayers,
+            mask=repaired.mask,
+            sublayers=repaired.sublayers,
             quality=quality,
             latency=latency,
         )
+        if isinstance(plan, PatternPlan):
+            length = evidence.calibration.mean_length
+            measured = with_pattern(measured, plan, repaired.fits, folder, evidence.dense, length=length)
         outcome = measured.model_copy(
             update={
                 "layout": spec.artifacts.layout,
@@ -119,11 +143,15 @@ class Workshop:
         """Whether no other repair can follow: of another budget, or of a latency or a floor that is missed."""
         return self.spec.all_targets == (target,) and target.metric != "latency"
 
-    def _repaired(self, mask: Mask) -> tuple[PreTrainedModel, tuple[SublayerReport, ...]]:
-        student = clone(self.ctx.task_model.model)
-        with self.ctx.clock.stage("recover", len(mask.kept)) as step:
-            sublayers = prune_and_recover_(adapt(student), mask, self.ctx.evidence, self.spec.recovery, on_sublayer=step)
-        return student, sublayers
+    def _repaired(self, plan: Plan) -> Repaired:
+        student, evidence, recovery = clone(self.ctx.task_model.model), self.ctx.evidence, self.spec.recovery
+        with self.ctx.clock.stage("recover", len(self.ctx.groups)) as step:
+            if isinstance(plan, Mask):
+                sublayers = prune_and_recover_(adapt(student), plan, evidence, recovery, on_sublayer=step)
+                return Repaired(student, plan, sublayers)
+            fits = sparsify_(adapt(student), plan.projection, evidence, plan.options, recovery, on_sublayer=step)
+        full = Mask.full([group.size for group in self.ctx.groups])
+        return Repaired(student, full, sublayer_reports(fits, evidence.dense), fits)
 
     def _export(self, pruned: TaskModel, folder: Path) -> str | None:
         if "onnx" not in self.spec.artifacts.formats:

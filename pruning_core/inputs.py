@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,9 @@ from pruning_core.arch.signatures import CheckpointStructure, find_structure
 from pruning_core.columns import Column, read_columns
 from pruning_core.cost import UnitGroup, budget_for, head_group, neuron_group
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable, UnsupportedArchitecture
-from pruning_core.spec import KeepTarget, LatencyTarget, PruneSpec, SparsityTarget, TaskSpec
+from pruning_core.method_spec import AdmmPattern
+from pruning_core.patterns.coverage import check_coverage, matrices_of
+from pruning_core.spec import KeepTarget, PruneSpec, SparsityTarget, Target, TaskSpec
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -67,9 +69,12 @@ def check_local_inputs(spec: PruneSpec) -> None:
     if is_local(spec.model):
         facts = read_checkpoint(Path(spec.model).expanduser())
         groups = groups_of(facts)
-        for target in spec.all_targets:
-            if not isinstance(target, LatencyTarget):  # a latency is known only once it is measured
-                _check_reachable(target, groups, facts.parameters, spec.calibration.max_length)
+        if isinstance(spec.method, AdmmPattern):
+            check_coverage(spec.method.pattern, tuple(matrices_of(structure_of(facts))), sparsities_of(spec.all_targets))
+        else:
+            for target in spec.all_targets:
+                if isinstance(target, SparsityTarget | KeepTarget):  # a latency is known only once it is measured
+                    _check_reachable(target, groups, facts.parameters, spec.calibration.max_length)
         classes = classes_of(facts)
         check_head(spec.task, classes)
     if is_local(spec.task.dataset):
@@ -130,6 +135,11 @@ def label_is_no_number(task: TaskSpec) -> DatasetInvalid:
         f"column {task.columns.label!r} holds text; a {task.type} task needs numbers there (class indices, scores)",
         param="task.columns.label",
     )
+
+
+def sparsities_of(targets: Sequence[Target]) -> list[float]:
+    """List the sparsities asked for of all prunable weights."""
+    return [target.sparsity for target in targets if isinstance(target, SparsityTarget)]
 
 
 def _check_reachable(target: SparsityTarget | KeepTarget, groups: tuple[UnitGroup, ...], parameters: int, longest: int) -> None:

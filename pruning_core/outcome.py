@@ -56,6 +56,7 @@ def measure_outcome(
     sparsity = 1 - kept_weights(groups, after) / kept_weights(groups, before)
     achieved = {
         "sparsity": sparsity,
+        "pattern": sparsity,
         "macs": pruned_macs / dense_macs,
         "params": parameters.pruned / parameters.dense,
         "latency": latency.pruned / latency.dense,

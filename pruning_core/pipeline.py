@@ -23,14 +23,14 @@ from pruning_core.evidence import Evidence
 from pruning_core.floor import TRIALS, shares_that_hold
 from pruning_core.inputs import check_local_inputs
 from pruning_core.methods.base import Context, generator
-from pruning_core.methods.registry import method_for
 from pruning_core.models import TaskModel, load_task_model, resolve_checkpoint
+from pruning_core.pattern_outcome import pattern_warnings
+from pruning_core.planning import AnyPlanner, planner_for
 from pruning_core.precision import matmul_dtype
 from pruning_core.progress import StageClock
 from pruning_core.report import DataReport, FrontierPoint, Outcome, Progress, Report
 from pruning_core.spec import KeepTarget, PruneSpec, Target, target_name
 from pruning_core.states import DenseStates
-from pruning_core.targets import Planner
 from pruning_core.verdict import accepted, rejection
 
 
@@ -102,8 +102,7 @@ def _run(
         ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
     if spec.artifacts.layout == "stock":
         check_stock(dense.model.config, ctx.groups)
-    method = method_for(spec.method)
-    planner = Planner(spec, ctx, method, method.prepare(ctx), cache)
+    planner = planner_for(spec, ctx, cache)
     workshop = Workshop(spec, ctx, Judge(spec, dense, validation), make_probes(validation, spec.evaluation.max_length))
     candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):
@@ -126,7 +125,7 @@ def _run(
     return report, rejection(spec, outcomes, proofs)
 
 
-def _reach(target: Target, planner: Planner, workshop: Workshop, folder: Path) -> Candidate:
+def _reach(target: Target, planner: AnyPlanner, workshop: Workshop, folder: Path) -> Candidate:
     """Make the checkpoint of a target; a latency that the finished checkpoint misses is planned anew a few times."""
     candidate: Candidate | None = None
     for mask in planner.plans(target):
@@ -137,7 +136,7 @@ def _reach(target: Target, planner: Planner, workshop: Workshop, folder: Path) -
     return candidate
 
 
-def _hold_floor(spec: PruneSpec, planner: Planner, workshop: Workshop, folder: Path) -> Candidate:
+def _hold_floor(spec: PruneSpec, planner: AnyPlanner, workshop: Workshop, folder: Path) -> Candidate:
     """Make the checkpoint with the fewest MACs that holds the quality floor; the mildest that was tried where none does."""
     floor, clock, trial = spec.quality_floor, workshop.ctx.clock, 0
     assert floor is not None, "a spec has targets or a floor"
@@ -224,6 +223,7 @@ def _warnings(spec: PruneSpec, targets: Sequence[Target], outcomes: Sequence[Out
         where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
         if outcome.onnx is not None and outcome.onnx.status == "failed":
             found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
+        found.extend(f"{where}{said}" for said in pattern_warnings(outcome))
         for layer in outcome.layers:
             for half, sublayer in (("attention", layer.attention), ("ffn", layer.ffn)):
                 if sublayer.status in ("breakdown", "rejected"):

@@ -13,8 +13,10 @@ from pydantic import Field
 from pruning_core.cost import UnitGroup
 from pruning_core.floor import TRIALS
 from pruning_core.inputs import groups_of, is_local, read_checkpoint
+from pruning_core.method_spec import AdmmPattern
+from pruning_core.pattern_target import PatternTarget
 from pruning_core.report import IntPair
-from pruning_core.spec import Frozen, PruneSpec, Target
+from pruning_core.spec import Frozen, PruneSpec, SparsityTarget, Target
 
 # An ordinary host: what it multiplies in a second with all its cores and with one, and what an idle process with torch takes.
 _FLOPS = 2e11
@@ -54,7 +56,8 @@ def predict(spec: PruneSpec) -> Prediction | None:
     groups = groups_of(facts)
     dense, parameters, size = facts.parameters, None, None
     if spec.all_targets:
-        pruned = dense - round(_removed_share(spec.all_targets[0], groups, dense) * _prunable(groups))
+        share = 0.0 if isinstance(spec.method, AdmmPattern) else _removed_share(spec.all_targets[0], groups, dense)
+        pruned = dense - round(share * _prunable(groups))
         width = _BYTES_OF.get(spec.artifacts.dtype, facts.weight_bytes / max(1, dense))
         parameters = IntPair(dense=dense, pruned=pruned)
         size = IntPair(dense=facts.weight_bytes, pruned=round(pruned * width))
@@ -69,7 +72,7 @@ def _prunable(groups: tuple[UnitGroup, ...]) -> int:
 
 def _removed_share(target: Target, groups: tuple[UnitGroup, ...], dense: int) -> float:
     """Share of the prunable parameters that will go, taking heads and neurons to shrink alike."""
-    if target.metric == "sparsity":
+    if isinstance(target, SparsityTarget | PatternTarget):
         return target.sparsity
     removed = 1 - target.keep
     return min(1.0, removed * dense / _prunable(groups)) if target.metric == "params" else removed

@@ -77,7 +77,7 @@ def _weight(start: int, stop: int) -> float:
 class TargetReport(Frozen):
     """Requested and achieved target, both in the metric's own unit."""
 
-    metric: Literal["sparsity", "macs", "params", "latency"]
+    metric: Literal["sparsity", "pattern", "macs", "params", "latency"]
     requested: float
     achieved: float
     tolerance: float
@@ -86,7 +86,7 @@ class TargetReport(Frozen):
     def met(self) -> bool:
         """Whether the target is met: never above the budget, and within the tolerance below it."""
         beyond = self.achieved - self.requested
-        if self.metric == "sparsity":
+        if self.metric in ("sparsity", "pattern"):
             beyond = -beyond
         return -self.tolerance <= beyond <= _ROUNDING
 
@@ -171,6 +171,51 @@ class LayerReport(Frozen):
     ffn: SublayerReport
 
 
+class MatrixReport(Frozen):
+    """One matrix under a pattern: the search for what stays, and the refit of it.
+
+    Statuses as in `SublayerReport`, of the selection, unless the refit broke down or was rejected. Residuals are relative to
+    the target's energy, on held-out calibration tokens: of the dense weights on the support, and of what was kept.
+    """
+
+    name: str
+    weights: int
+    nonzeros: int
+    status: SolverStatus
+    iterations: int = Field(description="ADMM steps; 0 for selections that do not iterate.")
+    refit_steps: int
+    primal: float | None = Field(default=None, description="||W - D|| / ||D|| when ADMM ended.")
+    dual: float | None = Field(default=None, description="rho ||D - D before|| / ||V|| when ADMM ended.")
+    residual_before: float
+    residual_after: float
+
+
+class DenseRemainder(Frozen):
+    """Weights of a matrix that no whole block covers: they stay dense."""
+
+    name: str
+    outputs: int = Field(description="The last so many outputs.")
+    inputs: int = Field(description="The last so many inputs of all other outputs.")
+    weights: int
+
+
+class PatternReport(Frozen):
+    """A sparsity pattern, recounted from the written files. Shapes stay: a device that does not skip zeros is no faster."""
+
+    pattern: str
+    selection: str
+    blocks: int = Field(description="Whole blocks in all prunable matrices; for unstructured, matrices.")
+    violations: int = Field(description="Blocks that do not satisfy the pattern.")
+    zeros: int
+    prunable_weights: int
+    nonzero_macs: int = Field(description="Multiply-accumulates that remain where zeros are skipped; macs counts them all.")
+    dense_remainders: tuple[DenseRemainder, ...] = ()
+    pool: tuple[str, ...] = Field(
+        default=(), description="Arrangements allowed, one digit a weight: by output of the block, then input."
+    )
+    matrices: tuple[MatrixReport, ...]
+
+
 class DataReport(Frozen):
     """The calibration data: fingerprint of the exact token ids, and sizes."""
 
@@ -238,6 +283,7 @@ class Outcome(Frozen):
     quality_floor: FloorReport | None = None
     acceptance: AcceptanceReport | None = None
     onnx: OnnxReport | None = None
+    pattern: PatternReport | None = Field(default=None, description="For methods that keep shapes and zero weights.")
 
 
 class FrontierPoint(Outcome):

@@ -16,6 +16,8 @@ from pydantic.config import JsonDict
 from pruning_core.delivery import ArtifactSpec, Floor
 from pruning_core.frozen import Frozen
 from pruning_core.glue import GLUE_TASKS
+from pruning_core.method_spec import AdmmPattern, FisherCG, Method
+from pruning_core.pattern_target import PatternTarget, check_pattern_targets, expand_pattern
 
 
 def _open_fraction(value: object) -> float:
@@ -80,7 +82,7 @@ class LatencyTarget(Frozen):
         return self.keep
 
 
-Target = Annotated[SparsityTarget | KeepTarget | LatencyTarget, Field(discriminator="metric")]
+Target = Annotated[SparsityTarget | KeepTarget | LatencyTarget | PatternTarget, Field(discriminator="metric")]
 
 # --- task -------------------------------------------------------------------------------------------------------------
 
@@ -162,62 +164,7 @@ def _expand_task(value: object) -> object:
 
 Task = Annotated[TaskSpec, BeforeValidator(_expand_task, json_schema_input_type=str | TaskByName | TaskSpec)]
 
-# --- method and recovery ----------------------------------------------------------------------------------------------
-
-
-class FisherCG(Frozen):
-    """Structured pruning of heads and neurons: Fisher mask search, then least-squares recovery (Li, Zhu, Sun 2024)."""
-
-    name: Literal["fisher-cg"] = "fisher-cg"
-    labels: Literal["ignore", "auto", "use"] = Field(
-        default="ignore",
-        description="ignore: the true Fisher, over the model's own predictions, needs no labels and varies less from draw to "
-        "draw; use: the empirical Fisher, over the labels, as in the papers; auto: that where the data has labels.",
-    )
-    representation: float = Field(
-        default=0.2,
-        ge=0,
-        le=100,
-        description="Weight of a unit's share of its sublayer's output energy beside its Fisher information; 0: the paper's.",
-    )
-    rearrange: bool = Field(
-        default=False,
-        description="Swap units inside a sublayer by the off-diagonal Fisher. Helps where nothing repairs the weights.",
-    )
-
-
-class Magnitude(Frozen):
-    """Baseline: a unit's importance is the squared norm of its output weights."""
-
-    name: Literal["magnitude"] = "magnitude"
-
-
-class Random(Frozen):
-    """Baseline: importance drawn uniformly with the seed."""
-
-    name: Literal["random"] = "random"
-
-
-METHOD_NAMES = ("fisher-cg", "magnitude", "random")
-
-
-def _expand_method(value: object) -> object:
-    """Turn ``"fisher-cg"`` into ``{"name": "fisher-cg"}``; name the known methods when it is not one."""
-    given = {"name": value} if isinstance(value, str) else value
-    if isinstance(given, Mapping):
-        name = cast("Mapping[str, Any]", given).get("name")
-        if name not in METHOD_NAMES:
-            raise ValueError(f"unknown method; known methods are {', '.join(METHOD_NAMES)}")
-    return cast("object", given)
-
-
-Method = Annotated[
-    Annotated[FisherCG | Magnitude | Random, Field(discriminator="name")],
-    BeforeValidator(
-        _expand_method,
-        json_schema_input_type=Literal["fisher-cg", "magnitude", "random"] | FisherCG | Magnitude | Random,
-    ),
-]
+# --- recovery ---------------------------------------------------------------------------------------------------------
 
 
 class RecoverySpec(Frozen):
@@ -305,7 +252,11 @@ def _document_shorthands(schema: JsonDict) -> None:
     properties["data"] = {"type": "string", "description": "Shorthand for task.dataset."}
     required = cast("list[str]", schema.get("required", []))
     schema["required"] = [name for name in required if name != "target"]
-    schema["anyOf"] = [{"required": [name]} for name in ("target", "sparsity", "targets", "quality_floor")]
+    # A pattern is a target too: see `pattern_target`.
+    named: JsonDict = {"properties": {"name": {"const": "admm-pattern"}}, "required": ["name"]}
+    by_pattern: JsonDict = {"properties": {"method": {"anyOf": [{"const": "admm-pattern"}, named]}}, "required": ["method"]}
+    given: list[JsonDict] = [{"required": [name]} for name in ("target", "sparsity", "targets", "quality_floor")]
+    schema["anyOf"] = [*given, by_pattern]
 
 
 class PruneSpec(Frozen):
@@ -351,12 +302,14 @@ class PruneSpec(Frozen):
                 given["task"] = {"name": task, "dataset": data}
             elif isinstance(task, Mapping):
                 given["task"] = {**cast("Mapping[str, Any]", task), "dataset": data}
-        return given
+        return expand_pattern(given)
 
     @model_validator(mode="after")
     def _one_way_to_say_the_targets(self) -> PruneSpec:
         if self.target is not None and self.targets:
             raise ValueError("give one target, or a list of targets, not both")
+        pattern = self.method if isinstance(self.method, AdmmPattern) else None
+        check_pattern_targets(pattern, [(own.metric, own.requested) for own in self.all_targets], self.recovery.kind)
         if self.target is None and not self.targets and self.quality_floor is None:
             raise ValueError("give one target, or a list of targets, or a quality_floor to search for the smallest model")
         names = [target_name(target) for target in self.targets]

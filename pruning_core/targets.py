@@ -16,7 +16,7 @@ from pruning_core.latency_table import LatencyModel, latency_model
 from pruning_core.masks import Mask
 from pruning_core.methods.base import Context, Method, Scores
 from pruning_core.search.stock import choose_layers
-from pruning_core.spec import KeepTarget, LatencySpec, LatencyTarget, PruneSpec, SparsityTarget, Target
+from pruning_core.spec import KeepTarget, LatencySpec, LatencyTarget, PatternTarget, PruneSpec, SparsityTarget, Target
 
 # How often a latency that the finished checkpoint missed is planned anew, and how much further below the budget each time.
 _REPLANS = 2
@@ -46,6 +46,7 @@ class Planner:
             for replan in range(1 + _REPLANS):
                 yield self._approach(target, target.keep - (_AIM + replan * (1 - _AIM) / 2) * target.tolerance)
         else:
+            assert not isinstance(target, PatternTarget), "a validated spec has such targets with a pattern method only"
             yield self._plan_counts(target)
 
     def _plan_counts(self, target: SparsityTarget | KeepTarget) -> Mask:

@@ -41,7 +41,12 @@ def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Pro
 
 
 def _target(outcome: Outcome) -> Rejected | None:
-    target = outcome.target
+    target, pattern = outcome.target, outcome.pattern
+    if pattern is not None and pattern.violations:
+        return TargetMissed(
+            f"{pattern.violations} of {pattern.blocks} blocks of the written weights do not satisfy {pattern.pattern}",
+            param="method",
+        )
     if not target.met:
         return target_missed(target)
     again = None if outcome.acceptance is None else outcome.acceptance.latency_ms

@@ -42,7 +42,13 @@ Layout = Annotated[
     ),
 ]
 Formats = Annotated[list[str] | None, typer.Option("--format", help="safetensors (always there) or onnx; repeatable.")]
-Method = Annotated[str | None, typer.Option(help="fisher-cg (default), magnitude or random.")]
+Method = Annotated[str | None, typer.Option(help="fisher-cg (default), admm-pattern, magnitude or random.")]
+Pattern = Annotated[
+    str | None,
+    typer.Option(
+        help="N:M such as 2:4, PxQ:K such as 4x4:8, or unstructured, which takes --sparsity. Means --method admm-pattern."
+    ),
+]
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn (default 0).")]
 SpecFile = Annotated[Path | None, typer.Option("--spec", help="JSON file with a PruneSpec; options override its fields.")]
@@ -58,12 +64,13 @@ _TARGETS = {
     "params_keep": "--params-keep",
     "latency_keep": "--latency-keep",
 }
-_FIELDS = ("model", "task", "method", "seed", "quality_floor")  # of the spec, that are set as they are
+_FIELDS = ("model", "task", "seed", "quality_floor")  # of the spec, that are set as they are
 _OPTIONS = {
     "model": ("model", "--model"),
     "task": ("task", "--task"),
     "task.dataset": ("data", "--data"),
     "method": ("method", "--method"),
+    "method.pattern": ("pattern", "--pattern"),
     "seed": ("seed", "--seed"),
     "calibration.samples": ("samples", "--samples"),
     "quality_floor": ("quality_floor", "--quality-floor"),
@@ -88,6 +95,7 @@ class JobOptions:
     layout: Layout = None
     formats: Formats = None
     method: Method = None
+    pattern: Pattern = None
     samples: Samples = None
     seed: Seed = None
     spec: SpecFile = None
@@ -96,12 +104,17 @@ class JobOptions:
         """Merge spec file and options into a validated spec, or leave with a sentence. Paths become absolute."""
         fields = _read(self.spec) if self.spec is not None else {}
         fields |= {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+        if self.method is not None or self.pattern is not None:
+            fields["method"] = self._method(fields.get("method"))
         targets = self._targets()
         if targets:
             for name in ("sparsity", "target", "targets"):
                 fields.pop(name, None)
             fields |= {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
-        if fields.keys().isdisjoint({"sparsity", "target", "targets", "quality_floor"}):
+        # A pattern may be the target; the spec says so where it is not.
+        if fields.keys().isdisjoint({"sparsity", "target", "targets", "quality_floor"}) and not _is_pattern(
+            fields.get("method")
+        ):
             some = ", ".join(_TARGETS.values())
             fail(f"target is required: give one of {some}, or a --quality-floor alone", ExitCode.BAD_INPUT)
         formats = list(dict.fromkeys(["safetensors", *self.formats])) if self.formats else None
@@ -126,6 +139,14 @@ class JobOptions:
             return _TARGETS[used[0]] if len(used) == 1 else None
         name, option = _OPTIONS.get(field.rstrip(".0123456789"), (None, None))  # an item of a list is its option's
         return None if name is None or getattr(self, name) is None else option
+
+    def _method(self, in_file: object) -> object:
+        """Name the method: a pattern alone means admm-pattern, and keeps what a spec file says of that besides."""
+        if self.pattern is None:
+            return self.method
+        name = self.method or "admm-pattern"
+        kept = cast("Mapping[str, Any]", in_file) if isinstance(in_file, Mapping) else {}
+        return {**(kept if kept.get("name") == name else {}), "name": name, "pattern": self.pattern}
 
     def _used(self) -> dict[str, list[float]]:
         """Give the targets that count. Beside a more specific one --sparsity gives way: what will be measured decides."""
@@ -184,6 +205,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(document, Mapping):
         fail(f"{path} must hold a JSON object", ExitCode.BAD_INPUT)
     return dict(cast("Mapping[str, Any]", document))
+
+
+def _is_pattern(method: object) -> bool:
+    name = cast("Mapping[str, Any]", method).get("name") if isinstance(method, Mapping) else method
+    return name == "admm-pattern"
 
 
 def _absolute(path: str) -> str:

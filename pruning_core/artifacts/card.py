@@ -33,13 +33,13 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 
 # {display_name(spec.model)}, pruned by Coppice
 
-Heads and neurons were removed by `{report.method}` (recovery: `{report.recovery}`), without retraining, for task `{report.task}`.
+{_what_was_done(report)}
 
 | | dense | pruned | ratio |
 | --- | ---: | ---: | ---: |
 | parameters | {report.parameters.dense:,} | {report.parameters.pruned:,} | {report.parameters.pruned / report.parameters.dense:.3f} |
 | MACs of the blocks | {report.macs.dense:,} | {report.macs.pruned:,} | {report.macs.pruned / report.macs.dense:.3f} |
-| bytes of the weights | {report.bytes.dense:,} | {report.bytes.pruned:,} | {report.bytes.pruned / report.bytes.dense:.3f} |
+{_nonzeros(report)}| bytes of the weights | {report.bytes.dense:,} | {report.bytes.pruned:,} | {report.bytes.pruned / report.bytes.dense:.3f} |
 | {quality.metric} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
 | latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x faster |
 
@@ -55,6 +55,26 @@ Licence: {f"that of the base model, `{licence}`" if licence else "that of the ba
 
 {ways}
 """
+
+
+def _what_was_done(report: Report) -> str:
+    """Say in a sentence how the model was pruned."""
+    how = f"by `{report.method}` (recovery: `{report.recovery}`), without retraining, for task `{report.task}`"
+    if report.pattern is None:
+        return f"Heads and neurons were removed {how}."
+    return f"Weights of every linear layer of the blocks were set to zero {how}: `{report.pattern.pattern}`. All shapes are the base model's."
+
+
+def _nonzeros(report: Report) -> str:
+    """Write the table's rows of what is not zero; nothing where shapes tell it all."""
+    pattern = report.pattern
+    if pattern is None:
+        return ""
+    kept = pattern.prunable_weights - pattern.zeros
+    return (
+        f"| weights of the blocks that are not zero | {pattern.prunable_weights:,} | {kept:,} | {kept / pattern.prunable_weights:.3f} |\n"
+        f"| MACs where zeros are skipped | {report.macs.dense:,} | {pattern.nonzero_macs:,} | {pattern.nonzero_macs / report.macs.dense:.3f} |\n"
+    )
 
 
 def _notes(report: Report) -> str:

@@ -72,6 +72,9 @@ def _target(spec: PruneSpec, report: Report) -> str:
     if not spec.all_targets:
         return f"Asked for the smallest model that keeps its quality; {got} of the MACs stayed."
     missed = "" if target.met else " The target is missed."
+    if target.metric == "pattern" and report.pattern is not None:
+        blocks = f"{report.pattern.blocks - report.pattern.violations:,} of {report.pattern.blocks:,} blocks satisfy it"
+        return f"Asked for {report.pattern.pattern} in every matrix; {blocks}, {got} of their weights are zero.{missed}"
     if target.metric == "sparsity":
         return f"Asked for {asked} of the prunable weights to go; {got} are gone.{missed}"
     return f"Asked for at most {asked} {_METRICS[target.metric]}; {got} stayed.{missed}"
@@ -90,15 +93,27 @@ def _size(count: int) -> str:
 
 def _headlines(report: Report) -> tuple[Headline, ...]:
     latency, quality = report.latency_ms, report.quality
-    smaller = 1 - report.bytes.pruned / report.bytes.dense
     return (
         Headline(f"{latency.speedup:.2f}×", "faster", f"{latency.dense:.1f} → {latency.pruned:.1f} ms"),
-        Headline(f"{smaller:.0%}", "smaller", f"{report.bytes.dense / 1e6:.1f} → {report.bytes.pruned / 1e6:.1f} MB"),
+        _reduction(report),
         Headline(
             f"{quality.pruned / quality.dense:.1%}" if quality.dense > 0 else f"{quality.pruned:.3f}",
             f"of the {quality.metric} kept" if quality.dense > 0 else quality.metric,
             f"{quality.dense:.4f} → {quality.pruned:.4f}",
         ),
+    )
+
+
+def _reduction(report: Report) -> Headline:
+    pattern = report.pattern
+    if pattern is None:
+        smaller = 1 - report.bytes.pruned / report.bytes.dense
+        return Headline(f"{smaller:.0%}", "smaller", f"{report.bytes.dense / 1e6:.1f} → {report.bytes.pruned / 1e6:.1f} MB")
+    kept = pattern.prunable_weights - pattern.zeros
+    return Headline(
+        f"{pattern.zeros / pattern.prunable_weights:.0%}",
+        "of the blocks’ weights zero",
+        f"{pattern.prunable_weights / 1e6:.1f} → {kept / 1e6:.1f} M, {pattern.pattern}",
     )
 
 
@@ -109,6 +124,11 @@ def _bars(report: Report) -> list[Bar]:
         Bar(label, pair.pruned / pair.dense, f"{pair.dense / scale:.1f} → {pair.pruned / scale:.1f} {unit}")
         for label, pair, scale, unit in (*counts, ("Weights on disk", report.bytes, 1e6, "MB"))
     ]
+    if report.pattern is not None:
+        share = report.pattern.nonzero_macs / report.macs.dense
+        bars.append(
+            Bar("MACs without zeros", share, f"{report.macs.dense / 1e6:.1f} → {report.pattern.nonzero_macs / 1e6:.1f} M")
+        )
     return [*bars, Bar("Latency", latency.pruned / latency.dense, f"{latency.dense:.1f} → {latency.pruned:.1f} ms")]
 
 

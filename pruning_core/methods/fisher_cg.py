@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pruning_core.cost import Budget, CurveBudget
 from pruning_core.errors import DatasetInvalid
 from pruning_core.masks import Mask
+from pruning_core.method_spec import FisherCG
 from pruning_core.methods.base import Context, Scores
 from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
-from pruning_core.spec import FisherCG
 from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
 
 

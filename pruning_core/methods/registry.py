@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from pruning_core.method_spec import FisherCG, Magnitude, UnitMethod
 from pruning_core.methods.base import Method
 from pruning_core.methods.baselines import MagnitudeMethod, RandomMethod
 from pruning_core.methods.fisher_cg import FisherCGMethod
-from pruning_core.spec import FisherCG, Magnitude
-from pruning_core.spec import Method as MethodSpec
 
 
-def method_for(spec: MethodSpec) -> Method:
-    """Build the method that a spec names."""
+def method_for(spec: UnitMethod) -> Method:
+    """Build the method that a spec names, of those that remove units."""
     if isinstance(spec, FisherCG):
         return FisherCGMethod(spec)
     if isinstance(spec, Magnitude):

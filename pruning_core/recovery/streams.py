@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pruning_core.arch.encoder import Sublayer
@@ -12,6 +13,7 @@ from pruning_core.evidence import Evidence
 from pruning_core.shapes import Bool, Float, Int
 from pruning_core.shelf import Shelf, Slot
 from pruning_core.stats.gram import Gram, GramSums
+from pruning_core.stats.inputs import InputSums
 
 
 @dataclass(slots=True)
@@ -46,11 +48,27 @@ class Stream:
         self.teacher.write(dense.norm(total))
         return total
 
+    def dense_hidden(self, index: int, before: Sublayer | None) -> Float[Tensor, "b s d"]:
+        """Give the dense model's hidden states at a sublayer, before its `target` moves past it.
+
+        Args:
+            index: Of the sublayer.
+            before: The dense sublayer before it, whose norm ends its kept sums; None for the first.
+        """
+        if self.teacher is not None:
+            return self.teacher.read().float()
+        if before is None:
+            return self.student.read().float()  # both start from the same embeddings
+        assert self.sums is not None, "a stream has kept sums or a running teacher"
+        return before.norm(self.sums[index - 1].float())
+
 
 class Streams:
     """The streams of all batches."""
 
-    def __init__(self, evidence: Evidence, shelf: Shelf, *, samples: int, first_judge: int) -> None:
+    def __init__(
+        self, evidence: Evidence, shelf: Shelf, *, samples: int, first_judge: int, gram_dtype: torch.dtype | None = None
+    ) -> None:
         """Embed every batch, or take what was recorded.
 
         Args:
@@ -58,8 +76,9 @@ class Streams:
             shelf: Where the streams lie.
             samples: Rows from here on are left out.
             first_judge: Rows from here on are held out.
+            gram_dtype: Format of the products of Grams, where it is to be finer than that of the features.
         """
-        self._dtype = evidence.dtype
+        self._dtype = evidence.dtype if gram_dtype is None else gram_dtype
         self._spare = evidence.states.plan.spare
         count = len(evidence.calibration.batches)
         opened = (_open(evidence, index, shelf, samples=samples, first_judge=first_judge) for index in range(count))
@@ -85,6 +104,20 @@ class Streams:
             spare -= features.nbytes
             stream.features = features if spare >= 0 else None
         return fit.result(), judge.result()
+
+    def gather_inputs(self, index: int, before: Sublayer | None, width: int) -> tuple[InputSums, InputSums]:
+        """Compute the moments of what enters a sublayer, student beside dense model, for fitting and for judging.
+
+        To be called before `gather` of the same sublayer.
+        """
+        device = self._streams[0].real.device
+        fit, judge = InputSums(width, self._dtype, device), InputSums(width, self._dtype, device)
+        for stream in self._streams:
+            student = stream.student.read().float().flatten(0, 1)
+            dense = stream.dense_hidden(index, before).flatten(0, 1)
+            fit.add_(student, dense, stream.fit)
+            judge.add_(student, dense, stream.judge)
+        return fit, judge
 
     def skip(self, index: int, dense: Sublayer) -> None:
         """Move the dense model past a sublayer that the student has not."""

@@ -18,7 +18,9 @@ from app.keys.records import Scope
 from coppice import console
 from coppice.cli import app
 from coppice.client import Client
+from coppice.commands.options import JobOptions
 from coppice.errors import ApiError
+from pruning_core.method_spec import AdmmPattern
 from pruning_core.report import Report
 from tests.servers import free_port, wait_until
 from tests.unit.app.sample import REPORT
@@ -63,7 +65,7 @@ def test_every_command_explains_itself(path: list[str]) -> None:
         ({"--sparsity": "nan"}, "must be > 0 and < 1, got nan"),
         ({"--sparsity": "half"}, "valid number"),
         ({"--task": "glue/nothing"}, "known names are glue/cola"),
-        ({"--method": "magic"}, "known methods are fisher-cg, magnitude, random"),
+        ({"--method": "magic"}, "known methods are fisher-cg, admm-pattern, magnitude, random"),
         ({"--samples": "1"}, "--samples: Input should be greater than or equal to 8"),
         ({"--seed": "-1"}, "greater than or equal to 0"),
         ({"--model": "/nothing/here"}, "--model: no such folder"),
@@ -128,6 +130,38 @@ def test_what_is_wrong_with_a_spec_file_is_said_with_its_place(tmp_path: Path) -
 
 def test_the_version_is_that_of_the_distribution() -> None:
     assert call("--version").stdout == f"coppice {version('coppice')}\n"
+
+
+def test_a_pattern_means_its_method_and_its_target() -> None:
+    spec = JobOptions(model="org/name", task="glue/sst2", pattern="4:8").to_spec()
+    assert isinstance(spec.method, AdmmPattern)
+    assert spec.method.pattern == "4:8"
+    assert [target.metric for target in spec.all_targets] == ["pattern"]
+
+
+def test_a_pattern_keeps_what_the_spec_file_says_of_its_method(tmp_path: Path) -> None:
+    method = {"name": "admm-pattern", "pattern": "2:4", "iterations": 30}
+    (tmp_path / "spec.json").write_text(json.dumps({"model": "org/name", "task": "glue/sst2", "method": method}))
+    options = JobOptions(spec=tmp_path / "spec.json", method="admm-pattern", pattern="unstructured", sparsity=[0.7])
+    spec = options.to_spec()
+    assert isinstance(spec.method, AdmmPattern)
+    assert (spec.method.pattern, spec.method.iterations) == ("unstructured", 30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--pattern", "5:4"], "must keep at least 1 and at most 3 of the 4 weights of a block, got 5"),
+        (["--pattern", "unstructured"], "pattern unstructured needs a sparsity"),
+        (["--pattern", "2:4", "--macs-keep", "0.5"], "admm-pattern keeps every shape"),
+        (["--pattern", "2:4", "--sparsity", "0.7"], "pattern 2:4 means a sparsity of 0.5"),
+        (["--pattern", "2:4", "--method", "magnitude", "--sparsity", "0.5"], "pattern is no known field"),
+    ],
+)
+def test_a_pattern_that_does_not_fit_is_explained(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    told = call("run", "--model", "org/name", "--task", "glue/sst2", *arguments, "--out", tmp_path / "out")
+    assert told.exit_code == 2
+    assert sentence in " ".join(told.stderr.split())
 
 
 def test_run_prints_a_table_and_options_override_the_spec_file(tiny_bert: Path, tiny_sst2: Path, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""``admm-pattern``: sparsity patterns by ADMM, one shot.
+
+Wang 2024 (arXiv 2407.08334) for patterns and their pools; ALPS, Meng et al. 2024 (arXiv 2406.07831), for ADMM and the refit on
+the Gram of a layer's inputs, which need neither labels nor training. Here is what is asked for and what it stands on; the work
+on each matrix is `pruning_core.recovery.sparsify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pruning_core.errors import PruningError
+from pruning_core.inputs import sparsities_of
+from pruning_core.method_spec import AdmmPattern
+from pruning_core.methods.base import Context
+from pruning_core.patterns.coverage import MatrixShape, check_coverage
+from pruning_core.patterns.grammar import BlockPattern
+from pruning_core.patterns.pool import mine_pool
+from pruning_core.patterns.project import LargestFraction, LargestOfBlock, LargestOfPool, Projection
+from pruning_core.recovery.sparsify import prunable, record_dense
+from pruning_core.shapes import Bool
+from pruning_core.spec import PatternTarget, SparsityTarget, Target
+
+
+@dataclass(frozen=True, slots=True)
+class PatternPlan:
+    """What every prunable matrix is held to.
+
+    Attributes:
+        options: The method's.
+        block: Its pattern; None for unstructured.
+        pool: Arrangements that blocks may have; any when None.
+        sparsity: Share of the weights, of each matrix or of each block, that go.
+    """
+
+    options: AdmmPattern
+    block: BlockPattern | None
+    pool: Bool[Tensor, "patterns size"] | None
+    sparsity: float
+
+    @property
+    def projection(self) -> Projection:
+        """The rule for supports."""
+        if self.block is None:
+            return LargestFraction(self.sparsity)
+        return LargestOfBlock(self.block) if self.pool is None else LargestOfPool(self.block, self.pool)
+
+
+class PatternPlanner:
+    """Plans the targets of one run: the dense model runs once, and the pool is mined once."""
+
+    def __init__(self, options: AdmmPattern, ctx: Context) -> None:
+        """Record the dense model's states, and mine a pool where blocks have several outputs."""
+        self._options, self._ctx = options, ctx
+        self._block, self._pool = options.block, None
+        with ctx.clock.stage("score", max(1, ctx.evidence.states.plan.batches)) as step:
+            record_dense(ctx.task_model, ctx.evidence, step)
+        if self._block is not None and not self._block.one_row and options.pool is not None:
+            with ctx.clock.stage("search"):
+                energies = [linear.weight.detach().float().T.square() for linear in prunable(ctx.evidence.dense)]
+                self._pool = mine_pool(energies, self._block, options.pool, ctx.generator("pool"))
+
+    def plans(self, target: Target) -> Iterator[PatternPlan]:
+        """Give the one plan of a target.
+
+        Raises:
+            PruningError: The target is none of a pattern's; a validated spec has no such.
+            TargetUnreachable: The pattern does not fit the model.
+        """
+        if not isinstance(target, SparsityTarget | PatternTarget):
+            raise PruningError(f"admm-pattern has no plan for a target of {target.metric}", param="target")
+        names = {id(module): name for name, module in self._ctx.task_model.model.named_modules()}
+        shapes = [MatrixShape(names[id(own)], own.out_features, own.in_features) for own in prunable(self._ctx.evidence.dense)]
+        check_coverage(self._options.pattern, shapes, sparsities_of([target]))
+        yield PatternPlan(self._options, self._block, self._pool, target.sparsity)

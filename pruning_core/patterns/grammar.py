@@ -1,0 +1,74 @@
+"""Sparsity patterns and how they are written: ``2:4``, ``4x4:8``, ``unstructured``. Torch-free.
+
+``N:M`` keeps N of every M consecutive inputs of each output; ``PxQ:K`` keeps K weights of every block of P outputs and Q
+inputs, in one of a pool of arrangements, and ``PxQ`` is half of them. ``1x4:2`` is ``2:4``. Where a width is not a multiple of
+the block's, the inputs or outputs that are left over stay dense.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+UNSTRUCTURED: Literal["unstructured"] = "unstructured"
+# Arrangements are kept as the bits of one 64-bit integer.
+LARGEST_BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPattern:
+    """Blocks of ``outputs`` x ``inputs`` weights of which ``keep`` stay."""
+
+    outputs: int
+    inputs: int
+    keep: int
+
+    @property
+    def size(self) -> int:
+        """Weights of a block."""
+        return self.outputs * self.inputs
+
+    @property
+    def sparsity(self) -> float:
+        """Share of a block's weights that go."""
+        return 1 - self.keep / self.size
+
+    @property
+    def one_row(self) -> bool:
+        """Whether the blocks are runs of inputs of one output: N:M."""
+        return self.outputs == 1
+
+    def covered(self, outputs: int, inputs: int) -> tuple[int, int]:
+        """Give how many outputs and inputs of a matrix whole blocks reach over."""
+        return outputs // self.outputs * self.outputs, inputs // self.inputs * self.inputs
+
+
+def parse_pattern(text: str) -> BlockPattern | None:
+    """Read a pattern; None for ``unstructured``.
+
+    Raises:
+        ValueError: It is none, or it prunes nothing or everything.
+    """
+    if text == UNSTRUCTURED:
+        return None
+    row = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text)
+    block = re.fullmatch(r"(\d{1,4})x(\d{1,4})(?::(\d{1,4}))?", text)
+    if row is not None:
+        pattern = BlockPattern(1, int(row[2]), int(row[1]))
+    elif block is not None:
+        outputs, inputs = int(block[1]), int(block[2])
+        pattern = BlockPattern(outputs, inputs, int(block[3]) if block[3] else outputs * inputs // 2)
+    else:
+        raise ValueError(
+            f"must be N:M such as 2:4 (N of every M inputs stay), PxQ:K such as 4x4:8 (K of every block of P outputs and "
+            f"Q inputs stay), or {UNSTRUCTURED}"
+        )
+    if pattern.size > LARGEST_BLOCK:
+        raise ValueError(f"blocks may hold at most {LARGEST_BLOCK} weights, these hold {pattern.size}")
+    if not 0 < pattern.keep < pattern.size:
+        raise ValueError(
+            f"must keep at least 1 and at most {max(1, pattern.size - 1)} of the {pattern.size} weights of a block, "
+            f"got {pattern.keep}"
+        )
+    return pattern

@@ -1,0 +1,80 @@
+"""Pools of block patterns, mined from the weights themselves.
+
+Wang 2024 (arXiv 2407.08334) counts, over all blocks of the model, which arrangement holds the weights of largest magnitude, and
+keeps the most frequent ones. Deviation: from there the pool is improved by Lloyd's iteration, as in k-means: each block takes
+the arrangement that keeps the most of its energy, and each arrangement is replaced by the one that keeps the most energy of
+the blocks that took it. The energy kept never falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pruning_core.patterns.grammar import BlockPattern
+from pruning_core.patterns.project import LargestOfBlock, best_of_pool, to_blocks
+from pruning_core.shapes import Bool, Float, Int
+
+# Blocks that take part in improving the pool: more of them change nothing that the next ones would not change as well.
+_SAMPLE = 65_536
+_ROUNDS = 10
+
+
+def mine_pool(
+    energies: Sequence[Float[Tensor, "k d"]], pattern: BlockPattern, patterns: int, generator: torch.Generator
+) -> Bool[Tensor, "patterns size"]:
+    """Find a pool for a model.
+
+    Args:
+        energies: One matrix of energies each, input-major.
+        pattern: The blocks.
+        patterns: Size of the pool; fewer where fewer arrangements occur.
+        generator: Draws the blocks that improve it.
+    """
+    pool = most_frequent(energies, pattern, patterns)
+    # Each matrix's blocks by their own scale: what a block keeps counts relative to its matrix.
+    blocks = torch.cat([to_blocks(energy / energy.mean().clamp_min(1e-30), pattern) for energy in energies], dim=1)
+    chosen = torch.randperm(blocks.shape[1], generator=generator)[:_SAMPLE].to(blocks.device)
+    return improve(pool, blocks[:, chosen], pattern.keep)
+
+
+def most_frequent(
+    energies: Sequence[Float[Tensor, "k d"]], pattern: BlockPattern, patterns: int
+) -> Bool[Tensor, "patterns size"]:
+    """Count the best free arrangement of every block, and give the most frequent; ties by their bits."""
+    free = LargestOfBlock(pattern)
+    codes = torch.cat([encode(to_blocks(free.support(energy), pattern).T) for energy in energies])
+    values, counts = codes.unique(return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:patterns]
+    return decode(values[order], pattern.size)
+
+
+def improve(
+    pool: Bool[Tensor, "patterns size"], blocks: Float[Tensor, "size blocks"], keep: int
+) -> Bool[Tensor, "patterns size"]:
+    """Run Lloyd's iteration until nothing changes, or ten times. An arrangement that no block takes stays as it is."""
+    for _ in range(_ROUNDS):
+        chosen = best_of_pool(blocks, pool)
+        sums = torch.zeros(len(pool), len(blocks), dtype=blocks.dtype, device=blocks.device).index_add_(0, chosen, blocks.T)
+        best = torch.zeros_like(pool).scatter_(1, sums.argsort(dim=1, descending=True, stable=True)[:, :keep], True)
+        taken = torch.bincount(chosen, minlength=len(pool)) > 0
+        following = torch.where(taken[:, None], best, pool)
+        if torch.equal(following, pool):
+            break
+        pool = following
+    return decode(encode(pool).unique(), pool.shape[1])
+
+
+def encode(arrangements: Bool[Tensor, "n size"]) -> Int[Tensor, " n"]:
+    """Write arrangements as the bits of integers."""
+    bits = torch.ones(arrangements.shape[1], dtype=torch.int64, device=arrangements.device) << torch.arange(
+        arrangements.shape[1], device=arrangements.device
+    )
+    return (arrangements * bits).sum(1)
+
+
+def decode(codes: Int[Tensor, " n"], size: int) -> Bool[Tensor, "n size"]:
+    """Read the bits back."""
+    return (codes[:, None] >> torch.arange(size, device=codes.device) & 1).bool()

@@ -1,0 +1,106 @@
+"""Counting a pattern in a written checkpoint: what the files hold, not what was planned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from pruning_core.inputs import read_checkpoint
+from pruning_core.patterns.grammar import BlockPattern
+from pruning_core.patterns.project import to_blocks
+from pruning_core.report import DenseRemainder
+from pruning_core.shapes import Bool, Float
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a prunable matrix of a checkpoint holds.
+
+    Attributes:
+        name: Its module path.
+        weights: Stored.
+        zeros: That are zero.
+        covered: Weights that whole blocks cover; all of them where there is no pattern.
+        covered_zeros: Zeros among those.
+        blocks: Whole blocks; one where there is no pattern.
+        violations: Blocks that do not satisfy the pattern.
+        remainder: What no whole block covers; None where there is nothing.
+    """
+
+    name: str
+    weights: int
+    zeros: int
+    covered: int
+    covered_zeros: int
+    blocks: int
+    violations: int
+    remainder: DenseRemainder | None
+
+
+def recount(
+    folder: Path, names: Sequence[str], pattern: BlockPattern | None, pool: Bool[Tensor, "patterns size"] | None
+) -> tuple[Count, ...]:
+    """Count the matrices of a checkpoint.
+
+    Args:
+        folder: The written checkpoint.
+        names: Module paths of the prunable linears.
+        pattern: Blocks; None for unstructured.
+        pool: The arrangements that blocks may have; any with no more weights than the pattern keeps when None.
+    """
+    return tuple(count_matrix(name, weight, pattern, pool) for name, weight in _weights(folder, names))
+
+
+def count_matrix(
+    name: str, weight: Float[Tensor, "d k"], pattern: BlockPattern | None, pool: Bool[Tensor, "patterns size"] | None
+) -> Count:
+    """Count one matrix, output-major as it is stored."""
+    zeros = weight.numel() - int(weight.count_nonzero())
+    if pattern is None:
+        return Count(name, weight.numel(), zeros, weight.numel(), zeros, 1, 0, None)
+    d, k = weight.shape
+    outputs, inputs = pattern.covered(d, k)
+    held = to_blocks(weight.T != 0, pattern)
+    covered = outputs * inputs
+    # Rounding to the stored type may zero a weight more; a block with fewer weights satisfies the pattern too.
+    left = DenseRemainder(name=name, outputs=d - outputs, inputs=k - inputs, weights=d * k - covered)
+    return Count(
+        name=name,
+        weights=d * k,
+        zeros=zeros,
+        covered=covered,
+        covered_zeros=covered - int(held.sum()),
+        blocks=held.shape[1],
+        violations=int((~_satisfied(held, pattern, pool)).sum()),
+        remainder=left if left.weights else None,
+    )
+
+
+def _satisfied(
+    held: Bool[Tensor, "size blocks"], pattern: BlockPattern, pool: Bool[Tensor, "patterns size"] | None
+) -> Bool[Tensor, " blocks"]:
+    if pool is None:
+        return held.sum(0) <= pattern.keep
+    beside = (~pool).float() @ held.float()  # weights that a block holds outside of each arrangement
+    return beside.min(0).values == 0
+
+
+def _weights(folder: Path, names: Sequence[str]) -> list[tuple[str, Tensor]]:
+    wanted = {f"{name}.weight": name for name in names}
+    found: dict[str, Tensor] = {}
+    for path in read_checkpoint(folder).weight_files:
+        with safe_open(path, framework="pt") as file:
+            for key in set(file.keys()) & wanted.keys():
+                found[wanted[key]] = file.get_tensor(key)
+    return [(name, found[name]) for name in names]
+
+
+def arrangements(pool: Bool[Tensor, "patterns size"] | None) -> tuple[str, ...]:
+    """Write a pool as digits."""
+    rows: list[list[int]] = [] if pool is None else pool.to(torch.int8).tolist()
+    return tuple("".join(str(bit) for bit in row) for row in rows)

@@ -1,0 +1,30 @@
+"""Which planner answers for which method, and what planners give: units that stay, or a pattern for every matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pruning_core.masks import Mask
+from pruning_core.method_spec import AdmmPattern
+from pruning_core.methods.admm_pattern import PatternPlan, PatternPlanner
+from pruning_core.methods.base import Context
+from pruning_core.methods.registry import method_for
+from pruning_core.spec import PruneSpec
+from pruning_core.targets import Planner
+
+Plan = Mask | PatternPlan
+AnyPlanner = Planner | PatternPlanner
+
+
+def planner_for(spec: PruneSpec, ctx: Context, cache: Path | None) -> AnyPlanner:
+    """Let the spec's method gather its statistics, and give what plans from them.
+
+    Args:
+        spec: What was asked for.
+        ctx: Dense model and evidence.
+        cache: Folder of kept latency tables.
+    """
+    if isinstance(spec.method, AdmmPattern):
+        return PatternPlanner(spec.method, ctx)
+    method = method_for(spec.method)
+    return Planner(spec, ctx, method, method.prepare(ctx), cache)

@@ -1,0 +1,108 @@
+"""Sparsity of every linear of the blocks, first to last: each is chosen and refitted on what the pruned ones before it give.
+
+The query, key, value and first FFN matrices are fitted to the dense model's own outputs, from the student's inputs; the output
+projections to the dense model's residual stream, as recovery does after units are removed. So each matrix also makes up for
+what the ones before it have lost. Shapes stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pruning_core.arch.encoder import EncoderAdapter, Sublayer
+from pruning_core.evidence import Evidence
+from pruning_core.method_spec import AdmmPattern
+from pruning_core.models import TaskModel
+from pruning_core.patterns.project import Projection
+from pruning_core.precision import products_in
+from pruning_core.recovery.matrix import Fit, Matrix, fit_matrix
+from pruning_core.recovery.streams import Streams
+from pruning_core.spec import RecoverySpec
+from pruning_core.stats.gram import Gram
+
+
+def record_dense(model: TaskModel, evidence: Evidence, on_batch: Callable[[int], None]) -> None:
+    """Run the dense model once over the calibration batches whose states are kept."""
+    with torch.no_grad(), products_in(evidence.dtype, model.device):
+        for index, batch in enumerate(evidence.calibration.batches[: evidence.states.plan.batches]):
+            with evidence.states.recording(index):
+                model.outputs(batch.to(model.device).inputs)
+            on_batch(index + 1)
+
+
+def sparsify_(
+    student: EncoderAdapter,
+    projection: Projection,
+    evidence: Evidence,
+    options: AdmmPattern,
+    recovery: RecoverySpec,
+    *,
+    on_sublayer: Callable[[int], None],
+    on_matrix: Callable[[Matrix], None] = lambda _matrix: None,
+) -> tuple[Fit, ...]:
+    """Prune and refit every linear of the student's blocks.
+
+    Args:
+        student: A clone of the dense model; given new weights in place.
+        projection: The pattern.
+        evidence: Dense model and calibration batches.
+        options: Selection and solver.
+        recovery: Whether to refit, and the share of samples that judges.
+        on_sublayer: Told after each sublayer how many are done.
+        on_matrix: Shown each matrix before it is pruned.
+
+    Returns:
+        How each matrix went, in order.
+    """
+    samples = evidence.calibration.samples
+    first_judge = samples - max(1, round(samples * recovery.holdout))
+    names = {id(module): name for name, module in student.model.named_modules()}
+    fits: list[Fit] = []
+    device = student.model.device
+
+    def prune_(linear: nn.Linear, statistics: tuple[Gram, Gram]) -> None:
+        weights, bias = linear.weight.detach().T.contiguous(), _bias(linear)
+        matrix = Matrix(names[id(linear)], *statistics, weights, bias)
+        with products_in(torch.float32, device):
+            on_matrix(matrix)
+            fitted, fitted_bias, fit = fit_matrix(matrix, projection, options, refit=recovery.kind == "weights")
+        _set_(linear, fitted, fitted_bias)
+        fits.append(fit)
+
+    with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.shelf() as shelf:
+        # Centred Grams of inputs with large means lose what bfloat16 has: in it they are not even definite.
+        streams = Streams(evidence, shelf, samples=samples, first_judge=first_judge, gram_dtype=torch.float32)
+        before: Sublayer | None = None
+        for index, (dense, own) in enumerate(zip(evidence.dense.sublayers, student.sublayers, strict=True)):
+            fitting, judging = streams.gather_inputs(index, before, dense.output.out_features)
+            for linear, original in zip(own.inputs, dense.inputs, strict=True):
+                parameters = original.weight.detach().T, _bias(original)
+                prune_(linear, (fitting.problem(*parameters), judging.problem(*parameters)))
+            prune_(own.output, streams.gather(index, dense, own))
+            streams.advance(own)
+            before = dense
+            on_sublayer(index + 1)
+    return tuple(fits)
+
+
+def prunable(adapter: EncoderAdapter) -> Iterator[nn.Linear]:
+    """Give every linear of the blocks, in the order in which they are pruned."""
+    for sublayer in adapter.sublayers:
+        yield from sublayer.inputs
+        yield sublayer.output
+
+
+def _bias(linear: nn.Linear) -> Tensor | None:
+    bias = cast("nn.Parameter | None", linear.bias)  # torch's stubs forget that there may be none
+    return None if bias is None else bias.detach()
+
+
+def _set_(linear: nn.Linear, weights: Tensor, bias: Tensor | None) -> None:
+    """Give a linear parameters of its own: its present ones may be the dense model's."""
+    linear.weight = nn.Parameter(weights.T.to(linear.weight).contiguous(), requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.to(linear.weight), requires_grad=False)
