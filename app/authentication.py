@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from urllib.parse import quote, urlencode
 
 import structlog
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.db import OUTAGES
 from app.errors import database_problem, problem_response
 from app.keys.records import Caller
 from app.keys.service import KeyService
+from app.keys.sessions import COOKIE
 from app.rates import RateLimiter
 
 # Everything under these needs a key. What lies elsewhere (health, the contract, the dashboard's own files) says nothing of
 # anybody's jobs.
-_HUB = "/hub"
-_GUARDED = ("/v1", _HUB)
+_API, _HUB = "/v1", "/hub"
+_GUARDED = (_API, _HUB)
+# For people: a browser's session does for a key, and who has none is shown where to give one.
+_PAGES = ("/jobs", "/submit", "/compare")
+_START = "/"
+SIGN_IN = "/sign-in"
+_SAFE = frozenset({"GET", "HEAD"})
 # As the Hub says it: its clients then tell people that they may have to show a token.
 _UNKNOWN_TO_STRANGERS = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
 
@@ -44,7 +53,7 @@ class AuthenticationMiddleware:
         state = scope.setdefault("state", {})
         if self._keys is None:
             state["caller"] = Caller()
-        elif _is_guarded(scope["path"]):
+        elif _is_guarded(scope):
             try:
                 caller = await self._caller(scope, self._keys)
             except OUTAGES as error:
@@ -59,13 +68,8 @@ class AuthenticationMiddleware:
                 await response(scope, receive, send)
                 return
             if caller is None:
-                detail = "show an API key: Authorization: Bearer cpk_..."
-                headers = {"WWW-Authenticate": 'Bearer realm="coppice"'}
-                if _is_under(scope["path"], _HUB):
-                    headers |= _UNKNOWN_TO_STRANGERS
-                await problem_response(scope["path"], HTTPStatus.UNAUTHORIZED, "unauthenticated", detail, headers=headers)(
-                    scope, receive, send
-                )
+                ask = self._app if scope["path"] == SIGN_IN else _unauthenticated(scope)
+                await ask(scope, receive, send)
                 return
             state["caller"] = caller
             with structlog.contextvars.bound_contextvars(tenant=caller.owner, key_id=caller.key_id):
@@ -75,6 +79,10 @@ class AuthenticationMiddleware:
 
     async def _caller(self, scope: Scope, keys: KeyService) -> Caller | None:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
+        session = None if given else _session(scope)
+        if session is not None:
+            key = await run_in_threadpool(keys.of_session, session)
+            return None if key is None else Caller(key.owner, key.id, key.scopes)
         scheme, _space, text = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
         if scheme.lower() != "bearer":
             return None
@@ -82,8 +90,40 @@ class AuthenticationMiddleware:
         return None if key is None else Caller(key.owner, key.id, key.scopes)
 
 
-def _is_guarded(path: str) -> bool:
-    return any(_is_under(path, root) for root in _GUARDED)
+def _unauthenticated(scope: Scope) -> Response:
+    """Tell a person where to give a key, and a program how."""
+    if _is_page(scope["path"]):
+        return RedirectResponse(_sign_in_first(scope), HTTPStatus.SEE_OTHER)
+    detail = "show an API key: Authorization: Bearer cpk_..."
+    headers = {"WWW-Authenticate": 'Bearer realm="coppice"'}
+    if _is_under(scope["path"], _HUB):
+        headers |= _UNKNOWN_TO_STRANGERS
+    return problem_response(scope["path"], HTTPStatus.UNAUTHORIZED, "unauthenticated", detail, headers=headers)
+
+
+def _is_guarded(scope: Scope) -> bool:
+    """Whether a key is needed, or, where one is given for a session, how often is counted."""
+    path = scope["path"]
+    tried = path == SIGN_IN and scope["method"] not in _SAFE
+    return tried or _is_page(path) or any(_is_under(path, root) for root in _GUARDED)
+
+
+def _is_page(path: str) -> bool:
+    return path == _START or any(_is_under(path, root) for root in _PAGES)
+
+
+def _session(scope: Scope) -> str | None:
+    """Read the cookie where it counts: on pages, and for what they show and link to of the API, which changes nothing."""
+    if not _is_page(scope["path"]) and not (_is_under(scope["path"], _API) and scope["method"] in _SAFE):
+        return None
+    return Request(scope).cookies.get(COOKIE)
+
+
+def _sign_in_first(scope: Scope) -> str:
+    """Give the address of the form, and in it the page to come back to."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    wanted = quote(scope["path"]) + (f"?{query}" if query else "")
+    return f"{SIGN_IN}?{urlencode({'next': wanted})}" if scope["method"] in _SAFE and wanted != _START else SIGN_IN
 
 
 def _is_under(path: str, root: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -94,14 +94,31 @@ def internal_problem(instance: str, error: Exception) -> JSONResponse:
 
 def install_handlers(app: FastAPI) -> None:
     """Turn the exceptions that have a meaning in HTTP into problems; `internal_problem` answers for the rest."""
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(RequestError, _on_request_error)
-    app.add_exception_handler(RequestValidationError, _on_validation)
-    app.add_exception_handler(HTTPException, _on_http)
-    for unavailable in OUTAGES:
-        app.add_exception_handler(unavailable, _on_database_down)
-    app.add_exception_handler(StoreUnavailable, _on_store_down)
-    app.add_exception_handler(OSError, _on_os_error)
+    for kind, handler in _handlers():
+        app.add_exception_handler(kind, handler)
+
+
+def problem_of(request: Request, error: Exception) -> JSONResponse:
+    """Answer for an error as the API would; pages make of it what people read."""
+    handler = next((handler for kind, handler in _handlers() if isinstance(error, kind)), None)
+    return internal_problem(request.url.path, error) if handler is None else handler(request, error)
+
+
+def _handlers() -> list[tuple[type[Exception], Callable[[Request, Exception], JSONResponse]]]:
+    return [
+        (Problem, _on_problem),
+        (RequestError, _on_request_error),
+        (RequestValidationError, _on_validation),
+        (HTTPException, _on_http),
+        *((unavailable, _on_database_down) for unavailable in OUTAGES),
+        (StoreUnavailable, _on_store_down),
+        (OSError, _on_os_error),
+    ]
+
+
+def field_errors(error: ValidationError, body: object) -> list[FieldError]:
+    """Say what is wrong with the fields of a body that was not read by FastAPI."""
+    return [_field_error({**item, "loc": ("body", *item["loc"])}, body) for item in error.errors()]
 
 
 def _on_problem(request: Request, error: Exception) -> JSONResponse:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi.staticfiles import StaticFiles
 
 from app import queue
 from app.api import artifacts, audit, capabilities, events, health, hub, jobs, keys, uploads, webhooks
@@ -28,6 +29,8 @@ from app.secret import ServerSecret
 from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
 from app.uploads.service import UploadService
+from app.web import jobs as web_jobs
+from app.web import sign_in, submit
 from app.webhooks.delivery import Deliverer
 from app.webhooks.service import WebhookSecrets, WebhookService
 
@@ -94,6 +97,9 @@ def _build(settings: Settings) -> FastAPI:
     state.service = JobService(settings, database, store, announcer, state.uploads)
     for module in (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, health):
         app.include_router(module.router)
+    for pages in (web_jobs, submit, sign_in):
+        app.include_router(pages.router)
+    app.mount("/static", StaticFiles(packages=[("app.web", "static")]), name="static")
     install_handlers(app)
     install_contract(app)
     app.add_middleware(

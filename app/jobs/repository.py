@@ -134,9 +134,18 @@ class JobRepository:
         after: Job | None,
         limit: int,
         metadata: Mapping[str, str] | None = None,
+        model: str | None = None,
+        method: str | None = None,
     ) -> list[Job]:
-        """List jobs, newest first, from behind a given one; only those with all of some metadata."""
+        """List jobs, newest first, from behind a given one; only those with all of some metadata, of a model, by a method."""
         query = sa.select(_jobs).where(_jobs.c.owner == owner)
+        if model is not None:
+            # Hub ids, folders and uploads alike also go by the last part of their name.
+            full = _jobs.c.spec["model"].as_string()
+            named = full == model
+            query = query.where(named if "/" in model else sa.or_(named, full.endswith(f"/{model}", autoescape=True)))
+        if method is not None:
+            query = query.where(_jobs.c.spec[("method", "name")].as_string() == method)
         for key, value in (metadata or {}).items():
             query = query.where(_jobs.c.metadata[key].as_string() == value)
         if statuses:
@@ -145,6 +154,22 @@ class JobRepository:
             query = query.where(sa.tuple_(_jobs.c.created_at, _jobs.c.id) < sa.tuple_(after.created_at, after.id))
         rows = self._connection.execute(query.order_by(_jobs.c.created_at.desc(), _jobs.c.id.desc()).limit(limit))
         return [_job(row) for row in rows.mappings()]
+
+    def counts(self, owner: str) -> dict[JobStatus, int]:
+        """Count the jobs of an owner by status."""
+        query = sa.select(_jobs.c.status, sa.func.count()).where(_jobs.c.owner == owner).group_by(_jobs.c.status)
+        return {JobStatus(status): count for status, count in self._connection.execute(query)}
+
+    def models(self, owner: str, *, among: int) -> list[str]:
+        """List the models of an owner's newest jobs, by name."""
+        newest = (
+            sa.select(_jobs.c.spec["model"].as_string().label("model"))
+            .where(_jobs.c.owner == owner)
+            .order_by(_jobs.c.created_at.desc(), _jobs.c.id.desc())
+            .limit(among)
+            .subquery()
+        )
+        return list(self._connection.scalars(sa.select(newest.c.model).distinct().order_by(newest.c.model)))
 
     def events(self, job_id: str, *, after: int, limit: int) -> list[JobEvent]:
         """Read a job's event log from behind an id."""

@@ -179,15 +179,15 @@ class ArtifactList(BaseModel):
     data: list[ArtifactView]
 
 
-def _shown(spec: PruneSpec) -> PruneSpec:
+def shown_reference(reference: str) -> str:
     """Show uploads by their ids: where the server keeps them is nobody's business."""
+    last = reference.rpartition("/")[2]
+    return last if is_upload_id(last) else reference
 
-    def name(reference: str) -> str:
-        last = reference.rpartition("/")[2]
-        return last if is_upload_id(last) else reference
 
-    task = spec.task.model_copy(update={"dataset": name(spec.task.dataset)})
-    return spec.model_copy(update={"model": name(spec.model), "task": task})
+def _shown(spec: PruneSpec) -> PruneSpec:
+    task = spec.task.model_copy(update={"dataset": shown_reference(spec.task.dataset)})
+    return spec.model_copy(update={"model": shown_reference(spec.model), "task": task})
 
 
 def _moment(seconds: float) -> datetime:

@@ -19,7 +19,7 @@ from app.jobs.admission import admit
 from app.jobs.archive import Archive
 from app.jobs.records import Job, JobEvent, PublishedArtifact
 from app.jobs.repository import JobRepository
-from app.jobs.schemas import JobCreate
+from app.jobs.schemas import JobCreate, shown_reference
 from app.jobs.states import TERMINAL, JobStatus
 from app.keys.records import Caller
 from app.queue import Announcer
@@ -31,6 +31,8 @@ from pruning_core.spec import PruneSpec
 
 JOB_PREFIX = "job_"
 
+_NEWEST = 1000  # jobs whose models are named
+
 _log = structlog.get_logger(__name__)
 
 
@@ -40,6 +42,14 @@ class JobDetails:
 
     job: Job
     artifacts: list[PublishedArtifact]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What an owner has: jobs by status, and the models of the newest ones as the API shows them."""
+
+    counts: Mapping[JobStatus, int]
+    models: tuple[str, ...]
 
 
 class JobService:
@@ -169,6 +179,8 @@ class JobService:
         after: str | None,
         limit: int,
         metadata: Mapping[str, str] | None = None,
+        model: str | None = None,
+        method: str | None = None,
     ) -> tuple[list[JobDetails], bool]:
         """List a page of jobs, newest first, and whether there are more."""
         with self._database.read() as connection:
@@ -179,10 +191,19 @@ class JobService:
                 if start is None:
                     message = "after must be the id of a job, as given by `next` of the page before"
                     raise Refused("invalid_request", message, "after")
-            jobs = repository.list(owner=owner, statuses=statuses, after=start, limit=limit + 1, metadata=metadata)
+            jobs = repository.list(
+                owner=owner, statuses=statuses, after=start, limit=limit + 1, metadata=metadata, model=model, method=method
+            )
             published = repository.artifacts_of([job.id for job in jobs[:limit]])
             page = [JobDetails(job, published[job.id]) for job in jobs[:limit]]
             return page, len(jobs) > limit
+
+    def overview(self, owner: str) -> Overview:
+        """Count an owner's jobs, and name the models of the newest ones."""
+        with self._database.read() as connection:
+            repository = JobRepository(connection)
+            models = [shown_reference(model) for model in repository.models(owner, among=_NEWEST)]
+            return Overview(repository.counts(owner), tuple(dict.fromkeys(models)))
 
     def events(self, job_id: str, *, owner: str, after: int, limit: int) -> list[JobEvent]:
         """Read a job's event log from behind an id."""

@@ -37,8 +37,15 @@ class KeyRepository:
 
     def valid(self, digest: str) -> ApiKey | None:
         """Find the key with a digest, unless it was revoked or has expired."""
+        return self._valid(_keys.c.digest == digest)
+
+    def valid_by_id(self, key_id: str) -> ApiKey | None:
+        """Find the key with an id, unless it was revoked or has expired."""
+        return self._valid(_keys.c.id == key_id)
+
+    def _valid(self, named: sa.ColumnElement[bool]) -> ApiKey | None:
         alive = sa.or_(_keys.c.expires_at.is_(None), _keys.c.expires_at > now())
-        query = sa.select(_keys).where(_keys.c.digest == digest, _keys.c.revoked_at.is_(None), alive)
+        query = sa.select(_keys).where(named, _keys.c.revoked_at.is_(None), alive)
         row = self._connection.execute(query).mappings().one_or_none()
         return None if row is None else _key(row)
 

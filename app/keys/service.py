@@ -11,6 +11,7 @@ from app.audit.repository import AuditRepository
 from app.db import Database
 from app.keys.records import ApiKey, Caller, Scope
 from app.keys.repository import KeyRepository
+from app.keys.sessions import Sessions
 from app.refusals import NotFound
 from app.secret import ServerSecret
 
@@ -26,6 +27,7 @@ class KeyService:
     def __init__(self, database: Database, secret: ServerSecret) -> None:
         self._database = database
         self._secret = secret
+        self._sessions = Sessions(secret)
 
     def create(
         self, *, owner: str, name: str, scopes: frozenset[Scope], lives_s: float | None, caller: Caller
@@ -49,6 +51,18 @@ class KeyService:
             return None
         with self._database.read() as connection:
             return KeyRepository(connection).valid(self._digest(text))
+
+    def begin_session(self, key: ApiKey) -> str:
+        """Give what a browser may hold instead of a key."""
+        return self._sessions.seal(key.id)
+
+    def of_session(self, value: str) -> ApiKey | None:
+        """Give the key that a browser's session names, unless it has been revoked or has expired since."""
+        key_id = self._sessions.open(value)
+        if key_id is None:
+            return None
+        with self._database.read() as connection:
+            return KeyRepository(connection).valid_by_id(key_id)
 
     def list(self, owner: str | None = None) -> list[ApiKey]:
         """List the keys of one tenant or of all, newest first."""

@@ -1,0 +1,150 @@
+"""Forms as browsers send them, and fields made from JSON schemas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Literal, cast
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+
+from app.errors import Problem
+from app.web.formats import words
+
+_MOST_FIELDS = 200
+_KIND = "application/x-www-form-urlencoded"
+
+Control = Literal["select", "number", "checkbox", "checks", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What was filled in: every value of every name."""
+
+    values: Mapping[str, Sequence[str]]
+
+    def one(self, name: str, default: str = "") -> str:
+        """Give the last value of a name."""
+        return (self.values.get(name) or [default])[-1]
+
+    def all(self, name: str) -> list[str]:
+        """Give all values of a name."""
+        return list(self.values.get(name, []))
+
+
+async def read_form(request: Request) -> Form:
+    """Read the body of a form.
+
+    Raises:
+        Problem: It is none.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _KIND:
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send the form of this page")
+    try:
+        text = (await request.body()).decode("utf-8")
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
+    except ValueError:
+        raise Problem(
+            HTTPStatus.BAD_REQUEST, "malformed_request", "the form could not be read; send it from this page"
+        ) from None
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return Form(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One control: where its value goes in the body, and what a schema says of it."""
+
+    name: str
+    path: tuple[str, ...]
+    label: str
+    hint: str
+    control: Control
+    default: object
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    whole: bool = False
+
+    @property
+    def shown_default(self) -> str:
+        """The default as the control shows it."""
+        return "" if self.default is None else str(self.default)
+
+    def read(self, form: Form) -> object:
+        """Give the value in the body's own type; None where the default is meant."""
+        if self.control == "checks":
+            given: object = form.all(self.name)
+        elif self.control == "checkbox":
+            given = bool(form.one(self.name))
+        else:
+            given = _typed(form.one(self.name).strip(), self.control)
+        return None if given in ("", None) or given == self.default else given
+
+
+def fields_of(schema: Mapping[str, Any], prefix: str, path: tuple[str, ...]) -> Iterator[Field]:
+    """Make the controls of an object's properties; what no control can show is left to specs.
+
+    Args:
+        schema: JSON schema of the object.
+        prefix: What the names of the controls begin with.
+        path: Where the object is in the body.
+    """
+    for name, declared in cast("dict[str, dict[str, Any]]", schema.get("properties", {})).items():
+        found = _without_null(declared)
+        control = _control(found)
+        if control is None:
+            continue
+        items = found.get("items", {}) if control == "checks" else found
+        yield Field(
+            name=f"{prefix}.{name}",
+            path=(*path, name),
+            label=words(name),
+            hint=str(declared.get("description", "")),
+            control=control,
+            default=declared.get("default"),
+            choices=tuple(str(choice) for choice in items.get("enum", ())),
+            minimum=found.get("minimum", found.get("exclusiveMinimum")),
+            maximum=found.get("maximum", found.get("exclusiveMaximum")),
+            whole=found.get("type") == "integer",
+        )
+
+
+def put(body: dict[str, Any], path: Sequence[str], value: object) -> None:
+    """Set a value deep in a body that is being made."""
+    *parents, last = path
+    for parent in parents:
+        body = body.setdefault(parent, {})
+    body[last] = value
+
+
+def _without_null(declared: dict[str, Any]) -> dict[str, Any]:
+    choices = [choice for choice in declared.get("anyOf", ()) if choice.get("type") != "null"]
+    return choices[0] if len(choices) == 1 else declared
+
+
+def _control(schema: Mapping[str, Any]) -> Control | None:
+    if "const" in schema:
+        return None
+    if "enum" in schema:
+        return "select"
+    if schema.get("type") == "array":
+        return "checks" if "enum" in schema.get("items", {}) else None
+    return cast(
+        "dict[object, Control]", {"boolean": "checkbox", "integer": "number", "number": "number", "string": "text"}
+    ).get(schema.get("type"))
+
+
+def _typed(text: str, control: Control) -> object:
+    """Read numbers as numbers; what is none stays as it is, and the spec says what would be right."""
+    if control != "number" or not text:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,136 @@
+"""Routes of jobs for people: the list, one job, cancel and retry, and jobs of one model compared."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from app.api.deps import Owner, Service, Writer
+from app.api.jobs import JOB_ID, JobId
+from app.jobs.records import JobEvent
+from app.jobs.service import JobService
+from app.jobs.states import JobStatus
+from app.web.plots import scatter
+from app.web.rendering import PageRoute, page
+from app.web.views import AXES, STATUS_WORDS, JobPage, comparisons, event_lines, steps
+from pruning_core.capabilities import methods
+from pruning_core.spec import AUTO_CLASSES
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_PAGE = 25
+_MOST_EVENTS = 1000
+_EVENTS_AT_ONCE = 200
+_MOST_COMPARED = 100
+
+Model = Annotated[str, Query(max_length=1024, pattern=r"^[^\x00]*$")]
+
+
+@router.get("/")
+def list_jobs(
+    request: Request,
+    service: Service,
+    owner: Owner,
+    status: str = "",
+    model: Model = "",
+    method: Annotated[str, Query(max_length=64, pattern=r"^[^\x00]*$")] = "",
+    after: Annotated[str, Query(max_length=64, pattern=JOB_ID + "|^$")] = "",
+) -> Response:
+    """List jobs, newest first."""
+    chosen = JobStatus(status) if status in list(JobStatus) else None
+    model = model.strip()
+    found, more = service.list(
+        owner=owner,
+        statuses=[] if chosen is None else [chosen],
+        after=after or None,
+        limit=_PAGE,
+        model=model or None,
+        method=method or None,
+    )
+    jobs = [JobPage.of(details) for details in found]
+    values = {
+        "jobs": jobs,
+        "next": jobs[-1].view.id if more else None,
+        "overview": service.overview(owner),
+        "statuses": STATUS_WORDS,
+        "methods": [info.name for info in methods()],
+        "chosen": {"status": "" if chosen is None else str(chosen), "model": model, "method": method, "after": after},
+    }
+    return page(request, "jobs.html", values)
+
+
+@router.get("/jobs/{job_id}")
+def show_job(job_id: JobId, request: Request, service: Service, owner: Owner) -> Response:
+    """Show one job: where it is, what came of it, and how to have it."""
+    events = _events(service, job_id, owner)
+    details = service.get(job_id, owner=owner)
+    shown = JobPage.of(details)
+    compared = comparisons([details])
+    values = {
+        "job": shown,
+        "report": shown.report,
+        "steps": steps(details.job),
+        "parts": None if details.job.progress is None else (details.job.progress.part + 1, details.job.progress.parts),
+        "events": event_lines(events),
+        "last_event": events[-1].id if events else 0,
+        "loader": AUTO_CLASSES[shown.view.spec.task.type],
+        "frontier": compared[0] if compared and len(compared[0].checkpoints) > 1 else None,
+        "scatter": scatter,
+        "origin": str(request.base_url).rstrip("/"),
+        "spec": shown.view.spec.model_dump_json(indent=2, exclude_defaults=True),
+    }
+    return page(request, "job.html", values)
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel_job(job_id: JobId, service: Service, writer: Writer) -> Response:
+    """Cancel, and show the job."""
+    service.cancel(job_id, caller=writer)
+    return RedirectResponse(f"/jobs/{job_id}", HTTPStatus.SEE_OTHER)
+
+
+@router.post("/jobs/{job_id}/retry")
+def retry_job(job_id: JobId, service: Service, writer: Writer) -> Response:
+    """Queue a failed job again, and show it."""
+    service.retry(job_id, caller=writer)
+    return RedirectResponse(f"/jobs/{job_id}", HTTPStatus.SEE_OTHER)
+
+
+@router.get("/compare")
+def compare(request: Request, service: Service, owner: Owner, model: Model = "", by: str = "macs") -> Response:
+    """Show the checkpoints of one model side by side."""
+    models = service.overview(owner).models
+    chosen = model.strip() or (models[0] if models else "")
+    jobs, more = service.list(
+        owner=owner,
+        statuses=[JobStatus.SUCCEEDED, JobStatus.FAILED],  # which keep their best candidate
+        after=None,
+        limit=_MOST_COMPARED,
+        model=chosen or None,
+    )
+    axis = by if by in AXES else "macs"
+    found = comparisons(jobs) if chosen else []
+    used = sorted({point.job.view.spec.method.name for group in found for point in group.checkpoints})
+    values = {
+        "models": models,
+        "chosen": chosen,
+        "axis": axis,
+        "axes": AXES,
+        "methods": used,
+        "groups": [(group, scatter(group.data(axis, used), group.dense, as_percent=axis != "speedup")) for group in found],
+        "most": _MOST_COMPARED if more else None,
+    }
+    return page(request, "compare.html", values)
+
+
+def _events(service: JobService, job_id: str, owner: str) -> list[JobEvent]:
+    """Read the events from the first on; a job that was tried very often shows its newest only."""
+    found: list[JobEvent] = []
+    while True:
+        events = service.events(job_id, owner=owner, after=found[-1].id if found else 0, limit=_EVENTS_AT_ONCE)
+        found = [*found, *events][-_MOST_EVENTS:]
+        if len(events) < _EVENTS_AT_ONCE:
+            return found

@@ -1,0 +1,102 @@
+"""Where the marks of a chart go. Charts are SVG in the page itself, coloured by its style sheet (docs/decisions/0050)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.web.formats import finite
+
+# Those of a phone; on a larger screen charts are scaled up.
+WIDTH, HEIGHT = 360, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 14, 36
+_TICKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One checkpoint: where it is drawn, the number that the table knows it by, and its method's place in the legend."""
+
+    x: float
+    y: float
+    number: int
+    series: int
+    spoken: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """A chart of one figure against another."""
+
+    marks: tuple[Mark, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    dense_y: float | None
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = _LEFT
+    right: int = WIDTH - _RIGHT
+    bottom: int = HEIGHT - _BOTTOM
+    top: int = _TOP
+
+
+@dataclass(frozen=True, slots=True)
+class Datum:
+    """What is to be drawn; numbers that are none are left out."""
+
+    x: float | None
+    y: float | None
+    number: int
+    series: int
+    spoken: str
+
+
+def scatter(data: Sequence[Datum], dense: float | None, *, as_percent: bool) -> Scatter | None:
+    """Place the marks; None where nothing can be drawn.
+
+    Args:
+        data: The checkpoints.
+        dense: The dense model's quality.
+        as_percent: Whether x is a share, and its axis goes from 0 to 1.
+    """
+    drawn = [(datum, datum.x, datum.y) for datum in data if finite(datum.x) is not None and finite(datum.y) is not None]
+    points = [(datum, x, y) for datum, x, y in drawn if x is not None and y is not None]
+    if not points:
+        return None
+    reference = finite(dense)
+    ys = [y for _, _, y in points] + ([] if reference is None else [reference])
+    x_axis = _axis([0.0, max(1.0, *(x for _, x, _ in points))] if as_percent else [0.0, *(x for _, x, _ in points)])
+    y_axis = _axis([min(ys) - 0.004, max(ys) + 0.004])
+
+    def across(value: float) -> float:
+        return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * (value - x_axis[0]) / (x_axis[-1] - x_axis[0]), 1)
+
+    def up(value: float) -> float:
+        return round(HEIGHT - _BOTTOM - (HEIGHT - _BOTTOM - _TOP) * (value - y_axis[0]) / (y_axis[-1] - y_axis[0]), 1)
+
+    digits = max(0, -math.floor(math.log10(y_axis[1] - y_axis[0]) + 1e-9))
+    return Scatter(
+        marks=tuple(Mark(across(x), up(y), datum.number, datum.series, datum.spoken) for datum, x, y in points),
+        x_ticks=tuple(Tick(across(value), f"{value:.0%}" if as_percent else f"{value:g}") for value in x_axis),
+        y_ticks=tuple(Tick(up(value), f"{value:.{digits}f}") for value in y_axis),
+        dense_y=None if reference is None else up(reference),
+    )
+
+
+def _axis(values: Sequence[float]) -> list[float]:
+    """Give round values, evenly apart, around all of some values."""
+    low, high = min(values), max(values)
+    rough = max(high - low, 1e-6) / (_TICKS - 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]

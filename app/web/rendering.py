@@ -1,0 +1,117 @@
+"""Pages: templates, the headers that fence them in, and errors for people (docs/decisions/0050)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Coroutine, Mapping
+from functools import cache
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from app.errors import Problem, ProblemDetails, problem_of
+from app.keys.records import Scope
+from app.web import formats
+
+# Everything that a page loads is a file of this server: no inline script or style, no frame, nothing from elsewhere.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "private, no-store",
+    "Vary": "Cookie",
+}
+_SAFE = frozenset({"GET", "HEAD"})
+_OWN = frozenset({"same-origin", "none"})  # `none`: typed, or a bookmark
+
+
+def page(request: Request, template: str, values: Mapping[str, object], *, status: int = 200) -> HTMLResponse:
+    """Render a page for whoever is asking."""
+    caller = getattr(request.state, "caller", None)
+    common = {
+        "path": request.url.path,
+        "signed_in": caller is not None and bool(caller.key_id),
+        "may_write": caller is not None and Scope.JOBS_WRITE in caller.scopes,
+        "tenant": "" if caller is None else caller.owner,
+    }
+    return HTMLResponse(_environment().get_template(template).render({**common, **values}), status_code=status)
+
+
+class PageRoute(APIRoute):
+    """A route for people: answers to forms of this site only, says errors as a page, and fences the page in."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's own handler."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                _refuse_other_sites(request)
+                response = await handle(request)
+            except Exception as error:
+                response = _problem_page(request, problem_of(request, error))
+            response.headers.update(_HEADERS)
+            return response
+
+        return answer
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """Refuse forms that another site sends in a visitor's name.
+
+    Browsers say in ``Sec-Fetch-Site`` whose page sends a request, older ones its ``Origin``; no script of a page can forge
+    either. Who sends neither is no browser, and holds no session but one that was handed over on purpose.
+    """
+    if request.method in _SAFE:
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    own = site in _OWN if site is not None else origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if not own:
+        raise Problem(HTTPStatus.FORBIDDEN, "cross_site", "this form was sent by another site; open the page here, and send it")
+
+
+def _problem_page(request: Request, response: JSONResponse) -> Response:
+    problem = ProblemDetails.model_validate_json(bytes(response.body))
+    shown = page(request, "problem.html", {"problem": problem}, status=response.status_code)
+    for name in ("Retry-After", "WWW-Authenticate", "Allow"):
+        if name in response.headers:
+            shown.headers[name] = response.headers[name]
+    return shown
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("app.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    shown: tuple[Callable[..., object], ...] = (
+        formats.decimal,
+        formats.percent,
+        formats.times,
+        formats.count,
+        formats.size,
+        formats.span,
+        formats.ago,
+        formats.clock,
+        formats.words,
+        formats.model_name,
+        formats.ratio,
+    )
+    filters = cast("dict[str, Callable[..., object]]", environment.filters)
+    filters.update({show.__name__: show for show in shown})
+    environment.globals["asset"] = _asset
+    return environment
+
+
+@cache
+def _asset(name: str) -> str:
+    """Give the address of a file of ours; it changes with the content, so that nobody sees an old one."""
+    content = files("app.web").joinpath("static", name).read_bytes()
+    return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"

@@ -1,0 +1,65 @@
+"""Routes where a person shows a key once, and gets a session for it."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+
+from app.api.deps import Keys
+from app.authentication import SIGN_IN
+from app.keys.sessions import COOKIE, LIFETIME_S
+from app.web.forms import read_form
+from app.web.rendering import PageRoute, page
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_OWN_PATH = re.compile(r"/(?![/\\])[\w\-./?=&%+,\[\]~:]*", re.ASCII)
+_LONGEST = 2000
+
+Next = Annotated[str, Query(alias="next", max_length=_LONGEST)]
+
+
+@router.get(SIGN_IN)
+def show_sign_in(request: Request, wanted: Next = "/") -> Response:
+    """Ask for a key, where keys are on."""
+    if not request.app.state.settings.auth:
+        return RedirectResponse("/", HTTPStatus.SEE_OTHER)
+    return page(request, "sign_in.html", {"wanted": _own(wanted), "refused": False})
+
+
+@router.post(SIGN_IN)
+async def sign_in(request: Request, keys: Keys) -> Response:
+    """Begin a session."""
+    form = await read_form(request)
+    wanted = _own(form.one("next"))
+    key = await run_in_threadpool(keys.recognise, form.one("key").strip())
+    if key is None:
+        return page(request, "sign_in.html", {"wanted": wanted, "refused": True}, status=HTTPStatus.UNAUTHORIZED)
+    response = RedirectResponse(wanted, HTTPStatus.SEE_OTHER)
+    response.set_cookie(
+        COOKIE,
+        keys.begin_session(key),
+        max_age=LIFETIME_S,
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return response
+
+
+@router.post("/sign-out")
+async def sign_out(request: Request) -> Response:
+    """End the session of this browser."""
+    response = RedirectResponse(SIGN_IN, HTTPStatus.SEE_OTHER)
+    response.delete_cookie(COOKIE, secure=request.url.scheme == "https", httponly=True, samesite="strict")
+    return response
+
+
+def _own(wanted: str) -> str:
+    """Keep people here: a link to the form must not lead them elsewhere."""
+    return wanted if _OWN_PATH.fullmatch(wanted) and len(wanted) <= _LONGEST else "/"

@@ -1,0 +1,212 @@
+"""The submit form: its parts from the schemas of methods and specs, and the body that a filled-in form stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+from app.errors import FieldError
+from app.jobs.schemas import JobCreate
+from app.web.forms import Field, Form, fields_of, put
+from pruning_core.capabilities import methods, tasks
+
+# Sections below the first screen, each an object of the spec.
+_SECTIONS = (
+    ("recovery", "Recovery", "RecoverySpec"),
+    ("calibration", "Calibration", "CalibrationSpec"),
+    ("evaluation", "Evaluation", "EvaluationSpec"),
+    ("latency", "Latency measurement", "LatencySpec"),
+    ("artifacts", "Bundle", "ArtifactSpec"),
+)
+# What each metric of a target is called by people, and the field of the target that holds its value.
+METRICS: Mapping[str, tuple[str, str]] = {
+    "sparsity": ("Sparsity: share of the prunable weights to remove", "sparsity"),
+    "macs": ("MACs: share of the multiply-accumulates to keep", "keep"),
+    "params": ("Parameters: share of all parameters to keep", "keep"),
+    "latency": ("Latency: share of the dense latency to keep, measured", "keep"),
+    "floor": ("None: the smallest model that holds the quality floor", ""),
+}
+_OWN_DATA = ("config", "train_split", "validation_split")
+_WHERE = {  # pointers into the body, longest first, and the control that they mean
+    "/task/columns/label": "label_column",
+    "/task/columns": "text_column",
+    "/task/config": "config",
+    "/task/train_split": "train_split",
+    "/task/validation_split": "validation_split",
+    "/task/metric": "task_metric",
+    "/task/dataset": "data",
+    "/quality_floor": "floor",
+    "/sparsity": "amount",
+    "/targets": "amount",
+    "/target": "amount",
+    "/model": "model",
+    "/revision": "revision",
+    "/task": "task",
+    "/data": "data",
+    "/seed": "seed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MethodChoice:
+    """One method, and the controls of its options."""
+
+    name: str
+    description: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One object of the spec."""
+
+    name: str
+    title: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """All that the form can ask."""
+
+    methods: tuple[MethodChoice, ...]
+    sections: tuple[Section, ...]
+    tasks: tuple[str, ...]
+    types: tuple[str, ...]
+    task_metrics: tuple[str, ...]
+
+
+@cache
+def blueprint() -> Blueprint:
+    """Make the form from the schemas that `/v1/methods` and `/v1/tasks` publish, and the spec's own."""
+    definitions = JobCreate.model_json_schema()["$defs"]
+    known = tasks()
+    metric = known[0].options["properties"]["metric"]
+    return Blueprint(
+        methods=tuple(
+            MethodChoice(info.name, info.description, tuple(fields_of(info.options, f"method.{info.name}", ("method",))))
+            for info in methods()
+        ),
+        sections=tuple(
+            Section(name, title, tuple(fields_of(definitions[definition], name, (name,))))
+            for name, title, definition in _SECTIONS
+        ),
+        tasks=tuple(info.name for info in known if info.task is not None),
+        types=tuple(info.name for info in known if info.task is None),
+        task_metrics=tuple(metric["enum"]),
+    )
+
+
+def body_of(form: Form) -> dict[str, Any]:
+    """Give the body that a form stands for; defaults are left out, so that the body says what was chosen."""
+    plan = blueprint()
+    body: dict[str, Any] = {"model": form.one("model").strip(), "task": _task(form, plan)}
+    for name, read in (("revision", str), ("data", str), ("seed", _number), ("floor", _number)):
+        if text := form.one(name).strip():
+            body["quality_floor" if name == "floor" else name] = read(text)
+    if "data" in body and isinstance(body["task"], dict):
+        body["task"]["dataset"] = body.pop("data")
+    body |= _target(form)
+    method = form.one("method")
+    body["method"] = {"name": method}
+    chosen = next((choice.fields for choice in plan.methods if choice.name == method), ())
+    for field in (*chosen, *(field for section in plan.sections for field in section.fields)):
+        if (value := field.read(form)) is not None:
+            put(body, field.path, value)
+    return body
+
+
+def _task(form: Form, plan: Blueprint) -> object:
+    name = form.one("task")
+    if name not in plan.types:
+        return name
+    text = [part.strip() for part in form.one("text_column").split(",") if part.strip()]
+    task: dict[str, Any] = {"type": name, "columns": {"text": text}, "metric": form.one("task_metric")}
+    if label := form.one("label_column").strip():
+        task["columns"]["label"] = label
+    return task | {key: value for key in _OWN_DATA if (value := form.one(key).strip())}
+
+
+def _target(form: Form) -> dict[str, Any]:
+    metric = form.one("metric")
+    if metric not in METRICS or metric == "floor":
+        return {}
+    field = METRICS[metric][1]
+    amounts = [_number(part.strip()) for part in form.one("amount").split(",") if part.strip()]
+    targets = [{"metric": metric, field: amount} for amount in amounts]
+    return {"target": targets[0]} if len(targets) == 1 else {"targets": targets} if targets else {"target": {"metric": metric}}
+
+
+def _number(text: str) -> object:
+    try:
+        return float(text) if "." in text or "e" in text.lower() else int(text)
+    except ValueError:
+        return text
+
+
+def form_of(spec: Mapping[str, Any]) -> Form:
+    """Fill in the form with a job's spec, as it was dumped."""
+    task = spec["task"]
+    targets = list(spec["targets"]) or ([spec["target"]] if spec["target"] else [])
+    floor = spec["quality_floor"]
+    values: dict[str, list[str]] = {
+        "model": [spec["model"]],
+        "revision": [spec["revision"] or ""],
+        "task": [task["name"] or task["type"]],
+        "data": [task["dataset"]],
+        "text_column": [", ".join(task["columns"]["text"])],
+        "label_column": [task["columns"]["label"] or ""],
+        "task_metric": [task["metric"]],
+        "metric": [targets[0]["metric"] if targets else "floor"],
+        "amount": [", ".join(f"{target[METRICS[target['metric']][1]]:g}" for target in targets)],
+        "floor": [f"{floor['value']:g}" if floor and floor["kind"] == "relative" else ""],
+        "seed": [str(spec["seed"])],
+        "method": [spec["method"]["name"]],
+    } | {name: [task[name] or ""] for name in _OWN_DATA}
+    for field in _fields():
+        if field.name.startswith("method.") and not field.name.startswith(f"method.{spec['method']['name']}."):
+            continue
+        value = cast("dict[str, Any]", spec[field.path[0]]).get(field.path[-1])
+        if field.control == "checks":
+            values[field.name] = [str(item) for item in cast("list[object]", value or [])]
+        elif field.control == "checkbox":
+            values[field.name] = ["on"] if value else []
+        else:
+            values[field.name] = ["" if value is None else f"{value}"]
+    return Form(values)
+
+
+def empty_form() -> Form:
+    """Fill in the form with what is meant where nothing is said."""
+    values = {"method": ["fisher-cg"], "task": ["glue/sst2"], "metric": ["macs"], "amount": ["0.5"]}
+    for field in _fields():
+        if field.control == "checks":
+            values[field.name] = [str(item) for item in cast("list[object]", field.default or [])]
+        elif field.control == "checkbox":
+            values[field.name] = ["on"] if field.default else []
+        else:
+            values[field.name] = [field.shown_default]
+    return Form(values)
+
+
+def place(errors: list[FieldError], method: str) -> dict[str, list[str]]:
+    """Put each error to the control that it is about; under the empty name stand those about none."""
+    placed: dict[str, list[str]] = {}
+    names = {"/" + "/".join(field.path): field.name for field in _fields() if not field.name.startswith("method.")}
+    names |= {f"/method/{field.path[-1]}": field.name for field in _fields() if field.name.startswith(f"method.{method}.")}
+    for error in errors:
+        named = names.get(error.pointer) or next(
+            (name for start, name in _WHERE.items() if error.pointer == start or error.pointer.startswith(f"{start}/")), ""
+        )
+        messages = placed.setdefault(named, [])
+        if error.message not in messages:
+            messages.append(error.message)
+    return placed
+
+
+def _fields() -> Iterator[Field]:
+    plan = blueprint()
+    yield from (field for method in plan.methods for field in method.fields)
+    yield from (field for section in plan.sections for field in section.fields)

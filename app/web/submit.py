@@ -1,0 +1,101 @@
+"""Routes of the form that submits jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+from pydantic import ValidationError
+
+from app.api.deps import Owner, Service, Writer
+from app.api.jobs import JOB_ID
+from app.errors import FieldError, field_errors
+from app.jobs.schemas import JobCreate, JobView, PlanView
+from app.jobs.service import JobService
+from app.keys.records import Caller
+from app.refusals import RequestError
+from app.web.forms import Form, read_form
+from app.web.rendering import PageRoute, page
+from app.web.specs import METRICS, blueprint, body_of, empty_form, form_of, place
+from pruning_core.prediction import predict
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_ONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+
+@router.get("/submit")
+def show_form(
+    request: Request,
+    service: Service,
+    owner: Owner,
+    like: Annotated[str | None, Query(max_length=64, pattern=JOB_ID)] = None,
+) -> Response:
+    """Show the form, empty or as a job was submitted."""
+    form = empty_form()
+    if like is not None:
+        details = service.get(like, owner=owner)
+        form = form_of(JobView.of(details.job, []).spec.model_dump(mode="json"))
+    return _page(request, form, models=service.overview(owner).models)
+
+
+@router.post("/submit")
+async def submit(request: Request, service: Service, writer: Writer) -> Response:
+    """Submit a job and show it, or say what is wrong; or only what would come of it."""
+    form = await read_form(request)
+    return await run_in_threadpool(_submit, request, form, service, writer)
+
+
+def _submit(request: Request, form: Form, service: JobService, writer: Caller) -> Response:
+    body = body_of(form)
+    models = service.overview(writer.owner).models
+    try:
+        job = JobCreate.model_validate(body)
+        if form.one("do") == "check":
+            spec = service.admit(job, owner=writer.owner)
+            return _page(request, form, models=models, plan=PlanView.of(spec, predict(spec)))
+        details = service.submit(job, caller=writer, idempotency_key=_key(form, body))
+    except ValidationError as error:
+        return _page(request, form, models=models, errors=field_errors(error, body))
+    except RequestError as error:
+        found = FieldError(pointer=error.pointer or "", message=error.message)
+        return _page(request, form, models=models, errors=[found])
+    return RedirectResponse(f"/jobs/{details.job.public_id}", HTTPStatus.SEE_OTHER)
+
+
+def _key(form: Form, body: Mapping[str, Any]) -> str:
+    """Sending a form twice submits once; sending it again with changes is another request."""
+    once = form.one("once")
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return f"page-{once if _ONCE.fullmatch(once) else uuid4().hex}-{digest}"
+
+
+def _page(
+    request: Request,
+    form: Form,
+    *,
+    models: tuple[str, ...],
+    errors: list[FieldError] | None = None,
+    plan: PlanView | None = None,
+) -> Response:
+    placed = place(errors or [], form.one("method"))
+    once = form.one("once")
+    values = {
+        "form": form,
+        "blueprint": blueprint(),
+        "metrics": METRICS,
+        "models": models,
+        "errors": placed,
+        "messages": [message for messages in placed.values() for message in messages],
+        "plan": plan,
+        "once": once if _ONCE.fullmatch(once) else uuid4().hex,
+    }
+    return page(request, "submit.html", values, status=HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK)

@@ -1,0 +1,240 @@
+"""What pages show of jobs, beside what the API shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from app.jobs.records import EventType, Job, JobEvent
+from app.jobs.schemas import JobView
+from app.jobs.service import JobDetails
+from app.jobs.states import ACTIVE, JobStatus
+from app.web import formats
+from app.web.formats import ratio
+from app.web.plots import Datum
+from pruning_core.report import STAGES, Outcome, Report, Stage
+
+STATUS_WORDS = {
+    JobStatus.QUEUED: "Queued",
+    JobStatus.RUNNING: "Running",
+    JobStatus.CANCELLING: "Cancelling",
+    JobStatus.SUCCEEDED: "Succeeded",
+    JobStatus.FAILED: "Failed",
+    JobStatus.CANCELLED: "Cancelled",
+}
+_EVENT_WORDS = {
+    EventType.QUEUED: "Submitted",
+    EventType.RETRIED: "Tried again",
+    EventType.STARTED: "A worker took it",
+    EventType.REQUEUED: "Back in the queue",
+    EventType.CANCELLING: "Cancellation asked for",
+    EventType.SUCCEEDED: "Succeeded",
+    EventType.FAILED: "Failed",
+    EventType.CANCELLED: "Cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """A job as its page, and its row of the list, show it."""
+
+    view: JobView
+    report: Report | None
+
+    @classmethod
+    def of(cls, details: JobDetails) -> JobPage:
+        """Show a job."""
+        return cls(JobView.of(details.job, details.artifacts), details.job.report)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return formats.model_name(self.view.spec.model)
+
+    @property
+    def target(self) -> str:
+        """What was asked for."""
+        return formats.target(self.view.spec)
+
+    @property
+    def status_words(self) -> str:
+        """The status as people say it."""
+        return STATUS_WORDS[self.view.status]
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a worker has it."""
+        return self.view.status in ACTIVE
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it will still change by itself."""
+        return self.is_active or self.view.status == JobStatus.QUEUED
+
+    @property
+    def task(self) -> str:
+        """The task's name, or its type."""
+        return self.view.spec.task.name or self.view.spec.task.type
+
+    @property
+    def has_page(self) -> bool:
+        """Whether the report's own page is among the files."""
+        return any(artifact.path == "report.html" for artifact in self.view.artifacts)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(artifact.size for artifact in self.view.artifacts)
+
+
+@dataclass(frozen=True, slots=True)
+class StageStep:
+    """One stage of a job: done, current or to come."""
+
+    name: Stage
+    state: str
+    detail: str
+
+
+def steps(job: Job) -> list[StageStep]:
+    """List the stages that a job goes through, and where it is."""
+    progress, spec = job.progress, job.spec
+    skipped: set[Stage] = set()
+    if not any(target.metric == "latency" for target in spec.all_targets):
+        skipped.add("profile")
+    if not getattr(spec.method, "rearrange", False):
+        skipped.add("rearrange")
+    if spec.recovery.kind == "none":
+        skipped.add("recover")
+    current = -1 if progress is None else STAGES.index(progress.stage)
+    finished = job.status == JobStatus.SUCCEEDED
+    found: list[StageStep] = []
+    for index, stage in enumerate(STAGES):
+        if stage in skipped and index != current:
+            continue
+        taken = None if job.report is None else job.report.seconds.by_stage.get(stage)
+        if finished or index < current:
+            found.append(StageStep(stage, "done", "" if taken is None else formats.span(taken)))
+        elif index == current and progress is not None:
+            state = "current" if job.status in ACTIVE else "stopped"
+            counted = f"{progress.step} of {progress.total}" if progress.total > 1 else ""
+            found.append(StageStep(stage, state, counted))
+        else:
+            found.append(StageStep(stage, "ahead", ""))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """One line of a job's events, in words."""
+
+    words: str
+    moment: datetime
+
+
+def event_lines(events: Sequence[JobEvent]) -> list[EventLine]:
+    """Say events in words."""
+    return [EventLine(_words(event), datetime.fromtimestamp(event.created_at, UTC)) for event in events]
+
+
+def _words(event: JobEvent) -> str:
+    data = event.data
+    if event.type == EventType.STAGE:
+        return f"Stage {data.get('stage', '')}"
+    said = _EVENT_WORDS[event.type]
+    detail = data.get("reason") or data.get("message") or ""
+    if event.type == EventType.STARTED and data.get("attempt", 1) != 1:
+        detail = f"attempt {data['attempt']}"
+    return f"{said}: {detail}" if detail else said
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One checkpoint of the frontier view: a job's own, or one of its several budgets."""
+
+    number: int
+    job: JobPage
+    path: str
+    outcome: Outcome
+
+    @property
+    def macs_kept(self) -> float | None:
+        """Share of the MACs."""
+        return ratio(self.outcome.macs.pruned, self.outcome.macs.dense)
+
+    @property
+    def size_kept(self) -> float | None:
+        """Share of the bytes."""
+        return ratio(self.outcome.bytes.pruned, self.outcome.bytes.dense)
+
+    @property
+    def speedup(self) -> float | None:
+        """How much faster it is."""
+        return formats.finite(self.outcome.latency_ms.speedup)
+
+    @property
+    def quality(self) -> float | None:
+        """The task's metric."""
+        return formats.finite(self.outcome.quality.pruned)
+
+    @property
+    def budget(self) -> str:
+        """What was asked of it."""
+        target = self.outcome.target
+        return f"{target.metric} {target.requested:g}"
+
+    def along(self, axis: str) -> float | None:
+        """Give its figure on one of the axes of `AXES`."""
+        return {"macs": self.macs_kept, "size": self.size_kept, "speedup": self.speedup}[axis]
+
+
+AXES = {"macs": "MACs kept", "size": "Size kept", "speedup": "Speed-up"}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Checkpoints whose quality can be compared: of one model, by one metric of one task."""
+
+    task: str
+    metric: str
+    dense: float | None
+    checkpoints: tuple[Checkpoint, ...]
+
+    def data(self, axis: str, methods: Sequence[str]) -> list[Datum]:
+        """Give what is drawn."""
+        return [
+            Datum(
+                found.along(axis),
+                found.quality,
+                found.number,
+                methods.index(found.job.view.spec.method.name),
+                f"{found.number}: {found.job.view.spec.method.name}, {found.budget}",
+            )
+            for found in self.checkpoints
+        ]
+
+
+def comparisons(jobs: Sequence[JobDetails]) -> list[Comparison]:
+    """Sort the checkpoints of jobs by what their quality means, the smallest first."""
+    groups: dict[tuple[str, str, str], list[tuple[JobPage, str, Outcome]]] = {}
+    for details in jobs:
+        page = JobPage.of(details)
+        for path, outcome in _outcomes(page):
+            key = (page.task, page.view.spec.task.dataset, outcome.quality.metric)
+            groups.setdefault(key, []).append((page, path, outcome))
+    found: list[Comparison] = []
+    for (task, _data, metric), members in groups.items():
+        ordered = sorted(members, key=lambda member: ratio(member[2].macs.pruned, member[2].macs.dense) or 0)
+        checkpoints = tuple(Checkpoint(number, *member) for number, member in enumerate(ordered, start=1))
+        found.append(Comparison(task, metric, formats.finite(ordered[0][2].quality.dense), checkpoints))
+    return found
+
+
+def _outcomes(page: JobPage) -> Iterator[tuple[str, Outcome]]:
+    if page.report is None:
+        return
+    if page.report.frontier:
+        yield from ((point.path, point) for point in page.report.frontier)
+    else:
+        yield ".", page.report
