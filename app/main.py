@@ -29,8 +29,7 @@ from app.secret import ServerSecret
 from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
 from app.uploads.service import UploadService
-from app.web import jobs as web_jobs
-from app.web import sign_in, submit
+from app.web.routes import ROUTERS
 from app.webhooks.delivery import Deliverer
 from app.webhooks.service import WebhookSecrets, WebhookService
 
@@ -97,8 +96,8 @@ def _build(settings: Settings) -> FastAPI:
     state.service = JobService(settings, database, store, announcer, state.uploads)
     for module in (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, health):
         app.include_router(module.router)
-    for pages in (web_jobs, submit, sign_in):
-        app.include_router(pages.router)
+    for pages in ROUTERS:
+        app.include_router(pages)
     app.mount("/static", StaticFiles(packages=[("app.web", "static")]), name="static")
     install_handlers(app)
     install_contract(app)

@@ -83,9 +83,8 @@ def clock(moment: datetime) -> str:
 
 def target(spec: PruneSpec) -> str:
     """Show in a few words what was asked for."""
-    asked = [_one_target(one) for one in spec.all_targets[:1]]
-    if len(spec.all_targets) > 1:
-        asked.append(f"{len(spec.all_targets) - 1} more")
+    more = f" and {len(spec.all_targets) - 1} more" if len(spec.all_targets) > 1 else ""
+    asked = [_one_target(one) + more for one in spec.all_targets[:1]]
     if spec.quality_floor is not None:
         floor = spec.quality_floor
         asked.append(f"quality ≥ {floor.value:.4g}" if floor.kind == "absolute" else f"≥ {floor.value:.4g} of the quality")

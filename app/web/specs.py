@@ -37,10 +37,13 @@ _WHERE = {  # pointers into the body, longest first, and the control that they m
     "/task/validation_split": "validation_split",
     "/task/metric": "task_metric",
     "/task/dataset": "data",
+    "/quality_floor/kind": "floor_kind",
     "/quality_floor": "floor",
+    "/target/tolerance": "tolerance",
     "/sparsity": "amount",
     "/targets": "amount",
     "/target": "amount",
+    "/method": "method",
     "/model": "model",
     "/revision": "revision",
     "/task": "task",
@@ -106,6 +109,8 @@ def body_of(form: Form) -> dict[str, Any]:
     for name, read in (("revision", str), ("data", str), ("seed", _number), ("floor", _number)):
         if text := form.one(name).strip():
             body["quality_floor" if name == "floor" else name] = read(text)
+    if "quality_floor" in body:
+        body["quality_floor"] = {"kind": form.one("floor_kind", "relative"), "value": body["quality_floor"]}
     if "data" in body and isinstance(body["task"], dict):
         body["task"]["dataset"] = body.pop("data")
     body |= _target(form)
@@ -135,7 +140,9 @@ def _target(form: Form) -> dict[str, Any]:
         return {}
     field = METRICS[metric][1]
     amounts = [_number(part.strip()) for part in form.one("amount").split(",") if part.strip()]
-    targets = [{"metric": metric, field: amount} for amount in amounts]
+    tolerance = form.one("tolerance").strip()
+    rest = {"tolerance": _number(tolerance)} if tolerance else {}
+    targets = [{"metric": metric, field: amount} | rest for amount in amounts]
     return {"target": targets[0]} if len(targets) == 1 else {"targets": targets} if targets else {"target": {"metric": metric}}
 
 
@@ -149,22 +156,25 @@ def _number(text: str) -> object:
 def form_of(spec: Mapping[str, Any]) -> Form:
     """Fill in the form with a job's spec, as it was dumped."""
     task = spec["task"]
+    named = _is_whole(task)
     targets = list(spec["targets"]) or ([spec["target"]] if spec["target"] else [])
     floor = spec["quality_floor"]
     values: dict[str, list[str]] = {
         "model": [spec["model"]],
         "revision": [spec["revision"] or ""],
-        "task": [task["name"] or task["type"]],
+        "task": [task["name"] if named else task["type"]],
         "data": [task["dataset"]],
-        "text_column": [", ".join(task["columns"]["text"])],
-        "label_column": [task["columns"]["label"] or ""],
+        "text_column": ["" if named else ", ".join(task["columns"]["text"])],
+        "label_column": ["" if named else task["columns"]["label"] or ""],
         "task_metric": [task["metric"]],
         "metric": [targets[0]["metric"] if targets else "floor"],
         "amount": [", ".join(f"{target[METRICS[target['metric']][1]]:g}" for target in targets)],
-        "floor": [f"{floor['value']:g}" if floor and floor["kind"] == "relative" else ""],
+        "tolerance": [f"{targets[0]['tolerance']:g}" if targets else ""],
+        "floor": [f"{floor['value']:g}" if floor else ""],
+        "floor_kind": [floor["kind"] if floor else "relative"],
         "seed": [str(spec["seed"])],
         "method": [spec["method"]["name"]],
-    } | {name: [task[name] or ""] for name in _OWN_DATA}
+    } | {name: ["" if named else task[name] or ""] for name in _OWN_DATA}
     for field in _fields():
         if field.name.startswith("method.") and not field.name.startswith(f"method.{spec['method']['name']}."):
             continue
@@ -176,6 +186,12 @@ def form_of(spec: Mapping[str, Any]) -> Form:
         else:
             values[field.name] = ["" if value is None else f"{value}"]
     return Form(values)
+
+
+def _is_whole(task: Mapping[str, Any]) -> bool:
+    """Whether a task's name says all of it but where the data is."""
+    known = next((info.task for info in tasks() if info.task is not None and info.name == task["name"]), None)
+    return known is not None and {**known, "dataset": ""} == {**task, "dataset": ""}
 
 
 def empty_form() -> Form:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from app.jobs.records import EventType, Job, JobEvent
-from app.jobs.schemas import JobView
+from app.jobs.schemas import ArtifactView, JobView
 from app.jobs.service import JobDetails
 from app.jobs.states import ACTIVE, JobStatus
 from app.web import formats
@@ -81,6 +81,14 @@ class JobPage:
     def has_page(self) -> bool:
         """Whether the report's own page is among the files."""
         return any(artifact.path == "report.html" for artifact in self.view.artifacts)
+
+    @property
+    def folders(self) -> dict[str, list[ArtifactView]]:
+        """The files by the folder that they are in, the bundle's own first."""
+        found: dict[str, list[ArtifactView]] = {"": []}
+        for artifact in self.view.artifacts:
+            found.setdefault(artifact.path.rpartition("/")[0], []).append(artifact)
+        return found
 
     @property
     def bytes(self) -> int:

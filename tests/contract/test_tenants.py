@@ -12,6 +12,9 @@ from httpx2 import Response
 
 from app.jobs.records import JobError
 from app.keys.records import Caller, Scope
+from app.keys.sessions import COOKIE
+from app.web.rendering import PageRoute
+from app.web.routes import ROUTERS
 from tests.contract.archives import TAR, contents, packed
 from tests.contract.conftest import Api
 from tests.contract.problems import assert_problem
@@ -29,11 +32,31 @@ class World:
     keys: dict[str, str] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
     bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)
+    form: dict[str, str] = field(default_factory=dict)
 
     def operations(self) -> dict[str, tuple[str, str]]:
         """Method and path of every operation of the contract."""
         paths = self.api.client.get("/openapi.json").json()["paths"]
         return {item["operationId"]: (method, path) for path, found in paths.items() for method, item in found.items()}
+
+    def pages(self) -> list[tuple[str, str]]:
+        """Method and path of every page, new ones included; what changes something comes last."""
+        routes = [route for router in ROUTERS for route in router.routes]
+        assert all(isinstance(route, PageRoute) for route in routes)
+        found = [(method, route.path) for route in routes for method in route.methods]
+        assert len(found) >= 9
+        return sorted(found, key=lambda page: (page[0] != "GET", page))
+
+    def open(self, method: str, path: str, actor: str) -> Response:
+        """Ask for a page as a browser does: with a session, and following nothing."""
+        self.api.client.cookies.clear()
+        if actor in self.sessions:
+            self.api.client.cookies[COOKIE] = self.sessions[actor]
+        job = {"cancel": "queued", "retry": "failed"}.get(path.rpartition("/")[2], "done")
+        body = {"/submit": self.form, "/sign-in": {"key": "nonsense"}}.get(path, {})
+        asked = {"data": body} if method == "POST" else {}
+        return self.api.client.request(method, path.format(job_id=self.ids[job]), follow_redirects=False, **asked)
 
     def ask(self, operation: str, actor: str) -> Response:
         method, path = self.operations()[operation]
@@ -61,10 +84,14 @@ def make_world(api: Api, model: Path, data: Path) -> World:
         lives_s = 0.001 if actor == "expired" else None
         key, text = keys.create(owner=owner, name=actor, scopes=scopes, lives_s=lives_s, caller=Caller())
         world.keys[actor] = text
+        world.sessions[actor] = keys.begin_session(key)
         if actor == "revoked":
             keys.revoke(key.id, caller=Caller())
         if actor == "spare":
             world.ids["key"] = key.id
+    world.sessions |= {"nonsense": "nonsense", "broken": f"{world.sessions['own']}x"}
+    world.form = {"model": str(model), "data": str(data), "task": "glue/sst2", "metric": "macs", "amount": "0.5"}
+    world.form |= {"method": "fisher-cg", "artifacts.formats": "safetensors"}
     world.keys |= {"nonsense": "cpk_" + "A" * 43, "broken": "cpk_" + "%" * 43}
     api.client.headers["Authorization"] = f"Bearer {world.keys['own']}"
     world.ids["done"] = api.submit()
@@ -210,3 +237,56 @@ def test_keys_are_kept_as_hashes_and_shown_once(world: World) -> None:
         rows = connection.exec_driver_sql("SELECT * FROM api_keys").all()
     assert created["key"][4:] not in str(rows)
     assert "revoked_at" in listed.json()["data"][0]
+
+
+OPEN_PAGES = {"/sign-in", "/sign-out"}
+
+
+def test_without_a_good_session_every_page_asks_for_a_key(world: World) -> None:
+    for actor in ("nobody", "revoked", "expired", "nonsense", "broken"):
+        for method, path in world.pages():
+            answer = world.open(method, path, actor)
+            if path in OPEN_PAGES:
+                assert answer.status_code in {200, 303, 401}
+            else:
+                assert answer.status_code == 303, (actor, method, path)
+                assert answer.headers["location"].startswith("/sign-in")
+            assert not any(found in answer.text for found in world.ids.values())
+    assert world.ask("getJob", "own").json()["status"] == "succeeded"
+
+
+def test_pages_show_another_tenant_nothing(world: World) -> None:
+    for method, path in world.pages():
+        answer = world.open(method, path, "other")
+        if "{job_id}" in path:
+            assert answer.status_code == 404, (method, path)
+        else:
+            assert answer.status_code in {200, 303, 401}, (method, path)
+        assert not any(world.ids[name] in answer.text for name in ("done", "failed", "queued", "webhook")), path
+    for name, status in (("done", "succeeded"), ("failed", "failed"), ("queued", "queued")):
+        headers = {"Authorization": f"Bearer {world.keys['own']}"}
+        world.api.client.cookies.clear()
+        assert world.api.client.get(f"/v1/jobs/{world.ids[name]}", headers=headers).json()["status"] == status
+    foreign = world.api.client.get(
+        f"/submit?like={world.ids['done']}", headers={"Cookie": f"{COOKIE}={world.sessions['other']}"}
+    )
+    assert foreign.status_code == 404
+
+
+def test_a_scope_opens_its_pages_and_no_other(world: World) -> None:
+    for method, path in world.pages():
+        if path in OPEN_PAGES:
+            continue
+        for actor, allowed in (("reader", method == "GET"), ("writer", method == "POST"), ("admin", False)):
+            status = world.open(method, path, actor).status_code
+            assert (status != 403) == allowed, (method, path, actor, status)
+
+
+def test_a_session_reads_of_the_api_what_pages_link_to_and_changes_nothing(world: World) -> None:
+    world.api.client.cookies[COOKIE] = world.sessions["own"]
+    for operation, (method, path) in world.operations().items():
+        if operation in OPEN or operation in ADMIN_ONLY:
+            continue
+        status = world.ask(operation, "browser").status_code
+        reads = method == "get" and not path.startswith("/hub")
+        assert (status != 401) == reads, (operation, status)

@@ -1,0 +1,250 @@
+"""The dashboard's main paths, as a person goes them."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+from pydantic import SecretStr
+
+from app.jobs.leases import LeaseRepository
+from app.jobs.records import JobError
+from app.keys.records import Caller, Scope
+from app.keys.service import KeyService
+from app.secret import ServerSecret
+from app.settings import Settings
+from coppice import Client
+from pruning_core.report import Progress, Report
+from tests.browser.conftest import WIDTHS
+from tests.integration.service import Backend, Service
+from tests.unit.app.sample import REPORT
+
+pytestmark = pytest.mark.slow
+
+Open = Callable[..., Page]
+
+
+def look(page: Page, name: str, shots: Path) -> None:
+    """Take pictures at both widths, light and dark, and have axe judge each."""
+    for size, (width, height) in WIDTHS.items():
+        for scheme in ("light", "dark"):
+            page.set_viewport_size({"width": width, "height": height})
+            page.emulate_media(color_scheme=scheme)
+            page.screenshot(path=shots / f"{name}-{size}-{scheme}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than a {size}"
+            found = [
+                (issue["impact"], issue["id"], [node["target"] for node in issue["nodes"]])
+                for issue in Axe().run(page).response["violations"]
+                if issue["impact"] in ("serious", "critical")
+            ]
+            assert found == [], (name, size, scheme)
+    page.set_viewport_size(dict(zip(("width", "height"), WIDTHS["desk"], strict=True)))
+    page.emulate_media(color_scheme="light")
+
+
+def fill_in(page: Page, model: Path, data: Path) -> None:
+    page.get_by_label("Model", exact=True).fill(str(model))
+    page.get_by_label("Data", exact=True).fill(str(data))
+    page.get_by_text("Calibration", exact=True).click()
+    page.get_by_label("Samples", exact=True).fill("64")
+    page.get_by_text("Latency measurement", exact=True).click()
+    page.get_by_label("Repeats").fill("3")
+
+
+def submitted(client: Client, model: Path, data: Path) -> str:
+    return client.prune(str(model), "glue/sst2", data=str(data), sparsity=0.5).id
+
+
+def test_submit_watch_download_compare(
+    service: Service, open_browser: Open, tiny_bert: Path, tiny_sst2: Path, shots: Path, tmp_path: Path
+) -> None:
+    page = open_browser()
+    with service.running():
+        page.goto(service.url)
+        look(page, "empty", shots)
+        page.get_by_role("link", name="Submit the first job").click()
+        look(page, "submit", shots)
+        page.get_by_role("button", name="Submit").click()
+        expect(page.get_by_role("alert")).to_contain_text("model")
+        expect(page.get_by_role("alert")).to_be_focused()
+        fill_in(page, tiny_bert, tiny_sst2)
+        page.get_by_label("Value").fill("1.5")
+        page.get_by_role("button", name="Check only").click()
+        expect(page.get_by_role("alert")).to_contain_text("keep must be > 0 and < 1, got 1.5")
+        look(page, "submit-refused", shots)
+        page.get_by_label("Value").fill("0.7, 0.5")
+        page.get_by_role("button", name="Check only").click()
+        expect(page.get_by_role("status")).to_contain_text("This would be accepted")
+        page.get_by_role("button", name="Submit").click()
+        # Nobody loads the page again: it follows the job.
+        page.evaluate("window.unchanged = true")
+        expect(page.locator("#head .badge")).to_have_text("Running")
+        look(page, "running", shots)
+        expect(page.locator("#head .badge")).to_have_text("Succeeded", timeout=180_000)
+        expect(page.get_by_role("heading", name="Result")).to_be_visible()
+        expect(page.locator("#announce")).to_have_text("Succeeded")
+        assert page.evaluate("window.unchanged") is True
+        stages = page.locator("#events li").all_inner_texts()
+        assert stages[0].startswith("Succeeded")
+        assert stages[-1].startswith("Submitted")
+        assert any("Stage recover" in line for line in stages)
+        look(page, "succeeded", shots)
+        with page.expect_download() as waiting:
+            page.get_by_role("link", name=re.compile("^Download")).click()
+        waiting.value.save_as(tmp_path / "bundle.tar")
+        with tarfile.open(tmp_path / "bundle.tar") as archive:
+            assert any(name.endswith("model.safetensors") for name in archive.getnames())
+        page.get_by_role("link", name="Full report").click()
+        expect(page.get_by_text("Coppice report")).to_be_visible()
+        page.go_back()
+        page.get_by_role("link", name="Submit another like it").click()
+        expect(page.get_by_label("Value")).to_have_value("0.7, 0.5")
+        page.get_by_label(re.compile("^magnitude")).check()
+        expect(page.get_by_label("Representation")).to_be_hidden()
+        page.get_by_role("button", name="Submit").click()
+        expect(page.locator("#head .badge")).to_have_text("Succeeded", timeout=180_000)
+        page.get_by_role("link", name="Compare").click()
+        expect(page.locator(".mark")).to_have_count(4)
+        expect(page.get_by_text("fisher-cg", exact=True)).to_be_visible()
+        look(page, "compare", shots)
+        page.get_by_role("link", name="Jobs", exact=True).click()
+        page.get_by_label("Method").select_option("magnitude")
+        page.get_by_role("button", name="Filter").click()
+        expect(page.locator(".jobs li")).to_have_count(1)
+        page.get_by_role("link", name="Clear").click()
+        expect(page.locator(".jobs li")).to_have_count(2)
+        look(page, "list", shots)
+
+
+def test_cancel_by_keyboard_and_retry(
+    service: Service, open_browser: Open, tiny_bert: Path, tiny_sst2: Path, shots: Path
+) -> None:
+    page = open_browser()
+    database = service.backend.database()
+    with service.api() as client:
+        job = submitted(client, tiny_bert, tiny_sst2)
+        page.goto(f"{service.url}/jobs/{job}")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        page.keyboard.press("Enter")
+        questions: list[str] = []
+        page.once("dialog", lambda dialog: (questions.append(dialog.message), dialog.dismiss()))
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("#head .badge")).to_have_text("Queued")
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator("#head .badge")).to_have_text("Cancelled")
+        assert questions == ["Cancel this job? What it has done so far is lost."]
+        job = submitted(client, tiny_bert, tiny_sst2)
+        with database.write() as connection:
+            leases = LeaseRepository(connection)
+            claim = leases.claim(worker="test", lease_s=60)
+            assert claim is not None
+            error = JobError("target_missed", "the target was missed by 0.03", "target.keep")
+            assert leases.fail(job, claim.fence, error=error, report=Report.model_validate(REPORT), artifacts=[])
+        page.goto(f"{service.url}/jobs/{job}")
+        look(page, "failed", shots)
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator("#head .badge")).to_have_text("Queued")
+        expect(page.locator("#events")).to_contain_text("Tried again")
+    database.close()
+
+
+def test_a_lost_stream_is_told_and_made_up_for(
+    service: Service, open_browser: Open, tiny_bert: Path, tiny_sst2: Path, shots: Path
+) -> None:
+    page = open_browser(quiet=True)
+    database = service.backend.database()
+
+    def tell(stage: str) -> None:
+        progress = Progress(stage=stage, step=1, total=3)
+        with database.write() as connection:
+            LeaseRepository(connection).heartbeat(job, claim.fence, lease_s=600, progress=progress)
+            LeaseRepository(connection).stage_begun(job, claim.fence, progress)
+
+    with service.api() as client:
+        job = submitted(client, tiny_bert, tiny_sst2)
+        with database.write() as connection:
+            claim = LeaseRepository(connection).claim(worker="test", lease_s=600)
+        page.goto(f"{service.url}/jobs/{job}")
+        tell("load")
+        expect(page.locator("#events")).to_contain_text("Stage load")
+    tell("score")
+    expect(page.get_by_text("The stream of events is lost")).to_be_visible()
+    look(page, "lost", shots)
+    tell("search")
+    with service.api():
+        expect(page.locator("#events")).to_contain_text("Stage search", timeout=90_000)
+        expect(page.get_by_text("The stream of events is lost")).to_be_hidden()
+        tell("recover")
+        expect(page.locator("#events")).to_contain_text("Stage recover")
+        lines = [line.split("\n")[0] for line in page.locator("#events li > span").all_inner_texts()]
+        stages = [f"Stage {name}" for name in ("recover", "search", "score", "load")]
+        assert lines == [*stages, "A worker took it", "Submitted"]
+    database.close()
+
+
+def test_without_scripting_everything_reads_and_works(
+    service: Service, open_browser: Open, tiny_bert: Path, tiny_sst2: Path
+) -> None:
+    page = open_browser(scripting=False)
+    with service.api():
+        page.goto(f"{service.url}/submit")
+        fill_in(page, tiny_bert, tiny_sst2)
+        page.get_by_role("button", name="Submit").click()
+        expect(page.locator("#head .badge")).to_have_text("Queued")
+        expect(page.locator("#events")).to_contain_text("Submitted")
+        assert 'http-equiv="refresh"' in page.content(), "the page loads itself again"
+        page.goto(service.url)
+        expect(page.locator(".jobs li")).to_have_count(1)
+        page.locator(".jobs li a").click()
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator("#head .badge")).to_have_text("Cancelled")
+
+
+def test_a_key_is_shown_once(
+    tmp_path: Path,
+    open_browser: Open,
+    tiny_bert: Path,
+    tiny_sst2: Path,
+    shots: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = Backend("local", tmp_path / "data", "", "")
+    settings = {"COPPICE_AUTH": "true", "COPPICE_SECRET": "s" * 40}
+    service = Service(backend, tmp_path, tiny_bert, tiny_sst2, settings=settings)
+    database = backend.database()
+    keys = KeyService(database, ServerSecret(Settings(secret=SecretStr("s" * 40))))
+    scopes = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
+    key = keys.create(owner="acme", name="", scopes=scopes, lives_s=None, caller=Caller())[1]
+    database.close()
+    monkeypatch.setenv("COPPICE_API_KEY", key)
+    page = open_browser()
+    with service.api() as client:
+        job = submitted(client, tiny_bert, tiny_sst2)
+        page.goto(f"{service.url}/jobs/{job}")
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        look(page, "sign-in", shots)
+        page.get_by_label("API key").fill("cpk_wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("no such key")
+        page.get_by_label("API key").fill(key)
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(f"{service.url}/jobs/{job}")
+        expect(page.get_by_text("acme")).to_be_visible()
+        assert page.evaluate("document.cookie") == ""
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator("#head .badge")).to_have_text("Cancelled")
+        look(page, "signed-in", shots)
+        page.get_by_role("button", name="Sign out").click()
+        page.goto(service.url)
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()

@@ -1,0 +1,442 @@
+"""The dashboard without a browser: what pages say, whom they let in, and what they make of bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from app.jobs.models import jobs as jobs_table
+from app.jobs.records import JobError
+from app.keys.records import Caller, Scope
+from app.keys.sessions import COOKIE, LIFETIME_S, Sessions
+from app.web.formats import ago, count, decimal, percent, ratio, size, span, times
+from app.web.plots import Datum, scatter
+from app.web.specs import body_of, empty_form, form_of
+from pruning_core.spec import METHOD_NAMES, PruneSpec
+from tests.contract.conftest import Api
+
+BOTH = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
+PAGES = ("/", "/submit", "/compare", "/jobs/{id}")
+MARKUP = "<script>alert(1)</script>"
+NAN = float("nan")
+
+
+def filled_in(page: str) -> dict[str, list[str]]:
+    """Read a form's fields as a browser would send them."""
+    page = page[page.index('action="/submit"') :]
+    values: dict[str, list[str]] = {}
+    for tag in re.findall(r"<input[^>]*>", page):
+        given = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
+        if given.get("type") in ("checkbox", "radio") and not re.search(r"\schecked", tag):
+            continue
+        values.setdefault(given["name"], []).append(unescape(given.get("value", "")))
+    for name, options in re.findall(r'<select[^>]*name="([^"]+)"[^>]*>(.*?)</select>', page, re.DOTALL):
+        chosen = re.search(r'<option(?: value="([^"]*)")? selected>([^<]*)', options)
+        first = re.search(r'<option(?: value="([^"]*)")?>([^<]*)', options)
+        found = chosen or first
+        values[name] = [unescape(found[1] if found[1] is not None else found[2])]
+    return values
+
+
+def signed_in(api: Api, *, owner: str = "acme", scopes: frozenset[Scope] = BOTH) -> str:
+    """Sign in by the form; gives the id of the key."""
+    key, text = api.client.app.state.keys.create(owner=owner, name="", scopes=scopes, lives_s=None, caller=Caller())
+    answer = api.client.post("/sign-in", data={"key": text, "next": "/submit"}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/submit")
+    return key.id
+
+
+def test_the_list_shows_jobs_and_filters_them(api: Api) -> None:
+    assert "Nothing has been pruned here yet" in api.client.get("/").text
+    done, waiting = api.submit(), api.submit(method="magnitude")
+    api.succeed()
+    page = api.client.get("/").text
+    assert f'href="/jobs/{done}"' in page
+    assert "2.00×" in page
+    assert "accuracy 0.890" in page
+    for query, shown in (
+        ("?status=succeeded", {done}),
+        ("?status=queued", {waiting}),
+        ("?method=magnitude", {waiting}),
+        (f"?model={Path(api.body['model']).name}", {done, waiting}),
+        (f"?model={api.body['model']}&method=fisher-cg", {done}),
+        ("?model=none", set()),
+        ("?model=%25", set()),
+        ("?status=nonsense", {done, waiting}),
+    ):
+        found = set(re.findall(r'href="/jobs/(job_\w+)"', api.client.get(f"/{query}").text))
+        assert found == shown, query
+
+
+def test_pages_of_a_long_list_go_by_cursor(api_on_sqlite: Api) -> None:
+    api = api_on_sqlite
+    first = api.submit()
+    with api.database.write() as connection:
+        row = dict(connection.execute(sa.select(jobs_table)).mappings().one())
+        rows = [row | {"id": f"job_{n:032x}", "created_at": row["created_at"] + n} for n in range(1, 10_000)]
+        connection.execute(jobs_table.insert(), rows)
+    page = api.client.get("/").text
+    assert "10,000" in page
+    assert len(re.findall(r'href="/jobs/job_', page)) == 25
+    following = unescape(re.search(r'rel="next" href="([^"]+)"', page)[1])
+    older = api.client.get(following).text
+    assert len(re.findall(r'href="/jobs/job_', older)) == 25
+    assert not set(re.findall(r"/jobs/(job_\w+)", page)) & set(re.findall(r"/jobs/(job_\w+)", older))
+    last = api.client.get(f"/?after=job_{1:032x}").text
+    assert re.findall(r'href="/jobs/(job_\w+)"', last) == [first]
+    assert 'rel="next"' not in last
+    assert api.client.get("/?after=job_none").status_code == 422
+
+
+def test_a_job_page_at_every_moment_of_a_job(api: Api) -> None:
+    job = api.submit(metadata={"run": "7"})
+    waiting = api.client.get(f"/jobs/{job}").text
+    assert "Waiting for a worker" in waiting
+    assert f'action="/jobs/{job}/cancel"' in waiting
+    api.claim()
+    assert "Starting." in api.client.get(f"/jobs/{job}").text, "a job without progress or metrics has a page"
+    other = api.submit()
+    api.succeed()
+    done = api.client.get(f"/jobs/{other}").text
+    for said in ("2.00×", "98.9%", "the target is met", "model.safetensors", "HF_ENDPOINT", f"jobs/{other}", "1 of 12"):
+        assert said in done, said
+    assert "/cancel" not in done
+    failing = api.submit()
+    api.fail(JobError("target_missed", "too <coarse>", "target.keep"), with_files=True)
+    failed = api.client.get(f"/jobs/{failing}").text
+    assert "too &lt;coarse&gt;" in failed
+    assert f'action="/jobs/{failing}/retry"' in failed
+    answer = api.client.post(f"/jobs/{failing}/retry", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/jobs/{failing}")
+    assert "Tried again" in api.client.get(f"/jobs/{failing}").text
+    assert api.client.post(f"/jobs/{failing}/cancel").status_code == 200
+    conflict = api.client.post(f"/jobs/{failing}/retry")
+    assert (conflict.status_code, conflict.headers["content-type"]) == (409, "text/html; charset=utf-8")
+    assert "only a failed job can be tried again" in conflict.text.lower()
+
+
+def test_markup_in_names_stays_text(api: Api, tmp_path: Path, tiny_bert: Path) -> None:
+    folder = tiny_bert.parent / MARKUP.replace("/", "")
+    folder.symlink_to(tiny_bert, target_is_directory=True)
+    try:
+        job = api.submit(metadata={"note": MARKUP})
+    finally:
+        folder.unlink()
+    with api.database.write() as connection:
+        spec = dict(connection.execute(sa.select(jobs_table.c.spec)).scalar_one())
+        connection.execute(jobs_table.update().values(spec=spec | {"model": f'org/"><img src=x>{MARKUP}'}))
+    api.succeed()
+    for path in ("/", f"/jobs/{job}", "/compare", f"/submit?like={job}", "/submit"):
+        answer = api.client.get(path)
+        assert answer.status_code == 200
+        assert MARKUP not in answer.text
+        assert "<img src=x" not in answer.text
+    echoed = api.client.get("/", params={"model": MARKUP, "method": MARKUP, "status": MARKUP}).text
+    assert MARKUP not in echoed
+    refused = api.client.post(
+        "/submit", data={"model": MARKUP, "task": MARKUP, "method": MARKUP, "once": MARKUP, "amount": MARKUP}
+    )
+    assert refused.status_code == 422
+    assert MARKUP not in refused.text
+
+
+def test_numbers_that_are_none_are_dashes(api_on_sqlite: Api) -> None:
+    assert {show(NAN) for show in (decimal, percent, times, count, size, span)} == {"–"}
+    assert {show(None) for show in (decimal, percent, times, count, size, span)} == {"–"}
+    assert [ratio(1, 0), ratio(NAN, 1), ratio(1, NAN), ratio(None, 1), ratio(1, 4)] == [None, None, None, None, 0.25]
+    assert scatter([Datum(NAN, 1, 1, 0, ""), Datum(0.5, None, 2, 0, "")], NAN, as_percent=True) is None
+    drawn = scatter([Datum(0.5, 0.9, 1, 0, "one"), Datum(0.2, NAN, 2, 0, "two")], NAN, as_percent=True)
+    assert [mark.number for mark in drawn.marks] == [1]
+    assert drawn.dense_y is None
+    # A metric of zero, and counts of nothing, have no shares.
+    job = api_on_sqlite.submit()
+    api_on_sqlite.succeed()
+    with api_on_sqlite.database.write() as connection:
+        report = dict(connection.execute(sa.select(jobs_table.c.report)).scalar_one())
+        report |= {
+            "quality": {"metric": "matthews", "dense": 0.0, "pruned": 0.0, "samples": 1},
+            "bytes": {"dense": 0, "pruned": 0},
+        }
+        connection.execute(jobs_table.update().values(report=report))
+    for path in ("/", f"/jobs/{job}", "/compare"):
+        answer = api_on_sqlite.client.get(path)
+        assert answer.status_code == 200, path
+        assert "nan" not in re.sub(r"[\w.-]*nan[\w.-]+|[\w.-]+nan[\w.-]*", "", answer.text.lower())
+
+
+def test_a_chart_keeps_its_marks_within_its_frame() -> None:
+    for values in ([0.9], [0.9, 0.9], [-0.3, 1.0], [0.89999, 0.9], [1e-9, 1e9]):
+        drawn = scatter([Datum(0.1 * n, y, n, 0, "") for n, y in enumerate(values, 1)], 0.95, as_percent=True)
+        assert all(drawn.left <= mark.x <= drawn.right and drawn.top <= mark.y <= drawn.bottom for mark in drawn.marks)
+        labels = [tick.label for tick in drawn.y_ticks]
+        assert len(set(labels)) == len(labels), labels
+    fast = scatter([Datum(12.5, 0.9, 1, 0, "")], None, as_percent=False)
+    assert fast.left < fast.marks[0].x <= fast.right
+
+
+def test_the_form_offers_what_the_methods_declare(api_on_sqlite: Api) -> None:
+    page = api_on_sqlite.client.get("/submit").text
+    for method in api_on_sqlite.client.get("/v1/methods").json()["data"]:
+        assert f'value="{method["name"]}"' in page
+        for name, option in method["options"]["properties"].items():
+            if name != "name":
+                assert f'name="method.{method["name"]}.{name}"' in page
+                assert option["description"][:40] in unescape(page)
+    for task in api_on_sqlite.client.get("/v1/tasks").json()["data"]:
+        assert f">{task['name']}</option>" in page
+
+
+def test_a_form_left_alone_means_the_defaults(api_on_sqlite: Api) -> None:
+    api = api_on_sqlite
+    values = filled_in(api.client.get("/submit").text)
+    values |= {"model": [api.body["model"]], "data": [api.body["data"]]}
+    answer = api.client.post("/submit", data=values, follow_redirects=False)
+    assert answer.status_code == 303, answer.text
+    location = answer.headers["location"]
+    spec = api.client.get(f"/v1{location}").json()["spec"]
+    assert spec == json.loads(
+        PruneSpec.model_validate(
+            {k: v for k, v in api.body.items() if k != "sparsity"} | {"target": {"metric": "macs", "keep": 0.5}}
+        ).model_dump_json()
+    )
+    again = api.client.post("/submit", data=values, follow_redirects=False)
+    assert again.headers["location"] == location, "a form that is sent twice submits once"
+    changed = api.client.post("/submit", data=values | {"seed": ["1"]}, follow_redirects=False)
+    assert changed.headers["location"] not in ("", location)
+    like = filled_in(api.client.get(f"/submit?like={location.rpartition('/')[2]}").text)
+    # The same again, and what is left to the spec's defaults is spelt out.
+    said = {"once": values["once"], "seed": [""], "tolerance": [""]}
+    assert like | said == values | said
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_every_spec_survives_the_form(method: str) -> None:
+    spec = PruneSpec.model_validate(
+        {
+            "model": "org/name",
+            "task": {
+                "type": "regression",
+                "dataset": "a/b",
+                "columns": {"text": ["x", "y"], "label": "z"},
+                "metric": "spearman",
+            },
+            "targets": [
+                {"metric": "latency", "keep": 0.5, "tolerance": 0.02},
+                {"metric": "latency", "keep": 0.3, "tolerance": 0.02},
+            ],
+            "quality_floor": {"kind": "absolute", "value": 0.8},
+            "method": {"name": method} | ({"rearrange": True, "labels": "use"} if method == "fisher-cg" else {}),
+            "recovery": {"kind": "masks", "damping": 0.5},
+            "calibration": {"batch_tokens": 256, "memory_mb": 64},
+            "artifacts": {"formats": ["safetensors", "onnx"], "strict": True},
+            "seed": 3,
+        }
+    )
+    assert PruneSpec.model_validate(body_of(form_of(spec.model_dump(mode="json")))) == spec
+    assert body_of(empty_form())["target"] == {"metric": "macs", "keep": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "said"),
+    [
+        ({"amount": "1.5"}, "amount", "keep must be > 0 and < 1, got 1.5"),
+        ({"amount": "half"}, "amount", "keep must be a number > 0 and < 1"),
+        ({"amount": ""}, "amount", "is required"),
+        ({"amount": "0.5, 0.5"}, "", "targets must differ"),
+        ({"metric": "floor", "floor": ""}, "", "quality_floor"),
+        ({"model": "/etc"}, "model", "the path, or a link in it, leads out"),
+        ({"model": ""}, "model", "model"),
+        ({"task": "glue/none"}, "task", "unknown task"),
+        ({"task": "regression"}, "text_column", "text"),
+        ({"method.fisher-cg.representation": "NaN"}, "method.fisher-cg.representation", "representation"),
+        ({"calibration.samples": "1"}, "calibration.samples", "samples"),
+        ({"seed": "-1"}, "seed", "seed"),
+        ({"tolerance": "3"}, "tolerance", "tolerance"),
+        ({"floor": "2"}, "floor", "value"),
+        ({"method": "none"}, "method", "unknown method"),
+        ({"data": "/etc"}, "data", "the path, or a link in it, leads out"),
+    ],
+)
+def test_what_is_wrong_stands_beside_its_field(api_on_sqlite: Api, changes: dict[str, str], field: str, said: str) -> None:
+    api = api_on_sqlite
+    values = filled_in(api.client.get("/submit").text) | {"model": [api.body["model"]], "data": [api.body["data"]]}
+    answer = api.client.post("/submit", data=values | {name: [value] for name, value in changes.items()})
+    assert answer.status_code == 422
+    text = unescape(answer.text)
+    summary = text[text.index('id="problems"') : text.index("<form class")]
+    assert said in summary
+    if field:
+        assert f'href="#f-{field}"' in summary
+        for name, value in changes.items():
+            if name not in ("metric", "task", "method"):
+                assert f'value="{value}"' in text, "what was typed is kept"
+    assert api.client.get("/v1/jobs").json()["data"] == []
+
+
+def test_checking_tells_the_plan_and_submits_nothing(api_on_sqlite: Api) -> None:
+    api = api_on_sqlite
+    values = filled_in(api.client.get("/submit").text) | {"model": [api.body["model"]], "data": [api.body["data"]]}
+    answer = api.client.post("/submit", data=values | {"do": ["check"]})
+    assert "This would be accepted" in answer.text
+    assert "parameters" in answer.text
+    assert api.client.get("/v1/jobs").json()["data"] == []
+
+
+def test_jobs_of_one_model_are_compared(api: Api) -> None:
+    for method in ("fisher-cg", "magnitude"):
+        api.submit(method=method)
+        api.succeed()
+    api.submit(method="random")
+    page = api.client.get("/compare", params={"by": "speedup"}).text
+    assert len(re.findall(r'<g class="mark', page)) == 2
+    assert "Speed-up" in page
+    assert "0.8900" in page
+    assert "98.9%" in page
+    assert api.client.get("/compare", params={"model": "none/such"}).status_code == 200
+    assert api.client.get("/compare", params={"by": "nonsense"}).status_code == 200
+
+
+def test_pages_are_fenced_in(api_on_sqlite: Api) -> None:
+    api = api_on_sqlite
+    job = api.submit()
+    api.succeed()
+    for path in (*PAGES, "/jobs/none"):
+        answer = api.client.get(path.format(id=job))
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert not re.search(r"\sstyle=|<style|\son\w+=|<script(?! src=)", answer.text)
+        outside = [url for url in re.findall(r'(?:src|href|action)="([^"]+)"', answer.text) if not url.startswith(("/", "#"))]
+        assert outside == []
+    for asset in set(re.findall(r'"(/static/[^"]+)"', api.client.get("/").text)):
+        assert api.client.get(asset).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "accepted"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Origin": "http://testserver"}, True),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({}, True),
+    ],
+)
+def test_forms_of_other_sites_change_nothing(api_on_sqlite: Api, headers: dict[str, str], accepted: bool) -> None:
+    job = api_on_sqlite.submit()
+    answer = api_on_sqlite.client.post(f"/jobs/{job}/cancel", headers=headers, follow_redirects=False)
+    assert answer.status_code == (303 if accepted else 403)
+    status = api_on_sqlite.client.get(f"/v1/jobs/{job}").json()["status"]
+    assert status == ("cancelled" if accepted else "queued")
+
+
+def test_bodies_that_are_no_forms_are_refused_as_pages(api_on_sqlite: Api) -> None:
+    for body, kind, status in (
+        (b"{}", "application/json", 415),
+        (b"model=%ff", "application/x-www-form-urlencoded", 400),
+        (b"&".join([b"a=1"] * 500), "application/x-www-form-urlencoded", 400),
+        (b"model=a%00b", "application/x-www-form-urlencoded", 422),
+    ):
+        answer = api_on_sqlite.client.post("/submit", content=body, headers={"Content-Type": kind})
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
+
+
+def test_a_database_that_is_away_is_a_page_that_says_so(api_on_sqlite: Api) -> None:
+    api_on_sqlite.take_the_database_away()
+    answer = api_on_sqlite.client.get("/")
+    assert answer.status_code == 503
+    assert "accepted jobs are safe" in answer.text
+    assert answer.headers["retry-after"]
+
+
+@pytest.fixture
+def guarded(make_api: Callable[..., Api]) -> Api:
+    return make_api("", auth=True, secret="s" * 40)
+
+
+def test_a_session_begins_with_a_key_and_ends_with_it(guarded: Api) -> None:
+    api = guarded
+    first = api.client.get("/compare?by=size", follow_redirects=False)
+    assert (first.status_code, first.headers["location"]) == (303, "/sign-in?next=%2Fcompare%3Fby%3Dsize")
+    wrong = api.client.post("/sign-in", data={"key": "cpk_" + "A" * 43})
+    assert wrong.status_code == 401
+    assert "set-cookie" not in wrong.headers
+    key_id = signed_in(api)
+    assert api.client.get("/").status_code == 200
+    assert api.client.get("/v1/jobs").status_code == 200, "pages link to the API's own files"
+    assert api.client.post("/v1/jobs", json=api.body).status_code == 401, "but a cookie changes nothing there"
+    cookie = api.client.cookies[COOKIE]
+    assert "cpk_" not in cookie
+    api.client.post("/sign-out")
+    assert api.client.get("/", follow_redirects=False).status_code == 303
+    api.client.cookies[COOKIE] = cookie
+    assert api.client.get("/").status_code == 200
+    api.client.app.state.keys.revoke(key_id, caller=Caller())
+    assert api.client.get("/", follow_redirects=False).status_code == 303, "a revoked key ends its sessions at once"
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(guarded: Api) -> None:
+    _key, text = guarded.client.app.state.keys.create(owner="a", name="", scopes=BOTH, lives_s=None, caller=Caller())
+    answer = guarded.client.post("/sign-in", data={"key": text}, follow_redirects=False)
+    attributes = {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
+    assert {"httponly", "samesite=strict", "path=/", f"max-age={LIFETIME_S}"} <= attributes
+    assert "secure" not in attributes
+    secure = guarded.client.post("https://testserver/sign-in", data={"key": text}, follow_redirects=False)
+    assert "secure" in secure.headers["set-cookie"].lower()
+
+
+def test_sessions_that_we_did_not_make_or_that_are_old_are_none(guarded: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    key_id = signed_in(guarded)
+    value = guarded.client.cookies[COOKIE]
+    sessions = Sessions(guarded.client.app.state.secret)
+    assert sessions.open(value) == key_id
+    for forged in ("", key_id, value[:-1], value + "x", "a.b.c", "é", value.replace(".", "..")):
+        assert sessions.open(forged) is None
+    monkeypatch.setattr("app.keys.sessions.LIFETIME_S", -1)
+    assert sessions.open(value) is None
+
+
+@pytest.mark.parametrize(
+    "wanted", ["//evil.example", "/\\evil.example", "https://evil.example", "javascript:alert(1)", "/a\r\nb", "x"]
+)
+def test_signing_in_leads_nowhere_else(guarded: Api, wanted: str) -> None:
+    _key, text = guarded.client.app.state.keys.create(owner="a", name="", scopes=BOTH, lives_s=None, caller=Caller())
+    answer = guarded.client.post("/sign-in", data={"key": text, "next": wanted}, follow_redirects=False)
+    assert answer.headers["location"] == "/"
+
+
+def test_guessing_keys_is_counted(make_api: Callable[..., Api]) -> None:
+    api = make_api("", auth=True, secret="s" * 40, requests_per_minute=3)
+    guesses = [api.client.post("/sign-in", data={"key": f"cpk_{n:043}"}).status_code for n in range(5)]
+    assert guesses == [401] * 3 + [429] * 2
+
+
+def test_a_key_that_may_only_read_is_offered_nothing_else(guarded: Api) -> None:
+    signed_in(guarded)
+    job = guarded.client.app.state.keys.create(owner="acme", name="", scopes=BOTH, lives_s=None, caller=Caller())[1]
+    created = guarded.client.post("/v1/jobs", json=guarded.body, headers={"Authorization": f"Bearer {job}"}).json()["id"]
+    assert "/cancel" in guarded.client.get(f"/jobs/{created}").text
+    signed_in(guarded, scopes=frozenset({Scope.JOBS_READ}))
+    page = guarded.client.get(f"/jobs/{created}").text
+    assert "/cancel" not in page
+    assert "New job" not in page
+    refused = guarded.client.post(f"/jobs/{created}/cancel")
+    assert (refused.status_code, refused.headers["content-type"]) == (403, "text/html; charset=utf-8")
+
+
+def test_moments_are_told_as_people_do() -> None:
+    from datetime import UTC, datetime, timedelta
+
+    moment = datetime.now(UTC)
+    spans = {1: "just now", 30: "30 s ago", 600: "10 min ago", 4 * 3600: "4 h ago", 5 * 86_400: "5 days ago"}
+    assert {seconds: ago(moment - timedelta(seconds=seconds)) for seconds in spans} == spans
