@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from pruning_core.spec import PruneSpec, Target
+from pruning_core.spec import AdmmPattern, PruneSpec, Target
 
 MISSING = "\u2013"
 
@@ -84,7 +84,8 @@ def clock(moment: datetime) -> str:
 def target(spec: PruneSpec) -> str:
     """Show in a few words what was asked for."""
     more = f" and {len(spec.all_targets) - 1} more" if len(spec.all_targets) > 1 else ""
-    asked = [_one_target(one) + more for one in spec.all_targets[:1]]
+    pattern = spec.method.pattern if isinstance(spec.method, AdmmPattern) else None
+    asked = [(f"{pattern} pattern" if one.metric == "pattern" else _one_target(one)) + more for one in spec.all_targets[:1]]
     if spec.quality_floor is not None:
         floor = spec.quality_floor
         asked.append(f"quality ≥ {floor.value:.4g}" if floor.kind == "absolute" else f"≥ {floor.value:.4g} of the quality")

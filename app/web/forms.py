@@ -70,21 +70,25 @@ class Field:
     minimum: float | None = None
     maximum: float | None = None
     whole: bool = False
+    nullable: bool = False
 
     @property
     def shown_default(self) -> str:
         """The default as the control shows it."""
         return "" if self.default is None else str(self.default)
 
-    def read(self, form: Form) -> object:
-        """Give the value in the body's own type; None where the default is meant."""
+    def read(self, form: Form) -> tuple[object, ...]:
+        """Give the value in the body's own type; nothing where the default is meant."""
         if self.control == "checks":
             given: object = form.all(self.name)
         elif self.control == "checkbox":
             given = bool(form.one(self.name))
         else:
             given = _typed(form.one(self.name).strip(), self.control)
-        return None if given in ("", None) or given == self.default else given
+        if given in ("", None):
+            cleared = self.nullable and self.default is not None and self.name in form.values
+            return (None,) if cleared else ()
+        return () if given == self.default else (given,)
 
 
 def fields_of(schema: Mapping[str, Any], prefix: str, path: tuple[str, ...]) -> Iterator[Field]:
@@ -112,6 +116,7 @@ def fields_of(schema: Mapping[str, Any], prefix: str, path: tuple[str, ...]) -> 
             minimum=found.get("minimum", found.get("exclusiveMinimum")),
             maximum=found.get("maximum", found.get("exclusiveMaximum")),
             whole=found.get("type") == "integer",
+            nullable=found is not declared,
         )
 
 

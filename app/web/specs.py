@@ -26,6 +26,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "macs": ("MACs: share of the multiply-accumulates to keep", "keep"),
     "params": ("Parameters: share of all parameters to keep", "keep"),
     "latency": ("Latency: share of the dense latency to keep, measured", "keep"),
+    "pattern": ("Pattern: what the pattern of the method says", ""),
     "floor": ("None: the smallest model that holds the quality floor", ""),
 }
 _OWN_DATA = ("config", "train_split", "validation_split")
@@ -118,7 +119,7 @@ def body_of(form: Form) -> dict[str, Any]:
     body["method"] = {"name": method}
     chosen = next((choice.fields for choice in plan.methods if choice.name == method), ())
     for field in (*chosen, *(field for section in plan.sections for field in section.fields)):
-        if (value := field.read(form)) is not None:
+        for value in field.read(form):
             put(body, field.path, value)
     return body
 
@@ -136,9 +137,9 @@ def _task(form: Form, plan: Blueprint) -> object:
 
 def _target(form: Form) -> dict[str, Any]:
     metric = form.one("metric")
-    if metric not in METRICS or metric == "floor":
+    field = METRICS[metric][1] if metric in METRICS else ""
+    if not field:
         return {}
-    field = METRICS[metric][1]
     amounts = [_number(part.strip()) for part in form.one("amount").split(",") if part.strip()]
     tolerance = form.one("tolerance").strip()
     rest = {"tolerance": _number(tolerance)} if tolerance else {}
@@ -158,6 +159,8 @@ def form_of(spec: Mapping[str, Any]) -> Form:
     task = spec["task"]
     named = _is_whole(task)
     targets = list(spec["targets"]) or ([spec["target"]] if spec["target"] else [])
+    metric = targets[0]["metric"] if targets else "floor"
+    field = METRICS[metric][1]
     floor = spec["quality_floor"]
     values: dict[str, list[str]] = {
         "model": [spec["model"]],
@@ -167,24 +170,24 @@ def form_of(spec: Mapping[str, Any]) -> Form:
         "text_column": ["" if named else ", ".join(task["columns"]["text"])],
         "label_column": ["" if named else task["columns"]["label"] or ""],
         "task_metric": [task["metric"]],
-        "metric": [targets[0]["metric"] if targets else "floor"],
-        "amount": [", ".join(f"{target[METRICS[target['metric']][1]]:g}" for target in targets)],
-        "tolerance": [f"{targets[0]['tolerance']:g}" if targets else ""],
+        "metric": [metric],
+        "amount": [", ".join(f"{target[field]:g}" for target in targets) if field else ""],
+        "tolerance": [f"{targets[0]['tolerance']:g}" if field else ""],
         "floor": [f"{floor['value']:g}" if floor else ""],
         "floor_kind": [floor["kind"] if floor else "relative"],
         "seed": [str(spec["seed"])],
         "method": [spec["method"]["name"]],
     } | {name: ["" if named else task[name] or ""] for name in _OWN_DATA}
-    for field in _fields():
-        if field.name.startswith("method.") and not field.name.startswith(f"method.{spec['method']['name']}."):
+    for one in _fields():
+        if one.name.startswith("method.") and not one.name.startswith(f"method.{spec['method']['name']}."):
             continue
-        value = cast("dict[str, Any]", spec[field.path[0]]).get(field.path[-1])
-        if field.control == "checks":
-            values[field.name] = [str(item) for item in cast("list[object]", value or [])]
-        elif field.control == "checkbox":
-            values[field.name] = ["on"] if value else []
+        value = cast("dict[str, Any]", spec[one.path[0]]).get(one.path[-1])
+        if one.control == "checks":
+            values[one.name] = [str(item) for item in cast("list[object]", value or [])]
+        elif one.control == "checkbox":
+            values[one.name] = ["on"] if value else []
         else:
-            values[field.name] = ["" if value is None else f"{value}"]
+            values[one.name] = ["" if value is None else f"{value}"]
     return Form(values)
 
 

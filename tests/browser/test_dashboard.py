@@ -84,6 +84,7 @@ def test_submit_watch_download_compare(
         # Nobody loads the page again: it follows the job.
         page.evaluate("window.unchanged = true")
         expect(page.locator("#head .badge")).to_have_text("Running")
+        expect(page.locator(".steps .current")).to_be_visible()
         look(page, "running", shots)
         expect(page.locator("#head .badge")).to_have_text("Succeeded", timeout=180_000)
         expect(page.get_by_role("heading", name="Result")).to_be_visible()
@@ -104,7 +105,7 @@ def test_submit_watch_download_compare(
         page.go_back()
         page.get_by_role("link", name="Submit another like it").click()
         expect(page.get_by_label("Value")).to_have_value("0.7, 0.5")
-        page.get_by_label(re.compile("^magnitude")).check()
+        page.get_by_role("radio", name=re.compile("magnitude")).check()
         expect(page.get_by_label("Representation")).to_be_hidden()
         page.get_by_role("button", name="Submit").click()
         expect(page.locator("#head .badge")).to_have_text("Succeeded", timeout=180_000)

@@ -18,7 +18,8 @@ from app.keys.sessions import COOKIE, LIFETIME_S, Sessions
 from app.web.formats import ago, count, decimal, percent, ratio, size, span, times
 from app.web.plots import Datum, scatter
 from app.web.specs import body_of, empty_form, form_of
-from pruning_core.spec import METHOD_NAMES, PruneSpec
+from pruning_core.method_spec import METHOD_NAMES
+from pruning_core.spec import PruneSpec
 from tests.contract.conftest import Api
 
 BOTH = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
@@ -217,6 +218,12 @@ def test_a_form_left_alone_means_the_defaults(api_on_sqlite: Api) -> None:
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_every_spec_survives_the_form(method: str) -> None:
+    options = {
+        "fisher-cg": {"rearrange": True, "labels": "use"},
+        "admm-pattern": {"pattern": "1:4", "pool": None, "iterations": 5},
+    }
+    latency = [{"metric": "latency", "keep": keep, "tolerance": 0.02} for keep in (0.5, 0.3)]
+    by_pattern = method == "admm-pattern"
     spec = PruneSpec.model_validate(
         {
             "model": "org/name",
@@ -226,13 +233,10 @@ def test_every_spec_survives_the_form(method: str) -> None:
                 "columns": {"text": ["x", "y"], "label": "z"},
                 "metric": "spearman",
             },
-            "targets": [
-                {"metric": "latency", "keep": 0.5, "tolerance": 0.02},
-                {"metric": "latency", "keep": 0.3, "tolerance": 0.02},
-            ],
+            "targets": [] if by_pattern else latency,
             "quality_floor": {"kind": "absolute", "value": 0.8},
-            "method": {"name": method} | ({"rearrange": True, "labels": "use"} if method == "fisher-cg" else {}),
-            "recovery": {"kind": "masks", "damping": 0.5},
+            "method": {"name": method} | options.get(method, {}),
+            "recovery": {"kind": "none" if by_pattern else "masks", "damping": 0.5},
             "calibration": {"batch_tokens": 256, "memory_mb": 64},
             "artifacts": {"formats": ["safetensors", "onnx"], "strict": True},
             "seed": 3,
