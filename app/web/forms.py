@@ -72,11 +72,6 @@ class Field:
     whole: bool = False
     nullable: bool = False
 
-    @property
-    def shown_default(self) -> str:
-        """The default as the control shows it."""
-        return "" if self.default is None else str(self.default)
-
     def read(self, form: Form) -> tuple[object, ...]:
         """Give the value in the body's own type; nothing where the default is meant."""
         if self.control == "checks":

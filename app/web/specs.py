@@ -179,16 +179,19 @@ def form_of(spec: Mapping[str, Any]) -> Form:
         "method": [spec["method"]["name"]],
     } | {name: ["" if named else task[name] or ""] for name in _OWN_DATA}
     for one in _fields():
-        if one.name.startswith("method.") and not one.name.startswith(f"method.{spec['method']['name']}."):
-            continue
-        value = cast("dict[str, Any]", spec[one.path[0]]).get(one.path[-1])
-        if one.control == "checks":
-            values[one.name] = [str(item) for item in cast("list[object]", value or [])]
-        elif one.control == "checkbox":
-            values[one.name] = ["on"] if value else []
-        else:
-            values[one.name] = ["" if value is None else f"{value}"]
+        section = cast("dict[str, Any]", spec[one.path[0]])
+        others = one.name.startswith("method.") and not one.name.startswith(f"method.{section['name']}.")
+        values[one.name] = _shown(one, one.default if others else section.get(one.path[-1]))
     return Form(values)
+
+
+def _shown(field: Field, value: object) -> list[str]:
+    """Give what a control sends where it shows a value."""
+    if field.control == "checks":
+        return [str(item) for item in cast("list[object]", value or [])]
+    if field.control == "checkbox":
+        return ["on"] if value else []
+    return ["" if value is None else str(value)]
 
 
 def _is_whole(task: Mapping[str, Any]) -> bool:
@@ -200,13 +203,7 @@ def _is_whole(task: Mapping[str, Any]) -> bool:
 def empty_form() -> Form:
     """Fill in the form with what is meant where nothing is said."""
     values = {"method": ["fisher-cg"], "task": ["glue/sst2"], "metric": ["macs"], "amount": ["0.5"]}
-    for field in _fields():
-        if field.control == "checks":
-            values[field.name] = [str(item) for item in cast("list[object]", field.default or [])]
-        elif field.control == "checkbox":
-            values[field.name] = ["on"] if field.default else []
-        else:
-            values[field.name] = [field.shown_default]
+    values |= {field.name: _shown(field, field.default) for field in _fields()}
     return Form(values)
 
 

@@ -186,9 +186,9 @@ def test_the_form_offers_what_the_methods_declare(api_on_sqlite: Api) -> None:
     for method in api_on_sqlite.client.get("/v1/methods").json()["data"]:
         assert f'value="{method["name"]}"' in page
         for name, option in method["options"]["properties"].items():
-            if name != "name":
+            if "const" not in option:
                 assert f'name="method.{method["name"]}.{name}"' in page
-                assert option["description"][:40] in unescape(page)
+                assert option.get("description", "")[:40] in unescape(page)
     for task in api_on_sqlite.client.get("/v1/tasks").json()["data"]:
         assert f">{task['name']}</option>" in page
 
