@@ -444,3 +444,20 @@ def test_moments_are_told_as_people_do() -> None:
     moment = datetime.now(UTC)
     spans = {1: "just now", 30: "30 s ago", 600: "10 min ago", 4 * 3600: "4 h ago", 5 * 86_400: "5 days ago"}
     assert {seconds: ago(moment - timedelta(seconds=seconds)) for seconds in spans} == spans
+
+
+def test_a_pattern_is_told_as_what_it_is(api_on_sqlite: Api) -> None:
+    body = {name: value for name, value in api_on_sqlite.body.items() if name != "sparsity"}
+    job = api_on_sqlite.client.post("/v1/jobs", json=body | {"method": "admm-pattern"}).json()["id"]
+    api_on_sqlite.succeed()
+    found = {"pattern": "2:4", "selection": "admm", "blocks": 10, "violations": 0, "zeros": 20, "prunable_weights": 40}
+    with api_on_sqlite.database.write() as connection:
+        report = dict(connection.execute(sa.select(jobs_table.c.report)).scalar_one())
+        report |= {"method": "admm-pattern", "pattern": found | {"nonzero_macs": 50, "matrices": []}}
+        connection.execute(jobs_table.update().values(report=report))
+    page = api_on_sqlite.client.get(f"/jobs/{job}").text
+    for said in ("2:4 pattern", "MACs without zeros", "20 of 40 weights", "only devices that skip them are faster"):
+        assert said in page
+    assert 'class="heads"' not in page
+    assert "2:4 pattern" in api_on_sqlite.client.get("/").text
+    assert 'value="pattern" selected' in api_on_sqlite.client.get(f"/submit?like={job}").text
