@@ -85,6 +85,13 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="What Prometheus shows at /metrics as Bearer, of at least 32 characters; needed there with COPPICE_AUTH.",
     )
+    worker_metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of each worker's own /metrics; empty: none. Workers of one host need one each.",
+    )
+    worker_metrics_host: str = Field(default="127.0.0.1", description="Address of the same; 0.0.0.0 in a container.")
 
     webhook_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(),
