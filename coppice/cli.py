@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coppice.commands import keys, remote, run, service
+from coppice.commands import doctor, keys, remote, run, service
 from coppice.console import EXIT_CODES
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
 app.command()(service.serve)
 app.command()(service.worker)
 app.command()(service.migrate)
+app.command()(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:
