@@ -79,6 +79,8 @@ def test_prometheus_scrapes_two_api_processes_and_a_worker(
         assert _value(url, 'max(coppice_jobs_finished_total{status="succeeded"})') == 2
         assert _value(url, 'min(coppice_job_stage_seconds_count{stage="recover"})') == 2
         assert _value(url, "max(coppice_workers)") == 1
+        assert _value(url, "max_over_time(coppice_worker_busy[5m])") == 1
+        assert _value(url, "max_over_time(coppice_worker_job_memory_bytes[5m]) > bool 1e8") == 1, "a process with torch"
         assert _value(url, 'sum(coppice_http_requests_total{method="POST",route="/v1/jobs"})') == 2
         rules = httpx2.get(f"{url}/api/v1/rules").json()["data"]["groups"][0]["rules"]
         assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
