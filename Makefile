@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup bench-patterns test-faults chaos bench-service clean fuzz audit
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup bench-patterns test-faults chaos bench-service clean fuzz audit settings-page pipelines
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,11 @@ $(VENV)/generator/bin/openapi-python-client: | install
 
 fuzz: install $(VENV)/generator/bin/openapi-python-client ## Schemathesis over the whole contract, and a client made of it by a public generator; FUZZ_EXAMPLES=100 looks longer
 	$(BIN)/python -m pytest -m fuzz -n 0 tests/contract
+
+# In an environment of its own: Prefect brings a hundred packages, and its server does not start with newer FastAPIs.
+pipelines: install ## What the test of the Prefect example needs
+	$(PYTHON) -m venv $(VENV)/pipelines
+	$(VENV)/pipelines/bin/python -m pip install --quiet --disable-pip-version-check 'prefect>=3.8,<4' 'fastapi<0.150' --editable .
 
 audit: install ## Known vulnerabilities of the pinned dependencies, where the data can be reached
 	@$(BIN)/python -m tests.audit
@@ -90,6 +95,9 @@ bench-patterns: install ## Quality kept by sparsity patterns, all ways of choosi
 
 bench-service: install servers ## Throughput, overhead, cancellation, long queues and scaling of the service, both profiles
 	$(BIN)/python -m benchmarks.service
+
+settings-page: install ## Write docs/guides/settings.md from app/settings.py
+	@$(BIN)/python -m app.settings_page > docs/guides/settings.md
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache demo-bundle

@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.staticfiles import StaticFiles
 
 from app import queue
-from app.api import artifacts, audit, capabilities, events, health, hub, jobs, keys, uploads, webhooks
+from app.api import artifacts, audit, capabilities, events, health, hub, jobs, keys, metrics, uploads, webhooks
 from app.api.contract import install_contract
 from app.api.uploads import UPLOAD_PATHS
 from app.audit.service import AuditService
@@ -23,6 +23,7 @@ from app.errors import install_handlers
 from app.jobs.service import JobService
 from app.keys.service import KeyService
 from app.logs import configure_logging
+from app.metering import HttpMeter, MeteringMiddleware
 from app.middleware import BodyMiddleware, RequestIdMiddleware
 from app.rates import RateLimiter
 from app.secret import ServerSecret
@@ -94,7 +95,8 @@ def _build(settings: Settings) -> FastAPI:
     )
     state.webhooks = WebhookService(settings, database, webhook_secrets)
     state.service = JobService(settings, database, store, announcer, state.uploads)
-    for module in (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, health):
+    state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
+    for module in (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, health, metrics):
         app.include_router(module.router)
     for pages in ROUTERS:
         app.include_router(pages)
@@ -114,4 +116,5 @@ def _build(settings: Settings) -> FastAPI:
         patience_s=settings.body_patience_s,
     )
     app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(MeteringMiddleware, meter=state.meter)
     return app

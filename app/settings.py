@@ -81,6 +81,18 @@ class Settings(BaseSettings):
         description="Requests of one key, all of which may come at once. Each API process counts for itself.",
     )
 
+    metrics_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="What Prometheus shows at /metrics as Bearer, of at least 32 characters; needed there with COPPICE_AUTH.",
+    )
+    worker_metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of each worker's own /metrics; empty: none. Workers of one host need one each.",
+    )
+    worker_metrics_host: str = Field(default="127.0.0.1", description="Address of the same; 0.0.0.0 in a container.")
+
     webhook_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(),
         description="Networks that webhooks may reach besides the public internet, e.g. 10.1.0.0/16,fd00::/8; empty: none.",
@@ -162,7 +174,7 @@ class Settings(BaseSettings):
             raise ValueError("an object store needs a client: pip install 'coppice[s3]'")
         return value
 
-    @field_validator("secret")
+    @field_validator("secret", "metrics_token")
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
         if value.get_secret_value() and len(value.get_secret_value()) < _SHORTEST_SECRET:

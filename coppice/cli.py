@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coppice.commands import keys, remote, run, service
+from coppice.commands import doctor, keys, remote, run, service, tracking
 from coppice.console import EXIT_CODES
 
 app = typer.Typer(
@@ -24,9 +24,11 @@ app.command(epilog=EXIT_CODES)(remote.prune)
 app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(remote.report)
 app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
+app.command()(tracking.mlflow_log)
 app.command()(service.serve)
 app.command()(service.worker)
 app.command()(service.migrate)
+app.command()(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from app.db import Database
 
@@ -27,3 +29,11 @@ def upgrade(database: Database, revision: str = "head") -> None:
 def downgrade(database: Database, revision: str) -> None:
     """Take a database back to a revision."""
     command.downgrade(config_for(database), revision)
+
+
+def revisions(database: Database) -> tuple[str | None, str]:
+    """Give the revision that a database is at (None: never migrated) and the one that this version needs."""
+    newest = ScriptDirectory.from_config(config_for(database)).get_current_head()
+    assert newest is not None
+    with database.read() as connection:
+        return MigrationContext.configure(connection).get_current_revision(), newest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from types import TracebackType
 
@@ -40,7 +41,9 @@ class Lease:
         self._unwritten: Progress | None = None
         self._begun: list[Progress] = []
         self._stage: str | None = None
-        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        # With the job's id, which is bound here, in what the thread logs.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._renew,), name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
         self._thread.start()

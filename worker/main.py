@@ -23,6 +23,7 @@ from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_sett
 from app.storage import create_store
 from worker import tasks
 from worker.child import CHILD_COMMAND
+from worker.metrics import MetricsServer, WorkerMetrics
 from worker.process import SharedFlag, die_with_parent
 from worker.reaper import Reaper
 
@@ -42,9 +43,12 @@ def create_worker(settings: Settings, command: Sequence[str] = CHILD_COMMAND) ->
     main_process = os.getpid()
     reaper = Reaper(settings, Database(settings.resolved_database_url), create_store(settings), celery)
 
+    metrics = MetricsServer(settings, WorkerMetrics(settings, reaper.silent_s))
+
     def on_ready(**_kwargs: Any) -> None:
         _log.info("worker.ready", queue=QUEUE_NAME)
         reaper.start()
+        metrics.start()
 
     def on_shutdown(**_kwargs: Any) -> None:
         _log.info("worker.stopping")

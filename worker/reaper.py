@@ -43,6 +43,7 @@ class Reaper:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._watch = Watch(settings.lease_s, settings.reaper_tick_s)
         self._swept_up_to = ""
+        self._looked_at = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
@@ -53,6 +54,10 @@ class Reaper:
     def stop(self) -> None:
         """Stop ticking; a tick under way is finished."""
         self._stop.set()
+
+    def silent_s(self) -> float:
+        """Give for how long no look was finished without an error."""
+        return time.monotonic() - self._looked_at
 
     def tick(self) -> None:
         """Look once, as the thread does: judge leases if the database has worked for long enough, and wake sleepers."""
@@ -137,6 +142,7 @@ class Reaper:
                 self.tick()
                 if ticks % _SWEEP_EVERY_TICKS == 0:
                     self.sweep()
+                self._looked_at = time.monotonic()
             except SQLAlchemyError as error:
                 _log.warning("reaper.database_unavailable", error=type(error).__name__, reason=first_line(error))
             except (OSError, StoreUnavailable) as error:

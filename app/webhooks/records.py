@@ -40,3 +40,12 @@ class DeliveryState:
     delivered_at: float | None
     due_at: float | None
     last_outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The outbox of all tenants: what is still to be sent, and how long the message that has waited longest has waited."""
+
+    messages: int
+    oldest_s: float
+    disabled: int  # webhooks that were given up

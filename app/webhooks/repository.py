@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from app.db import now
 from app.webhooks.models import webhook_deliveries as _deliveries
 from app.webhooks.models import webhooks as _webhooks
-from app.webhooks.records import Delivery, DeliveryState, Webhook
+from app.webhooks.records import Backlog, Delivery, DeliveryState, Webhook
 
 _BATCH = 20
 
@@ -125,6 +125,14 @@ class WebhookRepository:
             DeliveryState(row.id, row.created_at, row.attempts, row.delivered_at, row.due_at, row.last_outcome)
             for row in self._connection.execute(query)
         ]
+
+    def backlog(self) -> Backlog:
+        """Count what is still to be sent, for all tenants."""
+        clock = self._connection.execute(sa.select(now())).scalar_one()
+        waiting = sa.select(sa.func.count(), sa.func.min(_deliveries.c.created_at)).where(_deliveries.c.due_at.is_not(None))
+        messages, oldest = self._connection.execute(waiting).one()
+        disabled = sa.select(sa.func.count()).select_from(_webhooks).where(_webhooks.c.disabled_at.is_not(None))
+        return Backlog(messages, max(0.0, clock - oldest) if messages else 0.0, self._connection.scalar(disabled) or 0)
 
     def forget(self, *, older_than_s: float) -> int:
         """Forget deliveries that are settled and old; gives how many."""

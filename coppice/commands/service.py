@@ -39,8 +39,8 @@ def serve(
 
     Example: coppice serve --allow-root /data --port 8000
     """
-    _require("fastapi", "api")
-    _require("torch", "worker")
+    require("fastapi", "api")
+    require("torch", "worker")
     # The worker is a process of its own and reads the same environment.
     overrides = {
         "COPPICE_HOST": host,
@@ -55,7 +55,7 @@ def serve(
 
     from app.main import create_app
 
-    settings = _settings()
+    settings = read_settings()
     _migrate()
     listener = _listen(settings.host, settings.port)
     shown = f"http://{settings.host}:{listener.getsockname()[1]}"
@@ -75,13 +75,13 @@ def serve(
 
 def worker() -> None:
     """Run one worker: it takes jobs from the queue, one at a time, each in a process of its own."""
-    _require("celery", "worker")
+    require("celery", "worker")
     os.execv(sys.executable, [sys.executable, "-m", "worker.main"])
 
 
 def migrate() -> None:
     """Bring the database up to this version's schema. Run it before new versions of the other services start."""
-    _require("alembic", "api")
+    require("alembic", "api")
     _migrate()
 
 
@@ -92,7 +92,7 @@ def _migrate() -> None:
     from app.logs import first_line
     from migrations import upgrade
 
-    url = _settings().resolved_database_url
+    url = read_settings().resolved_database_url
     try:
         database = Database(url)
         try:
@@ -107,13 +107,13 @@ def _migrate() -> None:
 @contextmanager
 def open_keys() -> Generator[KeyService]:
     """Open the service's own database for its API keys, brought up to date first."""
-    _require("sqlalchemy", "api")
+    require("sqlalchemy", "api")
     _migrate()
     from app.db import Database
     from app.keys.service import KeyService
     from app.secret import ServerSecret
 
-    settings = _settings()
+    settings = read_settings()
     database = Database(settings.resolved_database_url)
     try:
         yield KeyService(database, ServerSecret(settings))
@@ -121,7 +121,8 @@ def open_keys() -> Generator[KeyService]:
         database.close()
 
 
-def _settings() -> Settings:
+def read_settings() -> Settings:
+    """Read the environment, or say what of it makes no sense, and leave."""
     from app.settings import SettingsInvalid, get_settings
 
     try:
@@ -130,7 +131,8 @@ def _settings() -> Settings:
         fail(str(error), ExitCode.BAD_INPUT)
 
 
-def _require(module: str, extra: str) -> None:
+def require(module: str, extra: str) -> None:
+    """Leave with a sentence where an extra is not installed."""
     from importlib.util import find_spec
 
     if find_spec(module) is None:
@@ -138,7 +140,7 @@ def _require(module: str, extra: str) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    if not _is_loopback(host) and not _settings().auth:
+    if not _is_loopback(host) and not read_settings().auth:
         fail(
             "without authentication the service listens on loopback only; set COPPICE_AUTH=true and make a key with "
             "coppice keys create, or put a proxy that asks who is there in front of it",

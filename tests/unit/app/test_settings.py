@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from app.settings import Settings, SettingsInvalid, get_settings
+from app.settings_page import page
 
 WRONG = [
     ("COPPICE_DATABASE_URL", "mysql://me:secret@host/db", "must begin with"),
@@ -69,3 +71,16 @@ def test_migrating_a_database_that_is_not_there_says_so(monkeypatch, tmp_path):
     assert "the database cannot be used" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_the_page_of_settings_is_current():
+    written = Path(__file__).resolve().parents[3] / "docs" / "guides" / "settings.md"
+    assert written.read_text(encoding="utf-8") == page(), "make settings-page"
+
+
+def test_the_page_names_every_setting_and_no_secret(monkeypatch):
+    monkeypatch.setenv("COPPICE_SECRET", "hunter2" * 8)
+    told = page()
+    assert all(f"`COPPICE_{name.upper()}`" in told for name in Settings.model_fields)
+    assert all(field.description for field in Settings.model_fields.values())
+    assert "hunter2" not in told

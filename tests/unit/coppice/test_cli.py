@@ -44,7 +44,9 @@ def words(options: dict[str, str]) -> list[str]:
     return [word for pair in options.items() for word in pair]
 
 
-@pytest.mark.parametrize("path", [[], ["run"], ["prune"], ["jobs"], ["report"], ["keys"], ["serve"], ["worker"], ["migrate"]])
+@pytest.mark.parametrize(
+    "path", [[], ["run"], ["prune"], ["jobs"], ["report"], ["keys"], ["serve"], ["worker"], ["migrate"], ["doctor"]]
+)
 def test_every_command_explains_itself(path: list[str]) -> None:
     told = call(*path, "--help")
     assert told.exit_code == 0

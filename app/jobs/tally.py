@@ -1,0 +1,104 @@
+"""What has happened to all jobs together: counts and distributions, folded from the event log.
+
+The log only grows, so the fold of it is the same in every process and after every restart: counters that never go back,
+whichever API process is asked, however many there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from app.jobs.records import EventType
+from app.jobs.statistics import LoggedEvent
+
+_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600)
+# For so long an event may come to light behind younger ones: ids are drawn before they are committed. No transaction of the
+# service lives half as long.
+_SETTLED_AFTER_S = 60
+
+
+@dataclass(slots=True)
+class Distribution:
+    """How often a duration was at most so many seconds."""
+
+    bounds: tuple[float, ...] = _SECONDS
+    counts: list[int] = field(default_factory=lambda: [0] * (len(_SECONDS) + 1))
+    sum_s: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration; the database's clock may have been put back in between."""
+        seconds = max(0.0, seconds)
+        place = next((place for place, bound in enumerate(self.bounds) if seconds <= bound), len(self.bounds))
+        self.counts[place] += 1
+        self.sum_s += seconds
+
+
+@dataclass(slots=True)
+class _Open:
+    """A job that has not ended, as far as the log was read."""
+
+    queued_at: float | None = None
+    started_at: float | None = None
+
+
+class Tally:
+    """The fold. Feed it every page of the log, in order; pages may overlap."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.finished: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.requeues: Counter[str] = Counter()
+        self.wait_s = Distribution()
+        self.run_s = Distribution()
+        self.stage_s: defaultdict[str, Distribution] = defaultdict(Distribution)
+        self.settled = 0  # everything up to this id was counted, and nothing can come to light before it
+        self._recent: dict[int, float] = {}
+        self._open: dict[str, _Open] = {}
+
+    def add(self, events: Iterable[LoggedEvent], stages: Mapping[str, Mapping[str, float]]) -> None:
+        """Count what was not counted yet.
+
+        Args:
+            events: A page of the log.
+            stages: Of those of its jobs that succeeded, the seconds of each stage.
+        """
+        for event in events:
+            if event.id not in self._recent:
+                self._recent[event.id] = event.created_at
+                self._count(event, stages)
+
+    def settle(self, clock: float) -> None:
+        """Forget the ids that are too old to have unseen ones before them, by the database's clock."""
+        for event_id in sorted(self._recent):
+            if self._recent[event_id] > clock - _SETTLED_AFTER_S:
+                return
+            self.settled = event_id
+            del self._recent[event_id]
+
+    def _count(self, event: LoggedEvent, stages: Mapping[str, Mapping[str, float]]) -> None:
+        job = self._open.setdefault(event.job_id, _Open())
+        if event.type in {EventType.QUEUED, EventType.RETRIED, EventType.REQUEUED}:
+            job.queued_at, job.started_at = event.created_at, None
+            if event.type == EventType.REQUEUED:
+                self.requeues[event.reason] += 1
+        elif event.type == EventType.STARTED:
+            self.attempts += 1
+            if job.queued_at is not None:
+                self.wait_s.add(event.created_at - job.queued_at)
+            job.started_at = event.created_at
+        else:
+            self._count_end(event, job, stages)
+            del self._open[event.job_id]
+
+    def _count_end(self, event: LoggedEvent, job: _Open, stages: Mapping[str, Mapping[str, float]]) -> None:
+        self.finished[event.type.removeprefix("job.")] += 1
+        if job.started_at is not None:
+            self.run_s.add(event.created_at - job.started_at)
+        if event.type == EventType.FAILED:
+            self.failures[event.reason] += 1
+        elif event.type == EventType.SUCCEEDED:
+            for stage, seconds in stages.get(event.job_id, {}).items():
+                self.stage_s[stage].add(seconds)

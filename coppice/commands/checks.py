@@ -1,0 +1,221 @@
+"""What ``coppice doctor`` looks at. Each check finds something to say; an exception is a finding too."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from app.db import Database
+    from app.settings import Settings
+
+Status = Literal["ok", "warning", "failed", "skipped"]
+
+_LIBRARIES = ("torch", "transformers", "celery", "fastapi", "sqlalchemy", "psycopg", "redis", "boto3")
+_PROBE_S = 120
+_LITTLE_ROOM = 5 * 2**30
+_EXPECTED = b"coppice doctor was here"
+
+
+class Finding(BaseModel):
+    """One line of the table."""
+
+    model_config = ConfigDict(frozen=True)
+
+    check: str
+    status: Status
+    found: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at one thing after the other; everything that is made is deleted again."""
+    yield _versions()
+    yield from _database(settings)
+    for name, check in (("broker", _broker), ("store", _store), ("uploads", _uploads), ("scratch", _scratch)):
+        yield _guarded(name, check, settings)
+    yield _guarded("device", _device, settings)
+    yield _access(settings)
+
+
+def _guarded(name: str, check: Callable[[Settings], Finding], settings: Settings) -> Finding:
+    try:
+        return check(settings)
+    except Exception as error:  # every client library has errors of its own, and each is what we are here for
+        return Finding(check=name, status="failed", found=_first_line(error), advice=_ADVICE.get(name, ""))
+
+
+def _versions() -> Finding:
+    found = [f"coppice {version('coppice')}", f"Python {platform.python_version()}"]
+    for name in _LIBRARIES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return Finding(check="versions", status="ok", found=", ".join(found))
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    from app.db import Database
+
+    database = Database(settings.resolved_database_url)
+    try:
+        reached = _guarded("database", lambda _: _reach(database), settings)
+        yield reached
+        if reached.status == "ok":
+            yield _guarded("migrations", lambda _: _migrations(database), settings)
+            yield _guarded("workers", lambda _: _workers(settings, database), settings)
+    finally:
+        database.close()
+
+
+def _reach(database: Database) -> Finding:
+    if database.is_sqlite and not Path(database.url.database or "").is_file():
+        return Finding(check="database", status="failed", found="there is no database file yet", advice="coppice migrate")
+    begun = time.perf_counter()
+    database.check()
+    with database.write():  # which a full or read-only disk refuses on SQLite
+        pass
+    spent_ms = (time.perf_counter() - begun) * 1000
+    return Finding(check="database", status="ok", found=f"{database.url.get_backend_name()}, {spent_ms:.0f} ms")
+
+
+def _migrations(database: Database) -> Finding:
+    from migrations import revisions
+
+    current, newest = revisions(database)
+    if current == newest:
+        return Finding(check="migrations", status="ok", found=f"at {newest}")
+    found = "never migrated" if current is None else f"at {current}, this version needs {newest}"
+    return Finding(check="migrations", status="failed", found=found, advice="coppice migrate")
+
+
+def _workers(settings: Settings, database: Database) -> Finding:
+    from app.jobs.statistics import StatisticsRepository
+
+    with database.read() as connection:
+        state = StatisticsRepository(connection).queue(seen_within_s=max(settings.lease_s, 3 * settings.reaper_tick_s))
+    counts = ", ".join(f"{count} {status}" for status, count in state.jobs.items() if count) or "no jobs"
+    found = f"{state.workers} signed in; {counts}"
+    if state.expired_leases:
+        advice = "a worker's reaper takes them back: is one running?"
+        return Finding(check="workers", status="warning", found=f"{found}; {state.expired_leases} lost", advice=advice)
+    if state.workers == 0:
+        return Finding(check="workers", status="warning", found=found, advice="coppice worker, on every host that is to prune")
+    return Finding(check="workers", status="ok", found=found)
+
+
+def _broker(settings: Settings) -> Finding:
+    from app import queue
+
+    celery = queue.create_celery(settings, socket_timeout_s=2)
+    queue.check(celery)
+    kind = settings.broker_url.partition("://")[0] or "folder"
+    return Finding(check="broker", status="ok", found=f"{kind}, {queue.depth(celery)} messages")
+
+
+def _store(settings: Settings) -> Finding:
+    """Write, read, list and delete one small file, as a job that nobody knows."""
+    from app.storage import create_store
+
+    store, folder = create_store(settings), f"jobs/doctor_{uuid4().hex}"
+    store.check()
+    begun = time.perf_counter()
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(_EXPECTED)
+            file.flush()
+            store.put(f"{folder}/0/probe", Path(file.name))
+        read = b"".join(store.open(f"{folder}/0/probe", 0, len(_EXPECTED)))
+        listed = store.keys(folder, after="", limit=1)
+    finally:
+        store.delete_prefix(folder)
+    if read != _EXPECTED or not listed or store.keys(folder, after="", limit=1):
+        return Finding(check="store", status="failed", found="what was written is not what was read, listed and deleted")
+    spent = f"written, read and deleted in {(time.perf_counter() - begun) * 1000:.0f} ms"
+    if settings.artifacts_url:
+        return Finding(check="store", status="ok", found=f"object store; {spent}")
+    return _with_room("store", settings.resolved_artifacts_dir, spent, _LITTLE_ROOM)
+
+
+def _uploads(settings: Settings) -> Finding:
+    return _with_room("uploads", settings.resolved_uploads_dir, "writable", _LITTLE_ROOM)
+
+
+def _scratch(settings: Settings) -> Finding:
+    return _with_room("scratch", settings.resolved_scratch_dir, "writable", max(settings.min_free_bytes, _LITTLE_ROOM))
+
+
+def _with_room(check: str, folder: Path, found: str, least: int) -> Finding:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(_EXPECTED)
+    free = shutil.disk_usage(folder).free
+    told = f"{found}; {_size(free)} free"
+    if free < least:
+        return Finding(check=check, status="warning", found=told, advice=f"make room: less than {_size(least)} is left")
+    return Finding(check=check, status="ok", found=told)
+
+
+def _device(settings: Settings) -> Finding:
+    if find_spec("torch") is None:
+        return Finding(check="device", status="skipped", found="torch is not installed: this host can run the API only")
+    from worker.probe import Probe
+
+    command = [sys.executable, "-m", "worker.probe", *([settings.device] if settings.device else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=False)
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return Finding(check="device", status="failed", found=f"torch does not start: {last[0]}", advice=_ADVICE["device"])
+    probe = Probe.model_validate_json(done.stdout.strip().splitlines()[-1])
+    if probe.error:
+        return Finding(check="device", status="failed", found=f"torch {probe.torch}: {probe.error}", advice=_ADVICE["device"])
+    found = f"torch {probe.torch} computes on {probe.device}"
+    if probe.memory_free_bytes is not None and probe.memory_bytes is not None:
+        found += f" ({probe.name}), {_size(probe.memory_free_bytes)} of {_size(probe.memory_bytes)} free"
+    elif not settings.device and shutil.which("nvidia-smi") is not None:
+        advice = "torch sees no GPU: install its CUDA build, or set COPPICE_DEVICE=cpu"
+        return Finding(check="device", status="warning", found=found, advice=advice)
+    return Finding(check="device", status="ok", found=found)
+
+
+def _access(settings: Settings) -> Finding:
+    if settings.auth and not settings.metrics_token.get_secret_value():
+        advice = "COPPICE_METRICS_TOKEN opens /metrics to Prometheus"
+        return Finding(check="access", status="ok", found="keys are asked for; metrics are closed", advice=advice)
+    if settings.auth:
+        return Finding(check="access", status="ok", found="keys are asked for, and a token at /metrics")
+    advice = "fine behind loopback; else COPPICE_AUTH=true and coppice keys create"
+    return Finding(check="access", status="warning" if settings.database_url else "ok", found="open to all", advice=advice)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def _first_line(error: Exception) -> str:
+    told = (str(getattr(error, "orig", None) or error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {told}"[:300] if told else type(error).__name__
+
+
+_ADVICE = {
+    "database": "COPPICE_DATABASE_URL: is the server up, and the name and password right?",
+    "migrations": "coppice migrate",
+    "broker": "COPPICE_BROKER_URL; meanwhile jobs are accepted, and wait",
+    "store": "COPPICE_ARTIFACTS_DIR or COPPICE_ARTIFACTS_URL: is it mounted, writable, and are the credentials right?",
+    "uploads": "COPPICE_UPLOADS_DIR: is it mounted and writable?",
+    "scratch": "COPPICE_SCRATCH_DIR: is it mounted and writable?",
+    "device": "COPPICE_DEVICE: cpu, cuda or cuda:0; and the torch build must fit the driver",
+}

@@ -1,0 +1,49 @@
+"""``coppice doctor``: is everything here that this host's part of the service needs?"""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from coppice import console
+from coppice.commands import options
+from coppice.commands.service import read_settings, require
+from coppice.console import ExitCode
+
+_SHOWN = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[bold red]failed[/]", "skipped": "[dim]skipped[/]"}
+
+
+def doctor(
+    strict: Annotated[bool, typer.Option(help="Warnings fail, too.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Look at database, migrations, workers, broker, store, disks and device, with the settings of this environment.
+
+    It writes and deletes one small file in each folder and in the store, and changes nothing else. Exit codes: 0 all is
+    well, 2 the settings make no sense, 3 something cannot be used.
+    """
+    require("sqlalchemy", "api")
+    settings = read_settings()
+    from app.logs import configure_logging
+    from coppice.commands.checks import examine
+
+    # What libraries would log is in the findings.
+    configure_logging(as_json=False)
+    logging.getLogger().setLevel(logging.CRITICAL)
+    findings = list(examine(settings))
+    if json:
+        typer.echo(f"[{', '.join(finding.model_dump_json() for finding in findings)}]")
+    else:
+        table = Table()
+        for heading in ("check", "", "found", "advice"):
+            table.add_column(heading, no_wrap=heading in ("check", ""))
+        for finding in findings:
+            table.add_row(finding.check, _SHOWN[finding.status], Text(finding.found), Text(finding.advice))
+        console.show_table(table)
+    bad = {"failed", "warning"} if strict else {"failed"}
+    if any(finding.status in bad for finding in findings):
+        raise typer.Exit(ExitCode.UNREACHABLE)
