@@ -209,7 +209,7 @@ class CalibrationSpec(Frozen):
         "solves, evaluation and latency are not affected.",
     )
     memory_mb: int = Field(
-        default=512,
+        default=448,
         ge=16,
         le=1_048_576,
         description="Megabytes of hidden states that may be kept in memory between passes. With fewer the dense model runs "
