@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Three images: `api` (no torch), `worker` (torch for CPUs), `worker-gpu` (torch with CUDA).
+# Images: `api` (no torch), `worker` (torch for CPUs), `worker-gpu` (torch with CUDA); `flower` to watch Celery.
 #   docker build --target api -t coppice-api .
 #   docker build --target worker --build-arg TORCH_INDEX=URL -t coppice-worker .     # URL: the index of the torch build to take
 
@@ -52,6 +52,10 @@ COPY pruning_core pruning_core
 COPY worker worker
 RUN pip install --no-deps .
 
+# A monitor of Celery has no code of ours.
+FROM build AS build-flower
+RUN pip install --constraint constraints.txt '.[flower]' && pip uninstall --yes coppice
+
 FROM base AS runtime
 ENV COPPICE_DATA_DIR=/data
 WORKDIR /data
@@ -66,6 +70,9 @@ FROM runtime AS worker-gpu
 COPY --from=build-worker-gpu /opt/venv /opt/venv
 ENV HF_HOME=/data/huggingface
 CMD ["coppice", "worker"]
+
+FROM runtime AS flower
+COPY --from=build-flower /opt/venv /opt/venv
 
 # The last stage is what `docker build .` makes.
 FROM runtime AS api

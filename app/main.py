@@ -25,11 +25,13 @@ from app.keys.service import KeyService
 from app.logs import configure_logging
 from app.metering import HttpMeter, MeteringMiddleware
 from app.middleware import BodyMiddleware, RequestIdMiddleware
+from app.origins import OriginMiddleware
 from app.rates import RateLimiter
 from app.secret import ServerSecret
 from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
 from app.uploads.service import UploadService
+from app.web.problems import ProblemPageMiddleware
 from app.web.routes import ROUTERS
 from app.webhooks.delivery import Deliverer
 from app.webhooks.service import WebhookSecrets, WebhookService
@@ -115,6 +117,8 @@ def _build(settings: Settings) -> FastAPI:
         uploads=UPLOAD_PATHS,
         patience_s=settings.body_patience_s,
     )
+    app.add_middleware(OriginMiddleware, names=None if settings.auth else {settings.host, *settings.allowed_hosts})
+    app.add_middleware(ProblemPageMiddleware)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(MeteringMiddleware, meter=state.meter)
     return app

@@ -52,8 +52,8 @@ def create_celery(settings: Settings, *, socket_timeout_s: float = 5) -> Celery:
         accept_content=["json"],
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
+        worker_enable_remote_control=settings.worker_events,
+        worker_send_task_events=settings.worker_events,
         worker_hijack_root_logger=False,
     )
     return celery

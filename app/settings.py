@@ -63,6 +63,11 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the API listens on; 0 picks a free one.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Names that clients call the service by while COPPICE_AUTH is off, e.g. pruning.example.org, separated by "
+        "commas; addresses and names without a dot always count. With keys any name does.",
+    )
     max_body_bytes: int = Field(default=2**20, ge=1024, description="Largest JSON request body.")
 
     max_upload_bytes: int = Field(default=32 * 2**30, ge=1024, description="Largest upload, packed or unpacked.")
@@ -92,6 +97,11 @@ class Settings(BaseSettings):
         description="Port of each worker's own /metrics; empty: none. Workers of one host need one each.",
     )
     worker_metrics_host: str = Field(default="127.0.0.1", description="Address of the same; 0.0.0.0 in a container.")
+    worker_events: bool = Field(
+        default=False,
+        description="Workers tell Celery's monitors (Flower) what they do, and answer to them: whoever reaches the broker may "
+        "then stop workers too. Needs Redis.",
+    )
 
     webhook_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(),
@@ -133,9 +143,9 @@ class Settings(BaseSettings):
     def _split_roots(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
-    @field_validator("webhook_networks", mode="before")
+    @field_validator("webhook_networks", "allowed_hosts", mode="before")
     @classmethod
-    def _split_networks(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("database_url")
@@ -185,6 +195,12 @@ class Settings(BaseSettings):
     def _one_secret_for_all(self) -> Settings:
         if self.auth and self.database_url and not self.secret.get_secret_value():
             raise ValueError("COPPICE_SECRET is needed with COPPICE_AUTH, as processes on several hosts must share it")
+        return self
+
+    @model_validator(mode="after")
+    def _events_need_redis(self) -> Settings:
+        if self.worker_events and not self.broker_url:
+            raise ValueError("COPPICE_WORKER_EVENTS needs COPPICE_BROKER_URL: a folder carries no events")
         return self
 
     @property

@@ -86,11 +86,16 @@ def main(arguments: list[str]) -> None:
         worker = create_worker(settings)
     except OSError as error:
         sys.exit(f"coppice: {DataFolderUnusable(error)}")
-    run(worker)
+    run(worker, events=settings.worker_events)
 
 
-def run(celery: Celery) -> None:
-    """Run a worker until it is told to stop."""
+def run(celery: Celery, *, events: bool = False) -> None:
+    """Run a worker until it is told to stop.
+
+    Args:
+        celery: What `create_worker` built.
+        events: Tell monitors that the worker is there.
+    """
     celery.worker_main(
         [
             "--quiet",  # no banner
@@ -101,7 +106,7 @@ def run(celery: Celery) -> None:
             f"--queues={QUEUE_NAME}",
             "--without-gossip",
             "--without-mingle",
-            "--without-heartbeat",
+            *(() if events else ("--without-heartbeat",)),
             "--loglevel=WARNING",
         ]
     )

@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cache
-from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from fastapi import Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.errors import Problem, ProblemDetails, problem_of
+from app.errors import ProblemDetails, problem_of
 from app.keys.records import Scope
 from app.web import formats
 
 # Everything that a page loads is a file of this server: no inline script or style, no frame, nothing from elsewhere.
-_HEADERS = {
+FENCE = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -28,8 +26,6 @@ _HEADERS = {
     "Cache-Control": "private, no-store",
     "Vary": "Cookie",
 }
-_SAFE = frozenset({"GET", "HEAD"})
-_OWN = frozenset({"same-origin", "none"})  # `none`: typed, or a bookmark
 
 
 def page(request: Request, template: str, values: Mapping[str, object], *, status: int = 200) -> HTMLResponse:
@@ -45,7 +41,7 @@ def page(request: Request, template: str, values: Mapping[str, object], *, statu
 
 
 class PageRoute(APIRoute):
-    """A route for people: answers to forms of this site only, says errors as a page, and fences the page in."""
+    """A route for people: says errors as a page, and fences the page in."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's own handler."""
@@ -53,34 +49,20 @@ class PageRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                _refuse_other_sites(request)
                 response = await handle(request)
             except Exception as error:
-                response = _problem_page(request, problem_of(request, error))
-            response.headers.update(_HEADERS)
+                response = problem_page(request, problem_of(request, error))
+            response.headers.update(FENCE)
             return response
 
         return answer
 
 
-def _refuse_other_sites(request: Request) -> None:
-    """Refuse forms that another site sends in a visitor's name.
-
-    Browsers say in ``Sec-Fetch-Site`` whose page sends a request, older ones its ``Origin``; no script of a page can forge
-    either. Who sends neither is no browser, and holds no session but one that was handed over on purpose.
-    """
-    if request.method in _SAFE:
-        return
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    own = site in _OWN if site is not None else origin is None or urlsplit(origin).netloc == request.headers.get("host")
-    if not own:
-        raise Problem(HTTPStatus.FORBIDDEN, "cross_site", "this form was sent by another site; open the page here, and send it")
-
-
-def _problem_page(request: Request, response: JSONResponse) -> Response:
+def problem_page(request: Request, response: Response) -> Response:
+    """Say a problem, given as the API's answer, to a person."""
     problem = ProblemDetails.model_validate_json(bytes(response.body))
     shown = page(request, "problem.html", {"problem": problem}, status=response.status_code)
-    for name in ("Retry-After", "WWW-Authenticate", "Allow"):
+    for name in ("Retry-After", "WWW-Authenticate", "Allow", "Connection"):
         if name in response.headers:
             shown.headers[name] = response.headers[name]
     return shown

@@ -337,11 +337,55 @@ def test_pages_are_fenced_in(api_on_sqlite: Api) -> None:
     ],
 )
 def test_forms_of_other_sites_change_nothing(api_on_sqlite: Api, headers: dict[str, str], accepted: bool) -> None:
-    job = api_on_sqlite.submit()
-    answer = api_on_sqlite.client.post(f"/jobs/{job}/cancel", headers=headers, follow_redirects=False)
-    assert answer.status_code == (303 if accepted else 403)
-    status = api_on_sqlite.client.get(f"/v1/jobs/{job}").json()["status"]
-    assert status == ("cancelled" if accepted else "queued")
+    for path, done in (("/jobs/{job}/cancel", 303), ("/v1/jobs/{job}/cancel", 202)):
+        job = api_on_sqlite.submit()
+        answer = api_on_sqlite.client.post(path.format(job=job), headers=headers, follow_redirects=False)
+        assert answer.status_code == (done if accepted else 403)
+        status = api_on_sqlite.client.get(f"/v1/jobs/{job}").json()["status"]
+        assert status == ("cancelled" if accepted else "queued")
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("localhost:8000", True),
+        ("127.0.0.1:8000", True),
+        ("[::1]:8000", True),
+        ("api:8000", True),
+        ("coppice.localhost", True),
+        ("Pruning.Example.org:443", True),
+        ("rebound.example.net:8000", False),
+        ("127.0.0.1.example.net", False),
+        ("pruning.example.org.evil.example", False),
+        ("[::1", False),
+    ],
+)
+def test_without_keys_the_service_answers_to_its_own_names_only(make_api: Callable[..., Api], host: str, known: bool) -> None:
+    open_to_all = make_api("", allowed_hosts=("pruning.example.org",))
+    for path in ("/v1/jobs", "/", "/hub/api/models/jobs/none"):
+        assert (open_to_all.client.get(path, headers={"Host": host}).status_code != 421) is known, path
+    with_keys = make_api("", auth=True)
+    assert with_keys.client.get("/v1/jobs", headers={"Host": host}).status_code == 401
+
+
+def test_what_is_refused_before_a_route_is_reached_is_a_page_for_people(make_api: Callable[..., Api]) -> None:
+    api = make_api("", max_body_bytes=2000)
+    html = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    refused = [
+        (413, api.client.post("/submit", content=b"a" * 3000, headers=html | form)),
+        (404, api.client.get("/no/such/page", headers=html)),
+        (403, api.client.post("/submit", content=b"a=1", headers=html | form | {"Origin": "http://evil.example"})),
+        (421, api.client.get("/", headers=html | {"Host": "evil.example"})),
+    ]
+    for status, answer in refused:
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
+        assert "<h1>" in answer.text
+        assert answer.headers["content-security-policy"]
+        assert answer.headers["x-request-id"]
+    program = api.client.get("/v1/no/such", headers=html)
+    assert program.headers["content-type"] == "application/problem+json"
+    assert api.client.get("/no/such/page").headers["content-type"] == "application/problem+json"
 
 
 def test_bodies_that_are_no_forms_are_refused_as_pages(api_on_sqlite: Api) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 
@@ -31,6 +33,9 @@ def test_migrate_api_and_worker_run_a_job(
         "COPPICE_ARTIFACTS_DIR": str(tmp_path / "artifacts"),
         "COPPICE_ALLOWED_ROOTS": os.pathsep.join(map(str, (tiny_bert, tiny_sst2))),
         "COPPICE_SECRET": "s" * 64,
+        "COPPICE_METRICS_TOKEN": "t" * 40,
+        "COPPICE_WORKER_METRICS_PORT": str(free_port()),
+        "COPPICE_WORKER_EVENTS": "true",
     }
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -39,6 +44,7 @@ def test_migrate_api_and_worker_run_a_job(
     with ExitStack() as stack:
         stack.enter_context(_service("api", tmp_path, places, {"0.0.0.0": "127.0.0.1", "8000": str(port)}))
         stack.enter_context(_service("worker", tmp_path, places))
+        flower = stack.enter_context(_flower(tmp_path, redis_url))
         # As an operator would make one: docker compose exec api coppice keys create --tenant me
         making = ["coppice", "keys", "create", "--tenant", "me"]
         made = subprocess.run(making, env=_environment("api", tmp_path, places), capture_output=True, text=True, check=True)
@@ -51,8 +57,33 @@ def test_migrate_api_and_worker_run_a_job(
             job = client.wait(client.submit(tiny_spec(tiny_bert, tiny_sst2)).id)
             assert job.status == "succeeded", (job.error, (tmp_path / "worker.log").read_text())
             assert client.report(job.id).device == "cpu"
+        wait_until(lambda: _tasks_seen_by(flower) == ["task-succeeded"], "Flower to have seen the worker's task")
+        for address in (f"{url}/metrics", f"http://127.0.0.1:{places['COPPICE_WORKER_METRICS_PORT']}/metrics"):
+            assert httpx2.get(address).status_code == 401
+            shown = httpx2.get(address, headers={"Authorization": f"Bearer {places['COPPICE_METRICS_TOKEN']}"})
+            assert "coppice_" in shown.raise_for_status().text
         # Its containers share the artifacts and nothing else.
         assert list((tmp_path / "artifacts" / "jobs").iterdir())
+
+
+@contextmanager
+def _flower(folder: Path, redis_url: str) -> Iterator[str]:
+    port = free_port()
+    words = {
+        "--broker=redis://redis:6379/0": f"--broker={redis_url}",
+        "--address=0.0.0.0": "--address=127.0.0.1",
+        "--port=5555": f"--port={port}",
+    }
+    with _service("flower", folder, {}, words):
+        yield f"http://127.0.0.1:{port}"
+
+
+def _tasks_seen_by(flower: str) -> list[str]:
+    try:
+        counts = httpx2.get(f"{flower}/metrics").text
+    except httpx2.TransportError:
+        return []
+    return re.findall(r'flower_events_total\{task="coppice.run_job",type="(task-succeeded)"', counts)
 
 
 @contextmanager
@@ -72,7 +103,7 @@ def _service(
 
 
 def _environment(name: str, folder: Path, places: dict[str, str]) -> dict[str, str]:
-    declared = {variable: str(value) for variable, value in SERVICES[name]["environment"].items()}
+    declared = {variable: str(value) for variable, value in SERVICES[name].get("environment", {}).items()}
     assert set(places) <= set(declared)
     outside = {variable: value for variable, value in os.environ.items() if not variable.startswith("COPPICE_")}
     environment = outside | {"COPPICE_DATA_DIR": str(folder / f"{name}-data")} | declared | places

@@ -17,12 +17,14 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("migrate", "api", "worker", "worker-gpu")
+MONITORING = ("prometheus", "grafana", "flower")
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def test_the_services_are_those_of_the_design() -> None:
-    assert set(SERVICES) == {"api", "migrate", "postgres", "redis", "worker", "worker-gpu"}
-    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["worker-gpu"]
+    assert set(SERVICES) == {"api", "migrate", "postgres", "redis", "worker", "worker-gpu", *MONITORING}
+    optional = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert optional == {"worker-gpu": ["gpu"]} | {name: ["monitoring"] for name in MONITORING}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -64,8 +66,8 @@ def test_there_is_no_default_secret_and_nothing_but_the_api_on_loopback_is_publi
         assert SERVICES[name]["environment"]["COPPICE_AUTH"] == "true"
         assert SERVICES[name]["environment"]["COPPICE_SECRET"].startswith("${COPPICE_SECRET:?")
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert list(published) == ["api"]
-    assert all(port.startswith("127.0.0.1:") for port in published["api"])
+    assert set(published) == {"api", *MONITORING}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
     for name in ("postgres", "redis"):
         assert [COMPOSE["networks"][network] for network in SERVICES[name]["networks"]] == [{"internal": True}]
 
@@ -83,10 +85,34 @@ def test_references_resolve() -> None:
     volumes = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
     named = {volume for volume in volumes if not volume.startswith(("$", ".", "/"))}
     assert named == set(COMPOSE["volumes"])
+    mounted = [volume.split(":")[0] for volume in volumes if volume.startswith("./")]
+    assert mounted
+    assert [path for path in mounted if not (ROOT / path).exists()] == []
+    secrets = {secret["source"] for service in SERVICES.values() for secret in service.get("secrets", [])}
+    assert secrets == set(COMPOSE["secrets"])
     stages = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE))
-    for name in OURS:
+    for name in (*OURS, "flower"):
         assert SERVICES[name]["build"]["target"] in stages
         assert set(SERVICES[name]["depends_on"]) <= set(SERVICES)
+
+
+def test_what_prometheus_scrapes_is_what_services_expose() -> None:
+    jobs = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    addresses = {target for job in jobs for config in job["static_configs"] for target in config["targets"]}
+    port = SERVICES["worker"]["environment"]["COPPICE_WORKER_METRICS_PORT"]
+    assert addresses == {"api:8000", f"worker:{port}"}
+    tokens = {job["authorization"]["credentials_file"] for job in jobs}
+    assert {secret["target"] for secret in SERVICES["prometheus"]["secrets"]} == {f"/etc/prometheus/{name}" for name in tokens}
+
+
+def test_grafana_finds_its_data_source_and_its_dashboard() -> None:
+    folder = ROOT / "deploy/grafana/provisioning"
+    source = yaml.safe_load((folder / "datasources/prometheus.yml").read_text())["datasources"][0]
+    assert source["url"] == f"http://prometheus:{SERVICES['prometheus']['ports'][0].rsplit(':', 1)[1]}"
+    dashboards = yaml.safe_load((folder / "dashboards/coppice.yml").read_text())["providers"][0]["options"]["path"]
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert f"./deploy/grafana/coppice.json:{home}:ro" in SERVICES["grafana"]["volumes"]
+    assert home.startswith(dashboards)
 
 
 def test_the_api_image_has_no_torch() -> None:
