@@ -30,6 +30,7 @@ from app.rates import RateLimiter
 from app.secret import ServerSecret
 from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
+from app.tracing import create_tracing, telemetry_of
 from app.uploads.service import UploadService
 from app.web.problems import ProblemPageMiddleware
 from app.web.routes import ROUTERS
@@ -65,6 +66,7 @@ def _build(settings: Settings) -> FastAPI:
     announcer, secret = queue.Announcer(celery), ServerSecret(settings)
     webhook_secrets = WebhookSecrets(secret)
     deliverer = Deliverer(settings, database, webhook_secrets)
+    tracing = create_tracing(settings, "api")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -78,6 +80,8 @@ def _build(settings: Settings) -> FastAPI:
         await run_in_threadpool(look.join, _LAST_LOOK_S)
         await run_in_threadpool(deliverer.stop)
         await run_in_threadpool(announcer.close)
+        if tracing is not None:
+            await run_in_threadpool(tracing.close)
         database.close()
 
     app = FastAPI(
@@ -87,6 +91,7 @@ def _build(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        telemetry=telemetry_of(tracing),
     )
     state = app.state
     state.settings, state.database, state.store, state.celery, state.secret = settings, database, store, celery, secret

@@ -103,6 +103,12 @@ class Settings(BaseSettings):
         "then stop workers too. Needs Redis.",
     )
 
+    tracing: bool = Field(
+        default=False,
+        description="Tell an OpenTelemetry collector of requests and jobs, by OTLP over HTTP; where it is say "
+        "OTEL_EXPORTER_OTLP_ENDPOINT and OpenTelemetry's other variables.",
+    )
+
     webhook_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(),
         description="Networks that webhooks may reach besides the public internet, e.g. 10.1.0.0/16,fd00::/8; empty: none.",
@@ -196,6 +202,13 @@ class Settings(BaseSettings):
         if self.auth and self.database_url and not self.secret.get_secret_value():
             raise ValueError("COPPICE_SECRET is needed with COPPICE_AUTH, as processes on several hosts must share it")
         return self
+
+    @field_validator("tracing")
+    @classmethod
+    def _exporter_there(cls, value: bool) -> bool:
+        if value and (find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.exporter") is None):
+            raise ValueError("tracing needs OpenTelemetry: pip install 'coppice[otel]'")
+        return value
 
     @model_validator(mode="after")
     def _events_need_redis(self) -> Settings:

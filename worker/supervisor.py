@@ -6,6 +6,7 @@ import errno
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum, auto
 
 import structlog
@@ -19,7 +20,8 @@ from app.jobs.upkeep import UpkeepRepository
 from app.logs import first_line
 from app.settings import Settings
 from app.storage import ArtifactStore, StoredArtifact, StoreUnavailable
-from pruning_core.report import Report
+from app.tracing import AttemptTrace, Tracing, attempt_traced, note_failure
+from pruning_core.report import Progress, Report
 from worker.child import CHILD_COMMAND, Child
 from worker.lease import Lease
 from worker.memory import OomWatch
@@ -53,6 +55,7 @@ class Supervisor:
         worker: Name of this worker in the database.
         stopping: Says whether the worker is shutting down.
         command: What the child runs.
+        tracing: What attempts are traced with; None: they are not.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Supervisor:
         worker: str,
         stopping: Callable[[], bool],
         command: Sequence[str] = CHILD_COMMAND,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -71,6 +75,7 @@ class Supervisor:
         self._worker = worker
         self._stopping = stopping
         self._command = command
+        self._tracing = tracing
         self._room = ScratchRoom(settings.resolved_scratch_dir)
 
     def run_next(self) -> bool:
@@ -84,11 +89,14 @@ class Supervisor:
             )
         if claim is None:
             return False
-        with structlog.contextvars.bound_contextvars(job_id=claim.job_id, fence=claim.fence):
+        with (
+            structlog.contextvars.bound_contextvars(job_id=claim.job_id, fence=claim.fence),
+            _traced(self._tracing, claim) as trace,
+        ):
             _log.info("job.claimed", attempt=claim.attempt)
             try:
                 with self._room.begin(claim.job_id, claim.fence) as attempt:
-                    self._attempt(claim, attempt)
+                    self._attempt(claim, attempt, trace)
             except (OSError, StoreUnavailable, ValidationError) as error:
                 # No space for scratch or store, a report that does not parse: the next attempt may fare better, or not.
                 _log.exception("job.attempt_failed")
@@ -106,7 +114,7 @@ class Supervisor:
             _log.error("worker.scratch_full", free_bytes=free, needed_bytes=self._settings.min_free_bytes)
         return free >= self._settings.min_free_bytes
 
-    def _attempt(self, claim: Claim, attempt: Attempt) -> None:
+    def _attempt(self, claim: Claim, attempt: Attempt, trace: AttemptTrace) -> None:
         scratch, settings = Scratch(attempt.folder), self._settings
         request = ChildRequest(
             spec=claim.spec,
@@ -118,7 +126,12 @@ class Supervisor:
         scratch.request.write_text(request.model_dump_json(), encoding="utf-8")
         oom_watch = OomWatch()
         with Lease(settings, self._database, claim) as lease:
-            child = Child(self._command, scratch.folder, lease.progress)
+
+            def told(progress: Progress) -> None:
+                trace.stage(progress.stage)
+                lease.progress(progress)
+
+            child = Child(self._command, scratch.folder, told)
             outcome = self._watch(child, lease)
             if isinstance(outcome, _Stop):
                 self._stopped(claim, outcome)
@@ -158,6 +171,7 @@ class Supervisor:
         elif reason is _Stop.TIMEOUT:
             limit = self._settings.job_timeout_s
             error = JobError("timeout", f"the job ran longer than the {limit:g} s that this server allows")
+            note_failure(error.code, error.message)
             self._commit(lambda leases: leases.fail(claim.job_id, claim.fence, error=error))
         else:
             self._commit(lambda leases: leases.release(claim.job_id, claim.fence))
@@ -184,6 +198,7 @@ class Supervisor:
         if failure.transient:
             self._count_crash(claim, error)
             return
+        note_failure(error.code, error.message)
         report, stored = (
             (_report_in(scratch), self._store_candidate(claim, scratch, lease)) if scratch.has_result else (None, ())
         )
@@ -242,6 +257,7 @@ class Supervisor:
 
     def _count_crash(self, claim: Claim, error: JobError) -> None:
         settings = self._settings
+        note_failure(error.code, error.message)
         self._commit(
             lambda leases: leases.crashed(
                 claim.job_id, claim.fence, error=error, max_attempts=settings.max_attempts, pause_s=settings.crash_pause_s
@@ -263,6 +279,16 @@ class Supervisor:
         return Retrying(
             retry=retry_if_exception_type(OUTAGES), wait=wait_exponential(multiplier=0.2, max=5), stop=given_up, reraise=True
         )(once)
+
+
+def _traced(tracing: Tracing | None, claim: Claim) -> AbstractContextManager[AttemptTrace]:
+    attributes = {
+        "coppice.job_id": claim.job_id,
+        "coppice.attempt": claim.attempt,
+        "coppice.method": claim.spec.method.name,
+        "coppice.task": claim.spec.task.name or claim.spec.task.type,
+    }
+    return attempt_traced(tracing, f"job {claim.spec.method.name}", claim.traceparent, attributes)
 
 
 def _report_in(scratch: Scratch) -> Report:

@@ -14,6 +14,7 @@ from app.logs import first_line
 from app.queue import RUN_TASK
 from app.settings import Settings
 from app.storage import create_store
+from app.tracing import create_tracing
 from worker.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +34,10 @@ def register(celery: Celery, settings: Settings, stopping: Callable[[], bool], c
         # Connections are made here, in the pool's process, never before the fork.
         database = Database(settings.resolved_database_url)
         worker = f"{socket.gethostname()}:{os.getpid()}"
-        supervisor = Supervisor(settings, database, create_store(settings), worker=worker, stopping=stopping, command=command)
+        tracing = create_tracing(settings, "worker")
+        supervisor = Supervisor(
+            settings, database, create_store(settings), worker=worker, stopping=stopping, command=command, tracing=tracing
+        )
         try:
             # Awake once, it works until nothing is due: so a backlog needs no message for every job.
             while supervisor.run_next():
@@ -42,5 +46,7 @@ def register(celery: Celery, settings: Settings, stopping: Callable[[], bool], c
             _log.error("worker.database_unavailable", error=type(error).__name__, reason=first_line(error))
         finally:
             database.close()
+            if tracing is not None:
+                tracing.close()
 
     celery.task(name=RUN_TASK)(run_jobs)

@@ -40,6 +40,7 @@ jobs = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("started_at", sa.Double),
     sa.Column("finished_at", sa.Double),
+    sa.Column("traceparent", sa.String(64)),  # of the request that submitted it, where that was traced
     sa.Column("expires_at", sa.Double),  # of the files; null: they stay
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="status"),
     sa.Index(None, "owner", "client_id", unique=True),

@@ -102,6 +102,7 @@ class Claim:
     fence: int
     attempt: int
     spec: PruneSpec
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class JobRepository:
         priority: int,
         client_id: str | None = None,
         body_sha256: str | None = None,
+        traceparent: str | None = None,
     ) -> None:
         """Insert a queued job and its first event."""
         self._connection.execute(
@@ -72,6 +73,7 @@ class JobRepository:
                 owner=owner,
                 client_id=client_id,
                 body_sha256=body_sha256,
+                traceparent=traceparent,
                 status=str(JobStatus.QUEUED),
                 priority=priority,
                 spec=spec.model_dump(mode="json"),

@@ -26,6 +26,7 @@ from app.queue import Announcer
 from app.refusals import Conflict, NotFound, QuotaExceeded, Refused
 from app.settings import Settings
 from app.storage import ArtifactMissing, ArtifactStore
+from app.tracing import current_traceparent
 from app.uploads.service import UploadService
 from pruning_core.spec import PruneSpec
 
@@ -138,6 +139,7 @@ class JobService:
                 priority=request.priority,
                 client_id=client_id,
                 body_sha256=None if client_id is None else digest,
+                traceparent=current_traceparent(),
             )
             if idempotency_key is not None:
                 repository.remember_key(_scope_of_keys(caller), idempotency_key, digest, job_id)
