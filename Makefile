@@ -42,10 +42,12 @@ $(VENV)/generator/bin/openapi-python-client: | install
 fuzz: install $(VENV)/generator/bin/openapi-python-client ## Schemathesis over the whole contract, and a client made of it by a public generator; FUZZ_EXAMPLES=100 looks longer
 	$(BIN)/python -m pytest -m fuzz -n 0 tests/contract
 
-# In an environment of its own: Prefect brings a hundred packages, and its server does not start with newer FastAPIs.
-pipelines: install ## What the test of the Prefect example needs
-	$(PYTHON) -m venv $(VENV)/pipelines
-	$(VENV)/pipelines/bin/python -m pip install --quiet --disable-pip-version-check 'prefect>=3.8,<4' 'fastapi<0.150' --editable .
+# In environments of their own: each brings a hundred packages, and Prefect's server does not start with newer FastAPIs.
+pipelines: install ## What the tests of the Prefect and Airflow examples need
+	$(PYTHON) -m venv $(VENV)/prefect
+	$(VENV)/prefect/bin/python -m pip install --quiet --disable-pip-version-check 'prefect>=3.8,<4' 'fastapi<0.150' --editable .
+	$(PYTHON) -m venv $(VENV)/airflow
+	$(VENV)/airflow/bin/python -m pip install --quiet --disable-pip-version-check 'apache-airflow>=3.3,<4' --editable .
 
 audit: install ## Known vulnerabilities of the pinned dependencies, where the data can be reached
 	@$(BIN)/python -m tests.audit
