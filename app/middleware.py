@@ -98,6 +98,8 @@ class BodyMiddleware:
             try:
                 message = await asyncio.wait_for(receive(), self._patience_s)
             except TimeoutError:
+                if complete:  # another reader has its end: a stream of events listens for the end of the connection twice
+                    return await receive()
                 raise _TooSlow from None
             seen += len(message.get("body", b""))
             complete = not message.get("more_body", False)

@@ -186,6 +186,19 @@ def test_bodies_that_do_not_come_are_ended(api_on_sqlite: Api) -> None:
     assert list(incoming.iterdir()) == []
 
 
+def test_a_stream_of_events_outlives_the_patience_with_bodies(api_on_sqlite: Api) -> None:
+    job = api_on_sqlite.submit()
+    settings = api_on_sqlite.client.app.state.settings.model_copy(update={"body_patience_s": 0.3})
+    with listening(settings) as port, socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        connection.sendall(f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n".encode())
+        told = b""
+        while b"event: job.queued" not in told:
+            told += connection.recv(65536)
+        with pytest.raises(TimeoutError):  # the job waits, and so does the stream
+            while piece := connection.recv(65536):
+                assert b"0\r\n\r\n" not in piece
+
+
 def test_a_client_that_leaves_in_the_middle_leaves_nothing(api_on_sqlite: Api, tiny_bert: Path) -> None:
     settings = api_on_sqlite.client.app.state.settings
     archive = packed(contents(tiny_bert))
