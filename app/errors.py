@@ -226,6 +226,8 @@ def _field_error(error: Mapping[str, Any], body: object) -> FieldError:
         message = "is no known field"
     elif error["type"] == "missing":
         message = "is required"
+    elif error["type"] == "string_too_short" and error["ctx"]["min_length"] == 1:
+        message = "must not be empty"
     elif error["type"] in _OBJECT_EXPECTED:
         message = "must be an object"
     if where != "body":

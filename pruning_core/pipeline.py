@@ -225,7 +225,13 @@ def _warnings(spec: PruneSpec, targets: Sequence[Target], outcomes: Sequence[Out
             found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
         found.extend(f"{where}{said}" for said in pattern_warnings(outcome))
         for layer in outcome.layers:
-            for half, sublayer in (("attention", layer.attention), ("ffn", layer.ffn)):
-                if sublayer.status in ("breakdown", "rejected"):
-                    found.append(f"{where}layer {layer.layer} {half}: recovery {sublayer.status}, weights left unrepaired")
+            halves = (
+                ("attention", layer.attention, layer.kept_heads < layer.dense_heads),
+                ("ffn", layer.ffn, layer.kept_neurons < layer.dense_neurons),
+            )
+            for half, sublayer, pruned in halves:
+                if sublayer.status == "breakdown" or (
+                    sublayer.status == "rejected" and (pruned or outcome.pattern is not None)
+                ):
+                    found.append(f"{where}layer {layer.layer + 1} {half}: recovery {sublayer.status}, weights left unrepaired")
     return tuple(found)

@@ -23,7 +23,8 @@ from pruning_core.pattern_target import PatternTarget, check_pattern_targets, ex
 def _open_fraction(value: object) -> float:
     """Accept a number strictly between 0 and 1; say in one sentence what would be right otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"must be a number > 0 and < 1, got a {type(value).__name__}")  # noqa: TRY004 - pydantic's protocol
+        given = "text" if isinstance(value, str) else f"a {type(value).__name__}"
+        raise ValueError(f"must be a number > 0 and < 1, got {given}")  # noqa: TRY004 - pydantic's protocol
     if not 0 < value < 1:  # NaN fails this too, and integers too large for a float are compared exactly
         shown = "a huge number" if abs(value) > 10**12 else value
         raise ValueError(f"must be > 0 and < 1, got {shown}")

@@ -137,15 +137,18 @@ class JobRepository:
         limit: int,
         metadata: Mapping[str, str] | None = None,
         model: str | None = None,
+        model_like: str | None = None,
         method: str | None = None,
     ) -> list[Job]:
-        """List jobs, newest first, from behind a given one; only those with all of some metadata, of a model, by a method."""
+        """List jobs, newest first, from behind a given one.
+
+        Only those with all of some ``metadata``, of a ``model``, with ``model_like`` somewhere in its name, by a ``method``.
+        """
         query = sa.select(_jobs).where(_jobs.c.owner == owner)
         if model is not None:
-            # Hub ids, folders and uploads alike also go by the last part of their name.
-            full = _jobs.c.spec["model"].as_string()
-            named = full == model
-            query = query.where(named if "/" in model else sa.or_(named, full.endswith(f"/{model}", autoescape=True)))
+            query = query.where(_jobs.c.spec["model"].as_string() == model)
+        if model_like is not None:
+            query = query.where(_jobs.c.spec["model"].as_string().icontains(model_like, autoescape=True))
         if method is not None:
             query = query.where(_jobs.c.spec[("method", "name")].as_string() == method)
         for key, value in (metadata or {}).items():

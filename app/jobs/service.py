@@ -182,6 +182,7 @@ class JobService:
         limit: int,
         metadata: Mapping[str, str] | None = None,
         model: str | None = None,
+        model_like: str | None = None,
         method: str | None = None,
     ) -> tuple[list[JobDetails], bool]:
         """List a page of jobs, newest first, and whether there are more."""
@@ -194,7 +195,14 @@ class JobService:
                     message = "after must be the id of a job, as given by `next` of the page before"
                     raise Refused("invalid_request", message, "after")
             jobs = repository.list(
-                owner=owner, statuses=statuses, after=start, limit=limit + 1, metadata=metadata, model=model, method=method
+                owner=owner,
+                statuses=statuses,
+                after=start,
+                limit=limit + 1,
+                metadata=metadata,
+                model=model,
+                model_like=model_like,
+                method=method,
             )
             published = repository.artifacts_of([job.id for job in jobs[:limit]])
             page = [JobDetails(job, published[job.id]) for job in jobs[:limit]]

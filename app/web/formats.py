@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 
-from pruning_core.spec import AdmmPattern, PruneSpec, Target
+from pruning_core.report import TargetReport
+from pruning_core.spec import AdmmPattern, PruneSpec
 
 MISSING = "\u2013"
 
-_METRICS = {"macs": "of the MACs", "params": "of the parameters", "latency": "of the latency"}
+_METRICS = {"sparsity": "sparsity", "macs": "of the MACs", "params": "of the parameters", "latency": "of the latency"}
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _KILO = 1000
 
@@ -57,6 +59,11 @@ def size(value: float | None) -> str:
     return MISSING if finite(value) is None else f"{value:g} B"
 
 
+def figure(value: float) -> str:
+    """Show a bound as people write it."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
+
+
 def span(seconds: float | None) -> str:
     """Show how long something takes."""
     if finite(seconds) is None or seconds is None:
@@ -83,19 +90,30 @@ def clock(moment: datetime) -> str:
 
 def target(spec: PruneSpec) -> str:
     """Show in a few words what was asked for."""
-    more = f" and {len(spec.all_targets) - 1} more" if len(spec.all_targets) > 1 else ""
     pattern = spec.method.pattern if isinstance(spec.method, AdmmPattern) else None
-    asked = [(f"{pattern} pattern" if one.metric == "pattern" else _one_target(one)) + more for one in spec.all_targets[:1]]
+    asked = [f"{pattern} pattern"] if spec.all_targets[:1] and spec.all_targets[0].metric == "pattern" else _budgets(spec)
     if spec.quality_floor is not None:
         floor = spec.quality_floor
         asked.append(f"quality ≥ {floor.value:.4g}" if floor.kind == "absolute" else f"≥ {floor.value:.4g} of the quality")
     return ", ".join(asked)
 
 
-def _one_target(target: Target) -> str:
-    if target.metric == "sparsity":
-        return f"{target.requested * 100:.4g}% sparsity"
-    return f"{target.requested * 100:.4g}% {_METRICS[target.metric]}"
+def _budgets(spec: PruneSpec) -> list[str]:
+    """Say budgets of one metric together: 70%, 50% of the MACs."""
+    by_metric: dict[str, list[str]] = {}
+    for one in spec.all_targets:
+        by_metric.setdefault(one.metric, []).append(f"{one.requested * 100:.4g}%")
+    return [f"{', '.join(shares)} {_METRICS[metric]}" for metric, shares in by_metric.items()]
+
+
+def verdict(asked: TargetReport) -> str:
+    """Say what was asked for and what came of it, as a sentence without its end."""
+    share, got = f"{100 * asked.requested:.4g}%", f"{100 * asked.achieved:.2f}%"
+    if asked.metric == "sparsity":
+        return f"Asked to remove {share} of the prunable weights; {got} are gone"
+    if asked.metric == "pattern":
+        return f"Asked for {share} of the weights in whole blocks to be zero; {got} are"
+    return f"Asked to keep at most {share} {_METRICS[asked.metric]}; {got} stayed"
 
 
 def model_name(reference: str) -> str:
@@ -107,5 +125,5 @@ def model_name(reference: str) -> str:
 
 def words(name: str) -> str:
     """Turn a field's name into words."""
-    spaced = name.replace("_", " ").strip()
+    spaced = re.sub(r" mb$", " (MB)", name.replace("_", " ").strip())
     return spaced[:1].upper() + spaced[1:]

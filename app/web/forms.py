@@ -104,7 +104,10 @@ def fields_of(schema: Mapping[str, Any], prefix: str, path: tuple[str, ...]) -> 
             name=f"{prefix}.{name}",
             path=(*path, name),
             label=words(name),
-            hint=str(declared.get("description", "")),
+            hint=str(declared.get("description", ""))
+            .replace("`", "")
+            .replace("null:", "empty:")
+            .replace("when null", "when empty"),
             control=control,
             default=declared.get("default"),
             choices=tuple(str(choice) for choice in items.get("enum", ())),

@@ -47,7 +47,7 @@ def list_jobs(
         statuses=[] if chosen is None else [chosen],
         after=after or None,
         limit=_PAGE,
-        model=model or None,
+        model_like=model or None,
         method=method or None,
     )
     jobs = [JobPage.of(details) for details in found]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from app.web.formats import finite
 
 # Those of a phone; on a larger screen charts are scaled up.
-WIDTH, HEIGHT = 360, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 14, 36
+WIDTH, HEIGHT = 360, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 24, 36
 _TICKS = 5
 
 
@@ -24,13 +24,17 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One checkpoint: where it is drawn, the number that the table knows it by, and its method's place in the legend."""
+    """One checkpoint: where it is drawn, the number that the table knows it by, and its method's place in the legend.
+
+    ``good``: it kept what was promised.
+    """
 
     x: float
     y: float
     number: int
     series: int
     spoken: str
+    good: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +55,14 @@ class Scatter:
 
 @dataclass(frozen=True, slots=True)
 class Datum:
-    """What is to be drawn; numbers that are none are left out."""
+    """What is to be drawn; numbers that are none are left out. ``good``: it kept what was promised."""
 
     x: float | None
     y: float | None
     number: int
     series: int
     spoken: str
+    good: bool = True
 
 
 def scatter(data: Sequence[Datum], dense: float | None, *, as_percent: bool) -> Scatter | None:
@@ -85,7 +90,7 @@ def scatter(data: Sequence[Datum], dense: float | None, *, as_percent: bool) -> 
 
     digits = max(0, -math.floor(math.log10(y_axis[1] - y_axis[0]) + 1e-9))
     return Scatter(
-        marks=tuple(Mark(across(x), up(y), datum.number, datum.series, datum.spoken) for datum, x, y in points),
+        marks=tuple(Mark(across(x), up(y), datum.number, datum.series, datum.spoken, datum.good) for datum, x, y in points),
         x_ticks=tuple(Tick(across(value), f"{value:.0%}" if as_percent else f"{value:g}") for value in x_axis),
         y_ticks=tuple(Tick(up(value), f"{value:.{digits}f}") for value in y_axis),
         dense_y=None if reference is None else up(reference),

@@ -85,6 +85,8 @@ def _environment() -> Environment:
         formats.words,
         formats.model_name,
         formats.ratio,
+        formats.verdict,
+        formats.figure,
     )
     filters = cast("dict[str, Callable[..., object]]", environment.filters)
     filters.update({show.__name__: show for show in shown})

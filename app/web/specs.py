@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from app.errors import FieldError
 from app.jobs.schemas import JobCreate
+from app.web.formats import words
 from app.web.forms import Field, Form, fields_of, put
 from pruning_core.capabilities import methods, tasks
 
@@ -148,6 +149,9 @@ def _target(form: Form) -> dict[str, Any]:
 
 
 def _number(text: str) -> object:
+    """Read a number as the body has it; what is none stays as it is, and the spec says what would be right."""
+    if text.endswith("%") and isinstance(share := _number(text[:-1].strip()), int | float):
+        return round(share / 100, 12)
     try:
         return float(text) if "." in text or "e" in text.lower() else int(text)
     except ValueError:
@@ -220,6 +224,15 @@ def place(errors: list[FieldError], method: str) -> dict[str, list[str]]:
         if error.message not in messages:
             messages.append(error.message)
     return placed
+
+
+def labels() -> dict[str, str]:
+    """Name the controls as the form does, for a summary of what is wrong."""
+    own = {"amount": "Value", "data": "Data", "floor": "Quality floor", "floor_kind": "The floor is", "metric": "Measure"}
+    found = {name: words(name.rpartition(".")[2]) for name in _WHERE.values()} | {
+        field.name: field.label for field in _fields()
+    }
+    return found | own
 
 
 def _fields() -> Iterator[Field]:

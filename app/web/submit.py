@@ -24,7 +24,7 @@ from app.keys.records import Caller
 from app.refusals import RequestError
 from app.web.forms import Form, read_form
 from app.web.rendering import PageRoute, page
-from app.web.specs import METRICS, blueprint, body_of, empty_form, form_of, place
+from app.web.specs import METRICS, blueprint, body_of, empty_form, form_of, labels, place
 from pruning_core.prediction import predict
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -96,6 +96,8 @@ def _page(
         "errors": placed,
         "messages": [message for messages in placed.values() for message in messages],
         "plan": plan,
+        "labels": labels(),
+        "roots": [str(root) for root in request.app.state.settings.allowed_roots],
         "once": once if _ONCE.fullmatch(once) else uuid4().hex,
     }
     return page(request, "submit.html", values, status=HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK)

@@ -98,7 +98,7 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True)
 class StageStep:
-    """One stage of a job: done, current or to come."""
+    """One stage of a job: ``done``, ``current``, ``ahead``, or where it failed (``stopped``) or was cancelled (``ended``)."""
 
     name: Stage
     state: str
@@ -125,7 +125,8 @@ def steps(job: Job) -> list[StageStep]:
         if finished or index < current:
             found.append(StageStep(stage, "done", "" if taken is None else formats.span(taken)))
         elif index == current and progress is not None:
-            state = "current" if job.status in ACTIVE else "stopped"
+            ended = "ended" if job.status == JobStatus.CANCELLED else "stopped"
+            state = "current" if job.status in ACTIVE else ended
             counted = f"{progress.step} of {progress.total}" if progress.total > 1 else ""
             found.append(StageStep(stage, state, counted))
         else:
@@ -218,6 +219,7 @@ class Comparison:
                 found.number,
                 methods.index(found.job.view.spec.method.name),
                 f"{found.number}: {found.job.view.spec.method.name}, {found.budget}",
+                found.job.view.status == JobStatus.SUCCEEDED,
             )
             for found in self.checkpoints
         ]

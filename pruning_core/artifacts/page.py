@@ -94,7 +94,7 @@ def _size(count: int) -> str:
 def _headlines(report: Report) -> tuple[Headline, ...]:
     latency, quality = report.latency_ms, report.quality
     return (
-        Headline(f"{latency.speedup:.2f}×", "faster", f"{latency.dense:.1f} → {latency.pruned:.1f} ms"),
+        Headline(f"{latency.speedup:.2f}×", "as fast", f"{latency.dense:.1f} → {latency.pruned:.1f} ms"),
         _reduction(report),
         Headline(
             f"{quality.pruned / quality.dense:.1%}" if quality.dense > 0 else f"{quality.pruned:.3f}",
@@ -107,8 +107,8 @@ def _headlines(report: Report) -> tuple[Headline, ...]:
 def _reduction(report: Report) -> Headline:
     pattern = report.pattern
     if pattern is None:
-        smaller = 1 - report.bytes.pruned / report.bytes.dense
-        return Headline(f"{smaller:.0%}", "smaller", f"{report.bytes.dense / 1e6:.1f} → {report.bytes.pruned / 1e6:.1f} MB")
+        left = report.bytes.pruned / report.bytes.dense
+        return Headline(f"{left:.0%}", "of the size", f"{report.bytes.dense / 1e6:.1f} → {report.bytes.pruned / 1e6:.1f} MB")
     kept = pattern.prunable_weights - pattern.zeros
     return Headline(
         f"{pattern.zeros / pattern.prunable_weights:.0%}",

@@ -69,7 +69,7 @@ def test_submit_watch_download_compare(
         look(page, "empty", shots)
         page.get_by_role("link", name="Submit the first job").click()
         look(page, "submit", shots)
-        page.get_by_role("button", name="Submit").click()
+        page.get_by_role("button", name="Submit", exact=True).click()
         expect(page.get_by_role("alert")).to_contain_text("model")
         expect(page.get_by_role("alert")).to_be_focused()
         fill_in(page, tiny_bert, tiny_sst2)
@@ -77,10 +77,10 @@ def test_submit_watch_download_compare(
         page.get_by_role("button", name="Check only").click()
         expect(page.get_by_role("alert")).to_contain_text("keep must be > 0 and < 1, got 1.5")
         look(page, "submit-refused", shots)
-        page.get_by_label("Value").fill("0.7, 0.5")
+        page.get_by_label("Value").fill("70%, 0.5")
         page.get_by_role("button", name="Check only").click()
         expect(page.get_by_role("status")).to_contain_text("This would be accepted")
-        page.get_by_role("button", name="Submit").click()
+        page.get_by_role("button", name="Submit it").click()
         # Nobody loads the page again: it follows the job.
         page.evaluate("window.unchanged = true")
         expect(page.locator("#head .badge")).to_have_text("Running")
@@ -107,7 +107,7 @@ def test_submit_watch_download_compare(
         expect(page.get_by_label("Value")).to_have_value("0.7, 0.5")
         page.get_by_role("radio", name=re.compile("magnitude")).check()
         expect(page.get_by_label("Representation")).to_be_hidden()
-        page.get_by_role("button", name="Submit").click()
+        page.get_by_role("button", name="Submit", exact=True).click()
         expect(page.locator("#head .badge")).to_have_text("Succeeded", timeout=180_000)
         page.get_by_role("link", name="Compare").click()
         expect(page.locator(".mark")).to_have_count(4)
@@ -143,7 +143,7 @@ def test_cancel_by_keyboard_and_retry(
         page.once("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("#head .badge")).to_have_text("Cancelled")
-        assert questions == ["Cancel this job? What it has done so far is lost."]
+        assert questions == ["Cancel this job?"], "it has done nothing yet"
         job = submitted(client, tiny_bert, tiny_sst2)
         with database.write() as connection:
             leases = LeaseRepository(connection)
@@ -153,7 +153,7 @@ def test_cancel_by_keyboard_and_retry(
             assert leases.fail(job, claim.fence, error=error, report=Report.model_validate(REPORT), artifacts=[])
         page.goto(f"{service.url}/jobs/{job}")
         look(page, "failed", shots)
-        page.get_by_role("button", name="Try again").click()
+        page.get_by_role("button", name="Try again as it is").click()
         expect(page.locator("#head .badge")).to_have_text("Queued")
         expect(page.locator("#events")).to_contain_text("Tried again")
         page.goto("about:blank")  # or its stream would break when the service ends
@@ -201,7 +201,7 @@ def test_without_scripting_everything_reads_and_works(
     with service.api():
         page.goto(f"{service.url}/submit")
         fill_in(page, tiny_bert, tiny_sst2)
-        page.get_by_role("button", name="Submit").click()
+        page.get_by_role("button", name="Submit", exact=True).click()
         expect(page.locator("#head .badge")).to_have_text("Queued")
         expect(page.locator("#events")).to_contain_text("Submitted")
         assert 'http-equiv="refresh"' in page.content(), "the page loads itself again"

@@ -19,7 +19,7 @@ JSON = {"content-type": "application/json"}
         ({"sparsity": 1}, "/sparsity", "sparsity must be > 0 and < 1, got 1"),
         ({"sparsity": 1.5}, "/sparsity", "sparsity must be > 0 and < 1, got 1.5"),
         ({"sparsity": -1}, "/sparsity", "sparsity must be > 0 and < 1, got -1"),
-        ({"sparsity": "half"}, "/sparsity", "sparsity must be a number > 0 and < 1, got a str"),
+        ({"sparsity": "half"}, "/sparsity", "sparsity must be a number > 0 and < 1, got text"),
         ({"sparsity": float("nan")}, "/sparsity", "sparsity must be > 0 and < 1, got nan"),
         ({"method": "prune-harder"}, "/method", "unknown method; known methods are fisher-cg"),
         ({"method": {"name": "fisher-cg", "rearange": True}}, "/method/rearange", "rearange is no known field"),

@@ -70,9 +70,9 @@ def test_the_page_says_what_people_came_for():
     for expected in (
         "org/name",
         "2.00×",
-        "faster",
-        "25%",
-        "smaller",
+        "as fast",
+        "75%",
+        "of the size",
         "98.9%",
         "0.9000 → 0.8900",
         "8 × 128 tokens, 1 thread, cpu, float32",

@@ -36,7 +36,7 @@ def test_every_glue_task_makes_a_valid_spec(name):
         ({"sparsity": 1}, ("target", "sparsity", "sparsity"), "must be > 0 and < 1, got 1"),
         ({"sparsity": -1}, ("target", "sparsity", "sparsity"), "must be > 0 and < 1, got -1"),
         ({"sparsity": float("nan")}, ("target", "sparsity", "sparsity"), "must be > 0 and < 1, got nan"),
-        ({"sparsity": "half"}, ("target", "sparsity", "sparsity"), "must be a number > 0 and < 1, got a str"),
+        ({"sparsity": "half"}, ("target", "sparsity", "sparsity"), "must be a number > 0 and < 1, got text"),
         ({"sparsity": True}, ("target", "sparsity", "sparsity"), "must be a number > 0 and < 1, got a bool"),
         ({"sparsity": None}, ("target", "sparsity", "sparsity"), "must be a number"),
         ({"target": {"metric": "macs", "keep": 0.5}}, (), "either sparsity or target"),
