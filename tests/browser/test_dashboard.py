@@ -83,7 +83,7 @@ def test_submit_watch_download_compare(
         page.get_by_role("button", name="Submit it").click()
         # Nobody loads the page again: it follows the job.
         page.evaluate("window.unchanged = true")
-        expect(page.locator("#head .badge")).to_have_text("Running")
+        expect(page.locator("#head .badge")).to_have_text("Running", timeout=60_000)
         expect(page.locator(".steps .current")).to_be_visible()
         look(page, "running", shots)
         expect(page.locator("#head .badge")).to_have_text("Succeeded", timeout=180_000)
@@ -120,6 +120,7 @@ def test_submit_watch_download_compare(
         page.get_by_role("link", name="Clear").click()
         expect(page.locator(".jobs li")).to_have_count(2)
         look(page, "list", shots)
+        page.goto("about:blank")  # or the list would look for a server that has ended
 
 
 def test_cancel_by_keyboard_and_retry(
