@@ -160,7 +160,7 @@ def tokenise(
     lengths = [everything[i] for i in chosen]
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     batches: list[Batch] = []
-    for members in _pack([lengths[i] for i in order], batch_tokens):
+    for members in pack([lengths[i] for i in order], batch_tokens):
         index = [order[i] for i in members]
         batch = encoded.batch([chosen[i] for i in index])
         batches.append(replace(batch, rows=torch.tensor(index)))
@@ -180,7 +180,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> dict[
     return found
 
 
-def _pack(lengths: Sequence[int], batch_tokens: int) -> list[range]:
+def pack(lengths: Sequence[int], batch_tokens: int) -> list[range]:
     """Cut ascending lengths into runs whose size times longest member stays within ``batch_tokens``."""
     runs: list[range] = []
     start = 0

@@ -1,4 +1,4 @@
-"""Options of the trained tiers: one training loop for all methods, so one set of options, and what a pattern adds. Torch-free."""
+"""Options of the trained tiers: one training loop for all methods, so one set of options; what a pattern adds. Torch-free."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class TrainingOptions(Frozen):
         description="Weight of the dense model's outputs beside the labels'. 1: the labels are not read and need not be there.",
     )
     hidden: float = Field(
-        default=1.0, ge=0, le=1000, description="Weight of the distance to the dense model's hidden states; 0: they are left out."
+        default=1.0,
+        ge=0,
+        le=1000,
+        description="Weight of the distance to the dense model's hidden states; 0: they are left out.",
     )
     temperature: float = Field(default=2.0, gt=0, le=100, description="Of the classes' distributions that are compared.")
     dropout: bool = Field(default=False, description="Whether the model's own dropout is on.")

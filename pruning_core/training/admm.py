@@ -1,13 +1,13 @@
 """ADMM in training, Wang 2024 (arXiv 2407.08334, section 3): ``min f(W) + g(Z), W = Z`` with g the indicator of a pattern.
 
 ``W`` step: AdamW on the task's loss with the penalty ``rho / 2 ||W - Z + U||^2``. Every few steps ``Z = P(W + U)``, the exact
-projection block by block, and ``U += W - Z`` (scaled dual). rho grows from 1e-3 to 1. In the end the weights are those of ``P(W)``.
+projection block by block, and ``U += W - Z`` (scaled dual). rho grows from 1e-3 to 1. In the end the weights are ``P(W)``.
 
 Deviations: (1) Under Adam a gradient of any size moves a weight by about the learning rate, so that a penalty that is added to
-the gradient means something else for every weight. ``decoupled`` takes the penalty's proximal step behind AdamW's instead, scaled
-with the learning rate: ``W -= rho / (1 + rho) (rate / peak) (W - Z + U)``. (2) rho reaches its last value whatever the number of steps:
-where there are too few updates for a growth of 1.1, it grows faster. (3) When rho grows the scaled dual shrinks with it, as Boyd et
-al. 2011 (section 3.4.1) have it, so that the multiplier stays what it was.
+the gradient means something else for every weight. ``decoupled`` takes the penalty's proximal step behind AdamW's instead, as
+far as the learning rate has risen: ``W -= rho / (1 + rho) (rate / peak) (W - Z + U)``. (2) rho reaches its last value whatever
+the number of steps: where there are too few updates for a growth of 1.1, it grows faster. (3) When rho grows the scaled dual
+shrinks with it, as Boyd et al. 2011 (section 3.4.1) have it, so that the multiplier stays what it was.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Admm(Unconstrained):
         self.U: dict[str, Tensor] = {}
         self._primal = self._dual = 0.0
 
-    def begin(self, steps: int) -> None:
+    def begin(self, steps: int, /) -> None:
         """Plan the updates so that rho arrives, and start from ``Z = P(W), U = 0``."""
         wanted = max(1, math.ceil(math.log(self._last / self._first) / math.log(self._least_growth)))
         self._every = max(1, steps // (wanted + 1))
@@ -66,7 +66,7 @@ class Admm(Unconstrained):
             self.Z[name] = weight.detach() * project(weight, self._projection)
             self.U[name] = torch.zeros_like(self.Z[name])
 
-    def before_step(self, moment: Moment) -> None:
+    def before_step(self, _moment: Moment, /) -> None:
         """Add the penalty's gradient, ``rho (W - Z + U)``, where it is coupled."""
         if self._penalty != "coupled":
             return
@@ -75,7 +75,7 @@ class Admm(Unconstrained):
                 assert weight.grad is not None, "the loop has run the backward pass"
                 weight.grad.add_(self._offset(name), alpha=self.rho)
 
-    def after_step(self, moment: Moment) -> None:
+    def after_step(self, moment: Moment, /) -> None:
         """Take the proximal step where the penalty is decoupled; update Z and U when it is time."""
         with torch.no_grad():
             if self._penalty == "decoupled":
@@ -102,7 +102,7 @@ class Admm(Unconstrained):
             "scalars": scalars
         }
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], /) -> None:
         """Take them up."""
         for name in self.weights:
             self.Z[name], self.U[name] = tensors[f"Z.{name}"], tensors[f"U.{name}"]

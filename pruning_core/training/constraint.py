@@ -43,23 +43,28 @@ class Constraint(Protocol):
         """Name what is going on, for reports."""
         ...
 
-    def begin(self, steps: int) -> None:
+    @property
+    def ready(self) -> bool:
+        """Whether what `applied` holds could be written: only then can it be the best so far."""
+        ...
+
+    def begin(self, steps: int, /) -> None:
         """Learn how many steps there will be; called again after a resume, before `restore`."""
         ...
 
-    def before_forward(self, moment: Moment) -> None:
+    def before_forward(self, moment: Moment, /) -> None:
         """Change the weights for this step's forward and backward pass."""
         ...
 
-    def before_step(self, moment: Moment) -> None:
+    def before_step(self, moment: Moment, /) -> None:
         """Undo that, and add to the gradients, which are summed over all devices and clipped."""
         ...
 
-    def after_step(self, moment: Moment) -> None:
+    def after_step(self, moment: Moment, /) -> None:
         """Change what the optimiser has written: projections, proximal steps, dual updates."""
         ...
 
-    def at_epoch(self, epoch: int) -> None:
+    def at_epoch(self, epoch: int, /) -> None:
         """Look at an epoch's end; ``epoch`` counts from 1."""
         ...
 
@@ -79,7 +84,7 @@ class Constraint(Protocol):
         """Give the state beside the weights; saved with a checkpoint."""
         ...
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], /) -> None:
         """Take a saved state up."""
         ...
 
@@ -92,23 +97,24 @@ class Unconstrained:
     """
 
     phase = "train"
+    ready = True
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
 
-    def begin(self, steps: int) -> None:
+    def begin(self, steps: int, /) -> None:
         """Nothing to plan."""
 
-    def before_forward(self, moment: Moment) -> None:
+    def before_forward(self, moment: Moment, /) -> None:
         """Nothing to change."""
 
-    def before_step(self, moment: Moment) -> None:
+    def before_step(self, moment: Moment, /) -> None:
         """Nothing to add."""
 
-    def after_step(self, moment: Moment) -> None:
+    def after_step(self, moment: Moment, /) -> None:
         """Nothing to project."""
 
-    def at_epoch(self, epoch: int) -> None:
+    def at_epoch(self, epoch: int, /) -> None:
         """Nothing to look at."""
 
     def finish(self) -> None:
@@ -134,5 +140,5 @@ class Unconstrained:
         """No state."""
         return {}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], /) -> None:
         """No state."""

@@ -38,7 +38,12 @@ class Phases:
         """Name the present phase."""
         return self._present.phase
 
-    def begin(self, steps: int) -> None:
+    @property
+    def ready(self) -> bool:
+        """Ask the present phase."""
+        return self._present.ready
+
+    def begin(self, steps: int, /) -> None:
         """Cut the steps, and begin with the first phase that gets any."""
         total, ends, reached = sum(phase.share for phase in self._phases), list[int](), 0.0
         for phase in self._phases:
@@ -47,22 +52,22 @@ class Phases:
         self._ends = (*ends[:-1], steps)
         self._enter(next(index for index, end in enumerate(self._ends) if end > 0))
 
-    def before_forward(self, moment: Moment) -> None:
+    def before_forward(self, moment: Moment, /) -> None:
         """Go on to the next phase when it is time."""
         while moment.step >= self._ends[self._index]:
             self._present.finish()
             self._enter(self._index + 1)
         self._present.before_forward(self._within(moment))
 
-    def before_step(self, moment: Moment) -> None:
+    def before_step(self, moment: Moment, /) -> None:
         """Let the present phase add to the gradients."""
         self._present.before_step(self._within(moment))
 
-    def after_step(self, moment: Moment) -> None:
+    def after_step(self, moment: Moment, /) -> None:
         """Let the present phase project."""
         self._present.after_step(self._within(moment))
 
-    def at_epoch(self, epoch: int) -> None:
+    def at_epoch(self, epoch: int, /) -> None:
         """Tell the present phase."""
         self._present.at_epoch(epoch)
 
@@ -83,7 +88,7 @@ class Phases:
         own = {f"present.{name}": tensor for name, tensor in self._present.tensors().items()}
         return own | {"index": torch.tensor(self._index)}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], /) -> None:
         """Enter the phase that was saved."""
         self._enter(int(tensors["index"]))
         self._present.restore({name.removeprefix("present."): own for name, own in tensors.items() if name != "index"})
@@ -97,5 +102,5 @@ class Phases:
     def _start(self) -> int:
         return self._ends[self._index - 1] if self._index else 0
 
-    def _within(self, moment: Moment) -> Moment:
+    def _within(self, moment: Moment, /) -> Moment:
         return replace(moment, step=moment.step - self._start, steps=self._ends[self._index] - self._start)

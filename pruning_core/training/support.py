@@ -32,13 +32,13 @@ class FixedSupport(Unconstrained):
         self._projection = projection
         self._supports: dict[str, Tensor] = {}
 
-    def begin(self, steps: int) -> None:
+    def begin(self, _steps: int, /) -> None:
         """Choose the support, and prune."""
         for name, weight in self.weights.items():
             self._supports[name] = weight.detach() != 0 if self._projection is None else project(weight, self._projection)
         self.finish()
 
-    def after_step(self, moment: Moment) -> None:
+    def after_step(self, _moment: Moment, /) -> None:
         """Take back what the step has given to pruned weights."""
         self.finish()
 
@@ -52,7 +52,7 @@ class FixedSupport(Unconstrained):
         """Give the supports."""
         return dict(self._supports)
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], /) -> None:
         """Take the supports up."""
         self._supports = dict(tensors)
 
@@ -61,8 +61,8 @@ class SrSte(Unconstrained):
     """SR-STE, Zhou et al. 2021 (arXiv 2102.04010, equation 9): sparse forward, dense weights, decay of what is pruned.
 
     The forward pass runs on ``W o M``, M the projection's support of the present W; its gradient goes to all of W, and pruned
-    weights decay: ``W -= lambda (1 - M) o W``. Deviation: there the decay is added to the gradient, for SGD; under Adam the adaptive
-    scale would make a constant pull of it, so that it is decoupled, as in AdamW, and follows the learning rate.
+    weights decay: ``W -= lambda (1 - M) o W``. Deviation: there the decay is added to the gradient, for SGD; under Adam the
+    adaptive scale would make a constant pull of it, so that it is decoupled, as in AdamW, and follows the learning rate.
 
     Args:
         weights: To be held.
@@ -79,7 +79,7 @@ class SrSte(Unconstrained):
         self._dense: dict[str, Tensor] = {}
         self._changed = 0.0
 
-    def before_forward(self, moment: Moment) -> None:
+    def before_forward(self, _moment: Moment, /) -> None:
         """Find the supports anew, and mask."""
         changed, total = 0, 0
         with torch.no_grad():
@@ -92,13 +92,13 @@ class SrSte(Unconstrained):
                 weight.mul_(support)
         self._changed = changed / total
 
-    def before_step(self, moment: Moment) -> None:
+    def before_step(self, _moment: Moment, /) -> None:
         """Put the dense weights back: the gradient at the masked ones is theirs."""
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(self._dense.pop(name))
 
-    def after_step(self, moment: Moment) -> None:
+    def after_step(self, moment: Moment, /) -> None:
         """Let pruned weights decay."""
         kept = 1 - self._decay * moment.rate / moment.peak
         with torch.no_grad():
@@ -119,6 +119,6 @@ class SrSte(Unconstrained):
         """Give the supports: what has changed is counted from them."""
         return dict(self._supports)
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], /) -> None:
         """Take the supports up."""
         self._supports = dict(tensors)
