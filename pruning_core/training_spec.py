@@ -18,7 +18,7 @@ class TrainingOptions(Frozen):
     """
 
     epochs: int = Field(default=2, ge=1, le=100, description="Passes over the rows that are trained on.")
-    learning_rate: float = Field(default=5e-5, gt=0, le=0.01, description="Peak: warmed up to linearly, then down to zero.")
+    learning_rate: float = Field(default=5e-5, gt=0, le=1, description="Peak: warmed up to linearly, then down to zero.")
     warmup: float = Field(default=0.06, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     batch_size: int = Field(default=32, ge=1, le=4096, description="Sequences a step, over all devices together.")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled, of matrices alone.")
@@ -63,7 +63,8 @@ class PatternTraining(TrainingOptions):
     admm: float = Field(
         default=0.5, ge=0, le=1, description="Share of the steps under ADMM's penalty; 0: weights are pruned at once."
     )
-    rho: tuple[float, float] = Field(default=(1e-3, 1.0), description="ADMM's penalty: its first value and its last.")
+    rho_first: float = Field(default=1e-3, gt=0, le=1000, description="ADMM's penalty at first.")
+    rho_last: float = Field(default=1.0, gt=0, le=1000, description="ADMM's penalty at last, however many steps there are.")
     rho_growth: float = Field(default=1.1, gt=1, le=10, description="Growth at each dual update, at the least.")
     penalty: Literal["decoupled", "coupled"] = Field(
         default="decoupled",
@@ -79,9 +80,8 @@ class PatternTraining(TrainingOptions):
 
     @model_validator(mode="after")
     def _rho_grows(self) -> PatternTraining:
-        first, last = self.rho
-        if not 0 < first <= last <= 1e3:
-            raise ValueError("rho must rise, from above 0 to at most 1000")
+        if self.rho_first > self.rho_last:
+            raise ValueError("rho_first must not be above rho_last: the penalty grows")
         if self.finish == "none" and self.admm < 1:
             raise ValueError("with finish none all steps are ADMM's: set admm to 1, or choose finish fixed or sr-ste")
         return self

@@ -19,6 +19,9 @@ from torch import Tensor
 from pruning_core.frozen import Frozen
 from pruning_core.training_report import Ending, PhaseReport, TrainingPoint
 
+# Writing the state of a large model takes seconds; losing a minute of training is no loss.
+EVERY_S = 60.0
+
 
 class TrainingState(Frozen):
     """What a resumed training goes on from, beside its tensors."""
@@ -46,13 +49,13 @@ class Checkpoints:
     Attributes:
         folder: Of this training alone.
         identity: Hash of everything that the training depends on; a state of another one is not taken up.
-        every_s: Seconds between two checkpoints, at the least.
+        every_s: Seconds between two checkpoints, at the least; EVERY_S when None.
         now: A clock.
     """
 
     folder: Path
     identity: str
-    every_s: float = 60.0
+    every_s: float | None = None
     now: Callable[[], float] = time.monotonic
     _last: float | None = None
 
@@ -65,7 +68,7 @@ class Checkpoints:
         """Whether it is time for another one."""
         if self._last is None:
             self._last = self.now()
-        return self.now() - self._last >= self.every_s
+        return self.now() - self._last >= (EVERY_S if self.every_s is None else self.every_s)
 
     def save(self, tensors: Mapping[str, Tensor], state: TrainingState) -> None:
         """Replace the checkpoint."""

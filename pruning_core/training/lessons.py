@@ -70,11 +70,12 @@ class Lessons:
         """Give the rows of each step of an epoch; every row is in one of them."""
         draws = generator(self.seed, f"training epoch {epoch}")
         lengths = self.encoded.lengths
-        order = [self.train[i] for i in torch.randperm(len(self.train), generator=draws).tolist()]
+        drawn: list[int] = torch.randperm(len(self.train), generator=draws).tolist()
+        order = [self.train[i] for i in drawn]
         together = _SORTED_TOGETHER * batch_size
         batches: list[list[int]] = []
         for first in range(0, len(order), together):
-            part = sorted(order[first : first + together], key=lambda row: (lengths[row], row))
+            part = [row for _length, row in sorted((lengths[row], row) for row in order[first : first + together])]
             batches += [part[start : start + batch_size] for start in range(0, len(part), batch_size)]
         return [batches[i] for i in torch.randperm(len(batches), generator=draws).tolist()]
 

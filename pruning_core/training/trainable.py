@@ -41,7 +41,8 @@ def make_trainable_(student: TaskModel, sample: Batch) -> dict[str, nn.Parameter
     used = {name: own for name, own in found.items() if own.grad is not None}
     for own in found.values():
         own.grad = None
-        own.requires_grad_(any(own is other for other in used.values()))
+    for name in found.keys() - used.keys():
+        found[name].requires_grad = False
     return used
 
 

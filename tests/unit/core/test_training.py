@@ -64,7 +64,11 @@ class Lab:
             return FixedSupport(self.weights) if finish == "fixed" else SrSte(self.weights, TWO_OF_FOUR, 0.1)
 
         admm = lambda: Admm(  # noqa: E731
-            self.weights, TWO_OF_FOUR, rho=options.rho, growth=options.rho_growth, penalty=options.penalty
+            self.weights,
+            TWO_OF_FOUR,
+            rho=(options.rho_first, options.rho_last),
+            growth=options.rho_growth,
+            penalty=options.penalty,
         )
         return Phases([Phase(0.5, admm), Phase(0.5, second)])
 
