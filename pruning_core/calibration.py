@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,6 +67,47 @@ class TokenSet:
     fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Tokenised rows that are not batched yet.
+
+    Attributes:
+        tokenizer: Pads.
+        columns: For each of the model's inputs the values of every row, without padding.
+        labels: (rows,), class indices or floats; None where there are none.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    columns: Mapping[str, Sequence[array[int]]]
+    labels: Tensor | None
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, rows: Rows, task_type: TaskType, *, max_length: int) -> Encoded:
+        """Tokenise rows; the task's type decides that of the labels."""
+        dtype = torch.long if task_type == "text-classification" else torch.float32
+        labels = None if rows.labels is None else torch.tensor(rows.labels).to(dtype)
+        return cls(tokenizer, _encode(tokenizer, rows, min(max_length, tokenizer.model_max_length)), labels)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(ids) for ids in self.columns["input_ids"]]
+
+    def batch(self, index: Sequence[int]) -> Batch:
+        """Pad some rows together."""
+        columns = {name: [values[i].tolist() for i in index] for name, values in self.columns.items()}
+        padded = self.tokenizer.pad(columns, return_tensors="pt")
+        picked = torch.tensor(index)
+        return Batch({name: padded[name] for name in columns}, picked, None if self.labels is None else self.labels[picked])
+
+    def fingerprint(self, index: Sequence[int]) -> str:
+        """Hash the exact token ids of some rows."""
+        digest = hashlib.sha256()
+        for ids in (self.columns["input_ids"][i] for i in index):
+            digest.update(torch.tensor([len(ids), *ids], dtype=torch.int32).numpy().tobytes())
+        return f"sha256:{digest.hexdigest()}"
+
+
 def evaluation_tokens(device: torch.device) -> int:
     """Give the tokens a batch at which a plain forward is fastest: a CPU's caches are small, a GPU wants to be filled."""
     return 1024 if device.type == "cpu" else 16_384
@@ -113,27 +154,18 @@ def tokenise(
         batch_tokens: Upper bound of a batch, padding included; a single longer sequence still makes a batch.
         longest: Use only this many of the longest sequences, in the rows' order; all of them when None.
     """
-    limit = min(max_length, tokenizer.model_max_length)
-    encoded = _encode(tokenizer, rows, limit)
-    names = list(encoded)
-    everything = [len(ids) for ids in encoded["input_ids"]]
+    encoded = Encoded.of(tokenizer, rows, task_type, max_length=max_length)
+    everything = encoded.lengths
     chosen = sorted(sorted(range(len(everything)), key=lambda i: (-everything[i], i))[:longest])
     lengths = [everything[i] for i in chosen]
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    label_dtype = torch.long if task_type == "text-classification" else torch.float32
-    labels = None if rows.labels is None else torch.tensor([rows.labels[i] for i in chosen]).to(label_dtype)
     batches: list[Batch] = []
-    for members in _pack([lengths[i] for i in order], batch_tokens):
+    for members in pack([lengths[i] for i in order], batch_tokens):
         index = [order[i] for i in members]
-        columns = {name: [encoded[name][chosen[i]].tolist() for i in index] for name in names}
-        padded = tokenizer.pad(columns, return_tensors="pt")
-        picked = torch.tensor(index)
-        batches.append(Batch({name: padded[name] for name in names}, picked, None if labels is None else labels[picked]))
-    digest = hashlib.sha256()
-    for ids in (encoded["input_ids"][i] for i in chosen):
-        digest.update(torch.tensor([len(ids), *ids], dtype=torch.int32).numpy().tobytes())
+        batch = encoded.batch([chosen[i] for i in index])
+        batches.append(replace(batch, rows=torch.tensor(index)))
     mean = sum(everything) / len(everything)
-    return TokenSet(tuple(batches), len(lengths), sum(lengths), mean, f"sha256:{digest.hexdigest()}")
+    return TokenSet(tuple(batches), len(lengths), sum(lengths), mean, encoded.fingerprint(chosen))
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> dict[str, list[array[int]]]:
@@ -148,7 +180,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> dict[
     return found
 
 
-def _pack(lengths: Sequence[int], batch_tokens: int) -> list[range]:
+def pack(lengths: Sequence[int], batch_tokens: int) -> list[range]:
     """Cut ascending lengths into runs whose size times longest member stays within ``batch_tokens``."""
     runs: list[range] = []
     start = 0

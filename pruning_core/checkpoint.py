@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,10 @@ from pruning_core.recovery.matrix import Fit
 from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.recovery.sparsify import sparsify_
 from pruning_core.report import FloorReport, Outcome, QualityReport, SublayerReport
-from pruning_core.spec import PruneSpec, Target
+from pruning_core.spec import PruneSpec, Target, target_name
+from pruning_core.training.pattern import PatternRecipe
+from pruning_core.training.school import School
+from pruning_core.training_report import TrainingReport
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,12 +58,14 @@ class Repaired:
         mask: Which units stayed.
         sublayers: How each sublayer's repair went.
         fits: How each matrix went, where a pattern was asked for.
+        training: How its training went, where it was trained.
     """
 
     student: PreTrainedModel
     mask: Mask
     sublayers: tuple[SublayerReport, ...]
     fits: tuple[Fit, ...] = ()
+    training: TrainingReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +77,14 @@ class Workshop:
         ctx: Dense model and evidence.
         judge: The validation split.
         probes: Held-out inputs of which the worker's outputs are kept.
+        school: Where students are trained.
     """
 
     spec: PruneSpec
     ctx: Context
     judge: Judge
     probes: tuple[Probe, ...]
+    school: School
 
     def try_out(self, plan: Plan) -> QualityReport:
         """Judge a plan with its repair, writing nothing."""
@@ -98,6 +105,8 @@ class Workshop:
         repaired = self._repaired(plan)
         if self._is_last(target):
             evidence.states.release()
+        if isinstance(plan, PatternPlan) and plan.options.tier == "trained":
+            repaired = self._trained(repaired, plan, target)
         with clock.stage("materialise"):
             folder.mkdir(exist_ok=True)
             write_checkpoint(folder, dense, evidence.dense, repaired.student, spec.artifacts)
@@ -127,6 +136,7 @@ class Workshop:
                 "layout": spec.artifacts.layout,
                 "stored_dtype": pruned.stored_dtype,
                 "quality_floor": self._floor(quality),
+                "training": repaired.training,
             }
         )
         claim = Claim(
@@ -152,6 +162,14 @@ class Workshop:
             fits = sparsify_(adapt(student), plan.projection, evidence, plan.options, recovery, on_sublayer=step)
         full = Mask.full([group.size for group in self.ctx.groups])
         return Repaired(student, full, sublayer_reports(fits, evidence.dense), fits)
+
+    def _trained(self, repaired: Repaired, plan: PatternPlan, target: Target) -> Repaired:
+        """Train a student, from where the one-shot tier has left it or from the dense weights."""
+        options = plan.options.training
+        student = repaired.student if options.start == "one-shot" else clone(self.ctx.task_model.model)
+        recipe = PatternRecipe(plan.projection, options)
+        training = self.school.teach_(student, recipe, options, name=target_name(target))
+        return replace(repaired, student=student, training=training)
 
     def _export(self, pruned: TaskModel, folder: Path) -> str | None:
         if "onnx" not in self.spec.artifacts.formats:

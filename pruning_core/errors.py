@@ -79,6 +79,12 @@ class QualityFloorMissed(Rejected):
     code = "quality_floor"
 
 
+class Diverged(Rejected):
+    """A training diverged. What is kept are the best weights before it did."""
+
+    code = "diverged"
+
+
 class Unloadable(Rejected):
     """A fresh process with stock libraries could not load the bundle, or found something else in it than was said."""
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from pruning_core.frozen import Frozen
 from pruning_core.patterns.grammar import BlockPattern, parse_pattern
+from pruning_core.training_spec import PatternTraining, Tier
 
 
 class FisherCG(Frozen):
@@ -61,14 +62,17 @@ Selection = Literal["admm", "sparsegpt", "wanda", "magnitude"]
 class AdmmPattern(Frozen):
     """N:M, pattern and unstructured sparsity of every linear of the blocks; shapes stay (ADMM on Grams, Wang 2024, ALPS 2024).
 
-    What is kept is chosen and refitted on calibration data, without labels and without training. ``recovery.kind`` none leaves
-    the chosen weights as the selection gives them; other settings of recovery but ``holdout`` are those of methods that remove
-    units.
+    What is kept is chosen and refitted on calibration data, without labels and without training; tier ``trained`` goes on from
+    there with the task's loss. ``recovery.kind`` none leaves the chosen weights as the selection gives them; other settings of
+    recovery but ``holdout`` are those of methods that remove units.
     """
 
     name: Literal["admm-pattern"] = "admm-pattern"
     pattern: PatternText = "2:4"
-    tier: Literal["one-shot"] = "one-shot"
+    tier: Tier = Field(
+        default="one-shot",
+        description="one-shot: no labels, no training; trained: that, and then training on the task under the pattern.",
+    )
     selection: Selection = Field(
         default="admm", description="What chooses the weights: admm, or one of the baselines that it is measured against."
     )
@@ -86,6 +90,7 @@ class AdmmPattern(Frozen):
         description="Steps of conjugate gradient on what stays; null: 6 from where ADMM ended, 20 from dense weights.",
     )
     damping: float = Field(default=0.01, gt=0, le=10, description="Ridge, relative to the mean diagonal of the Gram.")
+    training: PatternTraining = Field(default=PatternTraining(), description="Options of tier trained.")
 
     @property
     def block(self) -> BlockPattern | None:

@@ -53,7 +53,14 @@ class TaskModel:
         Returns:
             Logits (batch, classes), scores (batch, 1), or embeddings of unit length (batch, hidden).
         """
-        result = self.model(**inputs)
+        return self._read(self.model(**inputs), inputs)
+
+    def outputs_and_states(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run the model; `outputs`, and the hidden states after each of its blocks, (batch, length, hidden)."""
+        result = self.model(**inputs, output_hidden_states=True)
+        return self._read(result, inputs), tuple(result.hidden_states[1:])
+
+    def _read(self, result: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         if self.task_type != "feature-extraction":
             return result.logits
         hidden = result.last_hidden_state

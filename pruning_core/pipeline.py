@@ -22,6 +22,7 @@ from pruning_core.evaluate import Judge
 from pruning_core.evidence import Evidence
 from pruning_core.floor import TRIALS, shares_that_hold
 from pruning_core.inputs import check_local_inputs
+from pruning_core.method_spec import AdmmPattern
 from pruning_core.methods.base import Context, generator
 from pruning_core.models import TaskModel, load_task_model, resolve_checkpoint
 from pruning_core.pattern_outcome import pattern_warnings
@@ -31,6 +32,7 @@ from pruning_core.progress import StageClock
 from pruning_core.report import DataReport, FrontierPoint, Outcome, Progress, Report
 from pruning_core.spec import KeepTarget, PruneSpec, Target, target_name
 from pruning_core.states import DenseStates
+from pruning_core.training.school import School
 from pruning_core.verdict import accepted, rejection
 
 
@@ -41,6 +43,7 @@ def run(
     device: str | None = None,
     threads: int | None = None,
     cache: Path | None = None,
+    scratch: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Report:
     """Prune a model as a spec says and write the bundle.
@@ -51,6 +54,8 @@ def run(
         device: A torch device; a GPU where there is one, else the CPU, when None.
         threads: CPU threads of the run; torch's own default when None. Latency has its own setting in the spec.
         cache: Folder for measurements that later runs can use again (latency tables); nothing is kept when None.
+        scratch: Folder that outlives this call: a training keeps its checkpoints there, and a later call with the same spec
+            goes on from them; nothing is kept when None.
         on_progress: Told of every step.
 
     Returns:
@@ -70,7 +75,9 @@ def run(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        report, rejected = _run(spec, partial, target_device, cache, StageClock(on_progress))
+        report, rejected = _run(
+            spec, partial, device=target_device, cache=cache, scratch=scratch, clock=StageClock(on_progress)
+        )
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(out)
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -88,8 +95,16 @@ def run(
 
 
 def _run(
-    spec: PruneSpec, folder: Path, device: torch.device, cache: Path | None, clock: StageClock
+    spec: PruneSpec,
+    folder: Path,
+    *,
+    device: torch.device,
+    cache: Path | None,
+    scratch: Path | None,
+    clock: StageClock,
 ) -> tuple[Report, Rejected | None]:
+    if isinstance(spec.method, AdmmPattern) and spec.method.tier == "trained":
+        clock.expect_training()
     with clock.stage("load"):
         dense = load_task_model(resolve_checkpoint(spec.model, spec.revision), spec.task.type, device)
         train, validation = (
@@ -103,7 +118,13 @@ def _run(
     if spec.artifacts.layout == "stock":
         check_stock(dense.model.config, ctx.groups)
     planner = planner_for(spec, ctx, cache)
-    workshop = Workshop(spec, ctx, Judge(spec, dense, validation), make_probes(validation, spec.evaluation.max_length))
+    workshop = Workshop(
+        spec,
+        ctx,
+        Judge(spec, dense, validation),
+        make_probes(validation, spec.evaluation.max_length),
+        School(spec, ctx, train, scratch),
+    )
     candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):
         clock.begin_part(part, len(spec.all_targets))

@@ -23,10 +23,15 @@ class StageClock:
         self._start = now()
         self._seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
         self._part, self._parts = 0, 1
+        self._trains = False
 
     def begin_part(self, part: int, parts: int) -> None:
         """Say that the stages from here on are those of one of several budgets."""
         self._part, self._parts = part, parts
+
+    def expect_training(self) -> None:
+        """Say that this run trains, which takes most of its time."""
+        self._trains = True
 
     @contextmanager
     def stage(self, stage: Stage, total: int = 1) -> Generator[Callable[[int], None]]:
@@ -34,7 +39,8 @@ class StageClock:
         began = self._now()
 
         def tell(step: int) -> None:
-            self._on_progress(Progress(stage=stage, step=step, total=total, part=self._part, parts=self._parts))
+            now = Progress(stage=stage, step=step, total=total, part=self._part, parts=self._parts, trains=self._trains)
+            self._on_progress(now)
 
         tell(0)
         try:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pruning_core.delivery import Layout
 from pruning_core.frozen import Frozen
+from pruning_core.training_report import TrainingReport
 
 Stage = Literal[
     "load",
@@ -17,6 +18,7 @@ Stage = Literal[
     "search",
     "rearrange",
     "recover",
+    "train",
     "materialise",
     "evaluate",
     "latency",
@@ -25,7 +27,7 @@ Stage = Literal[
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
-# Share of a typical job's time; only the progress bar depends on it.
+# Share of a typical job's time; only the progress bar depends on it. Training, where there is any, is beside all else.
 _STAGE_WEIGHT: dict[Stage, float] = {
     "load": 0.05,
     "calibrate": 0.03,
@@ -39,7 +41,9 @@ _STAGE_WEIGHT: dict[Stage, float] = {
     "latency": 0.25,
     "accept": 0.1,
     "bundle": 0.02,
+    "train": 0.0,
 }
+_TRAINING = 0.75  # of a job that trains
 # Stages that run once for each budget of a job; what lies before and after them runs once.
 _FIRST_OF_A_PART, _LAST_OF_A_PART = STAGES.index("search"), STAGES.index("latency")
 
@@ -56,22 +60,28 @@ class Progress(Frozen):
     total: int = Field(ge=1)
     part: int = Field(default=0, ge=0)
     parts: int = Field(default=1, ge=1)
+    trains: bool = Field(default=False, description="Whether the job trains, which takes most of its time.")
 
     @property
     def fraction(self) -> float:
         """Estimated share of the whole job that is done, in [0, 1]; never decreases."""
         position = STAGES.index(self.stage)
-        within = _STAGE_WEIGHT[self.stage] * min(self.step, self.total) / self.total
+        within = _share(self.stage, trains=self.trains) * min(self.step, self.total) / self.total
         if not _FIRST_OF_A_PART <= position <= _LAST_OF_A_PART:
-            return min(1.0, _weight(0, position) + within)
-        before = _weight(0, _FIRST_OF_A_PART)
-        one_part = _weight(_FIRST_OF_A_PART, _LAST_OF_A_PART + 1)
-        done = self.part * one_part + _weight(_FIRST_OF_A_PART, position) + within
+            return min(1.0, self._between(0, position) + within)
+        before = self._between(0, _FIRST_OF_A_PART)
+        one_part = self._between(_FIRST_OF_A_PART, _LAST_OF_A_PART + 1)
+        done = self.part * one_part + self._between(_FIRST_OF_A_PART, position) + within
         return min(1.0, before + done / self.parts)
 
+    def _between(self, start: int, stop: int) -> float:
+        return sum(_share(stage, trains=self.trains) for stage in STAGES[start:stop])
 
-def _weight(start: int, stop: int) -> float:
-    return sum(_STAGE_WEIGHT[stage] for stage in STAGES[start:stop])
+
+def _share(stage: Stage, *, trains: bool) -> float:
+    if not trains:
+        return _STAGE_WEIGHT[stage]
+    return _TRAINING if stage == "train" else (1 - _TRAINING) * _STAGE_WEIGHT[stage]
 
 
 class TargetReport(Frozen):
@@ -283,6 +293,7 @@ class Outcome(Frozen):
     quality_floor: FloorReport | None = None
     acceptance: AcceptanceReport | None = None
     onnx: OnnxReport | None = None
+    training: TrainingReport | None = Field(default=None, description="For tiers that train.")
     pattern: PatternReport | None = Field(default=None, description="For methods that keep shapes and zero weights.")
 
 

@@ -18,6 +18,7 @@ from pruning_core.frozen import Frozen
 from pruning_core.glue import GLUE_TASKS
 from pruning_core.method_spec import AdmmPattern, FisherCG, Method
 from pruning_core.pattern_target import PatternTarget, check_pattern_targets, expand_pattern
+from pruning_core.training_spec import check_tier
 
 
 def _open_fraction(value: object) -> float:
@@ -311,6 +312,9 @@ class PruneSpec(Frozen):
             raise ValueError("give one target, or a list of targets, not both")
         pattern = self.method if isinstance(self.method, AdmmPattern) else None
         check_pattern_targets(pattern, [(own.metric, own.requested) for own in self.all_targets], self.recovery.kind)
+        if pattern is not None:
+            labels = self.task.type != "feature-extraction"
+            check_tier(pattern.tier, pattern.training, labels=labels, selection_trains=pattern.selection == "admm")
         if self.target is None and not self.targets and self.quality_floor is None:
             raise ValueError("give one target, or a list of targets, or a quality_floor to search for the smallest model")
         names = [target_name(target) for target in self.targets]

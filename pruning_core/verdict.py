@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pruning_core.artifacts.acceptance import Proof
 from pruning_core.artifacts.onnx import ONNX_PATH
 from pruning_core.checkpoint import Candidate
-from pruning_core.errors import QualityFloorMissed, Rejected, TargetMissed, Unloadable
+from pruning_core.errors import Diverged, QualityFloorMissed, Rejected, TargetMissed, Unloadable
 from pruning_core.outcome import target_missed
 from pruning_core.report import OnnxReport, Outcome
 from pruning_core.spec import PruneSpec
@@ -32,12 +32,24 @@ def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Pro
         if proof.problem is not None:
             return Unloadable(f"the bundle does not prove itself: {proof.problem}")
     for outcome in outcomes:
-        missed = _target(outcome) or _floor(outcome)
+        missed = _training(outcome) or _target(outcome) or _floor(outcome)
         if missed is not None:
             return missed
         if outcome.onnx is not None and outcome.onnx.status == "failed" and spec.artifacts.strict:
             return Unloadable(f"onnx cannot be delivered: {outcome.onnx.reason}", param="artifacts.formats")
     return None
+
+
+def _training(outcome: Outcome) -> Rejected | None:
+    training = outcome.training
+    if training is None or training.ending != "diverged":
+        return None
+    return Diverged(
+        f"training diverged ({training.reason}); the best weights before, those of step {training.best_step} of "
+        f"{training.planned_steps}, are kept. Lower "
+        "method.training.learning_rate, or raise method.training.batch_size or warmup",
+        param="method.training.learning_rate",
+    )
 
 
 def _target(outcome: Outcome) -> Rejected | None:

@@ -62,6 +62,7 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
             device=request.device,
             threads=request.threads,
             cache=request.cache,
+            scratch=scratch.work,
             on_progress=tell,
         )
     except Rejected as rejected:

@@ -115,6 +115,8 @@ def steps(job: Job) -> list[StageStep]:
         skipped.add("rearrange")
     if spec.recovery.kind == "none":
         skipped.add("recover")
+    if getattr(spec.method, "tier", "one-shot") != "trained":
+        skipped.add("train")
     current = -1 if progress is None else STAGES.index(progress.stage)
     finished = job.status == JobStatus.SUCCEEDED
     found: list[StageStep] = []

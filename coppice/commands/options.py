@@ -49,6 +49,10 @@ Pattern = Annotated[
         help="N:M such as 2:4, PxQ:K such as 4x4:8, or unstructured, which takes --sparsity. Means --method admm-pattern."
     ),
 ]
+Tier = Annotated[
+    str | None,
+    typer.Option(help="one-shot (default: no labels, no training) or trained. For admm-pattern."),
+]
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn (default 0).")]
 SpecFile = Annotated[Path | None, typer.Option("--spec", help="JSON file with a PruneSpec; options override its fields.")]
@@ -71,6 +75,7 @@ _OPTIONS = {
     "task.dataset": ("data", "--data"),
     "method": ("method", "--method"),
     "method.pattern": ("pattern", "--pattern"),
+    "method.tier": ("tier", "--tier"),
     "seed": ("seed", "--seed"),
     "calibration.samples": ("samples", "--samples"),
     "quality_floor": ("quality_floor", "--quality-floor"),
@@ -96,6 +101,7 @@ class JobOptions:
     formats: Formats = None
     method: Method = None
     pattern: Pattern = None
+    tier: Tier = None
     samples: Samples = None
     seed: Seed = None
     spec: SpecFile = None
@@ -104,7 +110,7 @@ class JobOptions:
         """Merge spec file and options into a validated spec, or leave with a sentence. Paths become absolute."""
         fields = _read(self.spec) if self.spec is not None else {}
         fields |= {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
-        if self.method is not None or self.pattern is not None:
+        if (self.method, self.pattern, self.tier) != (None, None, None):
             fields["method"] = self._method(fields.get("method"))
         targets = self._targets()
         if targets:
@@ -141,12 +147,14 @@ class JobOptions:
         return None if name is None or getattr(self, name) is None else option
 
     def _method(self, in_file: object) -> object:
-        """Name the method: a pattern alone means admm-pattern, and keeps what a spec file says of that besides."""
-        if self.pattern is None:
+        """Name the method: a pattern or a tier alone mean admm-pattern, and keep what a spec file says of that besides."""
+        chosen = {name: value for name in ("pattern", "tier") if (value := getattr(self, name)) is not None}
+        if not chosen:
             return self.method
-        name = self.method or "admm-pattern"
         kept = cast("Mapping[str, Any]", in_file) if isinstance(in_file, Mapping) else {}
-        return {**(kept if kept.get("name") == name else {}), "name": name, "pattern": self.pattern}
+        of_file = in_file if isinstance(in_file, str) else kept.get("name")
+        name = self.method or (of_file if self.pattern is None and isinstance(of_file, str) else "admm-pattern")
+        return {**(kept if kept.get("name") == name else {}), "name": name, **chosen}
 
     def _used(self) -> dict[str, list[float]]:
         """Give the targets that count. Beside a more specific one --sparsity gives way: what will be measured decides."""

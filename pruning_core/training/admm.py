@@ -1,0 +1,127 @@
+"""ADMM in training, Wang 2024 (arXiv 2407.08334, section 3): ``min f(W) + g(Z), W = Z`` with g the indicator of a pattern.
+
+``W`` step: AdamW on the task's loss with the penalty ``rho / 2 ||W - Z + U||^2``. Every few steps ``Z = P(W + U)``, the exact
+projection block by block, and ``U += W - Z`` (scaled dual). rho grows from 1e-3 to 1. In the end the weights are ``P(W)``.
+
+Deviations: (1) Under Adam a gradient of any size moves a weight by about the learning rate, so that a penalty that is added to
+the gradient means something else for every weight. ``decoupled`` takes the penalty's proximal step behind AdamW's instead, as
+far as the learning rate has risen: ``W -= rho / (1 + rho) (rate / peak) (W - Z + U)``. (2) rho reaches its last value whatever
+the number of steps: where there are too few updates for a growth of 1.1, it grows faster. (3) When rho grows the scaled dual
+shrinks with it, as Boyd et al. 2011 (section 3.4.1) have it, so that the multiplier stays what it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pruning_core.patterns.project import Projection
+from pruning_core.training.constraint import Moment, Unconstrained, Weights
+from pruning_core.training.support import project
+
+
+class Admm(Unconstrained):
+    """ADMM's penalty, projections and dual updates.
+
+    Args:
+        weights: To be moved towards the pattern.
+        projection: The pattern.
+        rho: First and last value of the penalty.
+        growth: Of rho at each update, at the least.
+        penalty: As in `PatternTraining`.
+    """
+
+    phase = "admm"
+
+    def __init__(
+        self,
+        weights: Weights,
+        projection: Projection,
+        *,
+        rho: tuple[float, float],
+        growth: float,
+        penalty: Literal["decoupled", "coupled"],
+    ) -> None:
+        super().__init__(weights)
+        self._projection, self._penalty = projection, penalty
+        self._first, self._last = rho
+        self._least_growth = growth
+        self._every, self._growth, self.rho = 1, growth, self._first
+        self.Z: dict[str, Tensor] = {}
+        self.U: dict[str, Tensor] = {}
+        self._primal = self._dual = 0.0
+
+    def begin(self, steps: int, /) -> None:
+        """Plan the updates so that rho arrives, and start from ``Z = P(W), U = 0``."""
+        wanted = max(1, math.ceil(math.log(self._last / self._first) / math.log(self._least_growth)))
+        self._every = max(1, steps // (wanted + 1))
+        updates = max(1, steps // self._every - 1)
+        self._growth = max(self._least_growth, (self._last / self._first) ** (1 / updates))
+        self.rho = self._first
+        for name, weight in self.weights.items():
+            self.Z[name] = weight.detach() * project(weight, self._projection)
+            self.U[name] = torch.zeros_like(self.Z[name])
+
+    def before_step(self, _moment: Moment, /) -> None:
+        """Add the penalty's gradient, ``rho (W - Z + U)``, where it is coupled."""
+        if self._penalty != "coupled":
+            return
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                assert weight.grad is not None, "the loop has run the backward pass"
+                weight.grad.add_(self._offset(name), alpha=self.rho)
+
+    def after_step(self, moment: Moment, /) -> None:
+        """Take the proximal step where the penalty is decoupled; update Z and U when it is time."""
+        with torch.no_grad():
+            if self._penalty == "decoupled":
+                share = self.rho / (1 + self.rho) * moment.rate / moment.peak
+                for name, weight in self.weights.items():
+                    weight.sub_(self._offset(name), alpha=share)
+            if (moment.step + 1) % self._every == 0:
+                self._update_duals()
+
+    def finish(self) -> None:
+        """Prune hard."""
+        with torch.no_grad():
+            for weight in self.weights.values():
+                weight.mul_(project(weight, self._projection))
+
+    def measures(self) -> dict[str, float]:
+        """Give rho and the relative residuals: ``||W - Z|| / ||Z||`` and ``||Z - Z before|| / ||Z||``."""
+        return {"rho": self.rho, "primal": self._primal, "dual": self._dual}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give Z, U, and rho with the residuals, which no tensor needs to be."""
+        scalars = torch.tensor([self.rho, self._primal, self._dual], dtype=torch.float64)
+        return {f"{kind}.{name}": own for kind, of in (("Z", self.Z), ("U", self.U)) for name, own in of.items()} | {
+            "scalars": scalars
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], /) -> None:
+        """Take them up."""
+        for name in self.weights:
+            self.Z[name], self.U[name] = tensors[f"Z.{name}"], tensors[f"U.{name}"]
+        self.rho, self._primal, self._dual = tensors["scalars"].tolist()
+
+    def _offset(self, name: str) -> Tensor:
+        return self.weights[name].detach() - self.Z[name] + self.U[name]
+
+    def _update_duals(self) -> None:
+        apart, moved, size = 0.0, 0.0, 0.0
+        rho = min(self._last, self.rho * self._growth)
+        for name, weight in self.weights.items():
+            shifted = weight.detach() + self.U[name]
+            Z = shifted * project(shifted, self._projection)
+            apart += float((weight.detach() - Z).square().sum())
+            moved += float((Z - self.Z[name]).square().sum())
+            size += float(Z.square().sum())
+            self.U[name] = (shifted - Z) * (self.rho / rho)
+            self.Z[name] = Z
+        size = max(size, 1e-30)
+        self._primal, self._dual = math.sqrt(apart / size), math.sqrt(moved / size)
+        self.rho = rho

@@ -1,0 +1,93 @@
+"""Checkpoints of a training: one safetensors file with the rest as JSON in its header, replaced whole.
+
+One file, because two cannot be replaced at once. Nothing random is in it: data order and dropout follow from seed and step.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pruning_core.frozen import Frozen
+from pruning_core.training_report import Ending, PhaseReport, TrainingPoint
+
+# Writing the state of a large model takes seconds; losing a minute of training is no loss.
+EVERY_S = 60.0
+
+
+class TrainingState(Frozen):
+    """What a resumed training goes on from, beside its tensors."""
+
+    identity: str
+    step: int = 0
+    points: tuple[TrainingPoint, ...] = ()
+    phases: tuple[PhaseReport, ...] = ()
+    recent: tuple[float, ...] = ()
+    first_mean: float | None = None
+    pending: tuple[float, ...] = ()
+    held_out_start: float = 0.0
+    best: float = 0.0
+    best_step: int = 0
+    best_ready: bool = False
+    without_best: int = 0
+    ending: Ending | None = None
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class Checkpoints:
+    """Where a training keeps its state.
+
+    Attributes:
+        folder: Of this training alone.
+        identity: Hash of everything that the training depends on; a state of another one is not taken up.
+        every_s: Seconds between two checkpoints, at the least; EVERY_S when None.
+        now: A clock.
+    """
+
+    folder: Path
+    identity: str
+    every_s: float | None = None
+    now: Callable[[], float] = time.monotonic
+    _last: float | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / "training.safetensors"
+
+    def due(self) -> bool:
+        """Whether it is time for another one."""
+        if self._last is None:
+            self._last = self.now()
+        return self.now() - self._last >= (EVERY_S if self.every_s is None else self.every_s)
+
+    def save(self, tensors: Mapping[str, Tensor], state: TrainingState) -> None:
+        """Replace the checkpoint."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        own = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+        save_file(own, partial, metadata={"state": state.model_dump_json()})
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+        self._last = self.now()
+
+    def load(self) -> tuple[dict[str, Tensor], TrainingState] | None:
+        """Read the checkpoint; None where there is none of this training."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                state = TrainingState.model_validate_json((file.metadata() or {}).get("state", ""))
+                if state.identity != self.identity:
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118 - no mapping
+        except (OSError, SafetensorError, ValidationError):
+            return None

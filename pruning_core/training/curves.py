@@ -1,0 +1,129 @@
+"""The record of a training on its way: losses, judgements, phases, and when it is time to stop."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+from pruning_core.training.checkpoints import TrainingState
+from pruning_core.training_report import Ending, PhaseReport, TrainingPoint
+
+# A loss is compared with that of the first steps as means of so many; past this ratio it has exploded.
+_WINDOW = 20
+_EXPLODED = 10.0
+
+
+class Curves:
+    """What is known of a training that runs.
+
+    Args:
+        point_every: Steps between two points of the curve.
+    """
+
+    def __init__(self, point_every: int) -> None:
+        self._every = point_every
+        self.step = 0
+        self.points: list[TrainingPoint] = []
+        self.held_out_start = self.best = math.inf
+        self.best_step = self._without_best = 0
+        self.ending: Ending | None = None
+        self.reason: str | None = None
+        self._phases: dict[str, tuple[int, float]] = {}
+        self._pending: list[float] = []
+        self._recent: list[float] = []
+        self._first_mean: float | None = None
+        self._best_ready = False
+
+    def took(self, phase: str, loss: float, measures: dict[str, float], seconds: float) -> None:
+        """Note a step; a loss that is ten times that of the first steps has exploded."""
+        self.step += 1
+        steps, spent = self._phases.get(phase, (0, 0.0))
+        self._phases[phase] = steps + 1, spent + seconds
+        self._pending.append(loss)
+        self._recent = [*self._recent[1 - _WINDOW :], loss]
+        if self.step % self._every == 0:
+            self._point(TrainingPoint(step=self.step, phase=phase, loss=0, measures=measures))
+        if len(self._recent) < _WINDOW:
+            return
+        mean = statistics.fmean(self._recent)
+        if self._first_mean is None:
+            self._first_mean = mean
+        elif mean > _EXPLODED * self._first_mean:
+            self.diverge(f"at step {self.step} the loss is {mean:.3g}, and was {self._first_mean:.3g} at first")
+
+    def judged(self, judgement: TrainingPoint, *, ready: bool, patience: int | None) -> bool:
+        """Note a judgement; whether its weights are the best so far.
+
+        Those of the start are there to go back to, even if they cannot be written as they are (``ready``).
+        """
+        step, loss = judgement.step, judgement.held_out
+        if loss is None:
+            if step:
+                self.diverge(f"the loss on held-out rows after step {step} is no number")
+            return not step
+        self._point(judgement)
+        if step == 0 or (ready and (loss < self.best or not self._best_ready)):
+            self.best, self.best_step, self._best_ready, self._without_best = loss, step, ready, 0
+            return True
+        self._without_best += ready
+        if patience is not None and self._without_best >= patience:
+            self.ending = "early"
+            self.reason = f"{patience} judgements in a row found nothing better than step {self.best_step}"
+        return False
+
+    def spent(self, phase: str, seconds: float) -> None:
+        """Count the time of a judgement."""
+        steps, before = self._phases.get(phase, (0, 0.0))
+        self._phases[phase] = steps, before + seconds
+
+    def diverge(self, reason: str) -> None:
+        """End the training."""
+        self.ending, self.reason = "diverged", reason
+
+    def phases(self) -> tuple[PhaseReport, ...]:
+        """Give the phases in order."""
+        return tuple(
+            PhaseReport(phase=phase, steps=steps, seconds=round(seconds, 3)) for phase, (steps, seconds) in self._phases.items()
+        )
+
+    def state(self, identity: str, step: int) -> TrainingState:
+        """Give what a checkpoint keeps."""
+        return TrainingState(
+            identity=identity,
+            step=step,
+            points=tuple(self.points),
+            phases=self.phases(),
+            recent=tuple(self._recent),
+            first_mean=self._first_mean,
+            pending=tuple(self._pending),
+            held_out_start=_number(self.held_out_start),
+            best=_number(self.best),
+            best_step=self.best_step,
+            best_ready=self._best_ready,
+            without_best=self._without_best,
+            ending=self.ending,
+            reason=self.reason,
+        )
+
+    def restore(self, state: TrainingState) -> None:
+        """Take up what a checkpoint kept."""
+        self.step, self.points = state.step, list(state.points)
+        self._phases = {own.phase: (own.steps, own.seconds) for own in state.phases}
+        self._recent, self._pending, self._first_mean = list(state.recent), list(state.pending), state.first_mean
+        self.held_out_start, self.best, self.best_step = state.held_out_start, state.best, state.best_step
+        self._best_ready = state.best_ready
+        self._without_best, self.ending, self.reason = state.without_best, state.ending, state.reason
+
+    def _point(self, point: TrainingPoint) -> None:
+        """Add to the curve; a judgement right behind a point completes that."""
+        if point.held_out is not None and self.points and self.points[-1].step == point.step and not self._pending:
+            self.points[-1] = self.points[-1].model_copy(update={"held_out": point.held_out})
+            return
+        loss = statistics.fmean(self._pending) if self._pending else 0.0
+        self._pending = []
+        self.points.append(point.model_copy(update={"loss": loss}))
+
+
+def _number(value: float) -> float:
+    """Values at a boundary are finite."""
+    return value if math.isfinite(value) else 1e300

@@ -1,0 +1,87 @@
+"""What is trained on: rows of the training split, some of them held out, in batches of similar length, new ones every epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pruning_core.calibration import Batch, Encoded, pack
+from pruning_core.data import Rows
+from pruning_core.errors import DatasetInvalid
+from pruning_core.methods.base import generator
+from pruning_core.models import TaskModel
+from pruning_core.training_spec import TrainingOptions
+
+# So many batches are drawn at random together and sorted by length among each other.
+_SORTED_TOGETHER = 50
+_MOST_HELD_OUT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Rows to train on and rows to judge by.
+
+    Attributes:
+        encoded: All of them.
+        train: Indices of the rows that are trained on.
+        held_out: Indices of the others.
+        seed: Of the order; each epoch has its own, which depends on nothing that was drawn before.
+        micro_tokens: Tokens that run through the model at once, padding included.
+    """
+
+    encoded: Encoded
+    train: tuple[int, ...]
+    held_out: tuple[int, ...]
+    seed: int
+    micro_tokens: int
+
+    @classmethod
+    def draw(
+        cls, model: TaskModel, rows: Rows, options: TrainingOptions, *, max_length: int, seed: int, micro_tokens: int
+    ) -> Lessons:
+        """Draw the rows, tokenise them, and hold some out.
+
+        Raises:
+            DatasetInvalid: There are fewer than two rows.
+        """
+        if len(rows) < 2:
+            raise DatasetInvalid(
+                "training needs at least two rows: one to learn from and one to judge by", param="task.dataset"
+            )
+        order: list[int] = torch.randperm(len(rows), generator=generator(seed, "training rows")).tolist()
+        order = order[: options.max_train_rows]
+        labels = rows.labels if options.needs_labels else None
+        chosen = Rows(
+            texts=tuple(rows.texts[i] for i in order), labels=None if labels is None else tuple(labels[i] for i in order)
+        )
+        encoded = Encoded.of(model.tokenizer, chosen, model.task_type, max_length=max_length)
+        held_out = min(_MOST_HELD_OUT, max(1, round(options.holdout * len(order))))
+        everything = range(len(order))
+        return cls(encoded, tuple(everything[held_out:]), tuple(everything[:held_out]), seed, micro_tokens)
+
+    def steps(self, batch_size: int) -> int:
+        """Count the steps of an epoch."""
+        return math.ceil(len(self.train) / batch_size)
+
+    def epoch(self, epoch: int, batch_size: int) -> list[list[int]]:
+        """Give the rows of each step of an epoch; every row is in one of them."""
+        draws = generator(self.seed, f"training epoch {epoch}")
+        lengths = self.encoded.lengths
+        drawn: list[int] = torch.randperm(len(self.train), generator=draws).tolist()
+        order = [self.train[i] for i in drawn]
+        together = _SORTED_TOGETHER * batch_size
+        batches: list[list[int]] = []
+        for first in range(0, len(order), together):
+            part = [row for _length, row in sorted((lengths[row], row) for row in order[first : first + together])]
+            batches += [part[start : start + batch_size] for start in range(0, len(part), batch_size)]
+        return [batches[i] for i in torch.randperm(len(batches), generator=draws).tolist()]
+
+    def batches(self, rows: Sequence[int]) -> list[Batch]:
+        """Pad rows in batches that run at once."""
+        lengths = self.encoded.lengths
+        order = sorted(rows, key=lambda row: (lengths[row], row))
+        runs = pack([lengths[row] for row in order], self.micro_tokens) if order else []
+        return [self.encoded.batch([order[i] for i in run]) for run in runs]

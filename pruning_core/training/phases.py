@@ -1,0 +1,106 @@
+"""Constraints one after the other under one schedule: ADMM, then fine-tuning of what it chose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pruning_core.training.constraint import Constraint, Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A constraint and its share of the steps; it is made when its turn comes."""
+
+    share: float
+    make: Callable[[], Constraint]
+
+
+class Phases:
+    """Runs phases in turn. Each one but the last is finished before the next begins, which starts from what it left.
+
+    Args:
+        phases: In order. Shares are relative to their sum; a phase that gets no step is left out, unless it is the last.
+    """
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        assert phases, "there is at least one phase"
+        self._phases = tuple(phases)
+        self._ends: tuple[int, ...] = ()
+        self._index, self._present = 0, self._phases[0].make()
+
+    @property
+    def phase(self) -> str:
+        """Name the present phase."""
+        return self._present.phase
+
+    @property
+    def ready(self) -> bool:
+        """Ask the present phase."""
+        return self._present.ready
+
+    def begin(self, steps: int, /) -> None:
+        """Cut the steps, and begin with the first phase that gets any."""
+        total, ends, reached = sum(phase.share for phase in self._phases), list[int](), 0.0
+        for phase in self._phases:
+            reached += phase.share / total
+            ends.append(round(reached * steps))
+        self._ends = (*ends[:-1], steps)
+        self._enter(next(index for index, end in enumerate(self._ends) if end > 0))
+
+    def before_forward(self, moment: Moment, /) -> None:
+        """Go on to the next phase when it is time."""
+        while moment.step >= self._ends[self._index]:
+            self._present.finish()
+            self._enter(self._index + 1)
+        self._present.before_forward(self._within(moment))
+
+    def before_step(self, moment: Moment, /) -> None:
+        """Let the present phase add to the gradients."""
+        self._present.before_step(self._within(moment))
+
+    def after_step(self, moment: Moment, /) -> None:
+        """Let the present phase project."""
+        self._present.after_step(self._within(moment))
+
+    def at_epoch(self, epoch: int, /) -> None:
+        """Tell the present phase."""
+        self._present.at_epoch(epoch)
+
+    def finish(self) -> None:
+        """Finish the present phase."""
+        self._present.finish()
+
+    def applied(self) -> AbstractContextManager[None]:
+        """Hold the weights as the present phase would leave them."""
+        return self._present.applied()
+
+    def measures(self) -> dict[str, float]:
+        """Give the present phase's figures."""
+        return self._present.measures()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give the present phase's state, under its index."""
+        own = {f"present.{name}": tensor for name, tensor in self._present.tensors().items()}
+        return own | {"index": torch.tensor(self._index)}
+
+    def restore(self, tensors: Mapping[str, Tensor], /) -> None:
+        """Enter the phase that was saved."""
+        self._enter(int(tensors["index"]))
+        self._present.restore({name.removeprefix("present."): own for name, own in tensors.items() if name != "index"})
+
+    def _enter(self, index: int) -> None:
+        self._index = index
+        self._present = self._phases[index].make()
+        self._present.begin(self._ends[index] - self._start)
+
+    @property
+    def _start(self) -> int:
+        return self._ends[self._index - 1] if self._index else 0
+
+    def _within(self, moment: Moment, /) -> Moment:
+        return replace(moment, step=moment.step - self._start, steps=self._ends[self._index] - self._start)
