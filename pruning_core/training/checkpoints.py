@@ -31,7 +31,6 @@ class TrainingState(Frozen):
     points: tuple[TrainingPoint, ...] = ()
     phases: tuple[PhaseReport, ...] = ()
     recent: tuple[float, ...] = ()
-    first_mean: float | None = None
     pending: tuple[float, ...] = ()
     held_out_start: float = 0.0
     best: float = 0.0

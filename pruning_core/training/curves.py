@@ -8,7 +8,7 @@ import statistics
 from pruning_core.training.checkpoints import TrainingState
 from pruning_core.training_report import Ending, PhaseReport, TrainingPoint
 
-# A loss is compared with that of the first steps as means of so many; past this ratio it has exploded.
+# A mean of so many steps' losses that is so many times the loss of a model that has learnt nothing has exploded.
 _WINDOW = 20
 _EXPLODED = 10.0
 
@@ -18,10 +18,11 @@ class Curves:
 
     Args:
         point_every: Steps between two points of the curve.
+        naive: Loss of a model that has learnt nothing.
     """
 
-    def __init__(self, point_every: int) -> None:
-        self._every = point_every
+    def __init__(self, point_every: int, naive: float) -> None:
+        self._every, self._naive = point_every, naive
         self.step = 0
         self.points: list[TrainingPoint] = []
         self.held_out_start = self.best = math.inf
@@ -31,11 +32,10 @@ class Curves:
         self._phases: dict[str, tuple[int, float]] = {}
         self._pending: list[float] = []
         self._recent: list[float] = []
-        self._first_mean: float | None = None
         self._best_ready = False
 
     def took(self, phase: str, loss: float, measures: dict[str, float], seconds: float) -> None:
-        """Note a step; a loss that is ten times that of the first steps has exploded."""
+        """Note a step."""
         self.step += 1
         steps, spent = self._phases.get(phase, (0, 0.0))
         self._phases[phase] = steps + 1, spent + seconds
@@ -46,10 +46,8 @@ class Curves:
         if len(self._recent) < _WINDOW:
             return
         mean = statistics.fmean(self._recent)
-        if self._first_mean is None:
-            self._first_mean = mean
-        elif mean > _EXPLODED * self._first_mean:
-            self.diverge(f"at step {self.step} the loss is {mean:.3g}, and was {self._first_mean:.3g} at first")
+        if mean > _EXPLODED * self._naive:
+            self.diverge(f"at step {self.step} the loss is {mean:.3g}, and that of guessing would be {self._naive:.3g}")
 
     def judged(self, judgement: TrainingPoint, *, ready: bool, patience: int | None) -> bool:
         """Note a judgement; whether its weights are the best so far.
@@ -94,7 +92,6 @@ class Curves:
             points=tuple(self.points),
             phases=self.phases(),
             recent=tuple(self._recent),
-            first_mean=self._first_mean,
             pending=tuple(self._pending),
             held_out_start=_number(self.held_out_start),
             best=_number(self.best),
@@ -109,7 +106,7 @@ class Curves:
         """Take up what a checkpoint kept."""
         self.step, self.points = state.step, list(state.points)
         self._phases = {own.phase: (own.steps, own.seconds) for own in state.phases}
-        self._recent, self._pending, self._first_mean = list(state.recent), list(state.pending), state.first_mean
+        self._recent, self._pending = list(state.recent), list(state.pending)
         self.held_out_start, self.best, self.best_step = state.held_out_start, state.best, state.best_step
         self._best_ready = state.best_ready
         self._without_best, self.ending, self.reason = state.without_best, state.ending, state.reason

@@ -81,9 +81,10 @@ class Trainer:
         self._per_epoch = setting.lessons.steps(options.batch_size)
         self._judge_every = max(1, self._per_epoch // options.judgements)
         self._best: dict[str, Tensor] = {}
-        self._curves = Curves(point_every=max(1, self._steps // 100))
-        group = setting.group
-        self._held_out = setting.lessons.batches(setting.lessons.held_out[group.rank :: group.world])
+        group, held_out = setting.group, setting.lessons.held_out
+        naive = self._objective.naive_loss(setting.lessons.batches(held_out))
+        self._curves = Curves(max(1, self._steps // 100), naive)
+        self._held_out = setting.lessons.batches(held_out[group.rank :: group.world])
         self._resumed_from: int | None = None
 
     def run(self) -> TrainingReport:

@@ -7,6 +7,9 @@ Every term is a value a sample, so that no result depends on which samples share
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -54,6 +57,18 @@ class Objective:
             size = (dense.float().square() * real).sum((1, 2))
             loss = loss + options.hidden / len(states) * distance / size.clamp_min(1e-12)
         return loss
+
+    def naive_loss(self, batches: Sequence[Batch]) -> float:
+        """Give the loss of a model that has learnt nothing: it finds all classes alike, or the mean score of these samples."""
+        task_type, teacher = self._teacher.task_type, self._teacher
+        base = 1.0
+        if task_type == "text-classification":
+            base = math.log(max(2, teacher.model.config.num_labels or 2))
+        elif task_type == "regression":
+            with torch.no_grad():
+                scores = torch.cat([teacher.outputs(batch.to(teacher.device).inputs)[:, 0].float() for batch in batches])
+            base = max(1e-6, float(scores.var(correction=0)))
+        return base + self._options.hidden
 
 
 def _task_loss(task_type: TaskType, outputs: Float[Tensor, "b o"], labels: Float[Tensor, " b"] | Tensor) -> Float[Tensor, " b"]:

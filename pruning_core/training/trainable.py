@@ -50,7 +50,7 @@ def freeze_(model: PreTrainedModel) -> None:
     """End the training: no parameter takes a gradient."""
     for parameter in model.parameters():
         parameter.grad = None
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad = False
 
 
 def optimiser_for(parameters: Mapping[str, nn.Parameter], *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
