@@ -7,7 +7,7 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, Field
 
-from pruning_core.arch.signatures import SIGNATURES
+from pruning_core.arch.families import SIGNATURES
 from pruning_core.glue import GLUE_TASKS
 from pruning_core.spec import AUTO_CLASSES, Frozen, Method, TaskSpec, TaskType
 
@@ -62,9 +62,7 @@ def architectures() -> list[ArchitectureInfo]:
     return [
         ArchitectureInfo(
             name=signature.family,
-            modules={
-                name: str(getattr(signature, name)) for name in inspect.get_annotations(type(signature)) if name != "family"
-            },
+            modules={f"{half.kind} {part}": path for half in signature.halves for part, path in half.paths()},
         )
         for signature in SIGNATURES
     ]
