@@ -99,6 +99,23 @@ ARCHITECTURES = {
             "ModernBertConfig",
             {"max_position_embeddings": 64, "local_attention": 8, "global_attn_every_n_layers": 2, "num_hidden_layers": 3},
         ),
+        Architecture("gpt2", "GPT2Config", {"n_positions": 64}, generates=True),
+        Architecture(
+            "opt", "OPTConfig", {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 64}, generates=True
+        ),
+        Architecture(
+            "opt-post-norm",
+            "OPTConfig",
+            {"ffn_dim": 64, "word_embed_proj_dim": 16, "max_position_embeddings": 64, "do_layer_norm_before": False},
+            generates=True,
+        ),
+        Architecture("llama", "LlamaConfig", _GROUPED, generates=True),
+        Architecture("mistral", "MistralConfig", {**_GROUPED, "sliding_window": 4}, generates=True),
+        Architecture("qwen2", "Qwen2Config", _GROUPED, generates=True),
+        Architecture("qwen3", "Qwen3Config", {**_GROUPED, "head_dim": 16}, generates=True),
+        Architecture("gemma", "GemmaConfig", {**_GROUPED, "head_dim": 16}, generates=True),
+        Architecture("gemma2", "Gemma2Config", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
+        Architecture("gemma3", "Gemma3TextConfig", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
         Architecture("vit", "ViTConfig", {"image_size": 8, "patch_size": 4}, modality="image"),
         Architecture(
             "albert",

@@ -306,8 +306,10 @@ def _different(adapter: EncoderAdapter, error: float) -> UnsupportedArchitecture
 
 def _matches(module: nn.Module, signature: BlockSignature) -> bool:
     linears = [path for half in signature.halves for path in (*(rows.path for rows in half.inputs), half.output)]
-    norms = [path for half in signature.halves for path in half.norms]
+    norms = [path for half in signature.halves for path in half.norms] + list(signature.marks)
     found = [get(module, path) for path in linears]
+    if signature.flag is not None and getattr(module, signature.flag[0], None) != signature.flag[1]:
+        return False
     return all(is_linear(linear) and is_transposed(linear) == signature.transposed for linear in found) and all(
         isinstance(get(module, path), nn.Module) for path in norms
     )

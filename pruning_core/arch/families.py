@@ -16,6 +16,48 @@ _BERT_FFN = HalfSignature(
     after="output.LayerNorm",
 )
 
+
+def _opt(*, pre_norm: bool) -> tuple[HalfSignature, ...]:
+    def norms(path: str) -> tuple[str | None, str | None]:
+        return (path, None) if pre_norm else (None, path)
+
+    attention, ffn = norms("self_attn_layer_norm"), norms("final_layer_norm")
+    return (
+        HalfSignature(
+            kind="head",
+            module="self_attn",
+            inputs=qkv("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            output="self_attn.out_proj",
+            before=attention[0],
+            after=attention[1],
+        ),
+        HalfSignature(
+            kind="neuron", inputs=(Rows("fc1"),), activation="activation_fn", output="fc2", before=ffn[0], after=ffn[1]
+        ),
+    )
+
+
+def _llama(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) -> tuple[HalfSignature, ...]:
+    return (
+        HalfSignature(
+            kind="head",
+            module="self_attn",
+            inputs=qkv("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            output="self_attn.o_proj",
+            before=attention[0],
+            inner=attention[1],
+        ),
+        HalfSignature(
+            kind="neuron",
+            module="mlp",
+            inputs=(Rows("mlp.gate_proj"), Rows("mlp.up_proj")),
+            output="mlp.down_proj",
+            before=ffn[0],
+            inner=ffn[1],
+        ),
+    )
+
+
 SIGNATURES = (
     # BERT, RoBERTa, ELECTRA, XLM-R, CamemBERT, MiniLM and others that share BERT's module tree.
     BlockSignature(
@@ -122,5 +164,41 @@ SIGNATURES = (
             "mlp.fc1": "intermediate.dense",
             "mlp.fc2": "output.dense",
         },
+    ),
+    BlockSignature(
+        family="gpt2",
+        causal=True,
+        transposed=True,
+        least_neurons=1,  # Conv1D cannot tell the number of rows of a matrix without columns
+        halves=(
+            HalfSignature(
+                kind="head",
+                module="attn",
+                inputs=(Rows("attn.c_attn", pieces=3),),
+                output="attn.c_proj",
+                before="ln_1",
+            ),
+            HalfSignature(
+                kind="neuron", inputs=(Rows("mlp.c_fc"),), activation="mlp.act", output="mlp.c_proj", before="ln_2"
+            ),
+        ),
+    ),
+    BlockSignature(family="opt", causal=True, flag=("do_layer_norm_before", True), halves=_opt(pre_norm=True)),
+    BlockSignature(family="opt-post-norm", causal=True, flag=("do_layer_norm_before", False), halves=_opt(pre_norm=False)),
+    # Gemma 2 and 3: norms before and after each half, the latter on what is added.
+    BlockSignature(
+        family="gemma2",
+        causal=True,
+        marks=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+        halves=_llama(
+            attention=("input_layernorm", "post_attention_layernorm"),
+            ffn=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+        ),
+    ),
+    # Llama, Mistral, Qwen2, Qwen3, Gemma and others that share Llama's module tree.
+    BlockSignature(
+        family="llama",
+        causal=True,
+        halves=_llama(attention=("input_layernorm", None), ffn=("post_attention_layernorm", None)),
     ),
 )

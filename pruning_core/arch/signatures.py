@@ -86,6 +86,9 @@ class BlockSignature:
         returns: How many things the block returns in a tuple; 0 where it returns the hidden states alone.
         least_neurons: That an FFN must keep for the model's own code to run.
         stored: Where the files of a checkpoint have other paths than the modules.
+        marks: Modules beside the matrices that set the layout apart from another with the same matrices.
+        flag: Attribute of the block, and the value that it must have: where norms stand is not always seen from the modules.
+        causal: Tokens see only what is before them, so that a classifier reads the last real one.
     """
 
     family: str
@@ -95,6 +98,9 @@ class BlockSignature:
     returns: int = 0
     least_neurons: int = 0
     stored: Mapping[str, str] = field(default_factory=dict[str, str])
+    marks: tuple[str, ...] = ()
+    flag: tuple[str, bool] | None = None
+    causal: bool = False
 
     def stored_path(self, path: str) -> str:
         """Give the path that a checkpoint's files have for a module."""

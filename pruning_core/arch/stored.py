@@ -16,8 +16,8 @@ _HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads")
 _HEAD_SIZES = ("head_dim", "d_kv")
 
 SUPPORTED = (
-    "encoders built like BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT, MPNet, DeBERTa-v2 or -v3, ModernBERT or ViT "
-    "are supported"
+    "encoders built like BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT, MPNet, DeBERTa-v2 or -v3, ModernBERT or ViT and "
+    "decoders built like GPT-2, OPT, Llama, Mistral, Qwen2, Qwen3 or Gemma are supported"
 )
 _KNOWN_REASONS = {
     "albert": "its layers share one set of weights, so that no layer can have units of its own; a BERT of the same size can",
@@ -83,6 +83,9 @@ def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure
         pattern = re.compile(rf"(?P<prefix>(?:.*\.)?(?P<index>\d+))\.{first}\.weight")
         prefixes = {int(m["index"]): m["prefix"] for m in map(pattern.fullmatch, shapes) if m}
         if not prefixes or sorted(prefixes) != list(range(len(prefixes))):
+            continue
+        last = prefixes[len(prefixes) - 1]
+        if any(f"{last}.{mark}.weight" not in shapes for mark in signature.marks):
             continue
         halves = [
             _half(shapes, prefixes[index], index, signature, half)
