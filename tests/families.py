@@ -43,7 +43,9 @@ class Architecture:
         given = (sizes if self.sizes else {}) | words | {"num_labels": 2} | self.options
         config = getattr(transformers, self.config)(**given)
         classes = {
-            "classification": "AutoModelForSequenceClassification" if self.modality == "text" else "AutoModelForImageClassification",
+            "classification": "AutoModelForSequenceClassification"
+            if self.modality == "text"
+            else "AutoModelForImageClassification",
             "base": "AutoModel",
             "generation": "AutoModelForCausalLM",
         }
@@ -82,7 +84,9 @@ ARCHITECTURES = {
     own.name: own
     for own in (
         Architecture("bert", "BertConfig", _BERT),
-        Architecture("distilbert", "DistilBertConfig", {"dim": 32, "n_heads": 4, "hidden_dim": 64, "n_layers": 2, **_BERT}, sizes=False),
+        Architecture(
+            "distilbert", "DistilBertConfig", {"dim": 32, "n_heads": 4, "hidden_dim": 64, "n_layers": 2, **_BERT}, sizes=False
+        ),
         Architecture("roberta", "RobertaConfig", _BERT),
         Architecture("xlm-roberta", "XLMRobertaConfig", _BERT),
         Architecture("camembert", "CamembertConfig", _BERT),
@@ -92,7 +96,13 @@ ARCHITECTURES = {
         Architecture(
             "deberta-v3",
             "DebertaV2Config",
-            {**_DEBERTA, "share_att_key": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "position_biased_input": False},
+            {
+                **_DEBERTA,
+                "share_att_key": True,
+                "position_buckets": 8,
+                "norm_rel_ebd": "layer_norm",
+                "position_biased_input": False,
+            },
         ),
         Architecture(
             "modernbert",

@@ -178,9 +178,7 @@ SIGNATURES = (
                 output="attn.c_proj",
                 before="ln_1",
             ),
-            HalfSignature(
-                kind="neuron", inputs=(Rows("mlp.c_fc"),), activation="mlp.act", output="mlp.c_proj", before="ln_2"
-            ),
+            HalfSignature(kind="neuron", inputs=(Rows("mlp.c_fc"),), activation="mlp.act", output="mlp.c_proj", before="ln_2"),
         ),
     ),
     BlockSignature(family="opt", causal=True, flag=("do_layer_norm_before", True), halves=_opt(pre_norm=True)),

@@ -64,7 +64,9 @@ def write_checkpoint(
     dtype = source.stored_dtype if options.dtype == "auto" else options.dtype
     config = student.config
     if options.layout == "stock":
-        stock.describe_(config, adapt(student).groups)
+        left = adapt(student).groups
+        if left != dense.groups:
+            stock.describe_(config, left)
     else:
         _describe_per_layer_(folder, source, dense, student)
     weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in student.state_dict().items()}

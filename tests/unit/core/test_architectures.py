@@ -6,11 +6,15 @@ from types import MethodType
 
 import pytest
 import torch
+import transformers
 
 from pruning_core.arch.encoder import adapt, clone, slice_, verify
+from pruning_core.artifacts.bundle import write_checkpoint
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.inputs import groups_of, read_checkpoint
 from pruning_core.masks import Mask
+from pruning_core.models import TaskModel
+from pruning_core.spec import ArtifactSpec
 from tests.families import ARCHITECTURES, REFUSED, SUPPORTED
 
 every = pytest.mark.parametrize("architecture", SUPPORTED, ids=lambda own: own.name)
@@ -71,6 +75,43 @@ def test_a_cut_model_can_be_cut_again(architecture):
     slice_(once, second)
     slice_(twice, Mask(tuple(torch.isin(torch.arange(g.size), own) for g, own in zip(adapter.groups, both, strict=True))))
     torch.testing.assert_close(run(once, architecture), run(twice, architecture), rtol=1e-5, atol=1e-5)
+
+
+def written(model, student, folder):
+    """Write a cut model as a bundle has it; there are no files of the dense one to copy."""
+    source = TaskModel(model, None, "text-classification", folder / "dense", "float32", "mean")
+    write_checkpoint(folder, source, adapt(model), student, ArtifactSpec())
+    return folder
+
+
+@every
+def test_files_with_widths_of_their_own_load_by_from_pretrained_and_answer_alike(architecture, tmp_path):
+    model = architecture.build()
+    student = clone(model)
+    slice_(student, some_units(adapt(model).groups))
+    auto = transformers.AutoModelForSequenceClassification
+    if architecture.modality == "image":
+        auto = transformers.AutoModelForImageClassification
+    loaded = auto.from_pretrained(written(model, student, tmp_path))
+    torch.testing.assert_close(run(loaded, architecture), run(student, architecture), rtol=1e-5, atol=1e-5)
+    assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in student.parameters())
+    base = transformers.AutoModel.from_pretrained(tmp_path)  # a bundle of a task model loads as its bare base too
+    assert [group.size for group in adapt(base).groups] == [group.size for group in adapt(student).groups]
+
+
+@pytest.mark.parametrize("architecture", [own for own in SUPPORTED if own.generates], ids=lambda own: own.name)
+def test_a_cut_decoder_generates_with_its_cache_what_it_generates_without(architecture, tmp_path):
+    model = architecture.build(head="generation")
+    student = clone(model)
+    mask = some_units(adapt(model).groups)
+    slice_(student, mask)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(written(model, student, tmp_path))
+    ids = {"input_ids": torch.tensor([[7, 8, 9], [10, 11, 12]]), "attention_mask": torch.ones(2, 3, dtype=torch.long)}
+    options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+    cached, alone = (loaded.generate(**ids, use_cache=flag, **options) for flag in (True, False))
+    assert cached.tolist() == alone.tolist()
+    with adapt(model).masked(tuple(flags.float() for flags in mask.kept)):
+        assert model.generate(**ids, **options).tolist() == cached.tolist()
 
 
 @pytest.mark.parametrize("architecture", REFUSED, ids=lambda own: own.name)
