@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup bench-patterns test-faults chaos bench-service clean fuzz audit settings-page pipelines
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup bench-patterns test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -100,6 +100,9 @@ bench-service: install servers ## Throughput, overhead, cancellation, long queue
 
 settings-page: install ## Write docs/guides/settings.md from app/settings.py
 	@$(BIN)/python -m app.settings_page > docs/guides/settings.md
+
+architectures: install ## Try every method on every architecture, and write what works for GET /v1/architectures and docs/architectures.md
+	@$(BIN)/python -m tests.matrix
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache demo-bundle

@@ -14,7 +14,8 @@ from operator import add
 import torch
 from torch import Tensor
 
-from pruning_core.arch.encoder import EncoderAdapter, Sublayer
+from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.calibration import Batch
 from pruning_core.evidence import Evidence
 from pruning_core.linalg.lsmr import lsmr
@@ -58,16 +59,16 @@ def _half_sum(pair: Sequence[Sublayer], hidden: Tensor, batch: Batch, half: int)
     """Run a layer and give one half's features and its residual sum less the residual; the rest of the work is thrown away."""
     found: list[tuple[Tensor, Tensor]] = []
     for sublayer in pair:
-        features = sublayer.features(hidden, batch.real)
+        features = sublayer.features(hidden, BlockContext(batch.real))
         output = sublayer.output(features)
         found.append((features, hidden + output))
-        hidden = sublayer.norm(hidden + output)
+        hidden = sublayer.close(hidden + output)
     return found[half]
 
 
 def _block(pair: Sequence[Sublayer], hidden: Tensor, batch: Batch) -> Tensor:
     for sublayer in pair:
-        hidden = sublayer.norm(hidden + sublayer.output(sublayer.features(hidden, batch.real)))
+        hidden = sublayer.forward(hidden, BlockContext(batch.real))
     return hidden
 
 

@@ -54,14 +54,14 @@ def problems(case: Case) -> list[tuple[str, str, System]]:
         streams = Streams(evidence, shelf, samples=case.samples, first_judge=case.samples - case.samples // 8)
         for index, (dense, pruned) in enumerate(zip(evidence.dense.sublayers, student.sublayers, strict=True)):
             pruned.slice_(mask.indices(index))
-            fit, judge = streams.gather(index, dense, pruned)
+            fit, judge = streams.gather(index, dense, pruned, dense.layer)
             before = torch.cat([pruned.output.weight.T, pruned.output.bias[None, :]]).double()
             units = f"{ctx.groups[index].kind}s"
             found.append((units, "scalar", masks_system(fit, before, pruned.unit_width)))
             found.append((units, "weights", weights_system(fit, before, RecoverySpec().damping)))
             with products_in(torch.float32, case.model.device):
                 repair_(pruned, fit, judge, RecoverySpec())
-            streams.advance(pruned)
+            streams.advance(pruned, dense.layer)
     return found
 
 

@@ -7,8 +7,9 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, Field
 
-from pruning_core.arch.signatures import SIGNATURES
+from pruning_core.arch.families import SIGNATURES
 from pruning_core.glue import GLUE_TASKS
+from pruning_core.matrix import TriedArchitecture, read_matrix
 from pruning_core.spec import AUTO_CLASSES, Frozen, Method, TaskSpec, TaskType
 
 
@@ -30,10 +31,9 @@ class TaskInfo(Frozen):
     options: dict[str, Any] = Field(description="JSON schema of the spec's `task`.")
 
 
-class ArchitectureInfo(Frozen):
-    """One block structure: models are recognised by it, not by their names."""
+class ArchitectureInfo(TriedArchitecture):
+    """A kind of model: where its parts stand, and what was found to work. Models are recognised by it, not by their names."""
 
-    name: str
     modules: dict[str, str] = Field(description="Where the parts of a block stand, as paths of modules.")
 
 
@@ -58,16 +58,12 @@ def tasks() -> list[TaskInfo]:
 
 
 def architectures() -> list[ArchitectureInfo]:
-    """List the block structures."""
-    return [
-        ArchitectureInfo(
-            name=signature.family,
-            modules={
-                name: str(getattr(signature, name)) for name in inspect.get_annotations(type(signature)) if name != "family"
-            },
-        )
+    """List the architectures with what the contract tests found."""
+    layouts = {
+        signature.family: {f"{half.kind} {part}": path for half in signature.halves for part, path in half.paths()}
         for signature in SIGNATURES
-    ]
+    }
+    return [ArchitectureInfo(**dict(tried), modules=layouts.get(tried.family or "", {})) for tried in read_matrix()]
 
 
 def _models_in(annotation: object) -> list[type[BaseModel]]:

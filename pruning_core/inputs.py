@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pruning_core.arch.signatures import CheckpointStructure, find_structure
+from pruning_core.arch.stored import CheckpointStructure, find_structure, matrices_of, unit_groups, unsupported
 from pruning_core.columns import Column, read_columns
-from pruning_core.cost import UnitGroup, budget_for, head_group, neuron_group
-from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable, UnsupportedArchitecture
+from pruning_core.cost import UnitGroup, budget_for
+from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable
 from pruning_core.method_spec import AdmmPattern
-from pruning_core.patterns.coverage import check_coverage, matrices_of
+from pruning_core.patterns.coverage import MatrixShape, check_coverage
 from pruning_core.spec import KeepTarget, PruneSpec, SparsityTarget, Target, TaskSpec
 
 WEIGHTS_NAME = "model.safetensors"
@@ -70,7 +70,7 @@ def check_local_inputs(spec: PruneSpec) -> None:
         facts = read_checkpoint(Path(spec.model).expanduser())
         groups = groups_of(facts)
         if isinstance(spec.method, AdmmPattern):
-            check_coverage(spec.method.pattern, tuple(matrices_of(structure_of(facts))), sparsities_of(spec.all_targets))
+            check_coverage(spec.method.pattern, _matrix_shapes(structure_of(facts)), sparsities_of(spec.all_targets))
         else:
             for target in spec.all_targets:
                 if isinstance(target, SparsityTarget | KeepTarget):  # a latency is known only once it is measured
@@ -210,30 +210,19 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
 
 
 def groups_of(facts: CheckpointFacts) -> tuple[UnitGroup, ...]:
-    """Describe the prunable units of a checkpoint, in the order attention, FFN of each block.
+    """Describe the prunable units of a checkpoint, sublayer by sublayer in the order in which they run.
 
     Raises:
         UnsupportedArchitecture: No known block structure.
     """
-    structure = structure_of(facts)
-    heads = next((facts.config[key] for key in ("num_attention_heads", "n_heads") if key in facts.config), None)
-    if not isinstance(heads, int) or heads < 1:
-        raise UnsupportedArchitecture("config.json does not say how many attention heads the model has", param="model")
-    hidden = structure.blocks[0].hidden
-    if hidden % heads:
-        raise UnsupportedArchitecture(f"hidden size {hidden} is not a multiple of {heads} heads", param="model")
-    head_size = hidden // heads
-    groups: list[UnitGroup] = []
-    for layer, block in enumerate(structure.blocks):
-        kept, rest = divmod(block.attention_width, head_size)
-        if rest:
-            raise UnsupportedArchitecture(
-                f"attention width {block.attention_width} of layer {layer} is not a multiple of the head size {head_size}",
-                param="model",
-            )
-        groups.append(head_group(layer, heads=kept, head_size=head_size, hidden=hidden))
-        groups.append(neuron_group(layer, neurons=block.ffn_width, hidden=hidden))
-    return tuple(groups)
+    return unit_groups(structure_of(facts), facts.config)
+
+
+def _matrix_shapes(structure: CheckpointStructure) -> tuple[MatrixShape, ...]:
+    return tuple(
+        MatrixShape(f"{matrix.path} of layer {layer}", matrix.outputs, matrix.inputs)
+        for layer, matrix in matrices_of(structure)
+    )
 
 
 def classes_of(facts: CheckpointFacts) -> int:
@@ -252,12 +241,7 @@ def structure_of(facts: CheckpointFacts) -> CheckpointStructure:
     """
     structure = find_structure(facts.shapes)
     if structure is None:
-        name = facts.config.get("model_type", "unknown")
-        raise UnsupportedArchitecture(
-            f"model type {str(name)[:64]!r} has no block structure that Coppice can prune yet; encoders built like BERT, "
-            "RoBERTa, ELECTRA or DistilBERT (post-norm, absolute positions) are supported",
-            param="model",
-        )
+        raise unsupported(facts.config.get("model_type", "unknown"))
     return structure
 
 

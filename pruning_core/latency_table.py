@@ -9,8 +9,6 @@ A table is kept on disk by device, library version, shape and widths, since it d
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import hashlib
 import json
 import os
@@ -23,7 +21,8 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pruning_core.arch.encoder import EncoderAdapter, Sublayer
+from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.cost import CurveBudget, UnitGroup
 from pruning_core.errors import TargetUnreachable
 from pruning_core.latency import limited_threads, random_inputs, timed
@@ -146,11 +145,15 @@ def _measure(model: TaskModel, adapter: EncoderAdapter, spec: LatencySpec) -> La
     inputs = random_inputs(model, spec.batch, length, torch.Generator().manual_seed(0))
     hidden_size = adapter.groups[0].hidden
     hidden = torch.randn(spec.batch, length, hidden_size, generator=torch.Generator().manual_seed(0)).to(model.device)
-    real = torch.ones(spec.batch, length, dtype=torch.bool, device=model.device)
     distinct = {_shape(sublayer.group): sublayer for sublayer in adapter.sublayers}
     with torch.inference_mode(), limited_threads(spec.threads):
+        contexts = adapter.trace(inputs).contexts
+
+        def time(sublayer: Sublayer, units: int) -> float:
+            return _time_sublayer(_resized(sublayer, units), hidden, contexts[sublayer.layer])
+
         rungs = {
-            shape: tuple((units, _time_sublayer(_resized(sublayer, units), hidden, real)) for units in _ladder(sublayer.group))
+            shape: tuple((units, time(sublayer, units)) for units in _ladder(sublayer.group))
             for shape, sublayer in distinct.items()
         }
         total = _fastest(lambda: model.outputs(inputs), model.device)
@@ -161,17 +164,17 @@ def _ladder(group: UnitGroup) -> list[int]:
     """Give the widths to time: every number of heads, and evenly spaced numbers of neurons with the empty FFN."""
     if group.kind == "head":
         return list(range(group.floor, group.size + 1))
-    return sorted({group.size * rung // _NEURON_RUNGS for rung in range(_NEURON_RUNGS + 1)})
+    return sorted({max(group.floor, group.size * rung // _NEURON_RUNGS) for rung in range(_NEURON_RUNGS + 1)})
 
 
 def _resized(sublayer: Sublayer, units: int) -> Sublayer:
-    resized = dataclasses.replace(sublayer, inputs=copy.deepcopy(sublayer.inputs), output=copy.deepcopy(sublayer.output))
+    resized = sublayer.copied()
     resized.slice_(torch.arange(units, device=sublayer.output.weight.device))
     return resized
 
 
-def _time_sublayer(sublayer: Sublayer, hidden: torch.Tensor, real: torch.Tensor) -> float:
-    return _fastest(lambda: sublayer.norm(hidden + sublayer.output(sublayer.features(hidden, real))), hidden.device)
+def _time_sublayer(sublayer: Sublayer, hidden: torch.Tensor, context: BlockContext) -> float:
+    return _fastest(lambda: sublayer.forward(hidden, context), hidden.device)
 
 
 def _fastest(forward: Callable[[], object], device: torch.device) -> float:

@@ -124,7 +124,6 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device) -> 
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
-                attn_implementation="sdpa",
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

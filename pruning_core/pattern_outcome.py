@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.linear import is_transposed
 from pruning_core.methods.admm_pattern import PatternPlan
 from pruning_core.patterns.recount import Count, arrangements, recount
 from pruning_core.recovery.matrix import Fit
@@ -30,7 +31,8 @@ def with_pattern(
         length: Mean real sequence length of the task, in tokens.
     """
     names = {id(module): name for name, module in dense.model.named_modules()}
-    counts = recount(folder, [names[id(linear)] for linear in prunable(dense)], plan.block, plan.pool)
+    matrices = {names[id(linear)]: is_transposed(linear) for linear in prunable(dense)}
+    counts = recount(folder, matrices, plan.block, plan.pool)
     weights, zeros = sum(count.weights for count in counts), sum(count.zeros for count in counts)
     covered_zeros = sum(count.covered_zeros for count in counts) / max(1, sum(count.covered for count in counts))
     achieved = covered_zeros if outcome.target.metric == "pattern" else zeros / weights
@@ -60,7 +62,7 @@ def sublayer_reports(fits: Sequence[Fit], dense: EncoderAdapter) -> tuple[Sublay
     reports: list[SublayerReport] = []
     following = iter(fits)
     for sublayer in dense.sublayers:
-        own = [next(following) for _ in range(len(sublayer.inputs) + 1)]
+        own = [next(following) for _ in range(len(sublayer.parts) + 1)]
         refitted = any(fit.refit_steps for fit in own)
         reports.append(
             SublayerReport(

@@ -116,7 +116,7 @@ def _run(
     with clock.stage("calibrate"):
         ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
     if spec.artifacts.layout == "stock":
-        check_stock(dense.model.config, ctx.groups)
+        check_stock(ctx.evidence.dense, cuts=not isinstance(spec.method, AdmmPattern))
     planner = planner_for(spec, ctx, cache)
     workshop = Workshop(
         spec,

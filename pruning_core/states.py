@@ -9,12 +9,12 @@ of the format they are kept in.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.calibration import Batch
@@ -41,7 +41,7 @@ class StatePlan:
     spare: int
 
 
-def plan_states(tokens: Sequence[int], hidden: int, sublayers: int, budget: int) -> StatePlan:
+def plan_states(tokens: Sequence[int], hidden: int, sublayers: int, budget: int, *, keeps_sums: bool = True) -> StatePlan:
     """Decide what is kept.
 
     Args:
@@ -49,16 +49,17 @@ def plan_states(tokens: Sequence[int], hidden: int, sublayers: int, budget: int)
         hidden: Width of the residual stream.
         sublayers: Number of sublayers; a kept batch has one sum each, and its embeddings.
         budget: Bytes that may be kept. Recovery's own streams come first: two, and one where the dense model's states are kept.
+        keeps_sums: Whether residual sums are of use to the model's recovery; else the dense model always runs beside it.
     """
     total = sum(tokens)
     for dtype in (torch.float32, torch.float16):
         stream = total * hidden * dtype.itemsize
         everything = stream * (sublayers + 2)  # every sum, the embeddings, and the student's stream
-        if everything <= budget:
+        if keeps_sums and everything <= budget:
             return StatePlan(dtype, len(tokens), stream, everything, budget - everything)
     streams = used = min(2 * stream, budget)
     batches = 0
-    for count in tokens:
+    for count in tokens if keeps_sums else ():
         # A kept batch's embeddings take the place of its teacher stream.
         more = count * sublayers * hidden * torch.float16.itemsize
         if used + more > budget:
@@ -83,7 +84,7 @@ class DenseStates:
         self._adapter = adapter
         self._hidden = adapter.groups[0].hidden
         self._tokens = [batch.inputs["attention_mask"].numel() for batch in batches]
-        self.plan = plan_states(self._tokens, self._hidden, len(adapter.sublayers), budget)
+        self.plan = plan_states(self._tokens, self._hidden, len(adapter.sublayers), budget, keeps_sums=adapter.reads_sums)
         self._scratch = scratch
         self._block: Tensor | None = None  # of all kept batches: freed as a whole, it goes back to the system
         self._embedded: dict[int, Tensor] = {}
@@ -107,25 +108,17 @@ class DenseStates:
         if index >= self.plan.batches:
             yield
             return
-        sums: list[Tensor] = []
         block = self._room_for(index)
+        kept: dict[int, Tensor] = {}
 
-        def keep(place: int, hidden: Tensor) -> Tensor:
-            return block[place].view(hidden.shape).copy_(hidden.detach())
+        def keep(place: int, hidden: Tensor) -> None:
+            shape = kept[0].shape if kept else hidden.shape  # some models lay the tokens of all sequences in one row
+            kept[place] = block[place].view(shape).copy_(hidden.detach().view(shape))
 
-        def keep_sum(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            sums.append(keep(len(sums) + 1, args[0]))
-
-        def keep_embedded(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            self._embedded[index] = keep(0, args[0] if args else kwargs["hidden_states"])
-
-        with ExitStack() as stack:
-            for sublayer in self._adapter.sublayers:
-                stack.callback(sublayer.norm.register_forward_pre_hook(keep_sum).remove)
-            handle = self._adapter.first_block.register_forward_pre_hook(keep_embedded, with_kwargs=True)
-            stack.callback(handle.remove)
+        with self._adapter.reading_sums(keep):
             yield
-        self._sums[index] = sums
+        self._embedded[index] = kept[0]
+        self._sums[index] = [kept[place] for place in range(1, len(kept))]
 
     def _room_for(self, index: int) -> Float[Tensor, "p n d"]:
         """Give a batch's part of the block: its embeddings and its sums, (sublayers + 1, tokens, d)."""
@@ -141,5 +134,5 @@ class DenseStates:
         return self._embedded.get(index)
 
     def sums(self, index: int) -> Sequence[Float[Tensor, "b s d"]] | None:
-        """Give ``x + f(x)`` of every sublayer, before its norm; None where they were not kept."""
+        """Give ``x + f(x)`` of every sublayer, before the norm that may follow; None where they were not kept."""
         return self._sums.get(index)

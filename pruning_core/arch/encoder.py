@@ -1,139 +1,183 @@
-"""Post-norm encoders: BERT, RoBERTa, ELECTRA, DistilBERT and whatever else shares their block structure.
-
-A block is two sublayers, attention and FFN, of the same form: ``y = norm(x + output(features(x)))``. Pruning removes
-units from ``features``; recovery refits ``output``. Each half runs on its own, so that no layer is run twice to read a
-statistic.
-"""
+"""The adapter: a model's blocks, found by their structure, each as sublayers that run on their own."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from pruning_core.arch.signatures import SIGNATURES, BlockSignature
-from pruning_core.cost import UnitGroup, head_group, neuron_group
+from pruning_core.arch.families import SIGNATURES
+from pruning_core.arch.linear import is_linear, is_transposed
+from pruning_core.arch.signatures import BlockSignature
+from pruning_core.arch.stored import unsupported
+from pruning_core.arch.sublayer import BlockContext, Sublayer, get, half_of
+from pruning_core.cost import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.masks import Mask
-from pruning_core.shapes import Bool, Float, Int
+from pruning_core.shapes import Bool, Float
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# What two ways of computing the same may differ by, relative to its size.
+_TOLERANCE = 1e-4
+
 
 @dataclass(frozen=True, slots=True)
-class Sublayer:
-    """One half of a block, as modules of the live model.
+class Trace:
+    """What a batch brings to the blocks.
 
     Attributes:
-        layer: Index of the block.
-        unit_width: Columns of ``features`` that belong to one unit (head size for attention, 1 for an FFN).
-        inputs: The linears whose output rows belong to units: Q, K, V, or the first FFN matrix.
-        output: The output projection; its input columns belong to units.
-        norm: The LayerNorm after the residual sum.
-        activation: The FFN's activation; None for attention.
+        hidden: The input of the first block, (batch, length, d).
+        contexts: What else each block is given.
     """
 
-    layer: int
-    unit_width: int
-    inputs: tuple[nn.Linear, ...]
-    output: nn.Linear
-    norm: nn.Module
-    activation: Callable[[Tensor], Tensor] | None
-
-    @property
-    def units(self) -> int:
-        """Number of heads or neurons now present."""
-        return self.output.in_features // self.unit_width
-
-    @property
-    def group(self) -> UnitGroup:
-        """Size and price of the units now present."""
-        biases = all(_bias(linear) is not None for linear in self.inputs)
-        hidden = self.output.out_features
-        if self.activation is None:
-            return head_group(self.layer, heads=self.units, head_size=self.unit_width, hidden=hidden, biases=biases)
-        return neuron_group(self.layer, neurons=self.units, hidden=hidden, biases=biases)
-
-    def features(self, hidden: Float[Tensor, "b s d"], real: Bool[Tensor, "b s"]) -> Float[Tensor, "b s k"]:
-        """Compute the input of the output projection: attention context of the heads, or FFN activations."""
-        if self.activation is not None:
-            return self.activation(self.inputs[0](hidden))
-        batch, length, _ = hidden.shape
-        query, key, value = (
-            linear(hidden).view(batch, length, self.units, self.unit_width).transpose(1, 2) for linear in self.inputs
-        )
-        # Full batches need no mask, and the fused kernels are faster without one.
-        mask = None if bool(real.all()) else real[:, None, None, :]
-        context = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return context.transpose(1, 2).reshape(batch, length, -1)
-
-    def slice_(self, kept: Int[Tensor, " u"]) -> None:
-        """Remove in place every unit that is not in ``kept`` (ascending unit indices)."""
-        offsets = torch.arange(self.unit_width, device=kept.device)
-        columns = (kept[:, None] * self.unit_width + offsets).flatten()
-        for linear in self.inputs:
-            _keep_rows_(linear, columns)
-        _keep_columns_(self.output, columns)
+    hidden: Float[Tensor, "b s d"]
+    contexts: tuple[BlockContext, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderAdapter:
-    """The blocks of an encoder, each as two sublayers, first to last: attention 0, FFN 0, attention 1, ..."""
+    """The blocks of a model, each as its sublayers, first to last: attention 0, FFN 0, attention 1, ..."""
 
     model: PreTrainedModel
-    first_block: nn.Module
+    blocks: tuple[nn.Module, ...]
     sublayers: tuple[Sublayer, ...]
+
+    @property
+    def first_block(self) -> nn.Module:
+        """Where the embeddings end."""
+        return self.blocks[0]
 
     @property
     def groups(self) -> tuple[UnitGroup, ...]:
         """Size and price of every sublayer's units."""
         return tuple(sublayer.group for sublayer in self.sublayers)
 
-    def embed(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b s d"]:
-        """Compute the input of the first block, through the model's own embedding code."""
-        captured: list[Tensor] = []
+    @property
+    def family(self) -> BlockSignature:
+        """The layout of the blocks."""
+        return self.sublayers[0].family
 
-        def stop(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            captured.append(args[0] if args else kwargs["hidden_states"])
-            raise _EmbeddingReached
+    @property
+    def reads_sums(self) -> bool:
+        """Whether the residual sums say what an output projection should give: not where a norm stands between."""
+        return all(sublayer.inner is None for sublayer in self.sublayers)
 
-        handle = self.first_block.register_forward_pre_hook(stop, with_kwargs=True)
-        try:
-            self.model(**inputs)
-        except _EmbeddingReached:
-            return captured[0]
-        finally:
-            handle.remove()
-        raise UnsupportedArchitecture("the model's forward pass never reaches its first block", param="model")
+    def plain_trace(self, hidden: Float[Tensor, "b s d"], real: Bool[Tensor, "b s"]) -> Trace | None:
+        """Give the trace of a batch whose embeddings are known, where blocks need no more than which tokens are real."""
+        return Trace(hidden, (BlockContext(real),) * len(self.blocks)) if self.family.plain else None
 
-    def blocks_forward(self, hidden: Float[Tensor, "b s d"], real: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+    def trace(self, inputs: Mapping[str, Tensor]) -> Trace:
+        """Run the model's own code around its blocks, which pass their hidden states on as they are."""
+        hidden: list[Tensor] = []
+        calls: list[tuple[tuple[object, ...], dict[str, object]]] = []
+        real = _real_tokens(inputs)
+
+        def pass_on(*args: object, **kwargs: object) -> object:
+            entered = cast("Tensor", args[0] if args else kwargs["hidden_states"])
+            hidden.append(entered)
+            others = {name: _without_cache(value) for name, value in kwargs.items() if name != "hidden_states"}
+            calls.append((tuple(map(_without_cache, args[1:])), others))
+            if len(calls) == len(self.blocks) or self.family.plain:
+                raise _BlocksReached
+            return (entered, *[None] * (self.family.returns - 1)) if self.family.returns else entered
+
+        with ExitStack() as stack:
+            for block in self.blocks:
+                stack.enter_context(_replaced_forward(block, pass_on))
+            try:
+                self.model(**inputs)
+            except _BlocksReached:
+                shown = real if real is not None else torch.ones(hidden[0].shape[:2], dtype=torch.bool, device=hidden[0].device)
+                contexts = tuple(BlockContext(shown, args, kwargs) for args, kwargs in calls)
+                return self.plain_trace(hidden[0], shown) or Trace(hidden[0], contexts)
+        raise UnsupportedArchitecture("the model's forward pass never reaches its blocks", param="model")
+
+    def blocks_forward(self, trace: Trace) -> Float[Tensor, "b s d"]:
         """Run all blocks through the sublayers."""
+        hidden = trace.hidden
         for sublayer in self.sublayers:
-            hidden = sublayer.norm(hidden + sublayer.output(sublayer.features(hidden, real)))
+            hidden = sublayer.forward(hidden, trace.contexts[sublayer.layer])
         return hidden
 
     @contextmanager
     def masked(self, masks: tuple[Float[Tensor, " u"], ...]) -> Generator[None]:
         """Multiply each unit by its mask at the input of the output projection, while the context is open."""
-        handles = [
-            sublayer.output.register_forward_pre_hook(_multiply(mask.repeat_interleave(sublayer.unit_width)))
-            for sublayer, mask in zip(self.sublayers, masks, strict=True)
-        ]
-        try:
+        with ExitStack() as stack:
+            for sublayer, mask in zip(self.sublayers, masks, strict=True):
+                hook = _multiply(mask.repeat_interleave(sublayer.unit_width))
+                stack.callback(sublayer.output.register_forward_pre_hook(hook).remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
+
+    @contextmanager
+    def reading_sums(self, keep: Callable[[int, Tensor], None]) -> Generator[None]:
+        """Hand over the input of the first block as number 0 and every residual sum from 1 on, while the context is open.
+
+        A sum is read where it goes next: into the norm after it, into the norm before the next sublayer, or out of the block.
+        """
+
+        def at_input(place: int) -> Callable[..., None]:
+            def hook(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+                keep(place, args[0] if args else kwargs["hidden_states"])
+
+            return hook
+
+        def at_output(place: int) -> Callable[..., None]:
+            def hook(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+                keep(place, output if isinstance(output, Tensor) else output[0])
+
+            return hook
+
+        with ExitStack() as stack:
+
+            def watch(module: nn.Module, place: int) -> None:
+                stack.callback(module.register_forward_pre_hook(at_input(place), with_kwargs=True).remove)
+
+            watch(self.first_block, 0)
+            for place, sublayer in enumerate(self.sublayers, 1):
+                following = self.sublayers[place] if place < len(self.sublayers) else None
+                if sublayer.after is not None:
+                    watch(sublayer.after, place)
+                elif following is not None and following.block is sublayer.block and following.before is not None:
+                    watch(following.before, place)
+                else:
+                    stack.callback(sublayer.block.register_forward_hook(at_output(place)).remove)
+            yield
 
 
-class _EmbeddingReached(Exception):  # a jump out of the model's forward, not an error
+class _BlocksReached(Exception):  # a jump out of the model's forward, not an error
     pass
+
+
+@contextmanager
+def _replaced_forward(block: nn.Module, forward: Callable[..., object]) -> Generator[None]:
+    """Let a block do something else while the context is open; an attribute of the instance goes before the class's."""
+    own = block.__dict__.get("forward")
+    block.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del block.__dict__["forward"]
+        if own is not None:
+            block.__dict__["forward"] = own
+
+
+def _without_cache(value: object) -> object:
+    """Leave caches of keys and values out: a block that runs twice would find its own tokens there."""
+    from transformers.cache_utils import Cache
+
+    return None if isinstance(value, Cache) else value
+
+
+def _real_tokens(inputs: Mapping[str, Tensor]) -> Tensor | None:
+    mask = inputs.get("attention_mask")
+    return None if mask is None else mask.bool()
 
 
 def _multiply(mask: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
@@ -150,15 +194,16 @@ def adapt(model: PreTrainedModel) -> EncoderAdapter:
         UnsupportedArchitecture: No signature fits.
     """
     for signature in SIGNATURES:
-        blocks = [module for module in model.modules() if _matches(module, signature)]
+        blocks = tuple(module for module in model.modules() if _matches(module, signature))
         if blocks:
-            halves = [half for layer, block in enumerate(blocks) for half in _halves(block, layer, signature)]
-            return EncoderAdapter(model, blocks[0], tuple(halves))
-    raise UnsupportedArchitecture(
-        f"{type(model).__name__} has no block structure that Coppice can prune yet; encoders built like BERT, RoBERTa, "
-        "ELECTRA or DistilBERT are supported",
-        param="model",
-    )
+            return EncoderAdapter(
+                model,
+                blocks,
+                tuple(
+                    half_of(block, layer, signature, half) for layer, block in enumerate(blocks) for half in signature.halves
+                ),
+            )
+    raise unsupported(model.config.model_type)
 
 
 def clone(model: PreTrainedModel) -> PreTrainedModel:
@@ -166,7 +211,7 @@ def clone(model: PreTrainedModel) -> PreTrainedModel:
 
     Slicing gives a sublayer weights of its own. Only the bias of its output projection is changed in place and not sliced.
     """
-    own = {id(_bias(sublayer.output)) for sublayer in adapt(model).sublayers}
+    own = {id(sublayer.output.bias) for sublayer in adapt(model).sublayers}
     shared = {id(p): p for p in model.parameters() if id(p) not in own}
     return copy.deepcopy(model, cast("dict[int, object]", shared))
 
@@ -186,6 +231,10 @@ def drop_blocks_(model: PreTrainedModel, mask: Mask) -> tuple[int, ...]:
         )
         for layer in reversed(gone):
             del blocks[layer]
+        for layer, block in enumerate(blocks):
+            for module in block.modules():  # caches of keys and values are found by it
+                if hasattr(module, "layer_idx"):
+                    setattr(module, "layer_idx", layer)  # noqa: B010 - torch types attributes as tensors
     return tuple(index for index in range(len(counts)) if index // 2 not in gone)
 
 
@@ -197,90 +246,70 @@ def slice_(model: PreTrainedModel, mask: Mask) -> None:
 
 
 def verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:
-    """Check on real inputs that running the halves gives what the model's own blocks give.
+    """Check on real inputs that the halves give what the model's own blocks give, and that cutting units equals masking them.
 
-    A model may have the modules of a known structure and still compute something else (relative positions, pre-norm,
-    decoding). This is where such a one is caught, before anything is built on it.
+    A model may have the modules of a known structure and still compute something else: norms at other places, layers between
+    the blocks, heads in another order. This is where such a one is caught, before anything is built on it.
 
     Raises:
         UnsupportedArchitecture: They differ.
     """
     reached: list[Tensor] = []
-    last = adapter.sublayers[-1].norm
 
-    def keep(_module: nn.Module, _args: object, output: Tensor) -> None:
-        reached.append(output)
+    def keep(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        reached.append(output if isinstance(output, Tensor) else output[0])
 
-    handle = last.register_forward_hook(keep)
+    handle = adapter.blocks[-1].register_forward_hook(keep)
     try:
         with torch.no_grad():
             adapter.model(**inputs)
     finally:
         handle.remove()
-    real = inputs["attention_mask"].bool()
     with torch.no_grad():
-        ours = adapter.blocks_forward(adapter.embed(inputs), real)
-    theirs = reached[-1]
-    error = ((ours - theirs)[real].norm() / theirs[real].norm()).item()
-    if not error < 1e-4:
-        raise UnsupportedArchitecture(
-            "the model has the modules of a BERT-like encoder but computes something else (relative difference "
-            f"{error:.1e}); pre-norm blocks and relative positions are not supported yet",
-            param="model",
-        )
+        trace = adapter.trace(inputs)
+        real = trace.contexts[0].real
+        error = _relative_error(adapter.blocks_forward(trace)[real], reached[-1][real])
+        if not error < _TOLERANCE:
+            raise _different(adapter, error)
+        if not adapter.family.plain:
+            _verify_cuts(adapter, trace)
+
+
+def _verify_cuts(adapter: EncoderAdapter, trace: Trace) -> None:
+    """See that a sublayer with every other unit gives what the whole one gives with the others masked."""
+    hidden = trace.hidden
+    for sublayer in adapter.sublayers:
+        context = trace.contexts[sublayer.layer]
+        kept = torch.arange(0, sublayer.units, 2, device=hidden.device)
+        features = sublayer.features(hidden, context)
+        flags = torch.zeros(sublayer.units, device=hidden.device).index_fill_(0, kept, 1.0)
+        masked = sublayer.output(features * flags.repeat_interleave(sublayer.unit_width))
+        cut = sublayer.copied()
+        cut.slice_(kept)
+        error = _relative_error(cut.output(cut.features(hidden, context)), masked)
+        if not error < _TOLERANCE:
+            raise _different(adapter, error)
+        hidden = sublayer.close(sublayer.total(hidden, features))
+
+
+def _relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours - theirs).norm() / theirs.norm().clamp_min(torch.finfo(theirs.dtype).tiny)).item()
+
+
+def _different(adapter: EncoderAdapter, error: float) -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
+        f"the model has the modules of a model of the family {adapter.family.family!r} but computes something else (relative "
+        f"difference {error:.1e})",
+        param="model",
+    )
 
 
 def _matches(module: nn.Module, signature: BlockSignature) -> bool:
-    paths = (signature.query, signature.key, signature.value, signature.attention_output)
-    linears = [_get(module, path) for path in (*paths, signature.ffn_input, signature.ffn_output)]
-    norms = [_get(module, path) for path in (signature.attention_norm, signature.ffn_norm)]
-    return all(isinstance(linear, nn.Linear) for linear in linears) and all(isinstance(n, nn.LayerNorm) for n in norms)
-
-
-def _get(module: nn.Module, path: str) -> object:
-    found: object = module
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    return found
-
-
-def _halves(block: nn.Module, layer: int, signature: BlockSignature) -> tuple[Sublayer, Sublayer]:
-    def linear(path: str) -> nn.Linear:
-        return cast("nn.Linear", _get(block, path))
-
-    attention_module = _get(block, signature.query.rpartition(".")[0])
-    head_size = cast("int", getattr(attention_module, "attention_head_size"))  # noqa: B009 - typed as object
-    attention = Sublayer(
-        layer=layer,
-        unit_width=head_size,
-        inputs=(linear(signature.query), linear(signature.key), linear(signature.value)),
-        output=linear(signature.attention_output),
-        norm=cast("nn.Module", _get(block, signature.attention_norm)),
-        activation=None,
+    linears = [path for half in signature.halves for path in (*(rows.path for rows in half.inputs), half.output)]
+    norms = [path for half in signature.halves for path in half.norms] + list(signature.marks)
+    found = [get(module, path) for path in linears]
+    if signature.flag is not None and getattr(module, signature.flag[0], None) != signature.flag[1]:
+        return False
+    return all(is_linear(linear) and is_transposed(linear) == signature.transposed for linear in found) and all(
+        isinstance(get(module, path), nn.Module) for path in norms
     )
-    ffn = Sublayer(
-        layer=layer,
-        unit_width=1,
-        inputs=(linear(signature.ffn_input),),
-        output=linear(signature.ffn_output),
-        norm=cast("nn.Module", _get(block, signature.ffn_norm)),
-        activation=cast("Callable[[Tensor], Tensor]", _get(block, signature.activation)),
-    )
-    return attention, ffn
-
-
-def _bias(linear: nn.Linear) -> nn.Parameter | None:
-    return cast("nn.Parameter | None", linear.bias)  # torch's stubs forget that there may be none
-
-
-def _keep_rows_(linear: nn.Linear, index: Tensor) -> None:
-    linear.weight = nn.Parameter(linear.weight.detach()[index].contiguous(), requires_grad=False)
-    bias = _bias(linear)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias.detach()[index].contiguous(), requires_grad=False)
-    linear.out_features = len(index)
-
-
-def _keep_columns_(linear: nn.Linear, index: Tensor) -> None:
-    linear.weight = nn.Parameter(linear.weight.detach()[:, index].contiguous(), requires_grad=False)
-    linear.in_features = len(index)

@@ -1,112 +1,113 @@
 """Where the parts of a Transformer block stand, as relative paths of modules. Torch-free.
 
-Structure is found by shape and position, not by model name: any module whose children answer to one of these signatures
-is a block. The same paths are matched against module trees (`arch.encoder`) and against the tensor names in a safetensors
-header (`inputs`), so what is accepted at submit is what the worker can prune.
+Structure is found by shape and position, not by model name: any module whose children answer to one of the signatures of
+`families` is a block. The same paths are matched against module trees (`arch.encoder`) and against the tensor names in a
+safetensors header (`arch.stored`), so what is accepted at submit is what the worker can prune.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+UnitKind = Literal["head", "neuron"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A matrix whose output rows belong to units.
+
+    Attributes:
+        path: Of the linear layer.
+        pieces: Matrices that it fuses one after the other: 3 for query, key and value in one, 2 for gate and up.
+        grouped: It has the rows of one head a unit where several query heads share a key and a value.
+    """
+
+    path: str
+    pieces: int = 1
+    grouped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HalfSignature:
+    """One sublayer, ``h' = after(h + inner(output(features(before(h)))))``, whose norms are the identity where they are None.
+
+    Attributes:
+        kind: Attention heads or FFN neurons.
+        inputs: Matrices that read the hidden states.
+        output: The output projection; its input columns belong to units.
+        before: Norm of what the sublayer reads.
+        inner: Norm of what it adds.
+        after: Norm of the sum.
+        module: The attention's own module, which knows the size of a head; of an FFN the one that ends in the output
+            projection, where the features are more than an activation.
+        activation: Of an FFN without a gate.
+        followers: Matrices, where they are there, whose rows belong to units but which read something else.
+        positions: The attention is given a position bias of every head.
+    """
+
+    kind: UnitKind
+    inputs: tuple[Rows, ...]
+    output: str
+    before: str | None = None
+    inner: str | None = None
+    after: str | None = None
+    module: str = ""
+    activation: str | None = None
+    followers: tuple[Rows, ...] = ()
+    positions: bool = False
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Paths of the norms that there are."""
+        return tuple(path for path in (self.before, self.inner, self.after) if path is not None)
+
+    def paths(self) -> Iterator[tuple[str, str]]:
+        """Name the parts and where they stand, for people."""
+        yield "inputs", ", ".join(rows.path for rows in self.inputs)
+        yield "output", self.output
+        for name in ("before", "inner", "after"):
+            path = getattr(self, name)
+            if path is not None:
+                yield f"norm {name}", path
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSignature:
-    """Relative module paths of one post-norm encoder block."""
+    """Relative module paths of one block.
+
+    Attributes:
+        family: A name for it.
+        halves: Its sublayers in the order in which they run.
+        plain: The attention is softmax over all real tokens and nothing else, so that it can be computed without the model's
+            own code, on whole batches without any mask.
+        transposed: The matrices are stored input-major (``Conv1D``).
+        returns: How many things the block returns in a tuple; 0 where it returns the hidden states alone.
+        least_neurons: That an FFN must keep for the model's own code to run.
+        stored: Where the files of a checkpoint have other paths than the modules.
+        marks: Modules beside the matrices that set the layout apart from another with the same matrices.
+        flag: Attribute of the block, and the value that it must have: where norms stand is not always seen from the modules.
+        causal: Tokens see only what is before them, so that a classifier reads the last real one.
+    """
 
     family: str
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_norm: str
-    ffn_input: str
-    activation: str
-    ffn_output: str
-    ffn_norm: str
+    halves: tuple[HalfSignature, ...]
+    plain: bool = False
+    transposed: bool = False
+    returns: int = 0
+    least_neurons: int = 0
+    stored: Mapping[str, str] = field(default_factory=dict[str, str])
+    marks: tuple[str, ...] = ()
+    flag: tuple[str, bool] | None = None
+    causal: bool = False
+
+    def stored_path(self, path: str) -> str:
+        """Give the path that a checkpoint's files have for a module."""
+        return self.stored.get(path, path)
 
 
-SIGNATURES = (
-    # BERT, RoBERTa, ELECTRA, XLM-R, CamemBERT, MiniLM and others that share BERT's module tree.
-    BlockSignature(
-        family="bert",
-        query="attention.self.query",
-        key="attention.self.key",
-        value="attention.self.value",
-        attention_output="attention.output.dense",
-        attention_norm="attention.output.LayerNorm",
-        ffn_input="intermediate.dense",
-        activation="intermediate.intermediate_act_fn",
-        ffn_output="output.dense",
-        ffn_norm="output.LayerNorm",
-    ),
-    BlockSignature(
-        family="distilbert",
-        query="attention.q_lin",
-        key="attention.k_lin",
-        value="attention.v_lin",
-        attention_output="attention.out_lin",
-        attention_norm="sa_layer_norm",
-        ffn_input="ffn.lin1",
-        activation="ffn.activation",
-        ffn_output="ffn.lin2",
-        ffn_norm="output_layer_norm",
-    ),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class BlockShape:
-    """Widths of one block as they stand in a checkpoint: attention ``k = heads * head_size``, FFN ``n``, hidden ``d``."""
-
-    hidden: int
-    attention_width: int
-    ffn_width: int
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointStructure:
-    """The blocks found in a checkpoint's tensor names, first to last."""
-
-    signature: BlockSignature
-    blocks: tuple[BlockShape, ...]
-
-
-def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure | None:
-    """Find the blocks of a checkpoint from its tensor names and shapes (weights are output-major, as PyTorch stores).
-
-    Returns:
-        The structure, or None where no signature fits every block.
-    """
-    for signature in SIGNATURES:
-        pattern = re.compile(rf"(?P<prefix>.*\.(?P<index>\d+))\.{re.escape(signature.query)}\.weight")
-        prefixes = {int(m["index"]): m["prefix"] for m in map(pattern.fullmatch, shapes) if m}
-        if not prefixes or sorted(prefixes) != list(range(len(prefixes))):
-            continue
-        blocks: list[BlockShape] = []
-        for index in range(len(prefixes)):
-            block = _block_shape(shapes, prefixes[index], signature)
-            if block is None:
-                break
-            blocks.append(block)
-        else:
-            return CheckpointStructure(signature, tuple(blocks))
-    return None
-
-
-def _block_shape(shapes: Mapping[str, tuple[int, ...]], prefix: str, signature: BlockSignature) -> BlockShape | None:
-    def shape(part: str) -> tuple[int, ...] | None:
-        return shapes.get(f"{prefix}.{part}.weight")
-
-    query, output, ffn_input, ffn_output = (
-        shape(part) for part in (signature.query, signature.attention_output, signature.ffn_input, signature.ffn_output)
-    )
-    if query is None or output is None or ffn_input is None or ffn_output is None:
-        return None
-    if shape(signature.key) != query or shape(signature.value) != query:
-        return None
-    if output != query[::-1] or ffn_output != ffn_input[::-1] or ffn_input[1] != query[1]:
-        return None
-    return BlockShape(hidden=query[1], attention_width=query[0], ffn_width=ffn_input[0])
+def qkv(*paths: str) -> tuple[Rows, ...]:
+    """Describe query, key and value as three matrices."""
+    query, key, value = paths
+    return Rows(query), Rows(key, grouped=True), Rows(value, grouped=True)

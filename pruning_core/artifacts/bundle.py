@@ -6,12 +6,14 @@ import hashlib
 import inspect
 import json
 import shutil
+from collections.abc import Container
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from pruning_core.arch.encoder import EncoderAdapter, adapt
+from pruning_core.arch.linear import inputs_of, is_linear, outputs_of
 from pruning_core.artifacts import per_layer, stock
 from pruning_core.artifacts.card import model_card
 from pruning_core.artifacts.sentence import write_sentence_modules
@@ -21,6 +23,8 @@ from pruning_core.spec import AUTO_CLASSES, ArtifactSpec, PruneSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from pruning_core.arch.linear import AnyLinear
 
 REMOTE_CODE_NAME = "modeling_coppice"
 
@@ -60,7 +64,9 @@ def write_checkpoint(
     dtype = source.stored_dtype if options.dtype == "auto" else options.dtype
     config = student.config
     if options.layout == "stock":
-        stock.describe_(config, adapt(student).groups)
+        left = adapt(student).groups
+        if left != dense.groups:
+            stock.describe_(config, left)
     else:
         _describe_per_layer_(folder, source, dense, student)
     weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in student.state_dict().items()}
@@ -82,19 +88,24 @@ def write_checkpoint(
 
 def _describe_per_layer_(folder: Path, source: TaskModel, dense: EncoderAdapter, student: PreTrainedModel) -> None:
     """List the widths in the student's config, in place, and write the file that reads them where Coppice is not installed."""
-    widths = {
-        name: [module.out_features, module.in_features]
-        for name, module in student.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
-    original = {name: module for name, module in dense.model.named_modules() if isinstance(module, torch.nn.Linear)}
-    student.config.quantization_config = per_layer.CoppiceConfig(
-        {name: shape for name, shape in widths.items() if shape != [original[name].out_features, original[name].in_features]}
-        | _inherited(dense.model, widths)
-    )
+    widths, original = _widths(student), _widths(dense.model)
+    linears = {name: shape for name, shape in widths.items() if shape != original[name]} | _inherited(dense.model, widths)
+    student.config.quantization_config = per_layer.CoppiceConfig(linears, _counts(student, linears))
     class_name = f"Coppice{type(student).__name__.removeprefix('Coppice')}"
     student.config.auto_map = {AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{class_name}"}
     (folder / f"{REMOTE_CODE_NAME}.py").write_text(_remote_code(student, class_name), encoding="utf-8")
+
+
+def _widths(model: PreTrainedModel) -> dict[str, list[int]]:
+    linears = {name: cast("AnyLinear", module) for name, module in model.named_modules() if is_linear(module)}
+    return {name: [outputs_of(linear), inputs_of(linear)] for name, linear in linears.items()}
+
+
+def _counts(student: PreTrainedModel, linears: Container[str]) -> dict[str, dict[str, int | list[int]]]:
+    """Give what the attention modules of narrower layers say of their heads."""
+    names = {id(module): name for name, module in student.named_modules()}
+    narrower = [sublayer for sublayer in adapt(student).sublayers if names[id(sublayer.output)] in linears]
+    return {names[id(sublayer.module)]: sublayer.counts for sublayer in narrower if sublayer.counts}
 
 
 def _inherited(dense: PreTrainedModel, widths: dict[str, list[int]]) -> dict[str, list[int]]:

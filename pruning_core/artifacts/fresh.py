@@ -76,9 +76,7 @@ def load(folder: str, request: dict[str, Any], *, trust: bool) -> Any:
     import transformers
 
     auto = getattr(transformers, request["auto_class"])
-    model = auto.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=trust, attn_implementation="sdpa"
-    )
+    model = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True, trust_remote_code=trust)
     return model.eval().to(request["device"])
 
 

@@ -1,7 +1,7 @@
 """Checkpoints with per-layer widths, loadable by stock ``from_pretrained``.
 
 transformers builds a model from one config with one width for all layers. A plug-in of its quantizer interface, which may
-replace modules on the meta device before the weights arrive, swaps in ``nn.Linear`` modules of the stored shapes. Nothing is
+replace modules on the meta device before the weights arrive, swaps in linear modules of the stored shapes. Nothing is
 quantized; loading is exact.
 
 This file is self-contained on purpose: it is also copied into every bundle, where ``trust_remote_code=True`` runs it for
@@ -10,10 +10,12 @@ users who do not have Coppice. Importing it registers the plug-in: that is all i
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import TYPE_CHECKING
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -29,38 +31,39 @@ class CoppiceConfig(QuantizationConfigMixin):
     """The part of ``config.json`` that says which linear layers are narrower than the config's widths.
 
     Attributes:
-        linears: Module path -> [out_features, in_features].
+        linears: Module path -> [outputs, inputs].
+        counts: Module path -> what the module says of its heads, such as ``{"num_heads": 3}``; some reshape by it.
     """
 
-    def __init__(self, linears: dict[str, list[int]], quant_method: str = QUANT_METHOD) -> None:
+    def __init__(
+        self,
+        linears: dict[str, list[int]],
+        counts: dict[str, dict[str, int | list[int]]] | None = None,
+        quant_method: str = QUANT_METHOD,
+    ) -> None:
         """Keep the shapes; ``quant_method`` is what transformers finds this class by."""
         self.quant_method = quant_method  # pyright: ignore[reportAttributeAccessIssue] - typed as their closed enum
         self.linears = linears
+        self.counts = counts or {}
 
 
 class CoppiceQuantizer(HfQuantizer):
-    """Replaces the listed linear layers by ones of the stored shapes, before the weights are read."""
+    """Replaces the listed linear layers by ones of the stored shapes before the weights are read, and sets counts of heads."""
 
     quantization_config: CoppiceConfig
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_kwargs: object) -> PreTrainedModel:
-        prefix = f"{model.base_model_prefix}."
-        for stored_path, (out_features, in_features) in self.quantization_config.linears.items():
-            # A bundle of a task model also loads as its bare encoder, and the other way round.
-            names = (stored_path, stored_path.removeprefix(prefix), prefix + stored_path)
-            parent_path, _, name = next((n for n in names if _has(model, n)), stored_path).rpartition(".")
-            parent = model.get_submodule(parent_path)
-            old = parent.get_submodule(name)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-                new = nn.Linear(
-                    in_features,
-                    out_features,
-                    bias="bias" in dict(old.named_parameters()),
-                    device=old.weight.device,
-                    dtype=old.weight.dtype,
-                )
-            setattr(parent, name, new)
+        for path, (outputs, inputs) in self.quantization_config.linears.items():
+            parent, name = _find(model, path)
+            setattr(parent, name, _resized(getattr(parent, name), outputs, inputs))
+        for path, counts in self.quantization_config.counts.items():
+            parent, name = _find(model, path)
+            module = getattr(parent, name)
+            for attribute, value in counts.items():
+                if isinstance(value, list):
+                    choose_positions(module, value)
+                else:
+                    setattr(module, attribute, value)
         return model
 
     def is_serializable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - theirs is unannotated
@@ -73,11 +76,55 @@ class CoppiceQuantizer(HfQuantizer):
         return True
 
 
+def choose_positions(module: nn.Module, heads: list[int]) -> None:
+    """Let an attention module read, of a position bias that was made for all heads, those of the heads that it has.
+
+    Args:
+        module: The module, whose forward takes a ``position_bias`` of shape (batch, heads, queries, keys).
+        heads: Indices of its heads among all.
+    """
+    if not hasattr(module, "position_heads"):
+        module.register_forward_pre_hook(_pick_positions, with_kwargs=True)
+    setattr(module, "position_heads", heads)  # noqa: B010 - torch types attributes as tensors
+
+
+def _pick_positions(
+    module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    names = list(inspect.signature(module.forward).parameters)
+    given = dict(zip(names, args, strict=False)) | kwargs
+    bias = given.get("position_bias")
+    if isinstance(bias, Tensor):
+        given["position_bias"] = bias[:, getattr(module, "position_heads")]  # noqa: B009 - torch types it as a tensor
+    return (), given
+
+
+def _find(model: PreTrainedModel, stored_path: str) -> tuple[nn.Module, str]:
+    """Find the parent of a module and its name there: a bundle of a task model also loads as its base, and the other way."""
+    prefix = f"{model.base_model_prefix}."
+    paths = (stored_path, stored_path.removeprefix(prefix), prefix + stored_path)
+    path = next((path for path in paths if _has(model, path)), stored_path)
+    parent, _, name = path.rpartition(".")
+    return model.get_submodule(parent), name
+
+
 def _has(model: nn.Module, path: str) -> bool:
     try:
-        return isinstance(model.get_submodule(path), nn.Linear)
+        model.get_submodule(path)
     except AttributeError:
         return False
+    return True
+
+
+def _resized(old: nn.Module, outputs: int, inputs: int) -> nn.Module:
+    """Make a linear layer of another shape, of the same class, type and device."""
+    parameters = dict(old.named_parameters())
+    weight = parameters["weight"]
+    with warnings.catch_warnings(), torch.device(weight.device):
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        if isinstance(old, nn.Linear):
+            return nn.Linear(inputs, outputs, bias="bias" in parameters, dtype=weight.dtype)
+        return type(old)(outputs, inputs).to(weight.dtype)  # transformers' Conv1D
 
 
 if QUANT_METHOD not in AUTO_QUANTIZER_MAPPING:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pruning_core.arch.linear import weight_of
 from pruning_core.errors import PruningError
 from pruning_core.inputs import sparsities_of
 from pruning_core.method_spec import AdmmPattern
@@ -60,7 +61,7 @@ class PatternPlanner:
             record_dense(ctx.task_model, ctx.evidence, step)
         if self._block is not None and not self._block.one_row and options.pool is not None:
             with ctx.clock.stage("search"):
-                energies = [linear.weight.detach().float().T.square() for linear in prunable(ctx.evidence.dense)]
+                energies = [weight_of(linear).float().T.square() for linear in prunable(ctx.evidence.dense)]
                 self._pool = mine_pool(energies, self._block, options.pool, ctx.generator("pool"))
 
     def plans(self, target: Target) -> Iterator[PatternPlan]:
@@ -73,6 +74,6 @@ class PatternPlanner:
         if not isinstance(target, SparsityTarget | PatternTarget):
             raise PruningError(f"admm-pattern has no plan for a target of {target.metric}", param="target")
         names = {id(module): name for name, module in self._ctx.task_model.model.named_modules()}
-        shapes = [MatrixShape(names[id(own)], own.out_features, own.in_features) for own in prunable(self._ctx.evidence.dense)]
+        shapes = [MatrixShape(names[id(own)], *weight_of(own).shape) for own in prunable(self._ctx.evidence.dense)]
         check_coverage(self._options.pattern, shapes, sparsities_of([target]))
         yield PatternPlan(self._options, self._block, self._pool, target.sparsity)

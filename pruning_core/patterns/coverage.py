@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruning_core.arch.signatures import CheckpointStructure
 from pruning_core.errors import TargetUnreachable
 from pruning_core.patterns.grammar import parse_pattern
 
@@ -17,17 +16,6 @@ class MatrixShape:
     name: str
     outputs: int
     inputs: int
-
-
-def matrices_of(structure: CheckpointStructure) -> Iterator[MatrixShape]:
-    """List the prunable matrices of a checkpoint."""
-    names = structure.signature
-    for layer, block in enumerate(structure.blocks):
-        for path in (names.query, names.key, names.value):
-            yield MatrixShape(f"{path} of layer {layer}", block.attention_width, block.hidden)
-        yield MatrixShape(f"{names.attention_output} of layer {layer}", block.hidden, block.attention_width)
-        yield MatrixShape(f"{names.ffn_input} of layer {layer}", block.ffn_width, block.hidden)
-        yield MatrixShape(f"{names.ffn_output} of layer {layer}", block.hidden, block.ffn_width)
 
 
 def check_coverage(pattern: str, matrices: Sequence[MatrixShape], sparsities: Sequence[float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,23 +43,26 @@ class Count:
 
 
 def recount(
-    folder: Path, names: Sequence[str], pattern: BlockPattern | None, pool: Bool[Tensor, "patterns size"] | None
+    folder: Path, matrices: Mapping[str, bool], pattern: BlockPattern | None, pool: Bool[Tensor, "patterns size"] | None
 ) -> tuple[Count, ...]:
     """Count the matrices of a checkpoint.
 
     Args:
         folder: The written checkpoint.
-        names: Module paths of the prunable linears.
+        matrices: Module paths of the prunable linears, and whether each is stored input-major.
         pattern: Blocks; None for unstructured.
         pool: The arrangements that blocks may have; any with no more weights than the pattern keeps when None.
     """
-    return tuple(count_matrix(name, weight, pattern, pool) for name, weight in _weights(folder, names))
+    return tuple(
+        count_matrix(name, weight.T if matrices[name] else weight, pattern, pool)
+        for name, weight in _weights(folder, list(matrices))
+    )
 
 
 def count_matrix(
     name: str, weight: Float[Tensor, "d k"], pattern: BlockPattern | None, pool: Bool[Tensor, "patterns size"] | None
 ) -> Count:
-    """Count one matrix, output-major as it is stored."""
+    """Count one matrix, output-major."""
     zeros = weight.numel() - int(weight.count_nonzero())
     if pattern is None:
         return Count(name, weight.numel(), zeros, weight.numel(), zeros, 1, 0, None)

@@ -5,18 +5,17 @@ Student inputs are those of the already pruned and repaired layers below; the ta
 is run again to read a statistic.
 
 Where whole blocks are gone, the last sublayer before them stands in for them: it is fitted to the residual sum of the last
-one that is gone, and takes over its norm.
+one that is gone, and takes over its norm where that follows the sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
-from torch import nn
 
-from pruning_core.arch.encoder import EncoderAdapter, Sublayer, adapt, drop_blocks_, slice_
+from pruning_core.arch.encoder import EncoderAdapter, adapt, drop_blocks_, slice_
+from pruning_core.arch.sublayer import Sublayer
 from pruning_core.evidence import Evidence
 from pruning_core.masks import Mask
 from pruning_core.precision import products_in
@@ -67,10 +66,11 @@ def prune_and_recover_(
             pruned.slice_(mask.indices(index).to(pruned.output.weight.device))
             if end != index:
                 _inherit_norm_(pruned, dense[end])
-            fit, judge = streams.gather(end, dense[end], pruned)
+            layer = dense[index].layer
+            fit, judge = streams.gather(end, dense[end], pruned, layer)
             with products_in(torch.float32, device):
                 reports[index] = repair_(pruned, fit, judge, spec)
-            streams.advance(pruned)
+            streams.advance(pruned, layer)
             on_sublayer(end + 1)
     nothing = SublayerReport(solver="none", status="skipped", iterations=0)
     return tuple(reports.get(index, nothing) for index in range(len(mask.kept)))
@@ -78,5 +78,6 @@ def prune_and_recover_(
 
 def _inherit_norm_(pruned: Sublayer, dense: Sublayer) -> None:
     """Let the last sublayer before removed blocks end as they did: it is fitted to what stood before their last norm."""
-    own, other = cast("nn.LayerNorm", pruned.norm), cast("nn.LayerNorm", dense.norm)
-    own.weight, own.bias = other.weight, other.bias
+    if pruned.after is not None and dense.after is not None:
+        for name, parameter in dense.after.named_parameters():
+            setattr(pruned.after, name, parameter)

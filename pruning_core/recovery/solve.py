@@ -12,13 +12,15 @@ is fitted once more on all samples, the held-out ones included.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pruning_core.arch.encoder import Sublayer
+from pruning_core.arch.linear import bias_of, weight_of
+from pruning_core.arch.sublayer import Sublayer
 from pruning_core.linalg.cg import conjugate_gradient
 from pruning_core.linalg.cholesky import cholesky_solve
 from pruning_core.linalg.lsmr import lsmr
@@ -43,20 +45,25 @@ class System:
     x0: Float[Tensor, "k d"]
 
 
-def weights_system(gram: Gram, before: Float[Tensor, "k d"], damping: float) -> System:
+def weights_system(gram: Gram, before: Float[Tensor, "k d"], damping: float, *, biased: bool = True) -> System:
     """``(G + Lambda) W' = C + Lambda W`` with Lambda zero for the bias, which has no dense value to stay near.
 
     Args:
         gram: Statistics with a last column of ones.
         before: Weights, input-major, the bias as last row.
         damping: Lambda, relative to the mean diagonal of the Gram.
+        biased: Whether there is a bias to fit; else its row is zero, and stays so.
     """
     diagonal = gram.G.diagonal()
     ridge = torch.full_like(diagonal, damping * float(diagonal[:-1].mean()) if len(diagonal) > 1 else 0.0)
     ridge[-1] = 0
     A = gram.G.clone()
     A.diagonal().add_(ridge)
-    return System(A, gram.C + ridge[:, None] * before, before)
+    rhs = gram.C + ridge[:, None] * before
+    if not biased:
+        A[-1, :] = A[:, -1] = rhs[-1] = 0
+        A[-1, -1] = 1
+    return System(A, rhs, before)
 
 
 def masks_system(gram: Gram, before: Float[Tensor, "k d"], unit_width: int) -> System:
@@ -85,6 +92,23 @@ def solve_system(solver: SolverName, system: System, spec: RecoverySpec) -> Solu
     return conjugate_gradient(A, rhs, x0, tolerance=spec.tolerance, max_iterations=spec.max_iterations, jacobi=solver == "pcg")
 
 
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """What is solved for, apart from its statistics.
+
+    Attributes:
+        solver: By which.
+        before: Weights of the kept units, input-major, the bias as last row.
+        unit_width: Rows that belong to one unit.
+        biased: Whether the last row is a parameter of the layer; else it is zero.
+    """
+
+    solver: SolverName
+    before: Float[Tensor, "k d"]
+    unit_width: int
+    biased: bool
+
+
 def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> SublayerReport:
     """Solve on the fitted samples, judge on the others, and set the weights if they pass.
 
@@ -97,22 +121,29 @@ def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> Sub
     output = pruned.output
     if pruned.units == 0 and spec.kind == "masks":
         return SublayerReport(solver="none", status="skipped", iterations=0)
-    solver = _default_solver(spec, pruned) if spec.solver == "auto" else spec.solver
-    before = torch.cat([output.weight.T, output.bias[None, :]]).double()
-    solution, after = _try(solver, fit, before, pruned.unit_width, spec)
+    weights, bias = weight_of(output), bias_of(output)
+    last = weights.new_zeros(pruned.hidden) if bias is None else bias
+    problem = _Problem(
+        solver=_default_solver(spec, pruned) if spec.solver == "auto" else spec.solver,
+        before=torch.cat([weights.T, last[None, :]]).double(),
+        unit_width=pruned.unit_width,
+        biased=bias is not None,
+    )
+    solution, after = _try(problem, fit, spec)
     verdict = judge.to(after.dtype)
-    residual_before, residual_after = verdict.relative_residual(before), verdict.relative_residual(after)
+    residual_before, residual_after = verdict.relative_residual(problem.before), verdict.relative_residual(after)
     status = solution.status
     if status != "breakdown" and residual_after < residual_before:
-        final, on_all = _solve(solver, fit + judge, before, pruned.unit_width, spec)
+        final, on_all = _solve(problem, fit + judge, spec)
         chosen = after if final.status == "breakdown" else on_all
-        output.weight.copy_(chosen[:-1].T)
-        output.bias.copy_(chosen[-1])
+        weights.copy_(chosen[:-1].T)
+        if bias is not None:
+            bias.copy_(chosen[-1])
     else:
         status = "breakdown" if status == "breakdown" else "rejected"
         residual_after = residual_before
     return SublayerReport(
-        solver=solver,
+        solver=problem.solver,
         status=status,
         iterations=solution.iterations,
         residual_before=residual_before,
@@ -129,23 +160,22 @@ def _default_solver(spec: RecoverySpec, pruned: Sublayer) -> SolverName:
     return "pcg" if spec.kind == "masks" and pruned.unit_width == 1 else "cholesky"
 
 
-def _try(
-    solver: SolverName, gram: Gram, before: Float[Tensor, "k d"], unit_width: int, spec: RecoverySpec
-) -> tuple[Solution, Float[Tensor, "k d"]]:
+def _try(problem: _Problem, gram: Gram, spec: RecoverySpec) -> tuple[Solution, Float[Tensor, "k d"]]:
     """Solve for the judge alone: by factorisation in float32, which takes half the time, unless it breaks down there."""
-    if solver == "cholesky":
-        solution, after = _solve(solver, gram.to(torch.float32), before.float(), unit_width, spec)
+    if problem.solver == "cholesky":
+        rough = dataclasses.replace(problem, before=problem.before.float())
+        solution, after = _solve(rough, gram.to(torch.float32), spec)
         if solution.status != "breakdown":
             return solution, after
-    return _solve(solver, gram, before, unit_width, spec)
+    return _solve(problem, gram, spec)
 
 
-def _solve(
-    solver: SolverName, gram: Gram, before: Float[Tensor, "k d"], unit_width: int, spec: RecoverySpec
-) -> tuple[Solution, Float[Tensor, "k d"]]:
+def _solve(problem: _Problem, gram: Gram, spec: RecoverySpec) -> tuple[Solution, Float[Tensor, "k d"]]:
     """Give the solution and the weights that follow from it, input-major with the bias as last row."""
+    before = problem.before
     if spec.kind == "weights":
-        solution = solve_system(solver, weights_system(gram, before, spec.damping), spec)
+        solution = solve_system(problem.solver, weights_system(gram, before, spec.damping, biased=problem.biased), spec)
         return solution, solution.value
-    solution = solve_system(solver, masks_system(gram, before, unit_width), spec)
-    return solution, torch.cat([before[:-1] * solution.value.repeat_interleave(unit_width, dim=0), before[-1:]])
+    solution = solve_system(problem.solver, masks_system(gram, before, problem.unit_width), spec)
+    scales = solution.value.repeat_interleave(problem.unit_width, dim=0)
+    return solution, torch.cat([before[:-1] * scales, before[-1:]])

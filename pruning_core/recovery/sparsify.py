@@ -8,12 +8,13 @@ what the ones before it have lost. Shapes stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
-from pruning_core.arch.encoder import EncoderAdapter, Sublayer
+from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.linear import bias_of, set_, weight_of
+from pruning_core.arch.sublayer import Sublayer
 from pruning_core.evidence import Evidence
 from pruning_core.method_spec import AdmmPattern
 from pruning_core.models import TaskModel
@@ -23,6 +24,9 @@ from pruning_core.recovery.matrix import Fit, Matrix, fit_matrix
 from pruning_core.recovery.streams import Streams
 from pruning_core.spec import RecoverySpec
 from pruning_core.stats.gram import Gram
+
+if TYPE_CHECKING:
+    from pruning_core.arch.linear import AnyLinear
 
 
 def record_dense(model: TaskModel, evidence: Evidence, on_batch: Callable[[int], None]) -> None:
@@ -64,13 +68,13 @@ def sparsify_(
     fits: list[Fit] = []
     device = student.model.device
 
-    def prune_(linear: nn.Linear, statistics: tuple[Gram, Gram]) -> None:
-        weights, bias = linear.weight.detach().T.contiguous(), _bias(linear)
+    def prune_(linear: AnyLinear, statistics: tuple[Gram, Gram]) -> None:
+        weights, bias = weight_of(linear).T.contiguous(), bias_of(linear)
         matrix = Matrix(names[id(linear)], *statistics, weights, bias)
         with products_in(torch.float32, device):
             on_matrix(matrix)
             fitted, fitted_bias, fit = fit_matrix(matrix, projection, options, refit=recovery.kind == "weights")
-        _set_(linear, fitted, fitted_bias)
+        set_(linear, fitted.T, fitted_bias)
         fits.append(fit)
 
     with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.shelf() as shelf:
@@ -78,31 +82,19 @@ def sparsify_(
         streams = Streams(evidence, shelf, samples=samples, first_judge=first_judge, gram_dtype=torch.float32)
         before: Sublayer | None = None
         for index, (dense, own) in enumerate(zip(evidence.dense.sublayers, student.sublayers, strict=True)):
-            fitting, judging = streams.gather_inputs(index, before, dense.output.out_features)
+            fitting, judging = streams.gather_inputs(index, before, dense)
             for linear, original in zip(own.inputs, dense.inputs, strict=True):
-                parameters = original.weight.detach().T, _bias(original)
+                parameters = weight_of(original).T, bias_of(original)
                 prune_(linear, (fitting.problem(*parameters), judging.problem(*parameters)))
-            prune_(own.output, streams.gather(index, dense, own))
-            streams.advance(own)
+            prune_(own.output, streams.gather(index, dense, own, dense.layer))
+            streams.advance(own, dense.layer)
             before = dense
             on_sublayer(index + 1)
     return tuple(fits)
 
 
-def prunable(adapter: EncoderAdapter) -> Iterator[nn.Linear]:
+def prunable(adapter: EncoderAdapter) -> Iterator[AnyLinear]:
     """Give every linear of the blocks, in the order in which they are pruned."""
     for sublayer in adapter.sublayers:
         yield from sublayer.inputs
         yield sublayer.output
-
-
-def _bias(linear: nn.Linear) -> Tensor | None:
-    bias = cast("nn.Parameter | None", linear.bias)  # torch's stubs forget that there may be none
-    return None if bias is None else bias.detach()
-
-
-def _set_(linear: nn.Linear, weights: Tensor, bias: Tensor | None) -> None:
-    """Give a linear parameters of its own: its present ones may be the dense model's."""
-    linear.weight = nn.Parameter(weights.T.to(linear.weight).contiguous(), requires_grad=False)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias.to(linear.weight), requires_grad=False)

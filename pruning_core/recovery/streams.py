@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.arch.encoder import Sublayer
+from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.evidence import Evidence
-from pruning_core.shapes import Bool, Float, Int
+from pruning_core.shapes import Float, Int
 from pruning_core.shelf import Shelf, Slot
 from pruning_core.stats.gram import Gram, GramSums
 from pruning_core.stats.inputs import InputSums
@@ -21,7 +21,7 @@ class Stream:
     """One batch between two sublayers.
 
     Attributes:
-        real: True at real tokens, (batch, length).
+        contexts: What the model's own code gives each of the dense blocks beside the hidden states.
         fit: Flat indices of the real tokens of samples that are fitted.
         judge: Flat indices of the real tokens of held-out samples.
         student: The student's hidden states, (batch, length, d), in the format that the plan of states says.
@@ -30,7 +30,7 @@ class Stream:
         features: The student's features at the present sublayer, while there is room for them.
     """
 
-    real: Bool[Tensor, "b s"]
+    contexts: tuple[BlockContext, ...]
     fit: Int[Tensor, " n"]
     judge: Int[Tensor, " m"]
     student: Slot
@@ -38,29 +38,34 @@ class Stream:
     sums: Sequence[Float[Tensor, "b s d"]] | None
     features: Float[Tensor, "b s k"] | None = None
 
-    def target(self, index: int, dense: Sublayer) -> Float[Tensor, "b s d"]:
-        """Give the dense model's residual sum at a sublayer, and move its stream past it where it runs along."""
+    def target(self, index: int, dense: Sublayer, student: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
+        """Give what the student's output projection should give, and move the dense model past it where that runs along.
+
+        That is the dense model's residual sum less the student's own residual stream; where a norm stands between the
+        projection and the sum, what the dense model's projection gives.
+        """
         if self.sums is not None:
-            return self.sums[index].float()
+            return self.sums[index].float() - student
         assert self.teacher is not None, "a stream has kept sums or a running teacher"
         hidden = self.teacher.read().float()
-        total = hidden + dense.output(dense.features(hidden, self.real))
-        self.teacher.write(dense.norm(total))
-        return total
+        features = dense.features(hidden, self.contexts[dense.layer])
+        total = dense.total(hidden, features)
+        self.teacher.write(dense.close(total))
+        return total - student if dense.inner is None else dense.output(features).float()
 
     def dense_hidden(self, index: int, before: Sublayer | None) -> Float[Tensor, "b s d"]:
         """Give the dense model's hidden states at a sublayer, before its `target` moves past it.
 
         Args:
             index: Of the sublayer.
-            before: The dense sublayer before it, whose norm ends its kept sums; None for the first.
+            before: The dense sublayer before it, which says what follows its kept sums; None for the first.
         """
         if self.teacher is not None:
             return self.teacher.read().float()
         if before is None:
             return self.student.read().float()  # both start from the same embeddings
         assert self.sums is not None, "a stream has kept sums or a running teacher"
-        return before.norm(self.sums[index - 1].float())
+        return before.close(self.sums[index - 1].float())
 
 
 class Streams:
@@ -82,22 +87,26 @@ class Streams:
         self._spare = evidence.states.plan.spare
         count = len(evidence.calibration.batches)
         opened = (_open(evidence, index, shelf, samples=samples, first_judge=first_judge) for index in range(count))
-        self._streams = [stream for stream in opened if len(stream.real)]
+        self._streams = [stream for stream in opened if stream is not None]
 
-    def gather(self, index: int, dense: Sublayer, pruned: Sublayer) -> tuple[Gram, Gram]:
+    def gather(self, index: int, dense: Sublayer, pruned: Sublayer, layer: int) -> tuple[Gram, Gram]:
         """Compute the statistics of one sublayer's least squares, of the samples that are fitted and of those that judge.
 
-        ``X`` are the student's features, ``B`` what its output projection should give: the dense residual sum less the
-        student's own residual stream.
+        ``X`` are the student's features, ``B`` what its output projection should give.
+
+        Args:
+            index: Of the dense sublayer.
+            dense: That sublayer.
+            pruned: The student's, which stands for it and for the ones before it that are gone.
+            layer: Which block of the dense model the student's sublayer is a half of.
         """
-        k, d = pruned.output.in_features, pruned.output.out_features
         device = pruned.output.weight.device
-        fit, judge = (GramSums(k, d, self._dtype, device) for _ in range(2))
+        fit, judge = (GramSums(pruned.width, pruned.hidden, self._dtype, device) for _ in range(2))
         spare = self._spare
         for stream in self._streams:
             hidden = stream.student.read().float()
-            B = (stream.target(index, dense) - hidden).flatten(0, 1)
-            features = pruned.features(hidden, stream.real)
+            B = stream.target(index, dense, hidden).flatten(0, 1)
+            features = pruned.features(hidden, stream.contexts[layer])
             X = features.flatten(0, 1)
             fit.add_(X, B, stream.fit)
             judge.add_(X, B, stream.judge)
@@ -105,51 +114,56 @@ class Streams:
             stream.features = features if spare >= 0 else None
         return fit.result(), judge.result()
 
-    def gather_inputs(self, index: int, before: Sublayer | None, width: int) -> tuple[InputSums, InputSums]:
+    def gather_inputs(self, index: int, before: Sublayer | None, dense: Sublayer) -> tuple[InputSums, InputSums]:
         """Compute the moments of what enters a sublayer, student beside dense model, for fitting and for judging.
 
         To be called before `gather` of the same sublayer.
         """
-        device = self._streams[0].real.device
-        fit, judge = InputSums(width, self._dtype, device), InputSums(width, self._dtype, device)
+        device = dense.output.weight.device
+        fit, judge = InputSums(dense.hidden, self._dtype, device), InputSums(dense.hidden, self._dtype, device)
         for stream in self._streams:
-            student = stream.student.read().float().flatten(0, 1)
-            dense = stream.dense_hidden(index, before).flatten(0, 1)
-            fit.add_(student, dense, stream.fit)
-            judge.add_(student, dense, stream.judge)
+            # No method with patterns changes the norm that is read through.
+            own = dense.read(stream.student.read().float()).flatten(0, 1)
+            other = dense.read(stream.dense_hidden(index, before)).flatten(0, 1)
+            fit.add_(own, other, stream.fit)
+            judge.add_(own, other, stream.judge)
         return fit, judge
 
     def skip(self, index: int, dense: Sublayer) -> None:
         """Move the dense model past a sublayer that the student has not."""
         for stream in self._streams:
             if stream.sums is None:
-                stream.target(index, dense)
+                stream.target(index, dense, stream.student.read().float())
 
-    def advance(self, pruned: Sublayer) -> None:
-        """Move the student past a sublayer."""
+    def advance(self, pruned: Sublayer, layer: int) -> None:
+        """Move the student past a sublayer, a half of what is ``layer`` in the dense model."""
         for stream in self._streams:
             hidden = stream.student.read().float()
-            features = pruned.features(hidden, stream.real) if stream.features is None else stream.features
+            kept = stream.features
+            features = pruned.features(hidden, stream.contexts[layer]) if kept is None else kept
             stream.features = None
-            stream.student.write(pruned.norm(hidden + pruned.output(features)))
+            stream.student.write(pruned.close(pruned.total(hidden, features)))
 
 
-def _open(evidence: Evidence, index: int, shelf: Shelf, *, samples: int, first_judge: int) -> Stream:
+def _open(evidence: Evidence, index: int, shelf: Shelf, *, samples: int, first_judge: int) -> Stream | None:
+    """Put a batch's embeddings on the shelf; None where all of its samples are left out."""
     dense, states = evidence.dense, evidence.states
     batch = evidence.calibration.batches[index].to(dense.model.device)
-    sums, embedded = states.sums(index), states.embedded(index)
-    if embedded is None:
-        embedded = dense.embed(batch.inputs)
     chosen = (batch.rows < samples).nonzero().flatten()
-    if len(chosen) < len(batch.rows):
-        embedded = embedded[chosen]
-        sums = None if sums is None else [kept[chosen] for kept in sums]
+    if not len(chosen):
+        return None
+    sums, embedded = states.sums(index), states.embedded(index)
+    if sums is not None and len(chosen) < len(batch.rows):
+        sums = [kept[chosen] for kept in sums]
     real, held_out = batch.real[chosen], (batch.rows[chosen] >= first_judge)[:, None]
+    trace = None if embedded is None else dense.plain_trace(embedded[chosen], real)
+    if trace is None:
+        trace = dense.trace({name: values[chosen] for name, values in batch.inputs.items()})
     return Stream(
-        real=real,
+        contexts=trace.contexts,
         fit=(real & ~held_out).flatten().nonzero().flatten(),
         judge=(real & held_out).flatten().nonzero().flatten(),
-        student=shelf.keep(embedded),
-        teacher=None if sums is not None else shelf.keep(embedded),
+        student=shelf.keep(trace.hidden),
+        teacher=None if sums is not None else shelf.keep(trace.hidden),
         sums=sums,
     )

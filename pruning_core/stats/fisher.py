@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pruning_core.arch.encoder import EncoderAdapter, Sublayer
+from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.linear import weight_of
+from pruning_core.arch.sublayer import Sublayer
 from pruning_core.calibration import Batch
 from pruning_core.models import TaskModel
 from pruning_core.precision import products_in
@@ -127,7 +129,7 @@ def mask_statistics(
         The statistics of each sublayer.
     """
     most = max(batch.inputs["attention_mask"].numel() for batch in batches)
-    widest = max(sublayer.output.in_features for sublayer in adapter.sublayers)
+    widest = max(sublayer.width for sublayer in adapter.sublayers)
     scratch = torch.empty(most * widest, device=task_model.device)  # once: fresh memory costs more than what is written there
     watches = [_Watch(sublayer, samples if keep_gradients else 0, scratch) for sublayer in adapter.sublayers]
     for index, cpu_batch in enumerate(batches):
@@ -152,7 +154,7 @@ class _Watch:
 
     def __init__(self, sublayer: Sublayer, kept_samples: int, scratch: Tensor) -> None:
         self._scratch = scratch
-        weight = sublayer.output.weight.detach()
+        weight = weight_of(sublayer.output)
         self._width = sublayer.unit_width
         self._column_norms = weight.double().square().sum(0)
         self._energy = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
@@ -168,7 +170,8 @@ class _Watch:
         rows, real = batch.rows.cpu(), batch.real.flatten().float()
 
         def read(values: Tensor, grad: Tensor) -> None:
-            own = (values * grad).sum(1, dtype=torch.float32).unflatten(-1, (-1, self._width)).sum(-1)
+            by_sample = (values * grad).view(len(rows), -1, values.shape[-1])  # some models lay all tokens in one row
+            own = by_sample.sum(1, dtype=torch.float32).unflatten(-1, (-1, self._width)).sum(-1)
             self._fisher += own.double().square().sum(0)
             if self._gradients is not None:
                 self._gradients[rows] = own.cpu()
@@ -181,7 +184,7 @@ class _Watch:
             values = features.detach()
             # A product with the mask of real tokens: a norm over the rows takes ten times as long.
             squares = self._scratch[: values.numel()].view(len(real), -1)
-            self._energy += torch.mv(squares.copy_(values.flatten(0, 1)).square_().T, real)
+            self._energy += torch.mv(squares.copy_(values.view(len(real), -1)).square_().T, real)
 
             def at_gradient(grad: Tensor) -> None:
                 read(values, grad)

@@ -68,6 +68,8 @@ def test_a_look_alike_that_computes_something_else_is_refused():
 def test_a_model_without_blocks_is_refused():
     import transformers
 
-    config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50, n_positions=16)
-    with pytest.raises(UnsupportedArchitecture, match="GPT2Model"):
-        adapt(transformers.GPT2Model(config))
+    config = transformers.AlbertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=50
+    )
+    with pytest.raises(UnsupportedArchitecture, match="albert"):
+        adapt(transformers.AlbertModel(config))

@@ -140,15 +140,16 @@ def test_energy_is_that_of_each_units_contribution_over_real_tokens():
     adapter = adapt(model)
     found = _statistics(model, [batch], loss_sum("text-classification"), 5)
     with torch.no_grad():
-        hidden = adapter.embed(batch.inputs)
+        trace = adapter.trace(batch.inputs)
+        hidden = trace.hidden
         for sublayer, own in zip(adapter.sublayers, found, strict=True):
-            features = sublayer.features(hidden, batch.real)
+            features = sublayer.features(hidden, trace.contexts[sublayer.layer])
             for unit in range(sublayer.units):
                 columns = range(unit * sublayer.unit_width, (unit + 1) * sublayer.unit_width)
                 parts = [features[..., c, None] * sublayer.output.weight[:, c] for c in columns]
                 energy = sum(float(part[batch.real].square().sum()) for part in parts)
                 assert float(own.energy[unit]) == pytest.approx(energy, rel=1e-4)
-            hidden = sublayer.norm(hidden + sublayer.output(features))
+            hidden = sublayer.close(sublayer.total(hidden, features))
 
 
 def test_importance_does_not_depend_on_the_scale_of_the_loss():

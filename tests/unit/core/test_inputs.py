@@ -81,10 +81,10 @@ def test_damaged_checkpoints_are_refused(model, tiny_sst2, damage, says):
 def test_unknown_structure_is_refused_and_says_what_is_supported(tiny_sst2, tmp_path):
     import transformers
 
-    config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50, n_positions=16)
-    transformers.GPT2Model(config).save_pretrained(tmp_path)
+    config = transformers.FNetConfig(hidden_size=16, num_hidden_layers=1, intermediate_size=8, vocab_size=50)
+    transformers.FNetModel(config).save_pretrained(tmp_path)
     tiny.write_tokenizer(tmp_path)
-    with pytest.raises(UnsupportedArchitecture, match=r"gpt2.*BERT, RoBERTa, ELECTRA or DistilBERT"):
+    with pytest.raises(UnsupportedArchitecture, match=r"fnet.*BERT.*DeBERTa"):
         check_local_inputs(tiny.tiny_spec(tmp_path, tiny_sst2))
 
 

@@ -115,7 +115,7 @@ def test_scalar_masks_solve_the_explicit_design(unit_width):
     W, bias = torch.randn(k, d, generator=generator).double(), torch.randn(1, d, generator=generator).double()
     gram = _gram(X, B)
     spec = RecoverySpec(kind="masks", solver="cg", tolerance=1e-12)
-    solution, after = solve._solve("cg", gram, torch.cat([W, bias]), unit_width, spec)
+    solution, after = solve._solve(solve._Problem("cg", torch.cat([W, bias]), unit_width, biased=True), gram, spec)
     blocks = [(X[:, i : i + unit_width] @ W[i : i + unit_width]).flatten() for i in range(0, k, unit_width)]
     expected = torch.linalg.lstsq(torch.stack(blocks, 1), (B - bias).flatten()[:, None]).solution
     torch.testing.assert_close(solution.value, expected, rtol=1e-5, atol=1e-6)
@@ -260,3 +260,14 @@ def test_a_subset_of_the_samples_is_what_it_says():
     evidence = replace(evidence, calibration=replace(evidence.calibration, samples=20))
     alone, _ = _recover(model, mask, evidence)
     torch.testing.assert_close(_last_weights(student), _last_weights(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_bias_the_weights_alone_solve_the_least_squares():
+    generator = torch.Generator().manual_seed(0)
+    X, B = torch.randn(50, 6, generator=generator).double() + 1, torch.randn(50, 4, generator=generator).double()
+    before = torch.cat([torch.randn(6, 4, generator=generator).double(), torch.zeros(1, 4).double()])
+    spec = RecoverySpec(damping=0.0)
+    solution, after = solve._solve(solve._Problem("cholesky", before, 1, biased=False), _gram(X, B), spec)
+    assert solution.status == "converged"
+    torch.testing.assert_close(after[:-1], torch.linalg.lstsq(X, B).solution, rtol=1e-8, atol=1e-8)
+    assert not after[-1].any()

@@ -98,10 +98,11 @@ def test_a_model_without_a_block_computes_what_the_others_compute(family):
     }
     real = inputs["attention_mask"].bool()
     with torch.no_grad():
-        hidden = adapter.embed(inputs)
+        trace = adapter.trace(inputs)
+        hidden = trace.hidden
         for sublayer in adapter.sublayers[2:]:
-            hidden = sublayer.norm(hidden + sublayer.output(sublayer.features(hidden, real)))
-        ours = adapt(student).blocks_forward(adapt(student).embed(inputs), real)
+            hidden = sublayer.forward(hidden, trace.contexts[sublayer.layer])
+        ours = adapt(student).blocks_forward(adapt(student).trace(inputs))
     assert torch.allclose(ours[real], hidden[real], atol=1e-6)
     assert len(adapt(model).sublayers) == 4  # the dense model has kept its blocks
 

@@ -1,0 +1,202 @@
+"""The block structures that Coppice can prune. Torch-free.
+
+A family is a layout of modules, not a model: Mistral and Qwen have Llama's, and so may a model that is not written yet.
+More specific layouts come first.
+"""
+
+from __future__ import annotations
+
+from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows, qkv
+
+_BERT_FFN = HalfSignature(
+    kind="neuron",
+    inputs=(Rows("intermediate.dense"),),
+    activation="intermediate.intermediate_act_fn",
+    output="output.dense",
+    after="output.LayerNorm",
+)
+
+
+def _opt(*, pre_norm: bool) -> tuple[HalfSignature, ...]:
+    def norms(path: str) -> tuple[str | None, str | None]:
+        return (path, None) if pre_norm else (None, path)
+
+    attention, ffn = norms("self_attn_layer_norm"), norms("final_layer_norm")
+    return (
+        HalfSignature(
+            kind="head",
+            module="self_attn",
+            inputs=qkv("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            output="self_attn.out_proj",
+            before=attention[0],
+            after=attention[1],
+        ),
+        HalfSignature(
+            kind="neuron", inputs=(Rows("fc1"),), activation="activation_fn", output="fc2", before=ffn[0], after=ffn[1]
+        ),
+    )
+
+
+def _llama(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) -> tuple[HalfSignature, ...]:
+    return (
+        HalfSignature(
+            kind="head",
+            module="self_attn",
+            inputs=qkv("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            output="self_attn.o_proj",
+            before=attention[0],
+            inner=attention[1],
+        ),
+        HalfSignature(
+            kind="neuron",
+            module="mlp",
+            inputs=(Rows("mlp.gate_proj"), Rows("mlp.up_proj")),
+            output="mlp.down_proj",
+            before=ffn[0],
+            inner=ffn[1],
+        ),
+    )
+
+
+SIGNATURES = (
+    # BERT, RoBERTa, ELECTRA, XLM-R, CamemBERT, MiniLM and others that share BERT's module tree.
+    BlockSignature(
+        family="bert",
+        plain=True,
+        halves=(
+            HalfSignature(
+                kind="head",
+                module="attention.self",
+                inputs=qkv("attention.self.query", "attention.self.key", "attention.self.value"),
+                output="attention.output.dense",
+                after="attention.output.LayerNorm",
+            ),
+            _BERT_FFN,
+        ),
+    ),
+    BlockSignature(
+        family="distilbert",
+        plain=True,
+        halves=(
+            HalfSignature(
+                kind="head",
+                module="attention",
+                inputs=qkv("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+                output="attention.out_lin",
+                after="sa_layer_norm",
+            ),
+            HalfSignature(
+                kind="neuron",
+                inputs=(Rows("ffn.lin1"),),
+                activation="ffn.activation",
+                output="ffn.lin2",
+                after="output_layer_norm",
+            ),
+        ),
+    ),
+    # Disentangled attention: keys and queries of relative positions have matrices of their own, or share those of the tokens.
+    BlockSignature(
+        family="deberta-v2",
+        returns=2,
+        halves=(
+            HalfSignature(
+                kind="head",
+                module="attention.self",
+                inputs=qkv("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
+                followers=(Rows("attention.self.pos_key_proj"), Rows("attention.self.pos_query_proj")),
+                output="attention.output.dense",
+                after="attention.output.LayerNorm",
+            ),
+            _BERT_FFN,
+        ),
+    ),
+    BlockSignature(
+        family="mpnet",
+        returns=1,
+        halves=(
+            HalfSignature(
+                kind="head",
+                module="attention.attn",
+                inputs=qkv("attention.attn.q", "attention.attn.k", "attention.attn.v"),
+                output="attention.attn.o",
+                after="attention.LayerNorm",
+                positions=True,
+            ),
+            _BERT_FFN,
+        ),
+    ),
+    BlockSignature(
+        family="modernbert",
+        halves=(
+            HalfSignature(
+                kind="head",
+                module="attn",
+                inputs=(Rows("attn.Wqkv", pieces=3),),
+                output="attn.Wo",
+                before="attn_norm",
+            ),
+            HalfSignature(kind="neuron", module="mlp", inputs=(Rows("mlp.Wi", pieces=2),), output="mlp.Wo", before="mlp_norm"),
+        ),
+    ),
+    BlockSignature(
+        family="vit",
+        halves=(
+            HalfSignature(
+                kind="head",
+                module="attention",
+                inputs=qkv("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+                output="attention.o_proj",
+                before="layernorm_before",
+            ),
+            HalfSignature(
+                kind="neuron",
+                inputs=(Rows("mlp.fc1"),),
+                activation="mlp.activation_fn",
+                output="mlp.fc2",
+                before="layernorm_after",
+            ),
+        ),
+        stored={
+            "attention.q_proj": "attention.attention.query",
+            "attention.k_proj": "attention.attention.key",
+            "attention.v_proj": "attention.attention.value",
+            "attention.o_proj": "attention.output.dense",
+            "mlp.fc1": "intermediate.dense",
+            "mlp.fc2": "output.dense",
+        },
+    ),
+    BlockSignature(
+        family="gpt2",
+        causal=True,
+        transposed=True,
+        least_neurons=1,  # Conv1D cannot tell the number of rows of a matrix without columns
+        halves=(
+            HalfSignature(
+                kind="head",
+                module="attn",
+                inputs=(Rows("attn.c_attn", pieces=3),),
+                output="attn.c_proj",
+                before="ln_1",
+            ),
+            HalfSignature(kind="neuron", inputs=(Rows("mlp.c_fc"),), activation="mlp.act", output="mlp.c_proj", before="ln_2"),
+        ),
+    ),
+    BlockSignature(family="opt", causal=True, flag=("do_layer_norm_before", True), halves=_opt(pre_norm=True)),
+    BlockSignature(family="opt-post-norm", causal=True, flag=("do_layer_norm_before", False), halves=_opt(pre_norm=False)),
+    # Gemma 2 and 3: norms before and after each half, the latter on what is added.
+    BlockSignature(
+        family="gemma2",
+        causal=True,
+        marks=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+        halves=_llama(
+            attention=("input_layernorm", "post_attention_layernorm"),
+            ffn=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+        ),
+    ),
+    # Llama, Mistral, Qwen2, Qwen3, Gemma and others that share Llama's module tree.
+    BlockSignature(
+        family="llama",
+        causal=True,
+        halves=_llama(attention=("input_layernorm", None), ffn=("post_attention_layernorm", None)),
+    ),
+)

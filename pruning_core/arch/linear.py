@@ -1,0 +1,74 @@
+"""Linear layers of either orientation, read and cut alike: ``nn.Linear`` is output-major, ``Conv1D`` input-major."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from pruning_core.shapes import Float, Int
+
+if TYPE_CHECKING:
+    from transformers.pytorch_utils import Conv1D
+
+    AnyLinear = nn.Linear | Conv1D
+
+
+def is_linear(module: object) -> bool:
+    """Tell whether a module is a linear layer that can be cut."""
+    return isinstance(module, nn.Linear) or is_transposed(module)
+
+
+def is_transposed(module: object) -> bool:
+    """Tell whether a module keeps its weights input-major."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, Conv1D)
+
+
+def weight_of(linear: AnyLinear) -> Float[Tensor, "outputs inputs"]:
+    """Give the weights output-major, without a gradient; a view of them."""
+    weight = linear.weight.detach()
+    return weight.T if is_transposed(linear) else weight
+
+
+def bias_of(linear: AnyLinear) -> Float[Tensor, " outputs"] | None:
+    """Give the bias, without a gradient; None where there is none."""
+    bias = cast("nn.Parameter | None", linear.bias)  # torch's stubs forget that there may be none
+    return None if bias is None else bias.detach()
+
+
+def inputs_of(linear: AnyLinear) -> int:
+    """Count the inputs."""
+    return weight_of(linear).shape[1]
+
+
+def outputs_of(linear: AnyLinear) -> int:
+    """Count the outputs."""
+    return weight_of(linear).shape[0]
+
+
+def set_(linear: AnyLinear, weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, " outputs"] | None) -> None:
+    """Give a linear parameters of its own, in the type and on the device of the present ones, and the sizes that follow."""
+    outputs, inputs = weight.shape
+    stored = weight.T if is_transposed(linear) else weight
+    # A copy, even where nothing is cut: the present ones may be another model's.
+    linear.weight = nn.Parameter(stored.to(linear.weight).clone(memory_format=torch.contiguous_format), requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.to(linear.weight).clone(), requires_grad=False)
+    if isinstance(linear, nn.Linear):
+        linear.out_features, linear.in_features = outputs, inputs
+    else:
+        linear.nf, linear.nx = outputs, inputs
+
+
+def keep_outputs_(linear: AnyLinear, index: Int[Tensor, " n"]) -> None:
+    """Remove in place the outputs that are not in ``index``."""
+    bias = bias_of(linear)
+    set_(linear, weight_of(linear)[index], None if bias is None else bias[index])
+
+
+def keep_inputs_(linear: AnyLinear, index: Int[Tensor, " n"]) -> None:
+    """Remove in place the inputs that are not in ``index``; the bias stays the same tensor."""
+    set_(linear, weight_of(linear)[:, index], None)

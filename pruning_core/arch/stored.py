@@ -1,0 +1,203 @@
+"""The block structure of a checkpoint, from the names and shapes of its tensors and from its configuration. Torch-free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pruning_core.arch.families import SIGNATURES
+from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows
+from pruning_core.cost import RowCount, UnitGroup, unit_group
+from pruning_core.errors import UnsupportedArchitecture
+
+_HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads")
+_HEAD_SIZES = ("head_dim", "d_kv")
+
+SUPPORTED = (
+    "encoders built like BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT, MPNet, DeBERTa-v2 or -v3, ModernBERT or ViT and "
+    "decoders built like GPT-2, OPT, Llama, Mistral, Qwen2, Qwen3 or Gemma are supported"
+)
+_KNOWN_REASONS = {
+    "albert": "its layers share one set of weights, so that no layer can have units of its own; a BERT of the same size can",
+    "deberta": "it fuses query, key and value with biases apart; DeBERTa-v2 and -v3 are supported",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMatrix:
+    """A matrix of a checkpoint: its path within the block, output-major shape, and whether it has a bias."""
+
+    path: str
+    outputs: int
+    inputs: int
+    bias: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHalf:
+    """One sublayer of a checkpoint.
+
+    Attributes:
+        layer: Index of the block.
+        signature: What it is.
+        inputs: Matrices that read the hidden states.
+        followers: Those whose rows belong to units all the same.
+        output: The output projection.
+    """
+
+    layer: int
+    signature: HalfSignature
+    inputs: tuple[StoredMatrix, ...]
+    followers: tuple[StoredMatrix, ...]
+    output: StoredMatrix
+
+    @property
+    def prunable(self) -> tuple[StoredMatrix, ...]:
+        """The matrices that a sparsity pattern covers."""
+        return (*self.inputs, self.output)
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.output.outputs
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStructure:
+    """The blocks found in a checkpoint's tensor names, first to last."""
+
+    signature: BlockSignature
+    halves: tuple[StoredHalf, ...]
+
+
+def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure | None:
+    """Find the blocks of a checkpoint from its tensor names and shapes.
+
+    Returns:
+        The structure, or None where no signature fits every block.
+    """
+    for signature in SIGNATURES:
+        first = re.escape(signature.stored_path(signature.halves[0].output))
+        pattern = re.compile(rf"(?P<prefix>(?:.*\.)?(?P<index>\d+))\.{first}\.weight")
+        prefixes = {int(m["index"]): m["prefix"] for m in map(pattern.fullmatch, shapes) if m}
+        if not prefixes or sorted(prefixes) != list(range(len(prefixes))):
+            continue
+        last = prefixes[len(prefixes) - 1]
+        if any(f"{last}.{mark}.weight" not in shapes for mark in signature.marks):
+            continue
+        halves = [
+            _half(shapes, prefixes[index], index, signature, half)
+            for index in range(len(prefixes))
+            for half in signature.halves
+        ]
+        found = tuple(half for half in halves if half is not None)
+        if len(found) == len(halves):
+            return CheckpointStructure(signature, found)
+    return None
+
+
+def _half(
+    shapes: Mapping[str, tuple[int, ...]], prefix: str, layer: int, signature: BlockSignature, half: HalfSignature
+) -> StoredHalf | None:
+    def matrix(path: str) -> StoredMatrix | None:
+        stored = f"{prefix}.{signature.stored_path(path)}"
+        shape = shapes.get(f"{stored}.weight")
+        if shape is None or len(shape) != 2:
+            return None
+        outputs, inputs = shape[::-1] if signature.transposed else shape
+        return StoredMatrix(path, outputs, inputs, f"{stored}.bias" in shapes)
+
+    inputs = [matrix(rows.path) for rows in half.inputs]
+    present = tuple(found for found in inputs if found is not None)
+    followers = tuple(found for rows in half.followers if (found := matrix(rows.path)) is not None)
+    output = matrix(half.output)
+    if output is None or len(present) != len(inputs):
+        return None
+    if any(own.inputs != output.outputs for own in present) or _misfit(half, present, output):
+        return None
+    return StoredHalf(layer, half, present, followers, output)
+
+
+def _misfit(half: HalfSignature, inputs: tuple[StoredMatrix, ...], output: StoredMatrix) -> bool:
+    """Tell whether the rows cannot be those of the output projection's columns."""
+    plain = [
+        own.outputs != rows.pieces * output.inputs for rows, own in zip(half.inputs, inputs, strict=True) if not rows.grouped
+    ]
+    grouped = [own.outputs for rows, own in zip(half.inputs, inputs, strict=True) if rows.grouped]
+    return any(plain) or any(width != grouped[0] or (width and output.inputs % width) for width in grouped)
+
+
+def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tuple[UnitGroup, ...]:
+    """Describe the prunable units of a checkpoint, sublayer by sublayer.
+
+    Raises:
+        UnsupportedArchitecture: The configuration does not say how wide a head is, or widths are no multiples of it.
+    """
+    size, queries = head_shape(config, structure.halves[0].hidden)
+    return tuple(_group(structure.signature, half, size, queries) for half in structure.halves)
+
+
+def head_shape(config: Mapping[str, Any], hidden: int) -> tuple[int, int]:
+    """Give the width of a head, and the number of query heads that share a key and a value.
+
+    Raises:
+        UnsupportedArchitecture: The configuration does not say.
+    """
+    heads = _number(config, _HEADS)
+    if heads is None:
+        raise UnsupportedArchitecture("config.json does not say how many attention heads the model has", param="model")
+    groups = _number(config, ("num_key_value_heads",)) or heads
+    size = _number(config, _HEAD_SIZES)
+    if size is None and hidden % heads:
+        raise UnsupportedArchitecture(f"hidden size {hidden} is not a multiple of {heads} heads", param="model")
+    if heads % groups:
+        raise UnsupportedArchitecture(f"{heads} heads cannot share {groups} keys and values evenly", param="model")
+    return size or hidden // heads, heads // groups
+
+
+def _number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    found = next((config[name] for name in names if config.get(name) is not None), None)
+    return found if isinstance(found, int) and found >= 1 else None
+
+
+def _group(signature: BlockSignature, half: StoredHalf, size: int, queries: int) -> UnitGroup:
+    head = half.signature.kind == "head"
+    width = size * queries if head else 1
+    units, rest = divmod(half.output.inputs, width)
+    if rest:
+        raise UnsupportedArchitecture(
+            f"attention width {half.output.inputs} of layer {half.layer} is not a multiple of {width}, the width of a head "
+            "with those that share its key and value",
+            param="model",
+        )
+
+    def count(rows: Rows, matrix: StoredMatrix) -> RowCount:
+        return RowCount(rows.pieces * (size if rows.grouped else width), matrix.bias)
+
+    present = {rows.path: rows for rows in half.signature.followers}
+    return unit_group(
+        half.layer,
+        half.signature.kind,
+        units=units,
+        unit_width=width,
+        hidden=half.hidden,
+        inputs=[count(rows, matrix) for rows, matrix in zip(half.signature.inputs, half.inputs, strict=True)],
+        followers=[count(present[matrix.path], matrix) for matrix in half.followers],
+        least_neurons=signature.least_neurons,
+    )
+
+
+def matrices_of(structure: CheckpointStructure) -> Iterator[tuple[int, StoredMatrix]]:
+    """List the prunable matrices of a checkpoint, each with the index of its block."""
+    for half in structure.halves:
+        for matrix in half.prunable:
+            yield half.layer, matrix
+
+
+def unsupported(model_type: object) -> UnsupportedArchitecture:
+    """Make the error of a model whose blocks answer to no signature."""
+    name = str(model_type)[:64]
+    reason = _KNOWN_REASONS.get(name, "it has no block structure that Coppice can prune yet")
+    return UnsupportedArchitecture(f"model type {name!r}: {reason}; {SUPPORTED}", param="model")

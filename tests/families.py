@@ -1,0 +1,139 @@
+"""A tiny random model of every architecture, made from its configuration class on the spot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests import tiny
+
+_WORDS = len(tiny.SPECIAL + tiny.WORDS)
+_BERT = {"max_position_embeddings": 66}
+_GROUPED = {"num_key_value_heads": 2, "max_position_embeddings": 64, "use_cache": True}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of model.
+
+    ``options`` are of its configuration class, beside the sizes that all share under the names that transformers gives them.
+    """
+
+    name: str
+    config: str
+    options: dict[str, Any] = field(default_factory=dict)
+    sizes: bool = True
+    modality: str = "text"
+    generates: bool = False
+    refused: str | None = None
+
+    def build(self, head: str = "classification", seed: int = 0):
+        """Make a model with weights large enough for masks to matter."""
+        import torch
+        import transformers
+
+        sizes = {
+            "hidden_size": tiny.HIDDEN,
+            "num_attention_heads": tiny.HEADS,
+            "intermediate_size": tiny.NEURONS,
+            "num_hidden_layers": tiny.LAYERS,
+        }
+        words = {"vocab_size": _WORDS, "pad_token_id": 0} if self.modality == "text" else {}
+        given = (sizes if self.sizes else {}) | words | {"num_labels": 2} | self.options
+        config = getattr(transformers, self.config)(**given)
+        classes = {
+            "classification": "AutoModelForSequenceClassification"
+            if self.modality == "text"
+            else "AutoModelForImageClassification",
+            "base": "AutoModel",
+            "generation": "AutoModelForCausalLM",
+        }
+        torch.manual_seed(seed)
+        model = getattr(transformers, classes[head]).from_config(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.ndim == 2 and "embed" not in name and "wte" not in name and "wpe" not in name:
+                    parameter.normal_(std=0.2)
+                elif name.endswith("bias"):
+                    parameter.normal_(std=0.1)
+        return model.eval()
+
+    def write(self, folder: Path, head: str = "classification", **options) -> Path:
+        """Write a model with a tokenizer."""
+        self.build(head, **options).save_pretrained(folder)
+        tiny.write_tokenizer(folder)
+        return folder
+
+    def inputs(self):
+        """Make a batch of three, one of them padded."""
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        if self.modality == "image":
+            return {"pixel_values": torch.randn(3, 3, 8, 8, generator=generator)}
+        ids = torch.randint(5, 60, (3, 9), generator=generator)
+        mask = torch.ones_like(ids)
+        mask[1, 6:], ids[1, 6:] = 0, 0
+        return {"input_ids": ids, "attention_mask": mask}
+
+
+_DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_position_embeddings": 64}
+
+ARCHITECTURES = {
+    own.name: own
+    for own in (
+        Architecture("bert", "BertConfig", _BERT),
+        Architecture(
+            "distilbert", "DistilBertConfig", {"dim": 32, "n_heads": 4, "hidden_dim": 64, "n_layers": 2, **_BERT}, sizes=False
+        ),
+        Architecture("roberta", "RobertaConfig", _BERT),
+        Architecture("xlm-roberta", "XLMRobertaConfig", _BERT),
+        Architecture("camembert", "CamembertConfig", _BERT),
+        Architecture("electra", "ElectraConfig", {"embedding_size": 16, **_BERT}),
+        Architecture("mpnet", "MPNetConfig", _BERT),
+        Architecture("deberta-v2", "DebertaV2Config", _DEBERTA),
+        Architecture(
+            "deberta-v3",
+            "DebertaV2Config",
+            {
+                **_DEBERTA,
+                "share_att_key": True,
+                "position_buckets": 8,
+                "norm_rel_ebd": "layer_norm",
+                "position_biased_input": False,
+            },
+        ),
+        Architecture(
+            "modernbert",
+            "ModernBertConfig",
+            {"max_position_embeddings": 64, "local_attention": 8, "global_attn_every_n_layers": 2, "num_hidden_layers": 3},
+        ),
+        Architecture("gpt2", "GPT2Config", {"n_positions": 64}, generates=True),
+        Architecture(
+            "opt", "OPTConfig", {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 64}, generates=True
+        ),
+        Architecture(
+            "opt-post-norm",
+            "OPTConfig",
+            {"ffn_dim": 64, "word_embed_proj_dim": 16, "max_position_embeddings": 64, "do_layer_norm_before": False},
+            generates=True,
+        ),
+        Architecture("llama", "LlamaConfig", _GROUPED, generates=True),
+        Architecture("mistral", "MistralConfig", {**_GROUPED, "sliding_window": 4}, generates=True),
+        Architecture("qwen2", "Qwen2Config", _GROUPED, generates=True),
+        Architecture("qwen3", "Qwen3Config", {**_GROUPED, "head_dim": 16}, generates=True),
+        Architecture("gemma", "GemmaConfig", {**_GROUPED, "head_dim": 16}, generates=True),
+        Architecture("gemma2", "Gemma2Config", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
+        Architecture("gemma3", "Gemma3TextConfig", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
+        Architecture("vit", "ViTConfig", {"image_size": 8, "patch_size": 4}, modality="image"),
+        Architecture(
+            "albert",
+            "AlbertConfig",
+            {"embedding_size": 16, **_BERT},
+            refused="its layers share one set of weights",
+        ),
+    )
+}
+SUPPORTED = [own for own in ARCHITECTURES.values() if own.refused is None]
+REFUSED = [own for own in ARCHITECTURES.values() if own.refused is not None]

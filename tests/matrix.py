@@ -1,0 +1,127 @@
+"""The contract matrix: every method on every architecture, from the request to the proof in a fresh process.
+
+``python -m tests.matrix`` (``make architectures``) tries every cell and writes what it found for ``GET /v1/architectures``
+and the page of architectures; `tests/contract/test_matrix.py` tries the same cells and compares. ``python -m tests.matrix llama
+gemma`` tries those alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruning_core.matrix import MATRIX_NAME, MatrixCell, TriedArchitecture, read_matrix, write_matrix
+from tests import tiny
+from tests.families import ARCHITECTURES, Architecture
+
+ROOT = Path(__file__).resolve().parents[1]
+JSON_PATH = ROOT / "pruning_core" / MATRIX_NAME
+PAGE_PATH = ROOT / "docs" / "architectures.md"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A column of the matrix: what a spec asks for."""
+
+    method: str
+    layout: str
+    onnx: bool = False
+
+    @property
+    def name(self):
+        return f"{self.method}, {self.layout}"
+
+    def spec(self, model, data):
+        fields = {
+            "artifacts": {"layout": self.layout, "formats": ["safetensors", *(["onnx"] if self.onnx else [])]},
+            "method": self.method,
+            "target": {"metric": "macs", "keep": 0.6, "tolerance": 0.1},
+        }
+        if self.method == "admm-pattern":
+            fields |= {"method": {"name": self.method, "pattern": "2:4"}, "target": None}
+        return tiny.tiny_spec(model, data, **fields)
+
+
+WAYS = (
+    Way("fisher-cg", "per_layer", onnx=True),
+    Way("fisher-cg", "stock"),
+    Way("magnitude", "per_layer"),
+    Way("admm-pattern", "stock"),
+)
+
+
+def try_cell(architecture: Architecture, way: Way, folder: Path, data: Path) -> MatrixCell:
+    """Prune a tiny model; what is refused must say why, and anything else that goes wrong is an error of the tests."""
+    from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
+    from pruning_core.pipeline import run
+
+    found = {"method": way.method, "layout": way.layout, "task": "text-classification"}
+    model = folder / architecture.name
+    if not model.exists():
+        architecture.write(model)
+    try:
+        report = run(way.spec(model, data), folder / f"{architecture.name}-{way.name}", device="cpu")
+    except (UnsupportedArchitecture, ModelUnreadable) as error:
+        if isinstance(error, ModelUnreadable) and architecture.modality == "text":
+            raise
+        return MatrixCell(result="refused", reason=str(error), **found)
+    assert report.acceptance is not None
+    onnx = None if report.onnx is None else report.onnx.status
+    return MatrixCell(result="works", onnx=onnx, **found)
+
+
+def try_architecture(architecture: Architecture, folder: Path, data: Path) -> TriedArchitecture:
+    """Try every way."""
+    from pruning_core.arch.encoder import adapt
+
+    cells = tuple(try_cell(architecture, way, folder, data) for way in WAYS)
+    family = None if architecture.refused else adapt(architecture.build()).family.family
+    return TriedArchitecture(name=architecture.name, family=family, generates=architecture.generates, cells=cells)
+
+
+def page(found: tuple[TriedArchitecture, ...]) -> str:
+    """Write the page for people."""
+    reasons: list[str] = []
+    rows = [
+        "| architecture | blocks like | " + " | ".join(way.name for way in WAYS) + " | ONNX | generates |",
+        "| --- | --- |" + " --- |" * (len(WAYS) + 2),
+    ]
+    for own in found:
+        shown: list[str] = []
+        for cell in own.cells:
+            if cell.reason is not None and cell.reason not in reasons:
+                reasons.append(cell.reason)
+            shown.append("works" if cell.reason is None else f"refused ({reasons.index(cell.reason) + 1})")
+        onnx = next((cell.onnx for cell in own.cells if cell.onnx), None)
+        generates = "with its cache" if own.generates else ""
+        rows.append(f"| {own.name} | {own.family or ''} | {' | '.join(shown)} | {onnx or ''} | {generates} |")
+    notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
+    return "\n".join([_HEAD, *rows, "", "Refused, as a job says it:" if notes else "", "", *notes, ""])
+
+
+_HEAD = """# Architectures
+
+Written by `make architectures` from the contract tests (`tests/contract/test_matrix.py`); nothing here is kept by hand. Each
+cell is a tiny random model of the architecture, pruned from the request to the proof in a fresh process that has stock
+`transformers` alone. The same is served at `GET /v1/architectures`.
+"""
+
+
+def main(names: list[str]) -> None:
+    """Try what is named, or everything, and write it."""
+    before = {own.name: own for own in read_matrix()} if names else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        data = tiny.write_dataset(folder / "data")
+        for name in names or ARCHITECTURES:
+            before[name] = try_architecture(ARCHITECTURES[name], folder, data)
+            print(name, *(cell.result for cell in before[name].cells), flush=True)
+    found = tuple(before[name] for name in ARCHITECTURES if name in before)
+    JSON_PATH.write_text(write_matrix(found), encoding="utf-8")
+    PAGE_PATH.write_text(page(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

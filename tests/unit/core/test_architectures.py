@@ -1,0 +1,146 @@
+"""Every architecture: what is found at submit is what the worker finds, cutting equals masking, files load and answer alike."""
+
+from __future__ import annotations
+
+from types import MethodType
+
+import pytest
+import torch
+import transformers
+
+from pruning_core.arch.encoder import adapt, clone, slice_, verify
+from pruning_core.artifacts.bundle import write_checkpoint
+from pruning_core.errors import UnsupportedArchitecture
+from pruning_core.inputs import groups_of, read_checkpoint
+from pruning_core.masks import Mask
+from pruning_core.models import TaskModel
+from pruning_core.spec import ArtifactSpec
+from tests.families import ARCHITECTURES, REFUSED, SUPPORTED
+
+every = pytest.mark.parametrize("architecture", SUPPORTED, ids=lambda own: own.name)
+
+
+def some_units(groups, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    kept = []
+    for group in groups:
+        flags = torch.rand(group.size, generator=generator) > 0.5
+        flags[torch.randint(group.size, (group.floor,), generator=generator)] = True
+        kept.append(flags)
+    kept[1][group.floor :] = False  # an FFN that vanishes as far as it can
+    return Mask(tuple(kept))
+
+
+def run(model, architecture):
+    with torch.no_grad():
+        return model(**architecture.inputs())[0]
+
+
+@every
+def test_header_describes_the_same_units_as_the_modules(architecture, tmp_path):
+    model = architecture.build()
+    facts = read_checkpoint(architecture.write(tmp_path))
+    assert groups_of(facts) == adapt(model).groups
+    assert facts.parameters == sum(p.numel() for p in model.parameters())
+
+
+@every
+def test_halves_compute_what_the_model_computes(architecture):
+    verify(adapt(architecture.build()), architecture.inputs())
+
+
+@every
+@pytest.mark.parametrize("seed", range(2))
+def test_cutting_equals_masking(architecture, seed):
+    model = architecture.build()
+    adapter = adapt(model)
+    mask, student = some_units(adapter.groups, seed), clone(model)
+    slice_(student, mask)
+    with adapter.masked(tuple(flags.float() for flags in mask.kept)):
+        masked = run(model, architecture)
+    torch.testing.assert_close(run(student, architecture), masked, rtol=1e-5, atol=1e-5)
+    assert (run(model, architecture) - masked).abs().max() > 1e-3, "the mask must matter for this test to mean something"
+    assert [group.size for group in adapt(student).groups] == mask.counts()
+
+
+@every
+def test_a_cut_model_can_be_cut_again(architecture):
+    model = architecture.build()
+    adapter = adapt(model)
+    once, twice = clone(model), clone(model)
+    first = Mask(tuple(torch.arange(group.size) % 4 != 1 for group in adapter.groups))
+    slice_(once, first)
+    second = Mask(tuple(torch.arange(group.size) != 1 for group in adapt(once).groups))
+    both = [flags.nonzero().flatten()[again] for flags, again in zip(first.kept, second.kept, strict=True)]
+    slice_(once, second)
+    slice_(twice, Mask(tuple(torch.isin(torch.arange(g.size), own) for g, own in zip(adapter.groups, both, strict=True))))
+    torch.testing.assert_close(run(once, architecture), run(twice, architecture), rtol=1e-5, atol=1e-5)
+
+
+def written(model, student, folder):
+    """Write a cut model as a bundle has it; there are no files of the dense one to copy."""
+    source = TaskModel(model, None, "text-classification", folder / "dense", "float32", "mean")
+    write_checkpoint(folder, source, adapt(model), student, ArtifactSpec())
+    return folder
+
+
+@every
+def test_files_with_widths_of_their_own_load_by_from_pretrained_and_answer_alike(architecture, tmp_path):
+    model = architecture.build()
+    student = clone(model)
+    slice_(student, some_units(adapt(model).groups))
+    auto = transformers.AutoModelForSequenceClassification
+    if architecture.modality == "image":
+        auto = transformers.AutoModelForImageClassification
+    loaded = auto.from_pretrained(written(model, student, tmp_path))
+    torch.testing.assert_close(run(loaded, architecture), run(student, architecture), rtol=1e-5, atol=1e-5)
+    assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in student.parameters())
+    base = transformers.AutoModel.from_pretrained(tmp_path)  # a bundle of a task model loads as its bare base too
+    assert [group.size for group in adapt(base).groups] == [group.size for group in adapt(student).groups]
+
+
+@pytest.mark.parametrize("architecture", [own for own in SUPPORTED if own.generates], ids=lambda own: own.name)
+def test_a_cut_decoder_generates_with_its_cache_what_it_generates_without(architecture, tmp_path):
+    model = architecture.build(head="generation")
+    student = clone(model)
+    mask = some_units(adapt(model).groups)
+    slice_(student, mask)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(written(model, student, tmp_path))
+    ids = {"input_ids": torch.tensor([[7, 8, 9], [10, 11, 12]]), "attention_mask": torch.ones(2, 3, dtype=torch.long)}
+    options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+    cached, alone = (loaded.generate(**ids, use_cache=flag, **options) for flag in (True, False))
+    assert cached.tolist() == alone.tolist()
+    with adapt(model).masked(tuple(flags.float() for flags in mask.kept)):
+        assert model.generate(**ids, **options).tolist() == cached.tolist()
+
+
+@pytest.mark.parametrize("architecture", REFUSED, ids=lambda own: own.name)
+def test_what_cannot_be_pruned_is_refused_with_the_reason(architecture, tmp_path):
+    with pytest.raises(UnsupportedArchitecture, match=architecture.refused):
+        adapt(architecture.build())
+    with pytest.raises(UnsupportedArchitecture, match=rf"{architecture.refused}.*are supported"):
+        groups_of(read_checkpoint(architecture.write(tmp_path)))
+
+
+def test_a_look_alike_that_computes_something_else_is_refused():
+    architecture = ARCHITECTURES["modernbert"]
+    model = architecture.build()
+    mlp = model.model.layers[1].mlp
+    forward = mlp.forward
+    model.model.layers[1].mlp.forward = lambda hidden: forward(hidden) + hidden
+    with pytest.raises(UnsupportedArchitecture, match="computes something else"):
+        verify(adapt(model), architecture.inputs())
+
+
+def test_units_that_are_laid_out_otherwise_are_refused():
+    architecture = ARCHITECTURES["modernbert"]
+    model = architecture.build()
+    mlp = model.model.layers[1].mlp
+
+    def by_twos(self, hidden):  # gate and up of a neuron side by side instead of one half after the other
+        gate, up = self.Wi(hidden).unflatten(-1, (-1, 2)).unbind(-1)
+        return self.Wo(self.act(gate) * up)
+
+    mlp.forward = MethodType(by_twos, mlp)
+    with pytest.raises(UnsupportedArchitecture, match="computes something else"):
+        verify(adapt(model), architecture.inputs())
