@@ -92,8 +92,8 @@ bench-memory: install ## Peak memory of pruning a BERT-base on 2048 samples of 1
 bench-speedup: install ## Dense and pruned latency over batch sizes and lengths, and memory of inference
 	$(BIN)/python -m benchmarks.speedup
 
-bench-patterns: install ## Quality kept by sparsity patterns, all ways of choosing them side by side, and the time it takes
-	$(BIN)/python -m benchmarks.patterns
+bench-patterns: install ## Quality kept by sparsity patterns, all ways of choosing them side by side, and the time it takes; PATTERNS_ARGS=--trained trains
+	$(BIN)/python -m benchmarks.patterns $(PATTERNS_ARGS)
 
 bench-service: install servers ## Throughput, overhead, cancellation, long queues and scaling of the service, both profiles
 	$(BIN)/python -m benchmarks.service

@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import trained
 from benchmarks.models import SHARED, shared_model
 from benchmarks.prune import floor
 from pruning_core.arch.encoder import adapt, clone
@@ -254,16 +255,23 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder with models/ and data/")
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--goals", nargs="*", type=int, default=list(range(len(GOALS))), help="rows of the table, from 0")
+    parser.add_argument("--goals", nargs="*", type=int, default=None, help="rows of the table, from 0")
     parser.add_argument("--rounds", type=int, default=3, help="of the timing; 0 leaves it out")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--layers", action=argparse.BooleanOptionalAction, default=True, help="compare residuals by matrix")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--trained", action="store_true", help="the trained tier instead: see benchmarks.trained")
+    parser.add_argument("--ways", nargs="*", choices=list(trained.WAYS), default=None, help="of training; all of them")
+    parser.add_argument("--epochs", type=int, default=None, help="of training")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    rows = [measure(options.shared, GOALS[index], options) for index in options.goals]
+    if options.trained:
+        trained.run(options)
+        return
+    chosen = range(len(GOALS)) if options.goals is None else options.goals
+    rows = [measure(options.shared, GOALS[index], options) for index in chosen]
     times = [
         measure_time(options.shared, task, options, precision)
         for task in ("stsb", "sst2")

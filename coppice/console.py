@@ -139,6 +139,9 @@ def report_table(report: Report) -> Table:
         table.add_row(name.replace("_", " "), "", f"{value:.4f}", "")
     if report.onnx is not None and report.onnx.latency_ms is not None:
         table.add_row("latency of the ONNX graph", "", f"{report.onnx.latency_ms:.1f} ms", "")
+    if report.training is not None:
+        name = f"loss on held-out rows ({report.training.steps} steps of training)"
+        table.add_row(name, f"{report.training.held_out_start:.4f}", f"{report.training.held_out_best:.4f}", "")
     if report.quality_floor is not None:
         table.add_row("quality floor", "", f"{report.quality_floor.required:.4f}", "")
     return table

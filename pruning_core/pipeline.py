@@ -32,7 +32,7 @@ from pruning_core.progress import StageClock
 from pruning_core.report import DataReport, FrontierPoint, Outcome, Progress, Report
 from pruning_core.spec import KeepTarget, PruneSpec, Target, target_name
 from pruning_core.states import DenseStates
-from pruning_core.training.school import School
+from pruning_core.training.school import School, training_warnings
 from pruning_core.verdict import accepted, rejection
 
 
@@ -244,7 +244,7 @@ def _warnings(spec: PruneSpec, targets: Sequence[Target], outcomes: Sequence[Out
         where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
         if outcome.onnx is not None and outcome.onnx.status == "failed":
             found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
-        found.extend(f"{where}{said}" for said in pattern_warnings(outcome))
+        found.extend(f"{where}{said}" for said in (*pattern_warnings(outcome), *training_warnings(outcome.training)))
         for layer in outcome.layers:
             halves = (
                 ("attention", layer.attention, layer.kept_heads < layer.dense_heads),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Literal, cast
 from urllib.parse import parse_qsl
@@ -87,7 +87,7 @@ class Field:
 
 
 def fields_of(schema: Mapping[str, Any], prefix: str, path: tuple[str, ...]) -> Iterator[Field]:
-    """Make the controls of an object's properties; what no control can show is left to specs.
+    """Make the controls of an object's properties, and of the objects among them; what no control can show is left to specs.
 
     Args:
         schema: JSON schema of the object.
@@ -96,6 +96,11 @@ def fields_of(schema: Mapping[str, Any], prefix: str, path: tuple[str, ...]) -> 
     """
     for name, declared in cast("dict[str, dict[str, Any]]", schema.get("properties", {})).items():
         found = _without_null(declared)
+        inner = schema.get("$defs", {}).get(str(found.get("$ref", "")).rpartition("/")[2])
+        if inner is not None and "properties" in inner:
+            nested = fields_of({**inner, "$defs": schema["$defs"]}, f"{prefix}.{name}", (*path, name))
+            yield from (replace(own, label=f"{words(name)}: {own.label.lower()}") for own in nested)
+            continue
         control = _control(found)
         if control is None:
             continue

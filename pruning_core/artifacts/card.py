@@ -59,7 +59,11 @@ Licence: {f"that of the base model, `{licence}`" if licence else "that of the ba
 
 def _what_was_done(report: Report) -> str:
     """Say in a sentence how the model was pruned."""
-    how = f"by `{report.method}` (recovery: `{report.recovery}`), without retraining, for task `{report.task}`"
+    training = report.training
+    trained = (
+        "without retraining" if training is None else f"then trained for {training.epochs:g} epochs on {training.rows:,} rows"
+    )
+    how = f"by `{report.method}` (recovery: `{report.recovery}`), {trained}, for task `{report.task}`"
     if report.pattern is None:
         return f"Heads and neurons were removed {how}."
     return f"Weights of every linear layer of the blocks were set to zero {how}: `{report.pattern.pattern}`. All shapes are the base model's."

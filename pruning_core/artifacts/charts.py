@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pruning_core.report import LayerReport, SecondsReport, SublayerReport
+from pruning_core.training_report import TrainingPoint
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -229,6 +231,61 @@ def frontier(points: Sequence[Point], dense: float, metric: str) -> str:
     axes.tick_params(length=0, labelsize=_FONT - 1.5)
     axes.grid(visible=True, axis="y", linewidth=0.5)
     return _svg(figure, "Frontier: " + "; ".join(f"{p.macs_kept:.0%} of the MACs, {metric} {p.quality:.4f}" for p in ordered))
+
+
+@_styled
+def training_losses(points: Sequence[TrainingPoint]) -> str:
+    """Draw the training loss, and that of the held-out rows, over the steps."""
+    figure, axes = _curve_axes(170)
+    trained = [point for point in points if point.step and point.loss > 0]
+    judged = [(point.step, point.held_out) for point in points if point.held_out is not None]
+    axes.plot([point.step for point in trained], [point.loss for point in trained], color=_DENSE)
+    axes.plot([step for step, _ in judged], [loss for _, loss in judged], "-o", color=_ACCENT, markersize=4)
+    axes.set_ylim(bottom=0)
+    _phase_lines(axes, points)
+    said = ", ".join(f"step {step} {loss:.4g}" for step, loss in judged)
+    return _svg(figure, f"Loss over the steps of training; on held-out rows: {said}")
+
+
+@_styled
+def training_measures(points: Sequence[TrainingPoint]) -> str | None:
+    """Draw the method's own figures over the steps, on a logarithmic scale; None where there are none."""
+    names = list(dict.fromkeys(name for point in points for name, value in point.measures.items() if value > 0))[:4]
+    if not names:
+        return None
+    figure, axes = _curve_axes(170)
+    axes.set_yscale("log")
+    for name, style, color in zip(names, ("-", "--", ":", "-."), (_ACCENT, _INK, _MUTED, _WARN), strict=False):
+        own = [(point.step, value) for point in points if (value := point.measures.get(name, 0.0)) > 0]
+        axes.plot([step for step, _ in own], [value for _, value in own], style, color=color, label=name.replace("_", " "))
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize=_FONT - 1.5, loc="best")
+    return _svg(figure, f"Over the steps of training: {', '.join(name.replace('_', ' ') for name in names)}")
+
+
+def _curve_axes(height: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72)
+    axes = figure.add_axes((0.13, 0.18, 0.84, 0.76))
+    axes.set_xlabel("step", fontsize=_FONT - 1)
+    axes.tick_params(length=0, labelsize=_FONT - 1.5)
+    axes.grid(visible=True, axis="y", linewidth=0.5)
+    return figure, axes
+
+
+def _phase_lines(axes: Axes, points: Sequence[TrainingPoint]) -> None:
+    """Mark where a phase begins."""
+    for before, point in pairwise(points):
+        if point.phase != before.phase:
+            axes.axvline(before.step, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axes.text(
+                before.step,
+                1,
+                f" {point.phase}",
+                va="top",
+                color=_MUTED,
+                fontsize=_FONT - 1,
+                transform=axes.get_xaxis_transform(),
+            )
 
 
 def _measured(sublayer: SublayerReport) -> list[float]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 
-from pruning_core.artifacts.charts import Bar, Point, comparison, frontier, iterations, residuals, stages, structure
+from pruning_core.artifacts.charts import (
+    Bar,
+    Point,
+    comparison,
+    frontier,
+    iterations,
+    residuals,
+    stages,
+    structure,
+    training_losses,
+    training_measures,
+)
 from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.report import LatencyReport, Report
 from pruning_core.spec import PruneSpec
@@ -41,6 +52,8 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         "iterations": iterations(report.layers),
         "stages": stages(report.seconds),
         "frontier": _frontier(report),
+        "losses": None if report.training is None else training_losses(report.training.points),
+        "measures": None if report.training is None else training_measures(report.training.points),
     }
     return environment.from_string(source).render(
         report=report,

@@ -104,3 +104,15 @@ def prunable_weights(student: PreTrainedModel) -> Weights:
     """Give the weights of every prunable linear by its module path."""
     names: dict[int, str] = {id(module): name for name, module in student.named_modules()}
     return {names[id(linear)]: cast("nn.Parameter", linear.weight) for linear in prunable(adapt(student))}
+
+
+def training_warnings(training: TrainingReport | None) -> list[str]:
+    """Say what a training did not do."""
+    if training is None:
+        return []
+    found: list[str] = []
+    if training.ending != "finished":
+        found.append(f"training ended after {training.steps} of {training.planned_steps} steps: {training.reason}")
+    if training.best_step == 0:
+        found.append("training found nothing better, on held-out rows, than what it began with; that was kept")
+    return found

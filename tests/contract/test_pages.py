@@ -185,7 +185,11 @@ def test_the_form_offers_what_the_methods_declare(api_on_sqlite: Api) -> None:
     page = api_on_sqlite.client.get("/submit").text
     for method in api_on_sqlite.client.get("/v1/methods").json()["data"]:
         assert f'value="{method["name"]}"' in page
-        for name, option in method["options"]["properties"].items():
+        options = dict(method["options"]["properties"])
+        if "training" in options:
+            inner = method["options"]["$defs"][options.pop("training")["$ref"].rpartition("/")[2]]
+            options |= {f"training.{name}": option for name, option in inner["properties"].items()}
+        for name, option in options.items():
             if "const" not in option:
                 assert f'name="method.{method["name"]}.{name}"' in page
                 assert option.get("description", "")[:40] in unescape(page)

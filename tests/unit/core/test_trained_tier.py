@@ -158,3 +158,14 @@ def test_the_tier_survives_json():
     method = {"name": "admm-pattern", "tier": "trained", "training": {"epochs": 5}}
     spec = PruneSpec.model_validate({"model": "org/name", "task": "glue/sst2", "method": method})
     assert PruneSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_the_page_and_the_card_tell_of_the_training(trained):
+    folder = trained[0]
+    page, card = ((folder / "out" / name).read_text() for name in ("report.html", "README.md"))
+    assert "then trained for 2 epochs" in page
+    assert "then trained for 2 epochs on 228 rows" in card
+    assert "no retraining" not in page
+    assert "without retraining" not in card
+    assert 'aria-label="Loss over the steps of training; on held-out rows: step 0 ' in page
+    assert 'aria-label="Over the steps of training: rho, primal, dual"' in page
