@@ -105,9 +105,8 @@ class Case:
         """Draw and tokenise, as a run does."""
         options, adapter = self.spec.calibration, adapt(self.dense.model)
         tokens = tokenise(
-            self.dense.tokenizer,
+            self.dense,
             draw(self.rows, 2 * options.samples, generator(self.spec.seed, "calibration")),
-            self.spec.task.type,
             max_length=options.max_length,
             batch_tokens=batch_tokens_for(adapter.groups, self.dense.device, options),
             longest=options.samples,

@@ -106,9 +106,8 @@ class Case:
         """Draw and tokenise, as a run does."""
         options, adapter = self.spec.calibration, adapt(self.model.model)
         tokens = tokenise(
-            self.model.tokenizer,
+            self.model,
             draw(self.rows, 2 * options.samples, generator(0, "calibration")),
-            self.spec.task.type,
             max_length=options.max_length,
             batch_tokens=batch_tokens_for(adapter.groups, self.model.device, options),
             longest=options.samples,

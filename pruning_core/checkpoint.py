@@ -184,6 +184,11 @@ class Workshop:
         floor = self.spec.quality_floor
         if floor is None:
             return None
+        lower = quality.lower_is_better
         return FloorReport(
-            kind=floor.kind, requested=floor.value, required=floor.required(quality.dense), achieved=quality.pruned
+            kind=floor.kind,
+            requested=floor.value,
+            required=floor.required(quality.dense, lower_is_better=lower),
+            achieved=quality.pruned,
+            lower_is_better=lower,
         )

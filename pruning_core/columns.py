@@ -19,7 +19,7 @@ from typing import Literal, cast
 from pruning_core.errors import DatasetInvalid
 from pruning_core.parquet_footer import FooterTooLarge, read_footer
 
-Kind = Literal["text", "number", "unknown"]
+Kind = Literal["text", "number", "nested", "unknown"]
 
 _HEAD_BYTES = 2**20
 _MOST_ROWS = 1000
@@ -75,7 +75,9 @@ def _of_parquet(path: Path) -> Mapping[str, Column] | None:
         raise _empty(path)
     return {
         column.name: Column(
-            "text" if column.is_text else "number" if column.is_number else "unknown", column.smallest, column.largest
+            "nested" if column.is_nested else "text" if column.is_text else "number" if column.is_number else "unknown",
+            column.smallest,
+            column.largest,
         )
         for column in footer.columns
     }
@@ -125,6 +127,8 @@ def _of_values(values: Sequence[object]) -> Column:
     numbers = [float(value) for value in given if isinstance(value, int | float) and abs(value) < 2**63]
     if given and all(isinstance(value, str) for value in given):
         return Column("text")
+    if given and all(isinstance(value, list | dict) for value in given):
+        return Column("nested")
     return _with_bounds("number" if given and len(numbers) == len(given) else "unknown", numbers)
 
 

@@ -1,40 +1,45 @@
-"""Rows of a data set: local Parquet, JSON Lines and CSV files, or a data set of the Hub."""
+"""Rows of a data set: local Parquet, JSON Lines and CSV files, folders of images, or a data set of the Hub."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.inputs import (
-    UNLABELLED,
-    check_columns,
-    check_head,
-    check_label,
-    is_local,
-    label_is_no_number,
-    split_file,
-)
+from pruning_core.inputs import check_columns, image_folder, is_local, split_file
+from pruning_core.labels import Label, parse_labels
+from pruning_core.pictures import encode_picture, read_image_folder
 from pruning_core.spec import TaskSpec
+from pruning_core.tasks.kinds import KINDS
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One split: texts as one tuple a row (one or two strings), labels where the task names a column of them.
+    """One split: the inputs of each row, and labels where the task names a column of them.
 
-    A classification label is a class index, a regression label a float; feature-extraction reads none. Rows whose text or label
-    is null are left out; so are the rows that the Hub's GLUE marks as unlabelled (label -1).
+    Inputs are one or two texts, the words of a text, or one image as its file's bytes in base64. Rows whose input or label is
+    null are left out; so are the rows that the Hub marks as unlabelled (class -1).
+
+    Attributes:
+        texts: The inputs of each row.
+        labels: One a row, as `pruning_core.labels` has them; names of classes until `with_classes` has placed them.
+        names: The model's classes, once they are known.
     """
 
     texts: tuple[tuple[str, ...], ...]
-    labels: tuple[float, ...] | None
+    labels: tuple[Label, ...] | None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Count the rows."""
         return len(self.texts)
+
+    def take(self, index: Sequence[int]) -> Rows:
+        """Give some of the rows, in the order named."""
+        labels = None if self.labels is None else tuple(self.labels[i] for i in index)
+        return replace(self, texts=tuple(self.texts[i] for i in index), labels=labels)
 
 
 def read_rows(task: TaskSpec, split: str) -> Rows:
@@ -44,44 +49,41 @@ def read_rows(task: TaskSpec, split: str) -> Rows:
         DatasetInvalid: Missing, unreadable or empty, without a column that the task reads, or with a label of the wrong
             type.
     """
-    columns = _read_local(task, split) if is_local(task.dataset) else _read_hub(task, split)
+    folder = Path(task.dataset).expanduser() if is_local(task.dataset) else None
+    if folder is not None and KINDS[task.type].reads == "image" and image_folder(folder, split) is not None:
+        texts, named = read_image_folder(folder, split)
+        return Rows(texts, named)
+    columns = _read_hub(task, split) if folder is None else _read_local(task, split)
     names = task.columns
-    texts = list(zip(*(columns[name] for name in names.text), strict=True))
-    labels = None if names.label is None or task.type == "feature-extraction" else _numbers(task, columns[names.label])
-    keep = [i for i, text in enumerate(texts) if all(isinstance(part, str) for part in text)]
-    if labels is not None:
-        unlabelled = UNLABELLED if task.type == "text-classification" else None
-        keep = [i for i in keep if labels[i] not in (None, unlabelled)]
+    texts = [_inputs(task, row, folder) for row in zip(*(columns[name] for name in names.inputs), strict=True)]
+    has_labels = names.label is not None and KINDS[task.type].label is not None
+    labels = parse_labels(task, columns[cast("str", names.label)]) if has_labels else None
+    keep = [i for i, text in enumerate(texts) if text is not None and (labels is None or labels[i] is not None)]
     if not keep:
+        reads = {"text": "text", "words": "lists of words", "image": "images"}[KINDS[task.type].reads]
+        labelled = f" and labels in {names.label}" if has_labels else ""
         raise DatasetInvalid(
-            f"the {split} split has no usable row; it needs text in {', '.join(names.text)}", param="task.dataset"
+            f"the {split} split has no usable row; it needs {reads} in {', '.join(names.inputs)}{labelled}",
+            param="task.dataset",
         )
     return Rows(
-        texts=tuple(texts[i] for i in keep),
+        texts=tuple(text for i in keep if (text := texts[i]) is not None),
         labels=None if labels is None else tuple(label for i in keep if (label := labels[i]) is not None),
     )
 
 
-def _numbers(task: TaskSpec, values: list[Any]) -> list[float | None]:
-    """Give labels as numbers. What is missing is None, and so is NaN, by which some tools write that."""
-    numbers: list[float | None] = []
-    for value in values:
-        if value is not None and not isinstance(value, int | float | Decimal):
-            raise label_is_no_number(task)
-        numbers.append(None if value is None or math.isnan(value) else float(value))
-    return numbers
-
-
-def check_labels(task: TaskSpec, rows: Rows, *, classes: int) -> None:
-    """Check labels against the number of outputs of the model's head.
-
-    Raises:
-        DatasetInvalid: A class index that the head does not have, or a head that does not fit the task's type.
-    """
-    check_head(task, classes)
-    if task.type == "text-classification":
-        for label in rows.labels or ():
-            check_label(label, classes)
+def _inputs(task: TaskSpec, values: tuple[Any, ...], folder: Path | None) -> tuple[str, ...] | None:
+    """Give the inputs of one row; None where something is missing."""
+    reads = KINDS[task.type].reads
+    if reads == "image":
+        return encode_picture(values[0], folder)
+    parts = cast("Sequence[object]", values[0]) if reads == "words" and isinstance(values[0], list) else values
+    if not parts or not all(isinstance(part, str) for part in parts):
+        return None
+    texts = cast("tuple[str, ...]", tuple(parts))
+    if reads == "words" and not isinstance(values[0], list):
+        return None
+    return texts if task.prefix is None else tuple(task.prefix + text for text in texts)
 
 
 def _read_local(task: TaskSpec, split: str) -> dict[str, list[Any]]:
@@ -124,8 +126,10 @@ def _read_hub(task: TaskSpec, split: str) -> dict[str, list[Any]]:
             param="task.dataset",
         ) from error
     check_columns(task, dataset.column_names, split)
+    if task.columns.image is not None:  # the bytes as they are stored: the model's own processor decodes them
+        dataset = dataset.cast_column(task.columns.image, datasets.Image(decode=False))
     return {name: list(dataset[name]) for name in _wanted(task)}
 
 
 def _wanted(task: TaskSpec) -> list[str]:
-    return [*task.columns.text, *([task.columns.label] if task.columns.label else [])]
+    return [*task.columns.inputs, *([task.columns.label] if task.columns.label else [])]

@@ -43,17 +43,34 @@ class QualityFloor(Frozen):
     kind: Literal["relative", "absolute"] = Field(
         default="relative", description="relative: a share of the dense model's; absolute: in the metric's own unit."
     )
-    value: float = Field(ge=-1, le=1)
+    value: float = Field(
+        allow_inf_nan=False,
+        description="Of metrics of which less is better (perplexity, loss) it is the most that is allowed: absolute as it "
+        "stands, relative the dense model's divided by it.",
+    )
 
     @model_validator(mode="after")
     def _relative_is_a_share(self) -> QualityFloor:
-        if self.kind == "relative" and self.value <= 0:
+        if self.kind == "relative" and not 0 < self.value <= 1:
             raise ValueError("a relative quality floor must be > 0 and <= 1: it is a share of the dense model's quality")
         return self
 
-    def required(self, dense: float) -> float:
+    def check_range(self, metric: str, least: float, most: float) -> None:
+        """Check an absolute floor against what a metric can be.
+
+        Raises:
+            ValueError: It never is that.
+        """
+        if self.kind == "absolute" and not least <= self.value <= most:
+            raise ValueError(
+                f"an absolute quality_floor in {metric} must be between {least:g} and {most:g}, got {self.value:g}"
+            )
+
+    def required(self, dense: float, *, lower_is_better: bool = False) -> float:
         """Give the floor in the metric's own unit, for a dense model of this quality."""
-        return self.value * dense if self.kind == "relative" else self.value
+        if self.kind == "absolute":
+            return self.value
+        return dense / self.value if lower_is_better else self.value * dense
 
 
 def _expand(value: object) -> object:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from pruning_core.arch.encoder import adapt, clone
-from pruning_core.evaluate import collect_outputs
 from pruning_core.masks import Mask
 from pruning_core.methods.base import Context
 from pruning_core.models import TaskModel
 from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.shapes import Float
 from pruning_core.spec import RecoverySpec
+from pruning_core.tasks.batch import Batch
 
 # Share of the calibration samples that a trial repair uses; the others judge it.
 _FITTED = 0.75
@@ -25,12 +25,12 @@ class Fidelity:
         """Take a run's evidence and its kind of repair."""
         self._ctx, self._recovery = ctx, recovery
         self._fitted = max(1, int(_FITTED * ctx.evidence.calibration.samples))
-        self._dense: Tensor | None = None
+        self._dense: dict[int, Tensor] = {}
 
     def divergence(self, mask: Mask) -> float:
         """Repair a model with this mask on some samples, and compare its outputs with the dense model's on the others.
 
-        Classes are compared by KL divergence, scores and embeddings by squared error.
+        How outputs are compared is the task's to say: classes by KL divergence, scores and embeddings by squared error.
         """
         ctx = self._ctx
         student = clone(ctx.task_model.model)
@@ -38,16 +38,27 @@ class Fidelity:
             prune_and_recover_(
                 adapt(student), mask, ctx.evidence, self._recovery, on_sublayer=lambda _done: None, samples=self._fitted
             )
-            if self._dense is None:
-                self._dense = self._outputs(ctx.task_model)
-            ours, theirs = self._outputs(ctx.task_model.with_model(student)), self._dense
-        if ctx.task_model.task_type == "text-classification":
-            logs, reference = ours.log_softmax(-1), theirs.log_softmax(-1)
-            return float((reference.exp() * (reference - logs)).sum(-1).mean())
-        return float((ours - theirs).square().sum(-1).mean())
+            return self._apart(ctx.task_model.with_model(student))
 
-    def _outputs(self, model: TaskModel) -> Float[Tensor, "n o"]:
-        """Run the batches, and keep the samples that no trial repair has seen."""
-        calibration = self._ctx.evidence.calibration
+    def _apart(self, model: TaskModel) -> float:
+        """Run the batches, and compare the samples that no trial repair has seen."""
+        dense, total, count = self._ctx.task_model, 0.0, 0
         with torch.inference_mode():
-            return collect_outputs(model, calibration.batches, calibration.samples, lambda _done: None)[self._fitted :]
+            for index, cpu_batch in enumerate(self._ctx.evidence.calibration.batches):
+                unseen = cpu_batch.rows >= self._fitted
+                if not bool(unseen.any()):
+                    continue
+                batch = cpu_batch.to(dense.device)
+                ours, theirs = model.outputs(batch.inputs).float(), self._dense_outputs(index, batch)
+                total += float(dense.family.divergences(ours, theirs, batch)[unseen.to(dense.device)].sum())
+                count += int(unseen.sum())
+        return total / count
+
+    def _dense_outputs(self, index: int, batch: Batch) -> Float[Tensor, "b ..."]:
+        """Run the dense model on a batch once, and again where its outputs are too large to be kept."""
+        kept = self._dense.get(index)
+        if kept is None:
+            kept = self._ctx.task_model.outputs(batch.inputs).float()
+            if kept.ndim == 2:
+                self._dense[index] = kept
+        return kept

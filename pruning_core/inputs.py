@@ -14,19 +14,22 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.arch.stored import CheckpointStructure, find_structure, matrices_of, unit_groups, unsupported
-from pruning_core.columns import Column, read_columns
+from pruning_core.columns import read_columns
 from pruning_core.cost import UnitGroup, budget_for
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable
 from pruning_core.method_spec import AdmmPattern
 from pruning_core.patterns.coverage import MatrixShape, check_coverage
 from pruning_core.spec import KeepTarget, PruneSpec, SparsityTarget, Target, TaskSpec
+from pruning_core.task_checks import check_head, check_kinds, check_lengths, check_model_class, check_name, positions_of
+from pruning_core.tasks.kinds import KINDS
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 TOKENIZER_NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-UNLABELLED = -1  # what the Hub's GLUE writes where a class index is not known
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_PROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
 _HEADER_LIMIT = 100 * 2**20  # safetensors' own bound on the header
 _DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -65,7 +68,7 @@ def check_local_inputs(spec: PruneSpec) -> None:
         DatasetInvalid: A split is missing, or a column, or the labels do not fit the model.
         TargetUnreachable: The target is below what any mask can reach.
     """
-    classes = None
+    classes, names = None, ()
     if is_local(spec.model):
         facts = read_checkpoint(Path(spec.model).expanduser())
         groups = groups_of(facts)
@@ -76,65 +79,49 @@ def check_local_inputs(spec: PruneSpec) -> None:
                 if isinstance(target, SparsityTarget | KeepTarget):  # a latency is known only once it is measured
                     _check_reachable(target, groups, facts.parameters, spec.calibration.max_length)
         classes = classes_of(facts)
-        check_head(spec.task, classes)
+        check_model_class(spec.task, facts.config)
+        check_head(spec.task, classes, names_of(facts))
+        check_lengths(spec, positions_of(facts.config))
+        _check_reader(spec.task, Path(spec.model).expanduser())
+        names = names_of(facts)
     if is_local(spec.task.dataset):
         folder = Path(spec.task.dataset).expanduser()
         for split in (spec.task.train_split, spec.task.validation_split):
+            if KINDS[spec.task.type].reads == "image" and (images := image_folder(folder, split)) is not None:
+                _check_image_folder(images, names)
+                continue
             columns = read_columns(split_file(folder, split))
             if columns is not None:
                 check_columns(spec.task, list(columns), split)
-                _check_kinds(spec.task, columns, split, classes)
+                check_kinds(spec.task, columns, split, classes)
 
 
-def _check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, classes: int | None) -> None:
-    for name in task.columns.text:
-        if columns[name].kind == "number":
-            raise DatasetInvalid(
-                f"column {name!r} of the {split} split holds numbers, and text is needed there", param="task.columns.text"
-            )
-    if task.columns.label is None or task.type == "feature-extraction":
-        return
-    label = columns[task.columns.label]
-    if label.kind == "text":
-        raise label_is_no_number(task)
-    if task.type == "text-classification" and classes is not None:
-        # A smallest label of -1 marks rows without one, and hides what the smallest of the others is.
-        for value in (label.largest, label.smallest):
-            if value not in (None, UNLABELLED):
-                check_label(value, classes)
+def image_folder(folder: Path, split: str) -> Path | None:
+    """Give the folder that holds the images of a split, one folder a class; None where there is none."""
+    path = folder / split
+    return path if path.is_dir() else None
 
 
-def check_head(task: TaskSpec, classes: int) -> None:
-    """Check the number of outputs of a model's head against the type of the task.
-
-    Raises:
-        DatasetInvalid: It does not fit.
-    """
-    if task.type == "regression" and classes != 1:
-        raise DatasetInvalid(f"regression needs a model with one output, this one has {classes}", param="task.type")
-    if task.type == "text-classification" and classes < 2:
-        raise DatasetInvalid("text-classification needs a model with two outputs or more, this one has one", param="task.type")
-
-
-def check_label(label: float, classes: int) -> None:
-    """Check a class index against the number of classes.
-
-    Raises:
-        DatasetInvalid: It is none.
-    """
-    if not math.isfinite(label) or label != int(label) or not 0 <= label < classes:
+def _check_image_folder(folder: Path, names: Sequence[str]) -> None:
+    classes = [one.name for one in sorted(folder.iterdir()) if one.is_dir()]
+    if not any(path.suffix.lower() in IMAGE_SUFFIXES for name in classes for path in (folder / name).iterdir()):
         raise DatasetInvalid(
-            f"label {label:g} is no class of the model, which has {classes}: labels must be 0 to {classes - 1}",
-            param="task.columns.label",
+            f"the folder {folder.name} holds no images; put them in one folder a class, named {', '.join(IMAGE_SUFFIXES)}",
+            param="task.dataset",
         )
+    for name in classes if names else ():
+        check_name(name, names)
 
 
-def label_is_no_number(task: TaskSpec) -> DatasetInvalid:
-    """Make the error of a label column that holds something else than numbers."""
-    return DatasetInvalid(
-        f"column {task.columns.label!r} holds text; a {task.type} task needs numbers there (class indices, scores)",
-        param="task.columns.label",
-    )
+def _check_reader(task: TaskSpec, folder: Path) -> None:
+    """See that a model brings what reads its inputs: an image processor for images, a tokenizer for everything else."""
+    wanted = IMAGE_PROCESSOR_NAMES if KINDS[task.type].reads == "image" else TOKENIZER_NAMES
+    if not any((folder / name).is_file() for name in wanted):
+        what = "image processor" if KINDS[task.type].reads == "image" else "tokenizer"
+        raise ModelUnreadable(
+            f"the model folder has no {what}; put its files ({', '.join(wanted[:3])}, ...) beside the weights",
+            param="model",
+        )
 
 
 def sparsities_of(targets: Sequence[Target]) -> list[float]:
@@ -176,7 +163,7 @@ def check_columns(task: TaskSpec, present: list[str], split: str) -> None:
     Raises:
         DatasetInvalid: One is missing.
     """
-    wanted = [*task.columns.text, *([task.columns.label] if task.columns.label else [])]
+    wanted = [*task.columns.inputs, *([task.columns.label] if task.columns.label else [])]
     for column in wanted:
         if column not in present:
             have = ", ".join(sorted(present))
@@ -195,7 +182,7 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
     config = _read_config(folder)
     files = _weight_files(folder)
     # transformers would make an empty tokenizer of nothing, and every text would become unknown tokens.
-    if not any((folder / name).is_file() for name in TOKENIZER_NAMES):
+    if not any((folder / name).is_file() for name in (*TOKENIZER_NAMES, *IMAGE_PROCESSOR_NAMES)):
         names = ", ".join(TOKENIZER_NAMES[:3])
         raise ModelUnreadable(
             f"the model folder has no tokenizer; put its files ({names}, ...) beside the weights", param="model"
@@ -231,6 +218,14 @@ def classes_of(facts: CheckpointFacts) -> int:
     if isinstance(names, dict):
         return len(cast("dict[str, object]", names))
     return count if isinstance(count, int) else 2
+
+
+def names_of(facts: CheckpointFacts) -> tuple[str, ...]:
+    """List the names of the classes of a checkpoint's task head by index; nothing where it does not say, or says it oddly."""
+    names = facts.config.get("id2label")
+    given = cast("dict[str, object]", names) if isinstance(names, dict) else {}
+    found = [given.get(str(index)) for index in range(len(given))]
+    return tuple(cast("list[str]", found)) if all(isinstance(name, str) for name in found) else ()
 
 
 def structure_of(facts: CheckpointFacts) -> CheckpointStructure:

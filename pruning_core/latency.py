@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import torch
-from torch import Tensor
 
 from pruning_core.models import TaskModel
 from pruning_core.report import LatencyReport
@@ -25,10 +23,10 @@ def measure_latency(
 ) -> LatencyReport:
     """Measure one forward of each model, dense, pruned, dense, pruned, after a warm-up.
 
-    The input is random tokens without padding: time depends on the shape, not on the words.
+    The input is random tokens without padding, or random pixels: time depends on the shape, not on the words.
     """
-    length = min(spec.length, dense.tokenizer.model_max_length)
-    inputs = random_inputs(dense, spec.batch, length, generator)
+    length = dense.longest(spec.length)
+    inputs = dense.family.random_inputs(dense, spec.batch, length, generator)
     times: tuple[list[float], list[float]] = ([], [])
     with torch.inference_mode(), limited_threads(spec.threads):
         for repeat in range(-warm_up(spec.repeats), spec.repeats):
@@ -61,16 +59,6 @@ def latency_report(
         device=device,
         dtype="float32",  # as `TaskModel` promises, and as `fresh` loads
     )
-
-
-def random_inputs(model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw tokens without padding, each (batch, length)."""
-    vocabulary = cast("torch.nn.Embedding", model.model.get_input_embeddings()).num_embeddings
-    ids = torch.randint(0, vocabulary, (batch, length), generator=generator)
-    # RoBERTa-like models count positions by which tokens are padding; there must be none.
-    padding = model.tokenizer.pad_token_id
-    ids[ids == padding] = 0 if padding else 1
-    return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
 
 
 def timed(forward: Callable[[], object], device: torch.device) -> float:

@@ -25,7 +25,7 @@ from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.cost import CurveBudget, UnitGroup
 from pruning_core.errors import TargetUnreachable
-from pruning_core.latency import limited_threads, random_inputs, timed
+from pruning_core.latency import limited_threads, timed
 from pruning_core.models import TaskModel
 from pruning_core.spec import LatencySpec, LatencyTarget
 
@@ -141,8 +141,8 @@ def _write(path: Path, table: LatencyTable) -> None:
 
 
 def _measure(model: TaskModel, adapter: EncoderAdapter, spec: LatencySpec) -> LatencyTable:
-    length = min(spec.length, model.tokenizer.model_max_length)
-    inputs = random_inputs(model, spec.batch, length, torch.Generator().manual_seed(0))
+    length = model.longest(spec.length)
+    inputs = model.family.random_inputs(model, spec.batch, length, torch.Generator().manual_seed(0))
     hidden_size = adapter.groups[0].hidden
     hidden = torch.randn(spec.batch, length, hidden_size, generator=torch.Generator().manual_seed(0)).to(model.device)
     distinct = {_shape(sublayer.group): sublayer for sublayer in adapter.sublayers}

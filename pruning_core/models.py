@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -16,11 +16,16 @@ from torch import Tensor
 from pruning_core.errors import ModelUnreadable
 from pruning_core.inputs import is_local, read_checkpoint
 from pruning_core.spec import AUTO_CLASSES, TaskType
+from pruning_core.task_checks import positions_of
+from pruning_core.tasks.kinds import KINDS
+from pruning_core.tasks.registry import family_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from pruning_core.tasks.base import TaskFamily
 
 Pooling = Literal["mean", "cls"]
 
@@ -32,13 +37,14 @@ class TaskModel:
     """A model with its tokenizer, in evaluation mode, float32, no parameter requiring a gradient.
 
     Attributes:
+        processor: The tokenizer; for images, what transformers calls an image processor.
         source: Local folder that the checkpoint was read from.
         stored_dtype: Type of the weights as stored: float32, float16 or bfloat16.
         pooling: How token states become one embedding; only for feature-extraction.
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    processor: PreTrainedTokenizerBase
     task_type: TaskType
     source: Path
     stored_dtype: str
@@ -48,28 +54,47 @@ class TaskModel:
         """Run the model.
 
         Args:
-            inputs: Token tensors, each (batch, length).
+            inputs: What the model takes, each (batch, ...).
 
         Returns:
-            Logits (batch, classes), scores (batch, 1), or embeddings of unit length (batch, hidden).
+            What the task stands on: logits (batch, classes), scores (batch, 1), embeddings of unit length (batch, hidden), or
+            logits for every token (batch, length, entries).
         """
-        return self._read(self.model(**inputs), inputs)
+        return self.family.outputs(self, inputs)
 
     def outputs_and_states(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the model; `outputs`, and the hidden states after each of its blocks, (batch, length, hidden)."""
         result = self.model(**inputs, output_hidden_states=True)
-        return self._read(result, inputs), tuple(result.hidden_states[1:])
+        return self.family.read(self, result, inputs), tuple(result.hidden_states[1:])
 
-    def _read(self, result: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        if self.task_type != "feature-extraction":
-            return result.logits
-        hidden = result.last_hidden_state
-        if self.pooling == "cls":
-            pooled = hidden[:, 0]
-        else:
-            mask = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-            pooled = (hidden * mask).sum(1) / mask.sum(1)
-        return torch.nn.functional.normalize(pooled, dim=-1)
+    @property
+    def family(self) -> TaskFamily:
+        """What the task computes."""
+        return family_of(self.task_type)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, of models that read text."""
+        return self.processor
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the model's head, by index."""
+        config = self.model.config
+        count = config.num_labels or 0
+        names = cast("dict[int, str]", config.id2label or {})
+        return tuple(names.get(index, f"LABEL_{index}") for index in range(count))
+
+    @property
+    def entries(self) -> int:
+        """Size of the output for every token, where there is one: the vocabulary, or the number of tags; 1 for other tasks."""
+        head = self.model.get_output_embeddings()
+        return max(1, cast("torch.nn.Embedding", head).weight.shape[0] if head is not None else 1)
+
+    def longest(self, wanted: int) -> int:
+        """Cut a length in tokens to what the tokenizer and the model's positions allow."""
+        limits = [wanted, positions_of(self.model.config.to_dict()), getattr(self.processor, "model_max_length", None)]
+        return min(limit for limit in limits if limit is not None)
 
     @property
     def device(self) -> torch.device:
@@ -129,22 +154,60 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device) -> 
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise ModelUnreadable(f"transformers cannot load the checkpoint: {reason}", param="model") from error
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelUnreadable(
-                "the checkpoint has no tokenizer that transformers can load; put its tokenizer files beside the weights",
-                param="model",
-            ) from error
+        processor = _load_processor(folder, task_type)
     _check_complete(info["missing_keys"], task_type)
     stored = next((name for key, name in _DTYPE_NAMES.items() if key in facts.dtypes), "float32")
     model.requires_grad_(False).eval().to(device)
-    return TaskModel(model, tokenizer, task_type, folder, stored, _pooling_of(folder))
+    _check_padding(model, processor, task_type)
+    return TaskModel(model, processor, task_type, folder, stored, _pooling_of(folder))
+
+
+def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, or the image processor, which is used behind the same name."""
+    import transformers
+
+    images = KINDS[task_type].reads == "image"
+    kind: Any = transformers.AutoImageProcessor if images else transformers.AutoTokenizer
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        what = "image processor" if images else "tokenizer"
+        raise ModelUnreadable(
+            f"the checkpoint has no {what} that transformers can load; put its {what} files beside the weights", param="model"
+        ) from error
+
+
+def _check_padding(model: PreTrainedModel, processor: PreTrainedTokenizerBase, task_type: TaskType) -> None:
+    """See that texts of several lengths can share a batch.
+
+    Raises:
+        ModelUnreadable: There is no token to pad with, or a decoder that reads its answer off the last token is not told which
+            one is padding.
+    """
+    if KINDS[task_type].reads == "image":
+        return
+    if processor.pad_token_id is None:
+        if task_type != "text-generation" or processor.eos_token_id is None:
+            raise ModelUnreadable(
+                "the tokenizer has no padding token, so texts of several lengths cannot share a batch; name one as pad_token "
+                "in tokenizer_config.json",
+                param="model",
+            )
+        # Nothing that counts ever looks at what stands behind it.
+        processor.pad_token = processor.eos_token
+    reads_last = type(model).__name__.endswith("ForSequenceClassification") and hasattr(model, "score")
+    if reads_last and model.config.pad_token_id is None:
+        raise ModelUnreadable(
+            "the model's config has no pad_token_id, by which a decoder finds the last token of a text, which it reads; "
+            "set it in config.json to the tokenizer's",
+            param="model",
+        )
 
 
 def _check_complete(missing: list[str], task_type: TaskType) -> None:
     """Refuse weights that transformers would fill with random numbers; a pooler that nothing reads may be missing."""
-    needed = [key for key in missing if not (task_type == "feature-extraction" and "pooler" in key)]
+    # Only embeddings are read off the bare model, and they are pooled from the tokens' states.
+    needed = [key for key in missing if not (AUTO_CLASSES[task_type] == "AutoModel" and "pooler" in key)]
     if needed:
         shown = ", ".join(sorted(needed)[:3])
         raise ModelUnreadable(

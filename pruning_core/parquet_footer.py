@@ -37,6 +37,7 @@ class FooterColumn:
     name: str
     is_text: bool
     is_number: bool
+    is_nested: bool
     smallest: float | None
     largest: float | None
 
@@ -120,6 +121,7 @@ def _column(element: dict[int, Any], bounds: dict[bytes, list[tuple[bytes, bytes
     kind, converted = element.get(_ELEMENT_TYPE), element.get(_ELEMENT_CONVERTED)
     is_text = kind == _BYTE_ARRAY and (converted == _UTF8 or _LOGICAL_STRING in element.get(_ELEMENT_LOGICAL, {}))
     is_number = kind in _VALUES and converted in _INTEGERS
+    is_nested = int(element.get(_ELEMENT_CHILDREN, 0)) > 0
     values: list[float] = []
     if is_number:
         form = _VALUES[cast("int", kind)]
@@ -127,7 +129,7 @@ def _column(element: dict[int, Any], bounds: dict[bytes, list[tuple[bytes, bytes
     if not all(map(math.isfinite, values)):  # NaN has no place in bounds, but some writers note it
         values = []
     return FooterColumn(
-        name.decode("utf-8"), is_text, is_number, min(values) if values else None, max(values) if values else None
+        name.decode("utf-8"), is_text, is_number, is_nested, min(values) if values else None, max(values) if values else None
     )
 
 

@@ -15,13 +15,14 @@ from pruning_core.artifacts.card import base_licence
 from pruning_core.artifacts.stock import check_stock
 from pruning_core.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.checkpoint import Candidate, Workshop
-from pruning_core.data import Rows, check_labels, read_rows
+from pruning_core.data import Rows, read_rows
 from pruning_core.environment import choose_device, disk_is_full, peak_memory, versions
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evaluate import Judge
 from pruning_core.evidence import Evidence
 from pruning_core.floor import TRIALS, shares_that_hold
 from pruning_core.inputs import check_local_inputs
+from pruning_core.labels import with_classes
 from pruning_core.method_spec import AdmmPattern
 from pruning_core.methods.base import Context, generator
 from pruning_core.models import TaskModel, load_task_model, resolve_checkpoint
@@ -32,8 +33,12 @@ from pruning_core.progress import StageClock
 from pruning_core.report import DataReport, FrontierPoint, Outcome, Progress, Report
 from pruning_core.spec import KeepTarget, PruneSpec, Target, target_name
 from pruning_core.states import DenseStates
+from pruning_core.tasks.kinds import KINDS
 from pruning_core.training.school import School, training_warnings
 from pruning_core.verdict import accepted, rejection
+
+# Rows that are drawn for each sample where a sample is a block of several.
+_ROWS_A_BLOCK = 16
 
 
 def run(
@@ -111,8 +116,7 @@ def _run(
             read_rows(spec.task, spec.task.train_split),
             read_rows(spec.task, spec.task.validation_split),
         )
-    for rows in (train, validation):
-        check_labels(spec.task, rows, classes=dense.model.config.num_labels or 0)
+    train, validation = (with_classes(spec.task, rows, dense.classes) for rows in (train, validation))
     with clock.stage("calibrate"):
         ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
     if spec.artifacts.layout == "stock":
@@ -122,7 +126,7 @@ def _run(
         spec,
         ctx,
         Judge(spec, dense, validation),
-        make_probes(validation, spec.evaluation.max_length),
+        make_probes(validation, spec.evaluation.max_length, KINDS[spec.task.type].reads),
         School(spec, ctx, train, scratch),
     )
     candidates: list[Candidate] = []
@@ -171,7 +175,8 @@ def _hold_floor(spec: PruneSpec, planner: AnyPlanner, workshop: Workshop, folder
         except TargetUnreachable:
             return False
         quality = workshop.try_out(mask)
-        return quality.pruned >= floor.required(quality.dense)
+        required = floor.required(quality.dense, lower_is_better=quality.lower_is_better)
+        return quality.pruned <= required if quality.lower_is_better else quality.pruned >= required
 
     shares = shares_that_hold(holds)
     clock.begin_part(TRIALS, TRIALS + 1)
@@ -193,12 +198,11 @@ def _place(folder: Path, part: int, target: Target) -> Path:
 def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Path) -> Evidence:
     options = spec.calibration
     adapter = adapt(dense.model)
-    batch_tokens = options.batch_tokens or batch_tokens_for(adapter.groups, dense.device, options)
+    batch_tokens = options.batch_tokens or batch_tokens_for(adapter.groups, dense.device, options, dense.entries)
     drawn = 2 * options.samples if options.sampling == "longer" else options.samples
     calibration = tokenise(
-        dense.tokenizer,
-        draw(train, drawn, generator(spec.seed, "calibration")),
-        spec.task.type,
+        dense,
+        draw(train, drawn * (_ROWS_A_BLOCK if dense.family.joins_rows else 1), generator(spec.seed, "calibration")),
         max_length=options.max_length,
         batch_tokens=batch_tokens,
         longest=options.samples,

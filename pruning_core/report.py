@@ -121,7 +121,14 @@ class QualityReport(Frozen):
     dense: float
     pruned: float
     samples: int
+    lower_is_better: bool = Field(default=False, description="Whether less of the metric is better, as of perplexity.")
     details: dict[str, float] = Field(default_factory=dict[str, float])
+
+    @property
+    def kept(self) -> float | None:
+        """Share of the dense model's quality that was kept; of a metric of which less is better the inverse of its growth."""
+        part, whole = (self.dense, self.pruned) if self.lower_is_better else (self.pruned, self.dense)
+        return part / whole if whole > 0 else None
 
 
 class LatencyReport(Frozen):
@@ -242,11 +249,12 @@ class FloorReport(Frozen):
     requested: float
     required: float
     achieved: float
+    lower_is_better: bool = Field(default=False, description="Whether the floor is the most that is allowed.")
 
     @property
     def held(self) -> bool:
         """Whether the floor is held."""
-        return self.achieved >= self.required
+        return self.achieved <= self.required if self.lower_is_better else self.achieved >= self.required
 
 
 class AcceptanceReport(Frozen):

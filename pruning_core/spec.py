@@ -18,6 +18,7 @@ from pruning_core.frozen import Frozen
 from pruning_core.glue import GLUE_TASKS
 from pruning_core.method_spec import AdmmPattern, FisherCG, Method
 from pruning_core.pattern_target import PatternTarget, check_pattern_targets, expand_pattern
+from pruning_core.tasks.kinds import KINDS, LABEL_WORDS, LOWER_IS_BETTER, RANGES, Metric, TaskType
 from pruning_core.training_spec import check_tier
 
 
@@ -88,28 +89,29 @@ Target = Annotated[SparsityTarget | KeepTarget | LatencyTarget | PatternTarget, 
 
 # --- task -------------------------------------------------------------------------------------------------------------
 
-TaskType = Literal["text-classification", "regression", "feature-extraction"]
-Metric = Literal["accuracy", "f1", "matthews", "spearman", "cosine"]
-
 # The transformers class that loads a model for each type.
-AUTO_CLASSES: Mapping[TaskType, str] = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "regression": "AutoModelForSequenceClassification",
-    "feature-extraction": "AutoModel",
-}
-
-_METRICS_OF: Mapping[str, tuple[str, ...]] = {
-    "text-classification": ("accuracy", "f1", "matthews"),
-    "regression": ("spearman",),
-    "feature-extraction": ("cosine",),
-}
+AUTO_CLASSES: Mapping[TaskType, str] = {name: kind.loads_as for name, kind in KINDS.items()}
 
 
 class Columns(Frozen):
-    """Which columns of the data set hold the text (one, or two for sentence pairs) and the label."""
+    """Which columns of the data set hold the input (text, one or two columns, or an image) and the label."""
 
-    text: tuple[NonEmptyStr, ...] = Field(min_length=1, max_length=2)
+    text: tuple[NonEmptyStr, ...] = Field(
+        default=(), max_length=2, description="Texts; for pairs, questions and contexts two columns; lists of words for tokens."
+    )
+    image: NonEmptyStr | None = Field(default=None, description="Images: bytes, or paths within the data set's folder.")
     label: NonEmptyStr | None = None
+
+    @model_validator(mode="after")
+    def _some_input(self) -> Columns:
+        if bool(self.text) == (self.image is not None):
+            raise ValueError("name the columns that the task reads: text, one or two, or image")
+        return self
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All columns that are read as input."""
+        return self.text if self.image is None else (self.image,)
 
 
 class TaskSpec(Frozen):
@@ -126,15 +128,41 @@ class TaskSpec(Frozen):
     validation_split: NonEmptyStr = "validation"
     columns: Columns
     metric: Metric
+    prefix: str | None = Field(
+        default=None,
+        max_length=1024,
+        description="Put before every text, as T5 wants it: 'summarize: '. For texts from texts only.",
+    )
 
     @model_validator(mode="after")
     def _metric_fits_type(self) -> TaskSpec:
-        allowed = _METRICS_OF[self.type]
-        if self.metric not in allowed:
-            raise ValueError(f"metric of a {self.type} task must be one of {', '.join(allowed)}, got {self.metric}")
-        if self.type != "feature-extraction" and self.columns.label is None:
-            raise ValueError(f"columns.label is required for a {self.type} task: it names the column with the answers")
+        kind = KINDS[self.type]
+        if self.metric not in kind.metrics:
+            raise ValueError(f"metric of a {self.type} task must be one of {', '.join(kind.metrics)}, got {self.metric}")
+        if kind.label is not None and self.columns.label is None:
+            raise ValueError(
+                f"columns.label is required for a {self.type} task: it names the column with the answers, "
+                f"which are {LABEL_WORDS[kind.label]}"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _columns_fit_type(self) -> TaskSpec:
+        kind, given = KINDS[self.type], len(self.columns.inputs)
+        wanted = f"{len(kind.inputs)} ({', '.join(kind.inputs)})"
+        if (self.columns.image is not None) != (kind.reads == "image"):
+            reads = "an image column in columns.image" if kind.reads == "image" else "text columns in columns.text"
+            raise ValueError(f"a {self.type} task reads {reads}")
+        if given > len(kind.inputs) or (given < len(kind.inputs) and not kind.optional):
+            raise ValueError(f"a {self.type} task reads {wanted} columns, got {given}: {', '.join(self.columns.inputs)}")
+        if self.prefix is not None and self.type not in ("summarization", "translation"):
+            raise ValueError("prefix is for tasks that make a text from a text: summarization, translation")
+        return self
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether less of the metric is better."""
+        return self.metric in LOWER_IS_BETTER
 
 
 class TaskByName(Frozen):
@@ -317,6 +345,8 @@ class PruneSpec(Frozen):
             check_tier(pattern.tier, pattern.training, labels=labels, selection_trains=pattern.selection == "admm")
         if self.target is None and not self.targets and self.quality_floor is None:
             raise ValueError("give one target, or a list of targets, or a quality_floor to search for the smallest model")
+        if self.quality_floor is not None:
+            self.quality_floor.check_range(self.task.metric, *RANGES.get(self.task.metric, (-1.0, 1.0)))
         names = [target_name(target) for target in self.targets]
         if len(set(names)) < len(names):
             raise ValueError("targets must differ from each other")

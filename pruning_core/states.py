@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from pruning_core.arch.encoder import EncoderAdapter
-from pruning_core.calibration import Batch
 from pruning_core.shapes import Float
 from pruning_core.shelf import Shelf
+from pruning_core.tasks.batch import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class DenseStates:
         """
         self._adapter = adapter
         self._hidden = adapter.groups[0].hidden
-        self._tokens = [batch.inputs["attention_mask"].numel() for batch in batches]
+        self._tokens = [batch.real.numel() for batch in batches]
         self.plan = plan_states(self._tokens, self._hidden, len(adapter.sublayers), budget, keeps_sums=adapter.reads_sums)
         self._scratch = scratch
         self._block: Tensor | None = None  # of all kept batches: freed as a whole, it goes back to the system

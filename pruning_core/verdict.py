@@ -76,9 +76,13 @@ def _floor(outcome: Outcome) -> Rejected | None:
     floor, quality = outcome.quality_floor, outcome.quality
     if floor is None or floor.held:
         return None
-    share = f" ({floor.requested:g} of the dense model's {quality.dense:.4f})" if floor.kind == "relative" else ""
+    bound, share = "at most " if floor.lower_is_better else "", ""
+    if floor.kind == "relative" and floor.lower_is_better:
+        share = f" (the dense model's {quality.dense:.4f} divided by {floor.requested:g})"
+    elif floor.kind == "relative":
+        share = f" ({floor.requested:g} of the dense model's {quality.dense:.4f})"
     return QualityFloorMissed(
-        f"the floor is {quality.metric} {floor.required:.4f}{share}, achieved {floor.achieved:.4f}; "
+        f"the floor is {quality.metric} {bound}{floor.required:.4f}{share}, achieved {floor.achieved:.4f}; "
         "keep more of the model, or lower the floor",
         param="quality_floor",
     )

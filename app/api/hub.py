@@ -26,12 +26,11 @@ from app.errors import Problem, ProblemDetails
 from app.jobs.errors import NotFound
 from app.jobs.records import Job, PublishedArtifact
 from app.jobs.states import JobStatus
+from pruning_core.tasks.kinds import KINDS
 
 router = APIRouter(prefix="/hub", tags=["hub"], responses={"default": {"model": ProblemDetails}})
 
 _MAIN = "main"
-_PIPELINES = {"feature-extraction": "feature-extraction"}
-
 
 # The Hub mixes two styles of names; these are the camels.
 _CAMELS = {"model_id": "modelId", "last_modified": "lastModified", "created_at": "createdAt", "pointer_size": "pointerSize"}
@@ -230,7 +229,7 @@ def _info(repository: Repository) -> ModelInfo:
         sha=repository.commit,
         last_modified=finished,
         created_at=finished,
-        pipeline_tag=_PIPELINES.get(job.spec.task.type, "text-classification"),
+        pipeline_tag=KINDS[job.spec.task.type].pipeline,
         tags=["transformers", "safetensors", "pruned", "coppice", job.spec.method.name],
         siblings=[Sibling(rfilename=file.path) for file in repository.files],
     )

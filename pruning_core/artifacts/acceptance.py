@@ -23,10 +23,13 @@ from pruning_core.artifacts import fresh
 from pruning_core.artifacts.onnx import ONNX_PATH
 from pruning_core.data import Rows
 from pruning_core.errors import OutOfMemory
-from pruning_core.latency import latency_report, median_and_iqr, random_inputs
+from pruning_core.latency import latency_report, median_and_iqr
 from pruning_core.models import TaskModel
 from pruning_core.report import AcceptanceReport, LatencyReport, OnnxReport
 from pruning_core.spec import AUTO_CLASSES, LatencySpec
+from pruning_core.tasks.base import proven
+from pruning_core.tasks.kinds import KINDS, Reads
+from pruning_core.tasks.sequences import start_token
 
 # Kernels may differ between processes (threads, alignment), and more between devices; weights may not.
 _TOLERANCE = {"cpu": 1e-4}
@@ -41,7 +44,7 @@ _STAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One batch of held-out texts (one or two strings each), and the length in tokens that they are cut to."""
+    """One batch of held-out inputs (texts, words, or images in base64), and the length in tokens that they are cut to."""
 
     texts: tuple[tuple[str, ...], ...]
     length: int
@@ -108,9 +111,10 @@ class Prover:
         return [self._judge(claim, answer) for claim, answer in zip(claims, found, strict=True)]
 
     def _request(self, claims: Sequence[Claim]) -> _Request:
-        device, longest = self.dense.device, self.dense.tokenizer.model_max_length
-        length = min(self.timing.length, longest)
-        tokens = random_inputs(self.dense, self.timing.batch, length, torch.Generator().manual_seed(self.seed))
+        dense, family = self.dense, self.dense.family
+        length = dense.longest(self.timing.length)
+        drawn = family.random_inputs(dense, self.timing.batch, length, torch.Generator().manual_seed(self.seed))
+        kind = KINDS[dense.task_type]
         return _Request(
             checkpoints=[
                 _Checkpoint(
@@ -123,15 +127,21 @@ class Prover:
             dense=str(self.dense.source.absolute()),
             auto_class=AUTO_CLASSES[self.dense.task_type],
             trust_remote_code=self.trust_remote_code,
-            pooling=self.dense.pooling if self.dense.task_type == "feature-extraction" else None,
-            device=str(device),
-            probes=[_WireProbe(texts=probe.texts, length=min(probe.length, longest)) for probe in self.probes],
+            reads=list(family.reads),
+            pooling=dense.pooling if kind.loads_as == "AutoModel" else None,
+            kind=kind.reads,
+            decoder_start=start_token(dense) if kind.loads_as == "AutoModelForSeq2SeqLM" else None,
+            device=str(dense.device),
+            probes=[
+                _WireProbe(texts=family.probe_texts(probe.texts), length=dense.longest(probe.length)) for probe in self.probes
+            ],
             timing=_Timing(
                 batch=self.timing.batch,
                 length=length,
                 threads=self.timing.threads,
                 repeats=self.timing.repeats,
-                input_ids=tokens["input_ids"].tolist(),
+                tokens={name: value.tolist() for name, value in drawn.items() if name != "pixel_values"},
+                pixels=list(drawn["pixel_values"].shape) if "pixel_values" in drawn else None,
             ),
         )
 
@@ -155,8 +165,7 @@ class Prover:
         return Proof(report, onnx, _problem(claim, found, difference, tolerance))
 
     def _latency(self, found: _Latency) -> LatencyReport:
-        length = min(self.timing.length, self.dense.tokenizer.model_max_length)
-        shape = self.timing.model_copy(update={"length": length})
+        shape = self.timing.model_copy(update={"length": self.dense.longest(self.timing.length)})
         return latency_report(found.dense, found.pruned, shape, threads=found.threads, device=str(self.dense.device))
 
     def _judge_onnx(self, claim: Claim, found: _FoundOnnx | _FailedOnnx, tolerance: float) -> OnnxReport:
@@ -173,10 +182,15 @@ class Prover:
         )
 
 
-def make_probes(held_out: Rows, max_length: int) -> tuple[Probe, ...]:
-    """Make batches of 1, 3 and 8 held-out texts: short ones, the texts as they are, and long ones made of several."""
+def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[Probe, ...]:
+    """Make batches of 1, 3 and 8 held-out inputs: short ones, as they are, and, of texts, long ones made of several."""
     texts = [held_out.texts[i % len(held_out)] for i in range(64)]
-    joined = [tuple(" ".join(parts) for parts in zip(*texts[i : i + 8], strict=True)) for i in range(0, 64, 8)]
+    if reads == "words":
+        joined = [sum(texts[i : i + 8], ()) for i in range(0, 64, 8)]
+    elif reads == "text":
+        joined = [tuple(" ".join(parts) for parts in zip(*texts[i : i + 8], strict=True)) for i in range(0, 64, 8)]
+    else:
+        joined = texts[12:20]
     return (
         Probe(tuple(texts[:1]), min(8, max_length)),
         Probe(tuple(texts[1:4]), max_length),
@@ -188,14 +202,11 @@ def make_probes(held_out: Rows, max_length: int) -> tuple[Probe, ...]:
 def answer(model: TaskModel, probes: Sequence[Probe]) -> tuple[Tensor, ...]:
     """Run the probes in this process: what the worker claims that the checkpoint gives."""
     answers: list[Tensor] = []
+    family = model.family
     for probe in probes:
-        columns = [list(column) for column in zip(*probe.texts, strict=True)]
-        pair = columns[1] if len(columns) > 1 else None
-        length = min(probe.length, model.tokenizer.model_max_length)
-        encoded = model.tokenizer(columns[0], pair, truncation=True, max_length=length, padding=True, return_tensors="pt")
-        names = [name for name in model.tokenizer.model_input_names if name in encoded]
+        batch = family.probe_inputs(model, family.probe_texts(probe.texts), model.longest(probe.length)).to(model.device)
         with torch.inference_mode():
-            answers.append(model.outputs({name: encoded[name].to(model.device) for name in names}).float().cpu())
+            answers.append(proven(model.outputs(batch.inputs).float(), batch.real).cpu())
     return tuple(answers)
 
 
@@ -243,7 +254,8 @@ class _Timing(_Wire):
     length: int
     threads: int
     repeats: int
-    input_ids: list[list[int]]
+    tokens: dict[str, list[list[int]]]
+    pixels: list[int] | None
 
 
 class _Request(_Wire):
@@ -251,7 +263,10 @@ class _Request(_Wire):
     dense: str
     auto_class: str
     trust_remote_code: bool
+    reads: list[str]
     pooling: str | None
+    kind: Reads
+    decoder_start: int | None
     device: str
     probes: list[_WireProbe]
     timing: _Timing

@@ -44,6 +44,11 @@ _COMPANIONS = (
     "config_sentence_transformers.json",
     "1_Pooling/config.json",
     "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "chat_template.jinja",
+    "source.spm",
+    "target.spm",
     "LICENSE",
     "LICENSE.txt",
 )
@@ -82,7 +87,7 @@ def write_checkpoint(
         if path.is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, folder / name)
-    if source.task_type == "feature-extraction":
+    if AUTO_CLASSES[source.task_type] == "AutoModel":
         write_sentence_modules(folder, hidden=dense.groups[0].hidden, pooling=source.pooling)
 
 

@@ -6,13 +6,8 @@ from pathlib import Path
 
 from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.report import Report
-from pruning_core.spec import PruneSpec
-
-_PIPELINES = {
-    "feature-extraction": "feature-extraction",
-    "text-classification": "text-classification",
-    "regression": "text-classification",
-}
+from pruning_core.spec import AUTO_CLASSES, PruneSpec
+from pruning_core.tasks.kinds import KINDS
 
 
 def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -> str:
@@ -104,11 +99,11 @@ def _metadata(spec: PruneSpec, report: Report, licence: str | None) -> str:
     """Write the block that the Hub reads: what the model is for, and its results as a model index."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    quality, pipeline = report.quality, _PIPELINES[spec.task.type]
+    quality, pipeline = report.quality, KINDS[spec.task.type].pipeline
     name = display_name(spec.model)
     data = ModelCardData(
         base_model=spec.model if name == spec.model else None,
-        library_name="sentence-transformers" if spec.task.type == "feature-extraction" else "transformers",
+        library_name="sentence-transformers" if AUTO_CLASSES[spec.task.type] == "AutoModel" else "transformers",
         license=licence,
         pipeline_tag=pipeline,
         tags=["pruned", "coppice", report.method],

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 WARM_UP = 3
+# What `pruning_core.tasks` compares of large outputs; see `proven` there.
+PROVEN_ENTRIES = 64
+DECODER_STEPS = 8
 _PR_SET_PDEATHSIG = 1
 
 
@@ -47,11 +50,11 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
     folder = checkpoint["folder"]
     stage = "tokenizer"
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = load_processor(folder, request)
         stage = "transformers"
         model = load(folder, request, trust=request["trust_remote_code"])
         with torch.inference_mode():
-            outputs = [run(model, encode(tokenizer, probe), request) for probe in request["probes"]]
+            outputs = [run(model, encode(tokenizer, probe, request), request) for probe in request["probes"]]
         parameters = sum(p.numel() for p in model.parameters())
         found: dict[str, Any] = {"outputs": outputs, "parameters": parameters, **count(Path(folder))}
         found["libraries"] = {library.__name__: library.__version__ for library in (torch, transformers)}
@@ -80,20 +83,77 @@ def load(folder: str, request: dict[str, Any], *, trust: bool) -> Any:
     return model.eval().to(request["device"])
 
 
-def encode(tokenizer: Any, probe: dict[str, Any]) -> dict[str, Any]:
-    """Tokenise one batch of texts or pairs."""
-    columns = [list(column) for column in zip(*probe["texts"], strict=True)]
-    encoded = tokenizer(*columns, truncation=True, max_length=probe["length"], padding=True, return_tensors="pt")
-    return {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
+def load_processor(folder: str, request: dict[str, Any]) -> Any:
+    """Load the tokenizer or, for images, the image processor."""
+    import transformers
+
+    if request["kind"] == "image":
+        return transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.pad_token_id is None:  # as many language models have none; nothing that counts looks at what stands there
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def encode(processor: Any, probe: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    """Prepare one batch of texts, pairs, words or images."""
+    import torch
+
+    if request["kind"] == "image":
+        return {"pixel_values": processor([image(row[0]) for row in probe["texts"]], return_tensors="pt")["pixel_values"]}
+    words = request["kind"] == "words"
+    columns = [probe["texts"]] if words else [list(column) for column in zip(*probe["texts"], strict=True)]
+    encoded = processor(
+        *columns,
+        is_split_into_words=words,
+        truncation=True,
+        max_length=probe["length"],
+        padding=True,
+        padding_side="right",
+        return_tensors="pt",
+    )
+    inputs = {name: encoded[name] for name in processor.model_input_names if name in encoded}
+    if request["decoder_start"] is not None:
+        given = inputs["input_ids"][:, :DECODER_STEPS]
+        inputs["decoder_input_ids"] = torch.cat([torch.full_like(given[:, :1], request["decoder_start"]), given[:, :-1]], dim=1)
+    return inputs
+
+
+def image(encoded: str) -> Any:
+    """Decode an image."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    return Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
 
 
 def run(model: Any, inputs: dict[str, Any], request: dict[str, Any]) -> list[list[float]]:
-    """Give logits, or pooled embeddings of unit length."""
+    """Give what is compared of the outputs: logits, or pooled embeddings of unit length."""
     moved = {name: tensor.to(request["device"]) for name, tensor in inputs.items()}
     result = model(**moved)
-    if request["pooling"] is None:
-        return result.logits.float().cpu().tolist()
-    return pool(result.last_hidden_state, moved["attention_mask"], request["pooling"]).float().cpu().tolist()
+    return reduce([getattr(result, name) for name in request["reads"]], moved, request)
+
+
+def reduce(outputs: list[Any], inputs: dict[str, Any], request: dict[str, Any]) -> list[list[float]]:
+    """Pool token states; of logits for every token take entries evenly spaced and the log of the sum of exponentials."""
+    import torch
+
+    found = outputs[0] if len(outputs) == 1 else torch.stack(outputs, dim=-1)
+    mask = inputs.get("attention_mask")
+    if request["pooling"] is not None:
+        found = pool(found, mask, request["pooling"])
+    found = found.float()
+    if found.ndim > 2:
+        entries = found.shape[-1]
+        if entries > PROVEN_ENTRIES:
+            index = torch.linspace(0, entries - 1, PROVEN_ENTRIES).long().to(found.device)
+            found = torch.cat([found[..., index], found.logsumexp(-1, keepdim=True)], dim=-1)
+        if mask is not None and mask.shape == found.shape[:2]:
+            found = found * mask.unsqueeze(-1)
+        found = found.flatten(1)
+    return found.cpu().tolist()
 
 
 def pool(hidden: Any, mask: Any, pooling: str) -> Any:
@@ -140,14 +200,15 @@ def run_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, An
     names = [entry.name for entry in session.get_inputs()]
     outputs: list[list[list[float]]] = []
     for probe in request["probes"]:
-        inputs = encode(tokenizer, probe)
-        answer = torch.from_numpy(session.run(None, {name: inputs[name].numpy() for name in names})[0])
-        outputs.append(
-            (answer if request["pooling"] is None else pool(answer, inputs["attention_mask"], request["pooling"])).tolist()
-        )
-    shape = (request["timing"]["batch"], request["timing"]["length"])
-    values = {"input_ids": 1, "attention_mask": 1}
-    feed = {name: np.full(shape, values.get(name, 0), dtype=np.int64) for name in names}
+        inputs = encode(tokenizer, probe, request)
+        answers = [torch.from_numpy(one) for one in session.run(None, {name: inputs[name].numpy() for name in names})]
+        outputs.append(reduce(answers, inputs, request))
+    if request["timing"]["pixels"] is not None:
+        feed = {name: np.zeros(request["timing"]["pixels"], dtype=np.float32) for name in names}
+    else:
+        shape = (request["timing"]["batch"], request["timing"]["length"])
+        values = {"input_ids": 1, "attention_mask": 1}
+        feed = {name: np.full(shape, values.get(name, 0), dtype=np.int64) for name in names}
     times = [milliseconds(lambda: session.run(None, feed)) for _ in range(WARM_UP + request["timing"]["repeats"])]
     return {"outputs": outputs, "milliseconds": times[WARM_UP:], "version": onnxruntime.__version__}
 
@@ -158,8 +219,9 @@ def time_in_turns(dense: Any, pruned: Any, request: dict[str, Any]) -> dict[str,
 
     timing = request["timing"]
     torch.set_num_threads(timing["threads"])
-    ids = torch.tensor(timing["input_ids"], device=request["device"])
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs = {name: torch.tensor(values, device=request["device"]) for name, values in timing["tokens"].items()}
+    if timing["pixels"] is not None:
+        inputs["pixel_values"] = torch.zeros(timing["pixels"], device=request["device"])
     times: dict[str, list[float]] = {"dense": [], "pruned": []}
     with torch.inference_mode():
         for turn in range(-WARM_UP, timing["repeats"]):

@@ -23,7 +23,7 @@ def snippets(spec: PruneSpec, report: Report) -> tuple[Snippet, ...]:
     """Give the ways to load what a spec has made, the plainest first."""
     loader, stock, dtype = AUTO_CLASSES[spec.task.type], report.layout == "stock", report.latency_ms.dtype
     found = [_transformers("With transformers", loader, dtype)] if stock else _per_layer(loader, dtype)
-    if spec.task.type == "feature-extraction":
+    if loader == "AutoModel":
         trust = "" if stock else ", trust_remote_code=True"
         found.append(
             Snippet(

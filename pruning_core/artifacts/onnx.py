@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,21 +24,41 @@ class ExportFailed(Exception):
 
 
 class _Graph(nn.Module):
-    """The model with tensors in and one tensor out."""
+    """The model with tensors in, and out the ones that the task stands on."""
 
     def __init__(self, model: TaskModel) -> None:
         super().__init__()
-        self._model, self._output = model.model, output_name(model)
+        self._model, self._outputs = model.model, model.family.reads
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor, ...]:
         """Give the logits, or the tokens' last states."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        return getattr(self._model(input_ids=input_ids, attention_mask=attention_mask, **types), self._output)
+        result = self._model(input_ids=input_ids, attention_mask=attention_mask, **types)
+        return tuple(getattr(result, name) for name in self._outputs)
 
 
-def output_name(model: TaskModel) -> str:
-    """Name the graph's output as transformers names the model's."""
-    return "last_hidden_state" if model.task_type == "feature-extraction" else "logits"
+class _ImageGraph(_Graph):
+    """The same for images."""
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Give the logits."""
+        result = self._model(pixel_values=pixel_values)
+        return tuple(getattr(result, name) for name in self._outputs)
+
+
+@contextmanager
+def _without_cache(model: TaskModel) -> Generator[None]:
+    """Have a decoder give its outputs alone, not the keys and values for the next step."""
+    config = cast("Any", model.model.config)
+    before = getattr(config, "use_cache", None)
+    config.use_cache = False
+    try:
+        yield
+    finally:
+        if before is None:
+            del config.use_cache
+        else:
+            config.use_cache = before
 
 
 def export_onnx(model: TaskModel, folder: Path) -> None:
@@ -49,24 +71,26 @@ def export_onnx(model: TaskModel, folder: Path) -> None:
     Raises:
         ExportFailed: The exporter cannot express the model, or is not installed.
     """
-    sample = model.tokenizer(["one two three", "four"], padding=True, return_tensors="pt")
-    names = [name for name in model.tokenizer.model_input_names if name in sample]
-    inputs: Mapping[str, Tensor] = {name: sample[name].to(model.device) for name in names}
-    free = {name: {0: "batch", 1: "sequence"} for name in names}
+    family = model.family
+    if not family.one_graph:
+        raise ExportFailed(f"{model.task_type} models need a graph for each half and a cache between them")
+    inputs = family.probe_inputs(model, family.example, model.longest(8)).to(model.device).inputs
+    names = list(inputs)
+    free = {name: {0: "batch"} if name == "pixel_values" else {0: "batch", 1: "sequence"} for name in names}
     path = folder / ONNX_PATH
     path.parent.mkdir(exist_ok=True)
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the exporter lists every operator library that it does without
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _without_cache(model):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Graph(model).eval(),
+                (_ImageGraph if "pixel_values" in inputs else _Graph)(model).eval(),
                 (),
-                kwargs=dict(inputs),
+                kwargs=inputs,
                 dynamo=True,
                 input_names=names,
-                output_names=[output_name(model)],
+                output_names=list(family.reads),
                 dynamic_shapes=free,
                 verbose=False,
             )

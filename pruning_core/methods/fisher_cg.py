@@ -29,7 +29,7 @@ class FisherCGMethod:
         """Compute per-sample mask gradients with one forward and one activation-backward."""
         evidence, task_type = ctx.evidence, ctx.task_model.task_type
         batches = evidence.calibration.batches
-        labelled = task_type != "feature-extraction" and all(batch.labels is not None for batch in batches)
+        labelled = ctx.task_model.family.has_loss and all(batch.labels is not None for batch in batches)
         if self.options.labels == "use" and not labelled:
             raise DatasetInvalid("labels are required by method.labels = use, but the task has none", param="method.labels")
         use_labels = labelled and self.options.labels != "ignore"

@@ -22,66 +22,28 @@ from torch import Tensor, nn
 from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.arch.linear import weight_of
 from pruning_core.arch.sublayer import Sublayer
-from pruning_core.calibration import Batch
 from pruning_core.models import TaskModel
 from pruning_core.precision import products_in
 from pruning_core.shapes import Float
 from pruning_core.spec import TaskType
 from pruning_core.states import DenseStates
+from pruning_core.tasks.batch import Batch
+from pruning_core.tasks.registry import family_of
 
-Objective = Callable[[Float[Tensor, "b o"], Batch], Float[Tensor, ""]]
+Objective = Callable[[Float[Tensor, "b ..."], Batch], Float[Tensor, ""]]
 
 
 def loss_sum(task_type: TaskType) -> Objective:
     """Give the task's loss with labels, summed over the samples of a batch: cross-entropy, or squared error."""
-    if task_type == "text-classification":
-        return lambda outputs, batch: nn.functional.cross_entropy(outputs, _labels(batch), reduction="sum")
-    return lambda outputs, batch: (outputs.squeeze(-1) - _labels(batch)).square().sum()
-
-
-def _labels(batch: Batch) -> Tensor:
-    assert batch.labels is not None, "this objective is only chosen where there are labels"
-    return batch.labels
+    family = family_of(task_type)
+    return lambda outputs, batch: family.losses(outputs, batch).sum()
 
 
 def probe(task_type: TaskType, generator: torch.Generator) -> Objective:
-    """Give a linear probe of the outputs whose squared gradient estimates the label-free Fisher.
-
-    For classes the output Fisher ``diag(p) - p p^T`` factors as ``A A^T`` with ``A = diag(sqrt p) - p sqrt(p)^T``. Then
-    ``z . A r`` with random signs ``r`` has expected squared gradient ``J^T A A^T J``, the true Fisher. For two classes A has
-    rank one and one probe is exact: ``sqrt(p0 p1) (z1 - z0)``. Scores probe themselves; embeddings are projected on random
-    signs, the Gauss-Newton form of their squared distance.
-
-    The divergence to the model's own outputs is no substitute: at the dense point its gradient is zero.
-    """
-
-    def signs(outputs: Tensor, batch: Batch) -> Tensor:
-        # Drawn for each sample by its own row, so that the probe does not depend on how samples are batched.
-        drawn = torch.empty(outputs.shape, device="cpu")
-        for position, row in enumerate(batch.rows.tolist()):
-            own = torch.Generator().manual_seed(base + row)
-            drawn[position] = torch.randint(0, 2, outputs.shape[1:], generator=own).float() * 2 - 1
-        return drawn.to(outputs)
-
+    """Give a probe of the outputs whose squared gradient estimates the label-free Fisher; see the families of tasks."""
+    family = family_of(task_type)
     base = int(torch.randint(0, 2**40, (), generator=generator).item())
-
-    def classes(outputs: Tensor, batch: Batch) -> Tensor:
-        p = outputs.detach().softmax(-1)
-        if outputs.shape[-1] == 2:
-            return ((p[:, 0] * p[:, 1]).sqrt() * (outputs[:, 1] - outputs[:, 0])).sum()
-        return (outputs * torch.einsum("bij,bj->bi", output_fisher_factor(p), signs(outputs, batch))).sum()
-
-    if task_type == "text-classification":
-        return classes
-    if task_type == "regression":
-        return lambda outputs, _batch: outputs.sum()
-    return lambda outputs, batch: (outputs * signs(outputs, batch)).sum()
-
-
-def output_fisher_factor(p: Float[Tensor, "b c"]) -> Float[Tensor, "b c c"]:
-    """Give ``A = diag(sqrt p) - p sqrt(p)^T``, for which ``A A^T = diag(p) - p p^T``: the Fisher of a softmax's logits."""
-    root = p.sqrt()
-    return torch.diag_embed(root) - p[:, :, None] * root[:, None, :]
+    return lambda outputs, batch: family.probes(outputs, batch, base).sum()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +90,7 @@ def mask_statistics(
     Returns:
         The statistics of each sublayer.
     """
-    most = max(batch.inputs["attention_mask"].numel() for batch in batches)
+    most = max(batch.real.numel() for batch in batches)
     widest = max(sublayer.width for sublayer in adapter.sublayers)
     scratch = torch.empty(most * widest, device=task_model.device)  # once: fresh memory costs more than what is written there
     watches = [_Watch(sublayer, samples if keep_gradients else 0, scratch) for sublayer in adapter.sublayers]

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from pruning_core.calibration import Batch, Encoded, pack
+from pruning_core.calibration import pack
 from pruning_core.data import Rows
 from pruning_core.errors import DatasetInvalid
 from pruning_core.methods.base import generator
 from pruning_core.models import TaskModel
+from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.training_spec import TrainingOptions
 
 # So many batches are drawn at random together and sorted by length among each other.
@@ -53,13 +54,10 @@ class Lessons:
             )
         order: list[int] = torch.randperm(len(rows), generator=generator(seed, "training rows")).tolist()
         order = order[: options.max_train_rows]
-        labels = rows.labels if options.needs_labels else None
-        chosen = Rows(
-            texts=tuple(rows.texts[i] for i in order), labels=None if labels is None else tuple(labels[i] for i in order)
-        )
-        encoded = Encoded.of(model.tokenizer, chosen, model.task_type, max_length=max_length)
-        held_out = min(_MOST_HELD_OUT, max(1, round(options.holdout * len(order))))
-        everything = range(len(order))
+        encoded = model.family.encode(model, rows.take(order), model.longest(max_length))
+        count = len(encoded.lengths)
+        held_out = min(_MOST_HELD_OUT, max(1, round(options.holdout * count)))
+        everything = range(count)
         return cls(encoded, tuple(everything[held_out:]), tuple(everything[:held_out]), seed, micro_tokens)
 
     def steps(self, batch_size: int) -> int:

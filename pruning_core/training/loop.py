@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pruning_core.calibration import Batch
 from pruning_core.methods.base import generator
 from pruning_core.models import TaskModel
 from pruning_core.precision import products_in
+from pruning_core.tasks.batch import Batch
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.constraint import Constraint, Moment
 from pruning_core.training.curves import Curves

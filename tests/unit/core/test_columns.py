@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pruning_core.columns import Column, read_columns
-from pruning_core.data import check_labels, read_rows
+from pruning_core.data import read_rows
 from pruning_core.errors import DatasetInvalid
 from pruning_core.inputs import check_local_inputs
+from pruning_core.labels import with_classes
 from pruning_core.parquet_footer import FooterTooLarge, read_footer
 from pruning_core.spec import PruneSpec
 from tests import tiny
@@ -150,7 +151,7 @@ def test_what_the_job_would_refuse_is_refused_before_it_in_the_same_words(
     with pytest.raises(DatasetInvalid, match=says) as early:
         check_local_inputs(spec)
     with pytest.raises(DatasetInvalid, match=says) as late:
-        check_labels(spec.task, read_rows(spec.task, "train"), classes=2)
+        with_classes(spec.task, read_rows(spec.task, "train"), ("no", "yes"))
     assert early.value.param == late.value.param
 
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from pruning_core.calibration import draw, tokenise
-from pruning_core.data import Rows, check_labels, read_rows
+from pruning_core.data import Rows, read_rows
 from pruning_core.errors import DatasetInvalid
+from pruning_core.labels import with_classes
+from pruning_core.models import load_task_model
 from pruning_core.spec import PruneSpec
 from tests import tiny
 
@@ -87,14 +89,12 @@ def test_an_empty_file_is_refused(tmp_path):
 def test_labels_must_fit_the_models_head(changes, labels, classes, says):
     rows = Rows((("text",),) * len(labels), labels)
     with pytest.raises(DatasetInvalid, match=says):
-        check_labels(_task("d", **changes), rows, classes=classes)
+        with_classes(_task("d", **changes), rows, tuple(map(str, range(classes))))
 
 
 @pytest.fixture
-def tokenizer(tiny_bert):
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(tiny_bert)
+def model(tiny_bert):
+    return load_task_model(tiny_bert, "text-classification", torch.device("cpu"))
 
 
 def _rows(count=50):
@@ -103,8 +103,8 @@ def _rows(count=50):
     return Rows(tuple((" ".join(tiny.WORDS[:n]),) for n in lengths), tuple(float(i % 2) for i in range(count)))
 
 
-def test_batches_hold_every_sample_once_within_the_token_budget(tokenizer):
-    tokens = tokenise(tokenizer, _rows(), "text-classification", max_length=16, batch_tokens=64)
+def test_batches_hold_every_sample_once_within_the_token_budget(model):
+    tokens = tokenise(model, _rows(), max_length=16, batch_tokens=64)
     rows = torch.cat([batch.rows for batch in tokens.batches])
     assert sorted(rows.tolist()) == list(range(50))
     assert all(batch.inputs["input_ids"].numel() <= 64 for batch in tokens.batches)
@@ -114,15 +114,15 @@ def test_batches_hold_every_sample_once_within_the_token_budget(tokenizer):
         assert torch.equal(batch.labels, batch.rows % 2)
 
 
-def test_buckets_waste_little_padding(tokenizer):
-    tokens = tokenise(tokenizer, _rows(200), "text-classification", max_length=32, batch_tokens=256)
+def test_buckets_waste_little_padding(model):
+    tokens = tokenise(model, _rows(200), max_length=32, batch_tokens=256)
     padded = sum(batch.inputs["input_ids"].numel() for batch in tokens.batches)
     assert padded < 1.1 * tokens.tokens
 
 
-def test_fingerprint_depends_on_the_tokens_alone(tokenizer):
+def test_fingerprint_depends_on_the_tokens_alone(model):
     def fingerprint(rows, batch_tokens=64):
-        return tokenise(tokenizer, rows, "text-classification", max_length=16, batch_tokens=batch_tokens).fingerprint
+        return tokenise(model, rows, max_length=16, batch_tokens=batch_tokens).fingerprint
 
     rows = _rows()
     changed = Rows((("word1 word2",), *rows.texts[1:]), rows.labels)

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from pruning_core.arch.encoder import adapt
-from pruning_core.calibration import Batch
 from pruning_core.models import TaskModel
-from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, output_fisher_factor, probe
+from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
+from pruning_core.tasks.batch import Batch
+from pruning_core.tasks.classification import output_fisher_factor
 from tests import tiny
 
 

@@ -1,0 +1,235 @@
+"""Question answering: the span of a context that answers a question."""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from pruning_core.errors import DatasetInvalid
+from pruning_core.labels import Answers
+from pruning_core.report import QualityReport
+from pruning_core.shapes import Float
+from pruning_core.spec import TaskSpec
+from pruning_core.tasks.base import Observed, TaskFamily, uniforms
+from pruning_core.tasks.batch import Batch, Encoded
+from pruning_core.tasks.classification import kl, labels
+from pruning_core.tasks.tokens import sampled
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pruning_core.data import Rows
+    from pruning_core.models import TaskModel
+
+_PORTION = 256
+# As SQuAD's own baselines have it.
+_LONGEST_ANSWER = 30
+
+
+@dataclass(frozen=True)
+class Questions(Encoded):
+    """Questions with their contexts.
+
+    Attributes:
+        spans: Of each sample, two numbers a token: where its characters begin and end in the context; -1 outside of it.
+        cut_off: Share of the rows whose answers are beyond the tokens that are read.
+    """
+
+    spans: Sequence[array[int]] = ()
+    cut_off: float = 0.0
+
+
+class QuestionAnswering(TaskFamily):
+    """First and last token of an answer."""
+
+    reads = ("start_logits", "end_logits")
+    example = (("one two", "three four five"), ("six", "seven"))
+
+    def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Questions:
+        """Make one sample of each row: the question, and as much of the context as fits beside it.
+
+        A row whose answer is cut off counts as not answered in the metric, and its label is the first token, by which models of
+        the task say that there is no answer.
+
+        Raises:
+            DatasetInvalid: Some question leaves no room for its context, or all answers are cut off.
+        """
+        if not tokenizer.is_fast:
+            raise DatasetInvalid(
+                "question-answering needs a fast tokenizer, which tells where its tokens begin; put tokenizer.json beside the "
+                "weights",
+                param="model",
+            )
+        columns: dict[str, list[array[int]]] = {}
+        spans: list[array[int]] = []
+        ends: list[tuple[int, int]] = []
+        for start in range(0, len(rows), _PORTION):
+            part = rows.texts[start : start + _PORTION]
+            try:
+                encoded = tokenizer(
+                    [question for question, _ in part],
+                    [context for _, context in part],
+                    truncation="only_second",
+                    max_length=limit,
+                    padding=False,
+                    return_offsets_mapping=True,
+                )
+            except Exception as error:  # the tokenizers' own, which have no class of their own
+                raise _no_room(limit) from error
+            for name in tokenizer.model_input_names:
+                if name in encoded:
+                    columns.setdefault(name, []).extend(array("l", values) for values in encoded[name])
+            for row in range(len(part)):
+                own = _spans(encoded.sequence_ids(row), cast("list[tuple[int, int]]", encoded["offset_mapping"][row]))
+                if max(own) < 0 and part[row][1].strip():
+                    raise _no_room(limit)
+                spans.append(own)
+                answers = None if rows.labels is None else cast("Answers", rows.labels[start + row])
+                ends.append((0, 0) if answers is None else _locate(answers, own))
+        answered = [own for own in rows.labels or () if cast("Answers", own).texts]
+        missed = sum(1 for own, at in zip(rows.labels or (), ends, strict=False) if cast("Answers", own).texts and at == (0, 0))
+        if answered and missed == len(answered):
+            raise DatasetInvalid(
+                f"no answer of {len(answered)} lies within the first {limit} tokens of its question and context; raise "
+                "max_length, or check answer_start: it counts characters of the context",
+                param="task.columns.label",
+            )
+        return Questions(
+            tokenizer, columns, None if rows.labels is None else torch.tensor(ends), spans, missed / max(1, len(answered))
+        )
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the cross-entropy of first and last token, summed."""
+        return nn.functional.cross_entropy(_masked(outputs, batch), labels(batch), reduction="none").sum(-1)
+
+    def answers(self, batch: Batch) -> Float[Tensor, " b"]:
+        """Count the first and the last token."""
+        return torch.full((len(batch.rows),), 2.0, device=batch.rows.device)
+
+    def naive_loss(self, model: TaskModel, batches: Sequence[Batch]) -> float:
+        """Give the loss of finding all tokens alike."""
+        del model
+        return math.log(max(batch.real.shape[1] for batch in batches))
+
+    def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
+        """Draw first and last token from the model's own prediction, and give the loss of those: the true Fisher."""
+        logits = _masked(outputs, batch)
+        drawn = sampled(logits.detach().transpose(1, 2), uniforms(2, batch, seed))
+        return nn.functional.cross_entropy(logits, drawn, reduction="none").sum(-1)
+
+    def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the KL divergence of first and last token, summed."""
+        return kl(_masked(ours, batch).transpose(1, 2), _masked(theirs, batch).transpose(1, 2)).sum(-1)
+
+    def condense(self, outputs: Tensor, batch: Batch) -> Iterator[Tensor]:
+        """Keep both logits of each real token."""
+        for own, length in zip(outputs, batch.real.sum(-1).tolist(), strict=True):
+            yield own[:length]
+
+    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
+        """Compare the best spans with the answers as SQuAD does."""
+        assert isinstance(seen.encoded, Questions), "it is what this family makes"
+        assert seen.rows.labels is not None, "the spec requires a label column for this task type"
+        answers = [cast("Answers", own).texts for own in seen.rows.labels]
+        found = [
+            [
+                best_span(logits, span, text[1])
+                for logits, span, text in zip(outputs, seen.encoded.spans, seen.rows.texts, strict=True)
+            ]
+            for outputs in (seen.dense, seen.pruned)
+        ]
+        before, after = (squad(own, answers) for own in found)
+        other = "exact_match" if task.metric == "f1" else "f1"
+        return QualityReport(
+            metric=task.metric,
+            dense=before[task.metric],
+            pruned=after[task.metric],
+            samples=len(seen.rows),
+            details={
+                "agreement_with_dense": sum(a == b for a, b in zip(*found, strict=True)) / len(seen.rows),
+                other: after[other],
+                "cut_off": seen.encoded.cut_off,
+            },
+        )
+
+
+def _no_room(limit: int) -> DatasetInvalid:
+    return DatasetInvalid(
+        f"a question alone fills the {limit} tokens of a sample and leaves no room for its context; raise max_length of "
+        "calibration and evaluation",
+        param="calibration.max_length",
+    )
+
+
+def _masked(outputs: Float[Tensor, "b s 2"], batch: Batch) -> Tensor:
+    """Leave padding out of the softmaxes."""
+    return outputs.masked_fill(~batch.real.to(outputs.device).unsqueeze(-1), torch.finfo(outputs.dtype).min)
+
+
+def _spans(owners: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> array[int]:
+    found = array("l")
+    for owner, (start, end) in zip(owners, offsets, strict=True):
+        found.extend((start, end) if owner == 1 and end > start else (-1, -1))
+    return found
+
+
+def _locate(answers: Answers, spans: array[int]) -> tuple[int, int]:
+    """Find the tokens of the first answer that is there whole; the first token where none is."""
+    for text, start in zip(answers.texts, answers.starts, strict=True):
+        end = start + len(text)
+        inside = [
+            at for at in range(len(spans) // 2) if spans[2 * at] >= 0 and spans[2 * at] < end and spans[2 * at + 1] > start
+        ]
+        if inside and spans[2 * inside[0]] <= start and spans[2 * inside[-1] + 1] >= end:
+            return inside[0], inside[-1]
+    return 0, 0
+
+
+def best_span(logits: Float[Tensor, "s 2"], spans: array[int], context: str) -> str:
+    """Give the text of the most likely span of a context; nothing where the first token, for no answer, is likelier."""
+    offsets = torch.tensor(spans).view(-1, 2)
+    inside = offsets[:, 0] >= 0
+    if not bool(inside.any()):
+        return ""
+    start, end = (logits[:, side].masked_fill(~inside, -torch.inf) for side in (0, 1))
+    count = len(start)
+    order = torch.arange(count)
+    apart = order[None, :] - order[:, None]
+    joint = (start[:, None] + end[None, :]).masked_fill((apart < 0) | (apart >= _LONGEST_ANSWER), -torch.inf)
+    best = int(joint.argmax())
+    if float(logits[0].sum()) > float(joint.flatten()[best]):
+        return ""
+    first, last = divmod(best, count)
+    return context[int(offsets[first, 0]) : int(offsets[last, 1])]
+
+
+def squad(found: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Give exact match and F1 of words (Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1), each the best over the answers.
+
+    Both compare texts without case, punctuation, articles and extra spaces. A question without answer is answered by nothing.
+    """
+    pairs = [(own, right or ("",)) for own, right in zip(found, answers, strict=True)]
+    exact = [max(float(_plain(own) == _plain(one)) for one in right) for own, right in pairs]
+    overlap = [max(_overlap(_plain(own).split(), _plain(one).split()) for one in right) for own, right in pairs]
+    return {"exact_match": sum(exact) / len(pairs), "f1": sum(overlap) / len(pairs)}
+
+
+def _plain(text: str) -> str:
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def _overlap(found: Sequence[str], right: Sequence[str]) -> float:
+    if not found or not right:
+        return float(found == right)
+    common = sum((Counter(found) & Counter(right)).values())
+    return 2 * common / (len(found) + len(right))

@@ -1,0 +1,215 @@
+"""What a family of tasks is: how rows become samples, what outputs mean, and how they are scored.
+
+Everything that depends on the type of the task is behind this class, so that statistics, methods, evaluation and proof know
+none of them.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from pruning_core.report import QualityReport
+from pruning_core.shapes import Float
+from pruning_core.spec import TaskSpec
+from pruning_core.tasks.batch import Batch, Encoded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from transformers.utils.generic import ModelOutput
+
+    from pruning_core.data import Rows
+    from pruning_core.models import TaskModel
+
+# Rows that are tokenised at a time.
+_PORTION = 256
+# A large output (a vocabulary) is proven by so many of its entries, evenly spaced, and the sum over all.
+PROVEN_ENTRIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was seen of two models on the same samples.
+
+    Attributes:
+        dense: One observation a sample of the dense model, in the samples' own order.
+        pruned: Likewise of the pruned one.
+        encoded: The samples.
+        rows: Where they come from.
+    """
+
+    dense: Sequence[Tensor]
+    pruned: Sequence[Tensor]
+    encoded: Encoded
+    rows: Rows
+
+
+class TaskFamily(ABC):
+    """One family of tasks.
+
+    Attributes:
+        reads: Names of the model's outputs that the task stands on; several are stacked along the last axis.
+        has_loss: Whether labels make a loss by which units can be scored.
+        softens: Whether outputs are logits of classes, which a temperature softens.
+        joins_rows: Whether rows are short of samples: many of them make one.
+        example: Inputs of two rows, of several lengths, to show an exporter what inputs look like.
+        one_graph: Whether one graph of tensors in and out is of use.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("logits",)
+    has_loss: ClassVar[bool] = True
+    softens: ClassVar[bool] = True
+    joins_rows: ClassVar[bool] = False
+    example: ClassVar[tuple[tuple[str, ...], ...]] = (("one two three",), ("four",))
+    one_graph: ClassVar[bool] = True
+
+    def encode(self, model: TaskModel, rows: Rows, limit: int) -> Encoded:
+        """Turn rows into samples of at most ``limit`` tokens.
+
+        Raises:
+            DatasetInvalid: No row makes a sample.
+        """
+        return self.encode_with(model.tokenizer, rows, limit)
+
+    @abstractmethod
+    def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
+        """Do it with a tokenizer alone, as most families can."""
+
+    def outputs(self, model: TaskModel, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b ..."]:
+        """Run the model: logits (batch, classes), scores (batch, 1), or the same for every token."""
+        return self.read(model, model.model(**inputs), inputs)
+
+    def read(self, model: TaskModel, result: ModelOutput, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b ..."]:
+        """Take the task's outputs from what the model's forward has given."""
+        del model, inputs
+        found = [cast("Tensor", getattr(result, name)) for name in self.reads]
+        return found[0] if len(found) == 1 else torch.stack(found, dim=-1)
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the negative log-likelihood (or squared error) of each sample's labels."""
+
+    def answers(self, batch: Batch) -> Float[Tensor, " b"]:
+        """Count the labels that each sample's loss is the sum of."""
+        return torch.ones(len(batch.rows), device=batch.rows.device)
+
+    def naive_loss(self, model: TaskModel, batches: Sequence[Batch]) -> float:
+        """Give the loss a label of a model that has learnt nothing and finds all classes alike."""
+        del batches
+        return math.log(max(2, model.entries, len(model.classes)))
+
+    @abstractmethod
+    def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
+        """Give a scalar of each sample whose squared gradient has the true Fisher, or its Gauss-Newton form, as expectation.
+
+        Whatever is drawn for a sample depends on the seed and the sample's own row, never on how samples are batched. The
+        divergence to the model's own outputs is no substitute: at the dense point its gradient is zero.
+        """
+
+    @abstractmethod
+    def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give how far each sample's outputs are from another model's."""
+
+    def observe(self, model: TaskModel, batch: Batch, task: TaskSpec) -> list[Tensor]:
+        """Run a model and keep of each sample what the metric needs, on the CPU."""
+        del task
+        outputs = self.outputs(model, batch.to(model.device).inputs).float().cpu()
+        return list(self.condense(outputs, batch))
+
+    def condense(self, outputs: Tensor, batch: Batch) -> Iterator[Tensor]:
+        """Keep of each sample's outputs what the metric needs: all of it, where it is little."""
+        del batch
+        yield from outputs
+
+    @abstractmethod
+    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
+        """Judge what was observed of the pruned model by the task's metric, beside the dense model.
+
+        Args:
+            task: Its metric.
+            seen: Of both models, on the validation split.
+        """
+
+    def probe_texts(self, texts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+        """Choose what of each row goes into one input of the model."""
+        return tuple(texts)
+
+    def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
+        """Prepare texts as whoever downloads the bundle would: by the stock tokenizer alone."""
+        columns = [list(column) for column in zip(*texts, strict=True)]
+        tokenizer = model.tokenizer
+        encoded = cast("Any", tokenizer)(
+            *columns, truncation=True, max_length=length, padding=True, padding_side="right", return_tensors="pt"
+        )
+        inputs = {name: cast("Tensor", encoded[name]) for name in tokenizer.model_input_names if name in encoded}
+        return Batch(inputs, torch.arange(len(texts)), None)
+
+    def random_inputs(self, model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw inputs without padding for timing."""
+        ids = random_tokens(model, batch, length, generator)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def tokenised(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[tuple[str, ...]],
+    limit: int,
+    **options: Any,  # of the tokenizer, on its way there
+) -> dict[str, list[array[int]]]:
+    """Tokenise in portions and keep only the numbers: a tokenizer's own records of long texts fill hundreds of megabytes."""
+    found: dict[str, list[array[int]]] = {}
+    for start in range(0, len(rows), _PORTION):
+        columns = [list(column) for column in zip(*rows[start : start + _PORTION], strict=True)]
+        encoded = cast("Any", tokenizer)(*columns, **{"truncation": True, "max_length": limit, "padding": False} | options)
+        for name in tokenizer.model_input_names:
+            if name in encoded:
+                found.setdefault(name, []).extend(array("l", values) for values in encoded[name])
+    return found
+
+
+def random_tokens(model: TaskModel, batch: int, length: int, generator: torch.Generator) -> Tensor:
+    """Draw token ids, (batch, length), on the model's device."""
+    vocabulary = cast("torch.nn.Embedding", model.model.get_input_embeddings()).num_embeddings
+    ids = torch.randint(0, vocabulary, (batch, length), generator=generator)
+    # RoBERTa-like models count positions by which tokens are padding; there must be none.
+    padding = model.tokenizer.pad_token_id
+    ids[ids == padding] = 0 if padding else 1
+    return ids.to(model.device)
+
+
+def proven(outputs: Float[Tensor, "b ..."], real: Tensor | None) -> Float[Tensor, "b n"]:
+    """Give what of the outputs is compared with those of a fresh process.
+
+    All of it where that is one vector a sample. Of a vector for every token: entries evenly spaced and the log of the sum of
+    exponentials, which no entry can change unnoticed; nothing of padding. `artifacts.fresh` does the same.
+    """
+    if outputs.ndim == 2:
+        return outputs
+    entries = outputs.shape[-1]
+    if entries > PROVEN_ENTRIES:
+        index = torch.linspace(0, entries - 1, PROVEN_ENTRIES).long().to(outputs.device)
+        outputs = torch.cat([outputs[..., index], outputs.logsumexp(-1, keepdim=True)], dim=-1)
+    if real is not None and real.shape == outputs.shape[:2]:
+        outputs = outputs * real.unsqueeze(-1)
+    return outputs.flatten(1)
+
+
+def signs(like: Tensor, batch: Batch, seed: int) -> Tensor:
+    """Draw random signs in the shape of an output, each sample's by its own row."""
+    drawn = torch.empty(like.shape, device="cpu")
+    for position, row in enumerate(batch.rows.tolist()):
+        own = torch.Generator().manual_seed(seed + row)
+        drawn[position] = torch.randint(0, 2, like.shape[1:], generator=own).float() * 2 - 1
+    return drawn.to(like)
+
+
+def uniforms(count: int, batch: Batch, seed: int) -> Float[Tensor, "b n"]:
+    """Draw numbers in [0, 1), each sample's by its own row; the first ones do not depend on how many are drawn."""
+    return torch.stack([torch.rand(count, generator=torch.Generator().manual_seed(seed + row)) for row in batch.rows.tolist()])

@@ -1,0 +1,106 @@
+"""Samples as numbers: rows that a tokenizer or an image processor has read, and batches of them."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pruning_core.shapes import Bool, Int
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# The label of a token that no loss and no metric counts, as transformers has it.
+UNCOUNTED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples of similar length.
+
+    Attributes:
+        inputs: What the model takes, each (batch, ...).
+        rows: Index of each sample in the sample order, (batch,).
+        labels: (batch,) class indices or floats; (batch, classes) of zeros and ones; (batch, 2) first and last token of an
+            answer; (batch, length) a class each token, `UNCOUNTED` where it has none. None where there are none.
+        mask: True at what is real, (batch, length), for inputs that have no attention mask of their own.
+    """
+
+    inputs: dict[str, Tensor]
+    rows: Int[Tensor, " b"]
+    labels: Tensor | None
+    mask: Bool[Tensor, "b s"] | None = None
+
+    @property
+    def real(self) -> Bool[Tensor, "b s"]:
+        """True at real tokens (or patches), (batch, length)."""
+        return self.inputs["attention_mask"].bool() if self.mask is None else self.mask
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy to a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch({name: t.to(device) for name, t in self.inputs.items()}, self.rows.to(device), labels, mask)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Samples that are not batched yet. A row may make no sample, one, or several.
+
+    Attributes:
+        tokenizer: Pads.
+        columns: For each of the model's inputs the values of every sample, without padding.
+        labels: One entry a sample; None where there are none.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    columns: Mapping[str, Sequence[array[int]]]
+    labels: Tensor | None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sample."""
+        return [len(ids) for ids in self.columns["input_ids"]]
+
+    def batch(self, index: Sequence[int]) -> Batch:
+        """Pad some samples together."""
+        picked = torch.tensor(index)
+        return Batch(self.padded(index), picked, None if self.labels is None else self.labels[picked])
+
+    def padded(self, index: Sequence[int]) -> dict[str, Tensor]:
+        """Pad the inputs of some samples together."""
+        columns = {name: [values[i].tolist() for i in index] for name, values in self.columns.items()}
+        padded = self.tokenizer.pad(columns, padding_side="right", return_tensors="pt")
+        return {name: padded[name] for name in columns}
+
+    def fingerprint(self, index: Sequence[int]) -> str:
+        """Hash the exact token ids of some samples."""
+        digest = hashlib.sha256()
+        for ids in (self.columns["input_ids"][i] for i in index):
+            digest.update(torch.tensor([len(ids), *ids], dtype=torch.int32).numpy().tobytes())
+        return f"sha256:{digest.hexdigest()}"
+
+
+@dataclass(frozen=True)
+class TokenLabelled(Encoded):
+    """Samples with a label for every token."""
+
+    token_labels: Sequence[array[int]] = ()
+
+    def batch(self, index: Sequence[int]) -> Batch:
+        """Pad some samples together, their labels too."""
+        return Batch(self.padded(index), torch.tensor(index), pad_labels([self.token_labels[i] for i in index]))
+
+
+def pad_labels(labels: Sequence[array[int]]) -> Int[Tensor, "b s"]:
+    """Pad labels of tokens on the right with `UNCOUNTED`."""
+    found = torch.full((len(labels), max(map(len, labels))), UNCOUNTED)
+    for row, own in enumerate(labels):
+        found[row, : len(own)] = torch.tensor(own)
+    return found

@@ -1,0 +1,212 @@
+"""One answer a text: a class, several classes, or a score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, SupportsFloat, cast
+
+import torch
+from torch import Tensor, nn
+
+from pruning_core.report import QualityReport
+from pruning_core.shapes import Float
+from pruning_core.spec import Metric, TaskSpec
+from pruning_core.tasks.base import Observed, TaskFamily, signs, tokenised
+from pruning_core.tasks.batch import Batch, Encoded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pruning_core.data import Rows
+    from pruning_core.models import TaskModel
+
+
+class Classification(TaskFamily):
+    """A class index for each text or pair."""
+
+    def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
+        """Make one sample of each row."""
+        return Encoded(tokenizer, tokenised(tokenizer, rows.texts, limit), self.labels_of(rows))
+
+    def labels_of(self, rows: Rows) -> Tensor | None:
+        """Give the labels of rows as a tensor; None where there are none."""
+        return None if rows.labels is None else torch.tensor(rows.labels).long()
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the cross-entropy."""
+        return nn.functional.cross_entropy(outputs, labels(batch), reduction="none")
+
+    def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
+        """Probe the classes by the factor of their Fisher.
+
+        The Fisher of logits ``diag(p) - p p^T`` factors as ``A A^T`` with ``A = diag(sqrt p) - p sqrt(p)^T``. Then ``z . A r``
+        with random signs ``r`` has expected squared gradient ``J^T A A^T J``, the true Fisher. For two classes A has rank one
+        and one probe is exact: ``sqrt(p0 p1) (z1 - z0)``.
+        """
+        p = outputs.detach().softmax(-1)
+        if outputs.shape[-1] == 2:
+            return (p[:, 0] * p[:, 1]).sqrt() * (outputs[:, 1] - outputs[:, 0])
+        return (outputs * torch.einsum("bij,bj->bi", output_fisher_factor(p), signs(outputs, batch, seed))).sum(-1)
+
+    def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the KL divergence of the classes."""
+        del batch
+        return kl(ours, theirs)
+
+    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
+        """Compare the most likely classes with the labels."""
+        before, after, truth = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned)), self.labels_of(seen.rows)
+        assert truth is not None, "the spec requires a label column for this task type"
+        return QualityReport(
+            metric=task.metric,
+            dense=score(task.metric, before, truth),
+            pruned=score(task.metric, after, truth),
+            samples=len(seen.dense),
+            details={"agreement_with_dense": float((before.argmax(-1) == after.argmax(-1)).double().mean())},
+        )
+
+
+class MultiLabel(Classification):
+    """Any number of classes for each text: one yes or no a class."""
+
+    def labels_of(self, rows: Rows) -> Tensor | None:
+        """Give zeros and ones, (rows, classes)."""
+        if rows.labels is None:
+            return None
+        found = torch.zeros(len(rows), len(rows.names))
+        for row, own in enumerate(rows.labels):
+            found[row, [int(index) for index in cast("tuple[int, ...]", own)]] = 1
+        return found
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the binary cross-entropy, summed over the classes."""
+        return nn.functional.binary_cross_entropy_with_logits(outputs, labels(batch), reduction="none").sum(-1)
+
+    def naive_loss(self, model: TaskModel, batches: Sequence[Batch]) -> float:
+        """Give the loss of as likely as not, for every class."""
+        del batches
+        return math.log(2) * len(model.classes)
+
+    def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
+        """Probe each class by the root of its own Fisher, ``p (1 - p)``, and a random sign."""
+        p = outputs.detach().sigmoid()
+        return (outputs * (p * (1 - p)).sqrt() * signs(outputs, batch, seed)).sum(-1)
+
+    def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the KL divergence of the yes and no of every class, summed."""
+        del batch
+        p = theirs.sigmoid()
+        logsigmoid = nn.functional.logsigmoid
+        yes, no = logsigmoid(theirs) - logsigmoid(ours), logsigmoid(-theirs) - logsigmoid(-ours)
+        return (p * yes + (1 - p) * no).sum(-1)
+
+    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
+        """Compare what is more likely than not with the labels: F1 over all decisions, or the share of rows wholly right."""
+        from sklearn import metrics
+
+        truth = self.labels_of(seen.rows)
+        assert truth is not None, "the spec requires a label column for this task type"
+        before, after = torch.stack(list(seen.dense)) > 0, torch.stack(list(seen.pruned)) > 0
+
+        def f1(found: Tensor, average: str) -> float:
+            none: Any = 0.0  # its stubs want a string
+            return float(metrics.f1_score(truth.numpy(), found.numpy(), average=average, zero_division=none))
+
+        def scored(found: Tensor) -> float:
+            return f1(found, "micro") if task.metric == "f1" else float((found == truth.bool()).all(-1).double().mean())
+
+        return QualityReport(
+            metric=task.metric,
+            dense=scored(before),
+            pruned=scored(after),
+            samples=len(seen.dense),
+            details={"agreement_with_dense": float((before == after).double().mean()), "f1_macro": f1(after, "macro")},
+        )
+
+
+class Regression(Classification):
+    """A score for each text or pair."""
+
+    softens = False
+
+    def naive_loss(self, model: TaskModel, batches: Sequence[Batch]) -> float:
+        """Give the loss of the mean of the model's scores."""
+        with torch.no_grad():
+            scores = torch.cat([model.outputs(batch.to(model.device).inputs)[:, 0].float() for batch in batches])
+        return max(1e-6, float(scores.var(correction=0)))
+
+    def labels_of(self, rows: Rows) -> Tensor | None:
+        """Give the scores."""
+        return None if rows.labels is None else torch.tensor(rows.labels).float()
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the squared error."""
+        return (outputs.squeeze(-1) - labels(batch)).square()
+
+    def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
+        """Give the score itself: the Gauss-Newton form of the squared error."""
+        del batch, seed
+        return outputs.sum(-1)
+
+    def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the squared difference."""
+        del batch
+        return (ours - theirs).square().sum(-1)
+
+    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
+        """Compare the order of the scores with that of the labels."""
+        before, after, truth = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned)), self.labels_of(seen.rows)
+        assert truth is not None, "the spec requires a label column for this task type"
+        return QualityReport(
+            metric=task.metric,
+            dense=score(task.metric, before, truth),
+            pruned=score(task.metric, after, truth),
+            samples=len(seen.dense),
+            details={"pearson_with_dense": _pearson(before[:, 0], after[:, 0])},
+        )
+
+
+def labels(batch: Batch) -> Tensor:
+    """Give the labels of a batch that has some."""
+    assert batch.labels is not None, "this objective is only chosen where there are labels"
+    return batch.labels
+
+
+def output_fisher_factor(p: Float[Tensor, "b c"]) -> Float[Tensor, "b c c"]:
+    """Give ``A = diag(sqrt p) - p sqrt(p)^T``, for which ``A A^T = diag(p) - p p^T``: the Fisher of a softmax's logits."""
+    root = p.sqrt()
+    return torch.diag_embed(root) - p[:, :, None] * root[:, None, :]
+
+
+def kl(ours: Float[Tensor, "... c"], theirs: Float[Tensor, "... c"]) -> Float[Tensor, ...]:
+    """Give the KL divergence of softmaxes along the last axis."""
+    logs, reference = ours.log_softmax(-1), theirs.log_softmax(-1)
+    return (reference.exp() * (reference - logs)).sum(-1)
+
+
+def score(metric: Metric, outputs: Float[Tensor, "n o"], truth: Tensor) -> float:
+    """Compute a metric of logits (n, classes) or scores (n, 1) against labels (n,)."""
+    if metric == "spearman":
+        return spearman(outputs[:, 0], truth)
+    from sklearn import metrics
+
+    expected: Any = truth.numpy()
+    predicted: Any = outputs.argmax(-1).numpy()
+    if metric == "accuracy":
+        return float(metrics.accuracy_score(expected, predicted))
+    if metric == "matthews":
+        return float(metrics.matthews_corrcoef(expected, predicted))
+    average = "binary" if outputs.shape[-1] == 2 else "macro"
+    return float(metrics.f1_score(expected, predicted, average=average))
+
+
+def spearman(found: Float[Tensor, " n"], truth: Float[Tensor, " n"]) -> float:
+    """Give the rank correlation."""
+    from scipy.stats import spearmanr
+
+    return float(cast("SupportsFloat", spearmanr(found.numpy(), truth.numpy())[0]))
+
+
+def _pearson(a: Tensor, b: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([a, b]).double())[0, 1])

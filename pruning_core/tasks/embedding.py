@@ -1,0 +1,116 @@
+"""Embeddings of sentences: fidelity to the dense model's, or how well they tell which sentences are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from pruning_core.report import QualityReport
+from pruning_core.shapes import Float, Int
+from pruning_core.spec import TaskSpec
+from pruning_core.tasks.base import Observed, TaskFamily, signs, tokenised
+from pruning_core.tasks.batch import Batch, Encoded
+from pruning_core.tasks.classification import spearman
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from transformers.utils.generic import ModelOutput
+
+    from pruning_core.data import Rows
+    from pruning_core.models import TaskModel
+
+# Nearest neighbours are looked for among at most this many sentences: the comparison is quadratic.
+_NEIGHBOUR_LIMIT = 4096
+
+
+class Embedding(TaskFamily):
+    """One embedding of unit length for each text; no labels."""
+
+    reads = ("last_hidden_state",)
+    has_loss = False
+    softens = False
+
+    def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
+        """Make one sample of each row."""
+        return Encoded(tokenizer, tokenised(tokenizer, rows.texts, limit), None)
+
+    def read(self, model: TaskModel, result: ModelOutput, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+        """Pool as sentence-transformers does."""
+        hidden = cast("Tensor", cast("Any", result).last_hidden_state)
+        if model.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            mask = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * mask).sum(1) / mask.sum(1)
+        return torch.nn.functional.normalize(pooled, dim=-1)
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """There are no labels to make a loss of."""
+        del outputs, batch
+        raise AssertionError("embeddings have no labels")
+
+    def naive_loss(self, model: TaskModel, batches: Sequence[Batch]) -> float:
+        """Give the squared distance of embeddings that are alike in nothing, halved."""
+        del model, batches
+        return 1.0
+
+    def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
+        """Project on random signs: the Gauss-Newton form of the squared distance."""
+        return (outputs * signs(outputs, batch, seed)).sum(-1)
+
+    def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the squared distance."""
+        del batch
+        return (ours - theirs).square().sum(-1)
+
+    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
+        """Give the mean cosine to the dense model's embeddings, whose own value is 1."""
+        before, after = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned))
+        return QualityReport(
+            metric=task.metric,
+            dense=1.0,
+            pruned=float((before * after).sum(-1).mean()),
+            samples=len(before),
+            details={"nearest_neighbour_agreement": nearest_neighbour_agreement(before, after)},
+        )
+
+
+class Similarity(Embedding):
+    """Pairs of sentences with a score: the sentences of a pair are samples of their own, one after the other."""
+
+    def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
+        """Make two samples of each row."""
+        return Encoded(tokenizer, tokenised(tokenizer, [(text,) for pair in rows.texts for text in pair], limit), None)
+
+    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
+        """Compare the order of the pairs' cosines with that of their scores."""
+        before, after = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned))
+        assert seen.rows.labels is not None, "the spec requires a label column for this task type"
+        truth = torch.tensor(seen.rows.labels).double()
+        return QualityReport(
+            metric=task.metric,
+            dense=spearman((before[::2] * before[1::2]).sum(-1), truth),
+            pruned=spearman((after[::2] * after[1::2]).sum(-1), truth),
+            samples=len(seen.rows),
+            details={"cosine_to_dense": float((before * after).sum(-1).mean())},
+        )
+
+    def probe_texts(self, texts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+        """Run the first sentences of the pairs."""
+        return tuple((pair[0],) for pair in texts)
+
+
+def nearest_neighbour_agreement(dense: Float[Tensor, "n d"], pruned: Float[Tensor, "n d"]) -> float:
+    """Share of sentences whose nearest other sentence (by cosine) is the same in both embeddings."""
+    dense, pruned = dense[:_NEIGHBOUR_LIMIT], pruned[:_NEIGHBOUR_LIMIT]
+    if len(dense) < 2:
+        return 1.0
+    return float((_nearest(dense) == _nearest(pruned)).double().mean())
+
+
+def _nearest(embeddings: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
+    similarity = embeddings @ embeddings.T
+    return similarity.fill_diagonal_(-torch.inf).argmax(-1)

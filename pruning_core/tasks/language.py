@@ -1,0 +1,128 @@
+"""Language models: tokens that are hidden, or that come next."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from pruning_core.errors import DatasetInvalid
+from pruning_core.report import QualityReport
+from pruning_core.spec import TaskSpec
+from pruning_core.tasks.base import Observed, tokenised
+from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
+from pruning_core.tasks.classification import labels
+from pruning_core.tasks.tokens import PerToken, token_losses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pruning_core.data import Rows
+
+# Devlin et al. 2019 (arXiv 1810.04805, section 3.1). Every chosen token is hidden: leaving some as they are is for training.
+_HIDDEN_SHARE = 0.15
+
+
+class LanguageModel(PerToken):
+    """What the metrics of both kinds share: the loss of the tokens that count, and which token was the likeliest."""
+
+    def condense(self, outputs: Tensor, batch: Batch) -> Iterator[Tensor]:
+        """Keep the summed loss, then the likeliest token at each place that counts."""
+        logits, truth = self.aligned(outputs, labels(batch))
+        lost = token_losses(logits, truth).double().sum(-1)
+        for own, total, found in zip(truth, lost, logits.argmax(-1), strict=True):
+            yield torch.cat([total[None], found[own != UNCOUNTED].double()])
+
+    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
+        """Give perplexity, mean loss, or the share of tokens that are right."""
+        assert isinstance(seen.encoded, TokenLabelled), "it is what these families make"
+        truth = torch.tensor([token for own in seen.encoded.token_labels for token in own[self.shift :] if token != UNCOUNTED])
+        before, after = _measures(seen.dense, truth), _measures(seen.pruned, truth)
+        found = [torch.cat([own[1:] for own in side]) for side in (seen.dense, seen.pruned)]
+        return QualityReport(
+            metric=task.metric,
+            dense=before[task.metric],
+            pruned=after[task.metric],
+            samples=len(seen.dense),
+            lower_is_better=task.lower_is_better,
+            details={
+                "agreement_with_dense": float((found[0] == found[1]).double().mean()),
+                "counted_tokens": float(len(truth)),
+            }
+            | {name: value for name, value in after.items() if name != task.metric},
+        )
+
+
+def _measures(observed: Sequence[Tensor], truth: Tensor) -> dict[str, float]:
+    loss = float(sum(own[0] for own in observed)) / len(truth)
+    found = torch.cat([own[1:] for own in observed]).long()
+    # A model that is worse than any guess is reported as such, not as an overflow.
+    return {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700.0)),
+        "accuracy": float((found == truth).double().mean()),
+    }
+
+
+class FillMask(LanguageModel):
+    """Tokens that are hidden, the same ones in every run: which ones depends on the text alone."""
+
+    def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> TokenLabelled:
+        """Make one sample of each row, 15 % of its tokens hidden, and at least one."""
+        mask = cast("int | None", tokenizer.mask_token_id)
+        if mask is None:
+            raise DatasetInvalid(
+                "the tokenizer has no mask token, so its model cannot fill masks; give a masked language model, or choose "
+                "task.type text-generation",
+                param="task.type",
+            )
+        columns = tokenised(tokenizer, rows.texts, limit)
+        special = set(tokenizer.all_special_ids)
+        counted: list[array[int]] = []
+        kept: list[int] = []
+        for sample, ids in enumerate(columns["input_ids"]):
+            ordinary = [at for at, token in enumerate(ids) if token not in special]
+            own = array("l", [UNCOUNTED] * len(ids))
+            if ordinary:
+                kept.append(sample)
+                drawn = torch.Generator().manual_seed(zlib.crc32(ids.tobytes()))
+                count = max(1, round(_HIDDEN_SHARE * len(ordinary)))
+                for choice in torch.randperm(len(ordinary), generator=drawn)[:count].tolist():
+                    at = ordinary[choice]
+                    own[at], ids[at] = ids[at], mask
+            counted.append(own)
+        if not kept:
+            raise DatasetInvalid("no text has a token that could be hidden", param="task.columns.text")
+        return TokenLabelled(
+            tokenizer, {name: [values[i] for i in kept] for name, values in columns.items()}, None, [counted[i] for i in kept]
+        )
+
+
+class TextGeneration(LanguageModel):
+    """The next token, over blocks of text: rows are joined, an end of text between them, and cut into equal blocks."""
+
+    shift = 1
+    joins_rows = True
+
+    def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> TokenLabelled:
+        """Join rows and cut them; the last block is as long as it comes."""
+        end = cast("int | None", tokenizer.eos_token_id)
+        joined = array("l")
+        for ids in tokenised(tokenizer, rows.texts, limit, truncation=False, max_length=None, verbose=False)["input_ids"]:
+            joined.extend(ids)
+            if end is not None and (not ids or ids[-1] != end):
+                joined.append(end)
+        blocks = [joined[start : start + limit] for start in range(0, len(joined), limit)]
+        blocks = [block for block in blocks if len(block) > 1]
+        if not blocks:
+            raise DatasetInvalid(
+                "the texts have fewer than two tokens in all; text-generation needs some to tell the next one",
+                param="task.dataset",
+            )
+        ones = [array("l", [1] * len(block)) for block in blocks]
+        return TokenLabelled(tokenizer, {"input_ids": blocks, "attention_mask": ones}, None, blocks)

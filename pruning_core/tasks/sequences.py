@@ -1,0 +1,147 @@
+"""A text from a text: summaries and translations."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from pruning_core.report import QualityReport
+from pruning_core.spec import TaskSpec
+from pruning_core.tasks.base import Observed, random_tokens, tokenised
+from pruning_core.tasks.batch import UNCOUNTED, Batch, Encoded, pad_labels
+from pruning_core.tasks.classification import labels
+from pruning_core.tasks.tokens import PerToken, token_losses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pruning_core.data import Rows
+    from pruning_core.models import TaskModel
+
+# Tokens of its own input that a model is told in a proof to have written already.
+PROVEN_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Translations(Encoded):
+    """Texts with the texts that they should become.
+
+    Attributes:
+        targets: Token ids of each wanted text, its end included.
+        start: What the decoder is given in front.
+    """
+
+    targets: Sequence[array[int]] = ()
+    start: int = 0
+
+    def batch(self, index: Sequence[int]) -> Batch:
+        """Pad sources and targets; the decoder reads each target one token late (teacher forcing)."""
+        truth = pad_labels([self.targets[i] for i in index])
+        inputs = self.padded(index)
+        given = shifted(truth.where(truth != UNCOUNTED, cast("int", self.tokenizer.pad_token_id)), self.start)
+        inputs |= {"decoder_input_ids": given, "decoder_attention_mask": (truth != UNCOUNTED).long()}
+        return Batch(inputs, torch.tensor(index), truth)
+
+
+def shifted(tokens: Tensor, start: int) -> Tensor:
+    """Put a token in front, and leave the last one out."""
+    return torch.cat([torch.full_like(tokens[:, :1], start), tokens[:, :-1]], dim=1)
+
+
+class SequenceToSequence(PerToken):
+    """Encoder-decoder models: the loss under teacher forcing, and what they write on their own."""
+
+    one_graph = False  # a decoder without its cache writes in quadratic time; tools that split the model serve it
+
+    def encode(self, model: TaskModel, rows: Rows, limit: int) -> Translations:
+        """Make one sample of each row; sources and targets are cut to the same length."""
+        tokenizer = model.tokenizer
+        assert rows.labels is not None, "the spec requires a label column for this task type"
+        columns = tokenised(tokenizer, rows.texts, limit)
+        wanted: list[array[int]] = []
+        for label in rows.labels:
+            ids = tokenizer(text_target=cast("str", label), truncation=True, max_length=limit)["input_ids"]
+            wanted.append(array("l", cast("list[int]", ids)))
+        return Translations(tokenizer, columns, None, wanted, start_token(model))
+
+    def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
+        """Not possible: what decoders begin with is the model's to say."""
+        raise NotImplementedError
+
+    def observe(self, model: TaskModel, batch: Batch, task: TaskSpec) -> list[Tensor]:
+        """Keep the summed loss, the number of tokens it is of, and what the model writes where the metric reads it."""
+        moved = batch.to(model.device)
+        truth = labels(moved)
+        lost = token_losses(self.outputs(model, moved.inputs).float(), truth).double().sum(-1)
+        counts = (truth != UNCOUNTED).sum(-1).double()
+        written: list[list[int]] = [[] for _ in range(len(lost))]
+        if task.metric != "loss":
+            inputs = {name: value for name, value in moved.inputs.items() if not name.startswith("decoder_")}
+            writer = cast("Any", model.model)
+            written = writer.generate(**inputs, max_new_tokens=truth.shape[1] + 1, do_sample=False, num_beams=1).tolist()
+        return [
+            torch.tensor([float(total), float(count), *own], dtype=torch.float64)
+            for total, count, own in zip(lost, counts, written, strict=True)
+        ]
+
+    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
+        """Compare what was written with what was wanted, by ROUGE or BLEU; or give the loss a token."""
+        assert seen.rows.labels is not None, "the spec requires a label column for this task type"
+        wanted = [cast("str", label) for label in seen.rows.labels]
+        losses = [float(sum(own[0] for own in side) / sum(own[1] for own in side)) for side in (seen.dense, seen.pruned)]
+        if task.metric == "loss":
+            values, details = losses, {}
+        else:
+            texts = [
+                seen.encoded.tokenizer.batch_decode([own[2:].long().tolist() for own in side], skip_special_tokens=True)
+                for side in (seen.dense, seen.pruned)
+            ]
+            values = [_written(task.metric, side, wanted) for side in texts]
+            same = sum(a == b for a, b in zip(*texts, strict=True)) / len(wanted)
+            details = {"same_text_as_dense": same, "loss": losses[1]}
+        return QualityReport(
+            metric=task.metric,
+            dense=values[0],
+            pruned=values[1],
+            samples=len(seen.rows),
+            lower_is_better=task.lower_is_better,
+            details=details,
+        )
+
+    def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
+        """Let the decoder go on from the first tokens of its own input: no wanted text is needed for a proof."""
+        batch = super().probe_inputs(model, texts, length)
+        return Batch(_with_decoder(batch.inputs, start_token(model)), batch.rows, None)
+
+    def random_inputs(self, model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw sources and targets of the same length."""
+        ids, given = (random_tokens(model, batch, length, generator) for _ in range(2))
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "decoder_input_ids": given}
+
+
+def _with_decoder(inputs: Mapping[str, Tensor], start: int) -> dict[str, Tensor]:
+    return {**inputs, "decoder_input_ids": shifted(inputs["input_ids"][:, :PROVEN_STEPS], start)}
+
+
+def start_token(model: TaskModel) -> int:
+    """Give the token that decoders of a model begin with."""
+    config = cast("Any", model.model.config)
+    found = getattr(config, "decoder_start_token_id", None)
+    return cast("int", model.tokenizer.pad_token_id if found is None else found)
+
+
+def _written(metric: str, found: Sequence[str], wanted: Sequence[str]) -> float:
+    if metric == "bleu":
+        import sacrebleu
+
+        return float(sacrebleu.corpus_bleu(list(found), [list(wanted)]).score)
+    from rouge_score import rouge_scorer
+
+    scorer: Any = rouge_scorer.RougeScorer([metric], use_stemmer=False)
+    scores = [float(scorer.score(right, own)[metric].fmeasure) for right, own in zip(wanted, found, strict=True)]
+    return sum(scores) / len(scores)

@@ -1,0 +1,172 @@
+"""A class for every token: named entities and the like, and what is common to all outputs over a vocabulary or a tag set."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pruning_core.errors import DatasetInvalid
+from pruning_core.report import QualityReport
+from pruning_core.shapes import Bool, Float
+from pruning_core.spec import TaskSpec
+from pruning_core.tasks.base import Observed, TaskFamily, uniforms
+from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
+from pruning_core.tasks.classification import kl, labels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pruning_core.data import Rows
+    from pruning_core.models import TaskModel
+
+_PORTION = 256
+
+
+class PerToken(TaskFamily):
+    """Tasks whose outputs are logits for every token, and whose labels count some of the tokens."""
+
+    # By how many tokens the label of an output stands after it: the next token's, for language models.
+    shift = 0
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the cross-entropy summed over the tokens that count: the negative log-likelihood of the sample."""
+        logits, truth = self.aligned(outputs, labels(batch))
+        return token_losses(logits, truth).sum(-1)
+
+    def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
+        """Draw a label for each token that counts from the model's own prediction, and give the loss of those.
+
+        ``E_{y~p} (d log p(y))^2`` is the true Fisher, and the labels of tokens being drawn independently, the cross terms of
+        a sample's sum vanish in expectation. Over classes without number this costs one draw, where a factor of each
+        token's Fisher would cost their square.
+        """
+        truth = torch.where(batch.real, 0, UNCOUNTED) if batch.labels is None else batch.labels
+        logits, truth = self.aligned(outputs, truth)
+        drawn = sampled(logits.detach(), uniforms(truth.shape[1], batch, seed))
+        return token_losses(logits, torch.where(truth == UNCOUNTED, UNCOUNTED, drawn)).sum(-1)
+
+    def answers(self, batch: Batch) -> Float[Tensor, " b"]:
+        """Count the tokens that count."""
+        return self.counted(batch).sum(-1).clamp_min(1).float()
+
+    def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
+        """Give the KL divergence, its mean over the tokens that count."""
+        counted = self.counted(batch)
+        ours, theirs = ours[:, : counted.shape[1]], theirs[:, : counted.shape[1]]
+        return (kl(ours, theirs) * counted).sum(-1) / counted.sum(-1).clamp_min(1)
+
+    def counted(self, batch: Batch) -> Bool[Tensor, "b s"]:
+        """Tell which outputs have a label that counts."""
+        truth = batch.real if batch.labels is None else batch.labels != UNCOUNTED
+        return truth[:, self.shift :]
+
+    def aligned(self, outputs: Float[Tensor, "b s c"], truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Put outputs beside their labels, (batch, s - shift, ...)."""
+        return outputs[:, : outputs.shape[1] - self.shift], truth[:, self.shift :]
+
+
+class TokenClassification(PerToken):
+    """A class for each word, read from its first piece."""
+
+    example = (("one", "two", "three"), ("four",))
+
+    def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> TokenLabelled:
+        """Make one sample of each row; the later pieces of a word, and special tokens, do not count."""
+        if not tokenizer.is_fast:
+            raise DatasetInvalid(
+                "token-classification needs a fast tokenizer, which tells the words of its pieces; put tokenizer.json beside "
+                "the weights",
+                param="model",
+            )
+        assert rows.labels is not None, "the spec requires a label column for this task type"
+        columns: dict[str, list[array[int]]] = {}
+        counted: list[array[int]] = []
+        for start in range(0, len(rows), _PORTION):
+            words = [list(own) for own in rows.texts[start : start + _PORTION]]
+            encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=limit, padding=False)
+            for name in tokenizer.model_input_names:
+                if name in encoded:
+                    columns.setdefault(name, []).extend(array("l", values) for values in encoded[name])
+            for row in range(len(words)):
+                tags = cast("tuple[int, ...]", rows.labels[start + row])
+                counted.append(_first_pieces(encoded.word_ids(row), tags))
+        return TokenLabelled(tokenizer, columns, None, counted)
+
+    def condense(self, outputs: Tensor, batch: Batch) -> Iterator[Tensor]:
+        """Keep the most likely class of each token that counts."""
+        for own, truth in zip(outputs.argmax(-1), labels(batch), strict=True):
+            yield own[truth != UNCOUNTED]
+
+    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
+        """Count whole entities as seqeval does, or tokens."""
+        assert isinstance(seen.encoded, TokenLabelled), "it is what this family makes"
+        truth = [torch.tensor([tag for tag in own if tag != UNCOUNTED]) for own in seen.encoded.token_labels]
+
+        def scored(found: Sequence[Tensor]) -> float:
+            return _entities(found, truth, seen.rows.names) if task.metric == "f1" else _share(found, truth)
+
+        return QualityReport(
+            metric=task.metric,
+            dense=scored(seen.dense),
+            pruned=scored(seen.pruned),
+            samples=len(seen.dense),
+            details={
+                "agreement_with_dense": _share(seen.pruned, seen.dense),
+                "token_accuracy": _share(seen.pruned, truth),
+                "counted_tokens": float(sum(map(len, truth))),
+            },
+        )
+
+    def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
+        """Prepare words that are split already."""
+        tokenizer = model.tokenizer
+        encoded = tokenizer(
+            [list(own) for own in texts],
+            is_split_into_words=True,
+            truncation=True,
+            max_length=length,
+            padding=True,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        inputs = {name: cast("Tensor", encoded[name]) for name in tokenizer.model_input_names if name in encoded}
+        return Batch(inputs, torch.arange(len(texts)), None)
+
+
+def _first_pieces(words: Sequence[int | None], tags: Sequence[int]) -> array[int]:
+    """Label the first piece of each word."""
+    before = [None, *words[:-1]]
+    return array(
+        "l", [UNCOUNTED if word is None or word == last else tags[word] for last, word in zip(before, words, strict=True)]
+    )
+
+
+def _entities(found: Sequence[Tensor], truth: Sequence[Tensor], names: Sequence[str]) -> float:
+    """Give seqeval's F1: an entity counts when both its ends and its type are right."""
+    from seqeval.metrics import f1_score
+
+    def named(tags: Sequence[Tensor]) -> list[list[str]]:
+        return [[names[int(tag)] for tag in own] for own in tags]
+
+    score: Any = f1_score
+    return float(score(named(truth), named(found), zero_division=0))
+
+
+def _share(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    return float((torch.cat(list(found)) == torch.cat(list(truth))).double().mean())
+
+
+def token_losses(logits: Float[Tensor, "b s c"], truth: Tensor) -> Float[Tensor, "b s"]:
+    """Give the cross-entropy of every token; 0 where it does not count."""
+    return nn.functional.cross_entropy(logits.transpose(1, 2), truth, reduction="none", ignore_index=UNCOUNTED)
+
+
+def sampled(logits: Float[Tensor, "b s c"], uniform: Float[Tensor, "b s"]) -> Tensor:
+    """Draw classes from softmaxes, given numbers that are uniform in [0, 1)."""
+    cumulated = logits.float().softmax(-1).cumsum(-1)
+    at = uniform.to(cumulated)[..., None] * cumulated[..., -1:]
+    return torch.searchsorted(cumulated, at).squeeze(-1).clamp_max(logits.shape[-1] - 1)
