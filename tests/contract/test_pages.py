@@ -266,7 +266,7 @@ def test_every_spec_survives_the_form(method: str) -> None:
         ({"calibration.samples": "1"}, "calibration.samples", "samples"),
         ({"seed": "-1"}, "seed", "seed"),
         ({"tolerance": "3"}, "tolerance", "tolerance"),
-        ({"floor": "2"}, "floor", "value"),
+        ({"floor": "2"}, "floor", "must be > 0 and <= 1"),
         ({"method": "none"}, "method", "unknown method"),
         ({"data": "/etc"}, "data", "the path, or a link in it, leads out"),
     ],
