@@ -7,24 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruning_core.arch.encoder import adapt, clone
+from pruning_core.arch.linear import is_transposed, weight_of
 from pruning_core.artifacts.acceptance import Claim, Probe, answer
-from pruning_core.artifacts.bundle import write_checkpoint
+from pruning_core.artifacts.bundle import write_checkpoint, write_compressed_form
+from pruning_core.artifacts.compressed import NothingToCompress
 from pruning_core.artifacts.onnx import ExportFailed, export_onnx
+from pruning_core.block_outcome import with_segments
 from pruning_core.evaluate import Judge
 from pruning_core.latency import measure_latency
 from pruning_core.masks import Mask
 from pruning_core.methods.admm_pattern import PatternPlan
 from pruning_core.methods.base import Context, generator
+from pruning_core.methods.block_lasso import BlockPlan
 from pruning_core.models import TaskModel, load_task_model
 from pruning_core.outcome import measure_outcome
 from pruning_core.pattern_outcome import sublayer_reports, with_pattern
 from pruning_core.planning import Plan
+from pruning_core.recovery.dead import remove_dead_
 from pruning_core.recovery.matrix import Fit
 from pruning_core.recovery.sequential import prune_and_recover_
-from pruning_core.recovery.sparsify import sparsify_
+from pruning_core.recovery.sparsify import prunable, sparsify_
 from pruning_core.report import FloorReport, Outcome, QualityReport, SublayerReport
 from pruning_core.spec import PruneSpec, Target, target_name
-from pruning_core.training.pattern import PatternRecipe
 from pruning_core.training.school import School
 from pruning_core.training_report import TrainingReport
 
@@ -41,12 +45,14 @@ class Candidate:
         outcome: What was measured in this process.
         claim: What a fresh process is to find.
         export_problem: Why there is no ONNX graph, where one was asked for and could not be written.
+        compress_problem: Why there is no compressed form, likewise.
     """
 
     target: Target
     outcome: Outcome
     claim: Claim
     export_problem: str | None
+    compress_problem: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +111,17 @@ class Workshop:
         repaired = self._repaired(plan)
         if self._is_last(target):
             evidence.states.release()
-        if isinstance(plan, PatternPlan) and plan.options.tier == "trained":
+        if isinstance(plan, PatternPlan | BlockPlan) and plan.options.tier == "trained":
             repaired = self._trained(repaired, plan, target)
+        if isinstance(plan, BlockPlan) and spec.artifacts.layout == "per_layer":
+            student = repaired.student
+            repaired = replace(repaired, mask=remove_dead_(adapt(student), _allowance(student, plan)))
         with clock.stage("materialise"):
             folder.mkdir(exist_ok=True)
             write_checkpoint(folder, dense, evidence.dense, repaired.student, spec.artifacts)
             pruned = load_task_model(folder, spec.task.type, dense.device)
             export_problem = self._export(pruned, folder)
+            compressed = self._compress(plan, repaired, folder)
         with clock.stage("evaluate", self.judge.steps) as step:
             quality = self.judge.compare(pruned, step)
         timing = spec.latency if len(spec.all_targets) <= 1 else spec.latency.for_frontier()
@@ -128,9 +138,11 @@ class Workshop:
             quality=quality,
             latency=latency,
         )
+        length = evidence.calibration.mean_length
         if isinstance(plan, PatternPlan):
-            length = evidence.calibration.mean_length
             measured = with_pattern(measured, plan, repaired.fits, folder, evidence.dense, length=length)
+        elif isinstance(plan, BlockPlan):
+            measured = with_segments(measured, plan, repaired.fits, folder, evidence.dense, mask=repaired.mask, length=length)
         outcome = measured.model_copy(
             update={
                 "layout": spec.artifacts.layout,
@@ -146,8 +158,9 @@ class Workshop:
             bytes=outcome.bytes.pruned,
             onnx="onnx" in spec.artifacts.formats and export_problem is None,
             measure_again=target.metric == "latency",
+            compressed=compressed if isinstance(compressed, dict) else None,
         )
-        return Candidate(target, outcome, claim, export_problem)
+        return Candidate(target, outcome, claim, export_problem, compressed if isinstance(compressed, str) else None)
 
     def _is_last(self, target: Target) -> bool:
         """Whether no other repair can follow: of another budget, or of a latency or a floor that is missed."""
@@ -159,16 +172,16 @@ class Workshop:
             if isinstance(plan, Mask):
                 sublayers = prune_and_recover_(adapt(student), plan, evidence, recovery, on_sublayer=step)
                 return Repaired(student, plan, sublayers)
-            fits = sparsify_(adapt(student), plan.projection, evidence, plan.options, recovery, on_sublayer=step)
-        full = Mask.full([group.size for group in self.ctx.groups])
-        return Repaired(student, full, sublayer_reports(fits, evidence.dense), fits)
+            rule = plan.projections if isinstance(plan, BlockPlan) else plan.projection
+            fits = sparsify_(adapt(student), rule, evidence, plan.options, recovery, on_sublayer=step)
+        mask = Mask.full([group.size for group in self.ctx.groups])
+        return Repaired(student, mask, sublayer_reports(fits, evidence.dense), fits)
 
-    def _trained(self, repaired: Repaired, plan: PatternPlan, target: Target) -> Repaired:
+    def _trained(self, repaired: Repaired, plan: PatternPlan | BlockPlan, target: Target) -> Repaired:
         """Train a student, from where the one-shot tier has left it or from the dense weights."""
         options = plan.options.training
         student = repaired.student if options.start == "one-shot" else clone(self.ctx.task_model.model)
-        recipe = PatternRecipe(plan.projection, options)
-        training = self.school.teach_(student, recipe, options, name=target_name(target))
+        training = self.school.teach_(student, plan.recipe, options, name=target_name(target))
         return replace(repaired, student=student, training=training)
 
     def _export(self, pruned: TaskModel, folder: Path) -> str | None:
@@ -179,6 +192,21 @@ class Workshop:
         except ExportFailed as error:
             return str(error)
         return None
+
+    def _compress(self, plan: Plan, repaired: Repaired, folder: Path) -> dict[str, int] | str | None:
+        """Write the compressed form, and say what became of the matrices; a sentence where there is none."""
+        if "compressed" not in self.spec.artifacts.formats:
+            return None
+        names = {id(module): name for name, module in repaired.student.named_modules()}
+        matrices = {names[id(linear)]: linear for linear in prunable(adapt(repaired.student))}
+        pattern = plan.block if isinstance(plan, PatternPlan) else None
+        arranged = {name: plan.blocks[name] if isinstance(plan, BlockPlan) else pattern for name in matrices}
+        # What is stored input-major is indexed bit by bit.
+        hints = {name: None if is_transposed(matrices[name]) else hint for name, hint in arranged.items()}
+        try:
+            return write_compressed_form(folder, self.ctx.task_model, repaired.student, hints)
+        except NothingToCompress as problem:
+            return str(problem)
 
     def _floor(self, quality: QualityReport) -> FloorReport | None:
         floor = self.spec.quality_floor
@@ -192,3 +220,14 @@ class Workshop:
             achieved=quality.pruned,
             lower_is_better=lower,
         )
+
+
+# Share of the target's tolerance that weights beside zeros may take when dead units go; rounding may zero a few more.
+_ROOM = 0.5
+
+
+def _allowance(student: PreTrainedModel, plan: BlockPlan) -> int:
+    """Give the weights other than zero that may be removed with dead units."""
+    weights = [weight_of(linear) for linear in prunable(adapt(student))]
+    zeros = sum(own.numel() - int(own.count_nonzero()) for own in weights)
+    return max(0, int((plan.sparsity + _ROOM * plan.tolerance) * sum(own.numel() for own in weights)) - zeros)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pruning_core.frozen import Frozen
 
 Layout = Literal["per_layer", "stock"]
-Format = Literal["safetensors", "onnx"]
+Format = Literal["safetensors", "onnx", "compressed"]
 
 
 class ArtifactSpec(Frozen):
@@ -24,7 +24,11 @@ class ArtifactSpec(Frozen):
         "trust_remote_code. stock: what the model's own config can say (one FFN width, fewer layers), loads anywhere.",
     )
     formats: tuple[Format, ...] = Field(
-        default=("safetensors",), min_length=1, max_length=2, description="safetensors always; onnx in addition."
+        default=("safetensors",),
+        min_length=1,
+        max_length=3,
+        description="safetensors always; onnx in addition; compressed: a folder with the values that are not zero and where "
+        "they stand, for methods that set weights to zero, which have it by default.",
     )
     strict: bool = Field(default=False, description="Fail the job when one of the formats cannot be delivered.")
 

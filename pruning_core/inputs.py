@@ -17,8 +17,8 @@ from pruning_core.arch.stored import CheckpointStructure, find_structure, matric
 from pruning_core.columns import read_columns
 from pruning_core.cost import UnitGroup, budget_for
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable
-from pruning_core.method_spec import AdmmPattern
-from pruning_core.patterns.coverage import MatrixShape, check_coverage
+from pruning_core.method_spec import AdmmPattern, BlockLasso
+from pruning_core.patterns.coverage import MatrixShape, check_blocks, check_coverage
 from pruning_core.spec import KeepTarget, PruneSpec, SparsityTarget, Target, TaskSpec
 from pruning_core.task_checks import check_head, check_kinds, check_lengths, check_model_class, check_name, positions_of
 from pruning_core.tasks.kinds import KINDS
@@ -74,6 +74,8 @@ def check_local_inputs(spec: PruneSpec) -> None:
         groups = groups_of(facts)
         if isinstance(spec.method, AdmmPattern):
             check_coverage(spec.method.pattern, _matrix_shapes(structure_of(facts)), sparsities_of(spec.all_targets))
+        elif isinstance(spec.method, BlockLasso):
+            check_blocks(_matrix_shapes(structure_of(facts)), spec.method)
         else:
             for target in spec.all_targets:
                 if isinstance(target, SparsityTarget | KeepTarget):  # a latency is known only once it is measured

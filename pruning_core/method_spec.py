@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from pruning_core.frozen import Frozen
+from pruning_core.lasso_spec import BlockLasso
 from pruning_core.patterns.grammar import BlockPattern, parse_pattern
 from pruning_core.training_spec import PatternTraining, Tier
 
@@ -98,13 +99,20 @@ class AdmmPattern(Frozen):
         return parse_pattern(self.pattern)
 
     @property
+    def obs_group(self) -> int | None:
+        """Inputs that the optimal brain surgeon prunes at a time; its own choice where the pattern has no blocks."""
+        return None if self.block is None else self.block.inputs
+
+    @property
     def steps(self) -> int:
         """Steps of the refit."""
         return self.refit_steps or (6 if self.selection == "admm" else 20)
 
 
 UnitMethod = FisherCG | Magnitude | Random
-MethodName = Literal["fisher-cg", "admm-pattern", "magnitude", "random"]
+# Those that keep shapes and set weights to zero.
+ZeroMethod = AdmmPattern | BlockLasso
+MethodName = Literal["fisher-cg", "admm-pattern", "block-lasso", "magnitude", "random"]
 METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
 
 
@@ -119,6 +127,8 @@ def _expand_method(value: object) -> object:
 
 
 Method = Annotated[
-    Annotated[FisherCG | AdmmPattern | Magnitude | Random, Field(discriminator="name")],
-    BeforeValidator(_expand_method, json_schema_input_type=MethodName | FisherCG | AdmmPattern | Magnitude | Random),
+    Annotated[FisherCG | AdmmPattern | BlockLasso | Magnitude | Random, Field(discriminator="name")],
+    BeforeValidator(
+        _expand_method, json_schema_input_type=MethodName | FisherCG | AdmmPattern | BlockLasso | Magnitude | Random
+    ),
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.arch.linear import is_transposed
 from pruning_core.methods.admm_pattern import PatternPlan
-from pruning_core.patterns.recount import Count, arrangements, recount
+from pruning_core.patterns.recount import arrangements, recount
 from pruning_core.recovery.matrix import Fit
 from pruning_core.recovery.sparsify import prunable
 from pruning_core.report import MatrixReport, Outcome, PatternReport, SolverStatus, SparsityReport, SublayerReport
@@ -51,7 +51,10 @@ def with_pattern(
                 nonzero_macs=round(outcome.macs.dense - zeros * length),
                 dense_remainders=tuple(count.remainder for count in counts if count.remainder is not None),
                 pool=arrangements(plan.pool),
-                matrices=tuple(_matrix(fit, count) for fit, count in zip(fits, counts, strict=True)),
+                matrices=tuple(
+                    matrix_report(fit, count.weights, count.weights - count.zeros)
+                    for fit, count in zip(fits, counts, strict=True)
+                ),
             ),
         }
     )
@@ -76,11 +79,12 @@ def sublayer_reports(fits: Sequence[Fit], dense: EncoderAdapter) -> tuple[Sublay
     return tuple(reports)
 
 
-def _matrix(fit: Fit, count: Count) -> MatrixReport:
+def matrix_report(fit: Fit, weights: int, nonzeros: int) -> MatrixReport:
+    """Put what a matrix holds beside how it was fitted."""
     return MatrixReport(
         name=fit.name,
-        weights=count.weights,
-        nonzeros=count.weights - count.zeros,
+        weights=weights,
+        nonzeros=nonzeros,
         status=fit.status,
         iterations=fit.iterations,
         refit_steps=fit.refit_steps,
@@ -91,6 +95,11 @@ def _matrix(fit: Fit, count: Count) -> MatrixReport:
     )
 
 
+# Whether units were removed physically as well.
+_WHERE = {False: "they", True: "those whose unit was not removed"}
+_GAIN = {False: "the model is no smaller, and no faster on", True: "only removed units make the model smaller, and faster on"}
+
+
 def pattern_warnings(outcome: Outcome) -> list[str]:
     """Say what a pattern does not buy, and what it leaves dense."""
     pattern, latency = outcome.pattern, outcome.latency_ms
@@ -98,9 +107,10 @@ def pattern_warnings(outcome: Outcome) -> list[str]:
         return []
     share = pattern.zeros / pattern.prunable_weights
     remaining = pattern.nonzero_macs / outcome.macs.dense
+    removed = outcome.macs.pruned < outcome.macs.dense
     layout = (
-        f"{share:.1%} of the prunable weights are zero, and are stored and multiplied all the same: in this dense layout the "
-        f"model is no smaller, and no faster on devices that do not skip zeros (measured {latency.speedup:.2f}x on "
+        f"{share:.1%} of the prunable weights are zero, and {_WHERE[removed]} are stored and multiplied all the same: in this "
+        f"dense layout {_GAIN[removed]} devices that do not skip zeros (measured {latency.speedup:.2f}x on "
         f"{latency.device}); where zeros are skipped, {remaining:.1%} of the multiply-accumulates remain"
     )
     found = [layout]

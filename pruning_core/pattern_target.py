@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from pydantic import Field, ValidationError
 
 from pruning_core.frozen import Frozen
-from pruning_core.method_spec import AdmmPattern
+from pruning_core.method_spec import AdmmPattern, BlockLasso, ZeroMethod
 from pruning_core.patterns.grammar import UNSTRUCTURED
 
 
@@ -30,25 +30,33 @@ class PatternTarget(Frozen):
 
 
 def expand_pattern(given: dict[str, Any]) -> dict[str, Any]:
-    """Complete the fields of a spec whose method is a pattern: its target, and the stock layout, since no shape changes."""
+    """Complete the fields of a spec whose method sets weights to zero.
+
+    Of a pattern its target, and the stock layout, since no shape changes; of both methods the compressed form.
+    """
     method = given.get("method")
     fields = {"name": method} if isinstance(method, str) else method
-    if not isinstance(fields, Mapping) or cast("Mapping[str, Any]", fields).get("name") != "admm-pattern":
+    name = cast("Mapping[str, Any]", fields).get("name") if isinstance(fields, Mapping) else None
+    if name not in ("admm-pattern", "block-lasso"):
         return given
+    artifacts = given.get("artifacts", {})
+    completed = dict(given)
+    if isinstance(artifacts, Mapping):
+        layout = {"layout": "stock"} if name == "admm-pattern" else {}
+        formats = {"formats": ("safetensors", "compressed")}
+        completed["artifacts"] = {**layout, **formats, **cast("Mapping[str, Any]", artifacts)}
+    if name != "admm-pattern":
+        return completed
     try:
         block = AdmmPattern.model_validate(fields).block
     except ValidationError:
         return given  # the field's own validation says what is wrong
-    artifacts = given.get("artifacts", {})
-    completed = dict(given)
-    if isinstance(artifacts, Mapping):
-        completed["artifacts"] = {"layout": "stock", **cast("Mapping[str, Any]", artifacts)}
     if block is not None and given.get("target") is None and not given.get("targets"):
         completed["target"] = {"metric": "pattern", "sparsity": block.sparsity}
     return completed
 
 
-def check_pattern_targets(method: AdmmPattern | None, metrics: Sequence[tuple[str, float]], recovery_kind: str) -> None:
+def check_pattern_targets(method: ZeroMethod | None, metrics: Sequence[tuple[str, float]], recovery_kind: str) -> None:
     """Refuse targets that a method cannot have.
 
     Args:
@@ -64,12 +72,17 @@ def check_pattern_targets(method: AdmmPattern | None, metrics: Sequence[tuple[st
             raise ValueError("a pattern target needs method admm-pattern; give a sparsity, or keep of macs, params or latency")
         return
     if recovery_kind == "masks":
-        raise ValueError("admm-pattern refits weights: recovery.kind must be weights or none")
-    if any(metric not in ("sparsity", "pattern") for metric, _ in metrics):
+        raise ValueError(f"{method.name} refits weights: recovery.kind must be weights or none")
+    allowed = ("sparsity",) if isinstance(method, BlockLasso) else ("sparsity", "pattern")
+    if any(metric not in allowed for metric, _ in metrics):
         raise ValueError(
-            "admm-pattern keeps every shape, so that only a sparsity can be asked for; macs, params and latency are targets of "
-            "methods that remove heads and neurons"
+            f"{method.name} {'zeroes weights' if isinstance(method, BlockLasso) else 'keeps every shape'}, so that only a "
+            "sparsity can be asked for; macs, params and latency are targets of methods that remove heads and neurons"
         )
+    if isinstance(method, BlockLasso):
+        if not metrics:
+            raise ValueError("block-lasso needs a sparsity, beside a quality_floor too")
+        return
     block = method.block
     if block is None:
         if not metrics or any(metric == "pattern" for metric, _ in metrics):

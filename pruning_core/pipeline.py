@@ -13,6 +13,7 @@ from pruning_core.artifacts.acceptance import Prover, make_probes
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
 from pruning_core.artifacts.stock import check_stock
+from pruning_core.block_outcome import segment_warnings
 from pruning_core.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.checkpoint import Candidate, Workshop
 from pruning_core.data import Rows, read_rows
@@ -23,7 +24,7 @@ from pruning_core.evidence import Evidence
 from pruning_core.floor import TRIALS, shares_that_hold
 from pruning_core.inputs import check_local_inputs
 from pruning_core.labels import with_classes
-from pruning_core.method_spec import AdmmPattern
+from pruning_core.method_spec import AdmmPattern, BlockLasso
 from pruning_core.methods.base import Context, generator
 from pruning_core.models import TaskModel, load_task_model, resolve_checkpoint
 from pruning_core.pattern_outcome import pattern_warnings
@@ -108,7 +109,7 @@ def _run(
     scratch: Path | None,
     clock: StageClock,
 ) -> tuple[Report, Rejected | None]:
-    if isinstance(spec.method, AdmmPattern) and spec.method.tier == "trained":
+    if isinstance(spec.method, AdmmPattern | BlockLasso) and spec.method.tier == "trained":
         clock.expect_training()
     with clock.stage("load"):
         dense = load_task_model(resolve_checkpoint(spec.model, spec.revision), spec.task.type, device)
@@ -120,7 +121,7 @@ def _run(
     with clock.stage("calibrate"):
         ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
     if spec.artifacts.layout == "stock":
-        check_stock(ctx.evidence.dense, cuts=not isinstance(spec.method, AdmmPattern))
+        check_stock(ctx.evidence.dense, cuts=not isinstance(spec.method, AdmmPattern | BlockLasso))
     planner = planner_for(spec, ctx, cache)
     workshop = Workshop(
         spec,
@@ -248,7 +249,10 @@ def _warnings(spec: PruneSpec, targets: Sequence[Target], outcomes: Sequence[Out
         where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
         if outcome.onnx is not None and outcome.onnx.status == "failed":
             found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
-        found.extend(f"{where}{said}" for said in (*pattern_warnings(outcome), *training_warnings(outcome.training)))
+        if outcome.compressed is not None and outcome.compressed.status == "failed":
+            found.append(f"{where}no compressed form: {outcome.compressed.reason}")
+        told = (*pattern_warnings(outcome), *segment_warnings(outcome), *training_warnings(outcome.training))
+        found.extend(f"{where}{said}" for said in told)
         for layer in outcome.layers:
             halves = (
                 ("attention", layer.attention, layer.kept_heads < layer.dense_heads),

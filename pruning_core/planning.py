@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from pruning_core.masks import Mask
-from pruning_core.method_spec import AdmmPattern
+from pruning_core.method_spec import AdmmPattern, BlockLasso
 from pruning_core.methods.admm_pattern import PatternPlan, PatternPlanner
 from pruning_core.methods.base import Context
+from pruning_core.methods.block_lasso import BlockPlan, BlockPlanner
 from pruning_core.methods.registry import method_for
 from pruning_core.spec import PruneSpec
 from pruning_core.targets import Planner
 
-Plan = Mask | PatternPlan
-AnyPlanner = Planner | PatternPlanner
+Plan = Mask | PatternPlan | BlockPlan
+AnyPlanner = Planner | PatternPlanner | BlockPlanner
 
 
 def planner_for(spec: PruneSpec, ctx: Context, cache: Path | None) -> AnyPlanner:
@@ -26,5 +27,7 @@ def planner_for(spec: PruneSpec, ctx: Context, cache: Path | None) -> AnyPlanner
     """
     if isinstance(spec.method, AdmmPattern):
         return PatternPlanner(spec.method, ctx)
+    if isinstance(spec.method, BlockLasso):
+        return BlockPlanner(spec.method, ctx)
     method = method_for(spec.method)
     return Planner(spec, ctx, method, method.prepare(ctx), cache)

@@ -216,6 +216,27 @@ class DenseRemainder(Frozen):
     weights: int
 
 
+class NormHistogram(Frozen):
+    """Segments by their norm, each relative to the mean of its matrix's kept segments; the outer bins hold what is beyond."""
+
+    edges: tuple[float, ...] = Field(description="Bounds of the bins, one more than there are bins.")
+    counts: tuple[int, ...]
+    zero: int = Field(description="Segments of norm zero.")
+
+
+class SegmentsReport(Frozen):
+    """Block sparsity: rows or columns of blocks that stayed, recounted from the written files."""
+
+    segment: Literal["row", "column"]
+    kept: int
+    smaller: int = Field(description="Segments at the edge of a matrix that blocks do not divide.")
+    lengths: tuple[int, ...] = Field(description="Weights of a segment, where it is whole.")
+    emptied: tuple[str, ...] = Field(default=(), description="Matrices of which the threshold would have left nothing.")
+    removed_heads: int = Field(default=0, description="Heads without weights on one side, removed physically.")
+    removed_neurons: int = Field(default=0, description="As `removed_heads`.")
+    norms: NormHistogram
+
+
 class PatternReport(Frozen):
     """A sparsity pattern, recounted from the written files. Shapes stay: a device that does not skip zeros is no faster."""
 
@@ -231,6 +252,7 @@ class PatternReport(Frozen):
         default=(), description="Arrangements allowed, one digit a weight: by output of the block, then input."
     )
     matrices: tuple[MatrixReport, ...]
+    segments: SegmentsReport | None = Field(default=None, description="For block-lasso; its `blocks` are segments.")
 
 
 class DataReport(Frozen):
@@ -285,6 +307,19 @@ class OnnxReport(Frozen):
     latency_iqr: float | None = None
 
 
+class CompressedReport(Frozen):
+    """The checkpoint with its zeros left out, loaded in a fresh process and bit-identical; or why there is none."""
+
+    status: Literal["ok", "failed"]
+    reason: str | None = None
+    path: str | None = None
+    bytes: int | None = Field(default=None, description="Of its weight files; the report's are the dense layout's.")
+    forms: dict[str, int] = Field(
+        default_factory=dict[str, int],
+        description="Prunable matrices by form: bits (one a weight), segments (one a segment), indices (N for every M), dense.",
+    )
+
+
 class Outcome(Frozen):
     """One checkpoint. Counts and sizes are recounted from the written files, never taken from the plan."""
 
@@ -302,6 +337,7 @@ class Outcome(Frozen):
     acceptance: AcceptanceReport | None = None
     onnx: OnnxReport | None = None
     training: TrainingReport | None = Field(default=None, description="For tiers that train.")
+    compressed: CompressedReport | None = None
     pattern: PatternReport | None = Field(default=None, description="For methods that keep shapes and zero weights.")
 
 

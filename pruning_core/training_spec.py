@@ -87,6 +87,38 @@ class PatternTraining(TrainingOptions):
         return self
 
 
+class LassoTraining(TrainingOptions):
+    """Training towards blocks: reweighted group Lasso (Li et al. 2020), then masked fine-tuning of what it has left."""
+
+    start: Literal["one-shot", "dense"] = Field(
+        default="one-shot",
+        description="one-shot: the weights and the segments of the one-shot tier, which are fine-tuned; dense: the dense "
+        "weights, of which the Lasso chooses.",
+    )
+    lasso: float | None = Field(
+        default=None, ge=0, le=1, description="Share of the steps under the penalty; null: half of them from dense, else none."
+    )
+    strength: float = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="Of the penalty. 1: what takes a group at the target's threshold to zero by the end of the phase.",
+    )
+    milestones: int = Field(default=8, ge=1, le=1000, description="Times that the penalty is reweighted, evenly in the phase.")
+    epsilon: float = Field(default=1e-3, gt=0, le=1, description="Beside a norm in its weight, relative to the mean norm.")
+
+    @property
+    def share(self) -> float:
+        """Share of the steps under the penalty."""
+        return self.lasso if self.lasso is not None else 0.5 if self.start == "dense" else 0.0
+
+    @model_validator(mode="after")
+    def _something_prunes(self) -> LassoTraining:
+        if self.start == "dense" and self.share == 0:
+            raise ValueError("from dense weights the Lasso chooses what goes: lasso must be > 0, or start one-shot")
+        return self
+
+
 def check_tier(tier: Tier, training: TrainingOptions, *, labels: bool, selection_trains: bool) -> None:
     """Refuse a tier that cannot work, at submit.
 

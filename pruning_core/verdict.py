@@ -6,16 +6,17 @@ import shutil
 from collections.abc import Sequence
 
 from pruning_core.artifacts.acceptance import Proof
+from pruning_core.artifacts.compressed import COMPRESSED_PATH
 from pruning_core.artifacts.onnx import ONNX_PATH
 from pruning_core.checkpoint import Candidate
 from pruning_core.errors import Diverged, QualityFloorMissed, Rejected, TargetMissed, Unloadable
 from pruning_core.outcome import target_missed
-from pruning_core.report import OnnxReport, Outcome
+from pruning_core.report import CompressedReport, OnnxReport, Outcome
 from pruning_core.spec import PruneSpec
 
 
 def accepted(candidate: Candidate, proof: Proof) -> Outcome:
-    """Put the proof into the outcome. An ONNX graph that was not proven is deleted: nothing broken is delivered."""
+    """Put the proof into the outcome. A graph or a compressed form that was not proven goes: nothing broken is delivered."""
     onnx = proof.onnx
     if candidate.export_problem is not None:
         onnx = OnnxReport(status="failed", reason=f"the exporter cannot express the model ({candidate.export_problem})")
@@ -23,7 +24,15 @@ def accepted(candidate: Candidate, proof: Proof) -> Outcome:
         onnx = OnnxReport(status="failed", reason=proof.problem or "it was not checked")
     if onnx is not None and onnx.status == "failed":
         shutil.rmtree((candidate.claim.folder / ONNX_PATH).parent, ignore_errors=True)
-    return candidate.outcome.model_copy(update={"acceptance": proof.acceptance, "onnx": onnx})
+    compressed = proof.compressed
+    if candidate.compress_problem is not None:
+        compressed = CompressedReport(status="failed", reason=candidate.compress_problem)
+    elif candidate.claim.compressed is not None and compressed is None:
+        compressed = CompressedReport(status="failed", reason=proof.problem or "it was not checked")
+    if compressed is not None and compressed.status == "failed":
+        shutil.rmtree(candidate.claim.folder / COMPRESSED_PATH, ignore_errors=True)
+    proven = {"acceptance": proof.acceptance, "onnx": onnx, "compressed": compressed}
+    return candidate.outcome.model_copy(update=proven)
 
 
 def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Proof]) -> Rejected | None:
@@ -37,6 +46,9 @@ def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Pro
             return missed
         if outcome.onnx is not None and outcome.onnx.status == "failed" and spec.artifacts.strict:
             return Unloadable(f"onnx cannot be delivered: {outcome.onnx.reason}", param="artifacts.formats")
+        compressed = outcome.compressed
+        if compressed is not None and compressed.status == "failed" and spec.artifacts.strict:
+            return Unloadable(f"the compressed form cannot be delivered: {compressed.reason}", param="artifacts.formats")
     return None
 
 

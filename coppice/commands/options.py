@@ -42,7 +42,7 @@ Layout = Annotated[
     ),
 ]
 Formats = Annotated[list[str] | None, typer.Option("--format", help="safetensors (always there) or onnx; repeatable.")]
-Method = Annotated[str | None, typer.Option(help="fisher-cg (default), admm-pattern, magnitude or random.")]
+Method = Annotated[str | None, typer.Option(help="fisher-cg (default), admm-pattern, block-lasso, magnitude or random.")]
 Pattern = Annotated[
     str | None,
     typer.Option(
@@ -51,8 +51,13 @@ Pattern = Annotated[
 ]
 Tier = Annotated[
     str | None,
-    typer.Option(help="one-shot (default: no labels, no training) or trained. For admm-pattern."),
+    typer.Option(help="one-shot (default: no labels, no training) or trained. For admm-pattern and block-lasso."),
 ]
+Block = Annotated[
+    str | None,
+    typer.Option(help="PxQ such as 64x64: outputs and inputs of blocks of which whole rows go. Means --method block-lasso."),
+]
+Segment = Annotated[str | None, typer.Option(help="row (default) or column: what goes together in a block.")]
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn (default 0).")]
 SpecFile = Annotated[Path | None, typer.Option("--spec", help="JSON file with a PruneSpec; options override its fields.")]
@@ -68,6 +73,7 @@ _TARGETS = {
     "params_keep": "--params-keep",
     "latency_keep": "--latency-keep",
 }
+_OF_METHODS = ("pattern", "tier", "block", "segment")
 _FIELDS = ("model", "task", "seed", "quality_floor")  # of the spec, that are set as they are
 _OPTIONS = {
     "model": ("model", "--model"),
@@ -76,6 +82,8 @@ _OPTIONS = {
     "method": ("method", "--method"),
     "method.pattern": ("pattern", "--pattern"),
     "method.tier": ("tier", "--tier"),
+    "method.block": ("block", "--block"),
+    "method.segment": ("segment", "--segment"),
     "seed": ("seed", "--seed"),
     "calibration.samples": ("samples", "--samples"),
     "quality_floor": ("quality_floor", "--quality-floor"),
@@ -102,6 +110,8 @@ class JobOptions:
     method: Method = None
     pattern: Pattern = None
     tier: Tier = None
+    block: Block = None
+    segment: Segment = None
     samples: Samples = None
     seed: Seed = None
     spec: SpecFile = None
@@ -110,7 +120,7 @@ class JobOptions:
         """Merge spec file and options into a validated spec, or leave with a sentence. Paths become absolute."""
         fields = _read(self.spec) if self.spec is not None else {}
         fields |= {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
-        if (self.method, self.pattern, self.tier) != (None, None, None):
+        if self.method is not None or self._of_method():
             fields["method"] = self._method(fields.get("method"))
         targets = self._targets()
         if targets:
@@ -147,14 +157,20 @@ class JobOptions:
         return None if name is None or getattr(self, name) is None else option
 
     def _method(self, in_file: object) -> object:
-        """Name the method: a pattern or a tier alone mean admm-pattern, and keep what a spec file says of that besides."""
-        chosen = {name: value for name in ("pattern", "tier") if (value := getattr(self, name)) is not None}
+        """Name the method: an option of one alone means that one, and keeps what a spec file says of it besides."""
+        chosen = self._of_method()
         if not chosen:
             return self.method
         kept = cast("Mapping[str, Any]", in_file) if isinstance(in_file, Mapping) else {}
         of_file = in_file if isinstance(in_file, str) else kept.get("name")
-        name = self.method or (of_file if self.pattern is None and isinstance(of_file, str) else "admm-pattern")
+        meant = "block-lasso" if {"block", "segment"} & chosen.keys() else "admm-pattern"
+        name = self.method or (of_file if chosen.keys() == {"tier"} and isinstance(of_file, str) else meant)
         return {**(kept if kept.get("name") == name else {}), "name": name, **chosen}
+
+    def _of_method(self) -> dict[str, str]:
+        """Give the options that belong to a method."""
+        given = {name: getattr(self, name) for name in _OF_METHODS}
+        return {name: value for name, value in given.items() if value is not None}
 
     def _used(self) -> dict[str, list[float]]:
         """Give the targets that count. Beside a more specific one --sparsity gives way: what will be measured decides."""

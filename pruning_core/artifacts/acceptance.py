@@ -20,12 +20,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from pruning_core.artifacts import fresh
+from pruning_core.artifacts.compressed import COMPRESSED_PATH
 from pruning_core.artifacts.onnx import ONNX_PATH
 from pruning_core.data import Rows
 from pruning_core.errors import OutOfMemory
 from pruning_core.latency import latency_report, median_and_iqr
 from pruning_core.models import TaskModel
-from pruning_core.report import AcceptanceReport, LatencyReport, OnnxReport
+from pruning_core.report import AcceptanceReport, CompressedReport, LatencyReport, OnnxReport
 from pruning_core.spec import AUTO_CLASSES, LatencySpec
 from pruning_core.tasks.base import proven
 from pruning_core.tasks.kinds import KINDS, Reads
@@ -60,6 +61,7 @@ class Claim:
         parameters: Stored values.
         bytes: Bytes of the weight files.
         onnx: Whether there is a graph to check.
+        compressed: How many matrices have which compressed form; None where there is no such checkpoint.
         measure_again: Whether its latency was promised.
     """
 
@@ -69,6 +71,7 @@ class Claim:
     bytes: int
     onnx: bool
     measure_again: bool
+    compressed: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Proof:
     acceptance: AcceptanceReport | None = None
     onnx: OnnxReport | None = None
     problem: str | None = None
+    compressed: CompressedReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ class Prover:
                 _Checkpoint(
                     folder=str(claim.folder.absolute()),
                     onnx=ONNX_PATH if claim.onnx else None,
+                    compressed=None if claim.compressed is None else COMPRESSED_PATH,
                     measure_again=claim.measure_again,
                 )
                 for claim in claims
@@ -162,7 +167,8 @@ class Prover:
             latency_ms=None if found.latency is None else self._latency(found.latency),
         )
         onnx = None if found.onnx is None else self._judge_onnx(claim, found.onnx, tolerance)
-        return Proof(report, onnx, _problem(claim, found, difference, tolerance))
+        compressed = None if found.compressed is None else _judge_compressed(claim, found.compressed)
+        return Proof(report, onnx, _problem(claim, found, difference, tolerance), compressed)
 
     def _latency(self, found: _Latency) -> LatencyReport:
         shape = self.timing.model_copy(update={"length": self.dense.longest(self.timing.length)})
@@ -180,6 +186,14 @@ class Prover:
         return OnnxReport(
             status="ok", path=ONNX_PATH, bytes=size, max_difference=difference, latency_ms=median, latency_iqr=spread
         )
+
+
+def _judge_compressed(claim: Claim, own: _FoundCompressed | _FailedCompressed) -> CompressedReport:
+    if isinstance(own, _FailedCompressed):
+        return CompressedReport(status="failed", reason=f"a fresh process cannot load it ({own.error})")
+    if own.differing:
+        return CompressedReport(status="failed", reason=f"{len(own.differing)} tensors differ, {own.differing[0]} for one")
+    return CompressedReport(status="ok", path=COMPRESSED_PATH, bytes=own.bytes, forms=claim.compressed or {})
 
 
 def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[Probe, ...]:
@@ -241,6 +255,7 @@ class _Wire(BaseModel):
 class _Checkpoint(_Wire):
     folder: str
     onnx: str | None
+    compressed: str | None
     measure_again: bool
 
 
@@ -293,6 +308,16 @@ class _FailedOnnx(_Wire):
     error: str
 
 
+class _FoundCompressed(_Wire):
+    differing: list[str]
+    stored: int
+    bytes: int
+
+
+class _FailedCompressed(_Wire):
+    error: str
+
+
 class _Found(_Wire):
     outputs: list[list[list[float]]]
     parameters: int
@@ -300,6 +325,7 @@ class _Found(_Wire):
     bytes: int
     libraries: dict[str, str]
     onnx: _FoundOnnx | _FailedOnnx | None = None
+    compressed: _FoundCompressed | _FailedCompressed | None = None
     latency: _Latency | None = None
 
 

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import shutil
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +16,7 @@ from pruning_core.arch.encoder import EncoderAdapter, adapt
 from pruning_core.arch.linear import inputs_of, is_linear, outputs_of
 from pruning_core.artifacts import per_layer, stock
 from pruning_core.artifacts.card import model_card
+from pruning_core.artifacts.compressed import COMPRESSED_PATH, REMOTE_CODE_NAME, Hint, write_compressed
 from pruning_core.artifacts.sentence import write_sentence_modules
 from pruning_core.models import TaskModel, quiet_transformers
 from pruning_core.report import Report
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from pruning_core.arch.linear import AnyLinear
-
-REMOTE_CODE_NAME = "modeling_coppice"
 
 # Copied as they are from the source checkpoint: what tokenizers and sentence-transformers read.
 _COMPANIONS = (
@@ -74,7 +73,10 @@ def write_checkpoint(
             stock.describe_(config, left)
     else:
         _describe_per_layer_(folder, source, dense, student)
-    weights = {name: tensor.to(getattr(torch, dtype)) for name, tensor in student.state_dict().items()}
+    # Zeros that a product has made negative would be values to whoever stores what is not zero.
+    weights = {name: tensor.to(getattr(torch, dtype)) + 0 for name, tensor in student.state_dict().items()}
+    # A model that was loaded from a bundle of ours has our quantizer, which would have its own weights written, not these.
+    vars(student).pop("hf_quantizer", None)
     with quiet_transformers():
         student.save_pretrained(folder, state_dict=weights)
     # The config's type decides how from_pretrained loads; save_pretrained puts that of the live model there.
@@ -82,13 +84,47 @@ def write_checkpoint(
     config.save_pretrained(folder)
     for path in folder.glob("*.safetensors"):  # safetensors writes for the owner alone; the umask is to decide, as elsewhere
         shutil.copymode(folder / "config.json", path)
+    _copy_companions(source.source, folder)
+    if AUTO_CLASSES[source.task_type] == "AutoModel":
+        write_sentence_modules(folder, hidden=dense.groups[0].hidden, pooling=source.pooling)
+
+
+def write_compressed_form(
+    folder: Path, source: TaskModel, student: PreTrainedModel, hints: Mapping[str, Hint]
+) -> dict[str, int]:
+    """Write the compressed form of a written checkpoint, with its own loader and tokenizer: it is a checkpoint of its own.
+
+    Args:
+        folder: The checkpoint.
+        source: The dense model.
+        student: The pruned one.
+        hints: Prunable matrices by module path, and what their zeros are arranged by.
+
+    Returns:
+        How many matrices got which form.
+
+    Raises:
+        NothingToCompress: None did.
+    """
+    name = _class_name(student)
+    loader = {AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{name}"}
+    counts = write_compressed(folder, hints, loader)
+    out = folder / COMPRESSED_PATH
+    (out / f"{REMOTE_CODE_NAME}.py").write_text(_remote_code(student, name), encoding="utf-8")
+    _copy_companions(folder, out)
+    return counts
+
+
+def _copy_companions(source: Path, folder: Path) -> None:
     for name in _COMPANIONS:
-        path = source.source / name
+        path = source / name
         if path.is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, folder / name)
-    if AUTO_CLASSES[source.task_type] == "AutoModel":
-        write_sentence_modules(folder, hidden=dense.groups[0].hidden, pooling=source.pooling)
+
+
+def _class_name(student: PreTrainedModel) -> str:
+    return f"Coppice{type(student).__name__.removeprefix('Coppice')}"
 
 
 def _describe_per_layer_(folder: Path, source: TaskModel, dense: EncoderAdapter, student: PreTrainedModel) -> None:
@@ -96,7 +132,7 @@ def _describe_per_layer_(folder: Path, source: TaskModel, dense: EncoderAdapter,
     widths, original = _widths(student), _widths(dense.model)
     linears = {name: shape for name, shape in widths.items() if shape != original[name]} | _inherited(dense.model, widths)
     student.config.quantization_config = per_layer.CoppiceConfig(linears, _counts(student, linears))
-    class_name = f"Coppice{type(student).__name__.removeprefix('Coppice')}"
+    class_name = _class_name(student)
     student.config.auto_map = {AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{class_name}"}
     (folder / f"{REMOTE_CODE_NAME}.py").write_text(_remote_code(student, class_name), encoding="utf-8")
 

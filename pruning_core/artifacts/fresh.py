@@ -60,6 +60,8 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
         found["libraries"] = {library.__name__: library.__version__ for library in (torch, transformers)}
         if checkpoint["onnx"] is not None:
             found["onnx"] = prove_onnx(str(Path(folder) / checkpoint["onnx"]), tokenizer, request)
+        if checkpoint["compressed"] is not None:
+            found["compressed"] = prove_compressed(Path(folder) / checkpoint["compressed"], model, request)
         if checkpoint["measure_again"]:
             stage = "latency"
             found["latency"] = time_in_turns(load(request["dense"], request, trust=False), model, request)
@@ -177,6 +179,19 @@ def count(folder: Path) -> dict[str, int]:
         with safe_open(path, "pt") as file:
             stored += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
     return {"stored": stored, "bytes": size}
+
+
+def prove_compressed(folder: Path, dense: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """Load the compressed form by the code that travels with it; compare every tensor with the dense layout's, bit by bit."""
+    import torch
+
+    try:
+        model = load(str(folder), request, trust=True)
+    except Exception as error:  # it says nothing of the checkpoint
+        return {"error": f"{type(error).__name__}: {first_line(str(error))}"}
+    found, wanted = model.state_dict(), dense.state_dict()
+    differing = [name for name, own in wanted.items() if name not in found or not torch.equal(found[name], own)]
+    return {"differing": differing + sorted(found.keys() - wanted.keys()), **count(folder)}
 
 
 def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:

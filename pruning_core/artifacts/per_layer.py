@@ -1,8 +1,9 @@
-"""Checkpoints with per-layer widths, loadable by stock ``from_pretrained``.
+"""Checkpoints with per-layer widths, and compressed ones, loadable by stock ``from_pretrained``.
 
 transformers builds a model from one config with one width for all layers. A plug-in of its quantizer interface, which may
 replace modules on the meta device before the weights arrive, swaps in linear modules of the stored shapes. Nothing is
-quantized; loading is exact.
+quantized; loading is exact. Compressed matrices (`pruning_core.artifacts.compressed`) arrive as values and an index of where
+they stand, and are laid out as the dense matrices that they are before anyone sees them.
 
 This file is self-contained on purpose: it is also copied into every bundle, where ``trust_remote_code=True`` runs it for
 users who do not have Coppice. Importing it registers the plug-in: that is all it is for.
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from typing import TYPE_CHECKING
+import zlib
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,7 @@ class CoppiceConfig(QuantizationConfigMixin):
     Attributes:
         linears: Module path -> [outputs, inputs].
         counts: Module path -> what the module says of its heads, such as ``{"num_heads": 3}``; some reshape by it.
+        packed: Module path -> how its weight is compressed, see `support_of`; empty where nothing is.
     """
 
     def __init__(
@@ -40,11 +43,13 @@ class CoppiceConfig(QuantizationConfigMixin):
         linears: dict[str, list[int]],
         counts: dict[str, dict[str, int | list[int]]] | None = None,
         quant_method: str = QUANT_METHOD,
+        packed: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         """Keep the shapes; ``quant_method`` is what transformers finds this class by."""
         self.quant_method = quant_method  # pyright: ignore[reportAttributeAccessIssue] - typed as their closed enum
         self.linears = linears
         self.counts = counts or {}
+        self.packed = packed or {}
 
 
 class CoppiceQuantizer(HfQuantizer):
@@ -64,6 +69,16 @@ class CoppiceQuantizer(HfQuantizer):
                     choose_positions(module, value)
                 else:
                     setattr(module, attribute, value)
+        for path, form in self.quantization_config.packed.items():
+            parent, name = _find(model, path)
+            setattr(parent, name, _Packed(parent.get_submodule(name), form))
+        return model
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_kwargs: object) -> PreTrainedModel:
+        for path, form in self.quantization_config.packed.items():
+            parent, name = _find(model, path)
+            setattr(parent, name, _packed_at(parent, name).unpacked(path, form))
+        self.quantization_config.packed = {}  # whoever saves the model writes dense matrices
         return model
 
     def is_serializable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - theirs is unannotated
@@ -106,6 +121,80 @@ def _find(model: PreTrainedModel, stored_path: str) -> tuple[nn.Module, str]:
     path = next((path for path in paths if _has(model, path)), stored_path)
     parent, _, name = path.rpartition(".")
     return model.get_submodule(parent), name
+
+
+class _Packed(nn.Module):
+    """A linear whose weight is on its way: the stored values, and the bytes that say where they stand."""
+
+    weight_index: Tensor
+
+    def __init__(self, dense: nn.Module, form: dict[str, Any]) -> None:
+        super().__init__()
+        weight, device = dense.get_parameter("weight"), dense.get_parameter("weight").device
+        self.weight_values = nn.Parameter(torch.empty(form["values"], dtype=weight.dtype, device=device), requires_grad=False)
+        self.register_buffer("weight_index", torch.empty(form["bytes"], dtype=torch.uint8, device=device))
+        self.bias = dict(dense.named_parameters()).get("bias")
+        self._dense = (dense,)  # in a tuple, it is no part of the model while the weights are read
+
+    def unpacked(self, path: str, form: dict[str, Any]) -> nn.Module:
+        """Give the dense linear."""
+        (dense,) = self._dense
+        dense.register_parameter("weight", nn.Parameter(unpack(path, self.weight_values.detach(), self.weight_index, form)))
+        dense.register_parameter("bias", self.bias)
+        return dense
+
+
+def _packed_at(parent: nn.Module, name: str) -> _Packed:
+    module = parent.get_submodule(name)
+    assert isinstance(module, _Packed), "put there before the weights were read"
+    return module
+
+
+def unpack(path: str, values: Tensor, index: Tensor, form: dict[str, Any]) -> Tensor:
+    """Lay a compressed matrix out.
+
+    Raises:
+        ValueError: Index and values are not what was written.
+    """
+    try:
+        support = support_of(index, form)
+    except (RuntimeError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{path}: its compressed form cannot be read ({type(error).__name__})") from error
+    if zlib.crc32(index.cpu().numpy().tobytes()) != form["crc"] or int(support.sum()) != values.numel():
+        raise ValueError(f"{path}: its compressed form is corrupt, index and values are not those that were written")
+    weight = torch.zeros(form["shape"], dtype=values.dtype, device=values.device)
+    weight[support] = values
+    return weight
+
+
+def support_of(index: Tensor, form: dict[str, Any]) -> Tensor:
+    """Read where values stand, (outputs, inputs), True where one does; values follow row by row.
+
+    Three forms. ``bits``: one bit a weight. ``segments``: one bit for each run of ``length`` inputs of an output (``axis`` 1)
+    or of outputs of an input (``axis`` 0). ``indices``: of every ``m`` consecutive inputs the places of ``n``, ascending. Bits
+    are packed from the lowest of each byte.
+    """
+    outputs, inputs = form["shape"]
+    if form["form"] == "indices":
+        width = (form["m"] - 1).bit_length()
+        count = outputs * inputs // form["m"]
+        bits = _bits(index, count * form["n"] * width).view(count, form["n"], width)
+        places = (bits.long() << torch.arange(width, device=index.device)).sum(-1)
+        support = torch.zeros(count, form["m"], dtype=torch.bool, device=index.device)
+        return support.scatter_(1, places, True).view(outputs, inputs)
+    if form["form"] == "bits":
+        return _bits(index, outputs * inputs).bool().view(outputs, inputs)
+    axis, length = form["axis"], form["length"]
+    grid = [outputs, inputs]
+    grid[axis] = -(-grid[axis] // length)
+    kept = _bits(index, grid[0] * grid[1]).bool().view(grid)
+    return kept.repeat_interleave(length, axis).narrow(axis, 0, form["shape"][axis])
+
+
+def _bits(index: Tensor, count: int) -> Tensor:
+    if index.numel() != -(-count // 8):
+        raise ValueError("the index of a compressed matrix has the wrong length")
+    return ((index[:, None] >> torch.arange(8, device=index.device, dtype=torch.uint8)) & 1).flatten()[:count]
 
 
 def _has(model: nn.Module, path: str) -> bool:

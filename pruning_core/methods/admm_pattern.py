@@ -24,6 +24,7 @@ from pruning_core.patterns.project import LargestFraction, LargestOfBlock, Large
 from pruning_core.recovery.sparsify import prunable, record_dense
 from pruning_core.shapes import Bool
 from pruning_core.spec import PatternTarget, SparsityTarget, Target
+from pruning_core.training.pattern import PatternRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ class PatternPlan:
         if self.block is None:
             return LargestFraction(self.sparsity)
         return LargestOfBlock(self.block) if self.pool is None else LargestOfPool(self.block, self.pool)
+
+    @property
+    def recipe(self) -> PatternRecipe:
+        """What the trained tier holds the weights to."""
+        return PatternRecipe(self.projection, self.options.training)
 
 
 class PatternPlanner:

@@ -1,4 +1,4 @@
-"""Sparsity patterns and how they are written: ``2:4``, ``4x4:8``, ``unstructured``. Torch-free.
+"""Sparsity patterns and how they are written: ``2:4``, ``4x4:8``, ``unstructured``, blocks such as ``64x64``. Torch-free.
 
 ``N:M`` keeps N of every M consecutive inputs of each output; ``PxQ:K`` keeps K weights of every block of P outputs and Q
 inputs, in one of a pool of arrangements, and ``PxQ`` is half of them. ``1x4:2`` is ``2:4``. Where a width is not a multiple of
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Literal
+
+SegmentKind = Literal["row", "column"]
 
 UNSTRUCTURED: Literal["unstructured"] = "unstructured"
 # Arrangements are kept as the bits of one 64-bit integer.
@@ -72,3 +74,49 @@ def parse_pattern(text: str) -> BlockPattern | None:
             f"got {pattern.keep}"
         )
     return pattern
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentBlock:
+    """Blocks of ``outputs`` x ``inputs`` weights of which whole rows or columns stay or go."""
+
+    outputs: int
+    inputs: int
+    segment: SegmentKind
+
+    @property
+    def length(self) -> int:
+        """Weights of a segment: a row of the block runs over its inputs, a column over its outputs."""
+        return self.inputs if self.segment == "row" else self.outputs
+
+    def __str__(self) -> str:
+        return f"{self.segment}s of {self.outputs}x{self.inputs}"
+
+
+LARGEST_SIDE = 1024
+# Matrices at least so wide have blocks of so many weights a side, where nothing else is asked for.
+_DEFAULT_SIDES = ((2048, 64), (768, 32), (0, 16))
+
+
+def parse_block(text: str, segment: SegmentKind) -> SegmentBlock:
+    """Read a block such as ``64x64``: outputs, then inputs.
+
+    Raises:
+        ValueError: It is none, or its segments are single weights.
+    """
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None:
+        raise ValueError("must be PxQ such as 64x64: the outputs and inputs of a block, of which whole rows or columns go")
+    block = SegmentBlock(int(found[1]), int(found[2]), segment)
+    if not (1 <= block.outputs <= LARGEST_SIDE and 1 <= block.inputs <= LARGEST_SIDE):
+        raise ValueError(f"a block's sides may be 1 to {LARGEST_SIDE}, got {text}")
+    if block.length < 2:
+        raise ValueError(f"{segment} segments of {text} are single weights; for those use admm-pattern, pattern unstructured")
+    return block
+
+
+def default_block(outputs: int, inputs: int, segment: SegmentKind) -> SegmentBlock:
+    """Give the block for a matrix of this shape: 16, 32 or 64 weights a side, by its narrower one."""
+    narrower = max(1, min(outputs, inputs))
+    side = next(side for least, side in _DEFAULT_SIDES if narrower >= least)
+    return SegmentBlock(min(side, max(1, outputs)), min(side, max(1, inputs)), segment)

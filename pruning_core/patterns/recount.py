@@ -55,7 +55,7 @@ def recount(
     """
     return tuple(
         count_matrix(name, weight.T if matrices[name] else weight, pattern, pool)
-        for name, weight in _weights(folder, list(matrices))
+        for name, weight in read_weights(folder, list(matrices))
     )
 
 
@@ -93,7 +93,8 @@ def _satisfied(
     return beside.min(0).values == 0
 
 
-def _weights(folder: Path, names: Sequence[str]) -> list[tuple[str, Tensor]]:
+def read_weights(folder: Path, names: Sequence[str]) -> list[tuple[str, Tensor]]:
+    """Read the weights of linears from a checkpoint, as they are stored, in the order of the names."""
     wanted = {f"{name}.weight": name for name in names}
     found: dict[str, Tensor] = {}
     for path in read_checkpoint(folder).weight_files:

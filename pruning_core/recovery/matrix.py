@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,13 +18,42 @@ from torch import Tensor
 from pruning_core.linalg.admm import Schedule, find_support
 from pruning_core.linalg.cg import conjugate_gradient
 from pruning_core.linalg.obs import GROUP, prune_by_obs
-from pruning_core.method_spec import AdmmPattern, Selection
+from pruning_core.method_spec import Selection
 from pruning_core.patterns.project import Projection
 from pruning_core.report import SolverStatus
 from pruning_core.shapes import Bool, Float
 from pruning_core.stats.gram import Gram
 
 _TOLERANCE = 1e-5
+
+
+class FitOptions(Protocol):
+    """How supports are chosen and refitted: what the methods that zero weights have in common."""
+
+    @property
+    def selection(self) -> Selection:
+        """What chooses."""
+        ...
+
+    @property
+    def iterations(self) -> int:
+        """Upper bound of ADMM steps."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps of the refit."""
+        ...
+
+    @property
+    def damping(self) -> float:
+        """Ridge, relative to the mean diagonal of the Gram."""
+        ...
+
+    @property
+    def obs_group(self) -> int | None:
+        """Inputs that the optimal brain surgeon prunes at a time; the paper's when None."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +159,7 @@ class Fit:
     residual_after: float
 
 
-def choose(matrix: Matrix, selection: Selection, projection: Projection, options: AdmmPattern) -> Choice:
+def choose(matrix: Matrix, selection: Selection, projection: Projection, options: FitOptions) -> Choice:
     """Choose which weights stay, on all samples; a system without a factor leaves the choice to the scaled magnitudes."""
     gram = matrix.fit + matrix.judge
     dense = matrix.weights
@@ -142,9 +172,7 @@ def choose(matrix: Matrix, selection: Selection, projection: Projection, options
     if selection == "sparsegpt":
         H = gram.G[:-1, :-1].clone()
         H.diagonal().add_(max(options.damping * float(H.diagonal().mean()), torch.finfo(torch.float32).tiny))
-        block = options.block
-        group = GROUP if block is None else block.inputs
-        pruned = prune_by_obs(H, dense.double(), projection, group)
+        pruned = prune_by_obs(H, dense.double(), projection, options.obs_group or GROUP)
         if pruned is None:
             return _masked(dense, projection.support(by_input), "breakdown")
         return Choice(pruned.support, pruned.value, "converged", 0)
@@ -157,7 +185,7 @@ def choose(matrix: Matrix, selection: Selection, projection: Projection, options
 
 
 def fit_matrix(
-    matrix: Matrix, projection: Projection, options: AdmmPattern, *, refit: bool
+    matrix: Matrix, projection: Projection, options: FitOptions, *, refit: bool
 ) -> tuple[Float[Tensor, "k d"], Float[Tensor, " d"] | None, Fit]:
     """Choose which weights stay and refit them.
 

@@ -7,7 +7,7 @@ what the ones before it have lost. Shapes stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,11 +16,10 @@ from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.arch.linear import bias_of, set_, weight_of
 from pruning_core.arch.sublayer import Sublayer
 from pruning_core.evidence import Evidence
-from pruning_core.method_spec import AdmmPattern
 from pruning_core.models import TaskModel
 from pruning_core.patterns.project import Projection
 from pruning_core.precision import products_in
-from pruning_core.recovery.matrix import Fit, Matrix, fit_matrix
+from pruning_core.recovery.matrix import Fit, FitOptions, Matrix, fit_matrix
 from pruning_core.recovery.streams import Streams
 from pruning_core.spec import RecoverySpec
 from pruning_core.stats.gram import Gram
@@ -40,9 +39,9 @@ def record_dense(model: TaskModel, evidence: Evidence, on_batch: Callable[[int],
 
 def sparsify_(
     student: EncoderAdapter,
-    projection: Projection,
+    projection: Projection | Mapping[str, Projection],
     evidence: Evidence,
-    options: AdmmPattern,
+    options: FitOptions,
     recovery: RecoverySpec,
     *,
     on_sublayer: Callable[[int], None],
@@ -52,7 +51,7 @@ def sparsify_(
 
     Args:
         student: A clone of the dense model; given new weights in place.
-        projection: The pattern.
+        projection: The pattern; or one for each matrix, by its module path.
         evidence: Dense model and calibration batches.
         options: Selection and solver.
         recovery: Whether to refit, and the share of samples that judges.
@@ -71,9 +70,10 @@ def sparsify_(
     def prune_(linear: AnyLinear, statistics: tuple[Gram, Gram]) -> None:
         weights, bias = weight_of(linear).T.contiguous(), bias_of(linear)
         matrix = Matrix(names[id(linear)], *statistics, weights, bias)
+        rule = projection[matrix.name] if isinstance(projection, Mapping) else projection
         with products_in(torch.float32, device):
             on_matrix(matrix)
-            fitted, fitted_bias, fit = fit_matrix(matrix, projection, options, refit=recovery.kind == "weights")
+            fitted, fitted_bias, fit = fit_matrix(matrix, rule, options, refit=recovery.kind == "weights")
         set_(linear, fitted.T, fitted_bias)
         fits.append(fit)
 

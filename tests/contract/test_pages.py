@@ -225,9 +225,11 @@ def test_every_spec_survives_the_form(method: str) -> None:
     options = {
         "fisher-cg": {"rearrange": True, "labels": "use"},
         "admm-pattern": {"pattern": "1:4", "pool": None, "iterations": 5},
+        "block-lasso": {"block": "32x16", "segment": "column", "threshold": "uniform"},
     }
     latency = [{"metric": "latency", "keep": keep, "tolerance": 0.02} for keep in (0.5, 0.3)]
-    by_pattern = method == "admm-pattern"
+    sparsities = [{"metric": "sparsity", "sparsity": sparsity} for sparsity in (0.5, 0.8)]
+    zeroes = method in {"admm-pattern", "block-lasso"}
     spec = PruneSpec.model_validate(
         {
             "model": "org/name",
@@ -237,10 +239,10 @@ def test_every_spec_survives_the_form(method: str) -> None:
                 "columns": {"text": ["x", "y"], "label": "z"},
                 "metric": "spearman",
             },
-            "targets": [] if by_pattern else latency,
+            "targets": {"admm-pattern": [], "block-lasso": sparsities}.get(method, latency),
             "quality_floor": {"kind": "absolute", "value": 0.8},
             "method": {"name": method} | options.get(method, {}),
-            "recovery": {"kind": "none" if by_pattern else "masks", "damping": 0.5},
+            "recovery": {"kind": "none" if zeroes else "masks", "damping": 0.5},
             "calibration": {"batch_tokens": 256, "memory_mb": 64},
             "artifacts": {"formats": ["safetensors", "onnx"], "strict": True},
             "seed": 3,

@@ -67,7 +67,7 @@ def test_every_command_explains_itself(path: list[str]) -> None:
         ({"--sparsity": "nan"}, "must be > 0 and < 1, got nan"),
         ({"--sparsity": "half"}, "valid number"),
         ({"--task": "glue/nothing"}, "known names are glue/cola"),
-        ({"--method": "magic"}, "known methods are fisher-cg, admm-pattern, magnitude, random"),
+        ({"--method": "magic"}, "known methods are fisher-cg, admm-pattern, block-lasso, magnitude, random"),
         ({"--samples": "1"}, "--samples: Input should be greater than or equal to 8"),
         ({"--seed": "-1"}, "greater than or equal to 0"),
         ({"--model": "/nothing/here"}, "--model: no such folder"),

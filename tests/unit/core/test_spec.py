@@ -40,7 +40,7 @@ def test_every_glue_task_makes_a_valid_spec(name):
         ({"sparsity": True}, ("target", "sparsity", "sparsity"), "must be a number > 0 and < 1, got a bool"),
         ({"sparsity": None}, ("target", "sparsity", "sparsity"), "must be a number"),
         ({"target": {"metric": "macs", "keep": 0.5}}, (), "either sparsity or target"),
-        ({"method": "obs"}, ("method",), "known methods are fisher-cg, admm-pattern, magnitude, random"),
+        ({"method": "obs"}, ("method",), "known methods are fisher-cg, admm-pattern, block-lasso, magnitude, random"),
         ({"task": "glue/xyz"}, ("task",), "known names are glue/cola"),
         ({"model": ""}, ("model",), "at least 1 character"),
         ({"sedd": 1}, ("sedd",), "Extra inputs"),

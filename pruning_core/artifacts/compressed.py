@@ -1,0 +1,200 @@
+"""The compressed form of a checkpoint: of matrices full of zeros the values that are none, and where they stand.
+
+A folder of its own inside the bundle, ``compressed/``: ``from_pretrained`` reads it through our plug-in (`per_layer`, which
+also travels with it) and gives the very same model, bit for bit. What an index costs decides which of three forms a matrix
+gets, or that it stays as it is: one bit a weight (unstructured), one bit a segment (block-lasso), or two bits a value (2:4, the
+layout of sparse tensor cores; in general N indices for every M inputs).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pruning_core.artifacts.per_layer import QUANT_METHOD, unpack
+from pruning_core.errors import ModelUnreadable
+from pruning_core.inputs import INDEX_NAME, WEIGHTS_NAME, read_checkpoint
+from pruning_core.patterns.grammar import BlockPattern, SegmentBlock
+from pruning_core.shapes import Bool, Float
+
+COMPRESSED_PATH = "compressed"
+REMOTE_CODE_NAME = "modeling_coppice"
+
+Hint = BlockPattern | SegmentBlock | None
+
+
+class NothingToCompress(Exception):
+    """No matrix has zeros enough for an index to pay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A compressed matrix.
+
+    Attributes:
+        values: In the stored type, row by row.
+        index: Packed bits, uint8.
+        form: What `per_layer.support_of` needs to read them.
+    """
+
+    values: Float[Tensor, " n"]
+    index: Tensor
+    form: dict[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and index."""
+        return self.values.nbytes + self.index.nbytes
+
+
+def pack(weight: Float[Tensor, "d k"], hint: Hint) -> Packed | None:
+    """Compress a matrix the smallest way; None where none is smaller than the matrix.
+
+    Args:
+        weight: As it is stored.
+        hint: What its zeros are arranged by.
+    """
+    held = weight != 0
+    forms: list[tuple[dict[str, Any], Tensor, Bool[Tensor, "d k"]]] = [({"form": "bits"}, held.flatten(), held)]
+    if isinstance(hint, SegmentBlock):
+        forms.append(_segments(held, hint))
+    elif hint is not None and hint.one_row and (indexed := _indices(held, hint)) is not None:
+        forms.append(indexed)
+    found = [_packed(weight, form, bits, support) for form, bits, support in forms]
+    best = min(reversed(found), key=lambda own: own.nbytes)  # of equal ones the structured
+    return best if best.nbytes < weight.nbytes else None
+
+
+def write_compressed(folder: Path, hints: Mapping[str, Hint], loader: Mapping[str, str]) -> dict[str, int]:
+    """Write weights and config of the compressed form of a written checkpoint into a folder inside it.
+
+    Args:
+        folder: The checkpoint; in the per-layer layout or the stock one.
+        hints: Prunable matrices by module path, and what their zeros are arranged by.
+        loader: The config's ``auto_map``.
+
+    Returns:
+        How many of them got which form; ``dense`` are those that stayed.
+
+    Raises:
+        NothingToCompress: All of them stayed.
+    """
+    out = folder / COMPRESSED_PATH
+    weights: dict[str, Tensor] = {}
+    for path in read_checkpoint(folder).weight_files:
+        weights |= load_file(path)
+    forms: dict[str, dict[str, Any]] = {}
+    counts: dict[str, int] = {}
+    for name, hint in hints.items():
+        packed = pack(weights[f"{name}.weight"], hint)
+        kind = "dense" if packed is None else str(packed.form["form"])
+        counts[kind] = counts.get(kind, 0) + 1
+        if packed is None:
+            continue
+        if not torch.equal(_bytes(unpack(name, packed.values, packed.index, packed.form)), _bytes(weights[f"{name}.weight"])):
+            raise AssertionError(f"the compressed form of {name} is not the matrix")
+        del weights[f"{name}.weight"]
+        weights |= {f"{name}.weight_values": packed.values, f"{name}.weight_index": packed.index}
+        forms[name] = packed.form
+    if not forms:
+        raise NothingToCompress("no matrix has zeros enough for an index to pay")
+    out.mkdir()
+    save_file(weights, out / WEIGHTS_NAME, metadata={"format": "pt"})
+    shutil.copymode(folder / "config.json", out / WEIGHTS_NAME)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    own = config.get("quantization_config", {"quant_method": QUANT_METHOD, "linears": {}})
+    config |= {"quantization_config": own | {"packed": forms}, "auto_map": dict(loader)}
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return counts
+
+
+def expand(folder: Path, out: Path) -> None:
+    """Write the dense layout of a compressed checkpoint: the files that it was made of, bit for bit in every tensor.
+
+    Args:
+        folder: A compressed checkpoint.
+        out: Must not exist; appears whole or not at all.
+
+    Raises:
+        ModelUnreadable: It is none, or corrupt.
+    """
+    facts = read_checkpoint(folder)
+    own = facts.config.get("quantization_config")
+    forms = cast("dict[str, Any]", own).get("packed") if isinstance(own, dict) else None
+    if not forms:
+        raise ModelUnreadable("this is no compressed checkpoint: its config.json has no packed matrices", param="model")
+    weights: dict[str, Tensor] = {}
+    for path in facts.weight_files:
+        weights |= load_file(path)
+    try:
+        for name, form in forms.items():
+            values, index = weights.pop(f"{name}.weight_values"), weights.pop(f"{name}.weight_index")
+            if zlib.crc32(_bytes(values).numpy().tobytes()) != form["values_crc"]:
+                raise ValueError(f"{name}: its values are not those that were written")
+            weights[f"{name}.weight"] = unpack(name, values, index, form)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelUnreadable(f"the compressed checkpoint is corrupt: {error}", param="model") from error
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(folder, partial, ignore=shutil.ignore_patterns("*.safetensors", INDEX_NAME))
+    save_file(weights, partial / WEIGHTS_NAME, metadata={"format": "pt"})
+    shutil.copymode(partial / "config.json", partial / WEIGHTS_NAME)
+    config, rest = dict(facts.config), {key: value for key, value in cast("dict[str, Any]", own).items() if key != "packed"}
+    config.pop("quantization_config")
+    if rest.get("linears"):
+        config["quantization_config"] = rest
+    else:  # the stock layout has nothing of ours
+        (partial / f"{REMOTE_CODE_NAME}.py").unlink(missing_ok=True)
+        config.pop("auto_map", None)
+    (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    partial.rename(out)
+
+
+def _packed(weight: Tensor, form: dict[str, Any], bits: Tensor, support: Bool[Tensor, "d k"]) -> Packed:
+    values, index = weight[support], _pack_bits(bits)
+    whole = form | {"shape": list(weight.shape), "values": values.numel(), "bytes": index.numel()}
+    crc = {"crc": zlib.crc32(index.numpy().tobytes()), "values_crc": zlib.crc32(_bytes(values).numpy().tobytes())}
+    return Packed(values, index, whole | crc)
+
+
+def _segments(held: Bool[Tensor, "d k"], block: SegmentBlock) -> tuple[dict[str, Any], Tensor, Bool[Tensor, "d k"]]:
+    axis = 1 if block.segment == "row" else 0
+    form = {"form": "segments", "axis": axis, "length": block.length}
+    lack = [0, 0]
+    lack[axis] = -held.shape[axis] % block.length
+    padded = torch.nn.functional.pad(held, (0, lack[1], 0, lack[0]))
+    kept = padded.unflatten(axis, (-1, block.length)).any(axis + 1)
+    return form, kept.flatten(), kept.repeat_interleave(block.length, axis).narrow(axis, 0, held.shape[axis])
+
+
+def _indices(held: Bool[Tensor, "d k"], pattern: BlockPattern) -> tuple[dict[str, Any], Tensor, Bool[Tensor, "d k"]] | None:
+    """Give N places of every M inputs; blocks with fewer values list a zero as well. None where blocks do not fit."""
+    n, m = pattern.keep, pattern.inputs
+    if held.shape[1] % m or not held.numel():
+        return None
+    blocks = held.reshape(-1, m)
+    if int(blocks.sum(1).max()) > n:
+        return None
+    places = blocks.int().argsort(dim=1, descending=True, stable=True)[:, :n].sort(dim=1).values
+    width = (m - 1).bit_length()
+    bits = (places[:, :, None] >> torch.arange(width)) & 1
+    support = torch.zeros_like(blocks).scatter_(1, places, True)
+    return {"form": "indices", "n": n, "m": m}, bits.flatten(), support.view_as(held)
+
+
+def _pack_bits(bits: Tensor) -> Tensor:
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.numel() % 8)).view(-1, 8)
+    return (padded << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return values.contiguous().view(-1).view(torch.uint8) if values.numel() else values.new_empty(0, dtype=torch.uint8)

@@ -1,0 +1,110 @@
+"""Counting segments in a written checkpoint, at the places that they had in the dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.linear import inputs_of, is_transposed, outputs_of
+from pruning_core.arch.sublayer import Part
+from pruning_core.masks import Mask
+from pruning_core.patterns.grammar import SegmentBlock
+from pruning_core.patterns.recount import read_weights
+from pruning_core.patterns.segments import Segments
+from pruning_core.shapes import Float, Int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentCount:
+    """What a prunable matrix of a checkpoint holds.
+
+    Attributes:
+        name: Its module path.
+        block: Its blocks.
+        weights: Of the dense matrix.
+        nonzeros: Written weights that are not zero.
+        segments: Of the dense matrix.
+        kept: Segments that hold a weight.
+        smaller: Segments at the edge, with fewer weights than the others.
+        norms: Of the segments that hold a weight, (kept,), float32.
+    """
+
+    name: str
+    block: SegmentBlock
+    weights: int
+    nonzeros: int
+    segments: int
+    kept: int
+    smaller: int
+    norms: Float[Tensor, " kept"]
+
+
+def recount_segments(
+    folder: Path, dense: EncoderAdapter, mask: Mask, blocks: Mapping[str, SegmentBlock]
+) -> tuple[SegmentCount, ...]:
+    """Count the matrices of a checkpoint.
+
+    Args:
+        folder: The written checkpoint.
+        dense: The dense model.
+        mask: Units that the checkpoint still has.
+        blocks: Of each matrix, by module path, in the order of the sublayers.
+    """
+    places = _places(dense, mask)
+    counts: list[SegmentCount] = []
+    for name, written in read_weights(folder, list(blocks)):
+        place = places[name]
+        weight = torch.zeros(place.shape)  # what was removed counts as zero, at its old place
+        weight[place.outputs[:, None], place.inputs] = (written.T if place.transposed else written).float()
+        segments, values = Segments.of(blocks[name]), weight.T
+        norms = segments.sums(values.square()).sqrt()
+        sizes = segments.sizes(tuple(values.shape))
+        counts.append(
+            SegmentCount(
+                name=name,
+                block=blocks[name],
+                weights=weight.numel(),
+                nonzeros=int(written.count_nonzero()),
+                segments=norms.numel(),
+                kept=int(segments.held(values).sum()),
+                smaller=int((sizes < segments.length).sum()),
+                norms=norms[segments.held(values)],
+            )
+        )
+    return tuple(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Which outputs and inputs of a dense matrix are still there, its shape, and whether it is stored input-major."""
+
+    outputs: Int[Tensor, " n"]
+    inputs: Int[Tensor, " m"]
+    shape: tuple[int, int]
+    transposed: bool
+
+
+def _places(dense: EncoderAdapter, mask: Mask) -> dict[str, _Place]:
+    names = {id(module): name for name, module in dense.model.named_modules()}
+    found: dict[str, _Place] = {}
+    for index, sublayer in enumerate(dense.sublayers):
+        kept = mask.indices(index)
+        for part in sublayer.parts:
+            shape = (outputs_of(part.linear), inputs_of(part.linear))
+            rows = _rows(part, kept, shape[0])
+            found[names[id(part.linear)]] = _Place(rows, torch.arange(shape[1]), shape, is_transposed(part.linear))
+        output = sublayer.output
+        columns = (kept[:, None] * sublayer.unit_width + torch.arange(sublayer.unit_width)).flatten()
+        shape = (outputs_of(output), inputs_of(output))
+        found[names[id(output)]] = _Place(torch.arange(shape[0]), columns, shape, is_transposed(output))
+    return found
+
+
+def _rows(part: Part, kept: Int[Tensor, " u"], outputs: int) -> Int[Tensor, " n"]:
+    own = (kept[:, None] * part.rows + torch.arange(part.rows)).flatten()
+    return torch.cat([piece * (outputs // part.pieces) + own for piece in range(part.pieces)])
