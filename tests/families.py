@@ -26,6 +26,7 @@ class Architecture:
     sizes: bool = True
     modality: str = "text"
     generates: bool = False
+    translates: bool = False
     refused: str | None = None
 
     def build(self, head: str = "classification", seed: int = 0):
@@ -47,7 +48,7 @@ class Architecture:
             if self.modality == "text"
             else "AutoModelForImageClassification",
             "base": "AutoModel",
-            "generation": "AutoModelForCausalLM",
+            "generation": "AutoModelForSeq2SeqLM" if self.translates else "AutoModelForCausalLM",
         }
         torch.manual_seed(seed)
         model = getattr(transformers, classes[head]).from_config(config)
@@ -138,8 +139,10 @@ ARCHITECTURES = {
         Architecture("gemma", "GemmaConfig", {**_GROUPED, "head_dim": 16}, generates=True),
         Architecture("gemma2", "Gemma2Config", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
         Architecture("gemma3", "Gemma3TextConfig", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
-        Architecture("t5", "T5Config", {**_T5, "feed_forward_proj": "relu"}, sizes=False),
-        Architecture("t5-gated", "T5Config", {**_T5, "feed_forward_proj": "gated-gelu"}, sizes=False),
+        Architecture("t5", "T5Config", {**_T5, "feed_forward_proj": "relu"}, sizes=False, generates=True, translates=True),
+        Architecture(
+            "t5-gated", "T5Config", {**_T5, "feed_forward_proj": "gated-gelu"}, sizes=False, generates=True, translates=True
+        ),
         Architecture(
             "bart",
             "BartConfig",
@@ -158,6 +161,8 @@ ARCHITECTURES = {
                 "num_labels": 3,  # two are not written into a config, and BART takes three for none
             },
             sizes=False,
+            generates=True,
+            translates=True,
         ),
         Architecture("vit", "ViTConfig", {"image_size": 8, "patch_size": 4}, modality="image"),
         Architecture(

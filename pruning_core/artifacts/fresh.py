@@ -145,9 +145,9 @@ def run_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, An
         outputs.append(
             (answer if request["pooling"] is None else pool(answer, inputs["attention_mask"], request["pooling"])).tolist()
         )
-    shape = (request["timing"]["batch"], request["timing"]["length"])
-    values = {"input_ids": 1, "attention_mask": 1}
-    feed = {name: np.full(shape, values.get(name, 0), dtype=np.int64) for name in names}
+    ids = np.asarray(request["timing"]["input_ids"], dtype=np.int64)
+    known = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    feed = {name: known.get(name, np.zeros_like(ids)) for name in names}
     times = [milliseconds(lambda: session.run(None, feed)) for _ in range(WARM_UP + request["timing"]["repeats"])]
     return {"outputs": outputs, "milliseconds": times[WARM_UP:], "version": onnxruntime.__version__}
 
