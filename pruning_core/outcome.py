@@ -11,6 +11,7 @@ from pruning_core.inputs import groups_of, read_checkpoint
 from pruning_core.masks import Mask
 from pruning_core.models import TaskModel
 from pruning_core.report import (
+    CrossReport,
     IntPair,
     LatencyReport,
     LayerReport,
@@ -50,7 +51,7 @@ def measure_outcome(
     """
     groups = dense.groups
     dense_files, written = read_checkpoint(source.source), read_checkpoint(folder)
-    before, after = [group.size for group in groups], _sizes(groups_of(written), mask)
+    before, after = [group.size for group in groups], _sizes(groups, groups_of(written), mask)
     dense_macs, pruned_macs = kept_macs(groups, before, length), kept_macs(groups, after, length)
     parameters = IntPair(dense=source.parameter_count(), pruned=written.parameters)
     sparsity = 1 - kept_weights(groups, after) / kept_weights(groups, before)
@@ -78,28 +79,44 @@ def measure_outcome(
     )
 
 
-def _sizes(written: tuple[UnitGroup, ...], mask: Mask) -> list[int]:
+def _sizes(groups: tuple[UnitGroup, ...], written: tuple[UnitGroup, ...], mask: Mask) -> list[int]:
     """Give the written sizes in the dense model's order, with zeros for blocks that are gone."""
-    heads = mask.counts()[::2]
+    counts = mask.counts()
+    there = {group.layer for group, count in zip(groups, counts, strict=True) if group.kind == "head" and count}
     found = iter(written)
-    return [0 if heads[index // 2] == 0 else next(found).size for index in range(len(mask.kept))]
+    return [next(found).size if group.layer in there else 0 for group in groups]
 
 
 def _layers(
     dense: tuple[UnitGroup, ...], mask: Mask, written: list[int], sublayers: tuple[SublayerReport, ...]
 ) -> tuple[LayerReport, ...]:
+    blocks: dict[int, list[int]] = {}
+    for index, group in enumerate(dense):
+        blocks.setdefault(group.layer, []).append(index)
     return tuple(
         LayerReport(
-            layer=dense[i].layer,
-            dense_heads=dense[i].size,
-            kept_heads=written[i],
-            head_indices=tuple(mask.indices(i).tolist()),
-            dense_neurons=dense[i + 1].size,
-            kept_neurons=written[i + 1],
-            attention=sublayers[i],
-            ffn=sublayers[i + 1],
+            layer=layer,
+            dense_heads=dense[first].size,
+            kept_heads=written[first],
+            head_indices=tuple(mask.indices(first).tolist()),
+            dense_neurons=dense[last].size,
+            kept_neurons=written[last],
+            attention=sublayers[first],
+            ffn=sublayers[last],
+            cross=_cross(dense, mask, written, sublayers, between[0]) if between else None,
         )
-        for i in range(0, len(dense), 2)
+        for layer, (first, *between, last) in blocks.items()
+    )
+
+
+def _cross(
+    dense: tuple[UnitGroup, ...], mask: Mask, written: list[int], sublayers: tuple[SublayerReport, ...], index: int
+) -> CrossReport:
+    return CrossReport(
+        dense_heads=dense[index].size,
+        kept_heads=written[index],
+        head_indices=tuple(mask.indices(index).tolist()),
+        attention=sublayers[index],
     )
 
 

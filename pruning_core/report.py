@@ -175,8 +175,20 @@ class SublayerReport(Frozen):
     residual_after: float | None = None
 
 
+class CrossReport(Frozen):
+    """Cross-attention: which heads stayed, and how its repair went."""
+
+    dense_heads: int
+    kept_heads: int
+    head_indices: tuple[int, ...]
+    attention: SublayerReport
+
+
 class LayerReport(Frozen):
-    """One block: which heads and how many neurons stayed, and how the repair of each half went."""
+    """One block: which heads and how many neurons stayed, and how the repair of each half went.
+
+    Where query heads share a key and a value, heads are counted by what they share. A decoder's blocks follow its encoder's.
+    """
 
     layer: int
     dense_heads: int
@@ -186,6 +198,7 @@ class LayerReport(Frozen):
     kept_neurons: int
     attention: SublayerReport
     ffn: SublayerReport
+    cross: CrossReport | None = Field(default=None, description="Of a decoder's block that reads an encoder's output.")
 
 
 class MatrixReport(Frozen):

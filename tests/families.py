@@ -26,6 +26,7 @@ class Architecture:
     sizes: bool = True
     modality: str = "text"
     generates: bool = False
+    translates: bool = False
     refused: str | None = None
 
     def build(self, head: str = "classification", seed: int = 0):
@@ -47,7 +48,7 @@ class Architecture:
             if self.modality == "text"
             else "AutoModelForImageClassification",
             "base": "AutoModel",
-            "generation": "AutoModelForCausalLM",
+            "generation": "AutoModelForSeq2SeqLM" if self.translates else "AutoModelForCausalLM",
         }
         torch.manual_seed(seed)
         model = getattr(transformers, classes[head]).from_config(config)
@@ -75,10 +76,22 @@ class Architecture:
         ids = torch.randint(5, 60, (3, 9), generator=generator)
         mask = torch.ones_like(ids)
         mask[1, 6:], ids[1, 6:] = 0, 0
+        ids[0, 8] = ids[1, 5] = ids[2, 8] = 3  # the token that ends a sequence
         return {"input_ids": ids, "attention_mask": mask}
 
 
 _DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_position_embeddings": 64}
+
+_T5 = {
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 0,
+}
 
 ARCHITECTURES = {
     own.name: own
@@ -126,6 +139,31 @@ ARCHITECTURES = {
         Architecture("gemma", "GemmaConfig", {**_GROUPED, "head_dim": 16}, generates=True),
         Architecture("gemma2", "Gemma2Config", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
         Architecture("gemma3", "Gemma3TextConfig", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
+        Architecture("t5", "T5Config", {**_T5, "feed_forward_proj": "relu"}, sizes=False, generates=True, translates=True),
+        Architecture(
+            "t5-gated", "T5Config", {**_T5, "feed_forward_proj": "gated-gelu"}, sizes=False, generates=True, translates=True
+        ),
+        Architecture(
+            "bart",
+            "BartConfig",
+            {
+                "d_model": 32,
+                "encoder_layers": 2,
+                "decoder_layers": 2,
+                "encoder_attention_heads": 4,
+                "decoder_attention_heads": 2,
+                "encoder_ffn_dim": 64,
+                "decoder_ffn_dim": 48,
+                "max_position_embeddings": 64,
+                "eos_token_id": 3,
+                "bos_token_id": 2,
+                "decoder_start_token_id": 2,
+                "num_labels": 3,  # two are not written into a config, and BART takes three for none
+            },
+            sizes=False,
+            generates=True,
+            translates=True,
+        ),
         Architecture("vit", "ViTConfig", {"image_size": 8, "patch_size": 4}, modality="image"),
         Architecture(
             "albert",

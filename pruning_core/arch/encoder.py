@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Mapping
+import inspect
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -35,19 +36,36 @@ class Trace:
     Attributes:
         hidden: The input of the first block, (batch, length, d).
         contexts: What else each block is given.
+        decoder: The input of the first block of a decoder that follows; None where there is none.
     """
 
     hidden: Float[Tensor, "b s d"]
     contexts: tuple[BlockContext, ...]
+    decoder: Float[Tensor, "b t d"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderAdapter:
-    """The blocks of a model, each as its sublayers, first to last: attention 0, FFN 0, attention 1, ..."""
+    """The blocks of a model, each as its sublayers, first to last: attention 0, FFN 0, attention 1, ...
+
+    A decoder's blocks follow its encoder's, each with its cross-attention between.
+    """
 
     model: PreTrainedModel
     blocks: tuple[nn.Module, ...]
     sublayers: tuple[Sublayer, ...]
+
+    @property
+    def crossing(self) -> int | None:
+        """Index of the first sublayer of a decoder that follows an encoder."""
+        return next((i for i, own in enumerate(self.sublayers) if own.family is self.family.decoder), None)
+
+    def memory(self, hidden: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
+        """Give what a decoder's blocks read of the encoder, from what its last block gives."""
+        if self.family.memory is None:
+            return hidden
+        _, stack = _holder(self.model, self.first_block)
+        return cast("nn.Module", get(stack, self.family.memory))(hidden)
 
     @property
     def first_block(self) -> nn.Module:
@@ -66,8 +84,8 @@ class EncoderAdapter:
 
     @property
     def reads_sums(self) -> bool:
-        """Whether the residual sums say what an output projection should give: not where a norm stands between."""
-        return all(sublayer.inner is None for sublayer in self.sublayers)
+        """Whether residual sums say what output projections should give: not where norms stand between, nor of two streams."""
+        return self.crossing is None and all(sublayer.inner is None for sublayer in self.sublayers)
 
     def plain_trace(self, hidden: Float[Tensor, "b s d"], real: Bool[Tensor, "b s"]) -> Trace | None:
         """Give the trace of a batch whose embeddings are known, where blocks need no more than which tokens are real."""
@@ -76,33 +94,58 @@ class EncoderAdapter:
     def trace(self, inputs: Mapping[str, Tensor]) -> Trace:
         """Run the model's own code around its blocks, which pass their hidden states on as they are."""
         hidden: list[Tensor] = []
-        calls: list[tuple[tuple[object, ...], dict[str, object]]] = []
-        real = _real_tokens(inputs)
+        calls: list[dict[str, object]] = []
 
-        def pass_on(*args: object, **kwargs: object) -> object:
-            entered = cast("Tensor", args[0] if args else kwargs["hidden_states"])
-            hidden.append(entered)
-            others = {name: _without_cache(value) for name, value in kwargs.items() if name != "hidden_states"}
-            calls.append((tuple(map(_without_cache, args[1:])), others))
-            if len(calls) == len(self.blocks) or self.family.plain:
-                raise _BlocksReached
-            return (entered, *[None] * (self.family.returns - 1)) if self.family.returns else entered
+        def stand_in(block: nn.Module, returns: int) -> Callable[..., object]:
+            names = list(inspect.signature(block.forward).parameters)
+
+            def pass_on(*args: object, **kwargs: object) -> object:
+                given = dict(zip(names, args, strict=False)) | kwargs
+                entered = cast("Tensor", given.pop(names[0]))
+                hidden.append(entered)
+                calls.append({name: _without_cache(value) for name, value in given.items()})
+                if len(calls) == len(self.blocks) or self.family.plain:
+                    raise _BlocksReached
+                return (entered, *[None] * (returns - 1)) if returns else entered
+
+            return pass_on
 
         with ExitStack() as stack:
-            for block in self.blocks:
-                stack.enter_context(_replaced_forward(block, pass_on))
+            for sublayer in self.sublayers:
+                if sublayer.is_first:
+                    stack.enter_context(_replaced_forward(sublayer.block, stand_in(sublayer.block, sublayer.family.returns)))
             try:
                 self.model(**inputs)
             except _BlocksReached:
-                shown = real if real is not None else torch.ones(hidden[0].shape[:2], dtype=torch.bool, device=hidden[0].device)
-                contexts = tuple(BlockContext(shown, args, kwargs) for args, kwargs in calls)
-                return self.plain_trace(hidden[0], shown) or Trace(hidden[0], contexts)
+                real = _real_tokens(inputs, hidden[0])
+                return self.plain_trace(hidden[0], real) or self._trace(hidden, calls, real)
         raise UnsupportedArchitecture("the model's forward pass never reaches its blocks", param="model")
+
+    def _trace(self, hidden: Sequence[Tensor], calls: Sequence[dict[str, object]], real: Tensor) -> Trace:
+        first = self.crossing
+        start = None if first is None else self.sublayers[first].layer
+        for sublayer in self.sublayers:  # a bias that the first block makes for the others, which it was kept from
+            compute = getattr(sublayer.module, "compute_bias", None)
+            if sublayer.is_first and sublayer.layer in (0, start) and compute is not None:
+                length = hidden[sublayer.layer].shape[1]
+                bias = compute(length, length, device=hidden[0].device)
+                for call in calls[sublayer.layer :]:
+                    call["position_bias"] = bias
+        return Trace(hidden[0], tuple(BlockContext(real, call) for call in calls), None if start is None else hidden[start])
+
+    def crossed(self, trace: Trace, memory: Float[Tensor, "b s d"]) -> Trace:
+        """Give what a batch brings to the blocks of a decoder, now that the encoder's output is known."""
+        assert trace.decoder is not None, "only a decoder after an encoder is crossed to"
+        contexts = tuple(context.reading(memory) for context in trace.contexts)
+        return Trace(trace.decoder, contexts)
 
     def blocks_forward(self, trace: Trace) -> Float[Tensor, "b s d"]:
         """Run all blocks through the sublayers."""
         hidden = trace.hidden
-        for sublayer in self.sublayers:
+        for index, sublayer in enumerate(self.sublayers):
+            if index == self.crossing:
+                trace = self.crossed(trace, self.memory(hidden))
+                hidden = trace.hidden
             hidden = sublayer.forward(hidden, trace.contexts[sublayer.layer])
         return hidden
 
@@ -175,9 +218,20 @@ def _without_cache(value: object) -> object:
     return None if isinstance(value, Cache) else value
 
 
-def _real_tokens(inputs: Mapping[str, Tensor]) -> Tensor | None:
+def _real_tokens(inputs: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
+    """Tell which tokens are real; all of them where the model is given no mask, as with images."""
     mask = inputs.get("attention_mask")
-    return None if mask is None else mask.bool()
+    return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
+
+
+def _holder(model: nn.Module, block: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
+    """Find the list that a block is in, and the module that has it."""
+    return next(
+        (child, module)
+        for module in model.modules()
+        for child in module.children()
+        if isinstance(child, nn.ModuleList) and block in list(child)
+    )
 
 
 def _multiply(mask: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
@@ -194,15 +248,15 @@ def adapt(model: PreTrainedModel) -> EncoderAdapter:
         UnsupportedArchitecture: No signature fits.
     """
     for signature in SIGNATURES:
-        blocks = tuple(module for module in model.modules() if _matches(module, signature))
-        if blocks:
-            return EncoderAdapter(
-                model,
-                blocks,
-                tuple(
-                    half_of(block, layer, signature, half) for layer, block in enumerate(blocks) for half in signature.halves
-                ),
-            )
+        decoder = signature.decoder
+        others = [] if decoder is None else [module for module in model.modules() if _matches(module, decoder)]
+        own = [module for module in model.modules() if module not in others and _matches(module, signature)]
+        if own and (decoder is None or others):
+            places = [(block, signature) for block in own] + [(block, decoder) for block in others if decoder is not None]
+            halves = [
+                half_of(block, layer, family, half) for layer, (block, family) in enumerate(places) for half in family.halves
+            ]
+            return EncoderAdapter(model, tuple(block for block, _ in places), tuple(halves))
     raise unsupported(model.config.model_type)
 
 
@@ -222,20 +276,21 @@ def drop_blocks_(model: PreTrainedModel, mask: Mask) -> tuple[int, ...]:
     Returns:
         Indices of the sublayers that stay, as they were counted before.
     """
-    counts = mask.counts()
-    gone = [layer for layer in range(len(counts) // 2) if counts[2 * layer] == 0]
+    adapter = adapt(model)
+    heads: dict[int, int] = {}
+    for sublayer, count in zip(adapter.sublayers, mask.counts(), strict=True):
+        if sublayer.signature.kind == "head":
+            heads[sublayer.layer] = heads.get(sublayer.layer, 0) + count
+    gone = [layer for layer, count in heads.items() if not count]
     if gone:
-        adapter = adapt(model)
-        blocks = next(
-            module for module in model.modules() if isinstance(module, nn.ModuleList) and adapter.first_block in list(module)
-        )
+        blocks, _ = _holder(model, adapter.first_block)
         for layer in reversed(gone):
             del blocks[layer]
         for layer, block in enumerate(blocks):
             for module in block.modules():  # caches of keys and values are found by it
                 if hasattr(module, "layer_idx"):
                     setattr(module, "layer_idx", layer)  # noqa: B010 - torch types attributes as tensors
-    return tuple(index for index in range(len(counts)) if index // 2 not in gone)
+    return tuple(index for index, sublayer in enumerate(adapter.sublayers) if sublayer.layer not in gone)
 
 
 def slice_(model: PreTrainedModel, mask: Mask) -> None:
@@ -278,7 +333,10 @@ def verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:
 def _verify_cuts(adapter: EncoderAdapter, trace: Trace) -> None:
     """See that a sublayer with every other unit gives what the whole one gives with the others masked."""
     hidden = trace.hidden
-    for sublayer in adapter.sublayers:
+    for index, sublayer in enumerate(adapter.sublayers):
+        if index == adapter.crossing:
+            trace = adapter.crossed(trace, adapter.memory(hidden))
+            hidden = trace.hidden
         context = trace.contexts[sublayer.layer]
         kept = torch.arange(0, sublayer.units, 2, device=hidden.device)
         features = sublayer.features(hidden, context)

@@ -58,6 +58,53 @@ def _llama(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) ->
     )
 
 
+def _t5(*, gated: bool) -> BlockSignature:
+    def attention(path: str, crosses: tuple[tuple[str, str], ...] = ()) -> HalfSignature:
+        return HalfSignature(
+            kind="head",
+            module=path,
+            inputs=qkv(f"{path}.q", f"{path}.k", f"{path}.v"),
+            output=f"{path}.o",
+            before=f"{path.rpartition('.')[0]}.layer_norm",
+            positions=True,
+            crosses=crosses,
+        )
+
+    def ffn(path: str) -> HalfSignature:
+        module = f"{path}.DenseReluDense"
+        first = (Rows(f"{module}.wi_0"), Rows(f"{module}.wi_1")) if gated else (Rows(f"{module}.wi"),)
+        return HalfSignature(kind="neuron", module=module, inputs=first, output=f"{module}.wo", before=f"{path}.layer_norm")
+
+    family = "t5-gated" if gated else "t5"
+    cross = attention(
+        "layer.1.EncDecAttention", (("key_value_states", "encoder_hidden_states"), ("mask", "encoder_attention_mask"))
+    )
+    return BlockSignature(
+        family=family,
+        returns=3,
+        halves=(attention("layer.0.SelfAttention"), ffn("layer.1")),
+        memory="final_layer_norm",
+        decoder=BlockSignature(family, returns=3, halves=(attention("layer.0.SelfAttention"), cross, ffn("layer.2"))),
+    )
+
+
+def _bart_attention(path: str, crosses: tuple[tuple[str, str], ...] = ()) -> HalfSignature:
+    return HalfSignature(
+        kind="head",
+        module=path,
+        inputs=qkv(f"{path}.q_proj", f"{path}.k_proj", f"{path}.v_proj"),
+        output=f"{path}.out_proj",
+        after=f"{path}_layer_norm",
+        crosses=crosses,
+    )
+
+
+def _bart_ffn() -> HalfSignature:
+    return HalfSignature(
+        kind="neuron", inputs=(Rows("fc1"),), activation="activation_fn", output="fc2", after="final_layer_norm"
+    )
+
+
 SIGNATURES = (
     # BERT, RoBERTa, ELECTRA, XLM-R, CamemBERT, MiniLM and others that share BERT's module tree.
     BlockSignature(
@@ -198,5 +245,22 @@ SIGNATURES = (
         family="llama",
         causal=True,
         halves=_llama(attention=("input_layernorm", None), ffn=("post_attention_layernorm", None)),
+    ),
+    _t5(gated=False),
+    _t5(gated=True),
+    BlockSignature(
+        family="bart",
+        halves=(_bart_attention("self_attn"), _bart_ffn()),
+        decoder=BlockSignature(
+            family="bart",
+            halves=(
+                _bart_attention("self_attn"),
+                _bart_attention(
+                    "encoder_attn",
+                    crosses=(("key_value_states", "encoder_hidden_states"), ("attention_mask", "encoder_attention_mask")),
+                ),
+                _bart_ffn(),
+            ),
+        ),
     ),
 )

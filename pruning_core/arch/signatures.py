@@ -45,6 +45,8 @@ class HalfSignature:
         activation: Of an FFN without a gate.
         followers: Matrices, where they are there, whose rows belong to units but which read something else.
         positions: The attention is given a position bias of every head.
+        crosses: Of cross-attention, the parameters of its module, and which of the block's own each is given. Its grouped rows
+            read the encoder's output.
     """
 
     kind: UnitKind
@@ -57,6 +59,7 @@ class HalfSignature:
     activation: str | None = None
     followers: tuple[Rows, ...] = ()
     positions: bool = False
+    crosses: tuple[tuple[str, str], ...] = ()
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -88,6 +91,8 @@ class BlockSignature:
         stored: Where the files of a checkpoint have other paths than the modules.
         marks: Modules beside the matrices that set the layout apart from another with the same matrices.
         flag: Attribute of the block, and the value that it must have: where norms stand is not always seen from the modules.
+        decoder: Layout of a decoder's blocks that follow, and read this encoder's output.
+        memory: Norm that ends the encoder, on the module that holds its blocks.
         causal: Tokens see only what is before them, so that a classifier reads the last real one.
     """
 
@@ -101,6 +106,8 @@ class BlockSignature:
     marks: tuple[str, ...] = ()
     flag: tuple[str, bool] | None = None
     causal: bool = False
+    decoder: BlockSignature | None = None
+    memory: str | None = None
 
     def stored_path(self, path: str) -> str:
         """Give the path that a checkpoint's files have for a module."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows
 from pruning_core.cost import RowCount, UnitGroup, unit_group
 from pruning_core.errors import UnsupportedArchitecture
 
-_HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads")
+_HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
+_DECODER_HEADS = ("decoder_attention_heads", *_HEADS)
 _HEAD_SIZES = ("head_dim", "d_kv")
 
 SUPPORTED = (
-    "encoders built like BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT, MPNet, DeBERTa-v2 or -v3, ModernBERT or ViT and "
-    "decoders built like GPT-2, OPT, Llama, Mistral, Qwen2, Qwen3 or Gemma are supported"
+    "encoders built like BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT, MPNet, DeBERTa-v2 or -v3, ModernBERT or ViT, "
+    "decoders built like GPT-2, OPT, Llama, Mistral, Qwen2, Qwen3 or Gemma, and T5 and BART are supported"
 )
 _KNOWN_REASONS = {
     "albert": "its layers share one set of weights, so that no layer can have units of its own; a BERT of the same size can",
@@ -40,7 +41,8 @@ class StoredHalf:
     """One sublayer of a checkpoint.
 
     Attributes:
-        layer: Index of the block.
+        layer: Index of the block among all, a decoder's after its encoder's.
+        family: Layout of the block.
         signature: What it is.
         inputs: Matrices that read the hidden states.
         followers: Those whose rows belong to units all the same.
@@ -48,6 +50,7 @@ class StoredHalf:
     """
 
     layer: int
+    family: BlockSignature
     signature: HalfSignature
     inputs: tuple[StoredMatrix, ...]
     followers: tuple[StoredMatrix, ...]
@@ -79,23 +82,36 @@ def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure
         The structure, or None where no signature fits every block.
     """
     for signature in SIGNATURES:
-        first = re.escape(signature.stored_path(signature.halves[0].output))
-        pattern = re.compile(rf"(?P<prefix>(?:.*\.)?(?P<index>\d+))\.{first}\.weight")
-        prefixes = {int(m["index"]): m["prefix"] for m in map(pattern.fullmatch, shapes) if m}
-        if not prefixes or sorted(prefixes) != list(range(len(prefixes))):
+        others: tuple[str, ...] = ()
+        if signature.decoder is not None:
+            others = _prefixes(shapes, signature.decoder.halves[1].output, signature)
+        own = _prefixes(shapes, signature.halves[0].output, signature, without=others)
+        if not own or (signature.decoder is not None and not others):
             continue
-        last = prefixes[len(prefixes) - 1]
-        if any(f"{last}.{mark}.weight" not in shapes for mark in signature.marks):
+        if any(f"{own[-1]}.{mark}.weight" not in shapes for mark in signature.marks):
             continue
+        places = [(prefix, signature) for prefix in own] + [(prefix, signature.decoder) for prefix in others]
         halves = [
-            _half(shapes, prefixes[index], index, signature, half)
-            for index in range(len(prefixes))
-            for half in signature.halves
+            _half(shapes, prefix, layer, family, half)
+            for layer, (prefix, family) in enumerate(places)
+            if family is not None
+            for half in family.halves
         ]
         found = tuple(half for half in halves if half is not None)
         if len(found) == len(halves):
             return CheckpointStructure(signature, found)
     return None
+
+
+def _prefixes(
+    shapes: Mapping[str, tuple[int, ...]], path: str, signature: BlockSignature, without: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Find what the tensors of each block start with, first to last, by one matrix of it; nothing where blocks are missing."""
+    pattern = re.compile(rf"(?P<prefix>(?:.*\.)?(?P<index>\d+))\.{re.escape(signature.stored_path(path))}\.weight")
+    found = [m for m in map(pattern.fullmatch, shapes) if m and m["prefix"] not in without]
+    prefixes = {int(m["index"]): m["prefix"] for m in found}
+    whole = len(found) == len(prefixes) and sorted(prefixes) == list(range(len(prefixes)))
+    return tuple(prefixes[index] for index in range(len(prefixes))) if whole else ()
 
 
 def _half(
@@ -117,7 +133,7 @@ def _half(
         return None
     if any(own.inputs != output.outputs for own in present) or _misfit(half, present, output):
         return None
-    return StoredHalf(layer, half, present, followers, output)
+    return StoredHalf(layer, signature, half, present, followers, output)
 
 
 def _misfit(half: HalfSignature, inputs: tuple[StoredMatrix, ...], output: StoredMatrix) -> bool:
@@ -135,17 +151,19 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
     Raises:
         UnsupportedArchitecture: The configuration does not say how wide a head is, or widths are no multiples of it.
     """
-    size, queries = head_shape(config, structure.halves[0].hidden)
-    return tuple(_group(structure.signature, half, size, queries) for half in structure.halves)
+    hidden, decoder = structure.halves[0].hidden, structure.signature.decoder
+    encoder_shape = head_shape(config, hidden)
+    decoder_shape = encoder_shape if decoder is None else head_shape(config, hidden, _DECODER_HEADS)
+    return tuple(_group(half, *(decoder_shape if half.family is decoder else encoder_shape)) for half in structure.halves)
 
 
-def head_shape(config: Mapping[str, Any], hidden: int) -> tuple[int, int]:
+def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = _HEADS) -> tuple[int, int]:
     """Give the width of a head, and the number of query heads that share a key and a value.
 
     Raises:
         UnsupportedArchitecture: The configuration does not say.
     """
-    heads = _number(config, _HEADS)
+    heads = _number(config, names)
     if heads is None:
         raise UnsupportedArchitecture("config.json does not say how many attention heads the model has", param="model")
     groups = _number(config, ("num_key_value_heads",)) or heads
@@ -162,7 +180,7 @@ def _number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     return found if isinstance(found, int) and found >= 1 else None
 
 
-def _group(signature: BlockSignature, half: StoredHalf, size: int, queries: int) -> UnitGroup:
+def _group(half: StoredHalf, size: int, queries: int) -> UnitGroup:
     head = half.signature.kind == "head"
     width = size * queries if head else 1
     units, rest = divmod(half.output.inputs, width)
@@ -185,7 +203,7 @@ def _group(signature: BlockSignature, half: StoredHalf, size: int, queries: int)
         hidden=half.hidden,
         inputs=[count(rows, matrix) for rows, matrix in zip(half.signature.inputs, half.inputs, strict=True)],
         followers=[count(present[matrix.path], matrix) for matrix in half.followers],
-        least_neurons=signature.least_neurons,
+        least_neurons=half.family.least_neurons,
     )
 
 

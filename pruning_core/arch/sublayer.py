@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -36,22 +36,29 @@ class BlockContext:
 
     Attributes:
         real: True at real tokens, (batch, length).
-        args: What the model gives the block after the hidden states, caches left out.
-        kwargs: The same, by name.
+        kwargs: What the model gives the block beside the hidden states, by name, caches left out.
     """
 
     real: Bool[Tensor, "b s"]
-    args: tuple[object, ...] = ()
-    kwargs: Mapping[str, object] | None = None
+    kwargs: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    def reading(self, memory: Float[Tensor, "b s d"]) -> BlockContext:
+        """Give the same with another output of the encoder, where the block reads one."""
+        name = "encoder_hidden_states"
+        return replace(self, kwargs={**self.kwargs, name: memory}) if self.kwargs.get(name) is not None else self
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A linear whose output rows belong to units: ``pieces`` matrices one after the other, ``rows`` rows of each a unit."""
+    """A linear whose output rows belong to units: ``pieces`` matrices one after the other, ``rows`` rows of each a unit.
+
+    Keys and values of cross-attention read the memory, which is the encoder's output.
+    """
 
     linear: AnyLinear
     rows: int
     pieces: int
+    reads_memory: bool = False
 
     def keep_(self, kept: Int[Tensor, " u"]) -> None:
         """Remove in place the rows of all other units."""
@@ -137,13 +144,15 @@ class Sublayer:
         if self.signature.kind == "head":
             if self.family.plain:
                 return self._softmax_attention(hidden, context.real)
-            return caught(self.output, lambda: self.block(hidden, *context.args, **(context.kwargs or {})))
+            if not self.signature.crosses:
+                return caught(self.output, lambda: self.block(hidden, **context.kwargs))
+            given = {name: context.kwargs[source] for name, source in self.signature.crosses}
+            return caught(self.output, lambda: self.module(self.read(hidden), **given))
         read = self.read(hidden)
         if self.signature.activation is not None:
             activation = cast("Callable[[Tensor], Tensor]", get(self.block, self.signature.activation))
             return activation(self.parts[0].linear(read))
-        module = cast("nn.Module", get(self.block, self.signature.module))
-        return caught(self.output, lambda: module(read))
+        return caught(self.output, lambda: self.module(read))
 
     def total(self, hidden: Float[Tensor, "b s d"], features: Float[Tensor, "b s k"]) -> Float[Tensor, "b s d"]:
         """Give the residual sum, before the norm that may follow it."""
@@ -170,6 +179,11 @@ class Sublayer:
     def copied(self) -> Sublayer:
         """Give the same half of a copy of the block."""
         return half_of(copy.deepcopy(self.block), self.layer, self.family, self.signature)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the block begins with it."""
+        return self.signature is self.family.halves[0]
 
     @property
     def module(self) -> nn.Module:
@@ -219,7 +233,12 @@ def half_of(block: nn.Module, layer: int, family: BlockSignature, signature: Hal
         unit_width = size * cast("int", getattr(module, "num_key_value_groups", 1))
 
     def part(rows: Rows) -> Part:
-        return Part(cast("AnyLinear", get(block, rows.path)), size if rows.grouped else unit_width, rows.pieces)
+        return Part(
+            cast("AnyLinear", get(block, rows.path)),
+            size if rows.grouped else unit_width,
+            rows.pieces,
+            rows.grouped and bool(signature.crosses),
+        )
 
     def norm(path: str | None) -> nn.Module | None:
         return None if path is None else cast("nn.Module", get(block, path))

@@ -221,9 +221,8 @@ def run_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, An
     if request["timing"]["pixels"] is not None:
         feed = {name: np.zeros(request["timing"]["pixels"], dtype=np.float32) for name in names}
     else:
-        shape = (request["timing"]["batch"], request["timing"]["length"])
-        values = {"input_ids": 1, "attention_mask": 1}
-        feed = {name: np.full(shape, values.get(name, 0), dtype=np.int64) for name in names}
+        known = {name: np.asarray(values, dtype=np.int64) for name, values in request["timing"]["tokens"].items()}
+        feed = {name: known.get(name, np.zeros_like(known["input_ids"])) for name in names}
     times = [milliseconds(lambda: session.run(None, feed)) for _ in range(WARM_UP + request["timing"]["repeats"])]
     return {"outputs": outputs, "milliseconds": times[WARM_UP:], "version": onnxruntime.__version__}
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import warnings
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,23 +95,51 @@ def choose_positions(module: nn.Module, heads: list[int]) -> None:
     """Let an attention module read, of a position bias that was made for all heads, those of the heads that it has.
 
     Args:
-        module: The module, whose forward takes a ``position_bias`` of shape (batch, heads, queries, keys).
+        module: The module, whose forward takes a ``position_bias`` of shape (batch, heads, queries, keys). One that can
+            ``compute_bias`` (T5) makes it in the first layer and hands it on to the others: it is handed on whole.
         heads: Indices of its heads among all.
     """
     if not hasattr(module, "position_heads"):
         module.register_forward_pre_hook(_pick_positions, with_kwargs=True)
+        if hasattr(module, "compute_bias"):
+            module.register_forward_hook(_hand_on_positions, with_kwargs=True)
     setattr(module, "position_heads", heads)  # noqa: B010 - torch types attributes as tensors
 
 
 def _pick_positions(
     module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> tuple[tuple[object, ...], dict[str, object]]:
-    names = list(inspect.signature(module.forward).parameters)
-    given = dict(zip(names, args, strict=False)) | kwargs
-    bias = given.get("position_bias")
-    if isinstance(bias, Tensor):
-        given["position_bias"] = bias[:, getattr(module, "position_heads")]  # noqa: B009 - torch types it as a tensor
+    given = _named(module, args, kwargs)
+    whole = _whole_bias(module, given)
+    given["position_bias"] = whole
+    if whole is not None:
+        given["position_bias"] = whole[:, getattr(module, "position_heads")]  # noqa: B009 - torch types it as a tensor
+        given["whole_bias"] = whole  # for the hook below; modules that hand it on take further keywords
+    if not hasattr(module, "compute_bias"):
+        given.pop("whole_bias", None)
     return (), given
+
+
+def _hand_on_positions(
+    _module: nn.Module, _args: tuple[object, ...], kwargs: dict[str, object], output: tuple[object, ...]
+) -> tuple[object, ...]:
+    whole = kwargs.get("whole_bias")
+    return output if whole is None else (output[0], whole, *output[2:])
+
+
+def _whole_bias(module: nn.Module, given: dict[str, Any]) -> Tensor | None:
+    if given.get("key_value_states") is not None:
+        return None  # another layer's zeros, of as many heads as that one has; the module makes its own
+    if given.get("position_bias") is not None or not getattr(module, "has_relative_attention_bias", False):
+        return given.get("position_bias")
+    hidden, cache = given["hidden_states"], given.get("past_key_values")
+    length, past = hidden.shape[1], 0 if cache is None else cache.get_seq_length(getattr(module, "layer_idx", 0))
+    return cast("Any", module).compute_bias(length, length + past, device=hidden.device, past_seen_tokens=past)
+
+
+def _named(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, Any]:
+    names = list(inspect.signature(module.forward).parameters)
+    return dict(zip(names, args, strict=False)) | kwargs
 
 
 def _find(model: PreTrainedModel, stored_path: str) -> tuple[nn.Module, str]:

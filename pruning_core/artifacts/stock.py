@@ -32,6 +32,8 @@ def check_stock(adapter: EncoderAdapter, *, cuts: bool) -> None:
         raise _refused("this one has widths of its own")
     if not cuts:
         return
+    if adapter.crossing is not None:
+        raise _refused("this one has an encoder and a decoder")
     queries = getattr(config, "num_attention_heads", None)
     heads = {getattr(config, "num_key_value_heads", None) or queries}
     said = {group.size for group in groups[::2]} == heads and {group.size for group in groups[1::2]} == {_width(config)}

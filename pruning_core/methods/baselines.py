@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pruning_core.arch.linear import weight_of
 from pruning_core.cost import Budget, CurveBudget
 from pruning_core.masks import Mask
 from pruning_core.methods.base import Context, Scores
@@ -25,13 +26,7 @@ class MagnitudeMethod(_SearchOnly):
         with ctx.clock.stage("score"):
             return Scores(
                 [
-                    sublayer.output.weight.detach()
-                    .double()
-                    .square()
-                    .sum(0)
-                    .unflatten(0, (-1, sublayer.unit_width))
-                    .sum(1)
-                    .cpu()
+                    weight_of(sublayer.output).double().square().sum(0).unflatten(0, (-1, sublayer.unit_width)).sum(1).cpu()
                     for sublayer in ctx.evidence.dense.sublayers
                 ]
             )

@@ -63,6 +63,8 @@ def prune_and_recover_(
             for passed in range(reached + 1, end):
                 streams.skip(passed, dense[passed])
             reached = end
+            if index == evidence.dense.crossing:
+                streams.cross(evidence.dense, adapt(student.model))
             pruned.slice_(mask.indices(index).to(pruned.output.weight.device))
             if end != index:
                 _inherit_norm_(pruned, dense[end])

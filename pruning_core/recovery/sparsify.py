@@ -23,6 +23,7 @@ from pruning_core.recovery.matrix import Fit, FitOptions, Matrix, fit_matrix
 from pruning_core.recovery.streams import Streams
 from pruning_core.spec import RecoverySpec
 from pruning_core.stats.gram import Gram
+from pruning_core.stats.inputs import InputSums
 
 if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear
@@ -81,11 +82,15 @@ def sparsify_(
         # Centred Grams of inputs with large means lose what bfloat16 has: in it they are not even definite.
         streams = Streams(evidence, shelf, samples=samples, first_judge=first_judge, gram_dtype=torch.float32)
         before: Sublayer | None = None
+        memory: tuple[InputSums, InputSums] | None = None
         for index, (dense, own) in enumerate(zip(evidence.dense.sublayers, student.sublayers, strict=True)):
-            fitting, judging = streams.gather_inputs(index, before, dense)
-            for linear, original in zip(own.inputs, dense.inputs, strict=True):
-                parameters = weight_of(original).T, bias_of(original)
-                prune_(linear, (fitting.problem(*parameters), judging.problem(*parameters)))
+            if index == evidence.dense.crossing:
+                memory = streams.cross(evidence.dense, student)
+            moments = streams.gather_inputs(index, before, dense)
+            for part, original in zip(own.parts, dense.parts, strict=True):
+                parameters = weight_of(original.linear).T, bias_of(original.linear)
+                fitting, judging = memory if memory is not None and part.reads_memory else moments
+                prune_(part.linear, (fitting.problem(*parameters), judging.problem(*parameters)))
             prune_(own.output, streams.gather(index, dense, own, dense.layer))
             streams.advance(own, dense.layer)
             before = dense

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.evidence import Evidence
 from pruning_core.shapes import Float, Int
@@ -27,6 +28,8 @@ class Stream:
         student: The student's hidden states, (batch, length, d), in the format that the plan of states says.
         teacher: The dense model's hidden states; None where its sums were kept.
         sums: Its kept residual sums, one a sublayer; None where it runs along.
+        decoder: The input of a decoder that follows.
+        dense_contexts: What the dense model's blocks are given, where that is something else: another encoder's output.
         features: The student's features at the present sublayer, while there is room for them.
     """
 
@@ -36,6 +39,8 @@ class Stream:
     student: Slot
     teacher: Slot | None
     sums: Sequence[Float[Tensor, "b s d"]] | None
+    decoder: Slot | None = None
+    dense_contexts: tuple[BlockContext, ...] = ()
     features: Float[Tensor, "b s k"] | None = None
 
     def target(self, index: int, dense: Sublayer, student: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
@@ -48,7 +53,7 @@ class Stream:
             return self.sums[index].float() - student
         assert self.teacher is not None, "a stream has kept sums or a running teacher"
         hidden = self.teacher.read().float()
-        features = dense.features(hidden, self.contexts[dense.layer])
+        features = dense.features(hidden, (self.dense_contexts or self.contexts)[dense.layer])
         total = dense.total(hidden, features)
         self.teacher.write(dense.close(total))
         return total - student if dense.inner is None else dense.output(features).float()
@@ -129,6 +134,26 @@ class Streams:
             judge.add_(own, other, stream.judge)
         return fit, judge
 
+    def cross(self, dense: EncoderAdapter, student: EncoderAdapter) -> tuple[InputSums, InputSums]:
+        """Move from the encoder to the decoder, which reads the encoder's output, each model's decoder its own encoder's.
+
+        Returns:
+            The moments of both outputs, for fitting and for judging.
+        """
+        hidden, device = dense.sublayers[0].hidden, dense.model.device
+        fit, judge = InputSums(hidden, self._dtype, device), InputSums(hidden, self._dtype, device)
+        for stream in self._streams:
+            assert stream.teacher is not None, "the dense model runs along where there are two streams"
+            assert stream.decoder is not None, "a decoder has an input"
+            own, other = student.memory(stream.student.read().float()), dense.memory(stream.teacher.read().float())
+            fit.add_(own.flatten(0, 1), other.flatten(0, 1), stream.fit)
+            judge.add_(own.flatten(0, 1), other.flatten(0, 1), stream.judge)
+            stream.dense_contexts = tuple(context.reading(other) for context in stream.contexts)
+            stream.contexts = tuple(context.reading(own) for context in stream.contexts)
+            for slot in (stream.student, stream.teacher):
+                slot.write(stream.decoder.read())
+        return fit, judge
+
     def skip(self, index: int, dense: Sublayer) -> None:
         """Move the dense model past a sublayer that the student has not."""
         for stream in self._streams:
@@ -166,4 +191,5 @@ def _open(evidence: Evidence, index: int, shelf: Shelf, *, samples: int, first_j
         student=shelf.keep(trace.hidden),
         teacher=None if sums is not None else shelf.keep(trace.hidden),
         sums=sums,
+        decoder=None if trace.decoder is None else shelf.keep(trace.decoder),
     )

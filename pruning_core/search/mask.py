@@ -8,11 +8,13 @@ from torch import Tensor
 
 from pruning_core.cost import Budget, CurveBudget, UnitGroup
 from pruning_core.masks import Mask
-from pruning_core.search.align import align
+from pruning_core.search.align import BLOCK, align
 from pruning_core.search.budget import search_budget
 from pruning_core.search.curves import search_curves
 from pruning_core.search.stock import search_stock
 from pruning_core.shapes import Float
+
+_SMALL = 512
 
 
 def search_mask(
@@ -21,7 +23,9 @@ def search_mask(
     budget: Budget | CurveBudget,
     layers: tuple[int, ...] | None = None,
 ) -> Mask:
-    """Find the mask of largest total importance within a budget: exact prices a unit, or measured curves a sublayer.
+    """Find the mask of largest total importance within a budget: exact prices a unit, or curves a sublayer.
+
+    Where units of a kind differ in price (an encoder with other heads than its decoder), prices become curves.
 
     Args:
         importance: One value >= 0 a unit, one tensor a group.
@@ -31,6 +35,24 @@ def search_mask(
     """
     if layers is not None:
         return search_stock(importance, groups, budget, layers)
+    assert all(len(values) == group.size for values, group in zip(importance, groups, strict=True)), "a score for every unit"
     if isinstance(budget, CurveBudget):
         return search_curves(importance, groups, budget)
+    if _differ(groups, budget):
+        return search_curves(importance, groups, _curves(groups, budget))
     return align(search_budget(importance, groups, budget), importance, groups, budget)
+
+
+def _differ(groups: Sequence[UnitGroup], budget: Budget) -> bool:
+    prices = {(group.kind, price) for group, price in zip(groups, budget.prices, strict=True)}
+    return len(prices) > len({group.kind for group in groups})
+
+
+def _curves(groups: Sequence[UnitGroup], budget: Budget) -> CurveBudget:
+    """Offer every count of a small group, and multiples of a block of a large one."""
+    curves: list[tuple[tuple[int, float], ...]] = []
+    for group, price in zip(groups, budget.prices, strict=True):
+        counts = range(min(group.floor, group.size), group.size + 1)
+        offered = [count for count in counts if group.size <= _SMALL or count % BLOCK == 0 or count in (counts[0], counts[-1])]
+        curves.append(tuple((count, count * price) for count in offered))
+    return CurveBudget(tuple(curves), budget.limit)

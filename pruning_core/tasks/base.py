@@ -181,6 +181,10 @@ def random_tokens(model: TaskModel, batch: int, length: int, generator: torch.Ge
     # RoBERTa-like models count positions by which tokens are padding; there must be none.
     padding = model.tokenizer.pad_token_id
     ids[ids == padding] = 0 if padding else 1
+    last = cast("int | None", model.model.config.eos_token_id)
+    if model.model.config.is_encoder_decoder and last is not None:  # a classifier reads the one token that ends a sequence
+        ids[ids == last] = 0 if padding else 1
+        ids[:, -1] = last
     return ids.to(model.device)
 
 

@@ -105,7 +105,8 @@ def test_a_cut_decoder_generates_with_its_cache_what_it_generates_without(archit
     student = clone(model)
     mask = some_units(adapt(model).groups)
     slice_(student, mask)
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(written(model, student, tmp_path))
+    auto = transformers.AutoModelForSeq2SeqLM if architecture.translates else transformers.AutoModelForCausalLM
+    loaded = auto.from_pretrained(written(model, student, tmp_path))
     ids = {"input_ids": torch.tensor([[7, 8, 9], [10, 11, 12]]), "attention_mask": torch.ones(2, 3, dtype=torch.long)}
     options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
     cached, alone = (loaded.generate(**ids, use_cache=flag, **options) for flag in (True, False))

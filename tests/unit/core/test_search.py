@@ -9,6 +9,7 @@ from pruning_core.cost import Budget, CurveBudget, UnitGroup, budget_for, head_g
 from pruning_core.search.align import BLOCK, align
 from pruning_core.search.budget import search_budget
 from pruning_core.search.curves import search_curves
+from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
 from pruning_core.spec import KeepTarget, SparsityTarget
 
@@ -170,3 +171,29 @@ def test_search_under_curves_finds_the_best_counts(seed, share):
     spent = sum(dict(curve)[count] for curve, count in zip(curves, mask.counts(), strict=True))
     assert spent <= budget.limit * (1 + 1e-9)
     assert sum(float(i[k].sum()) for i, k in zip(importance, mask.kept, strict=True)) == pytest.approx(best, rel=1e-3)
+
+
+def test_units_of_a_kind_may_differ_in_price():
+    groups = (
+        UnitGroup(0, "head", 3, 4, 8, 128, 140),
+        UnitGroup(0, "neuron", 6, 1, 8, 16, 17),
+        UnitGroup(1, "head", 2, 8, 8, 256, 280),
+    )
+    generator = torch.Generator().manual_seed(0)
+    importance = [torch.rand(group.size, generator=generator) for group in groups]
+    budget = Budget((128.0, 16.0, 256.0), 600.0)
+    mask = search_mask(importance, groups, budget)
+    counts = mask.counts()
+    assert budget.spent(counts) <= 600
+    assert counts[0] >= 1
+    assert counts[2] >= 1
+
+    def kept(counts):
+        return sum(float(v.sort(descending=True).values[:n].sum()) for v, n in zip(importance, counts, strict=True))
+
+    best = max(
+        kept(tried)
+        for tried in itertools.product(range(1, 4), range(7), range(1, 3))
+        if budget.spent(tried) <= 600 * (1 - 3 / 20_000)
+    )
+    assert kept(counts) >= best
