@@ -134,7 +134,7 @@ def report_table(report: Report) -> Table:
     threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
     shape = f"{latency.batch} x {latency.length} tokens, {threads}, {latency.device}, {latency.dtype}"
     table.add_row(f"latency ({shape})", f"{latency.dense:.1f} ms", f"{latency.pruned:.1f} ms", f"{latency.speedup:.2f}x faster")
-    table.add_row(quality.metric, f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}")
+    table.add_row(quality.label, f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}")
     for name, value in quality.details.items():
         table.add_row(name.replace("_", " "), "", f"{value:.4f}", "")
     if report.onnx is not None and report.onnx.latency_ms is not None:
@@ -150,7 +150,7 @@ def report_table(report: Report) -> Table:
 def frontier_table(report: Report) -> Table:
     """Lay out the checkpoints of a job with several budgets."""
     table = Table(title="Frontier")
-    for heading in ("target", "achieved", report.quality.metric, "change", "faster", "parameters", "folder"):
+    for heading in ("target", "achieved", report.quality.label, "change", "faster", "parameters", "folder"):
         table.add_column(heading, justify="right")
     for point in report.frontier:
         quality, target = point.quality, point.target

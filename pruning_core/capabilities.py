@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.glue import GLUE_TASKS
 from pruning_core.matrix import TriedArchitecture, read_matrix
-from pruning_core.spec import AUTO_CLASSES, Frozen, Method, TaskSpec, TaskType
+from pruning_core.spec import Frozen, Method, TaskSpec
+from pruning_core.tasks.kinds import KINDS, LABEL_WORDS, Metric, TaskType
 
 
 class MethodInfo(Frozen):
@@ -27,6 +28,9 @@ class TaskInfo(Frozen):
     name: str = Field(description="A name to give as `task`, or the type of an explicit one.")
     type: TaskType
     loads_as: str = Field(description="The transformers class of its models.")
+    reads: tuple[str, ...] = Field(description="What its input columns hold, one entry a column.")
+    label: str | None = Field(description="What its column of labels holds; null where it has none.")
+    metrics: tuple[Metric, ...] = Field(description="What it may be measured by.")
     task: dict[str, Any] | None = Field(description="What the name stands for; null for a type.")
     options: dict[str, Any] = Field(description="JSON schema of the spec's `task`.")
 
@@ -49,12 +53,22 @@ def tasks() -> list[TaskInfo]:
     """List the named tasks, then the types."""
     schema = TaskSpec.model_json_schema()
     named = {name: TaskSpec.model_validate(task.as_task()) for name, task in sorted(GLUE_TASKS.items())}
-    infos = [
-        TaskInfo(name=name, type=task.type, loads_as=AUTO_CLASSES[task.type], task=task.model_dump(mode="json"), options=schema)
-        for name, task in named.items()
-    ]
-    types: tuple[TaskType, ...] = get_args(TaskType)
-    return infos + [TaskInfo(name=kind, type=kind, loads_as=AUTO_CLASSES[kind], task=None, options=schema) for kind in types]
+    infos = [_task_info(name, task.type, schema, task.model_dump(mode="json")) for name, task in named.items()]
+    return infos + [_task_info(name, name, schema, None) for name in KINDS]
+
+
+def _task_info(name: str, task_type: TaskType, schema: dict[str, Any], task: dict[str, Any] | None) -> TaskInfo:
+    kind = KINDS[task_type]
+    return TaskInfo(
+        name=name,
+        type=task_type,
+        loads_as=kind.loads_as,
+        reads=kind.inputs,
+        label=None if kind.label is None else LABEL_WORDS[kind.label],
+        metrics=kind.metrics,
+        task=task,
+        options=schema,
+    )
 
 
 def architectures() -> list[ArchitectureInfo]:

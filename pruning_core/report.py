@@ -125,6 +125,11 @@ class QualityReport(Frozen):
     details: dict[str, float] = Field(default_factory=dict[str, float])
 
     @property
+    def label(self) -> str:
+        """The metric's name, with its direction where less is better."""
+        return f"{self.metric} (less is better)" if self.lower_is_better else self.metric
+
+    @property
     def kept(self) -> float | None:
         """Share of the dense model's quality that was kept; of a metric of which less is better the inverse of its growth."""
         part, whole = (self.dense, self.pruned) if self.lower_is_better else (self.pruned, self.dense)

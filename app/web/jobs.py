@@ -120,7 +120,15 @@ def compare(request: Request, service: Service, owner: Owner, model: Model = "",
         "axis": axis,
         "axes": AXES,
         "methods": used,
-        "groups": [(group, scatter(group.data(axis, used), group.dense, as_percent=axis != "speedup")) for group in found],
+        "groups": [
+            (
+                group,
+                scatter(
+                    group.data(axis, used), group.dense, as_percent=axis != "speedup", lower_is_better=group.lower_is_better
+                ),
+            )
+            for group in found
+        ],
         "most": _MOST_COMPARED if more else None,
     }
     return page(request, "compare.html", values)

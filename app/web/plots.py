@@ -65,12 +65,13 @@ class Datum:
     good: bool = True
 
 
-def scatter(data: Sequence[Datum], dense: float | None, *, as_percent: bool) -> Scatter | None:
+def scatter(data: Sequence[Datum], dense: float | None, *, as_percent: bool, lower_is_better: bool = False) -> Scatter | None:
     """Place the marks; None where nothing can be drawn.
 
     Args:
         data: The checkpoints.
         dense: The dense model's quality.
+        lower_is_better: Whether the least quality is the best, and stands at the top.
         as_percent: Whether x is a share, and its axis goes from 0 to 1.
     """
     drawn = [(datum, datum.x, datum.y) for datum in data if finite(datum.x) is not None and finite(datum.y) is not None]
@@ -86,7 +87,8 @@ def scatter(data: Sequence[Datum], dense: float | None, *, as_percent: bool) -> 
         return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * (value - x_axis[0]) / (x_axis[-1] - x_axis[0]), 1)
 
     def up(value: float) -> float:
-        return round(HEIGHT - _BOTTOM - (HEIGHT - _BOTTOM - _TOP) * (value - y_axis[0]) / (y_axis[-1] - y_axis[0]), 1)
+        height = (value - y_axis[0]) / (y_axis[-1] - y_axis[0])
+        return round(HEIGHT - _BOTTOM - (HEIGHT - _BOTTOM - _TOP) * (1 - height if lower_is_better else height), 1)
 
     digits = max(0, -math.floor(math.log10(y_axis[1] - y_axis[0]) + 1e-9))
     return Scatter(

@@ -12,6 +12,7 @@ from app.jobs.schemas import JobCreate
 from app.web.formats import words
 from app.web.forms import Field, Form, fields_of, put
 from pruning_core.capabilities import methods, tasks
+from pruning_core.tasks.kinds import KINDS, TaskType
 
 # Sections below the first screen, each an object of the spec.
 _SECTIONS = (
@@ -30,11 +31,12 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "pattern": ("Pattern: what the pattern of the method says", ""),
     "floor": ("None: the smallest model that holds the quality floor", ""),
 }
-_OWN_DATA = ("config", "train_split", "validation_split")
+_OWN_DATA = ("config", "train_split", "validation_split", "prefix")
 _WHERE = {  # pointers into the body, longest first, and the control that they mean
     "/task/columns/label": "label_column",
     "/task/columns": "text_column",
     "/task/config": "config",
+    "/task/prefix": "prefix",
     "/task/train_split": "train_split",
     "/task/validation_split": "validation_split",
     "/task/metric": "task_metric",
@@ -130,7 +132,9 @@ def _task(form: Form, plan: Blueprint) -> object:
     if name not in plan.types:
         return name
     text = [part.strip() for part in form.one("text_column").split(",") if part.strip()]
-    task: dict[str, Any] = {"type": name, "columns": {"text": text}, "metric": form.one("task_metric")}
+    images = KINDS[cast("TaskType", name)].reads == "image"
+    columns: dict[str, Any] = {"image": ", ".join(text)} if images else {"text": text}
+    task: dict[str, Any] = {"type": name, "columns": columns, "metric": form.one("task_metric")}
     if label := form.one("label_column").strip():
         task["columns"]["label"] = label
     return task | {key: value for key in _OWN_DATA if (value := form.one(key).strip())}
@@ -171,7 +175,7 @@ def form_of(spec: Mapping[str, Any]) -> Form:
         "revision": [spec["revision"] or ""],
         "task": [task["name"] if named else task["type"]],
         "data": [task["dataset"]],
-        "text_column": ["" if named else ", ".join(task["columns"]["text"])],
+        "text_column": ["" if named else task["columns"].get("image") or ", ".join(task["columns"]["text"])],
         "label_column": ["" if named else task["columns"]["label"] or ""],
         "task_metric": [task["metric"]],
         "metric": [metric],

@@ -190,6 +190,11 @@ class Checkpoint:
         return formats.finite(self.outcome.quality.pruned)
 
     @property
+    def quality_kept(self) -> float | None:
+        """Share of the dense model's quality."""
+        return formats.finite(self.outcome.quality.kept)
+
+    @property
     def budget(self) -> str:
         """What was asked of it."""
         target = self.outcome.target
@@ -211,6 +216,7 @@ class Comparison:
     metric: str
     dense: float | None
     checkpoints: tuple[Checkpoint, ...]
+    lower_is_better: bool = False
 
     def data(self, axis: str, methods: Sequence[str]) -> list[Datum]:
         """Give what is drawn."""
@@ -236,10 +242,11 @@ def comparisons(jobs: Sequence[JobDetails]) -> list[Comparison]:
             key = (page.task, page.view.spec.task.dataset, outcome.quality.metric)
             groups.setdefault(key, []).append((page, path, outcome))
     found: list[Comparison] = []
-    for (task, _data, metric), members in groups.items():
+    for (task, _data, _metric), members in groups.items():
         ordered = sorted(members, key=lambda member: ratio(member[2].macs.pruned, member[2].macs.dense) or 0)
         checkpoints = tuple(Checkpoint(number, *member) for number, member in enumerate(ordered, start=1))
-        found.append(Comparison(task, metric, formats.finite(ordered[0][2].quality.dense), checkpoints))
+        first = ordered[0][2].quality
+        found.append(Comparison(task, first.label, formats.finite(first.dense), checkpoints, first.lower_is_better))
     return found
 
 

@@ -21,7 +21,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pruning_core.report import LayerReport, SecondsReport, SublayerReport
+from pruning_core.report import LayerReport, QualityReport, SecondsReport, SublayerReport
 from pruning_core.training_report import TrainingPoint
 
 if TYPE_CHECKING:
@@ -205,8 +205,9 @@ def stages(seconds: SecondsReport) -> str:
 
 
 @_styled
-def frontier(points: Sequence[Point], dense: float, metric: str) -> str:
-    """Draw quality against the share of the MACs that is kept, with the dense model as the reference."""
+def frontier(points: Sequence[Point], quality: QualityReport) -> str:
+    """Draw quality against the share of the MACs that is kept, with the dense model as the reference; better is always up."""
+    dense, metric = quality.dense, quality.label
     ordered = sorted(points, key=lambda point: point.macs_kept)
     figure = Figure(figsize=(_WIDTH / 72, 190 / 72), dpi=72)
     axes = figure.add_axes((0.14, 0.17, 0.83, 0.77))
@@ -224,6 +225,8 @@ def frontier(points: Sequence[Point], dense: float, metric: str) -> str:
     low, high = min([dense, *(p.quality for p in points)]), max([dense, *(p.quality for p in points)])
     room = max(high - low, 0.005)
     axes.set_ylim(low - 0.35 * room, high + 0.2 * room)
+    if quality.lower_is_better:
+        axes.set_ylim(high + 0.35 * room, low - 0.2 * room)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _position: f"{value:.0%}")
     axes.set_xlabel("MACs kept", fontsize=_FONT - 1)

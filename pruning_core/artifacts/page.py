@@ -18,7 +18,7 @@ from pruning_core.artifacts.charts import (
     training_measures,
 )
 from pruning_core.artifacts.loading import display_name, snippets, summary
-from pruning_core.report import LatencyReport, Report
+from pruning_core.report import LatencyReport, QualityReport, Report
 from pruning_core.spec import PruneSpec
 
 _METRICS = {"macs": "of the MACs", "params": "of the parameters", "latency": "of the latency"}
@@ -97,7 +97,8 @@ def _floor(report: Report) -> str:
     floor, metric = report.quality_floor, report.quality.metric
     if floor is None:
         return ""
-    return f"It {'holds' if floor.held else 'does not hold'} the floor, {metric} {floor.required:.4f}."
+    bound = "at most " if floor.lower_is_better else ""
+    return f"It {'holds' if floor.held else 'does not hold'} the floor, {metric} {bound}{floor.required:.4f}."
 
 
 def _size(count: int) -> str:
@@ -110,11 +111,15 @@ def _headlines(report: Report) -> tuple[Headline, ...]:
         Headline(f"{latency.speedup:.2f}×", "as fast", f"{latency.dense:.1f} → {latency.pruned:.1f} ms"),
         _reduction(report),
         Headline(
-            f"{quality.pruned / quality.dense:.1%}" if quality.dense > 0 else f"{quality.pruned:.3f}",
-            f"of the {quality.metric} kept" if quality.dense > 0 else quality.metric,
+            f"{quality.kept:.1%}" if quality.kept is not None else f"{quality.pruned:.3f}",
+            _kept_words(quality) if quality.kept is not None else quality.metric,
             f"{quality.dense:.4f} → {quality.pruned:.4f}",
         ),
     )
+
+
+def _kept_words(quality: QualityReport) -> str:
+    return f"of the quality kept, by {quality.metric}" if quality.lower_is_better else f"of the {quality.metric} kept"
 
 
 def _reduction(report: Report) -> Headline:
@@ -152,4 +157,4 @@ def _frontier(report: Report) -> str | None:
         Point(f"{point.target.metric} {point.target.requested:g}", point.macs.pruned / point.macs.dense, point.quality.pruned)
         for point in report.frontier
     ]
-    return frontier(points, report.quality.dense, report.quality.metric)
+    return frontier(points, report.quality)

@@ -15,6 +15,7 @@ from pruning_core.tasks.kinds import KINDS
 from tests import tasks, tiny
 
 ENCODERS = ("multi-label-classification", "sentence-similarity", "token-classification", "question-answering", "fill-mask")
+PRUNABLE = (*ENCODERS, "text-generation", "image-classification")
 OTHERS = ("text-generation", "summarization", "translation", "image-classification")
 
 
@@ -31,8 +32,8 @@ def loaded(spec):
     return model, rows
 
 
-@pytest.mark.parametrize("task_type", ENCODERS)
-def test_every_task_of_encoders_runs_end_to_end(task_type, tmp_path):
+@pytest.mark.parametrize("task_type", PRUNABLE)
+def test_every_task_runs_end_to_end(task_type, tmp_path):
     spec = spec_of(task_type, tmp_path)
     report = run(spec, tmp_path / "out", device="cpu")
     assert report.target.met
