@@ -36,7 +36,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 | MACs of the blocks | {report.macs.dense:,} | {report.macs.pruned:,} | {report.macs.pruned / report.macs.dense:.3f} |
 {_nonzeros(report)}| bytes of the weights | {report.bytes.dense:,} | {report.bytes.pruned:,} | {report.bytes.pruned / report.bytes.dense:.3f} |
 | {quality.label} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
-| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x faster |
+| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x as fast |
 
 Target: {report.target.metric} {report.target.requested:g}, achieved {report.target.achieved:.4f}. Seed {report.seed}. Calibration: {report.data.samples} samples,
 {report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the
