@@ -26,7 +26,8 @@ from pruning_core.methods.base import Context
 from pruning_core.progress import StageClock
 from pruning_core.training.constraint import Constraint, Unconstrained, Weights
 from pruning_core.training.pattern import PatternRecipe
-from pruning_core.training.school import Recipe, School
+from pruning_core.training.recipe import Recipe
+from pruning_core.training.school import School
 from pruning_core.training_spec import PatternTraining
 
 if TYPE_CHECKING:

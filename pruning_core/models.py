@@ -62,11 +62,6 @@ class TaskModel:
         """
         return self.family.outputs(self, inputs)
 
-    def outputs_and_states(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Run the model; `outputs`, and the hidden states after each of its blocks, (batch, length, hidden)."""
-        result = self.model(**inputs, output_hidden_states=True)
-        return self.family.read(self, result, inputs), tuple(result.hidden_states[1:])
-
     @property
     def family(self) -> TaskFamily:
         """What the task computes."""

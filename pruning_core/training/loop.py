@@ -204,8 +204,10 @@ class Trainer:
 
     def _resume(self) -> bool:
         """Take up a checkpoint of this training; False where there is none."""
-        found = None if self._setting.checkpoints is None else self._setting.checkpoints.load()
-        if found is None:
+        setting = self._setting
+        found = None if setting.checkpoints is None else setting.checkpoints.load()
+        # All processes have looked before the first one may write; what one cannot read, none takes up.
+        if summed(setting.group, float(found is not None), self._student.device) < setting.group.world or found is None:
             return False
         tensors, state = found
         device = self._student.device

@@ -7,13 +7,14 @@ Every term is a value a sample, so that no result depends on which samples share
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pruning_core.arch.encoder import adapt
 from pruning_core.models import TaskModel
-from pruning_core.shapes import Float
+from pruning_core.shapes import Bool, Float
 from pruning_core.tasks.batch import Batch
 from pruning_core.training_spec import TrainingOptions
 
@@ -30,26 +31,28 @@ class Objective:
     def __init__(self, student: TaskModel, teacher: TaskModel, options: TrainingOptions) -> None:
         self._student, self._teacher, self._options = student, teacher, options
         self._family = teacher.family
+        adapter = adapt(teacher.model)
+        self._decoder = None if adapter.crossing is None else adapter.sublayers[adapter.crossing].layer
 
     def per_sample(self, batch: Batch) -> Float[Tensor, " b"]:
         """Run student and, where it is needed, teacher."""
         options, inputs = self._options, batch.inputs
         if options.hidden:
-            outputs, states = self._student.outputs_and_states(inputs)
+            outputs, states = _with_states(self._student, inputs)
             with torch.no_grad():
-                targets, dense_states = self._teacher.outputs_and_states(inputs)
+                targets, dense_states = _with_states(self._teacher, inputs)
         else:
-            outputs, states = self._student.outputs(inputs), ()
+            outputs, states, dense_states = self._student.outputs(inputs), list[Tensor](), list[Tensor]()
             with torch.no_grad():
-                targets, dense_states = (self._teacher.outputs(inputs) if options.distillation else outputs.detach()), ()
+                targets = self._teacher.outputs(inputs) if options.distillation else outputs.detach()
         loss = torch.zeros(len(outputs), device=outputs.device)
         if options.needs_labels:
             assert batch.labels is not None, "the spec refuses to train on labels that are not there"
             loss = loss + (1 - options.distillation) * self._family.losses(outputs.float(), batch) / self._family.answers(batch)
         if options.distillation:
             loss = loss + options.distillation * self._apart(outputs.float(), targets.float(), batch)
-        real = batch.real.unsqueeze(-1)
-        for own, dense in zip(states, dense_states, strict=True):
+        for layer, (own, dense) in enumerate(zip(states, dense_states, strict=True)):
+            real = self._counted(layer, dense, batch)
             distance = ((own.float() - dense.float()).square() * real).sum((1, 2))
             size = (dense.float().square() * real).sum((1, 2))
             loss = loss + options.hidden / len(states) * distance / size.clamp_min(1e-12)
@@ -59,9 +62,32 @@ class Objective:
         """Give the loss of a model that has learnt nothing: it finds all classes alike, or the mean score of these samples."""
         return self._family.naive_loss(self._teacher, batches) + self._options.hidden
 
+    def _counted(self, layer: int, hidden: Float[Tensor, "b s d"], batch: Batch) -> Bool[Tensor, "b s 1"]:
+        """Tell which tokens of a block's hidden states are real; a decoder behind an encoder has tokens of its own."""
+        if self._decoder is None or layer < self._decoder:
+            return batch.real.unsqueeze(-1)
+        mask = batch.inputs.get("decoder_attention_mask")
+        shape = hidden.shape[:2]
+        return (torch.ones(shape, dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()).unsqueeze(-1)
+
     def _apart(self, outputs: Tensor, targets: Tensor, batch: Batch) -> Float[Tensor, " b"]:
         """Give the task's divergence; that of softened classes times the temperature's square, as its gradient shrinks so."""
         if not self._family.softens:
             return self._family.divergences(outputs, targets, batch)
         heat = self._options.temperature
         return heat**2 * self._family.divergences(outputs / heat, targets / heat, batch)
+
+
+def _with_states(model: TaskModel, inputs: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Give the outputs, and the hidden states after each block, (batch, length, hidden)."""
+    states: list[Tensor] = []
+
+    def keep(_block: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        states.append(output if isinstance(output, Tensor) else output[0])
+
+    handles = [block.register_forward_hook(keep) for block in adapt(model.model).blocks]
+    try:
+        return model.outputs(inputs), states
+    finally:
+        for handle in handles:
+            handle.remove()

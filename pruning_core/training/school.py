@@ -5,34 +5,22 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
-from pruning_core.arch.encoder import adapt
 from pruning_core.data import Rows
 from pruning_core.environment import versions
 from pruning_core.methods.base import Context
 from pruning_core.precision import matmul_dtype
-from pruning_core.recovery.sparsify import prunable
 from pruning_core.spec import PruneSpec
 from pruning_core.training.checkpoints import Checkpoints
-from pruning_core.training.constraint import Constraint, Weights
 from pruning_core.training.lessons import Lessons
-from pruning_core.training.loop import Setting, Trainer
-from pruning_core.training.trainable import make_trainable_
+from pruning_core.training.recipe import Recipe
+from pruning_core.training.together import Course, train, training_devices
 from pruning_core.training_report import TrainingReport
 from pruning_core.training_spec import TrainingOptions
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
-
-
-class Recipe(Protocol):
-    """What makes a method's constraint; a value that can be sent to other processes."""
-
-    def constraint(self, weights: Weights) -> Constraint:
-        """Make the constraint of the prunable weights, which are given by module path."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +60,17 @@ class School:
             seed=spec.seed,
             micro_tokens=max(len(own.real.flatten()) for own in ctx.evidence.calibration.batches),
         )
-        task_model = ctx.task_model.with_model(student)
-        parameters = make_trainable_(task_model, lessons.batches(lessons.held_out[:1])[0])
-        with ctx.clock.stage("train", options.epochs * lessons.steps(options.batch_size)) as step:
-            setting = Setting(
-                lessons=lessons,
-                options=options,
-                dtype=matmul_dtype(spec.calibration.precision, ctx.task_model.device),
-                checkpoints=self._checkpoints(lessons, name),
-                on_step=step,
-            )
-            constraint = recipe.constraint(prunable_weights(student))
-            return Trainer(task_model, ctx.task_model, parameters, constraint, setting).run()
+        course = Course(
+            student=ctx.task_model.with_model(student),
+            teacher=ctx.task_model,
+            lessons=lessons,
+            recipe=recipe,
+            options=options,
+            dtype=matmul_dtype(spec.calibration.precision, ctx.task_model.device),
+            checkpoints=self._checkpoints(lessons, name),
+        )
+        with ctx.clock.stage("train", course.steps) as step:
+            return train(course, training_devices(ctx.task_model.device), step)
 
     def _checkpoints(self, lessons: Lessons, name: str) -> Checkpoints | None:
         if self.scratch is None:
@@ -98,12 +85,6 @@ class School:
             str(sorted(versions().items())),
         )
         return Checkpoints(self.scratch / name, hashlib.sha256("\n".join(facts).encode()).hexdigest())
-
-
-def prunable_weights(student: PreTrainedModel) -> Weights:
-    """Give the weights of every prunable linear by its module path."""
-    names: dict[int, str] = {id(module): name for name, module in student.named_modules()}
-    return {names[id(linear)]: cast("nn.Parameter", linear.weight) for linear in prunable(adapt(student))}
 
 
 def training_warnings(training: TrainingReport | None) -> list[str]:

@@ -1,0 +1,27 @@
+"""How a method's constraint is made, wherever it is needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+from pruning_core.arch.encoder import adapt
+from pruning_core.recovery.sparsify import prunable
+from pruning_core.training.constraint import Constraint, Weights
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+class Recipe(Protocol):
+    """What makes a method's constraint; a value that can be sent to other processes."""
+
+    def constraint(self, weights: Weights) -> Constraint:
+        """Make the constraint of the prunable weights, which are given by module path."""
+        ...
+
+
+def prunable_weights(student: PreTrainedModel) -> Weights:
+    """Give the weights of every prunable linear by its module path."""
+    names: dict[int, str] = {id(module): name for name, module in student.named_modules()}
+    return {names[id(linear)]: cast("nn.Parameter", linear.weight) for linear in prunable(adapt(student))}

@@ -1,0 +1,181 @@
+"""One training by several processes, one a device: each takes its share of every batch, gradients are summed.
+
+The calling process is the first of them: it tells the progress, writes the checkpoints and keeps the result. The others are
+started for the training, take the same steps on the same state, and end with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+import tempfile
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from pruning_core.errors import PruningError
+from pruning_core.models import TaskModel
+from pruning_core.training.checkpoints import Checkpoints
+from pruning_core.training.group import Alone, Group, Joined
+from pruning_core.training.lessons import Lessons
+from pruning_core.training.loop import Setting, Trainer
+from pruning_core.training.recipe import Recipe, prunable_weights
+from pruning_core.training.trainable import make_trainable_
+from pruning_core.training_report import TrainingReport
+from pruning_core.training_spec import TrainingOptions
+
+_PATIENCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One training: all that a process needs to take part.
+
+    Attributes:
+        student: What is trained, in place.
+        teacher: The dense model.
+        lessons: Rows.
+        recipe: Makes the constraint.
+        options: Of the method.
+        dtype: Format of matrix products.
+        checkpoints: Where the state is kept; nowhere when None.
+    """
+
+    student: TaskModel
+    teacher: TaskModel
+    lessons: Lessons
+    recipe: Recipe
+    options: TrainingOptions
+    dtype: torch.dtype
+    checkpoints: Checkpoints | None
+
+    @property
+    def steps(self) -> int:
+        """Count its steps."""
+        return self.options.epochs * self.lessons.steps(self.options.batch_size)
+
+    def run(self, group: Group, on_step: Callable[[int], None] = lambda _done: None) -> TrainingReport:
+        """Train in this process."""
+        parameters = make_trainable_(self.student, self.lessons.batches(self.lessons.held_out[:1])[0])
+        constraint = self.recipe.constraint(prunable_weights(self.student.model))
+        setting = Setting(self.lessons, self.options, self.dtype, group, self.checkpoints, on_step)
+        return Trainer(self.student, self.teacher, parameters, constraint, setting).run()
+
+    def on(self, device: torch.device) -> Course:
+        """Give the same training with copies of its models on another device."""
+        student, teacher = (
+            own.with_model(copy.deepcopy(own.model).to(device))  # pyright: ignore[reportArgumentType] - transformers' stub of `to`
+            for own in (self.student, self.teacher)
+        )
+        return replace(self, student=student, teacher=teacher)
+
+
+def training_devices(device: torch.device) -> tuple[torch.device, ...]:
+    """Give the devices to train on: all GPUs, unless one of them, or the CPU, was asked for."""
+    index = cast("int | None", device.index)  # torch's stubs forget that there may be none
+    if device.type != "cuda" or index is not None or torch.cuda.device_count() < 2:
+        return (device,)
+    return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+
+
+def train(course: Course, devices: Sequence[torch.device], on_step: Callable[[int], None]) -> TrainingReport:
+    """Train on one device in this process, or on several with one process each.
+
+    Raises:
+        PruningError: One of the processes has ended too early.
+    """
+    if len(devices) == 1:
+        return course.run(Alone(), on_step)
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = Path(folder) / "meeting"
+        payload = pickle.dumps(course.on(torch.device("cpu")))
+        with _helpers(payload, meeting, devices) as helpers:
+            _wait_for(helpers, meeting)
+            try:
+                with _joined(0, meeting, devices):
+                    return course.run(Joined(0, len(devices)), on_step)
+            except RuntimeError as error:
+                for helper in helpers:
+                    helper.join(timeout=5)
+                _check(helpers, error)
+                raise
+
+
+@contextmanager
+def _helpers(payload: bytes, meeting: Path, devices: Sequence[torch.device]) -> Generator[list[BaseProcess]]:
+    """Start the other processes, and see that none is left."""
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // len(devices))
+    helpers: list[BaseProcess] = [
+        context.Process(target=_help, args=(payload, rank, str(meeting), tuple(devices), threads), daemon=True)
+        for rank in range(1, len(devices))
+    ]
+    try:
+        for helper in helpers:
+            helper.start()
+        yield helpers
+        for helper in helpers:
+            helper.join(timeout=30)
+    finally:
+        for helper in helpers:
+            if helper.pid is not None and helper.is_alive():
+                helper.kill()
+                helper.join()
+
+
+def _wait_for(helpers: Sequence[BaseProcess], meeting: Path) -> None:
+    """Wait until all helpers have their models: who then joins does not wait for one that will never come."""
+    while not all(_ready(meeting, rank).exists() for rank in range(1, len(helpers) + 1)):
+        _check(helpers, None)
+        time.sleep(0.05)
+
+
+def _check(helpers: Sequence[BaseProcess], cause: Exception | None) -> None:
+    codes = [helper.exitcode for helper in helpers if helper.exitcode]
+    if codes:
+        raise PruningError(
+            f"a process that trains side by side with others ended with code {codes[0]}; the log says why"
+        ) from cause
+
+
+def _ready(meeting: Path, rank: int) -> Path:
+    return meeting.with_name(f"ready.{rank}")
+
+
+def _help(payload: bytes, rank: int, meeting: str, devices: tuple[torch.device, ...], threads: int) -> None:
+    """Take part in a training; the body of a helper's process."""
+    torch.set_num_threads(threads)
+    course: Course = pickle.loads(payload)  # noqa: S301 - from the process that started this one
+    course = course.on(devices[rank])
+    _ready(Path(meeting), rank).touch()
+    with _joined(rank, Path(meeting), devices):
+        course.run(Joined(rank, len(devices)))
+
+
+@contextmanager
+def _joined(rank: int, meeting: Path, devices: Sequence[torch.device]) -> Generator[None]:
+    """Be a member of torch's default group; they meet by a file, no port is opened for it."""
+    from torch import distributed
+
+    device = devices[rank]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=meeting.resolve().as_uri(),
+        rank=rank,
+        world_size=len(devices),
+        timeout=_PATIENCE,
+    )
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
