@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from pruning_core.arch.encoder import adapt
+from pruning_core.arch.stored import check_trainable
 from pruning_core.data import Rows
 from pruning_core.environment import versions
 from pruning_core.methods.base import Context
@@ -101,9 +102,15 @@ class School:
 
 
 def prunable_weights(student: PreTrainedModel) -> Weights:
-    """Give the weights of every prunable linear by its module path."""
+    """Give the weights of every prunable linear by its module path, output-major.
+
+    Raises:
+        UnsupportedArchitecture: They are stored the other way round.
+    """
+    adapter = adapt(student)
+    check_trainable(adapter.family)
     names: dict[int, str] = {id(module): name for name, module in student.named_modules()}
-    return {names[id(linear)]: cast("nn.Parameter", linear.weight) for linear in prunable(adapt(student))}
+    return {names[id(linear)]: cast("nn.Parameter", linear.weight) for linear in prunable(adapter)}
 
 
 def training_warnings(training: TrainingReport | None) -> list[str]:
