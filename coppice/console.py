@@ -133,7 +133,9 @@ def report_table(report: Report) -> Table:
         table.add_row(name, f"{pair.dense / scale:.1f} {unit}", f"{pair.pruned / scale:.1f} {unit}", change)
     threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
     shape = f"{latency.batch} x {latency.length} tokens, {threads}, {latency.device}, {latency.dtype}"
-    table.add_row(f"latency ({shape})", f"{latency.dense:.1f} ms", f"{latency.pruned:.1f} ms", f"{latency.speedup:.2f}x as fast")
+    table.add_row(
+        f"latency ({shape})", f"{latency.dense:.1f} ms", f"{latency.pruned:.1f} ms", f"{latency.speedup:.2f}x as fast"
+    )
     table.add_row(quality.label, f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}")
     for name, value in quality.details.items():
         table.add_row(name.replace("_", " "), "", f"{value:.4f}", "")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pruning_core.arch.stored import CheckpointStructure, find_structure, matrices_of, unit_groups, unsupported
+from pruning_core.arch.stored import CheckpointStructure, check_trainable, find_structure, matrices_of, unit_groups, unsupported
 from pruning_core.columns import read_columns
 from pruning_core.cost import UnitGroup, budget_for
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable
@@ -73,7 +73,10 @@ def check_local_inputs(spec: PruneSpec) -> None:
         facts = read_checkpoint(Path(spec.model).expanduser())
         groups = groups_of(facts)
         if isinstance(spec.method, AdmmPattern):
-            check_coverage(spec.method.pattern, _matrix_shapes(structure_of(facts)), sparsities_of(spec.all_targets))
+            structure = structure_of(facts)
+            check_coverage(spec.method.pattern, _matrix_shapes(structure), sparsities_of(spec.all_targets))
+            if spec.method.tier == "trained":
+                check_trainable(structure.signature)
         elif isinstance(spec.method, BlockLasso):
             check_blocks(_matrix_shapes(structure_of(facts)), spec.method)
         else:

@@ -117,11 +117,11 @@ class EncoderAdapter:
             try:
                 self.model(**inputs)
             except _BlocksReached:
-                real = _real_tokens(inputs, hidden[0])
-                return self.plain_trace(hidden[0], real) or self._trace(hidden, calls, real)
+                real = real_tokens(inputs, hidden[0].shape[1])
+                return self.plain_trace(hidden[0], real) or self._trace(hidden, calls, inputs)
         raise UnsupportedArchitecture("the model's forward pass never reaches its blocks", param="model")
 
-    def _trace(self, hidden: Sequence[Tensor], calls: Sequence[dict[str, object]], real: Tensor) -> Trace:
+    def _trace(self, hidden: Sequence[Tensor], calls: Sequence[dict[str, object]], inputs: Mapping[str, Tensor]) -> Trace:
         first = self.crossing
         start = None if first is None else self.sublayers[first].layer
         for sublayer in self.sublayers:  # a bias that the first block makes for the others, which it was kept from
@@ -131,7 +131,11 @@ class EncoderAdapter:
                 bias = compute(length, length, device=hidden[0].device)
                 for call in calls[sublayer.layer :]:
                     call["position_bias"] = bias
-        return Trace(hidden[0], tuple(BlockContext(real, call) for call in calls), None if start is None else hidden[start])
+        contexts = [
+            BlockContext(real_tokens(inputs, entered.shape[1], decodes=start is not None and layer >= start), call)
+            for layer, (entered, call) in enumerate(zip(hidden, calls, strict=True))
+        ]
+        return Trace(hidden[0], tuple(contexts), None if start is None else hidden[start])
 
     def crossed(self, trace: Trace, memory: Float[Tensor, "b s d"]) -> Trace:
         """Give what a batch brings to the blocks of a decoder, now that the encoder's output is known."""
@@ -218,10 +222,22 @@ def _without_cache(value: object) -> object:
     return None if isinstance(value, Cache) else value
 
 
-def _real_tokens(inputs: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
-    """Tell which tokens are real; all of them where the model is given no mask, as with images."""
-    mask = inputs.get("attention_mask")
-    return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
+def real_tokens(inputs: Mapping[str, Tensor], length: int, *, decodes: bool = False) -> Bool[Tensor, "b s"]:
+    """Tell which tokens are real, of a batch as the model is given it.
+
+    A decoder that is given no tokens of its own reads the encoder's. Where there is no mask, as with images, all are real.
+
+    Args:
+        inputs: What the model is given.
+        length: Tokens of a sequence.
+        decodes: Whether the decoder's tokens are meant.
+    """
+    name = "decoder_attention_mask" if decodes and "decoder_input_ids" in inputs else "attention_mask"
+    mask = inputs.get(name)
+    if mask is not None:
+        return mask.bool()
+    some = next(iter(inputs.values()))
+    return torch.ones(some.shape[0], length, dtype=torch.bool, device=some.device)
 
 
 def _holder(model: nn.Module, block: nn.Module) -> tuple[nn.ModuleList, nn.Module]:

@@ -214,6 +214,20 @@ def matrices_of(structure: CheckpointStructure) -> Iterator[tuple[int, StoredMat
             yield half.layer, matrix
 
 
+def check_trainable(family: BlockSignature) -> None:
+    """See that patterns can be trained: constraints read weights output-major.
+
+    Raises:
+        UnsupportedArchitecture: This layout stores them the other way round.
+    """
+    if family.transposed:
+        raise UnsupportedArchitecture(
+            f"matrices of models built like {family.family} are stored input-major, which the trained tier does not read; use "
+            "tier one-shot",
+            param="method.tier",
+        )
+
+
 def unsupported(model_type: object) -> UnsupportedArchitecture:
     """Make the error of a model whose blocks answer to no signature."""
     name = str(model_type)[:64]

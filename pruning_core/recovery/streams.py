@@ -11,7 +11,7 @@ from torch import Tensor
 from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.evidence import Evidence
-from pruning_core.shapes import Float, Int
+from pruning_core.shapes import Bool, Float, Int
 from pruning_core.shelf import Shelf, Slot
 from pruning_core.stats.gram import Gram, GramSums
 from pruning_core.stats.inputs import InputSums
@@ -28,7 +28,8 @@ class Stream:
         student: The student's hidden states, (batch, length, d), in the format that the plan of states says.
         teacher: The dense model's hidden states; None where its sums were kept.
         sums: Its kept residual sums, one a sublayer; None where it runs along.
-        decoder: The input of a decoder that follows.
+        held_out: True at samples that judge.
+        decoder: The input of a decoder that follows, twice.
         dense_contexts: What the dense model's blocks are given, where that is something else: another encoder's output.
         features: The student's features at the present sublayer, while there is room for them.
     """
@@ -39,7 +40,8 @@ class Stream:
     student: Slot
     teacher: Slot | None
     sums: Sequence[Float[Tensor, "b s d"]] | None
-    decoder: Slot | None = None
+    held_out: Bool[Tensor, " b"]
+    decoder: tuple[Slot, Slot] | None = None
     dense_contexts: tuple[BlockContext, ...] = ()
     features: Float[Tensor, "b s k"] | None = None
 
@@ -150,8 +152,8 @@ class Streams:
             judge.add_(own.flatten(0, 1), other.flatten(0, 1), stream.judge)
             stream.dense_contexts = tuple(context.reading(other) for context in stream.contexts)
             stream.contexts = tuple(context.reading(own) for context in stream.contexts)
-            for slot in (stream.student, stream.teacher):
-                slot.write(stream.decoder.read())
+            stream.student, stream.teacher = stream.decoder
+            stream.fit, stream.judge = _rows(stream.contexts[-1].real, stream.held_out)
         return fit, judge
 
     def skip(self, index: int, dense: Sublayer) -> None:
@@ -180,16 +182,24 @@ def _open(evidence: Evidence, index: int, shelf: Shelf, *, samples: int, first_j
     sums, embedded = states.sums(index), states.embedded(index)
     if sums is not None and len(chosen) < len(batch.rows):
         sums = [kept[chosen] for kept in sums]
-    real, held_out = batch.real[chosen], (batch.rows[chosen] >= first_judge)[:, None]
+    real, held_out = batch.real[chosen], batch.rows[chosen] >= first_judge
     trace = None if embedded is None else dense.plain_trace(embedded[chosen], real)
     if trace is None:
         trace = dense.trace({name: values[chosen] for name, values in batch.inputs.items()})
+    fit, judge = _rows(real, held_out)
     return Stream(
         contexts=trace.contexts,
-        fit=(real & ~held_out).flatten().nonzero().flatten(),
-        judge=(real & held_out).flatten().nonzero().flatten(),
+        fit=fit,
+        judge=judge,
         student=shelf.keep(trace.hidden),
         teacher=None if sums is not None else shelf.keep(trace.hidden),
         sums=sums,
-        decoder=None if trace.decoder is None else shelf.keep(trace.decoder),
+        held_out=held_out,
+        decoder=None if trace.decoder is None else (shelf.keep(trace.decoder), shelf.keep(trace.decoder)),
     )
+
+
+def _rows(real: Bool[Tensor, "b s"], held_out: Bool[Tensor, " b"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
+    """Give the flat indices of real tokens, of samples that are fitted and of those that judge."""
+    fit, judge = ((real & own[:, None]).flatten().nonzero().flatten() for own in (~held_out, held_out))
+    return fit, judge

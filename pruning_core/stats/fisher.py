@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.encoder import EncoderAdapter, real_tokens
 from pruning_core.arch.linear import weight_of
 from pruning_core.arch.sublayer import Sublayer
 from pruning_core.models import TaskModel
 from pruning_core.precision import products_in
-from pruning_core.shapes import Float
+from pruning_core.shapes import Bool, Float, Int
 from pruning_core.spec import TaskType
 from pruning_core.states import DenseStates
 from pruning_core.tasks.batch import Batch
@@ -90,7 +90,8 @@ def mask_statistics(
     Returns:
         The statistics of each sublayer.
     """
-    most = max(batch.real.numel() for batch in batches)
+    decodes = [adapter.crossing is not None and index >= adapter.crossing for index in range(len(adapter.sublayers))]
+    most = max(_real(batch, own).numel() for batch in batches for own in set(decodes))
     widest = max(sublayer.width for sublayer in adapter.sublayers)
     scratch = torch.empty(most * widest, device=task_model.device)  # once: fresh memory costs more than what is written there
     watches = [_Watch(sublayer, samples if keep_gradients else 0, scratch) for sublayer in adapter.sublayers]
@@ -98,8 +99,9 @@ def mask_statistics(
         batch = cpu_batch.to(task_model.device)
         first: list[Tensor] = []
         with ExitStack() as stack:
-            for sublayer, watch in zip(adapter.sublayers, watches, strict=True):
-                stack.callback(sublayer.output.register_forward_pre_hook(watch.hook(batch, first)).remove)
+            for sublayer, watch, own in zip(adapter.sublayers, watches, decodes, strict=True):
+                hook = watch.hook(batch.rows.cpu(), _real(batch, own), first)
+                stack.callback(sublayer.output.register_forward_pre_hook(hook).remove)
             if states is not None:
                 stack.enter_context(states.recording(index))
             with torch.enable_grad(), products_in(dtype, task_model.device):
@@ -109,6 +111,10 @@ def mask_statistics(
             torch.autograd.grad(value, first)
         on_batch(index + 1)
     return tuple(watch.statistics() for watch in watches)
+
+
+def _real(batch: Batch, decodes: bool) -> Bool[Tensor, "b s"]:
+    return real_tokens(batch.inputs, batch.real.shape[1], decodes=True) if decodes else batch.real
 
 
 class _Watch:
@@ -127,9 +133,11 @@ class _Watch:
         energy = self._energy * self._column_norms
         return MaskStatistics(self._fisher.cpu(), energy.unflatten(0, (-1, self._width)).sum(1).cpu(), self._gradients)
 
-    def hook(self, batch: Batch, first: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    def hook(
+        self, rows: Int[Tensor, " b"], mask: Bool[Tensor, "b s"], first: list[Tensor]
+    ) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
         """Make a forward pre-hook for one batch; the first one of a pass is where the backward pass ends."""
-        rows, real = batch.rows.cpu(), batch.real.flatten().float()
+        real = mask.flatten().float()
 
         def read(values: Tensor, grad: Tensor) -> None:
             by_sample = (values * grad).view(len(rows), -1, values.shape[-1])  # some models lay all tokens in one row

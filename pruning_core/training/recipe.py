@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, cast
 
 from pruning_core.arch.encoder import adapt
+from pruning_core.arch.stored import check_trainable
 from pruning_core.recovery.sparsify import prunable
 from pruning_core.training.constraint import Constraint, Weights
 
@@ -22,6 +23,12 @@ class Recipe(Protocol):
 
 
 def prunable_weights(student: PreTrainedModel) -> Weights:
-    """Give the weights of every prunable linear by its module path."""
+    """Give the weights of every prunable linear by its module path, output-major.
+
+    Raises:
+        UnsupportedArchitecture: They are stored the other way round.
+    """
+    adapter = adapt(student)
+    check_trainable(adapter.family)
     names: dict[int, str] = {id(module): name for name, module in student.named_modules()}
-    return {names[id(linear)]: cast("nn.Parameter", linear.weight) for linear in prunable(adapt(student))}
+    return {names[id(linear)]: cast("nn.Parameter", linear.weight) for linear in prunable(adapter)}
