@@ -29,7 +29,8 @@ def check_weights(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
         ModelUnreadable: They differ.
     """
     said = next((config[key] for key in _LAYERS if isinstance(config.get(key), int)), None)
-    if said is not None and said != blocks:
+    # Encoder-decoders count their halves apart, under names of their own.
+    if said is not None and said != blocks and not config.get("is_encoder_decoder"):
         raise ModelUnreadable(
             f"config.json says {said} layers, and the weights have {blocks}; the two belong to different models", param="model"
         )
