@@ -18,6 +18,7 @@ from pruning_core.columns import read_columns
 from pruning_core.cost import UnitGroup, budget_for
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable
 from pruning_core.method_spec import AdmmPattern, BlockLasso
+from pruning_core.model_checks import check_types, check_weights
 from pruning_core.patterns.coverage import MatrixShape, check_blocks, check_coverage
 from pruning_core.spec import KeepTarget, PruneSpec, SparsityTarget, Target, TaskSpec
 from pruning_core.task_checks import check_head, check_kinds, check_lengths, check_model_class, check_name, positions_of
@@ -36,11 +37,11 @@ _DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I1
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFacts:
-    """What the files of a checkpoint say: configuration, tensor shapes and types, sizes."""
+    """What the files of a checkpoint say: configuration, tensor shapes, values of each type, sizes."""
 
     config: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
-    dtypes: frozenset[str]
+    dtypes: Mapping[str, int]
     weight_files: tuple[Path, ...]
 
     @property
@@ -72,6 +73,8 @@ def check_local_inputs(spec: PruneSpec) -> None:
     if is_local(spec.model):
         facts = read_checkpoint(Path(spec.model).expanduser())
         groups = groups_of(facts)
+        check_types(facts.dtypes)
+        check_weights(facts.config, facts.shapes, 1 + max(group.layer for group in groups))
         if isinstance(spec.method, AdmmPattern):
             structure = structure_of(facts)
             check_coverage(spec.method.pattern, _matrix_shapes(structure), sparsities_of(spec.all_targets))
@@ -193,12 +196,12 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
             f"the model folder has no tokenizer; put its files ({names}, ...) beside the weights", param="model"
         )
     shapes: dict[str, tuple[int, ...]] = {}
-    dtypes: set[str] = set()
+    dtypes: dict[str, int] = {}
     for path in files:
         for name, dtype, shape in _read_header(path):
             shapes[name] = shape
-            dtypes.add(dtype)
-    return CheckpointFacts(config, shapes, frozenset(dtypes), files)
+            dtypes[dtype] = dtypes.get(dtype, 0) + math.prod(shape)
+    return CheckpointFacts(config, shapes, dtypes, files)
 
 
 def groups_of(facts: CheckpointFacts) -> tuple[UnitGroup, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pruning_core.errors import ModelUnreadable
 from pruning_core.inputs import is_local, read_checkpoint
+from pruning_core.model_checks import stored_type
 from pruning_core.spec import AUTO_CLASSES, TaskType
 from pruning_core.task_checks import positions_of
 from pruning_core.tasks.kinds import KINDS
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from pruning_core.tasks.base import TaskFamily
 
 Pooling = Literal["mean", "cls"]
-
-_DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device) -> 
             raise ModelUnreadable(f"transformers cannot load the checkpoint: {reason}", param="model") from error
         processor = _load_processor(folder, task_type)
     _check_complete(info["missing_keys"], task_type)
-    stored = next((name for key, name in _DTYPE_NAMES.items() if key in facts.dtypes), "float32")
+    stored = stored_type(facts.dtypes)
     model.requires_grad_(False).eval().to(device)
     _check_padding(model, processor, task_type)
     return TaskModel(model, processor, task_type, folder, stored, _pooling_of(folder))

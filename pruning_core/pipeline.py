@@ -22,10 +22,11 @@ from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.evaluate import Judge
 from pruning_core.evidence import Evidence
 from pruning_core.floor import TRIALS, shares_that_hold
-from pruning_core.inputs import check_local_inputs
+from pruning_core.inputs import check_local_inputs, read_checkpoint
 from pruning_core.labels import with_classes
 from pruning_core.method_spec import AdmmPattern, BlockLasso
 from pruning_core.methods.base import Context, generator
+from pruning_core.model_checks import mixture
 from pruning_core.models import TaskModel, load_task_model, resolve_checkpoint
 from pruning_core.pattern_outcome import pattern_warnings
 from pruning_core.planning import AnyPlanner, planner_for
@@ -237,8 +238,13 @@ def _report(spec: PruneSpec, ctx: Context, targets: Sequence[Target], outcomes: 
         device=str(ctx.task_model.device),
         versions=versions(),
         frontier=tuple(points) if len(points) > 1 else (),
-        warnings=_warnings(spec, targets, outcomes, rows=rows),
+        warnings=(*_mixed_types(spec, ctx), *_warnings(spec, targets, outcomes, rows=rows)),
     )
+
+
+def _mixed_types(spec: PruneSpec, ctx: Context) -> list[str]:
+    said = mixture(read_checkpoint(ctx.task_model.source).dtypes)
+    return [said] if said is not None and spec.artifacts.dtype == "auto" else []
 
 
 def _warnings(spec: PruneSpec, targets: Sequence[Target], outcomes: Sequence[Outcome], *, rows: int) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from app.refusals import Refused
 from app.uploads.records import UploadedFile, UploadKind
 from app.uploads.tar import Member, TarInvalid, members
 from pruning_core.errors import PruningError
-from pruning_core.inputs import DATA_SUFFIXES, read_checkpoint, structure_of
+from pruning_core.inputs import DATA_SUFFIXES, IMAGE_SUFFIXES, read_checkpoint, structure_of
 
 _PART = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\- ]{0,127}", re.ASCII)
 _MOST_FILES = 1000
@@ -22,7 +22,7 @@ _WEIGHTS = ".safetensors"
 _LARGEST_OTHER_BYTES = 64 * 2**20  # tokenizers have tens of megabytes; what is parsed whole must have an end
 _KINDS = {
     UploadKind.MODEL: (_WEIGHTS, ".json", ".txt", ".model", ".md", ".jinja"),
-    UploadKind.DATASET: (*DATA_SUFFIXES, ".md", ".txt"),
+    UploadKind.DATASET: (*DATA_SUFFIXES, *IMAGE_SUFFIXES, ".md", ".txt"),
 }
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack", ".npy", ".npz")
 
@@ -122,9 +122,13 @@ def _check(kind: UploadKind, files: Sequence[UploadedFile], folder: Path) -> Non
     if not files:
         raise _refused("the archive is empty")
     if kind is UploadKind.DATASET:
-        if not any(file.path.endswith(DATA_SUFFIXES) and "/" not in file.path for file in files):
+        splits = any(file.path.endswith(DATA_SUFFIXES) and "/" not in file.path for file in files)
+        # <split>/<class>/<image>
+        images = any(file.path.lower().endswith(IMAGE_SUFFIXES) and file.path.count("/") == 2 for file in files)
+        if not splits and not images:
             raise _refused(
-                f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES)}"
+                f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES)}, "
+                "or as a folder with a folder of images for each class"
             )
         return
     try:

@@ -15,7 +15,7 @@ from pruning_core.tasks.kinds import KINDS
 from tests import tasks, tiny
 
 ENCODERS = ("multi-label-classification", "sentence-similarity", "token-classification", "question-answering", "fill-mask")
-PRUNABLE = (*ENCODERS, "text-generation", "image-classification")
+PRUNABLE = (*ENCODERS, "text-generation", "image-classification", "summarization", "translation")
 OTHERS = ("text-generation", "summarization", "translation", "image-classification")
 
 

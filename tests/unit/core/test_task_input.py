@@ -1,0 +1,269 @@
+"""What does not fit a task is refused at submit where files tell, and by the job in the same words where only it sees it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pruning_core.data import read_rows
+from pruning_core.errors import DatasetInvalid, ModelUnreadable
+from pruning_core.inputs import check_local_inputs
+from pruning_core.labels import Answers, with_classes
+from pruning_core.model_checks import mixture, stored_type
+from pruning_core.models import load_task_model
+from pruning_core.pipeline import run
+from pruning_core.spec import PruneSpec
+from pruning_core.task_checks import positions_of
+from tests import tasks, tiny
+
+CPU = torch.device("cpu")
+
+
+def spec_of(task_type, folder, model=None, data=None, **changes):
+    model = model or tasks.write_task_model(folder / "model", task_type)
+    data = data or tasks.write_task_data(folder / "data", task_type, rows=20)
+    return tiny.tiny_spec(model, data, task=tasks.task_of(task_type, data, **changes))
+
+
+def rewrite(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def lines(folder, *rows):
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("task_type", "other", "says"),
+    [
+        ("fill-mask", "question-answering", "BertForQuestionAnswering, whose head does not fit a fill-mask task"),
+        ("token-classification", "fill-mask", "choose task.type fill-mask"),
+        ("text-generation", "fill-mask", "BertForMaskedLM, whose head does not fit"),
+    ],
+)
+def test_another_tasks_head_is_refused_at_submit(task_type, other, says, tmp_path):
+    model = tasks.write_task_model(tmp_path / "model", other)
+    with pytest.raises(ModelUnreadable, match=says):
+        check_local_inputs(spec_of(task_type, tmp_path, model=model))
+
+
+@pytest.mark.parametrize(
+    ("task_type", "row", "says"),
+    [
+        ("token-classification", {"words": "a text", "tags": [0]}, "holds text, and lists of words are needed"),
+        (
+            "token-classification",
+            {"words": ["a"], "tags": 3},
+            "column 'tags' holds numbers; .* needs lists",
+        ),
+        ("token-classification", {"tokens": ["a"], "tags": [0]}, "has no column 'words'; it has tags, tokens"),
+        ("question-answering", {"question": "q", "context": "c", "answers": "c"}, "holds text; .* objects {text"),
+        ("multi-label-classification", {"text": "a", "labels": 1}, "holds numbers; .* lists of class indices or names"),
+        ("summarization", {"text": "a", "other": 1}, "column 'other' holds numbers; a summarization task needs text"),
+        ("sentence-similarity", {"text": "a", "other": "b", "score": "high"}, "holds text; .* numbers"),
+    ],
+)
+def test_columns_of_another_kind_are_refused_by_submit_and_by_the_job(task_type, row, says, tmp_path):
+    spec = spec_of(task_type, tmp_path, data=lines(tmp_path / "data", row))
+    with pytest.raises(DatasetInvalid, match=says):
+        check_local_inputs(spec)
+    if "words are needed" not in says:
+        with pytest.raises(DatasetInvalid, match=says):
+            read_rows(spec.task, "train")
+
+
+@pytest.mark.parametrize(
+    ("task_type", "row", "says"),
+    [
+        ("token-classification", {"words": ["a", "b"], "tags": [0]}, "row 0 has 2 words and 1 labels"),
+        ("token-classification", {"words": ["a"], "tags": [9]}, "label 9 is no class of the model, which has 5"),
+        ("token-classification", {"words": ["a"], "tags": ["B-Z"]}, "label 'B-Z' is no class of the model, which has O, B-X"),
+        ("multi-label-classification", {"text": "a", "labels": ["ugly"]}, "label 'ugly' is no class .* good, bad, long"),
+    ],
+)
+def test_labels_that_the_model_has_not(task_type, row, says, tmp_path):
+    spec = spec_of(task_type, tmp_path, data=lines(tmp_path / "data", row))
+    with pytest.raises(DatasetInvalid, match=says):
+        run(spec, tmp_path / "out", device="cpu")
+
+
+def test_names_and_indices_of_classes_mean_the_same(tmp_path):
+    for tags in (["B-X", "O"], [1, 0]):
+        data = lines(tmp_path / str(tags[0]), {"words": ["a", "b"], "tags": tags})
+        spec = spec_of("token-classification", tmp_path, data=data)
+        assert with_classes(spec.task, read_rows(spec.task, "train"), tasks.TAGS).labels == ((1, 0),)
+
+
+def test_entities_need_names_of_entities(tmp_path):
+    model = tasks.write_task_model(tmp_path / "model", "token-classification")
+    rewrite(model, id2label={str(i): name for i, name in enumerate(("NOUN", "VERB", "ADJ", "DET", "X"))}, label2id={})
+    with pytest.raises(DatasetInvalid, match=r"metric f1 counts entities.*NOUN, VERB"):
+        check_local_inputs(spec_of("token-classification", tmp_path, model=model))
+    check_local_inputs(spec_of("token-classification", tmp_path, model=model, metric="accuracy"))
+
+
+def test_both_forms_of_answers_are_read(tmp_path):
+    squad = {"question": "q", "context": "ab cd", "answers": {"text": ["cd"], "answer_start": [3]}}
+    listed = squad | {"answers": [{"text": "cd", "answer_start": 3}]}
+    for name, row in (("squad", squad), ("listed", listed)):
+        spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / name, row))
+        assert read_rows(spec.task, "train").labels == (Answers(("cd",), (3,)),)
+
+
+@pytest.mark.parametrize(
+    ("question", "context", "start", "says"),
+    [
+        (" ".join(["word1"] * 70), "word2 good", 6, "fills the 32 tokens .* no room for its context"),
+        ("word1", " ".join(["word2"] * 60) + " good", 360, "no answer of 1 lies within the first 32 tokens"),
+    ],
+)
+def test_questions_and_answers_that_do_not_fit(question, context, start, says, tmp_path):
+    row = {"question": question, "context": context, "answers": {"text": ["good"], "answer_start": [start]}}
+    spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / "data", row))
+    with pytest.raises(DatasetInvalid, match=says):
+        run(spec, tmp_path / "out", device="cpu")
+
+
+def test_a_tokenizer_without_a_mask_or_padding(tmp_path):
+    model = tasks.write_task_model(tmp_path / "model", "fill-mask")
+    tasks._write_plain_tokenizer(model, pad_token="[PAD]")
+    with pytest.raises(DatasetInvalid, match=r"no mask token.*task.type text-generation"):
+        run(spec_of("fill-mask", tmp_path, model=model), tmp_path / "out", device="cpu")
+    tasks._write_plain_tokenizer(model)
+    with pytest.raises(ModelUnreadable, match=r"no padding token.*tokenizer_config.json"):
+        load_task_model(model, "fill-mask", CPU)
+    assert load_task_model(
+        tasks.write_task_model(tmp_path / "gpt2", "text-generation"), "text-generation", CPU
+    ).tokenizer.pad_token
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_hidden_layers": 1}, "says 1 layers, and the weights have 2"),
+        ({"vocab_size": 9000}, "a vocabulary of 9000, and .* has 67 rows"),
+    ],
+)
+def test_a_config_of_another_model(change, says, tiny_bert, tiny_sst2, tmp_path):
+    model = shutil.copytree(tiny_bert, tmp_path / "model")
+    rewrite(model, **change)
+    with pytest.raises(ModelUnreadable, match=says):
+        check_local_inputs(tiny.tiny_spec(model, tiny_sst2))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "written"),
+    [((torch.float16, torch.float32), "float16"), ((torch.bfloat16, torch.float16), "float32")],
+)
+def test_mixtures_of_types_are_written_in_one_that_holds_them_and_said(kinds, written, tiny_bert, tiny_sst2, tmp_path):
+    model = shutil.copytree(tiny_bert, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    mixed = {name: own.to(kinds[own.ndim == 1]) for name, own in weights.items()}
+    save_file(mixed, model / "model.safetensors", metadata={"format": "pt"})
+    report = run(tiny.tiny_spec(model, tiny_sst2), tmp_path / "out", device="cpu")
+    assert report.stored_dtype == written
+    assert f"all are written in {written}" in report.warnings[0]
+
+
+def test_what_types_are_called():
+    assert stored_type({"F32": 5, "F16": 90, "I64": 1}) == "float16"
+    assert stored_type({"I64": 1}) == "float32"
+    assert mixture({"F32": 5, "I64": 1}) is None
+
+
+def test_quantised_weights_are_refused(tiny_bert, tiny_sst2, tmp_path):
+    model = shutil.copytree(tiny_bert, tmp_path / "model")
+    weights = {name: own.to(torch.int8) for name, own in load_file(model / "model.safetensors").items()}
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelUnreadable, match=r"quantised \(I8\)"):
+        check_local_inputs(tiny.tiny_spec(model, tiny_sst2))
+
+
+def test_lengths_beyond_the_positions_are_refused_where_they_were_chosen(tiny_bert, tiny_sst2):
+    check_local_inputs(tiny.tiny_spec(tiny_bert, tiny_sst2))  # evaluation.max_length is 128, as nobody chose otherwise
+    spec = tiny.tiny_spec(tiny_bert, tiny_sst2, evaluation={"max_length": 512})
+    with pytest.raises(ModelUnreadable, match=r"evaluation.max_length 512 is more than the 66 positions"):
+        check_local_inputs(spec)
+
+
+def test_positions_as_each_family_counts_them():
+    assert positions_of({"model_type": "bert", "max_position_embeddings": 512}) == 512
+    assert positions_of({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}) == 512
+    assert positions_of({"model_type": "gpt2", "n_positions": 1024}) == 1024
+    assert positions_of({"model_type": "t5", "n_positions": 512}) is None
+
+
+def test_images_from_folders_and_paths_within_the_data_set(tmp_path):
+    import random
+
+    rng, data = random.Random(0), tmp_path / "data"
+    for split in ("train", "validation"):
+        for label, name in enumerate(("dark", "light")):
+            (data / split / name).mkdir(parents=True)
+            for index in range(12):
+                (data / split / name / f"{index}.png").write_bytes(tasks.picture(label, rng))
+    model = tasks.write_task_model(tmp_path / "model", "image-classification")
+    spec = spec_of("image-classification", tmp_path, model=model, data=data)
+    check_local_inputs(spec)
+    rows = with_classes(spec.task, read_rows(spec.task, "train"), ("dark", "light"))
+    assert sorted(rows.labels) == [0] * 12 + [1] * 12
+    listed = lines(tmp_path / "listed", {"image": "one.png", "label": 1})
+    (listed / "one.png").write_bytes(tasks.picture(1, rng))
+    again = spec_of("image-classification", tmp_path, model=model, data=listed)
+    assert read_rows(again.task, "train").labels == (1.0,)
+    (data / "train" / "blue").mkdir()
+    (data / "train" / "blue" / "one.png").write_bytes(tasks.picture(1, rng))
+    with pytest.raises(DatasetInvalid, match="label 'blue' is no class of the model, which has dark, light"):
+        check_local_inputs(spec)
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "one.txt"])
+def test_paths_of_images_stay_in_the_data_sets_folder(path, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"x")
+    model = tasks.write_task_model(tmp_path / "model", "image-classification")
+    data = lines(tmp_path / "data", {"image": path, "label": 1})
+    with pytest.raises(DatasetInvalid, match="must lie in the data set's folder"):
+        read_rows(spec_of("image-classification", tmp_path, model=model, data=data).task, "train")
+
+
+def test_a_file_that_is_no_image(tmp_path):
+    data = lines(tmp_path / "data", {"image": "one.png", "label": 1})
+    (data / "one.png").write_bytes(b"no image")
+    spec = spec_of("image-classification", tmp_path, data=data)
+    with pytest.raises(DatasetInvalid, match="no image that can be read"):
+        run(spec, tmp_path / "out", device="cpu")
+
+
+def floored(task_type, tmp_path, floor):
+    spec = spec_of(task_type, tmp_path)
+    return PruneSpec.model_validate(spec.model_dump() | {"quality_floor": floor})
+
+
+def test_floors_of_metrics_of_which_less_is_better(tmp_path):
+    from pruning_core.errors import QualityFloorMissed
+
+    report = run(floored("text-generation", tmp_path, 0.01), tmp_path / "out", device="cpu")
+    floor = report.quality_floor
+    assert floor.held
+    assert floor.required == pytest.approx(report.quality.dense / 0.01)
+    assert report.quality.kept == pytest.approx(report.quality.dense / report.quality.pruned)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "perplexity (less is better)" in page
+    assert "of the quality kept, by perplexity" in page
+    below = {"kind": "absolute", "value": report.quality.pruned * 0.9}
+    with pytest.raises(QualityFloorMissed, match="the floor is perplexity at most"):
+        run(floored("text-generation", tmp_path, below), tmp_path / "missed", device="cpu")
+
+
+@pytest.mark.parametrize(("task_type", "value"), [("text-generation", 0.5), ("fill-mask", 1.5), ("translation", 101)])
+def test_absolute_floors_stay_in_the_metrics_range(task_type, value, tmp_path):
+    with pytest.raises(ValueError, match=r"an absolute quality_floor in .* must be between"):
+        floored(task_type, tmp_path, {"kind": "absolute", "value": value})
