@@ -31,6 +31,10 @@ _BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Passes over the calibration samples, in forwards: score with a backward (3), record the dense stream (1), repair (2).
 _PASSES = 6
 _PASSES_OF_A_REPAIR = 2
+# Of a row that is trained on: the dense model's forward, the student's, and its backward, twice a forward.
+_PASSES_OF_A_STEP = 4
+_TYPICAL_TRAINING = 10_000  # rows of a training split that was not counted
+_STEPS_OF_A_RHO = 4
 # Activations kept for each token of a repair: the dense and the pruned residual stream, and the inputs of one sublayer.
 _STREAMS = 2
 
@@ -99,7 +103,25 @@ def _seconds(spec: PruneSpec, groups: tuple[UnitGroup, ...]) -> float:
     scored = (_PASSES - _PASSES_OF_A_REPAIR) * calibration
     repaired = len(spec.all_targets) or TRIALS  # checkpoints that are made and judged
     work = scored + repaired * (_PASSES_OF_A_REPAIR * calibration + evaluation + solves)
+    if isinstance(spec.method, AdmmPattern):
+        work += repaired * _pattern_work(spec, spec.method, groups)
     return round(_STARTUP_S + work / _FLOPS + max(1, len(spec.all_targets)) * timed / threads, 1)
+
+
+def _pattern_work(spec: PruneSpec, method: AdmmPattern, groups: tuple[UnitGroup, ...]) -> float:
+    """Operations of a pattern: products of ADMM and of the refits, factors where rho changes, and the training."""
+    steps = 2 * method.steps + (method.iterations if method.selection == "admm" else 0)
+    factors = 1 + (method.iterations / _STEPS_OF_A_RHO if method.selection == "admm" else 0)
+    found = 0.0
+    for group in groups:
+        width, hidden = group.size * group.unit_width, group.hidden
+        readers = 3 if group.unit_width > 1 else 1
+        found += readers * (2 * steps * hidden**2 * width + factors * hidden**3)
+        found += 2 * steps * width**2 * hidden + factors * width**3
+    if method.tier == "trained":
+        rows = method.training.epochs * (method.training.max_train_rows or _TYPICAL_TRAINING)
+        found += rows * _PASSES_OF_A_STEP * _forward_flops(groups, _MEAN_SHARE * spec.calibration.max_length)
+    return found
 
 
 def _forward_flops(groups: tuple[UnitGroup, ...], length: float) -> float:

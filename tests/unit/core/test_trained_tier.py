@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -169,3 +171,18 @@ def test_the_page_and_the_card_tell_of_the_training(trained):
     assert "without retraining" not in card
     assert 'aria-label="Loss over the steps of training; on held-out rows: step 0 ' in page
     assert 'aria-label="Over the steps of training: rho, primal, dual"' in page
+
+
+@pytest.mark.slow
+def test_the_command_line_trains(tiny_bert, tiny_sst2, tmp_path):
+    spec = {"calibration": {"samples": 32, "max_length": 32}, "latency": {"batch": 2, "length": 16, "repeats": 3}}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    words = ["--spec", str(tmp_path / "spec.json"), "--model", str(tiny_bert), "--data", str(tiny_sst2), "--task", "glue/sst2"]
+    words += ["--method", "admm-pattern", "--pattern", "2:4", "--tier", "trained", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "coppice.cli", "run", *words, "--device", "cpu"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert told.returncode == 0, told.stderr
+    assert "loss on held-out rows" in told.stdout
+    assert any(line.endswith(" train") for line in told.stderr.splitlines())
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["training"]["ending"], report["pattern"]["violations"]) == ("finished", 0)
