@@ -8,7 +8,7 @@ from typing import Any
 
 from tests import tiny
 
-_WORDS = len(tiny.SPECIAL + tiny.WORDS)
+_WORDS = len(tiny.SPECIAL + tiny.WORDS) + 5  # some tokenizers add special tokens of their own when they are loaded
 _BERT = {"max_position_embeddings": 66}
 _GROUPED = {"num_key_value_heads": 2, "max_position_embeddings": 64, "use_cache": True}
 
@@ -60,10 +60,27 @@ class Architecture:
                     parameter.normal_(std=0.1)
         return model.eval()
 
+    @property
+    def task(self):
+        """The type of task that any model of its kind has."""
+        return "text-classification" if self.modality == "text" else "image-classification"
+
+    @property
+    def writes(self):
+        """The type of task of a model that writes."""
+        if not self.generates:
+            return None
+        return "summarization" if self.translates else "text-generation"
+
     def write(self, folder: Path, head: str = "classification", **options) -> Path:
-        """Write a model with a tokenizer."""
+        """Write a model with what reads its inputs."""
         self.build(head, **options).save_pretrained(folder)
-        tiny.write_tokenizer(folder)
+        if self.modality == "text":
+            tiny.write_tokenizer(folder)
+        else:
+            from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+            ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(folder)
         return folder
 
     def inputs(self):

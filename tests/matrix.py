@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruning_core.matrix import MATRIX_NAME, MatrixCell, TriedArchitecture, read_matrix, write_matrix
-from tests import tiny
+from tests import tasks, tiny
 from tests.families import ARCHITECTURES, Architecture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,60 +23,83 @@ PAGE_PATH = ROOT / "docs" / "architectures.md"
 
 @dataclass(frozen=True)
 class Way:
-    """A column of the matrix: what a spec asks for."""
+    """A column of the matrix: what a spec asks for; ``writes``: of a model that writes, by the task of such models."""
 
     method: str
     layout: str
-    onnx: bool = False
+    writes: bool = False
 
     @property
     def name(self):
-        return f"{self.method}, {self.layout}"
+        return f"{self.method}, {self.layout}{', writing' if self.writes else ''}"
 
-    def spec(self, model, data):
+    def task(self, architecture: Architecture):
+        return architecture.writes if self.writes else architecture.task
+
+    def spec(self, architecture: Architecture, model: Path, data: Path):
+        """Ask for it; an ONNX graph is tried once for each architecture."""
+        kind = self.task(architecture)
+        formats = ["safetensors", *(["onnx"] if self == WAYS[0] else [])]
         fields = {
-            "artifacts": {"layout": self.layout, "formats": ["safetensors", *(["onnx"] if self.onnx else [])]},
+            "artifacts": {"layout": self.layout, "formats": formats},
             "method": self.method,
             "target": {"metric": "macs", "keep": 0.6, "tolerance": 0.1},
+            "evaluation": {"max_samples": 32},
         }
         if self.method == "admm-pattern":
             fields |= {"method": {"name": self.method, "pattern": "2:4"}, "target": None}
+        elif self.method == "block-lasso":
+            fields |= {"method": {"name": self.method, "block": "8x8"}, "target": {"metric": "sparsity", "sparsity": 0.5}}
+        if kind != "text-classification":
+            fields["task"] = tasks.task_of(kind, data)
         return tiny.tiny_spec(model, data, **fields)
 
 
 WAYS = (
-    Way("fisher-cg", "per_layer", onnx=True),
+    Way("fisher-cg", "per_layer"),
+    Way("fisher-cg", "per_layer", writes=True),
     Way("fisher-cg", "stock"),
     Way("magnitude", "per_layer"),
     Way("admm-pattern", "stock"),
+    Way("block-lasso", "stock"),
 )
 
 
-def try_cell(architecture: Architecture, way: Way, folder: Path, data: Path) -> MatrixCell:
+def ways_of(architecture: Architecture):
+    """Give the columns that say something of an architecture."""
+    return [way for way in WAYS if way.task(architecture) is not None]
+
+
+def try_cell(architecture: Architecture, way: Way, folder: Path) -> MatrixCell:
     """Prune a tiny model; what is refused must say why, and anything else that goes wrong is an error of the tests."""
-    from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
+    from pruning_core.errors import UnsupportedArchitecture
     from pruning_core.pipeline import run
 
-    found = {"method": way.method, "layout": way.layout, "task": "text-classification"}
-    model = folder / architecture.name
+    kind = way.task(architecture)
+    found = {"method": way.method, "layout": way.layout, "task": kind}
+    model, data = folder / f"{architecture.name}-{kind}", folder / f"data-{kind}"
     if not model.exists():
-        architecture.write(model)
+        architecture.write(model, head="generation" if way.writes else "classification")
+    if not data.exists():
+        tiny.write_dataset(data) if kind == "text-classification" else tasks.write_task_data(data, kind)
     try:
-        report = run(way.spec(model, data), folder / f"{architecture.name}-{way.name}", device="cpu")
-    except (UnsupportedArchitecture, ModelUnreadable) as error:
-        if isinstance(error, ModelUnreadable) and architecture.modality == "text":
-            raise
+        report = run(way.spec(architecture, model, data), folder / f"{architecture.name}-{way.name}", device="cpu")
+    except UnsupportedArchitecture as error:
         return MatrixCell(result="refused", reason=str(error), **found)
     assert report.acceptance is not None
     onnx = None if report.onnx is None else report.onnx.status
     return MatrixCell(result="works", onnx=onnx, **found)
 
 
-def try_architecture(architecture: Architecture, folder: Path, data: Path) -> TriedArchitecture:
+def try_architecture(architecture: Architecture, folder: Path) -> TriedArchitecture:
     """Try every way."""
+    return tried(architecture, tuple(try_cell(architecture, way, folder) for way in ways_of(architecture)))
+
+
+def tried(architecture: Architecture, cells: tuple[MatrixCell, ...]) -> TriedArchitecture:
+    """Sum up."""
     from pruning_core.arch.encoder import adapt
 
-    cells = tuple(try_cell(architecture, way, folder, data) for way in WAYS)
     family = None if architecture.refused else adapt(architecture.build()).family.family
     return TriedArchitecture(name=architecture.name, family=family, generates=architecture.generates, cells=cells)
 
@@ -89,11 +112,13 @@ def page(found: tuple[TriedArchitecture, ...]) -> str:
         "| --- | --- |" + " --- |" * (len(WAYS) + 2),
     ]
     for own in found:
+        by_way = dict(zip((way.name for way in ways_of(ARCHITECTURES[own.name])), own.cells, strict=True))
         shown: list[str] = []
-        for cell in own.cells:
-            if cell.reason is not None and cell.reason not in reasons:
+        for way in WAYS:
+            cell = by_way.get(way.name)
+            if cell is not None and cell.reason is not None and cell.reason not in reasons:
                 reasons.append(cell.reason)
-            shown.append("works" if cell.reason is None else f"refused ({reasons.index(cell.reason) + 1})")
+            shown.append(_shown(cell, reasons))
         onnx = next((cell.onnx for cell in own.cells if cell.onnx), None)
         generates = "with its cache" if own.generates else ""
         rows.append(f"| {own.name} | {own.family or ''} | {' | '.join(shown)} | {onnx or ''} | {generates} |")
@@ -101,11 +126,18 @@ def page(found: tuple[TriedArchitecture, ...]) -> str:
     return "\n".join([_HEAD, *rows, "", "Refused, as a job says it:" if notes else "", "", *notes, ""])
 
 
+def _shown(cell: MatrixCell | None, reasons: list[str]):
+    if cell is None:
+        return ""
+    return "works" if cell.reason is None else f"refused ({reasons.index(cell.reason) + 1})"
+
+
 _HEAD = """# Architectures
 
 Written by `make architectures` from the contract tests (`tests/contract/test_matrix.py`); nothing here is kept by hand. Each
 cell is a tiny random model of the architecture, pruned from the request to the proof in a fresh process that has stock
-`transformers` alone. The same is served at `GET /v1/architectures`.
+`transformers` alone: classification of texts or images, and in the column "writing" text-generation or summarization. The
+same is served at `GET /v1/architectures`.
 """
 
 
@@ -114,9 +146,8 @@ def main(names: list[str]) -> None:
     before = {own.name: own for own in read_matrix()} if names else {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        data = tiny.write_dataset(folder / "data")
         for name in names or ARCHITECTURES:
-            before[name] = try_architecture(ARCHITECTURES[name], folder, data)
+            before[name] = try_architecture(ARCHITECTURES[name], folder)
             print(name, *(cell.result for cell in before[name].cells), flush=True)
     found = tuple(before[name] for name in ARCHITECTURES if name in before)
     JSON_PATH.write_text(write_matrix(found), encoding="utf-8")

@@ -28,12 +28,13 @@ _KNOWN_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class StoredMatrix:
-    """A matrix of a checkpoint: its path within the block, output-major shape, and whether it has a bias."""
+    """A matrix of a checkpoint: its path within the block, output-major shape, bias or none, and its path in the file."""
 
     path: str
     outputs: int
     inputs: int
     bias: bool
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def _half(
         if shape is None or len(shape) != 2:
             return None
         outputs, inputs = shape[::-1] if signature.transposed else shape
-        return StoredMatrix(path, outputs, inputs, f"{stored}.bias" in shapes)
+        return StoredMatrix(path, outputs, inputs, f"{stored}.bias" in shapes, stored)
 
     inputs = [matrix(rows.path) for rows in half.inputs]
     present = tuple(found for found in inputs if found is not None)
@@ -212,6 +213,15 @@ def matrices_of(structure: CheckpointStructure) -> Iterator[tuple[int, StoredMat
     for half in structure.halves:
         for matrix in half.prunable:
             yield half.layer, matrix
+
+
+def stored_name(module: str, structure: CheckpointStructure | None) -> str:
+    """Give the path that a checkpoint's files have for a linear layer of the model; most have the model's own."""
+    if structure is not None and structure.signature.stored:
+        for layer, matrix in matrices_of(structure):
+            if module.endswith(f".{layer}.{matrix.path}"):
+                return matrix.name
+    return module
 
 
 def check_trainable(family: BlockSignature) -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from pruning_core.arch.stored import find_structure, stored_name
 from pruning_core.inputs import read_checkpoint
 from pruning_core.patterns.grammar import BlockPattern
 from pruning_core.patterns.project import to_blocks
@@ -95,9 +96,11 @@ def _satisfied(
 
 def read_weights(folder: Path, names: Sequence[str]) -> list[tuple[str, Tensor]]:
     """Read the weights of linears from a checkpoint, as they are stored, in the order of the names."""
-    wanted = {f"{name}.weight": name for name in names}
+    facts = read_checkpoint(folder)
+    structure = find_structure(facts.shapes)
+    wanted = {f"{stored_name(name, structure)}.weight": name for name in names}
     found: dict[str, Tensor] = {}
-    for path in read_checkpoint(folder).weight_files:
+    for path in facts.weight_files:
         with safe_open(path, framework="pt") as file:
             for key in set(file.keys()) & wanted.keys():
                 found[wanted[key]] = file.get_tensor(key)

@@ -132,14 +132,21 @@ class _Watch:
         """Make a forward hook for one batch; the first outputs of a pass are where the backward pass ends."""
 
         def at_gradient(grad: Tensor) -> None:
-            self._weights += grad.flatten(0, 1).index_select(0, rows).float().square().sum(0, dtype=torch.float64)
+            self._weights += grad.reshape(-1, grad.shape[-1]).index_select(0, rows).float().square().sum(0, dtype=torch.float64)
+
+        called = False
 
         def leave(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            nonlocal called
+            if called:  # DeBERTa may run a linear once more, on the embeddings of relative positions
+                return output
+            called = True
             if latest.read is args[0] and latest.moments is not None and latest.moments.length == self._length:
                 self._moments = latest.moments
             else:
                 self._moments = self._moments or _Moments(self._width, self._length, self._device)
-                self._moments.add_(args[0].detach().flatten(0, 1).index_select(0, rows).float())
+                read = args[0].detach()  # some models lay all tokens in one row
+                self._moments.add_(read.reshape(-1, read.shape[-1]).index_select(0, rows).float())
                 latest.read, latest.moments = args[0], self._moments
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
