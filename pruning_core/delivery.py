@@ -30,6 +30,12 @@ class ArtifactSpec(Frozen):
         description="safetensors always; onnx in addition; compressed: a folder with the values that are not zero and where "
         "they stand, for methods that set weights to zero, which have it by default.",
     )
+    shard_mb: int = Field(
+        default=5000,
+        ge=1,
+        le=1_048_576,
+        description="Megabytes of weights in one file; larger checkpoints are written in several.",
+    )
     strict: bool = Field(default=False, description="Fail the job when one of the formats cannot be delivered.")
 
     @model_validator(mode="after")

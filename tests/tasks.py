@@ -196,7 +196,9 @@ def _row(task_type: str, rng: random.Random) -> dict[str, Any]:
             "context": text,
             "answers": {"text": [answer], "answer_start": [text.index(answer)]},
         }
-    return {"text": text, "other": " ".join(reversed(words)), "score": len(words) / 20}
+    # A decoder has fewer tokens than its encoder, or more.
+    others = {"summarization": words[:3], "translation": [*reversed(words), "good", "bad"]}.get(task_type, words[::-1])
+    return {"text": text, "other": " ".join(others), "score": len(words) / 20}
 
 
 def picture(label: int, rng: random.Random) -> bytes:

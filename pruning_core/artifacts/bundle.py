@@ -63,7 +63,7 @@ def write_checkpoint(
         source: The dense model, for its tokenizer files and its stored type.
         dense: Its sublayers, whose widths the student's are compared with.
         student: The sliced model; its config is completed in place.
-        options: Type of the written weights.
+        options: Type of the written weights, layout, and size of a file.
     """
     dtype = source.stored_dtype if options.dtype == "auto" else options.dtype
     config = student.config
@@ -78,7 +78,7 @@ def write_checkpoint(
     # A model that was loaded from a bundle of ours has our quantizer, which would have its own weights written, not these.
     vars(student).pop("hf_quantizer", None)
     with quiet_transformers():
-        student.save_pretrained(folder, state_dict=weights)
+        student.save_pretrained(folder, state_dict=weights, max_shard_size=f"{options.shard_mb}MB")
     # The config's type decides how from_pretrained loads; save_pretrained puts that of the live model there.
     config.dtype = dtype
     config.save_pretrained(folder)

@@ -70,7 +70,7 @@ def linear_statistics(
     watches = {name: _Watch(linear, lengths[name]) for name, linear in linears.items()}
     for index, cpu_batch in enumerate(batches):
         batch = cpu_batch.to(task_model.device)
-        rows = batch.real.flatten().nonzero().flatten()
+        rows = _Rows(batch)
         first: list[Tensor] = []
         latest = _Latest()
         with ExitStack() as stack:
@@ -106,6 +106,23 @@ class _Moments:
         return (self._products.double() / rows - mean[:, :, None] * mean[:, None, :]).float()
 
 
+class _Rows:
+    """The real tokens of a batch, for encoder and decoder, told by how many tokens there are of each.
+
+    Where there are as many of both, those that are real in both: fewer than there could be, and no padding.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        real, written = batch.real, batch.written
+        both = real & written if real.shape == written.shape else real
+        self._places = {mask.shape[1]: mask.flatten().nonzero().flatten() for mask in (written, both)}
+        self._batch = len(batch.rows)
+
+    def of(self, values: Tensor) -> Tensor:
+        """Give the flat indices of the real tokens of a tensor, (batch, length, d) or all tokens in one row."""
+        return self._places[values.numel() // values.shape[-1] // self._batch]
+
+
 @dataclass(slots=True)
 class _Latest:
     """The tensor that the last linear read, alive so that no other can take its place, and its moments."""
@@ -127,12 +144,13 @@ class _Watch:
         return LinearStatistics(self._moments.covariances(), self._weights.float())
 
     def hook(
-        self, rows: Tensor, first: list[Tensor], latest: _Latest
+        self, rows: _Rows, first: list[Tensor], latest: _Latest
     ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         """Make a forward hook for one batch; the first outputs of a pass are where the backward pass ends."""
 
         def at_gradient(grad: Tensor) -> None:
-            self._weights += grad.reshape(-1, grad.shape[-1]).index_select(0, rows).float().square().sum(0, dtype=torch.float64)
+            read = grad.reshape(-1, grad.shape[-1]).index_select(0, rows.of(grad))
+            self._weights += read.float().square().sum(0, dtype=torch.float64)
 
         called = False
 
@@ -146,7 +164,7 @@ class _Watch:
             else:
                 self._moments = self._moments or _Moments(self._width, self._length, self._device)
                 read = args[0].detach()  # some models lay all tokens in one row
-                self._moments.add_(read.reshape(-1, read.shape[-1]).index_select(0, rows).float())
+                self._moments.add_(read.reshape(-1, read.shape[-1]).index_select(0, rows.of(read)).float())
                 latest.read, latest.moments = args[0], self._moments
             if not output.requires_grad:
                 output = output.detach().requires_grad_()

@@ -42,6 +42,12 @@ class Batch:
         """True at real tokens (or patches), (batch, length)."""
         return self.inputs["attention_mask"].bool() if self.mask is None else self.mask
 
+    @property
+    def written(self) -> Bool[Tensor, "b t"]:
+        """True at the real tokens that a decoder reads; `real` where it reads as many as the encoder, or there is none."""
+        mask = self.inputs.get("decoder_attention_mask")
+        return self.real if mask is None else mask.bool()
+
     def to(self, device: torch.device) -> Batch:
         """Copy to a device."""
         labels = None if self.labels is None else self.labels.to(device)

@@ -83,7 +83,7 @@ class SequenceToSequence(PerToken):
         if task.metric != "loss":
             inputs = {name: value for name, value in moved.inputs.items() if not name.startswith("decoder_")}
             writer = cast("Any", model.model)
-            written = writer.generate(**inputs, max_new_tokens=truth.shape[1] + 1, do_sample=False, num_beams=1).tolist()
+            written = writer.generate(**inputs, max_new_tokens=int(counts.max()) + 1, do_sample=False, num_beams=1).tolist()
         return [
             torch.tensor([float(total), float(count), *own], dtype=torch.float64)
             for total, count, own in zip(lost, counts, written, strict=True)

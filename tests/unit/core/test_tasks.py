@@ -106,3 +106,14 @@ def test_a_spec_is_told_what_its_task_reads():
     task = {"type": "question-answering", "dataset": "d", "columns": {"text": ["q"], "label": "a"}, "metric": "f1"}
     with pytest.raises(ValueError, match=r"reads 2 \(a question, its context\) columns, got 1: q"):
         PruneSpec.model_validate(base | {"task": task})
+
+
+@pytest.mark.parametrize("method", [{"name": "admm-pattern", "pattern": "2:4"}, {"name": "block-lasso"}, "magnitude"])
+@pytest.mark.parametrize("task_type", ["summarization", "token-classification"])
+def test_every_method_takes_tasks_of_tokens(method, task_type, tmp_path):
+    name = method if isinstance(method, str) else method["name"]
+    target = None if name == "admm-pattern" else {"metric": "sparsity", "sparsity": 0.4, "tolerance": 0.05}
+    spec = spec_of(task_type, tmp_path, method=method, target=target)
+    report = run(spec, tmp_path / "out", device="cpu")
+    assert report.target.met
+    assert report.acceptance.max_difference <= 1e-4
