@@ -192,7 +192,7 @@ def test_the_form_offers_what_the_methods_declare(api_on_sqlite: Api) -> None:
         for name, option in options.items():
             if "const" not in option:
                 assert f'name="method.{method["name"]}.{name}"' in page
-                assert option.get("description", "")[:40] in unescape(page)
+                assert option.get("description", "").partition("null")[0][:40] in unescape(page)  # null is "empty" to people
     for task in api_on_sqlite.client.get("/v1/tasks").json()["data"]:
         assert f">{task['name']}</option>" in page
 
