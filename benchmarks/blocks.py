@@ -87,9 +87,8 @@ class Case:
         rows = read_rows(spec.task, "train")
         adapter = adapt(dense.model)
         tokens = tokenise(
-            dense.tokenizer,
+            dense,
             draw(rows, 2 * options.samples, generator(seed, "calibration")),
-            spec.task.type,
             max_length=spec.calibration.max_length,
             batch_tokens=batch_tokens_for(adapter.groups, device, spec.calibration),
             longest=options.samples,
