@@ -87,9 +87,8 @@ class Case:
         rows = read_rows(spec.task, "train")
         adapter = adapt(dense.model)
         tokens = tokenise(
-            dense.tokenizer,
+            dense,
             draw(rows, 2 * options.samples, generator(seed, "calibration")),
-            spec.task.type,
             max_length=spec.calibration.max_length,
             batch_tokens=batch_tokens_for(adapter.groups, device, spec.calibration),
             longest=options.samples,
@@ -169,7 +168,7 @@ def main() -> None:
     parser.add_argument("--block", default="16x16")
     parser.add_argument("--segment", default="row")
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=4096, help="training rows, drawn with the seed; 0: all")
+    parser.add_argument("--rows", type=int, default=2048, help="training rows, drawn with the seed; 0: all")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=None)
     options = parser.parse_args()

@@ -21,7 +21,7 @@ from pruning_core.arch.linear import inputs_of, outputs_of
 from pruning_core.calibration import Batch
 from pruning_core.models import TaskModel
 from pruning_core.precision import products_in
-from pruning_core.shapes import Float
+from pruning_core.shapes import Bool, Float
 from pruning_core.states import DenseStates
 from pruning_core.stats.fisher import Objective
 
@@ -70,18 +70,23 @@ def linear_statistics(
     watches = {name: _Watch(linear, lengths[name]) for name, linear in linears.items()}
     for index, cpu_batch in enumerate(batches):
         batch = cpu_batch.to(task_model.device)
-        rows = batch.real.flatten().nonzero().flatten()
         first: list[Tensor] = []
         latest = _Latest()
         with ExitStack() as stack:
             for name, linear in linears.items():
-                stack.callback(linear.register_forward_hook(watches[name].hook(rows, first, latest)).remove)
+                stack.callback(linear.register_forward_hook(watches[name].hook(batch.real, first, latest)).remove)
             stack.enter_context(states.recording(index))
             with torch.enable_grad(), products_in(dtype, task_model.device):
                 value = objective(task_model.outputs(batch.inputs).float(), batch)
             torch.autograd.grad(value, first)
         on_batch(index + 1)
     return {name: watch.statistics() for name, watch in watches.items()}
+
+
+def _real(values: Float[Tensor, "... d"], real: Bool[Tensor, "b s"]) -> Float[Tensor, "m d"]:
+    """Give the rows of real tokens; all rows where they are not the batch's own tokens, as a decoder's beside its encoder's."""
+    rows = values.reshape(-1, values.shape[-1])
+    return rows[real.flatten()] if len(rows) == real.numel() else rows
 
 
 class _Moments:
@@ -127,12 +132,12 @@ class _Watch:
         return LinearStatistics(self._moments.covariances(), self._weights.float())
 
     def hook(
-        self, rows: Tensor, first: list[Tensor], latest: _Latest
+        self, real: Bool[Tensor, "b s"], first: list[Tensor], latest: _Latest
     ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         """Make a forward hook for one batch; the first outputs of a pass are where the backward pass ends."""
 
         def at_gradient(grad: Tensor) -> None:
-            self._weights += grad.reshape(-1, grad.shape[-1]).index_select(0, rows).float().square().sum(0, dtype=torch.float64)
+            self._weights += _real(grad, real).float().square().sum(0, dtype=torch.float64)
 
         called = False
 
@@ -145,8 +150,7 @@ class _Watch:
                 self._moments = latest.moments
             else:
                 self._moments = self._moments or _Moments(self._width, self._length, self._device)
-                read = args[0].detach()  # some models lay all tokens in one row
-                self._moments.add_(read.reshape(-1, read.shape[-1]).index_select(0, rows).float())
+                self._moments.add_(_real(args[0].detach(), real).float())
                 latest.read, latest.moments = args[0], self._moments
             if not output.requires_grad:
                 output = output.detach().requires_grad_()

@@ -22,7 +22,7 @@ def setting(tiny_bert, tiny_sst2):
     """A model, its linears by name, and a few batches."""
     model = load_task_model(tiny_bert, "text-classification", torch.device("cpu"))
     rows = read_rows(tiny.tiny_spec(tiny_bert, tiny_sst2).task, "train")
-    tokens = tokenise(model.tokenizer, rows, "text-classification", max_length=16, batch_tokens=128, longest=24)
+    tokens = tokenise(model, rows, max_length=16, batch_tokens=128, longest=24)
     names = {id(module): name for name, module in model.model.named_modules()}
     return model, {names[id(own)]: own for own in prunable(adapt(model.model))}, tokens.batches
 
