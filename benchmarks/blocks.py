@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--block", default="16x16")
     parser.add_argument("--segment", default="row")
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=4096, help="training rows, drawn with the seed; 0: all")
+    parser.add_argument("--rows", type=int, default=2048, help="training rows, drawn with the seed; 0: all")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=None)
     options = parser.parse_args()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coppice.commands import doctor, keys, remote, run, service, tracking
+from coppice.commands import doctor, expand, keys, remote, run, service, tracking
 from coppice.console import EXIT_CODES
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(remote.report)
 app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
 app.command()(tracking.mlflow_log)
+app.command()(expand.expand)
 app.command()(service.serve)
 app.command()(service.worker)
 app.command()(service.migrate)

@@ -46,6 +46,9 @@ class Way:
             "target": {"metric": "macs", "keep": 0.6, "tolerance": 0.1},
             "evaluation": {"max_samples": 32},
         }
+        if self.method == "block-lasso":
+            fields["artifacts"]["formats"].append("compressed")
+            fields |= {"method": {"name": self.method, "block": "8x8"}, "target": {"metric": "sparsity", "sparsity": 0.5}}
         if self.method == "admm-pattern":
             fields |= {"method": {"name": self.method, "pattern": "2:4"}, "target": None}
         elif self.method == "block-lasso":
@@ -87,6 +90,7 @@ def try_cell(architecture: Architecture, way: Way, folder: Path) -> MatrixCell:
     except UnsupportedArchitecture as error:
         return MatrixCell(result="refused", reason=str(error), **found)
     assert report.acceptance is not None
+    assert report.compressed is None or report.compressed.status == "ok"
     onnx = None if report.onnx is None else report.onnx.status
     return MatrixCell(result="works", onnx=onnx, **found)
 

@@ -35,7 +35,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 | parameters | {report.parameters.dense:,} | {report.parameters.pruned:,} | {report.parameters.pruned / report.parameters.dense:.3f} |
 | MACs of the blocks | {report.macs.dense:,} | {report.macs.pruned:,} | {report.macs.pruned / report.macs.dense:.3f} |
 {_nonzeros(report)}| bytes of the weights | {report.bytes.dense:,} | {report.bytes.pruned:,} | {report.bytes.pruned / report.bytes.dense:.3f} |
-| {quality.label} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
+{_compressed(report)}| {quality.label} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
 | latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x as fast |
 
 Target: {report.target.metric} {report.target.requested:g}, achieved {report.target.achieved:.4f}. Seed {report.seed}. Calibration: {report.data.samples} samples,
@@ -74,6 +74,14 @@ def _nonzeros(report: Report) -> str:
         f"| weights of the blocks that are not zero | {pattern.prunable_weights:,} | {kept:,} | {kept / pattern.prunable_weights:.3f} |\n"
         f"| MACs where zeros are skipped | {report.macs.dense:,} | {pattern.nonzero_macs:,} | {pattern.nonzero_macs / report.macs.dense:.3f} |\n"
     )
+
+
+def _compressed(report: Report) -> str:
+    """Write the table's row of the compressed form; nothing where there is none."""
+    if report.compressed is None or report.compressed.bytes is None:
+        return ""
+    share = report.compressed.bytes / report.bytes.dense
+    return f"| bytes, compressed (`{report.compressed.path}/`) | {report.bytes.dense:,} | {report.compressed.bytes:,} | {share:.3f} |\n"
 
 
 def _notes(report: Report) -> str:

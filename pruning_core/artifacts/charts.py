@@ -21,7 +21,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pruning_core.report import LayerReport, QualityReport, SecondsReport, SublayerReport
+from pruning_core.report import LayerReport, NormHistogram, QualityReport, SecondsReport, SublayerReport
 from pruning_core.training_report import TrainingPoint
 
 if TYPE_CHECKING:
@@ -289,6 +289,22 @@ def _phase_lines(axes: Axes, points: Sequence[TrainingPoint]) -> None:
                 fontsize=_FONT - 1,
                 transform=axes.get_xaxis_transform(),
             )
+
+
+@_styled
+def norms(histogram: NormHistogram) -> str:
+    """Draw how many segments have which norm, relative to the mean of their matrix, on a scale of logarithms."""
+    figure = Figure(figsize=(_WIDTH / 72, 120 / 72), dpi=72)
+    axes = figure.add_axes((0.14, 0.2, 0.83, 0.7))
+    axes.set_xscale("log")
+    lefts, widths = histogram.edges[:-1], [b - a for a, b in zip(histogram.edges, histogram.edges[1:], strict=False)]
+    axes.bar(lefts, histogram.counts, widths, align="edge", color=_ACCENT, edgecolor=_LINE, linewidth=0.5)
+    axes.xaxis.set_major_formatter(lambda value, _position: f"{value:g}")
+    axes.minorticks_off()
+    axes.tick_params(length=0, labelsize=_FONT - 1.5)
+    axes.grid(visible=True, axis="y", linewidth=0.5)
+    axes.set_axisbelow(True)
+    return _svg(figure, f"Norms of {sum(histogram.counts)} segments that stayed; {histogram.zero} are zero")
 
 
 def _measured(sublayer: SublayerReport) -> list[float]:

@@ -33,6 +33,14 @@ def snippets(spec: PruneSpec, report: Report) -> tuple[Snippet, ...]:
                 'embeddings = model.encode(["one sentence", "another"])',
             )
         )
+    if report.compressed is not None and report.compressed.path is not None:
+        found.append(
+            Snippet(
+                "From the compressed form, which is the smaller download",
+                f"import pruning_core  # lays the values out\nfrom transformers import {loader}\n\n"
+                f'model = {loader}.from_pretrained("{report.compressed.path}", dtype="{dtype}")',
+            )
+        )
     if report.onnx is not None and report.onnx.path is not None:
         found.append(
             Snippet(

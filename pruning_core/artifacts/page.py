@@ -11,6 +11,7 @@ from pruning_core.artifacts.charts import (
     comparison,
     frontier,
     iterations,
+    norms,
     residuals,
     stages,
     structure,
@@ -52,6 +53,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         "iterations": iterations(report.layers),
         "stages": stages(report.seconds),
         "frontier": _frontier(report),
+        "norms": None if report.pattern is None or report.pattern.segments is None else norms(report.pattern.segments.norms),
         "losses": None if report.training is None else training_losses(report.training.points),
         "measures": None if report.training is None else training_measures(report.training.points),
     }

@@ -77,8 +77,8 @@ class GroupLasso(Unconstrained):
 
     def begin(self, steps: int, /) -> None:
         """Place the milestones, and find the lambda that the target asks for."""
-        count = self._options.milestones
-        self._milestones = frozenset(index * steps // count for index in range(min(count, steps)))
+        count = min(self._options.milestones, steps)
+        self._milestones = frozenset(index * steps // count for index in range(count))
         norms = torch.cat([self._groups[name].norms(weight).flatten() for name, weight in self.weights.items()])
         at_target = float(norms.kthvalue(max(1, math.ceil(self._sparsity * len(norms)))).values)
         self._epsilon = self._options.epsilon * float(norms.mean())

@@ -173,3 +173,42 @@ def test_blocks_larger_than_a_matrix_are_refused_at_submit(tiny_bert, tiny_sst2)
     with pytest.raises(TargetUnreachable, match=r"blocks of 64x64 are larger than attention\.self\.query of layer 0") as caught:
         check_local_inputs(spec_of(tiny_bert, tiny_sst2, method={"block": "64x64"}))
     assert caught.value.param == "method.block"
+
+
+@pytest.mark.parametrize("start", ["one-shot", "dense"])
+def test_the_trained_tier_meets_the_target_and_tells_of_its_penalty(start, tiny_bert, tiny_sst2, tmp_path):
+    method = {"tier": "trained", "training": {"start": start, "epochs": 2, "batch_size": 16}}
+    report = prune(tiny_bert, tiny_sst2, tmp_path / "out", 0.6, method=method)
+    assert 0.6 <= report.sparsity.achieved <= 0.61
+    assert report.training is not None
+    assert report.training.epochs == 2
+    measured = {name for point in report.training.points for name in point.measures}
+    assert ({"zero_groups", "reweighted"} <= measured) == (start == "dense")
+    assert report.acceptance.max_difference <= report.acceptance.tolerance
+
+
+def test_the_page_draws_the_norms_and_names_the_compressed_form(halved):
+    out, report = halved
+    assert report.compressed.status == "ok"
+    assert report.compressed.bytes < report.bytes.pruned
+    page, card = (out / "report.html").read_text(), (out / "README.md").read_text()
+    assert "segments that stayed" in page
+    assert "Compressed form" in page
+    assert "compressed (`compressed/`)" in card
+
+
+def test_the_trained_tier_without_labels_is_refused_unless_the_dense_model_teaches():
+    fields = {
+        "model": "org/name",
+        "task": {"type": "feature-extraction", "dataset": "a/b", "columns": {"text": ["x"]}, "metric": "cosine"},
+        "sparsity": 0.5,
+        "method": {"name": "block-lasso", "tier": "trained"},
+    }
+    with pytest.raises(ValidationError, match="needs labels"):
+        PruneSpec.model_validate(fields)
+    fields["method"] = {"name": "block-lasso", "tier": "trained", "training": {"distillation": 1}}
+    assert PruneSpec.model_validate(fields).method.tier == "trained"
+    with pytest.raises(ValidationError, match="lasso must be > 0"):
+        PruneSpec.model_validate(
+            fields | {"method": {"name": "block-lasso", "tier": "trained", "training": {"start": "dense", "lasso": 0}}}
+        )
