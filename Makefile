@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup bench-patterns bench-blocks test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup bench-patterns bench-blocks test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,8 +31,11 @@ serve: $(VENV)/.demo ## Run API and worker on http://127.0.0.1:8000; ROOTS="/mod
 servers: # Redis and PostgreSQL for the integration tests, where they can be installed
 	@sh tests/install_servers.sh
 
-test: install servers ## Run every test but the fault set and the fuzzer
-	$(BIN)/python -m pytest -m "not fault and not fuzz" $(TEST_ARGS)
+test: install servers ## Run every test but the fault set, the fuzzer and the whole matrix of architectures
+	$(BIN)/python -m pytest -m "not fault and not fuzz and not matrix" $(TEST_ARGS)
+
+test-matrix: install ## Every method on every architecture, each from the request to the proof
+	$(BIN)/python -m pytest -m matrix $(TEST_ARGS) tests/contract/test_matrix.py
 
 # In an environment of its own: what it needs does not go together with what the product needs.
 $(VENV)/generator/bin/openapi-python-client: | install

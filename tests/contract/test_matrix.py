@@ -8,10 +8,16 @@ from pruning_core.matrix import read_matrix
 from tests.families import ARCHITECTURES
 from tests.matrix import PAGE_PATH, page, try_cell, ways_of
 
-# One of each kind on every run; all of them in CI.
-QUICK = {("llama", "fisher-cg, per_layer, writing"), ("bart", "fisher-cg, per_layer, writing")}
+# One of each kind on every run; all of them by `make test-matrix`.
+QUICK = {
+    ("bert", "block-lasso, stock"),
+    ("vit", "fisher-cg, stock"),
+    ("llama", "fisher-cg, per_layer, writing"),
+    ("gpt2", "admm-pattern, stock"),
+    ("bart", "fisher-cg, per_layer, writing"),
+}
 CELLS = [
-    pytest.param(name, way, id=f"{name}, {way.name}", marks=() if (name, way.name) in QUICK else pytest.mark.slow)
+    pytest.param(name, way, id=f"{name}, {way.name}", marks=() if (name, way.name) in QUICK else pytest.mark.matrix)
     for name in ARCHITECTURES
     for way in ways_of(ARCHITECTURES[name])
 ]
