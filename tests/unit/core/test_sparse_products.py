@@ -42,6 +42,14 @@ def test_a_sparse_product_is_the_dense_one(weight, form):
     torch.testing.assert_close(F.linear(inputs, sparse, bias), F.linear(inputs, weight, bias))
 
 
+def test_rows_come_out_as_rows_whatever_goes_in():
+    """Compressed rows give columns, which the next sparse product would be slow on."""
+    weight, inputs = scattered(48, 40, 5), random(2, 40, 7).transpose(1, 2)
+    found = sparse_products.product(inputs, to_form(weight, "csr")[0], None)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, F.linear(inputs, weight))
+
+
 @pytest.mark.parametrize(
     ("weight", "side"),
     [
