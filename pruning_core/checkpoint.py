@@ -23,11 +23,13 @@ from pruning_core.models import TaskModel, load_task_model
 from pruning_core.outcome import measure_outcome
 from pruning_core.pattern_outcome import sublayer_reports, with_pattern
 from pruning_core.planning import Plan
+from pruning_core.products_report import ProductsReport
 from pruning_core.recovery.dead import remove_dead_
 from pruning_core.recovery.matrix import Fit
 from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.recovery.sparsify import prunable, sparsify_
-from pruning_core.report import FloorReport, Outcome, QualityReport, SublayerReport
+from pruning_core.report import FloorReport, LatencyReport, Outcome, QualityReport, SublayerReport
+from pruning_core.sparse_products import measure_products
 from pruning_core.spec import PruneSpec, Target, target_name
 from pruning_core.training.school import School
 from pruning_core.training_report import TrainingReport
@@ -127,6 +129,7 @@ class Workshop:
         timing = spec.latency if len(spec.all_targets) <= 1 else spec.latency.for_frontier()
         with clock.stage("latency", timing.repeats) as step:
             latency = measure_latency(dense, pruned, timing, generator(spec.seed, "latency"), step)
+            products = None if isinstance(plan, Mask) else self._products(pruned, latency)
         measured = measure_outcome(
             target,
             folder,
@@ -143,6 +146,8 @@ class Workshop:
             measured = with_pattern(measured, plan, repaired.fits, folder, evidence.dense, length=length)
         elif isinstance(plan, BlockPlan):
             measured = with_segments(measured, plan, repaired.fits, folder, evidence.dense, mask=repaired.mask, length=length)
+        if measured.pattern is not None:
+            measured = measured.model_copy(update={"pattern": measured.pattern.model_copy(update={"products": products})})
         outcome = measured.model_copy(
             update={
                 "layout": spec.artifacts.layout,
@@ -183,6 +188,9 @@ class Workshop:
         student = repaired.student if options.start == "one-shot" else clone(self.ctx.task_model.model)
         training = self.school.teach_(student, plan.recipe, options, name=target_name(target))
         return replace(repaired, student=student, training=training)
+
+    def _products(self, pruned: TaskModel, latency: LatencyReport) -> ProductsReport:
+        return measure_products(pruned.model, latency, pruned.stored_dtype, generator(self.spec.seed, "products"))
 
     def _export(self, pruned: TaskModel, folder: Path) -> str | None:
         if "onnx" not in self.spec.artifacts.formats:

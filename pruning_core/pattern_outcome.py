@@ -114,6 +114,8 @@ def pattern_warnings(outcome: Outcome) -> list[str]:
         f"{latency.device}); where zeros are skipped, {remaining:.1%} of the multiply-accumulates remain"
     )
     found = [layout]
+    if pattern.products is not None:
+        found.append(pattern.products.said)
     if pattern.dense_remainders:
         left = sum(own.weights for own in pattern.dense_remainders)
         first = pattern.dense_remainders[0]

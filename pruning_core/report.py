@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pruning_core.delivery import Layout
 from pruning_core.frozen import Frozen
+from pruning_core.products_report import ProductsReport
 from pruning_core.training_report import TrainingReport
 
 Stage = Literal[
@@ -256,7 +257,7 @@ class SegmentsReport(Frozen):
 
 
 class PatternReport(Frozen):
-    """A sparsity pattern, recounted from the written files. Shapes stay: a device that does not skip zeros is no faster."""
+    """A sparsity pattern, recounted from the written files. Shapes stay: products that do not skip zeros are no faster."""
 
     pattern: str
     selection: str
@@ -271,6 +272,7 @@ class PatternReport(Frozen):
     )
     matrices: tuple[MatrixReport, ...]
     segments: SegmentsReport | None = Field(default=None, description="For block-lasso; its `blocks` are segments.")
+    products: ProductsReport | None = Field(default=None, description="Dense and sparse products, timed on the job's device.")
 
 
 class DataReport(Frozen):
