@@ -31,11 +31,11 @@ serve: $(VENV)/.demo ## Run API and worker on http://127.0.0.1:8000; ROOTS="/mod
 servers: # Redis and PostgreSQL for the integration tests, where they can be installed
 	@sh tests/install_servers.sh
 
-test: install servers ## Run every test but the fault set, the fuzzer and the whole matrix of architectures
+test: install servers ## Run every test but the fault set, the fuzzer and the whole matrix of combinations
 	$(BIN)/python -m pytest -m "not fault and not fuzz and not matrix" $(TEST_ARGS)
 
-test-matrix: install ## Every method on every architecture, each from the request to the proof
-	$(BIN)/python -m pytest -m matrix $(TEST_ARGS) tests/contract/test_matrix.py
+test-matrix: install ## Every cell: methods by architectures, tasks, shards and phases, each from the request to the proof
+	$(BIN)/python -m pytest -m matrix $(TEST_ARGS)
 
 # In an environment of its own: what it needs does not go together with what the product needs.
 $(VENV)/generator/bin/openapi-python-client: | install

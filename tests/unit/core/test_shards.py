@@ -14,7 +14,7 @@ from tests import tiny
 METHODS = [
     "fisher-cg",
     *(
-        pytest.param(own, marks=pytest.mark.slow)
+        pytest.param(own, marks=pytest.mark.matrix)
         for own in ("magnitude", {"name": "admm-pattern", "pattern": "2:4"}, {"name": "block-lasso"})
     ),
 ]

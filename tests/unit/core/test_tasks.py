@@ -108,8 +108,15 @@ def test_a_spec_is_told_what_its_task_reads():
         PruneSpec.model_validate(base | {"task": task})
 
 
-@pytest.mark.parametrize("method", [{"name": "admm-pattern", "pattern": "2:4"}, {"name": "block-lasso"}, "magnitude"])
-@pytest.mark.parametrize("task_type", ["summarization", "token-classification"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "admm-pattern", "pattern": "2:4"},
+        pytest.param({"name": "block-lasso"}, marks=pytest.mark.matrix),
+        pytest.param("magnitude", marks=pytest.mark.matrix),
+    ],
+)
+@pytest.mark.parametrize("task_type", ["summarization", pytest.param("token-classification", marks=pytest.mark.matrix)])
 def test_every_method_takes_tasks_of_tokens(method, task_type, tmp_path):
     name = method if isinstance(method, str) else method["name"]
     target = None if name == "admm-pattern" else {"metric": "sparsity", "sparsity": 0.4, "tolerance": 0.05}

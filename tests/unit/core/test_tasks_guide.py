@@ -21,7 +21,7 @@ TYPES = [name for name in KINDS if name not in ("text-classification", "regressi
 SLOW = {"multi-label-classification", "sentence-similarity", "fill-mask", "summarization", "translation"}
 
 
-@pytest.mark.parametrize("task_type", [pytest.param(own, marks=pytest.mark.slow) if own in SLOW else own for own in TYPES])
+@pytest.mark.parametrize("task_type", [pytest.param(own, marks=pytest.mark.matrix) if own in SLOW else own for own in TYPES])
 def test_every_task_of_the_guide_runs(task_type, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tasks.write_task_model(tmp_path / "model", task_type)

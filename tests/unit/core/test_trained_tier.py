@@ -66,7 +66,7 @@ def test_progress_is_told_at_every_step_and_only_grows(trained):
     assert [Progress(stage=stage, step=1, total=1, trains=True).fraction for stage in STAGES][-1] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("interrupted_at", [pytest.param(2, marks=pytest.mark.slow), 11])
+@pytest.mark.parametrize("interrupted_at", [pytest.param(2, marks=pytest.mark.matrix), 11])
 def test_a_second_attempt_goes_on_and_gives_the_same_bytes(trained, tmp_path, monkeypatch, interrupted_at):
     folder, spec, reference, _seen = trained
     monkeypatch.setattr("pruning_core.training.checkpoints.EVERY_S", 0.0)
@@ -89,8 +89,8 @@ def test_a_second_attempt_goes_on_and_gives_the_same_bytes(trained, tmp_path, mo
     ("training", "phases"),
     [
         ({"finish": "sr-ste", "admm": 0.3}, ["admm", "sr-ste"]),
-        pytest.param({"admm": 0, "start": "dense"}, ["fixed"], marks=pytest.mark.slow),
-        pytest.param({"admm": 0, "finish": "sr-ste", "start": "dense"}, ["sr-ste"], marks=pytest.mark.slow),
+        pytest.param({"admm": 0, "start": "dense"}, ["fixed"], marks=pytest.mark.matrix),
+        pytest.param({"admm": 0, "finish": "sr-ste", "start": "dense"}, ["sr-ste"], marks=pytest.mark.matrix),
         ({"admm": 1, "finish": "none", "penalty": "coupled"}, ["admm"]),
     ],
 )

@@ -34,7 +34,7 @@ def course(model, checkpoints=None, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("finish", ["fixed", "sr-ste"])
+@pytest.mark.parametrize("finish", ["fixed", pytest.param("sr-ste", marks=pytest.mark.matrix)])
 def test_two_processes_give_what_one_gives(tiny_bert, tmp_path, finish):
     alone, steps = course(tiny_bert, finish=finish), []
     reference = train(alone, [CPU], lambda _done: None)
