@@ -17,7 +17,7 @@ WIDTHS = {"phone": (390, 844), "desk": (1280, 900)}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, or the one that COPPICE_CHROMIUM names. Ends with its tests: playwright keeps an event loop running."""
+    """Debian's Chromium, or the one that COPPICE_CHROMIUM names; ends with its tests: playwright keeps a loop running."""
     path = os.environ.get("COPPICE_CHROMIUM") or shutil.which("chromium")
     if path is None:
         pytest.skip("there is no chromium (apt-get install chromium): the dashboard is not tried in a browser")
