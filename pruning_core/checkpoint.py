@@ -27,7 +27,7 @@ from pruning_core.products_report import ProductsReport
 from pruning_core.recovery.dead import remove_dead_
 from pruning_core.recovery.matrix import Fit
 from pruning_core.recovery.sequential import prune_and_recover_
-from pruning_core.recovery.sparsify import prunable, sparsify_
+from pruning_core.recovery.sparsify import sparsify_
 from pruning_core.report import FloorReport, LatencyReport, Outcome, QualityReport, SublayerReport
 from pruning_core.sparse_products import measure_products
 from pruning_core.spec import PruneSpec, Target, target_name
@@ -205,8 +205,7 @@ class Workshop:
         """Write the compressed form, and say what became of the matrices; a sentence where there is none."""
         if "compressed" not in self.spec.artifacts.formats:
             return None
-        names = {id(module): name for name, module in repaired.student.named_modules()}
-        matrices = {names[id(linear)]: linear for linear in prunable(adapt(repaired.student))}
+        matrices = adapt(repaired.student).linears
         pattern = plan.block if isinstance(plan, PatternPlan) else None
         arranged = {name: plan.blocks[name] if isinstance(plan, BlockPlan) else pattern for name in matrices}
         # What is stored input-major is indexed bit by bit.
@@ -236,6 +235,6 @@ _ROOM = 0.5
 
 def _allowance(student: PreTrainedModel, plan: BlockPlan) -> int:
     """Give the weights other than zero that may be removed with dead units."""
-    weights = [weight_of(linear) for linear in prunable(adapt(student))]
+    weights = [weight_of(linear) for linear in adapt(student).linears.values()]
     zeros = sum(own.numel() - int(own.count_nonzero()) for own in weights)
     return max(0, int((plan.sparsity + _ROOM * plan.tolerance) * sum(own.numel() for own in weights)) - zeros)

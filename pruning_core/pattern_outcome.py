@@ -10,7 +10,6 @@ from pruning_core.arch.linear import is_transposed
 from pruning_core.methods.admm_pattern import PatternPlan
 from pruning_core.patterns.recount import arrangements, recount
 from pruning_core.recovery.matrix import Fit
-from pruning_core.recovery.sparsify import prunable
 from pruning_core.report import MatrixReport, Outcome, PatternReport, SolverStatus, SparsityReport, SublayerReport
 
 # The status of a half of a block is the worst of its matrices'.
@@ -30,8 +29,7 @@ def with_pattern(
         dense: The dense model's sublayers.
         length: Mean real sequence length of the task, in tokens.
     """
-    names = {id(module): name for name, module in dense.model.named_modules()}
-    matrices = {names[id(linear)]: is_transposed(linear) for linear in prunable(dense)}
+    matrices = {path: is_transposed(linear) for path, linear in dense.linears.items()}
     counts = recount(folder, matrices, plan.block, plan.pool)
     weights, zeros = sum(count.weights for count in counts), sum(count.zeros for count in counts)
     covered_zeros = sum(count.covered_zeros for count in counts) / max(1, sum(count.covered for count in counts))

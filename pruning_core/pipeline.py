@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from pruning_core.arch.encoder import adapt, verify
+from pruning_core.arch.encoder import adapt
+from pruning_core.arch.verify import verify
 from pruning_core.artifacts.acceptance import Prover, make_probes
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence

@@ -23,7 +23,6 @@ from pruning_core.arch.linear import bias_of, is_linear, weight_of
 from pruning_core.errors import PruningError
 from pruning_core.latency import limited_threads, median_and_iqr, timed
 from pruning_core.products_report import SPARSE_FORMS, FormReport, ProductGroup, ProductsReport, SparseForm
-from pruning_core.recovery.sparsify import prunable
 from pruning_core.report import LatencyReport, Outcome
 from pruning_core.shapes import Float
 
@@ -90,12 +89,11 @@ def measure_products(
     """
     device = model.device
     dtype = _compute_dtype(device, stored_dtype)
-    names = {id(module): name for name, module in model.named_modules()}
     alike: dict[tuple[object, ...], list[tuple[int, str, AnyLinear]]] = {}
-    for linear in prunable(adapt(model)):
+    for path, linear in adapt(model).linears.items():
         weight = weight_of(linear)
         if weight.numel():
-            alike.setdefault(_likeness(weight), []).append((int(weight.count_nonzero()), names[id(linear)], linear))
+            alike.setdefault(_likeness(weight), []).append((int(weight.count_nonzero()), path, linear))
     groups: list[ProductGroup] = []
     with torch.inference_mode(), limited_threads(latency.threads), _quiet():
         for members in alike.values():

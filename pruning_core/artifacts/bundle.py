@@ -144,14 +144,11 @@ def _widths(model: PreTrainedModel) -> dict[str, list[int]]:
 
 def _counts(student: PreTrainedModel, linears: Container[str]) -> dict[str, dict[str, int | list[int]]]:
     """Give what the attention modules of narrower layers say of their heads."""
-    names = {id(module): name for name, module in student.named_modules()}
+    adapter = adapt(student)
+    paths = adapter.paths
     # A position bias is handed from layer to layer: where one has fewer heads, all must know which of it is theirs.
-    narrower = [
-        sublayer
-        for sublayer in adapt(student).sublayers
-        if names[id(sublayer.output)] in linears or sublayer.signature.positions
-    ]
-    return {names[id(sublayer.module)]: sublayer.counts for sublayer in narrower if sublayer.counts}
+    narrower = [own for own in adapter.sublayers if paths[own.output] in linears or own.signature.positions]
+    return {paths[own.module]: own.counts for own in narrower if own.counts}
 
 
 def _inherited(dense: PreTrainedModel, widths: dict[str, list[int]]) -> dict[str, list[int]]:

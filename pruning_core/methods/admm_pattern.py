@@ -21,7 +21,7 @@ from pruning_core.patterns.coverage import MatrixShape, check_coverage
 from pruning_core.patterns.grammar import BlockPattern
 from pruning_core.patterns.pool import mine_pool
 from pruning_core.patterns.project import LargestFraction, LargestOfBlock, LargestOfPool, Projection
-from pruning_core.recovery.sparsify import prunable, record_dense
+from pruning_core.recovery.sparsify import record_dense
 from pruning_core.shapes import Bool
 from pruning_core.spec import PatternTarget, SparsityTarget, Target
 from pruning_core.training.pattern import PatternRecipe
@@ -67,7 +67,7 @@ class PatternPlanner:
             record_dense(ctx.task_model, ctx.evidence, step)
         if self._block is not None and not self._block.one_row and options.pool is not None:
             with ctx.clock.stage("search"):
-                energies = [weight_of(linear).float().T.square() for linear in prunable(ctx.evidence.dense)]
+                energies = [weight_of(linear).float().T.square() for linear in ctx.evidence.dense.linears.values()]
                 self._pool = mine_pool(energies, self._block, options.pool, ctx.generator("pool"))
 
     def plans(self, target: Target) -> Iterator[PatternPlan]:
@@ -79,7 +79,7 @@ class PatternPlanner:
         """
         if not isinstance(target, SparsityTarget | PatternTarget):
             raise PruningError(f"admm-pattern has no plan for a target of {target.metric}", param="target")
-        names = {id(module): name for name, module in self._ctx.task_model.model.named_modules()}
-        shapes = [MatrixShape(names[id(own)], *weight_of(own).shape) for own in prunable(self._ctx.evidence.dense)]
+        linears = self._ctx.evidence.dense.linears
+        shapes = [MatrixShape(path, *weight_of(own).shape) for path, own in linears.items()]
         check_coverage(self._options.pattern, shapes, sparsities_of([target]))
         yield PatternPlan(self._options, self._block, self._pool, target.sparsity)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pruning_core.arch.linear import inputs_of, is_transposed, outputs_of, weight_of
 from pruning_core.errors import PruningError
@@ -19,15 +18,11 @@ from pruning_core.methods.base import Context
 from pruning_core.patterns.coverage import MatrixShape, check_blocks
 from pruning_core.patterns.grammar import SegmentBlock
 from pruning_core.patterns.segments import LargestSegments, Segments
-from pruning_core.recovery.sparsify import prunable
 from pruning_core.search.segments import gone_by_threshold, gone_uniformly, segment_costs, segment_scales
 from pruning_core.spec import SparsityTarget, Target
 from pruning_core.stats.fisher import probe
 from pruning_core.stats.linears import LinearStatistics, linear_statistics
 from pruning_core.training.lasso import Groups, LassoRecipe
-
-if TYPE_CHECKING:
-    from pruning_core.arch.linear import AnyLinear
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +57,7 @@ class BlockPlanner:
     def __init__(self, options: BlockLasso, ctx: Context) -> None:
         """Gather what the inputs and outputs of every linear say, and record the dense model's states."""
         self._options, self._ctx = options, ctx
-        names = {id(module): name for name, module in ctx.task_model.model.named_modules()}
-        self._linears: dict[str, AnyLinear] = {names[id(own)]: own for own in prunable(ctx.evidence.dense)}
+        self._linears = ctx.evidence.dense.linears
         self._blocks = {name: options.block_for(outputs_of(own), inputs_of(own)) for name, own in self._linears.items()}
         shapes = [MatrixShape(name, outputs_of(own), inputs_of(own)) for name, own in self._linears.items()]
         check_blocks(shapes, options)

@@ -90,18 +90,18 @@ class _Place:
 
 
 def _places(dense: EncoderAdapter, mask: Mask) -> dict[str, _Place]:
-    names = {id(module): name for name, module in dense.model.named_modules()}
+    paths = dense.paths
     found: dict[str, _Place] = {}
     for index, sublayer in enumerate(dense.sublayers):
         kept = mask.indices(index)
         for part in sublayer.parts:
             shape = (outputs_of(part.linear), inputs_of(part.linear))
             rows = _rows(part, kept, shape[0])
-            found[names[id(part.linear)]] = _Place(rows, torch.arange(shape[1]), shape, is_transposed(part.linear))
+            found[paths[part.linear]] = _Place(rows, torch.arange(shape[1]), shape, is_transposed(part.linear))
         output = sublayer.output
         columns = (kept[:, None] * sublayer.unit_width + torch.arange(sublayer.unit_width)).flatten()
         shape = (outputs_of(output), inputs_of(output))
-        found[names[id(output)]] = _Place(torch.arange(shape[0]), columns, shape, is_transposed(output))
+        found[paths[output]] = _Place(torch.arange(shape[0]), columns, shape, is_transposed(output))
     return found
 
 

@@ -7,7 +7,7 @@ what the ones before it have lost. Shapes stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,13 +64,13 @@ def sparsify_(
     """
     samples = evidence.calibration.samples
     first_judge = samples - max(1, round(samples * recovery.holdout))
-    names = {id(module): name for name, module in student.model.named_modules()}
+    paths = student.paths
     fits: list[Fit] = []
     device = student.model.device
 
     def prune_(linear: AnyLinear, statistics: tuple[Gram, Gram]) -> None:
         weights, bias = weight_of(linear).T.contiguous(), bias_of(linear)
-        matrix = Matrix(names[id(linear)], *statistics, weights, bias)
+        matrix = Matrix(paths[linear], *statistics, weights, bias)
         rule = projection[matrix.name] if isinstance(projection, Mapping) else projection
         with products_in(torch.float32, device):
             on_matrix(matrix)
@@ -96,10 +96,3 @@ def sparsify_(
             before = dense
             on_sublayer(index + 1)
     return tuple(fits)
-
-
-def prunable(adapter: EncoderAdapter) -> Iterator[AnyLinear]:
-    """Give every linear of the blocks, in the order in which they are pruned."""
-    for sublayer in adapter.sublayers:
-        yield from sublayer.inputs
-        yield sublayer.output

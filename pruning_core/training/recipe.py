@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from pruning_core.arch.encoder import adapt
 from pruning_core.arch.stored import check_trainable
-from pruning_core.recovery.sparsify import prunable
 from pruning_core.training.constraint import Constraint, Weights
 
 if TYPE_CHECKING:
@@ -30,5 +29,4 @@ def prunable_weights(student: PreTrainedModel) -> Weights:
     """
     adapter = adapt(student)
     check_trainable(adapter.family)
-    names: dict[int, str] = {id(module): name for name, module in student.named_modules()}
-    return {names[id(linear)]: cast("nn.Parameter", linear.weight) for linear in prunable(adapter)}
+    return {path: cast("nn.Parameter", linear.weight) for path, linear in adapter.linears.items()}

@@ -8,7 +8,8 @@ import pytest
 import torch
 import transformers
 
-from pruning_core.arch.encoder import adapt, clone, slice_, verify
+from pruning_core.arch.encoder import adapt, clone, slice_
+from pruning_core.arch.verify import verify
 from pruning_core.artifacts.bundle import write_checkpoint
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.inputs import groups_of, read_checkpoint

@@ -11,7 +11,6 @@ from pruning_core.arch.encoder import adapt
 from pruning_core.calibration import tokenise
 from pruning_core.data import read_rows
 from pruning_core.models import load_task_model
-from pruning_core.recovery.sparsify import prunable
 from pruning_core.states import DenseStates
 from pruning_core.stats.linears import linear_statistics
 from tests import tiny
@@ -23,8 +22,7 @@ def setting(tiny_bert, tiny_sst2):
     model = load_task_model(tiny_bert, "text-classification", torch.device("cpu"))
     rows = read_rows(tiny.tiny_spec(tiny_bert, tiny_sst2).task, "train")
     tokens = tokenise(model, rows, max_length=16, batch_tokens=128, longest=24)
-    names = {id(module): name for name, module in model.model.named_modules()}
-    return model, {names[id(own)]: own for own in prunable(adapt(model.model))}, tokens.batches
+    return model, adapt(model.model).linears, tokens.batches
 
 
 def objective(outputs, _batch):

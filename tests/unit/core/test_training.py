@@ -12,7 +12,6 @@ from pruning_core.data import Rows
 from pruning_core.models import load_task_model
 from pruning_core.patterns.grammar import parse_pattern
 from pruning_core.patterns.project import LargestOfBlock
-from pruning_core.recovery.sparsify import prunable
 from pruning_core.training.admm import Admm
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.constraint import Moment, Unconstrained
@@ -48,8 +47,7 @@ class Lab:
         self.student = dense.with_model(clone(dense.model))
         lessons = Lessons.draw(dense, rows, options, max_length=32, seed=0, micro_tokens=256)
         self.parameters = make_trainable_(self.student, lessons.batches(lessons.held_out)[0])
-        names = {id(module): name for name, module in self.student.model.named_modules()}
-        self.weights = {names[id(linear)]: linear.weight for linear in prunable(adapt(self.student.model))}
+        self.weights = {path: linear.weight for path, linear in adapt(self.student.model).linears.items()}
         self.setting = Setting(lessons, options, torch.float32, **setting)
 
     def train(self, constraint):

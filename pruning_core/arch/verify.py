@@ -1,0 +1,76 @@
+"""Whether the sublayers of an adapter compute what the model computes, tried on real inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pruning_core.arch.encoder import EncoderAdapter, Trace
+from pruning_core.errors import UnsupportedArchitecture
+
+# What two ways of computing the same may differ by, relative to its size.
+_TOLERANCE = 1e-4
+
+
+def verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:
+    """Check on real inputs that the halves give what the model's own blocks give, and that cutting units equals masking them.
+
+    A model may have the modules of a known structure and still compute something else: norms at other places, layers between
+    the blocks, heads in another order. This is where such a one is caught, before anything is built on it.
+
+    Raises:
+        UnsupportedArchitecture: They differ.
+    """
+    reached: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        reached.append(output if isinstance(output, Tensor) else output[0])
+
+    handle = adapter.blocks[-1].register_forward_hook(keep)
+    try:
+        with torch.no_grad():
+            adapter.model(**inputs)
+    finally:
+        handle.remove()
+    with torch.no_grad():
+        trace = adapter.trace(inputs)
+        real = trace.contexts[-1].real  # of the last block, whose output is compared
+        error = _relative_error(adapter.blocks_forward(trace)[real], reached[-1][real])
+        if not error < _TOLERANCE:
+            raise _different(adapter, error)
+        if not adapter.family.plain:
+            _verify_cuts(adapter, trace)
+
+
+def _verify_cuts(adapter: EncoderAdapter, trace: Trace) -> None:
+    """See that a sublayer with every other unit gives what the whole one gives with the others masked."""
+    hidden = trace.hidden
+    for index, sublayer in enumerate(adapter.sublayers):
+        if index == adapter.crossing:
+            trace = adapter.crossed(trace, adapter.memory(hidden))
+            hidden = trace.hidden
+        context = trace.contexts[sublayer.layer]
+        kept = torch.arange(0, sublayer.units, 2, device=hidden.device)
+        features = sublayer.features(hidden, context)
+        flags = torch.zeros(sublayer.units, device=hidden.device).index_fill_(0, kept, 1.0)
+        masked = sublayer.output(features * flags.repeat_interleave(sublayer.unit_width))
+        cut = sublayer.copied()
+        cut.slice_(kept)
+        error = _relative_error(cut.output(cut.features(hidden, context)), masked)
+        if not error < _TOLERANCE:
+            raise _different(adapter, error)
+        hidden = sublayer.close(sublayer.total(hidden, features))
+
+
+def _relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours - theirs).norm() / theirs.norm().clamp_min(torch.finfo(theirs.dtype).tiny)).item()
+
+
+def _different(adapter: EncoderAdapter, error: float) -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
+        f"the model has the modules of a model of the family {adapter.family.family!r} but computes something else (relative "
+        f"difference {error:.1e})",
+        param="model",
+    )
