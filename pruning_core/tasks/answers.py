@@ -19,7 +19,7 @@ from pruning_core.labels import Answers
 from pruning_core.report import QualityReport
 from pruning_core.shapes import Float
 from pruning_core.spec import TaskSpec
-from pruning_core.tasks.base import Observed, TaskFamily, uniforms
+from pruning_core.tasks.base import Observed, TaskFamily, collect_, encoded_by, portions, uniforms
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import kl, labels
 from pruning_core.tasks.tokens import sampled
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pruning_core.data import Rows
     from pruning_core.models import TaskModel
 
-_PORTION = 256
 # As SQuAD's own baselines have it.
 _LONGEST_ANSWER = 30
 
@@ -72,22 +71,14 @@ class QuestionAnswering(TaskFamily):
         columns: dict[str, list[array[int]]] = {}
         spans: list[array[int]] = []
         ends: list[tuple[int, int]] = []
-        for start in range(0, len(rows), _PORTION):
-            part = rows.texts[start : start + _PORTION]
+        for start, part in portions(rows.texts):
             try:
-                encoded = tokenizer(
-                    [question for question, _ in part],
-                    [context for _, context in part],
-                    truncation="only_second",
-                    max_length=limit,
-                    padding=False,
-                    return_offsets_mapping=True,
+                encoded = encoded_by(
+                    tokenizer, self.columns_of(part), limit, truncation="only_second", return_offsets_mapping=True
                 )
             except Exception as error:  # the tokenizers' own, which have no class of their own
                 raise _no_room(limit) from error
-            for name in tokenizer.model_input_names:
-                if name in encoded:
-                    columns.setdefault(name, []).extend(array("l", values) for values in encoded[name])
+            collect_(columns, tokenizer, encoded)
             for row in range(len(part)):
                 own = _spans(encoded.sequence_ids(row), cast("list[tuple[int, int]]", encoded["offset_mapping"][row]))
                 if max(own) < 0 and part[row][1].strip():

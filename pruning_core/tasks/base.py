@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -22,13 +23,13 @@ from pruning_core.spec import TaskSpec
 from pruning_core.tasks.batch import Batch, Encoded
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
     from transformers.utils.generic import ModelOutput
 
     from pruning_core.data import Rows
     from pruning_core.models import TaskModel
 
-# Rows that are tokenised at a time.
+# Rows that are tokenised at a time: a tokenizer's own records of long texts fill hundreds of megabytes.
 _PORTION = 256
 # A large output (a vocabulary) is proven by so many of its entries, evenly spaced, and the sum over all.
 PROVEN_ENTRIES = 64
@@ -61,6 +62,7 @@ class TaskFamily(ABC):
         joins_rows: Whether rows are short of samples: many of them make one.
         example: Inputs of two rows, of several lengths, to show an exporter what inputs look like.
         one_graph: Whether one graph of tensors in and out is of use.
+        tokenizer_options: What the tokenizer must be told of such texts.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("logits",)
@@ -69,6 +71,7 @@ class TaskFamily(ABC):
     joins_rows: ClassVar[bool] = False
     example: ClassVar[tuple[tuple[str, ...], ...]] = (("one two three",), ("four",))
     one_graph: ClassVar[bool] = True
+    tokenizer_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def encode(self, model: TaskModel, rows: Rows, limit: int) -> Encoded:
         """Turn rows into samples of at most ``limit`` tokens.
@@ -137,17 +140,19 @@ class TaskFamily(ABC):
             seen: Of both models, on the validation split.
         """
 
+    def columns_of(self, texts: Sequence[tuple[str, ...]]) -> list[list[Any]]:
+        """Arrange texts as a tokenizer takes them: all first ones, all second ones."""
+        return columns_of(texts)
+
     def probe_texts(self, texts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
         """Choose what of each row goes into one input of the model."""
         return tuple(texts)
 
     def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
         """Prepare texts as whoever downloads the bundle would: by the stock tokenizer alone."""
-        columns = [list(column) for column in zip(*texts, strict=True)]
         tokenizer = model.tokenizer
-        encoded = cast("Any", tokenizer)(
-            *columns, truncation=True, max_length=length, padding=True, padding_side="right", return_tensors="pt"
-        )
+        layout = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
+        encoded = encoded_by(tokenizer, self.columns_of(texts), length, **self.tokenizer_options, **layout)
         inputs = {name: cast("Tensor", encoded[name]) for name in tokenizer.model_input_names if name in encoded}
         return Batch(inputs, torch.arange(len(texts)), None)
 
@@ -163,15 +168,40 @@ def tokenised(
     limit: int,
     **options: Any,  # of the tokenizer, on its way there
 ) -> dict[str, list[array[int]]]:
-    """Tokenise in portions and keep only the numbers: a tokenizer's own records of long texts fill hundreds of megabytes."""
+    """Tokenise in portions and keep only the numbers."""
     found: dict[str, list[array[int]]] = {}
-    for start in range(0, len(rows), _PORTION):
-        columns = [list(column) for column in zip(*rows[start : start + _PORTION], strict=True)]
-        encoded = cast("Any", tokenizer)(*columns, **{"truncation": True, "max_length": limit, "padding": False} | options)
-        for name in tokenizer.model_input_names:
-            if name in encoded:
-                found.setdefault(name, []).extend(array("l", values) for values in encoded[name])
+    for _, part in portions(rows):
+        collect_(found, tokenizer, encoded_by(tokenizer, columns_of(part), limit, **options))
     return found
+
+
+def encoded_by(
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Sequence[Sequence[Any]],
+    limit: int,
+    **options: Any,  # of the tokenizer, on its way there
+) -> BatchEncoding:
+    """Tokenise the columns of some rows, to at most ``limit`` tokens a row."""
+    given = {"truncation": True, "max_length": limit, "padding": False} | options
+    return cast("Any", tokenizer)(*columns, **given)
+
+
+def columns_of(rows: Sequence[tuple[str, ...]]) -> list[list[Any]]:
+    """Turn rows into columns."""
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def portions(rows: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, Sequence[tuple[str, ...]]]]:
+    """Cut rows into portions to be tokenised at a time, each with the index of its first row."""
+    for start in range(0, len(rows), _PORTION):
+        yield start, rows[start : start + _PORTION]
+
+
+def collect_(columns: dict[str, list[array[int]]], tokenizer: PreTrainedTokenizerBase, encoded: BatchEncoding) -> None:
+    """Add what a model reads of tokenised rows to the columns so far."""
+    for name in tokenizer.model_input_names:
+        if name in encoded:
+            columns.setdefault(name, []).extend(array("l", values) for values in encoded[name])
 
 
 def random_tokens(model: TaskModel, batch: int, length: int, generator: torch.Generator) -> Tensor:

@@ -55,7 +55,7 @@ class Classification(TaskFamily):
         return kl(ours, theirs)
 
     def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Compare the most likely classes with the labels."""
+        """Compare the outputs with the labels."""
         before, after, truth = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned)), self.labels_of(seen.rows)
         assert truth is not None, "the spec requires a label column for this task type"
         return QualityReport(
@@ -63,8 +63,12 @@ class Classification(TaskFamily):
             dense=score(task.metric, before, truth),
             pruned=score(task.metric, after, truth),
             samples=len(seen.dense),
-            details={"agreement_with_dense": float((before.argmax(-1) == after.argmax(-1)).double().mean())},
+            details=self.beside(before, after),
         )
+
+    def beside(self, before: Float[Tensor, "n o"], after: Float[Tensor, "n o"]) -> dict[str, float]:
+        """Say how near the outputs are to the dense model's: the share of rows that get the same class."""
+        return {"agreement_with_dense": float((before.argmax(-1) == after.argmax(-1)).double().mean())}
 
 
 class MultiLabel(Classification):
@@ -154,17 +158,9 @@ class Regression(Classification):
         del batch
         return (ours - theirs).square().sum(-1)
 
-    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Compare the order of the scores with that of the labels."""
-        before, after, truth = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned)), self.labels_of(seen.rows)
-        assert truth is not None, "the spec requires a label column for this task type"
-        return QualityReport(
-            metric=task.metric,
-            dense=score(task.metric, before, truth),
-            pruned=score(task.metric, after, truth),
-            samples=len(seen.dense),
-            details={"pearson_with_dense": _pearson(before[:, 0], after[:, 0])},
-        )
+    def beside(self, before: Float[Tensor, "n 1"], after: Float[Tensor, "n 1"]) -> dict[str, float]:
+        """Give the correlation of the scores."""
+        return {"pearson_with_dense": _pearson(before[:, 0], after[:, 0])}
 
 
 def labels(batch: Batch) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from pruning_core.errors import DatasetInvalid
 from pruning_core.report import QualityReport
 from pruning_core.shapes import Bool, Float
 from pruning_core.spec import TaskSpec
-from pruning_core.tasks.base import Observed, TaskFamily, uniforms
+from pruning_core.tasks.base import Observed, TaskFamily, collect_, encoded_by, portions, uniforms
 from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
 from pruning_core.tasks.classification import kl, labels
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from pruning_core.data import Rows
-    from pruning_core.models import TaskModel
-
-_PORTION = 256
 
 
 class PerToken(TaskFamily):
@@ -73,6 +71,7 @@ class TokenClassification(PerToken):
     """A class for each word, read from its first piece."""
 
     example = (("one", "two", "three"), ("four",))
+    tokenizer_options = MappingProxyType({"is_split_into_words": True})
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> TokenLabelled:
         """Make one sample of each row; the later pieces of a word, and special tokens, do not count."""
@@ -85,13 +84,10 @@ class TokenClassification(PerToken):
         assert rows.labels is not None, "the spec requires a label column for this task type"
         columns: dict[str, list[array[int]]] = {}
         counted: list[array[int]] = []
-        for start in range(0, len(rows), _PORTION):
-            words = [list(own) for own in rows.texts[start : start + _PORTION]]
-            encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=limit, padding=False)
-            for name in tokenizer.model_input_names:
-                if name in encoded:
-                    columns.setdefault(name, []).extend(array("l", values) for values in encoded[name])
-            for row in range(len(words)):
+        for start, part in portions(rows.texts):
+            encoded = encoded_by(tokenizer, self.columns_of(part), limit, **self.tokenizer_options)
+            collect_(columns, tokenizer, encoded)
+            for row in range(len(part)):
                 tags = cast("tuple[int, ...]", rows.labels[start + row])
                 counted.append(_first_pieces(encoded.word_ids(row), tags))
         return TokenLabelled(tokenizer, columns, None, counted)
@@ -121,20 +117,9 @@ class TokenClassification(PerToken):
             },
         )
 
-    def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
-        """Prepare words that are split already."""
-        tokenizer = model.tokenizer
-        encoded = tokenizer(
-            [list(own) for own in texts],
-            is_split_into_words=True,
-            truncation=True,
-            max_length=length,
-            padding=True,
-            padding_side="right",
-            return_tensors="pt",
-        )
-        inputs = {name: cast("Tensor", encoded[name]) for name in tokenizer.model_input_names if name in encoded}
-        return Batch(inputs, torch.arange(len(texts)), None)
+    def columns_of(self, texts: Sequence[tuple[str, ...]]) -> list[list[Any]]:
+        """Give the words of each row: a row is one text that is split already."""
+        return [[list(own) for own in texts]]
 
 
 def _first_pieces(words: Sequence[int | None], tags: Sequence[int]) -> array[int]:

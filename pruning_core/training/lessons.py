@@ -64,6 +64,10 @@ class Lessons:
         """Count the steps of an epoch."""
         return math.ceil(len(self.train) / batch_size)
 
+    def all_steps(self, options: TrainingOptions) -> int:
+        """Count the steps of all epochs."""
+        return options.epochs * self.steps(options.batch_size)
+
     def epoch(self, epoch: int, batch_size: int) -> list[list[int]]:
         """Give the rows of each step of an epoch; every row is in one of them."""
         draws = generator(self.seed, f"training epoch {epoch}")

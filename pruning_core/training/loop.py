@@ -48,11 +48,6 @@ class Setting:
     checkpoints: Checkpoints | None = None
     on_step: Callable[[int], None] = lambda _done: None
 
-    @property
-    def steps(self) -> int:
-        """Count all steps."""
-        return self.options.epochs * self.lessons.steps(self.options.batch_size)
-
 
 class Trainer:
     """Trains one student in place.
@@ -77,7 +72,7 @@ class Trainer:
         options = setting.options
         self._objective = Objective(student, teacher, options)
         self._optimiser = optimiser_for(parameters, learning_rate=options.learning_rate, weight_decay=options.weight_decay)
-        self._steps = setting.steps
+        self._steps = setting.lessons.all_steps(options)
         self._per_epoch = setting.lessons.steps(options.batch_size)
         self._judge_every = max(1, self._per_epoch // options.judgements)
         self._best: dict[str, Tensor] = {}

@@ -69,7 +69,7 @@ class School:
             dtype=matmul_dtype(spec.calibration.precision, ctx.task_model.device),
             checkpoints=self._checkpoints(lessons, name),
         )
-        with ctx.clock.stage("train", course.steps) as step:
+        with ctx.clock.stage("train", lessons.all_steps(options)) as step:
             return train(course, training_devices(ctx.task_model.device), step)
 
     def _checkpoints(self, lessons: Lessons, name: str) -> Checkpoints | None:

@@ -57,11 +57,6 @@ class Course:
     dtype: torch.dtype
     checkpoints: Checkpoints | None
 
-    @property
-    def steps(self) -> int:
-        """Count its steps."""
-        return self.options.epochs * self.lessons.steps(self.options.batch_size)
-
     def run(self, group: Group, on_step: Callable[[int], None] = lambda _done: None) -> TrainingReport:
         """Train in this process."""
         parameters = make_trainable_(self.student, self.lessons.batches(self.lessons.held_out[:1])[0])
