@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pruning_core.arch.stored import find_structure, stored_name
 from pruning_core.artifacts.per_layer import QUANT_METHOD, unpack
 from pruning_core.errors import ModelUnreadable
 from pruning_core.inputs import INDEX_NAME, WEIGHTS_NAME, read_checkpoint
@@ -89,22 +90,26 @@ def write_compressed(folder: Path, hints: Mapping[str, Hint], loader: Mapping[st
         NothingToCompress: All of them stayed.
     """
     out = folder / COMPRESSED_PATH
+    facts = read_checkpoint(folder)
+    structure = find_structure(facts.shapes)
     weights: dict[str, Tensor] = {}
-    for path in read_checkpoint(folder).weight_files:
+    for path in facts.weight_files:
         weights |= load_file(path)
     forms: dict[str, dict[str, Any]] = {}
     counts: dict[str, int] = {}
     for name, hint in hints.items():
-        packed = pack(weights[f"{name}.weight"], hint)
+        stored = stored_name(name, structure)
+        weight = weights[f"{stored}.weight"]
+        packed = pack(weight, hint)
         kind = "dense" if packed is None else str(packed.form["form"])
         counts[kind] = counts.get(kind, 0) + 1
         if packed is None:
             continue
-        if not torch.equal(_bytes(unpack(name, packed.values, packed.index, packed.form)), _bytes(weights[f"{name}.weight"])):
+        if not torch.equal(_bytes(unpack(name, packed.values, packed.index, packed.form)), _bytes(weight)):
             raise AssertionError(f"the compressed form of {name} is not the matrix")
-        del weights[f"{name}.weight"]
-        weights |= {f"{name}.weight_values": packed.values, f"{name}.weight_index": packed.index}
-        forms[name] = packed.form
+        del weights[f"{stored}.weight"]
+        weights |= {f"{stored}.weight_values": packed.values, f"{stored}.weight_index": packed.index}
+        forms[name] = packed.form if stored == name else packed.form | {"stored": stored}
     if not forms:
         raise NothingToCompress("no matrix has zeros enough for an index to pay")
     out.mkdir()
@@ -137,10 +142,11 @@ def expand(folder: Path, out: Path) -> None:
         weights |= load_file(path)
     try:
         for name, form in forms.items():
-            values, index = weights.pop(f"{name}.weight_values"), weights.pop(f"{name}.weight_index")
+            stored = form.get("stored", name)
+            values, index = weights.pop(f"{stored}.weight_values"), weights.pop(f"{stored}.weight_index")
             if zlib.crc32(_bytes(values).numpy().tobytes()) != form["values_crc"]:
                 raise ValueError(f"{name}: its values are not those that were written")
-            weights[f"{name}.weight"] = unpack(name, values, index, form)
+            weights[f"{stored}.weight"] = unpack(name, values, index, form)
     except (ValueError, KeyError, TypeError) as error:
         raise ModelUnreadable(f"the compressed checkpoint is corrupt: {error}", param="model") from error
     partial = out.with_name(f"{out.name}.partial")

@@ -35,7 +35,8 @@ class CoppiceConfig(QuantizationConfigMixin):
     Attributes:
         linears: Module path -> [outputs, inputs].
         counts: Module path -> what the module says of its heads, such as ``{"num_heads": 3}``; some reshape by it.
-        packed: Module path -> how its weight is compressed, see `support_of`; empty where nothing is.
+        packed: Module path -> how its weight is compressed, see `support_of`, and where files call it something else than the
+            model does, what (``stored``); empty where nothing is.
     """
 
     def __init__(

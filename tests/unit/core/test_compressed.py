@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning_core.artifacts.compressed import COMPRESSED_PATH, expand, pack
+from pruning_core.artifacts.compressed import COMPRESSED_PATH, expand, pack, write_compressed
 from pruning_core.artifacts.per_layer import unpack
 from pruning_core.errors import ModelUnreadable
 from pruning_core.patterns.grammar import BlockPattern, SegmentBlock
 from pruning_core.pipeline import run
 from tests import tiny
+from tests.families import ARCHITECTURES
 
 
 def random_weight(d: int, k: int, kept: float, dtype=torch.float16) -> torch.Tensor:
@@ -119,6 +121,27 @@ def test_expanding_gives_the_dense_layout(bundle, tmp_path):
     assert all(torch.equal(found[name], wanted[name]) and found[name].dtype == wanted[name].dtype for name in wanted)
     configs = [json.loads((folder / "config.json").read_text()) for folder in (out, tmp_path / "dense")]
     assert configs[0] == configs[1]
+
+
+def test_matrices_that_files_call_something_else_are_found_there(tmp_path):
+    from transformers import ViTForImageClassification
+
+    folder = ARCHITECTURES["vit"].write(tmp_path / "dense")
+    model = ViTForImageClassification.from_pretrained(folder)
+    path = "vit.layers.0.attention.q_proj"
+    with torch.no_grad():
+        model.get_parameter(f"{path}.weight")[::2] = 0
+    model.save_pretrained(folder)
+    wanted = load_file(folder / "model.safetensors")
+    assert f"{path}.weight" not in wanted
+    assert write_compressed(folder, {path: None}, {}) == {"bits": 1}
+    shutil.copy(folder / "preprocessor_config.json", folder / COMPRESSED_PATH)
+    loaded = type(model).from_pretrained(folder / COMPRESSED_PATH)
+    assert torch.equal(loaded.get_parameter(f"{path}.weight"), model.get_parameter(f"{path}.weight"))
+    expand(folder / COMPRESSED_PATH, tmp_path / "again")
+    found = load_file(tmp_path / "again" / "model.safetensors")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 @pytest.mark.parametrize("part", ["weight_index", "weight_values"])

@@ -388,4 +388,6 @@ def test_a_device_that_is_not_there_is_refused(device, says, tiny_bert, tiny_sst
 def test_peak_memory_in_the_report_is_that_of_the_process(bundle):
     import resource
 
-    assert 50 * 2**20 < bundle[2].peak_memory_bytes <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # The system counts pages thread by thread, and adds up now and then.
+    peak = 1.01 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert 50 * 2**20 < bundle[2].peak_memory_bytes <= peak
