@@ -16,6 +16,7 @@ from app.errors import database_problem, problem_response
 from app.keys.records import Caller
 from app.keys.service import KeyService
 from app.keys.sessions import COOKIE
+from app.paths import is_under
 from app.rates import RateLimiter
 
 # Everything under these needs a key. What lies elsewhere (health, the contract, the dashboard's own files) says nothing of
@@ -96,7 +97,7 @@ def _unauthenticated(scope: Scope) -> Response:
         return RedirectResponse(_sign_in_first(scope), HTTPStatus.SEE_OTHER)
     detail = "show an API key: Authorization: Bearer cpk_..."
     headers = {"WWW-Authenticate": 'Bearer realm="coppice"'}
-    if _is_under(scope["path"], _HUB):
+    if is_under(scope["path"], _HUB):
         headers |= _UNKNOWN_TO_STRANGERS
     return problem_response(scope["path"], HTTPStatus.UNAUTHORIZED, "unauthenticated", detail, headers=headers)
 
@@ -105,16 +106,16 @@ def _is_guarded(scope: Scope) -> bool:
     """Whether a key is needed, or, where one is given for a session, how often is counted."""
     path = scope["path"]
     tried = path == SIGN_IN and scope["method"] not in _SAFE
-    return tried or _is_page(path) or any(_is_under(path, root) for root in _GUARDED)
+    return tried or _is_page(path) or is_under(path, *_GUARDED)
 
 
 def _is_page(path: str) -> bool:
-    return path == _START or any(_is_under(path, root) for root in _PAGES)
+    return path == _START or is_under(path, *_PAGES)
 
 
 def _session(scope: Scope) -> str | None:
     """Read the cookie where it counts: on pages, and for what they show and link to of the API, which changes nothing."""
-    if not _is_page(scope["path"]) and not (_is_under(scope["path"], _API) and scope["method"] in _SAFE):
+    if not _is_page(scope["path"]) and not (is_under(scope["path"], _API) and scope["method"] in _SAFE):
         return None
     return Request(scope).cookies.get(COOKIE)
 
@@ -124,10 +125,6 @@ def _sign_in_first(scope: Scope) -> str:
     query = scope.get("query_string", b"").decode("latin-1")
     wanted = quote(scope["path"]) + (f"?{query}" if query else "")
     return f"{SIGN_IN}?{urlencode({'next': wanted})}" if scope["method"] in _SAFE and wanted != _START else SIGN_IN
-
-
-def _is_under(path: str, root: str) -> bool:
-    return path == root or path.startswith(f"{root}/")
 
 
 def _name(caller: Caller | None, scope: Scope) -> str:

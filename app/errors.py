@@ -17,6 +17,7 @@ from starlette.routing import Match
 
 from app.db import OUTAGES, is_disk_full
 from app.logs import first_line
+from app.paths import is_under
 from app.refusals import Conflict, NotFound, QuotaExceeded, RequestError
 from app.storage import StoreUnavailable
 
@@ -264,7 +265,7 @@ def _pointer_into(body: object, pointer: str) -> str:
         return pointer
     fields = cast("dict[object, object]", body)
     for full, shorthand in (("/task/dataset", "data"), ("/target", "sparsity")):
-        if (pointer == full or pointer.startswith(f"{full}/")) and shorthand in fields:
+        if is_under(pointer, full) and shorthand in fields:
             return f"/{shorthand}"
     parts = pointer[1:].split("/")
     return "".join(f"/{_escaped(part)}" for part in _path_in_body(parts, fields)) or f"/{parts[0]}"

@@ -110,6 +110,13 @@ def _build(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(packages=[("app.web", "static")]), name="static")
     install_handlers(app)
     install_contract(app)
+    _install_middleware(app, settings)
+    return app
+
+
+def _install_middleware(app: FastAPI, settings: Settings) -> None:
+    """Put around the routes what every request passes; the last one is the outermost."""
+    state = app.state
     app.add_middleware(
         AuthenticationMiddleware,
         keys=state.keys if settings.auth else None,
@@ -126,4 +133,3 @@ def _build(settings: Settings) -> FastAPI:
     app.add_middleware(ProblemPageMiddleware)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(MeteringMiddleware, meter=state.meter)
-    return app

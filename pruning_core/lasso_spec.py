@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from pruning_core.frozen import Frozen
 from pruning_core.patterns.grammar import SegmentBlock, SegmentKind, default_block, parse_block
+from pruning_core.refit_spec import Damping, Iterations, RefitSteps, refit_steps
 from pruning_core.training_spec import LassoTraining, Tier
 
 
@@ -46,14 +47,9 @@ class BlockLasso(Frozen):
         default="global",
         description="global: one threshold of the estimated loss for all matrices; uniform: the same sparsity for each.",
     )
-    iterations: int = Field(default=12, ge=1, le=1000, description="Upper bound of ADMM steps a matrix.")
-    refit_steps: int | None = Field(
-        default=None,
-        ge=1,
-        le=1000,
-        description="Steps of conjugate gradient on what stays; null: 6 from where ADMM ended, 20 from dense weights.",
-    )
-    damping: float = Field(default=0.01, gt=0, le=10, description="Ridge, relative to the mean diagonal of the Gram.")
+    iterations: Iterations = 12
+    refit_steps: RefitSteps = None
+    damping: Damping = 0.01
     training: LassoTraining = Field(default=LassoTraining(), description="Options of tier trained.")
 
     @model_validator(mode="after")
@@ -74,7 +70,7 @@ class BlockLasso(Frozen):
     @property
     def steps(self) -> int:
         """Steps of the refit."""
-        return self.refit_steps or (6 if self.selection == "admm" else 20)
+        return refit_steps(self.refit_steps, self.selection)
 
     @property
     def title(self) -> str:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pruning_core.frozen import Frozen
 from pruning_core.lasso_spec import BlockLasso
 from pruning_core.patterns.grammar import BlockPattern, parse_pattern
+from pruning_core.refit_spec import Damping, Iterations, RefitSteps, refit_steps
 from pruning_core.training_spec import PatternTraining, Tier
 
 
@@ -83,14 +84,9 @@ class AdmmPattern(Frozen):
         le=256,
         description="Arrangements that blocks of several outputs may choose from, mined from the weights; null: any.",
     )
-    iterations: int = Field(default=12, ge=1, le=1000, description="Upper bound of ADMM steps a matrix.")
-    refit_steps: int | None = Field(
-        default=None,
-        ge=1,
-        le=1000,
-        description="Steps of conjugate gradient on what stays; null: 6 from where ADMM ended, 20 from dense weights.",
-    )
-    damping: float = Field(default=0.01, gt=0, le=10, description="Ridge, relative to the mean diagonal of the Gram.")
+    iterations: Iterations = 12
+    refit_steps: RefitSteps = None
+    damping: Damping = 0.01
     training: PatternTraining = Field(default=PatternTraining(), description="Options of tier trained.")
 
     @property
@@ -106,7 +102,7 @@ class AdmmPattern(Frozen):
     @property
     def steps(self) -> int:
         """Steps of the refit."""
-        return self.refit_steps or (6 if self.selection == "admm" else 20)
+        return refit_steps(self.refit_steps, self.selection)
 
 
 UnitMethod = FisherCG | Magnitude | Random

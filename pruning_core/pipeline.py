@@ -25,7 +25,7 @@ from pruning_core.evidence import Evidence
 from pruning_core.floor import TRIALS, shares_that_hold
 from pruning_core.inputs import check_local_inputs, read_checkpoint
 from pruning_core.labels import with_classes
-from pruning_core.method_spec import AdmmPattern, BlockLasso
+from pruning_core.method_spec import ZeroMethod
 from pruning_core.methods.base import Context, generator
 from pruning_core.model_checks import mixture
 from pruning_core.models import TaskModel, load_task_model, resolve_checkpoint
@@ -111,7 +111,7 @@ def _run(
     scratch: Path | None,
     clock: StageClock,
 ) -> tuple[Report, Rejected | None]:
-    if isinstance(spec.method, AdmmPattern | BlockLasso) and spec.method.tier == "trained":
+    if isinstance(spec.method, ZeroMethod) and spec.method.tier == "trained":
         clock.expect_training()
     with clock.stage("load"):
         dense = load_task_model(resolve_checkpoint(spec.model, spec.revision), spec.task.type, device)
@@ -123,7 +123,7 @@ def _run(
     with clock.stage("calibrate"):
         ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
     if spec.artifacts.layout == "stock":
-        check_stock(ctx.evidence.dense, cuts=not isinstance(spec.method, AdmmPattern | BlockLasso))
+        check_stock(ctx.evidence.dense, cuts=not isinstance(spec.method, ZeroMethod))
     planner = planner_for(spec, ctx, cache)
     workshop = Workshop(
         spec,

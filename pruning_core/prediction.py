@@ -13,7 +13,7 @@ from pydantic import Field
 from pruning_core.cost import UnitGroup
 from pruning_core.floor import TRIALS
 from pruning_core.inputs import groups_of, is_local, read_checkpoint
-from pruning_core.method_spec import AdmmPattern, BlockLasso
+from pruning_core.method_spec import AdmmPattern, ZeroMethod
 from pruning_core.pattern_target import PatternTarget
 from pruning_core.report import IntPair
 from pruning_core.spec import Frozen, PruneSpec, SparsityTarget, Target
@@ -60,7 +60,7 @@ def predict(spec: PruneSpec) -> Prediction | None:
     groups = groups_of(facts)
     dense, parameters, size = facts.parameters, None, None
     if spec.all_targets:
-        share = 0.0 if isinstance(spec.method, AdmmPattern | BlockLasso) else _removed_share(spec.all_targets[0], groups, dense)
+        share = 0.0 if isinstance(spec.method, ZeroMethod) else _removed_share(spec.all_targets[0], groups, dense)
         pruned = dense - round(share * _prunable(groups))
         width = _BYTES_OF.get(spec.artifacts.dtype, facts.weight_bytes / max(1, dense))
         parameters = IntPair(dense=dense, pruned=pruned)

@@ -16,7 +16,7 @@ from pydantic.config import JsonDict
 from pruning_core.delivery import ArtifactSpec, Floor
 from pruning_core.frozen import Frozen
 from pruning_core.glue import GLUE_TASKS
-from pruning_core.method_spec import AdmmPattern, BlockLasso, FisherCG, Method
+from pruning_core.method_spec import FisherCG, Method, ZeroMethod
 from pruning_core.pattern_target import PatternTarget, check_pattern_targets, expand_pattern
 from pruning_core.tasks.kinds import KINDS, LABEL_WORDS, LOWER_IS_BETTER, RANGES, Metric, TaskType
 from pruning_core.training_spec import check_tier
@@ -338,7 +338,7 @@ class PruneSpec(Frozen):
     def _one_way_to_say_the_targets(self) -> PruneSpec:
         if self.target is not None and self.targets:
             raise ValueError("give one target, or a list of targets, not both")
-        pattern = self.method if isinstance(self.method, AdmmPattern | BlockLasso) else None
+        pattern = self.method if isinstance(self.method, ZeroMethod) else None
         check_pattern_targets(pattern, [(own.metric, own.requested) for own in self.all_targets], self.recovery.kind)
         if pattern is not None:
             labels = self.task.type != "feature-extraction"

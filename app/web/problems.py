@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.paths import is_under
 from app.web.rendering import FENCE, problem_page
 
 _KIND = b"application/problem+json"
@@ -45,6 +46,4 @@ class ProblemPageMiddleware:
 
 
 def _is_for_people(request: Request) -> bool:
-    path = request.url.path
-    own = any(path == root or path.startswith(f"{root}/") for root in _FOR_PROGRAMS)
-    return not own and "text/html" in request.headers.get("accept", "")
+    return not is_under(request.url.path, *_FOR_PROGRAMS) and "text/html" in request.headers.get("accept", "")

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from app.errors import FieldError
 from app.jobs.schemas import JobCreate
+from app.paths import is_under
 from app.web.formats import words
 from app.web.forms import Field, Form, fields_of, put
 from pruning_core.capabilities import methods, tasks
@@ -221,9 +222,7 @@ def place(errors: list[FieldError], method: str) -> dict[str, list[str]]:
     names = {"/" + "/".join(field.path): field.name for field in _fields() if not field.name.startswith("method.")}
     names |= {f"/method/{field.path[-1]}": field.name for field in _fields() if field.name.startswith(f"method.{method}.")}
     for error in errors:
-        named = names.get(error.pointer) or next(
-            (name for start, name in _WHERE.items() if error.pointer == start or error.pointer.startswith(f"{start}/")), ""
-        )
+        named = names.get(error.pointer) or next((name for start, name in _WHERE.items() if is_under(error.pointer, start)), "")
         messages = placed.setdefault(named, [])
         if error.message not in messages:
             messages.append(error.message)
