@@ -130,25 +130,10 @@ class Workshop:
         with clock.stage("latency", timing.repeats) as step:
             latency = measure_latency(dense, pruned, timing, generator(spec.seed, "latency"), step)
             products = None if isinstance(plan, Mask) else self._products(pruned, latency)
-        measured = measure_outcome(
-            target,
-            folder,
-            source=dense,
-            dense=evidence.dense,
-            length=evidence.calibration.mean_length,
-            mask=repaired.mask,
-            sublayers=repaired.sublayers,
-            quality=quality,
-            latency=latency,
-        )
-        length = evidence.calibration.mean_length
-        if isinstance(plan, PatternPlan):
-            measured = with_pattern(measured, plan, repaired.fits, folder, evidence.dense, length=length)
-        elif isinstance(plan, BlockPlan):
-            measured = with_segments(measured, plan, repaired.fits, folder, evidence.dense, mask=repaired.mask, length=length)
-        if measured.pattern is not None:
-            measured = measured.model_copy(update={"pattern": measured.pattern.model_copy(update={"products": products})})
-        outcome = measured.model_copy(
+        counted = self._recounted(target, plan, repaired, folder, quality=quality, latency=latency)
+        if counted.pattern is not None:
+            counted = counted.model_copy(update={"pattern": counted.pattern.model_copy(update={"products": products})})
+        outcome = counted.model_copy(
             update={
                 "layout": spec.artifacts.layout,
                 "stored_dtype": pruned.stored_dtype,
@@ -188,6 +173,29 @@ class Workshop:
         student = repaired.student if options.start == "one-shot" else clone(self.ctx.task_model.model)
         training = self.school.teach_(student, plan.recipe, options, name=target_name(target))
         return replace(repaired, student=student, training=training)
+
+    def _recounted(
+        self, target: Target, plan: Plan, repaired: Repaired, folder: Path, *, quality: QualityReport, latency: LatencyReport
+    ) -> Outcome:
+        """Count what was written, and put it beside what was measured."""
+        evidence = self.ctx.evidence
+        length = evidence.calibration.mean_length
+        counted = measure_outcome(
+            target,
+            folder,
+            source=self.ctx.task_model,
+            dense=evidence.dense,
+            length=length,
+            mask=repaired.mask,
+            sublayers=repaired.sublayers,
+            quality=quality,
+            latency=latency,
+        )
+        if isinstance(plan, PatternPlan):
+            return with_pattern(counted, plan, repaired.fits, folder, evidence.dense, length=length)
+        if isinstance(plan, BlockPlan):
+            return with_segments(counted, plan, repaired.fits, folder, evidence.dense, mask=repaired.mask, length=length)
+        return counted
 
     def _products(self, pruned: TaskModel, latency: LatencyReport) -> ProductsReport:
         return measure_products(pruned.model, latency, pruned.stored_dtype, generator(self.spec.seed, "products"))
