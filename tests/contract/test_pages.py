@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from html import unescape
@@ -17,32 +16,12 @@ from app.keys.records import Caller, Scope
 from app.keys.sessions import COOKIE, LIFETIME_S, Sessions
 from app.web.formats import ago, count, decimal, percent, ratio, size, span, times
 from app.web.plots import Datum, scatter
-from app.web.specs import body_of, empty_form, form_of
-from pruning_core.method_spec import METHOD_NAMES
-from pruning_core.spec import PruneSpec
 from tests.contract.conftest import Api
 
 BOTH = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
 PAGES = ("/", "/submit", "/compare", "/jobs/{id}")
 MARKUP = "<script>alert(1)</script>"
 NAN = float("nan")
-
-
-def filled_in(page: str) -> dict[str, list[str]]:
-    """Read a form's fields as a browser would send them."""
-    page = page[page.index('action="/submit"') :]
-    values: dict[str, list[str]] = {}
-    for tag in re.findall(r"<input[^>]*>", page):
-        given = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
-        if given.get("type") in ("checkbox", "radio") and not re.search(r"\schecked", tag):
-            continue
-        values.setdefault(given["name"], []).append(unescape(given.get("value", "")))
-    for name, options in re.findall(r'<select[^>]*name="([^"]+)"[^>]*>(.*?)</select>', page, re.DOTALL):
-        chosen = re.search(r'<option(?: value="([^"]*)")? selected>([^<]*)', options)
-        first = re.search(r'<option(?: value="([^"]*)")?>([^<]*)', options)
-        found = chosen or first
-        values[name] = [unescape(found[1] if found[1] is not None else found[2])]
-    return values
 
 
 def signed_in(api: Api, *, owner: str = "acme", scopes: frozenset[Scope] = BOTH) -> str:
@@ -179,123 +158,6 @@ def test_a_chart_keeps_its_marks_within_its_frame() -> None:
         assert len(set(labels)) == len(labels), labels
     fast = scatter([Datum(12.5, 0.9, 1, 0, "")], None, as_percent=False)
     assert fast.left < fast.marks[0].x <= fast.right
-
-
-def test_the_form_offers_what_the_methods_declare(api_on_sqlite: Api) -> None:
-    page = api_on_sqlite.client.get("/submit").text
-    for method in api_on_sqlite.client.get("/v1/methods").json()["data"]:
-        assert f'value="{method["name"]}"' in page
-        options = dict(method["options"]["properties"])
-        if "training" in options:
-            inner = method["options"]["$defs"][options.pop("training")["$ref"].rpartition("/")[2]]
-            options |= {f"training.{name}": option for name, option in inner["properties"].items()}
-        for name, option in options.items():
-            if "const" not in option:
-                assert f'name="method.{method["name"]}.{name}"' in page
-                assert option.get("description", "").partition("null")[0][:40] in unescape(page)  # null is "empty" to people
-    for task in api_on_sqlite.client.get("/v1/tasks").json()["data"]:
-        assert f">{task['name']}</option>" in page
-
-
-def test_a_form_left_alone_means_the_defaults(api_on_sqlite: Api) -> None:
-    api = api_on_sqlite
-    values = filled_in(api.client.get("/submit").text)
-    values |= {"model": [api.body["model"]], "data": [api.body["data"]]}
-    answer = api.client.post("/submit", data=values, follow_redirects=False)
-    assert answer.status_code == 303, answer.text
-    location = answer.headers["location"]
-    spec = api.client.get(f"/v1{location}").json()["spec"]
-    assert spec == json.loads(
-        PruneSpec.model_validate(
-            {k: v for k, v in api.body.items() if k != "sparsity"} | {"target": {"metric": "macs", "keep": 0.5}}
-        ).model_dump_json()
-    )
-    again = api.client.post("/submit", data=values, follow_redirects=False)
-    assert again.headers["location"] == location, "a form that is sent twice submits once"
-    changed = api.client.post("/submit", data=values | {"seed": ["1"]}, follow_redirects=False)
-    assert changed.headers["location"] not in ("", location)
-    like = filled_in(api.client.get(f"/submit?like={location.rpartition('/')[2]}").text)
-    # The same again, and what is left to the spec's defaults is spelt out.
-    said = {"once": values["once"], "seed": [""], "tolerance": [""]}
-    assert like | said == values | said
-
-
-@pytest.mark.parametrize("method", METHOD_NAMES)
-def test_every_spec_survives_the_form(method: str) -> None:
-    options = {
-        "fisher-cg": {"rearrange": True, "labels": "use"},
-        "admm-pattern": {"pattern": "1:4", "pool": None, "iterations": 5},
-        "block-lasso": {"block": "32x16", "segment": "column", "threshold": "uniform"},
-    }
-    latency = [{"metric": "latency", "keep": keep, "tolerance": 0.02} for keep in (0.5, 0.3)]
-    sparsities = [{"metric": "sparsity", "sparsity": sparsity} for sparsity in (0.5, 0.8)]
-    zeroes = method in {"admm-pattern", "block-lasso"}
-    spec = PruneSpec.model_validate(
-        {
-            "model": "org/name",
-            "task": {
-                "type": "regression",
-                "dataset": "a/b",
-                "columns": {"text": ["x", "y"], "label": "z"},
-                "metric": "spearman",
-            },
-            "targets": {"admm-pattern": [], "block-lasso": sparsities}.get(method, latency),
-            "quality_floor": {"kind": "absolute", "value": 0.8},
-            "method": {"name": method} | options.get(method, {}),
-            "recovery": {"kind": "none" if zeroes else "masks", "damping": 0.5},
-            "calibration": {"batch_tokens": 256, "memory_mb": 64},
-            "artifacts": {"formats": ["safetensors", "onnx"], "strict": True},
-            "seed": 3,
-        }
-    )
-    assert PruneSpec.model_validate(body_of(form_of(spec.model_dump(mode="json")))) == spec
-    assert body_of(empty_form())["target"] == {"metric": "macs", "keep": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("changes", "field", "said"),
-    [
-        ({"amount": "1.5"}, "amount", "keep must be > 0 and < 1, got 1.5"),
-        ({"amount": "half"}, "amount", "keep must be a number > 0 and < 1"),
-        ({"amount": ""}, "amount", "is required"),
-        ({"amount": "0.5, 0.5"}, "", "targets must differ"),
-        ({"metric": "floor", "floor": ""}, "", "quality_floor"),
-        ({"model": "/etc"}, "model", "the path, or a link in it, leads out"),
-        ({"model": ""}, "model", "model"),
-        ({"task": "glue/none"}, "task", "unknown task"),
-        ({"task": "regression"}, "text_column", "text"),
-        ({"method.fisher-cg.representation": "NaN"}, "method.fisher-cg.representation", "representation"),
-        ({"calibration.samples": "1"}, "calibration.samples", "samples"),
-        ({"seed": "-1"}, "seed", "seed"),
-        ({"tolerance": "3"}, "tolerance", "tolerance"),
-        ({"floor": "2"}, "floor", "must be > 0 and <= 1"),
-        ({"method": "none"}, "method", "unknown method"),
-        ({"data": "/etc"}, "data", "the path, or a link in it, leads out"),
-    ],
-)
-def test_what_is_wrong_stands_beside_its_field(api_on_sqlite: Api, changes: dict[str, str], field: str, said: str) -> None:
-    api = api_on_sqlite
-    values = filled_in(api.client.get("/submit").text) | {"model": [api.body["model"]], "data": [api.body["data"]]}
-    answer = api.client.post("/submit", data=values | {name: [value] for name, value in changes.items()})
-    assert answer.status_code == 422
-    text = unescape(answer.text)
-    summary = text[text.index('id="problems"') : text.index("<form class")]
-    assert said in summary
-    if field:
-        assert f'href="#f-{field}"' in summary
-        for name, value in changes.items():
-            if name not in ("metric", "task", "method"):
-                assert f'value="{value}"' in text, "what was typed is kept"
-    assert api.client.get("/v1/jobs").json()["data"] == []
-
-
-def test_checking_tells_the_plan_and_submits_nothing(api_on_sqlite: Api) -> None:
-    api = api_on_sqlite
-    values = filled_in(api.client.get("/submit").text) | {"model": [api.body["model"]], "data": [api.body["data"]]}
-    answer = api.client.post("/submit", data=values | {"do": ["check"]})
-    assert "This would be accepted" in answer.text
-    assert "parameters" in answer.text
-    assert api.client.get("/v1/jobs").json()["data"] == []
 
 
 def test_jobs_of_one_model_are_compared(api: Api) -> None:
