@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup bench-patterns bench-blocks test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -100,6 +100,9 @@ bench-patterns: install ## Quality kept by sparsity patterns, all ways of choosi
 
 bench-blocks: install ## Quality kept by block sparsity, one shot and trained, beside magnitude at the same budget
 	$(BIN)/python -m benchmarks.blocks
+
+bench-families: install ## Quality kept on small models of every kind, trained here: decoders, encoder-decoders, ViT; FAMILIES_ARGS="--families gpt2"
+	$(BIN)/python -m benchmarks.families $(FAMILIES_ARGS)
 
 bench-service: install servers ## Throughput, overhead, cancellation, long queues and scaling of the service, both profiles
 	$(BIN)/python -m benchmarks.service
