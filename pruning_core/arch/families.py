@@ -6,6 +6,8 @@ More specific layouts come first.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows, qkv
 
 _BERT_FFN = HalfSignature(
@@ -248,6 +250,8 @@ SIGNATURES = (
     ),
     _t5(gated=False),
     _t5(gated=True),
+    replace(_t5(gated=False), decoder=None, memory=None),  # its encoder alone, which token-classification is done with
+    replace(_t5(gated=True), decoder=None, memory=None),
     BlockSignature(
         family="bart",
         halves=(_bart_attention("self_attn"), _bart_ffn()),

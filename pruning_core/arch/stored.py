@@ -12,8 +12,10 @@ from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows
 from pruning_core.cost import RowCount, UnitGroup, unit_group
 from pruning_core.errors import UnsupportedArchitecture
 
-_HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
-_DECODER_HEADS = ("decoder_attention_heads", *_HEADS)
+# What configurations call the same things.
+HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
+_DECODER_HEADS = ("decoder_attention_heads", *HEADS)
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 _HEAD_SIZES = ("head_dim", "d_kv")
 
 SUPPORTED = (
@@ -158,17 +160,17 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
     return tuple(_group(half, *(decoder_shape if half.family is decoder else encoder_shape)) for half in structure.halves)
 
 
-def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = _HEADS) -> tuple[int, int]:
+def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = HEADS) -> tuple[int, int]:
     """Give the width of a head, and the number of query heads that share a key and a value.
 
     Raises:
         UnsupportedArchitecture: The configuration does not say.
     """
-    heads = _number(config, names)
+    heads = number(config, names)
     if heads is None:
         raise UnsupportedArchitecture("config.json does not say how many attention heads the model has", param="model")
-    groups = _number(config, ("num_key_value_heads",)) or heads
-    size = _number(config, _HEAD_SIZES)
+    groups = number(config, ("num_key_value_heads",)) or heads
+    size = number(config, _HEAD_SIZES)
     if size is None and hidden % heads:
         raise UnsupportedArchitecture(f"hidden size {hidden} is not a multiple of {heads} heads", param="model")
     if heads % groups:
@@ -176,7 +178,8 @@ def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = 
     return size or hidden // heads, heads // groups
 
 
-def _number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+def number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    """Give the first of some values of a configuration that is there, where it is a positive integer."""
     found = next((config[name] for name in names if config.get(name) is not None), None)
     return found if isinstance(found, int) and found >= 1 else None
 
