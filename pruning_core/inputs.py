@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pruning_core.arch.stored import CheckpointStructure, find_structure, unit_groups, unsupported
+from pruning_core.arch.refused import reason_against, unsupported
+from pruning_core.arch.stored import CheckpointStructure, find_structure, unit_groups
 from pruning_core.columns import read_columns
 from pruning_core.cost import UnitGroup
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
@@ -212,8 +213,8 @@ def structure_of(facts: CheckpointFacts) -> CheckpointStructure:
         UnsupportedArchitecture: No signature fits.
     """
     structure = find_structure(facts.shapes)
-    if structure is None:
-        raise unsupported(facts.config.get("model_type", "unknown"))
+    if structure is None or reason_against(facts.config) is not None:
+        raise unsupported(facts.config)
     return structure
 
 
