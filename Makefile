@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -91,6 +91,9 @@ bench-frontier: install ## Eight budgets in one job beside one
 
 bench-memory: install ## Peak memory of pruning a BERT-base on 2048 samples of 128 tokens
 	$(BIN)/python -m benchmarks.memory
+
+bench-reach: install ## One random model of real size per family, 67 M to 1.4 G parameters, from the request to the proof; REACH_ARGS="--families bert gpt2"
+	$(BIN)/python -m benchmarks.reach $(REACH_ARGS)
 
 bench-speedup: install ## Dense and pruned latency over batch sizes and lengths, and memory of inference
 	$(BIN)/python -m benchmarks.speedup

@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.apart import run_apart
 from benchmarks.models import SHARED, random_bert_base
 
 _IMPORT = (
@@ -24,14 +25,6 @@ _IMPORT = (
     "from transformers import BertForSequenceClassification; "
     "print(peak_memory(torch.device('cpu')))"
 )
-_RUN = """
-import json, sys
-from pathlib import Path
-from pruning_core.pipeline import run
-from pruning_core.spec import PruneSpec
-report = run(PruneSpec.model_validate_json(sys.argv[1]), Path(sys.argv[2]), device=sys.argv[3] or None)
-print(json.dumps([report.peak_memory_bytes, report.seconds.model_dump(), report.data.tokens, report.device]))
-"""
 
 
 def write_texts(folder: Path, shared: Path, samples: int, tokens: int) -> None:
@@ -68,7 +61,10 @@ def main() -> None:
         }
         weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
         libraries = int(_python(_IMPORT))
-        peak, seconds, tokens, device = json.loads(_python(_RUN, json.dumps(spec), f"{scratch}/out", options.device))
+        done = run_apart(spec, Path(scratch) / "out", options.device)
+    if done.report is None:
+        sys.exit(done.problem)
+    peak, tokens, device, seconds = done.peak, done.report.data.tokens, done.report.device, done.report.seconds.model_dump()
     beyond = peak - weights
     table = Table(title=f"BERT-base, {options.samples} samples, {tokens} tokens, {device}")
     table.add_column("")

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pruning_core.arch.stored import CheckpointStructure, check_trainable, find_structure, matrices_of, unit_groups, unsupported
+from pruning_core.arch.refused import reason_against, unsupported
+from pruning_core.arch.stored import CheckpointStructure, find_structure, unit_groups
 from pruning_core.columns import read_columns
-from pruning_core.cost import UnitGroup, budget_for
-from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable
-from pruning_core.method_spec import AdmmPattern, BlockLasso
+from pruning_core.cost import UnitGroup
+from pruning_core.errors import DatasetInvalid, ModelUnreadable
+from pruning_core.method_checks import check_method, check_request
 from pruning_core.model_checks import check_types, check_weights
-from pruning_core.patterns.coverage import MatrixShape, check_blocks, check_coverage
-from pruning_core.spec import KeepTarget, PruneSpec, SparsityTarget, Target, TaskSpec
+from pruning_core.spec import PruneSpec, TaskSpec
 from pruning_core.task_checks import check_head, check_kinds, check_lengths, check_model_class, check_name, positions_of
+from pruning_core.tasks.heads import check_type
 from pruning_core.tasks.kinds import KINDS
 
 WEIGHTS_NAME = "model.safetensors"
@@ -69,24 +70,17 @@ def check_local_inputs(spec: PruneSpec) -> None:
         DatasetInvalid: A split is missing, or a column, or the labels do not fit the model.
         TargetUnreachable: The target is below what any mask can reach.
     """
+    check_request(spec)
     classes, names = None, ()
     if is_local(spec.model):
         facts = read_checkpoint(Path(spec.model).expanduser())
-        groups = groups_of(facts)
+        structure = structure_of(facts)
+        groups = unit_groups(structure, facts.config)
         check_types(facts.dtypes)
         check_weights(facts.config, facts.shapes, 1 + max(group.layer for group in groups))
-        if isinstance(spec.method, AdmmPattern):
-            structure = structure_of(facts)
-            check_coverage(spec.method.pattern, _matrix_shapes(structure), sparsities_of(spec.all_targets))
-            if spec.method.tier == "trained":
-                check_trainable(structure.signature)
-        elif isinstance(spec.method, BlockLasso):
-            check_blocks(_matrix_shapes(structure_of(facts)), spec.method)
-        else:
-            for target in spec.all_targets:
-                if isinstance(target, SparsityTarget | KeepTarget):  # a latency is known only once it is measured
-                    _check_reachable(target, groups, facts.parameters, spec.calibration.max_length)
+        check_method(spec, facts.config, facts.shapes, structure, groups)
         classes = classes_of(facts)
+        check_type(spec.task.type, facts.config)
         check_model_class(spec.task, facts.config)
         check_head(spec.task, classes, names_of(facts))
         check_lengths(spec, positions_of(facts.config))
@@ -130,23 +124,6 @@ def _check_reader(task: TaskSpec, folder: Path) -> None:
             f"the model folder has no {what}; put its files ({', '.join(wanted[:3])}, ...) beside the weights",
             param="model",
         )
-
-
-def sparsities_of(targets: Sequence[Target]) -> list[float]:
-    """List the sparsities asked for of all prunable weights."""
-    return [target.sparsity for target in targets if isinstance(target, SparsityTarget)]
-
-
-def _check_reachable(target: SparsityTarget | KeepTarget, groups: tuple[UnitGroup, ...], parameters: int, longest: int) -> None:
-    """Refuse a target that is out of reach at every mean length.
-
-    The task's mean length is not known yet. Heads get dearer with length, so a target that is out of reach at both ends is
-    out of reach at every length between them.
-    """
-    try:
-        budget_for(target, groups, total_params=parameters, length=longest)
-    except TargetUnreachable:
-        budget_for(target, groups, total_params=parameters, length=1)
 
 
 def split_file(folder: Path, split: str) -> Path:
@@ -213,13 +190,6 @@ def groups_of(facts: CheckpointFacts) -> tuple[UnitGroup, ...]:
     return unit_groups(structure_of(facts), facts.config)
 
 
-def _matrix_shapes(structure: CheckpointStructure) -> tuple[MatrixShape, ...]:
-    return tuple(
-        MatrixShape(f"{matrix.path} of layer {layer}", matrix.outputs, matrix.inputs)
-        for layer, matrix in matrices_of(structure)
-    )
-
-
 def classes_of(facts: CheckpointFacts) -> int:
     """Count the outputs of a checkpoint's task head, as transformers reads its configuration."""
     names, count = facts.config.get("id2label"), facts.config.get("num_labels")
@@ -243,8 +213,8 @@ def structure_of(facts: CheckpointFacts) -> CheckpointStructure:
         UnsupportedArchitecture: No signature fits.
     """
     structure = find_structure(facts.shapes)
-    if structure is None:
-        raise unsupported(facts.config.get("model_type", "unknown"))
+    if structure is None or reason_against(facts.config) is not None:
+        raise unsupported(facts.config)
     return structure
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pruning_core.arch.stored import LAYERS
 from pruning_core.errors import ModelUnreadable
 
 _FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}
 _QUANTISED = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F4", "I4"})
 # A checkpoint keeps a few small tables in odd types; its weights are the rest.
 _FEW = 0.01
-_LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 _EMBEDDINGS = ("word_embeddings.weight", "embed_tokens.weight", "wte.weight", "tok_embeddings.weight")
 
 
@@ -28,7 +28,7 @@ def check_weights(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
     Raises:
         ModelUnreadable: They differ.
     """
-    said = next((config[key] for key in _LAYERS if isinstance(config.get(key), int)), None)
+    said = next((config[key] for key in LAYERS if isinstance(config.get(key), int)), None)
     # Encoder-decoders count their halves apart, under names of their own.
     if said is not None and said != blocks and not config.get("is_encoder_decoder"):
         raise ModelUnreadable(

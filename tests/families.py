@@ -10,6 +10,7 @@ from tests import tiny
 
 _WORDS = len(tiny.SPECIAL + tiny.WORDS) + 5  # some tokenizers add special tokens of their own when they are loaded
 _BERT = {"max_position_embeddings": 66}
+_WIDE = {"hidden_size": 128, "intermediate_size": 512}
 _GROUPED = {"num_key_value_heads": 2, "max_position_embeddings": 64, "use_cache": True}
 
 
@@ -17,7 +18,8 @@ _GROUPED = {"num_key_value_heads": 2, "max_position_embeddings": 64, "use_cache"
 class Architecture:
     """A kind of model.
 
-    ``options`` are of its configuration class, beside the sizes that all share under the names that transformers gives them.
+    ``options`` are of its configuration class, beside the sizes that all share under the names that transformers gives them;
+    ``wide`` makes it larger than a megabyte; ``bytes``: transformers takes its tokenizer for one of bytes, whatever it is.
     """
 
     name: str
@@ -28,10 +30,11 @@ class Architecture:
     generates: bool = False
     translates: bool = False
     refused: str | None = None
+    wide: dict[str, int] = field(default_factory=dict)
+    bytes: bool = False
 
-    def build(self, head: str = "classification", seed: int = 0):
-        """Make a model with weights large enough for masks to matter."""
-        import torch
+    def build_config(self, **changes: Any):
+        """Make its configuration."""
         import transformers
 
         sizes = {
@@ -41,8 +44,21 @@ class Architecture:
             "num_hidden_layers": tiny.LAYERS,
         }
         words = {"vocab_size": _WORDS, "pad_token_id": 0} if self.modality == "text" else {}
-        given = (sizes if self.sizes else {}) | words | {"num_labels": 2} | self.options
-        config = getattr(transformers, self.config)(**given)
+        given = (sizes if self.sizes else {}) | words | {"num_labels": 2} | self.options | changes
+        return getattr(transformers, self.config)(**given)
+
+    def build(self, head: str = "classification", seed: int = 0, **changes: Any):
+        """Make a model with weights large enough for masks to matter.
+
+        Args:
+            head: What it is for, or the transformers class that makes it.
+            seed: Of the weights.
+            changes: Options of the configuration.
+        """
+        import torch
+        import transformers
+
+        config = self.build_config(**changes)
         classes = {
             "classification": "AutoModelForSequenceClassification"
             if self.modality == "text"
@@ -51,7 +67,7 @@ class Architecture:
             "generation": "AutoModelForSeq2SeqLM" if self.translates else "AutoModelForCausalLM",
         }
         torch.manual_seed(seed)
-        model = getattr(transformers, classes[head]).from_config(config)
+        model = getattr(transformers, classes.get(head, head)).from_config(config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.ndim == 2 and "embed" not in name and "wte" not in name and "wpe" not in name:
@@ -65,18 +81,27 @@ class Architecture:
         """The type of task that any model of its kind has."""
         return "text-classification" if self.modality == "text" else "image-classification"
 
-    @property
-    def writes(self):
-        """The type of task of a model that writes."""
-        if not self.generates:
-            return None
-        return "summarization" if self.translates else "text-generation"
+    def write_for(self, task_type: str, folder: Path, *, sharded: bool = False) -> Path:
+        """Write a model of a task, where there are such; else one of its usual task.
 
-    def write(self, folder: Path, head: str = "classification", **options) -> Path:
+        Args:
+            task_type: The task.
+            folder: Where to.
+            sharded: Make it large enough for two files, and write it in several.
+        """
+        from pruning_core.tasks.heads import LOADED_BY
+        from pruning_core.tasks.kinds import KINDS
+        from tests.tasks import classes_of
+
+        own = task_type if KINDS[task_type].loads_as in LOADED_BY.get(self.build_config().model_type, ()) else self.task
+        changes = {} if (names := classes_of(own)) is None else {"num_labels": len(names), "id2label": dict(enumerate(names))}
+        return self.write(folder, KINDS[own].loads_as, sharded=sharded, **changes, **(self.wide if sharded else {}))
+
+    def write(self, folder: Path, head: str = "classification", *, sharded: bool = False, **options) -> Path:
         """Write a model with what reads its inputs."""
-        self.build(head, **options).save_pretrained(folder)
+        self.build(head, **options).save_pretrained(folder, max_shard_size="500KB" if sharded else "5GB")
         if self.modality == "text":
-            tiny.write_tokenizer(folder)
+            (tiny.write_byte_tokenizer if self.bytes else tiny.write_tokenizer)(folder)
         else:
             from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -113,7 +138,7 @@ _T5 = {
 ARCHITECTURES = {
     own.name: own
     for own in (
-        Architecture("bert", "BertConfig", _BERT),
+        Architecture("bert", "BertConfig", _BERT, wide=_WIDE),
         Architecture(
             "distilbert", "DistilBertConfig", {"dim": 32, "n_heads": 4, "hidden_dim": 64, "n_layers": 2, **_BERT}, sizes=False
         ),
@@ -139,7 +164,7 @@ ARCHITECTURES = {
             "ModernBertConfig",
             {"max_position_embeddings": 64, "local_attention": 8, "global_attn_every_n_layers": 2, "num_hidden_layers": 3},
         ),
-        Architecture("gpt2", "GPT2Config", {"n_positions": 64}, generates=True),
+        Architecture("gpt2", "GPT2Config", {"n_positions": 64}, generates=True, wide={"hidden_size": 128}),
         Architecture(
             "opt", "OPTConfig", {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 64}, generates=True
         ),
@@ -151,12 +176,20 @@ ARCHITECTURES = {
         ),
         Architecture("llama", "LlamaConfig", _GROUPED, generates=True),
         Architecture("mistral", "MistralConfig", {**_GROUPED, "sliding_window": 4}, generates=True),
-        Architecture("qwen2", "Qwen2Config", _GROUPED, generates=True),
+        Architecture("qwen2", "Qwen2Config", _GROUPED, generates=True, bytes=True),
         Architecture("qwen3", "Qwen3Config", {**_GROUPED, "head_dim": 16}, generates=True),
         Architecture("gemma", "GemmaConfig", {**_GROUPED, "head_dim": 16}, generates=True),
         Architecture("gemma2", "Gemma2Config", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
         Architecture("gemma3", "Gemma3TextConfig", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
-        Architecture("t5", "T5Config", {**_T5, "feed_forward_proj": "relu"}, sizes=False, generates=True, translates=True),
+        Architecture(
+            "t5",
+            "T5Config",
+            {**_T5, "feed_forward_proj": "relu"},
+            sizes=False,
+            generates=True,
+            translates=True,
+            wide={"d_model": 128, "d_kv": 32, "d_ff": 512},
+        ),
         Architecture(
             "t5-gated", "T5Config", {**_T5, "feed_forward_proj": "gated-gelu"}, sizes=False, generates=True, translates=True
         ),
@@ -181,7 +214,7 @@ ARCHITECTURES = {
             generates=True,
             translates=True,
         ),
-        Architecture("vit", "ViTConfig", {"image_size": 8, "patch_size": 4}, modality="image"),
+        Architecture("vit", "ViTConfig", {"image_size": 8, "patch_size": 4}, modality="image", wide=_WIDE),
         Architecture(
             "albert",
             "AlbertConfig",

@@ -44,8 +44,8 @@ def write_task_model(folder: Path, task_type: str, family: str = "bert", seed: i
         config.id2label = dict(enumerate(TAGS))
         config.label2id = {name: index for index, name in enumerate(TAGS)}
     elif task_type == "multi-label-classification":
-        config.id2label = {0: "good", 1: "bad", 2: "long"}
-        config.label2id = {"good": 0, "bad": 1, "long": 2}
+        config.id2label = dict(enumerate(classes_of(task_type)))
+        config.label2id = {name: index for index, name in config.id2label.items()}
     _save(getattr(transformers, KINDS[task_type].loads_as).from_config(config), folder, seed, torch)
     tiny.write_tokenizer(folder)
     return folder
@@ -143,10 +143,25 @@ def _write_vit(folder: Path, seed: int) -> Path:
     return folder
 
 
+def classes_of(task_type: str) -> tuple[str, ...] | None:
+    """Name the classes of the data that `write_task_data` writes; None where models of the task have none."""
+    named = {
+        "token-classification": TAGS,
+        "multi-label-classification": ("good", "bad", "long"),
+        "text-classification": ("other", "good"),
+        "image-classification": ("dark", "light"),
+        "regression": ("score",),
+    }
+    return named.get(task_type)
+
+
 def task_of(task_type: str, data: Path, **changes: Any) -> dict[str, Any]:
     """Give the task of a type over the data that `write_task_data` writes."""
     columns: dict[str, dict[str, Any]] = {
+        "text-classification": {"text": ["text"], "label": "label"},
         "multi-label-classification": {"text": ["text"], "label": "labels"},
+        "regression": {"text": ["text"], "label": "score"},
+        "feature-extraction": {"text": ["text"]},
         "sentence-similarity": {"text": ["text", "other"], "label": "score"},
         "token-classification": {"text": ["words"], "label": "tags"},
         "question-answering": {"text": ["question", "context"], "label": "answers"},
@@ -198,7 +213,7 @@ def _row(task_type: str, rng: random.Random) -> dict[str, Any]:
         }
     # A decoder has fewer tokens than its encoder, or more.
     others = {"summarization": words[:3], "translation": [*reversed(words), "good", "bad"]}.get(task_type, words[::-1])
-    return {"text": text, "other": " ".join(others), "score": len(words) / 20}
+    return {"text": text, "other": " ".join(others), "score": len(words) / 20, "label": int("good" in words)}
 
 
 def picture(label: int, rng: random.Random) -> bytes:

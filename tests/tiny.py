@@ -32,6 +32,24 @@ def write_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
+def write_byte_tokenizer(folder: Path) -> None:
+    """Write one of bytes and merges, where transformers takes every tokenizer of a model type for such (Qwen2)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    merges = [("w", "o"), ("r", "d"), ("wo", "rd"), ("g", "o"), ("o", "d"), ("go", "od"), ("b", "a"), ("ba", "d")]
+    merges += [("\u0120", word) for word in ("word", "good", "bad")]  # a space in front
+    pieces = [*SPECIAL, *"word0123456789gba\u0120", *("".join(pair) for pair in merges)]
+    tokenizer = Tokenizer(models.BPE({piece: index for index, piece in enumerate(pieces)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=64, model_input_names=["input_ids", "attention_mask"], **names
+    ).save_pretrained(folder)
+
+
 def build_model(family: str, *, task: str = "classification", num_labels: int = 2, seed: int = 0, **sizes_instead: int):
     """Make a model with weights large enough for masks to matter; sizes by BERT's names replace the tiny ones."""
     import torch

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.linear import is_linear, is_transposed
+from pruning_core.arch.refused import reason_against, unsupported
 from pruning_core.arch.signatures import BlockSignature
-from pruning_core.arch.stored import unsupported
 from pruning_core.arch.sublayer import BlockContext, Sublayer, get, half_of
 from pruning_core.cost import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
@@ -271,19 +271,25 @@ def adapt(model: PreTrainedModel) -> EncoderAdapter:
     """Find the blocks of a model by their structure.
 
     Raises:
-        UnsupportedArchitecture: No signature fits.
+        UnsupportedArchitecture: No signature fits, or something is known against the model.
     """
-    for signature in SIGNATURES:
+    config = {"model_type": model.config.model_type, **vars(model.config)}
+    for signature in SIGNATURES if reason_against(config) is None else ():
         decoder = signature.decoder
         others = [] if decoder is None else [module for module in model.modules() if _matches(module, decoder)]
         own = [module for module in model.modules() if module not in others and _matches(module, signature)]
-        if own and (decoder is None or others):
+        if own and (decoder is None or others) and _ends_right(model, own[0], signature):
             places = [(block, signature) for block in own] + [(block, decoder) for block in others if decoder is not None]
             halves = [
                 half_of(block, layer, family, half) for layer, (block, family) in enumerate(places) for half in family.halves
             ]
             return EncoderAdapter(model, tuple(block for block, _ in places), tuple(halves))
-    raise unsupported(model.config.model_type)
+    raise unsupported(config)
+
+
+def _ends_right(model: PreTrainedModel, block: nn.Module, signature: BlockSignature) -> bool:
+    """Tell whether the norm that is to end an encoder is there."""
+    return signature.memory is None or isinstance(get(_holder(model, block)[1], signature.memory), nn.Module)
 
 
 def clone(model: PreTrainedModel) -> PreTrainedModel:

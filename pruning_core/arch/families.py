@@ -6,8 +6,12 @@ More specific layouts come first.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows, qkv
 
+_BERT_MODULE = "attention.self"
+_BERT_INPUTS = qkv("attention.self.query", "attention.self.key", "attention.self.value")
 _BERT_FFN = HalfSignature(
     kind="neuron",
     inputs=(Rows("intermediate.dense"),),
@@ -15,6 +19,26 @@ _BERT_FFN = HalfSignature(
     output="output.dense",
     after="output.LayerNorm",
 )
+
+
+def _bert_pre_norm(attention: str, ffn: str, *, returns: int = 0) -> BlockSignature:
+    """Describe blocks with BERT's matrices and norms before them, at the paths given."""
+    return BlockSignature(
+        family="bert-pre-norm",
+        returns=returns,
+        halves=(
+            HalfSignature(
+                kind="head", module=_BERT_MODULE, inputs=_BERT_INPUTS, output="attention.output.dense", before=attention
+            ),
+            replace(_BERT_FFN, before=ffn, after=None),
+        ),
+    )
+
+
+def _plain_ffn(before: str | None, after: str | None) -> HalfSignature:
+    return HalfSignature(
+        kind="neuron", inputs=(Rows("fc1"),), activation="activation_fn", output="fc2", before=before, after=after
+    )
 
 
 def _opt(*, pre_norm: bool) -> tuple[HalfSignature, ...]:
@@ -31,9 +55,7 @@ def _opt(*, pre_norm: bool) -> tuple[HalfSignature, ...]:
             before=attention[0],
             after=attention[1],
         ),
-        HalfSignature(
-            kind="neuron", inputs=(Rows("fc1"),), activation="activation_fn", output="fc2", before=ffn[0], after=ffn[1]
-        ),
+        _plain_ffn(*ffn),
     )
 
 
@@ -56,6 +78,35 @@ def _llama(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) ->
             inner=ffn[1],
         ),
     )
+
+
+def _vit(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) -> tuple[HalfSignature, ...]:
+    return (
+        HalfSignature(
+            kind="head",
+            module="attention",
+            inputs=qkv("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+            output="attention.o_proj",
+            before=attention[0],
+            inner=attention[1],
+        ),
+        HalfSignature(
+            kind="neuron",
+            inputs=(Rows("mlp.fc1"),),
+            activation="mlp.activation_fn",
+            output="mlp.fc2",
+            before=ffn[0],
+            inner=ffn[1],
+        ),
+    )
+
+
+_VIT_ATTENTION_STORED = {
+    "attention.q_proj": "attention.attention.query",
+    "attention.k_proj": "attention.attention.key",
+    "attention.v_proj": "attention.attention.value",
+    "attention.o_proj": "attention.output.dense",
+}
 
 
 def _t5(*, gated: bool) -> BlockSignature:
@@ -88,20 +139,32 @@ def _t5(*, gated: bool) -> BlockSignature:
     )
 
 
-def _bart_attention(path: str, crosses: tuple[tuple[str, str], ...] = ()) -> HalfSignature:
-    return HalfSignature(
-        kind="head",
-        module=path,
-        inputs=qkv(f"{path}.q_proj", f"{path}.k_proj", f"{path}.v_proj"),
-        output=f"{path}.out_proj",
-        after=f"{path}_layer_norm",
-        crosses=crosses,
+def _bart(*, pre_norm: bool) -> BlockSignature:
+    def norms(path: str) -> tuple[str | None, str | None]:
+        return (path, None) if pre_norm else (None, path)
+
+    def attention(path: str, crosses: tuple[tuple[str, str], ...] = ()) -> HalfSignature:
+        before, after = norms(f"{path}_layer_norm")
+        return HalfSignature(
+            kind="head",
+            module=path,
+            inputs=qkv(f"{path}.q_proj", f"{path}.k_proj", f"{path}.v_proj"),
+            output=f"{path}.out_proj",
+            before=before,
+            after=after,
+            crosses=crosses,
+        )
+
+    family = "mbart" if pre_norm else "bart"
+    ffn = _plain_ffn(*norms("final_layer_norm"))
+    cross = attention(
+        "encoder_attn", (("key_value_states", "encoder_hidden_states"), ("attention_mask", "encoder_attention_mask"))
     )
-
-
-def _bart_ffn() -> HalfSignature:
-    return HalfSignature(
-        kind="neuron", inputs=(Rows("fc1"),), activation="activation_fn", output="fc2", after="final_layer_norm"
+    return BlockSignature(
+        family=family,
+        halves=(attention("self_attn"), ffn),
+        memory="layer_norm" if pre_norm else None,
+        decoder=BlockSignature(family, halves=(attention("self_attn"), cross, ffn)),
     )
 
 
@@ -113,14 +176,18 @@ SIGNATURES = (
         halves=(
             HalfSignature(
                 kind="head",
-                module="attention.self",
-                inputs=qkv("attention.self.query", "attention.self.key", "attention.self.value"),
+                module=_BERT_MODULE,
+                inputs=_BERT_INPUTS,
                 output="attention.output.dense",
                 after="attention.output.LayerNorm",
             ),
             _BERT_FFN,
         ),
     ),
+    # Megatron-BERT, XLM-RoBERTa-XL and RoBERTa-PreLayerNorm.
+    _bert_pre_norm("attention.ln", "ln", returns=1),
+    _bert_pre_norm("attention.self_attn_layer_norm", "LayerNorm"),
+    _bert_pre_norm("attention.LayerNorm", "intermediate.LayerNorm"),
     BlockSignature(
         family="distilbert",
         plain=True,
@@ -187,30 +254,14 @@ SIGNATURES = (
     ),
     BlockSignature(
         family="vit",
-        halves=(
-            HalfSignature(
-                kind="head",
-                module="attention",
-                inputs=qkv("attention.q_proj", "attention.k_proj", "attention.v_proj"),
-                output="attention.o_proj",
-                before="layernorm_before",
-            ),
-            HalfSignature(
-                kind="neuron",
-                inputs=(Rows("mlp.fc1"),),
-                activation="mlp.activation_fn",
-                output="mlp.fc2",
-                before="layernorm_after",
-            ),
-        ),
-        stored={
-            "attention.q_proj": "attention.attention.query",
-            "attention.k_proj": "attention.attention.key",
-            "attention.v_proj": "attention.attention.value",
-            "attention.o_proj": "attention.output.dense",
-            "mlp.fc1": "intermediate.dense",
-            "mlp.fc2": "output.dense",
-        },
+        halves=_vit(attention=("layernorm_before", None), ffn=("layernorm_after", None)),
+        stored={**_VIT_ATTENTION_STORED, "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"},
+    ),
+    # DINOv2: what a half adds is scaled, each entry by a number of its own.
+    BlockSignature(
+        family="dinov2",
+        halves=_vit(attention=("norm1", "layer_scale1"), ffn=("norm2", "layer_scale2")),
+        stored=_VIT_ATTENTION_STORED,
     ),
     BlockSignature(
         family="gpt2",
@@ -248,19 +299,9 @@ SIGNATURES = (
     ),
     _t5(gated=False),
     _t5(gated=True),
-    BlockSignature(
-        family="bart",
-        halves=(_bart_attention("self_attn"), _bart_ffn()),
-        decoder=BlockSignature(
-            family="bart",
-            halves=(
-                _bart_attention("self_attn"),
-                _bart_attention(
-                    "encoder_attn",
-                    crosses=(("key_value_states", "encoder_hidden_states"), ("attention_mask", "encoder_attention_mask")),
-                ),
-                _bart_ffn(),
-            ),
-        ),
-    ),
+    replace(_t5(gated=False), decoder=None, memory=None),  # its encoder alone, which token-classification is done with
+    replace(_t5(gated=True), decoder=None, memory=None),
+    # mBART, Pegasus, M2M100, NLLB and Blenderbot; then BART and Marian.
+    _bart(pre_norm=True),
+    _bart(pre_norm=False),
 )

@@ -92,7 +92,7 @@ class BlockSignature:
         marks: Modules beside the matrices that set the layout apart from another with the same matrices.
         flag: Attribute of the block, and the value that it must have: where norms stand is not always seen from the modules.
         decoder: Layout of a decoder's blocks that follow, and read this encoder's output.
-        memory: Norm that ends the encoder, on the module that holds its blocks.
+        memory: Norm that ends the encoder, on the module that holds its blocks; it sets pre-norm stacks apart from others.
         causal: Tokens see only what is before them, so that a classifier reads the last real one.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +12,12 @@ from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows
 from pruning_core.cost import RowCount, UnitGroup, unit_group
 from pruning_core.errors import UnsupportedArchitecture
 
-_HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
-_DECODER_HEADS = ("decoder_attention_heads", *_HEADS)
+# What configurations call the same things.
+HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
+_DECODER_HEADS = ("decoder_attention_heads", *HEADS)
+_CROSS_ATTENTION = (".encoder_attn.", ".crossattention.", ".EncDecAttention.")
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 _HEAD_SIZES = ("head_dim", "d_kv")
-
-SUPPORTED = (
-    "encoders built like BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT, MPNet, DeBERTa-v2 or -v3, ModernBERT or ViT, "
-    "decoders built like GPT-2, OPT, Llama, Mistral, Qwen2, Qwen3 or Gemma, and T5 and BART are supported"
-)
-_KNOWN_REASONS = {
-    "albert": "its layers share one set of weights, so that no layer can have units of its own; a BERT of the same size can",
-    "deberta": "it fuses query, key and value with biases apart; DeBERTa-v2 and -v3 are supported",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +76,17 @@ def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure
     Returns:
         The structure, or None where no signature fits every block.
     """
+    crosses = any(mark in name for name in shapes for mark in _CROSS_ATTENTION)
     for signature in SIGNATURES:
+        if crosses and signature.decoder is None:
+            continue  # blocks that read another model's output are not those of a model that stands alone
         others: tuple[str, ...] = ()
         if signature.decoder is not None:
             others = _prefixes(shapes, signature.decoder.halves[1].output, signature)
         own = _prefixes(shapes, signature.halves[0].output, signature, without=others)
         if not own or (signature.decoder is not None and not others):
             continue
-        if any(f"{own[-1]}.{mark}.weight" not in shapes for mark in signature.marks):
+        if not _has_norms(shapes, own, signature) or (signature.decoder and not _has_norms(shapes, others, signature.decoder)):
             continue
         places = [(prefix, signature) for prefix in own] + [(prefix, signature.decoder) for prefix in others]
         halves = [
@@ -113,6 +110,21 @@ def _prefixes(
     prefixes = {int(m["index"]): m["prefix"] for m in found}
     whole = len(found) == len(prefixes) and sorted(prefixes) == list(range(len(prefixes)))
     return tuple(prefixes[index] for index in range(len(prefixes))) if whole else ()
+
+
+def _has_norms(shapes: Mapping[str, tuple[int, ...]], prefixes: Sequence[str], signature: BlockSignature) -> bool:
+    """Tell whether the norms are where the layout has them: the same matrices with norms elsewhere are another model.
+
+    The first block may lack one (ModernBERT); norms without weights (OLMo) are not in a file at all.
+    """
+    own = [name for prefix in prefixes for name in shapes if name.startswith(f"{prefix}.")]
+    if not any("norm" in name.lower() or ".ln" in name for name in own):
+        return not signature.marks
+    last = f"{prefixes[-1]}."
+    wanted = [*signature.marks, *(signature.stored_path(path) for half in signature.halves for path in half.norms)]
+    stack = prefixes[-1].rpartition(".")[0].rpartition(".")[0]
+    ended = signature.memory is None or f"{stack}.{signature.memory}.weight".removeprefix(".") in shapes
+    return ended and all(any(name.startswith(f"{last}{path}.") for name in own) for path in wanted)
 
 
 def _half(
@@ -158,17 +170,17 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
     return tuple(_group(half, *(decoder_shape if half.family is decoder else encoder_shape)) for half in structure.halves)
 
 
-def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = _HEADS) -> tuple[int, int]:
+def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = HEADS) -> tuple[int, int]:
     """Give the width of a head, and the number of query heads that share a key and a value.
 
     Raises:
         UnsupportedArchitecture: The configuration does not say.
     """
-    heads = _number(config, names)
+    heads = number(config, names)
     if heads is None:
         raise UnsupportedArchitecture("config.json does not say how many attention heads the model has", param="model")
-    groups = _number(config, ("num_key_value_heads",)) or heads
-    size = _number(config, _HEAD_SIZES)
+    groups = number(config, ("num_key_value_heads",)) or heads
+    size = number(config, _HEAD_SIZES)
     if size is None and hidden % heads:
         raise UnsupportedArchitecture(f"hidden size {hidden} is not a multiple of {heads} heads", param="model")
     if heads % groups:
@@ -176,7 +188,8 @@ def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = 
     return size or hidden // heads, heads // groups
 
 
-def _number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+def number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    """Give the first of some values of a configuration that is there, where it is a positive integer."""
     found = next((config[name] for name in names if config.get(name) is not None), None)
     return found if isinstance(found, int) and found >= 1 else None
 
@@ -236,10 +249,3 @@ def check_trainable(family: BlockSignature) -> None:
             "tier one-shot",
             param="method.tier",
         )
-
-
-def unsupported(model_type: object) -> UnsupportedArchitecture:
-    """Make the error of a model whose blocks answer to no signature."""
-    name = str(model_type)[:64]
-    reason = _KNOWN_REASONS.get(name, "it has no block structure that Coppice can prune yet")
-    return UnsupportedArchitecture(f"model type {name!r}: {reason}; {SUPPORTED}", param="model")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pruning_core.arch.linear import bias_of, inputs_of, keep_inputs_, keep_outputs_, outputs_of
 from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows
 from pruning_core.cost import RowCount, UnitGroup, unit_group
+from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.shapes import Bool, Float, Int
 
 if TYPE_CHECKING:
@@ -253,14 +254,39 @@ def half_of(block: nn.Module, layer: int, family: BlockSignature, signature: Hal
         followers=tuple(part(rows) for rows in signature.followers if get(block, rows.path) is not None),
         output=output,
         before=norm(signature.before),
-        inner=norm(signature.inner),
+        inner=norm(signature.inner) or _scale_of(block),
         after=norm(signature.after),
     )
 
 
+class _Scale(nn.Module):
+    """Multiplies by a number, where a norm of what is added may stand."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * self.factor
+
+
+def _scale_of(block: nn.Module) -> nn.Module | None:
+    """Give what multiplies the sums of a block's halves (Granite); None where nothing does."""
+    factor = cast("float", getattr(block, "residual_multiplier", 1.0))
+    return None if factor == 1 else _Scale(factor)
+
+
 def head_size(module: object) -> int:
-    """Give the width of one head, as the attention's module has it."""
-    return next(cast("int", getattr(module, name)) for name in _HEAD_SIZES if hasattr(module, name))
+    """Give the width of one head, as the attention's module has it.
+
+    Raises:
+        UnsupportedArchitecture: It does not say.
+    """
+    size = next((cast("int", getattr(module, name)) for name in _HEAD_SIZES if hasattr(module, name)), None)
+    if size is None:
+        kind = type(module).__name__
+        raise UnsupportedArchitecture(f"the model's attention ({kind}) does not say how wide a head is", param="model")
+    return size
 
 
 def get(module: object, path: str) -> object:

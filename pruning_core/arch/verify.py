@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.arch.encoder import EncoderAdapter, Trace
+from pruning_core.arch.refused import SUPPORTED
 from pruning_core.errors import UnsupportedArchitecture
 
 # What two ways of computing the same may differ by, relative to its size.
@@ -23,6 +24,21 @@ def verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:
     Raises:
         UnsupportedArchitecture: They differ.
     """
+    try:
+        _verify(adapter, inputs)
+    except (torch.OutOfMemoryError, UnsupportedArchitecture):
+        raise
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:  # of code that is not ours
+        what = str(error).strip().splitlines()
+        raise UnsupportedArchitecture(
+            f"model type {adapter.model.config.model_type!r} has the modules of the family {adapter.family.family!r}, but its "
+            f"blocks cannot be run one by one on the task's inputs ({what[0][:120] if what else type(error).__name__}); "
+            f"{SUPPORTED}",
+            param="model",
+        ) from error
+
+
+def _verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:
     reached: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pruning_core.arch.linear import weight_of
 from pruning_core.errors import PruningError
-from pruning_core.inputs import sparsities_of
+from pruning_core.method_checks import sparsities_of
 from pruning_core.method_spec import AdmmPattern
 from pruning_core.methods.base import Context
 from pruning_core.patterns.coverage import MatrixShape, check_coverage

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pruning_core.cost import Budget, CurveBudget
-from pruning_core.errors import DatasetInvalid
 from pruning_core.masks import Mask
 from pruning_core.method_spec import FisherCG
 from pruning_core.methods.base import Context, Scores
 from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
 from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
+from pruning_core.tasks.kinds import KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,7 @@ class FisherCGMethod:
         """Compute per-sample mask gradients with one forward and one activation-backward."""
         evidence, task_type = ctx.evidence, ctx.task_model.task_type
         batches = evidence.calibration.batches
-        labelled = ctx.task_model.family.has_loss and all(batch.labels is not None for batch in batches)
-        if self.options.labels == "use" and not labelled:
-            raise DatasetInvalid("labels are required by method.labels = use, but the task has none", param="method.labels")
-        use_labels = labelled and self.options.labels != "ignore"
+        use_labels = KINDS[task_type].has_loss and self.options.labels != "ignore"
         objective = loss_sum(task_type) if use_labels else probe(task_type, ctx.generator("probe"))
         with ctx.clock.stage("score", len(batches)) as step:
             statistics = mask_statistics(

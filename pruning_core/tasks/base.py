@@ -57,7 +57,6 @@ class TaskFamily(ABC):
 
     Attributes:
         reads: Names of the model's outputs that the task stands on; several are stacked along the last axis.
-        has_loss: Whether labels make a loss by which units can be scored.
         softens: Whether outputs are logits of classes, which a temperature softens.
         joins_rows: Whether rows are short of samples: many of them make one.
         example: Inputs of two rows, of several lengths, to show an exporter what inputs look like.
@@ -66,7 +65,6 @@ class TaskFamily(ABC):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("logits",)
-    has_loss: ClassVar[bool] = True
     softens: ClassVar[bool] = True
     joins_rows: ClassVar[bool] = False
     example: ClassVar[tuple[tuple[str, ...], ...]] = (("one two three",), ("four",))

@@ -30,7 +30,6 @@ class Embedding(TaskFamily):
     """One embedding of unit length for each text; no labels."""
 
     reads = ("last_hidden_state",)
-    has_loss = False
     softens = False
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:

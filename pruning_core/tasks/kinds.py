@@ -80,6 +80,11 @@ class TaskKind:
     optional: bool = False
     reads: Reads = "text"
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether labels make a loss; embeddings are judged by them at most."""
+        return self.loads_as != "AutoModel"
+
 
 _SENTENCES = ("a text", "its second text")
 _CLASSIFIER = "ForSequenceClassification"

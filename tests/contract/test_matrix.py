@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import pytest
 
-from pruning_core.matrix import read_matrix
+from pruning_core.matrix import Asked, read_matrix
 from tests.families import ARCHITECTURES
-from tests.matrix import PAGE_PATH, page, try_cell, ways_of
+from tests.matrix import PAGE_PATH, asked_of, shown, try_cell
 
 # One of each kind on every run; all of them by `make test-matrix`.
 QUICK = {
-    ("bert", "block-lasso, stock"),
-    ("vit", "fisher-cg, stock"),
-    ("llama", "fisher-cg, per_layer, writing"),
-    ("gpt2", "admm-pattern, stock"),
-    ("bart", "fisher-cg, per_layer, writing"),
+    ("bert", Asked(task="question-answering", formats=("safetensors", "onnx"), dtype="float16")),
+    ("bert", Asked(task="text-generation")),
+    ("gpt2", Asked(task="text-classification", method="admm-pattern", tier="trained", layout="stock")),
+    ("llama", Asked(task="text-generation")),
+    ("bart", Asked(task="summarization")),
+    ("bart", Asked(task="text-classification", layout="stock")),
+    ("vit", Asked(task="image-classification", layout="stock")),
+    ("t5", Asked(task="translation", formats=("safetensors", "onnx"), dtype="float16")),
 }
 CELLS = [
-    pytest.param(name, way, id=f"{name}, {way.name}", marks=() if (name, way.name) in QUICK else pytest.mark.matrix)
+    pytest.param(
+        name,
+        asked,
+        id=f"{name}, {', '.join(map(str, asked.model_dump(exclude_defaults=True).values()))}",
+        marks=() if (name, asked) in QUICK else pytest.mark.matrix,
+    )
     for name in ARCHITECTURES
-    for way in ways_of(ARCHITECTURES[name])
+    for asked in asked_of(ARCHITECTURES[name])
 ]
 
 
-@pytest.mark.parametrize(("name", "way"), CELLS)
-def test_a_cell_is_as_the_matrix_says(name, way, tmp_path):
+@pytest.mark.parametrize(("name", "asked"), CELLS)
+def test_a_cell_is_as_the_matrix_says(name, asked, tmp_path):
     told = next(own for own in read_matrix() if own.name == name)
-    architecture = ARCHITECTURES[name]
-    assert try_cell(architecture, way, tmp_path) == told.cells[ways_of(architecture).index(way)]
+    assert try_cell(ARCHITECTURES[name], asked, tmp_path) == told.cell(asked)
 
 
-def test_the_matrix_tells_of_every_architecture_and_the_page_says_the_same():
+def test_the_matrix_tells_of_everything_that_is_asked_and_the_page_says_the_same():
     found = read_matrix()
     assert [own.name for own in found] == list(ARCHITECTURES)
-    assert PAGE_PATH.read_text(encoding="utf-8") == page(found)
+    assert PAGE_PATH.read_text(encoding="utf-8") == shown(found)
     for own in found:
+        assert tuple(cell.asked for cell in own.cells) == asked_of(ARCHITECTURES[own.name])
         works = {cell.result for cell in own.cells}
         assert own.family is None or "works" in works
