@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruning_core.arch.encoder import adapt, clone
-from pruning_core.arch.linear import is_transposed, weight_of
+from pruning_core.arch.linear import is_transposed
 from pruning_core.artifacts.acceptance import Claim, Probe, answer
 from pruning_core.artifacts.bundle import write_checkpoint, write_compressed_form
 from pruning_core.artifacts.compressed import NothingToCompress
 from pruning_core.artifacts.onnx import ExportFailed, export_onnx
 from pruning_core.block_outcome import with_segments
 from pruning_core.evaluate import Judge
-from pruning_core.latency import measure_latency
+from pruning_core.latency import measure_blocks, measure_latency
 from pruning_core.masks import Mask
 from pruning_core.methods.admm_pattern import PatternPlan
 from pruning_core.methods.base import Context, generator
@@ -36,6 +36,10 @@ from pruning_core.training_report import TrainingReport
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+# Why there is no other form of it than safetensors.
+_TOO_LARGE = "the model is larger than the memory of its device, and this form is made of all of it at once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +125,16 @@ class Workshop:
         with clock.stage("materialise"):
             folder.mkdir(exist_ok=True)
             write_checkpoint(folder, dense, evidence.dense, repaired.student, spec.artifacts)
-            pruned = load_task_model(folder, spec.task.type, dense.device)
+            pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)
             export_problem = self._export(pruned, folder)
             compressed = self._compress(plan, repaired, folder)
         with clock.stage("evaluate", self.judge.steps) as step:
             quality = self.judge.compare(pruned, step)
         timing = spec.latency if len(spec.all_targets) <= 1 else spec.latency.for_frontier()
         with clock.stage("latency", timing.repeats) as step:
-            latency = measure_latency(dense, pruned, timing, generator(spec.seed, "latency"), step)
-            products = None if isinstance(plan, Mask) else self._products(pruned, latency)
+            measure = measure_latency if dense.pages is None else measure_blocks
+            latency = measure(dense, pruned, timing, generator(spec.seed, "latency"), step)
+            products = None if isinstance(plan, Mask) or dense.pages is not None else self._products(pruned, latency)
         counted = self._recounted(target, plan, repaired, folder, quality=quality, latency=latency)
         if counted.pattern is not None:
             counted = counted.model_copy(update={"pattern": counted.pattern.model_copy(update={"products": products})})
@@ -203,6 +208,8 @@ class Workshop:
     def _export(self, pruned: TaskModel, folder: Path) -> str | None:
         if "onnx" not in self.spec.artifacts.formats:
             return None
+        if pruned.pages is not None:
+            return _TOO_LARGE
         try:
             export_onnx(pruned, folder)
         except ExportFailed as error:
@@ -213,6 +220,8 @@ class Workshop:
         """Write the compressed form, and say what became of the matrices; a sentence where there is none."""
         if "compressed" not in self.spec.artifacts.formats:
             return None
+        if self.ctx.task_model.pages is not None:
+            return _TOO_LARGE
         matrices = adapt(repaired.student).linears
         pattern = plan.block if isinstance(plan, PatternPlan) else None
         arranged = {name: plan.blocks[name] if isinstance(plan, BlockPlan) else pattern for name in matrices}
@@ -243,6 +252,8 @@ _ROOM = 0.5
 
 def _allowance(student: PreTrainedModel, plan: BlockPlan) -> int:
     """Give the weights other than zero that may be removed with dead units."""
-    weights = [weight_of(linear) for linear in adapt(student).linears.values()]
-    zeros = sum(own.numel() - int(own.count_nonzero()) for own in weights)
-    return max(0, int((plan.sparsity + _ROOM * plan.tolerance) * sum(own.numel() for own in weights)) - zeros)
+    everything = zeros = 0
+    for _, linear in adapt(student).held_linears():
+        everything += linear.weight.numel()
+        zeros += linear.weight.numel() - int(linear.weight.count_nonzero())
+    return max(0, int((plan.sparsity + _ROOM * plan.tolerance) * everything) - zeros)

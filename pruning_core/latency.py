@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
+from pruning_core.arch.encoder import adapt
+from pruning_core.arch.paging import held
 from pruning_core.models import TaskModel
 from pruning_core.report import LatencyReport
 from pruning_core.spec import LatencySpec
@@ -38,6 +41,36 @@ def measure_latency(
         threads = torch.get_num_threads()
     shape = spec.model_copy(update={"length": length})
     return latency_report(times[0], times[1], shape, threads=threads, device=str(dense.device))
+
+
+def measure_blocks(
+    dense: TaskModel, pruned: TaskModel, spec: LatencySpec, generator: torch.Generator, on_repeat: Callable[[int], None]
+) -> LatencyReport:
+    """Measure the blocks of two models one by one, each with its weights in memory, and sum them up.
+
+    For models that do not fit into memory, whose forward is mostly reading. Dense and pruned blocks run in turns. Embeddings
+    and head, which are the same in both models, are left out.
+    """
+    length = dense.longest(spec.length)
+    inputs = dense.family.random_inputs(dense, spec.batch, length, generator)
+    models = adapt(dense.model), adapt(pruned.model)
+    times = tuple([0.0] * spec.repeats for _ in models)
+    most = max(len(adapter.blocks) for adapter in models)
+    with torch.inference_mode(), limited_threads(spec.threads):
+        traces = [adapter.trace(inputs) for adapter in models]
+        for layer in range(most):
+            there = [(a, t, kept) for a, t, kept in zip(models, traces, times, strict=True) if layer < len(a.blocks)]
+            with held(*(adapter.blocks[layer] for adapter, _, _ in there)):
+                for repeat in range(-warm_up(spec.repeats), spec.repeats):
+                    for adapter, trace, kept in there:
+                        elapsed = timed(partial(adapter.block_forward, layer, trace), dense.device)
+                        if repeat >= 0:
+                            kept[repeat] += elapsed
+            on_repeat(round((layer + 1) / most * spec.repeats))
+        threads = torch.get_num_threads()
+    shape = spec.model_copy(update={"length": length})
+    report = latency_report(times[0], times[1], shape, threads=threads, device=str(dense.device))
+    return report.model_copy(update={"measured": "blocks"})
 
 
 def latency_report(

@@ -16,6 +16,7 @@ from torch import Tensor
 from pruning_core.errors import ModelUnreadable
 from pruning_core.inputs import is_local, read_checkpoint
 from pruning_core.model_checks import stored_type
+from pruning_core.paged_models import load_paged
 from pruning_core.spec import AUTO_CLASSES, TaskType
 from pruning_core.task_checks import positions_of
 from pruning_core.tasks.kinds import KINDS
@@ -40,6 +41,7 @@ class TaskModel:
         source: Local folder that the checkpoint was read from.
         stored_dtype: Type of the weights as stored: float32, float16 or bfloat16.
         pooling: How token states become one embedding; only for feature-extraction.
+        pages: Folder for what the weights of paged blocks are replaced by; None where all weights are in memory.
     """
 
     model: PreTrainedModel
@@ -48,6 +50,7 @@ class TaskModel:
     source: Path
     stored_dtype: str
     pooling: Pooling
+    pages: Path | None = None
 
     def outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Run the model.
@@ -125,35 +128,50 @@ def resolve_checkpoint(reference: str, revision: str | None) -> Path:
         ) from error
 
 
-def load_task_model(folder: Path, task_type: TaskType, device: torch.device) -> TaskModel:
+def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, pages: Path | None = None) -> TaskModel:
     """Load a checkpoint for a task. Never runs remote code, never reads pickle.
+
+    Args:
+        folder: The checkpoint.
+        task_type: Says which class of transformers loads it.
+        device: Where it runs.
+        pages: Folder for what weights are replaced by, where those of the blocks are to stay in the checkpoint's files until
+            they are needed; None loads all of them.
 
     Raises:
         ModelUnreadable: Missing or corrupt files, no head for the task, no tokenizer.
+        UnsupportedArchitecture: The weights cannot stay in the files.
     """
-    import transformers
-
     facts = read_checkpoint(folder)
-    auto_class: Any = getattr(transformers, AUTO_CLASSES[task_type])
     with quiet_transformers():
         try:
-            model, info = auto_class.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            if pages is None:
+                model, info = _load_whole(folder, task_type, device)
+            else:
+                model, info = load_paged(folder, AUTO_CLASSES[task_type], facts, device, pages)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise ModelUnreadable(f"transformers cannot load the checkpoint: {reason}", param="model") from error
         processor = _load_processor(folder, task_type)
     _check_complete(info["missing_keys"], task_type)
     stored = stored_type(facts.dtypes)
-    model.requires_grad_(False).eval().to(device)
     _check_padding(model, processor, task_type)
-    return TaskModel(model, processor, task_type, folder, stored, _pooling_of(folder))
+    return TaskModel(model, processor, task_type, folder, stored, _pooling_of(folder), pages)
+
+
+def _load_whole(folder: Path, task_type: TaskType, device: torch.device) -> tuple[PreTrainedModel, dict[str, Any]]:
+    import transformers
+
+    auto_class: Any = getattr(transformers, AUTO_CLASSES[task_type])
+    model, info = auto_class.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    return model.requires_grad_(False).eval().to(device), info
 
 
 def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBase:

@@ -43,7 +43,9 @@ def expand_pattern(given: dict[str, Any]) -> dict[str, Any]:
     completed = dict(given)
     if isinstance(artifacts, Mapping):
         layout = {"layout": "stock"} if name == "admm-pattern" else {}
-        formats = {"formats": ("safetensors", "compressed")}
+        memory = given.get("memory")
+        paged = isinstance(memory, Mapping) and cast("Mapping[str, Any]", memory).get("weights") == "paged"
+        formats = {} if paged else {"formats": ("safetensors", "compressed")}
         completed["artifacts"] = {**layout, **formats, **cast("Mapping[str, Any]", artifacts)}
     if name != "admm-pattern":
         return completed

@@ -23,6 +23,7 @@ from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.evaluate import Judge
 from pruning_core.evidence import Evidence
 from pruning_core.floor import TRIALS, shares_that_hold
+from pruning_core.headroom import place_weights
 from pruning_core.inputs import check_local_inputs, read_checkpoint
 from pruning_core.labels import with_classes
 from pruning_core.method_spec import ZeroMethod
@@ -33,7 +34,7 @@ from pruning_core.pattern_outcome import pattern_warnings
 from pruning_core.planning import AnyPlanner, planner_for
 from pruning_core.precision import matmul_dtype
 from pruning_core.progress import StageClock
-from pruning_core.report import DataReport, FrontierPoint, Outcome, Progress, Report
+from pruning_core.report import DataReport, FrontierPoint, MemoryReport, Outcome, Progress, Report
 from pruning_core.spec import KeepTarget, PruneSpec, Target, target_name
 from pruning_core.states import DenseStates
 from pruning_core.tasks.kinds import KINDS
@@ -114,7 +115,10 @@ def _run(
     if isinstance(spec.method, ZeroMethod) and spec.method.tier == "trained":
         clock.expect_training()
     with clock.stage("load"):
-        dense = load_task_model(resolve_checkpoint(spec.model, spec.revision), spec.task.type, device)
+        source = resolve_checkpoint(spec.model, spec.revision)
+        memory = place_weights(spec, read_checkpoint(source), device)
+        pages = folder if memory.weights == "paged" else None
+        dense = load_task_model(source, spec.task.type, device, pages=pages)
         train, validation = (
             read_rows(spec.task, spec.task.train_split),
             read_rows(spec.task, spec.task.validation_split),
@@ -144,7 +148,7 @@ def _run(
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):
         targets = [candidate.target for candidate in candidates]
-        report = _report(spec, ctx, targets, outcomes, rows=len(train))
+        report = _report(spec, ctx, targets, outcomes, memory, rows=len(train))
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
             write_reports(candidate.claim.folder, spec, report.narrowed_to(outcome), licence=licence)
@@ -215,7 +219,9 @@ def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pa
     return Evidence(adapter, calibration, states, matmul_dtype(options.precision, dense.device))
 
 
-def _report(spec: PruneSpec, ctx: Context, targets: Sequence[Target], outcomes: Sequence[Outcome], *, rows: int) -> Report:
+def _report(
+    spec: PruneSpec, ctx: Context, targets: Sequence[Target], outcomes: Sequence[Outcome], memory: MemoryReport, *, rows: int
+) -> Report:
     calibration = ctx.evidence.calibration
     points = [
         FrontierPoint(path=target_name(target) if part else ".", **dict(outcome))
@@ -235,6 +241,7 @@ def _report(spec: PruneSpec, ctx: Context, targets: Sequence[Target], outcomes: 
             mean_length=calibration.mean_length,
         ),
         peak_memory_bytes=peak_memory(ctx.task_model.device),
+        memory=memory,
         seed=spec.seed,
         device=str(ctx.task_model.device),
         versions=versions(),

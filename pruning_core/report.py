@@ -154,6 +154,11 @@ class LatencyReport(Frozen):
     threads: int
     device: str
     dtype: str = Field(default="float32", description="What both models computed in.")
+    measured: Literal["model", "blocks"] = Field(
+        default="model",
+        description="blocks: the sum of blocks measured one by one, without embeddings and head, of a model that is larger "
+        "than the memory of its device.",
+    )
 
 
 class SecondsReport(Frozen):
@@ -284,6 +289,14 @@ class DataReport(Frozen):
     mean_length: float
 
 
+class MemoryReport(Frozen):
+    """Where the weights were, with what that was decided by: what all of them would have needed, and what was free."""
+
+    weights: Literal["resident", "paged"]
+    needed_bytes: int
+    free_bytes: int
+
+
 class FloorReport(Frozen):
     """The quality floor in the metric's own unit, and what was kept of it."""
 
@@ -378,6 +391,7 @@ class Report(Outcome):
     seconds: SecondsReport
     data: DataReport
     peak_memory_bytes: int
+    memory: MemoryReport | None = Field(default=None, description="Null in reports from before it was decided.")
     seed: int
     device: str
     versions: dict[str, str]

@@ -16,6 +16,7 @@ from pydantic.config import JsonDict
 from pruning_core.delivery import ArtifactSpec, Floor
 from pruning_core.frozen import Frozen
 from pruning_core.glue import GLUE_TASKS
+from pruning_core.memory_spec import MemorySpec, check_paged
 from pruning_core.method_spec import FisherCG, Method, ZeroMethod
 from pruning_core.pattern_target import PatternTarget, check_pattern_targets, expand_pattern
 from pruning_core.tasks.kinds import KINDS, LABEL_WORDS, LOWER_IS_BETTER, RANGES, Metric, TaskType
@@ -311,6 +312,7 @@ class PruneSpec(Frozen):
     method: Method = FisherCG()
     recovery: RecoverySpec = RecoverySpec()
     calibration: CalibrationSpec = CalibrationSpec()
+    memory: MemorySpec = MemorySpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     latency: LatencySpec = LatencySpec()
     artifacts: ArtifactSpec = ArtifactSpec()
@@ -343,6 +345,8 @@ class PruneSpec(Frozen):
         if pattern is not None:
             labels = self.task.type != "feature-extraction"
             check_tier(pattern.tier, pattern.training, labels=labels, selection_trains=pattern.selection == "admm")
+        tier = "one-shot" if pattern is None else pattern.tier
+        check_paged(self.memory, [own.metric for own in self.all_targets], tier, self.artifacts.formats)
         if self.target is None and not self.targets and self.quality_floor is None:
             raise ValueError("give one target, or a list of targets, or a quality_floor to search for the smallest model")
         if self.quality_floor is not None:

@@ -19,6 +19,7 @@ from pruning_core.tasks.kinds import KINDS, TaskType
 _SECTIONS = (
     ("recovery", "Recovery", "RecoverySpec"),
     ("calibration", "Calibration", "CalibrationSpec"),
+    ("memory", "Memory", "MemorySpec"),
     ("evaluation", "Evaluation", "EvaluationSpec"),
     ("latency", "Latency measurement", "LatencySpec"),
     ("artifacts", "Bundle", "ArtifactSpec"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.linear import is_linear, is_transposed
+from pruning_core.arch.paging import held
 from pruning_core.arch.refused import reason_against, unsupported
 from pruning_core.arch.signatures import BlockSignature
 from pruning_core.arch.sublayer import BlockContext, Sublayer, get, half_of
@@ -76,6 +77,13 @@ class EncoderAdapter:
         """Every linear of the blocks by its module path, in the order in which they are pruned."""
         paths = self.paths
         return {paths[linear]: linear for sublayer in self.sublayers for linear in (*sublayer.inputs, sublayer.output)}
+
+    def held_linears(self) -> Iterator[tuple[str, AnyLinear]]:
+        """Give the same one by one, each with its weights while it is looked at."""
+        paths = self.paths
+        for sublayer in self.sublayers:
+            with held(sublayer.block):
+                yield from ((paths[linear], linear) for linear in (*sublayer.inputs, sublayer.output))
 
     @property
     def first_block(self) -> nn.Module:
@@ -160,8 +168,16 @@ class EncoderAdapter:
             if index == self.crossing:
                 trace = self.crossed(trace, self.memory(hidden))
                 hidden = trace.hidden
-            hidden = sublayer.forward(hidden, trace.contexts[sublayer.layer])
+            with held(sublayer.block):
+                hidden = sublayer.forward(hidden, trace.contexts[sublayer.layer])
         return hidden
+
+    def block_forward(self, layer: int, trace: Trace) -> object:
+        """Run one block on what would enter the first one of its stack: for its time, which does not depend on the values."""
+        start = None if self.crossing is None else self.sublayers[self.crossing].layer
+        decodes = start is not None and layer >= start
+        hidden = trace.decoder if decodes and trace.decoder is not None else trace.hidden
+        return self.blocks[layer](hidden, **trace.contexts[layer].kwargs)
 
     @contextmanager
     def masked(self, masks: tuple[Float[Tensor, " u"], ...]) -> Generator[None]:
@@ -329,7 +345,8 @@ def slice_(model: PreTrainedModel, mask: Mask) -> None:
     """Remove in place everything that the mask does not keep, repairing nothing."""
     survivors = drop_blocks_(model, mask)
     for index, sublayer in zip(survivors, adapt(model).sublayers, strict=True):
-        sublayer.slice_(mask.indices(index).to(sublayer.output.weight.device))
+        with held(sublayer.block):
+            sublayer.slice_(mask.indices(index).to(model.device))
 
 
 def _matches(module: nn.Module, signature: BlockSignature) -> bool:

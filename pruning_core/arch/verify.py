@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.arch.encoder import EncoderAdapter, Trace
+from pruning_core.arch.paging import held
 from pruning_core.arch.refused import SUPPORTED
+from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.errors import UnsupportedArchitecture
 
 # What two ways of computing the same may differ by, relative to its size.
@@ -67,17 +69,22 @@ def _verify_cuts(adapter: EncoderAdapter, trace: Trace) -> None:
         if index == adapter.crossing:
             trace = adapter.crossed(trace, adapter.memory(hidden))
             hidden = trace.hidden
-        context = trace.contexts[sublayer.layer]
-        kept = torch.arange(0, sublayer.units, 2, device=hidden.device)
-        features = sublayer.features(hidden, context)
-        flags = torch.zeros(sublayer.units, device=hidden.device).index_fill_(0, kept, 1.0)
-        masked = sublayer.output(features * flags.repeat_interleave(sublayer.unit_width))
-        cut = sublayer.copied()
-        cut.slice_(kept)
-        error = _relative_error(cut.output(cut.features(hidden, context)), masked)
-        if not error < _TOLERANCE:
-            raise _different(adapter, error)
-        hidden = sublayer.close(sublayer.total(hidden, features))
+        with held(sublayer.block):
+            hidden = _verify_cut(adapter, sublayer, hidden, trace.contexts[sublayer.layer])
+
+
+def _verify_cut(adapter: EncoderAdapter, sublayer: Sublayer, hidden: Tensor, context: BlockContext) -> Tensor:
+    """Try it on one sublayer, and give what follows it."""
+    kept = torch.arange(0, sublayer.units, 2, device=hidden.device)
+    features = sublayer.features(hidden, context)
+    flags = torch.zeros(sublayer.units, device=hidden.device).index_fill_(0, kept, 1.0)
+    masked = sublayer.output(features * flags.repeat_interleave(sublayer.unit_width))
+    cut = sublayer.copied()
+    cut.slice_(kept)
+    error = _relative_error(cut.output(cut.features(hidden, context)), masked)
+    if not error < _TOLERANCE:
+        raise _different(adapter, error)
+    return sublayer.close(sublayer.total(hidden, features))
 
 
 def _relative_error(ours: Tensor, theirs: Tensor) -> float:

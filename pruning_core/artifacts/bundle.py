@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import Tensor
 
 from pruning_core.arch.encoder import EncoderAdapter, adapt
 from pruning_core.arch.linear import inputs_of, is_linear, outputs_of
+from pruning_core.arch.paging import each_tensor
 from pruning_core.artifacts import per_layer, stock
 from pruning_core.artifacts.card import model_card
 from pruning_core.artifacts.compressed import COMPRESSED_PATH, REMOTE_CODE_NAME, Hint, write_compressed
 from pruning_core.artifacts.sentence import write_sentence_modules
 from pruning_core.models import TaskModel, quiet_transformers
+from pruning_core.pieces import write_pieces
 from pruning_core.report import Report
 from pruning_core.spec import AUTO_CLASSES, ArtifactSpec, PruneSpec
 
@@ -73,8 +76,7 @@ def write_checkpoint(
             stock.describe_(config, left)
     else:
         _describe_per_layer_(folder, source, dense, student)
-    # Zeros that a product has made negative would be values to whoever stores what is not zero.
-    weights = {name: tensor.to(getattr(torch, dtype)) + 0 for name, tensor in student.state_dict().items()}
+    weights = _weights_in(getattr(torch, dtype), student, source.pages)
     # A model that was loaded from a bundle of ours has our quantizer, which would have its own weights written, not these.
     vars(student).pop("hf_quantizer", None)
     with quiet_transformers():
@@ -87,6 +89,15 @@ def write_checkpoint(
     _copy_companions(source.source, folder)
     if AUTO_CLASSES[source.task_type] == "AutoModel":
         write_sentence_modules(folder, hidden=dense.groups[0].hidden, pooling=source.pooling)
+
+
+def _weights_in(dtype: torch.dtype, student: PreTrainedModel, pages: Path | None) -> dict[str, Tensor]:
+    """Give the state as it will be stored; of a model that does not fit into memory, in a file."""
+    # Zeros that a product has made negative would be values to whoever stores what is not zero.
+    stored = ((name, tensor.to(dtype) + 0) for name, tensor in each_tensor(student))
+    if pages is None:
+        return dict(stored)
+    return {name: piece.mapped() for name, piece in write_pieces(stored, pages).items()}
 
 
 def write_compressed_form(

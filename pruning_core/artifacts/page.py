@@ -78,7 +78,8 @@ def render_page(spec: PruneSpec, report: Report) -> str:
 def latency_shape(latency: LatencyReport) -> str:
     """Say at which shape a latency was measured: numbers without it mean nothing."""
     threads = "" if latency.device != "cpu" else ", 1 thread" if latency.threads == 1 else f", {latency.threads} threads"
-    return f"{latency.batch} × {latency.length} tokens{threads}, {latency.device}, {latency.dtype}"
+    blocks = ", sum of its blocks" if latency.measured == "blocks" else ""
+    return f"{latency.batch} × {latency.length} tokens{threads}, {latency.device}, {latency.dtype}{blocks}"
 
 
 def _target(spec: PruneSpec, report: Report) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.arch.linear import weight_of
 from pruning_core.errors import PruningError
 from pruning_core.method_checks import sparsities_of
@@ -22,7 +23,7 @@ from pruning_core.patterns.grammar import BlockPattern
 from pruning_core.patterns.pool import mine_pool
 from pruning_core.patterns.project import LargestFraction, LargestOfBlock, LargestOfPool, Projection
 from pruning_core.recovery.sparsify import record_dense
-from pruning_core.shapes import Bool
+from pruning_core.shapes import Bool, Float
 from pruning_core.spec import PatternTarget, SparsityTarget, Target
 from pruning_core.training.pattern import PatternRecipe
 
@@ -56,6 +57,18 @@ class PatternPlan:
         return PatternRecipe(self.projection, self.options.training)
 
 
+@dataclass(frozen=True, slots=True)
+class _Energies:
+    """The squared weights of every linear, input-major, made anew each time that they are asked for."""
+
+    dense: EncoderAdapter
+
+    def __iter__(self) -> Iterator[Float[Tensor, "k d"]]:
+        """Give them in order."""
+        for _, linear in self.dense.held_linears():
+            yield weight_of(linear).float().T.square()
+
+
 class PatternPlanner:
     """Plans the targets of one run: the dense model runs once, and the pool is mined once."""
 
@@ -67,8 +80,7 @@ class PatternPlanner:
             record_dense(ctx.task_model, ctx.evidence, step)
         if self._block is not None and not self._block.one_row and options.pool is not None:
             with ctx.clock.stage("search"):
-                energies = [weight_of(linear).float().T.square() for linear in ctx.evidence.dense.linears.values()]
-                self._pool = mine_pool(energies, self._block, options.pool, ctx.generator("pool"))
+                self._pool = mine_pool(_Energies(ctx.evidence.dense), self._block, options.pool, ctx.generator("pool"))
 
     def plans(self, target: Target) -> Iterator[PatternPlan]:
         """Give the one plan of a target.

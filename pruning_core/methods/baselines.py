@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from pruning_core.arch.linear import weight_of
+from pruning_core.arch.paging import held
+from pruning_core.arch.sublayer import Sublayer
 from pruning_core.cost import Budget, CurveBudget
 from pruning_core.masks import Mask
 from pruning_core.methods.base import Context, Scores
 from pruning_core.search.mask import search_mask
+from pruning_core.shapes import Float
 
 
 class _SearchOnly:
@@ -24,12 +28,12 @@ class MagnitudeMethod(_SearchOnly):
     def prepare(self, ctx: Context) -> Scores:
         """Read the weights."""
         with ctx.clock.stage("score"):
-            return Scores(
-                [
-                    weight_of(sublayer.output).double().square().sum(0).unflatten(0, (-1, sublayer.unit_width)).sum(1).cpu()
-                    for sublayer in ctx.evidence.dense.sublayers
-                ]
-            )
+            return Scores([_norms(sublayer).cpu() for sublayer in ctx.evidence.dense.sublayers])
+
+
+def _norms(sublayer: Sublayer) -> Float[Tensor, " units"]:
+    with held(sublayer.block):
+        return weight_of(sublayer.output).double().square().sum(0).unflatten(0, (-1, sublayer.unit_width)).sum(1)
 
 
 class RandomMethod(_SearchOnly):

@@ -105,7 +105,7 @@ class BlockPlanner:
         if self._options.threshold == "uniform":
             return gone_uniformly({name: own.weight.numel() for name, own in self._linears.items()}, sparsity)
         costs, sizes = [], []
-        for name, linear in self._linears.items():
+        for name, linear in self._ctx.evidence.dense.held_linears():
             segments, weights = Segments.of(self._blocks[name]), weight_of(linear).T
             sizes.append(segments.sizes(tuple(weights.shape), weights.device))
             if self._options.selection == "magnitude":

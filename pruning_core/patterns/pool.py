@@ -8,7 +8,8 @@ the blocks that took it. The energy kept never falls.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -23,30 +24,45 @@ _ROUNDS = 10
 
 
 def mine_pool(
-    energies: Sequence[Float[Tensor, "k d"]], pattern: BlockPattern, patterns: int, generator: torch.Generator
+    energies: Iterable[Float[Tensor, "k d"]], pattern: BlockPattern, patterns: int, generator: torch.Generator
 ) -> Bool[Tensor, "patterns size"]:
     """Find a pool for a model.
 
     Args:
-        energies: One matrix of energies each, input-major.
+        energies: One matrix of energies each, input-major. They are asked for three times, and need not all be in memory.
         pattern: The blocks.
         patterns: Size of the pool; fewer where fewer arrangements occur.
         generator: Draws the blocks that improve it.
     """
     pool = most_frequent(energies, pattern, patterns)
     # Each matrix's blocks by their own scale: what a block keeps counts relative to its matrix.
-    blocks = torch.cat([to_blocks(energy / energy.mean().clamp_min(1e-30), pattern) for energy in energies], dim=1)
-    chosen = torch.randperm(blocks.shape[1], generator=generator)[:_SAMPLE].to(blocks.device)
-    return improve(pool, blocks[:, chosen], pattern.keep)
+    scaled = (to_blocks(energy / energy.mean().clamp_min(1e-30), pattern) for energy in energies)
+    count = sum(math.prod(pattern.covered(*energy.T.shape)) // pattern.size for energy in energies)
+    chosen = torch.randperm(count, generator=generator)[:_SAMPLE].to(pool.device)
+    return improve(pool, _columns(scaled, chosen), pattern.keep)
+
+
+def _columns(parts: Iterable[Float[Tensor, "size n"]], chosen: Int[Tensor, " m"]) -> Float[Tensor, "size m"]:
+    """Give columns of what would be all parts side by side."""
+    found: list[Tensor] = []
+    places: list[Tensor] = []
+    start = 0
+    for part in parts:
+        own = ((chosen >= start) & (chosen < start + part.shape[1])).nonzero().flatten()
+        found.append(part[:, chosen[own] - start])
+        places.append(own)
+        start += part.shape[1]
+    return torch.cat(found, dim=1)[:, torch.cat(places).argsort()]
 
 
 def most_frequent(
-    energies: Sequence[Float[Tensor, "k d"]], pattern: BlockPattern, patterns: int
+    energies: Iterable[Float[Tensor, "k d"]], pattern: BlockPattern, patterns: int
 ) -> Bool[Tensor, "patterns size"]:
     """Count the best free arrangement of every block, and give the most frequent; ties by their bits."""
     free = LargestOfBlock(pattern)
-    codes = torch.cat([encode(to_blocks(free.support(energy), pattern).T) for energy in energies])
-    values, counts = codes.unique(return_counts=True)
+    counted = [encode(to_blocks(free.support(energy), pattern).T).unique(return_counts=True) for energy in energies]
+    values, place = torch.cat([codes for codes, _ in counted]).unique(return_inverse=True)
+    counts = torch.zeros_like(values).index_add_(0, place, torch.cat([counts for _, counts in counted]))
     order = counts.argsort(descending=True, stable=True)[:patterns]
     return decode(values[order], pattern.size)
 

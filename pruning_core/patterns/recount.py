@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from pruning_core.arch.stored import find_structure, stored_name
 from pruning_core.inputs import read_checkpoint
 from pruning_core.patterns.grammar import BlockPattern
 from pruning_core.patterns.project import to_blocks
+from pruning_core.pieces import pieces_of
 from pruning_core.report import DenseRemainder
 from pruning_core.shapes import Bool, Float
 
@@ -94,17 +94,14 @@ def _satisfied(
     return beside.min(0).values == 0
 
 
-def read_weights(folder: Path, names: Sequence[str]) -> list[tuple[str, Tensor]]:
-    """Read the weights of linears from a checkpoint, as they are stored, in the order of the names."""
+def read_weights(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """Give the weights of linears of a checkpoint one by one, as they are stored, in the order of the names."""
     facts = read_checkpoint(folder)
-    structure = find_structure(facts.shapes)
-    wanted = {f"{stored_name(name, structure)}.weight": name for name in names}
-    found: dict[str, Tensor] = {}
-    for path in facts.weight_files:
-        with safe_open(path, framework="pt") as file:
-            for key in set(file.keys()) & wanted.keys():
-                found[wanted[key]] = file.get_tensor(key)
-    return [(name, found[name]) for name in names]
+    structure, pieces = find_structure(facts.shapes), pieces_of(facts)
+    for name in names:
+        piece = pieces[f"{stored_name(name, structure)}.weight"]
+        yield name, piece.mapped()
+        piece.forget()
 
 
 def arrangements(pool: Bool[Tensor, "patterns size"] | None) -> tuple[str, ...]:

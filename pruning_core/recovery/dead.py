@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.arch.linear import bias_of, outputs_of, set_, weight_of
+from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer, get
 from pruning_core.masks import Mask
 from pruning_core.shapes import Bool, Float, Int
@@ -38,8 +39,9 @@ def remove_dead_(student: EncoderAdapter, allowance: int) -> Mask:
     dead: list[Bool[Tensor, " units"]] = []
     prices: list[tuple[int, int, int]] = []  # weights that go, sublayer, unit
     for index, sublayer in enumerate(student.sublayers):
-        dead.append(_dead(sublayer))
-        costs = _nonzeros(sublayer)
+        with held(sublayer.block):
+            dead.append(_dead(sublayer))
+            costs = _nonzeros(sublayer)
         prices += [(int(costs[unit]), index, unit) for unit in dead[-1].nonzero().flatten().tolist()]
     kept = [torch.ones(len(own), dtype=torch.bool) for own in dead]
     for price, index, unit in sorted(prices):
@@ -50,8 +52,9 @@ def remove_dead_(student: EncoderAdapter, allowance: int) -> Mask:
             allowance -= price
     for sublayer, own in zip(student.sublayers, kept, strict=True):
         if not bool(own.all()):
-            _fold_constants_(sublayer, (~own).nonzero().flatten())
-            sublayer.slice_(own.nonzero().flatten().to(sublayer.output.weight.device))
+            with held(sublayer.block):
+                _fold_constants_(sublayer, (~own).nonzero().flatten())
+                sublayer.slice_(own.nonzero().flatten().to(student.model.device))
     return Mask(tuple(kept))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 
 from pruning_core.arch.encoder import EncoderAdapter, adapt, drop_blocks_, slice_
+from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
 from pruning_core.evidence import Evidence
 from pruning_core.masks import Mask
@@ -61,18 +62,20 @@ def prune_and_recover_(
         streams = Streams(evidence, shelf, samples=used, first_judge=first_judge)
         for index, end, pruned in zip(survivors, ends, adapt(student.model).sublayers, strict=True):
             for passed in range(reached + 1, end):
-                streams.skip(passed, dense[passed])
+                with held(dense[passed].block):
+                    streams.skip(passed, dense[passed])
             reached = end
             if index == evidence.dense.crossing:
                 streams.cross(evidence.dense, adapt(student.model))
-            pruned.slice_(mask.indices(index).to(pruned.output.weight.device))
-            if end != index:
-                _inherit_norm_(pruned, dense[end])
-            layer = dense[index].layer
-            fit, judge = streams.gather(end, dense[end], pruned, layer)
-            with products_in(torch.float32, device):
-                reports[index] = repair_(pruned, fit, judge, spec)
-            streams.advance(pruned, layer)
+            with held(dense[end].block, pruned.block):
+                pruned.slice_(mask.indices(index).to(device))
+                if end != index:
+                    _inherit_norm_(pruned, dense[end])
+                layer = dense[index].layer
+                fit, judge = streams.gather(end, dense[end], pruned, layer)
+                with products_in(torch.float32, device):
+                    reports[index] = repair_(pruned, fit, judge, spec)
+                streams.advance(pruned, layer)
             on_sublayer(end + 1)
     nothing = SublayerReport(solver="none", status="skipped", iterations=0)
     return tuple(reports.get(index, nothing) for index in range(len(mask.kept)))

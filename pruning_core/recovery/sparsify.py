@@ -14,6 +14,7 @@ import torch
 
 from pruning_core.arch.encoder import EncoderAdapter
 from pruning_core.arch.linear import bias_of, set_, weight_of
+from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
 from pruning_core.evidence import Evidence
 from pruning_core.models import TaskModel
@@ -86,13 +87,14 @@ def sparsify_(
         for index, (dense, own) in enumerate(zip(evidence.dense.sublayers, student.sublayers, strict=True)):
             if index == evidence.dense.crossing:
                 memory = streams.cross(evidence.dense, student)
-            moments = streams.gather_inputs(index, before, dense)
-            for part, original in zip(own.parts, dense.parts, strict=True):
-                parameters = weight_of(original.linear).T, bias_of(original.linear)
-                fitting, judging = memory if memory is not None and part.reads_memory else moments
-                prune_(part.linear, (fitting.problem(*parameters), judging.problem(*parameters)))
-            prune_(own.output, streams.gather(index, dense, own, dense.layer))
-            streams.advance(own, dense.layer)
+            with held(dense.block, own.block):
+                moments = streams.gather_inputs(index, before, dense)
+                for part, original in zip(own.parts, dense.parts, strict=True):
+                    parameters = weight_of(original.linear).T, bias_of(original.linear)
+                    fitting, judging = memory if memory is not None and part.reads_memory else moments
+                    prune_(part.linear, (fitting.problem(*parameters), judging.problem(*parameters)))
+                prune_(own.output, streams.gather(index, dense, own, dense.layer))
+                streams.advance(own, dense.layer)
             before = dense
             on_sublayer(index + 1)
     return tuple(fits)

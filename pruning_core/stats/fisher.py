@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pruning_core.arch.encoder import EncoderAdapter, real_tokens
 from pruning_core.arch.linear import weight_of
+from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
 from pruning_core.models import TaskModel
 from pruning_core.precision import products_in
@@ -122,11 +123,11 @@ class _Watch:
 
     def __init__(self, sublayer: Sublayer, kept_samples: int, scratch: Tensor) -> None:
         self._scratch = scratch
-        weight = weight_of(sublayer.output)
         self._width = sublayer.unit_width
-        self._column_norms = weight.double().square().sum(0)
-        self._energy = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
-        self._fisher = torch.zeros(sublayer.units, dtype=torch.float64, device=weight.device)
+        with held(sublayer.block):
+            self._column_norms = weight_of(sublayer.output).double().square().sum(0)
+        self._energy = torch.zeros_like(self._column_norms)
+        self._fisher = torch.zeros(sublayer.units, dtype=torch.float64, device=scratch.device)
         self._gradients = torch.zeros(kept_samples, sublayer.units) if kept_samples else None
 
     def statistics(self) -> MaskStatistics:

@@ -67,7 +67,7 @@ def linear_statistics(
         on_batch: Told after each batch how many are done.
         states: Records the dense model's states on the way.
     """
-    watches = {name: _Watch(linear, lengths[name]) for name, linear in linears.items()}
+    watches = {name: _Watch(linear, lengths[name], task_model.device) for name, linear in linears.items()}
     for index, cpu_batch in enumerate(batches):
         batch = cpu_batch.to(task_model.device)
         rows = _Rows(batch)
@@ -134,8 +134,8 @@ class _Latest:
 class _Watch:
     """Adds up the statistics of one linear."""
 
-    def __init__(self, linear: AnyLinear, length: int) -> None:
-        self._width, self._length, self._device = inputs_of(linear), length, linear.weight.device
+    def __init__(self, linear: AnyLinear, length: int, device: torch.device) -> None:
+        self._width, self._length, self._device = inputs_of(linear), length, device
         self._weights = torch.zeros(outputs_of(linear), dtype=torch.float64, device=self._device)
         self._moments: _Moments | None = None
 

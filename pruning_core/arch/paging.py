@@ -1,0 +1,162 @@
+"""Blocks whose weights lie in files until they run, so that a model may be larger than the memory of its device.
+
+Nearly all of a model's weights are those of the linears in its blocks. A paged block has them on the meta device, and a `Page`
+that knows where in a file each one lies. While the block runs, or while somebody holds it, they are on the device; then they
+are gone again. A file that has them in float32 is mapped: on a CPU nothing is copied, and the system may take the memory back
+at any time. Who gives a held linear other weights (a slice, a repair) changes nothing in the file: when the block is let go,
+they are written to an unnamed file of their own, and are read from there. Norms, biases and tables of positions stay where
+they are; they take next to nothing.
+
+Copies of a model copy its pages, which then go their own ways.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from pruning_core.pieces import Piece, write_pieces
+
+if TYPE_CHECKING:
+    from pruning_core.arch.linear import AnyLinear
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """What a backward pass needs of a weight: the view of it that some operation read."""
+
+    piece: Piece
+    dtype: torch.dtype
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+class Page:
+    """The weights of one block's linears, on the device only while the block is held. It stands before the block's forward."""
+
+    def __init__(self, block: nn.Module, pieces: Mapping[AnyLinear, Piece], device: torch.device, scratch: Path) -> None:
+        """Take the weights of a block away.
+
+        Args:
+            block: Changed in place: from now on its forward is this page.
+            pieces: Where the weights of its linears lie.
+            device: Where they are used.
+            scratch: Folder for what they are replaced by.
+        """
+        self.block = block
+        self.__signature__ = inspect.signature(block.forward)  # what is asked of forwards by whoever calls them
+        self._pieces = dict(pieces)
+        self._device, self._scratch = device, scratch
+        self._holders = 0
+        self._loaded: dict[AnyLinear, nn.Parameter] = {}
+        self._lent: Piece | None = None
+        for linear in self._pieces:
+            _put_away_(linear)
+        block.__dict__["forward"] = self
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Run the block, with its weights in the type in which its products are computed.
+
+        A backward pass reads the weights again: what it would keep of them is only the place where they lie.
+        """
+        forward = cast("Callable[..., object]", type(self.block).forward)
+        kind = self._device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        with ExitStack() as stack:
+            stack.enter_context(self.held(low))
+            if torch.is_grad_enabled():
+                stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self._packer(), self._unpack))
+            return forward(self.block, *args, **kwargs)
+
+    @contextmanager
+    def held(self, dtype: torch.dtype = torch.float32) -> Generator[None]:
+        """Keep the weights on the device while the context is open."""
+        if not self._holders:
+            for linear, piece in self._pieces.items():
+                linear.weight = self._loaded[linear] = nn.Parameter(piece.read(self._device, dtype), requires_grad=False)
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        loaded, self._loaded = self._loaded, {}
+        changed = [(linear, linear.weight) for linear, weight in loaded.items() if linear.weight is not weight]
+        if changed:
+            self._pieces |= write_pieces(changed, self._scratch)
+        for linear, piece in self._pieces.items():
+            _put_away_(linear)
+            piece.forget()
+
+    def piece_of(self, linear: AnyLinear) -> Piece:
+        """Give where the weights of a linear lie, of a block that nobody holds."""
+        return self._pieces[linear]
+
+    @property
+    def linears(self) -> tuple[AnyLinear, ...]:
+        """The linears whose weights come and go."""
+        return tuple(self._pieces)
+
+    def _packer(self) -> Callable[[Tensor], Tensor | _Saved]:
+        own = {
+            weight.untyped_storage().data_ptr(): (self._pieces[linear], weight.dtype) for linear, weight in self._loaded.items()
+        }
+
+        def pack(tensor: Tensor) -> Tensor | _Saved:
+            found = own.get(tensor.untyped_storage().data_ptr())
+            return tensor if found is None else _Saved(*found, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
+
+        return pack
+
+    def _unpack(self, saved: Tensor | _Saved) -> Tensor:
+        if isinstance(saved, Tensor):
+            return saved
+        if self._lent is not None:
+            self._lent.forget()
+        self._lent = saved.piece
+        return saved.piece.read(self._device, saved.dtype).as_strided(saved.size, saved.stride, saved.offset)
+
+
+def _put_away_(linear: AnyLinear) -> None:
+    away = torch.empty(linear.weight.shape, dtype=torch.float32, device="meta")
+    linear.weight = nn.Parameter(away, requires_grad=False)
+
+
+def page_of(block: nn.Module) -> Page | None:
+    """Give the page of a block; None where its weights are always there."""
+    page = block.__dict__.get("forward")
+    return page if isinstance(page, Page) else None
+
+
+def each_tensor(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Give a model's state, name by name as ``state_dict`` has it; what lies in files is read when its turn comes."""
+    paths = {module: path for path, module in model.named_modules()}
+    pages = [page for page in map(page_of, model.modules()) if page is not None]
+    pieces = {f"{paths[linear]}.weight": page.piece_of(linear) for page in pages for linear in page.linears}
+    for name, tensor in cast("dict[str, Tensor]", model.state_dict()).items():
+        piece = pieces.get(name)
+        yield name, tensor if piece is None else piece.read(torch.device("cpu"))
+        if piece is not None:
+            piece.forget()
+
+
+@contextmanager
+def held(*blocks: nn.Module) -> Generator[None]:
+    """Keep the weights of blocks on the device while the context is open; nothing happens to those that are always there."""
+    with ExitStack() as stack:
+        for block in blocks:
+            page = page_of(block)
+            if page is not None:
+                stack.enter_context(page.held())
+        yield
