@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pruning_core.arch.encoder import adapt, clone
 from pruning_core.arch.linear import is_transposed
+from pruning_core.arch.paging import device_map
 from pruning_core.artifacts.acceptance import Claim, Probe, answer
 from pruning_core.artifacts.bundle import write_checkpoint, write_compressed_form
 from pruning_core.artifacts.compressed import NothingToCompress
@@ -154,6 +155,7 @@ class Workshop:
             onnx="onnx" in spec.artifacts.formats and export_problem is None,
             measure_again=target.metric == "latency",
             compressed=compressed if isinstance(compressed, dict) else None,
+            device_map=None if pruned.pages is None else device_map(pruned.model, pruned.device),
         )
         return Candidate(target, outcome, claim, export_problem, compressed if isinstance(compressed, str) else None)
 

@@ -151,6 +151,26 @@ def each_tensor(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             piece.forget()
 
 
+def device_map(model: nn.Module, device: torch.device) -> dict[str, str]:
+    """Give the ``device_map`` by which transformers leaves the same blocks on the disk, and everything else on the device."""
+    found: dict[str, str] = {}
+
+    def visit(module: nn.Module, path: str) -> None:
+        if page_of(module) is not None:
+            found[path] = "disk"
+        elif all(page_of(inner) is None for inner in module.modules()):
+            found[path] = str(device)
+        else:
+            start = f"{path}." if path else ""
+            own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+            found.update({start + name: str(device) for name, _ in own})
+            for name, child in module.named_children():
+                visit(child, start + name)
+
+    visit(model, "")
+    return found
+
+
 @contextmanager
 def held(*blocks: nn.Module) -> Generator[None]:
     """Keep the weights of blocks on the device while the context is open; nothing happens to those that are always there."""

@@ -63,6 +63,7 @@ class Claim:
         onnx: Whether there is a graph to check.
         compressed: How many matrices have which compressed form; None where there is no such checkpoint.
         measure_again: Whether its latency was promised.
+        device_map: Which modules are to stay on the disk when it is loaded, of a model that is larger than memory.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class Claim:
     onnx: bool
     measure_again: bool
     compressed: dict[str, int] | None = None
+    device_map: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ class Prover:
                     onnx=ONNX_PATH if claim.onnx else None,
                     compressed=None if claim.compressed is None else COMPRESSED_PATH,
                     measure_again=claim.measure_again,
+                    device_map=claim.device_map,
                 )
                 for claim in claims
             ],
@@ -257,6 +260,7 @@ class _Checkpoint(_Wire):
     onnx: str | None
     compressed: str | None
     measure_again: bool
+    device_map: dict[str, str] | None
 
 
 class _WireProbe(_Wire):

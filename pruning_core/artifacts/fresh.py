@@ -52,7 +52,7 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
     try:
         tokenizer = load_processor(folder, request)
         stage = "transformers"
-        model = load(folder, request, trust=request["trust_remote_code"])
+        model = load(folder, request, trust=request["trust_remote_code"], device_map=checkpoint["device_map"])
         with torch.inference_mode():
             outputs = [run(model, encode(tokenizer, probe, request), request) for probe in request["probes"]]
         parameters = sum(p.numel() for p in model.parameters())
@@ -75,14 +75,16 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")[:300]
 
 
-def load(folder: str, request: dict[str, Any], *, trust: bool) -> Any:
-    """Load as users do, in float32 as the worker did."""
+def load(folder: str, request: dict[str, Any], *, trust: bool, device_map: dict[str, str] | None = None) -> Any:
+    """Load as users do, in float32 as the worker did; with modules on the disk where the model is larger than memory."""
     import torch
     import transformers
 
     auto = getattr(transformers, request["auto_class"])
-    model = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True, trust_remote_code=trust)
-    return model.eval().to(request["device"])
+    # The folder for what transformers converts lies in the scratch folder that is the process's own.
+    place: dict[str, Any] = {"device_map": device_map, "offload_folder": "offload"} if device_map else {}
+    model = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True, trust_remote_code=trust, **place)
+    return model.eval() if device_map else model.eval().to(request["device"])
 
 
 def load_processor(folder: str, request: dict[str, Any]) -> Any:
