@@ -93,14 +93,23 @@ class Piece:
     def read(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
         """Give the values; on a CPU and in the stored type they are the file's own memory, not to be written to."""
         stored = self.mapped()
-        values = stored.to(device, dtype)
-        if values is not stored:
-            self.forget()
+        if device.type == "cpu" and dtype == self.dtype:
+            return stored
+        values = _copied(stored, dtype) if device.type == "cpu" else stored.to(device, dtype)
+        self.forget()
         return values
 
     def forget(self) -> None:
         """Give the memory that was mapped for it back."""
         self.file.forget(self.start, self.bytes)
+
+
+def _copied(stored: Tensor, dtype: torch.dtype) -> Tensor:
+    """Copy into memory that goes back to the system as a whole: the heap would keep holes of what comes and goes."""
+    if not stored.numel():
+        return stored.to(dtype)
+    room = mmap.mmap(-1, stored.numel() * dtype.itemsize)
+    return torch.frombuffer(room, dtype=dtype).view(stored.shape).copy_(stored)
 
 
 def write_pieces(tensors: Iterable[tuple[Name, Tensor]], scratch: Path) -> dict[Name, Piece]:

@@ -12,7 +12,10 @@ Copies of a model copy its pages, which then go their own ways.
 
 from __future__ import annotations
 
+import copy
+import ctypes
 import inspect
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -51,30 +54,45 @@ class Page:
             device: Where they are used.
             scratch: Folder for what they are replaced by.
         """
-        self.block = block
+        self._block = weakref.ref(block)  # a cycle would keep dropped copies in memory until somebody collects them
         self.__signature__ = inspect.signature(block.forward)  # what is asked of forwards by whoever calls them
         self._pieces = dict(pieces)
         self._device, self._scratch = device, scratch
         self._holders = 0
         self._loaded: dict[AnyLinear, nn.Parameter] = {}
         self._lent: Piece | None = None
+        self._away: dict[AnyLinear, nn.Parameter] = {}
         for linear in self._pieces:
-            _put_away_(linear)
+            self._put_away(linear)
         block.__dict__["forward"] = self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Page:
+        """Give the page of a copy of the block."""
+        own = copy.copy(self)
+        own._block = weakref.ref(copy.deepcopy(self._block_(), memo))
+        own._pieces = copy.deepcopy(self._pieces, memo)
+        own._loaded, own._away = copy.deepcopy(self._loaded, memo), copy.deepcopy(self._away, memo)
+        return own
+
+    def _block_(self) -> nn.Module:
+        block = self._block()
+        assert block is not None, "a page is called by its block"
+        return block
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Run the block, with its weights in the type in which its products are computed.
 
         A backward pass reads the weights again: what it would keep of them is only the place where they lie.
         """
-        forward = cast("Callable[..., object]", type(self.block).forward)
+        block = self._block_()
+        forward = cast("Callable[..., object]", type(block).forward)
         kind = self._device.type
         low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         with ExitStack() as stack:
             stack.enter_context(self.held(low))
             if torch.is_grad_enabled():
                 stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self._packer(), self._unpack))
-            return forward(self.block, *args, **kwargs)
+            return forward(block, *args, **kwargs)
 
     @contextmanager
     def held(self, dtype: torch.dtype = torch.float32) -> Generator[None]:
@@ -96,8 +114,17 @@ class Page:
         if changed:
             self._pieces |= write_pieces(changed, self._scratch)
         for linear, piece in self._pieces.items():
-            _put_away_(linear)
+            self._put_away(linear)
             piece.forget()
+        if self._device.type == "cpu":
+            _trim_heap()
+
+    def _put_away(self, linear: AnyLinear) -> None:
+        away = self._away.get(linear)
+        if away is None or away.shape != linear.weight.shape:
+            away = nn.Parameter(torch.empty(linear.weight.shape, dtype=torch.float32, device="meta"), requires_grad=False)
+            self._away[linear] = away
+        linear.weight = away
 
     def piece_of(self, linear: AnyLinear) -> Piece:
         """Give where the weights of a linear lie, of a block that nobody holds."""
@@ -126,11 +153,6 @@ class Page:
             self._lent.forget()
         self._lent = saved.piece
         return saved.piece.read(self._device, saved.dtype).as_strided(saved.size, saved.stride, saved.offset)
-
-
-def _put_away_(linear: AnyLinear) -> None:
-    away = torch.empty(linear.weight.shape, dtype=torch.float32, device="meta")
-    linear.weight = nn.Parameter(away, requires_grad=False)
 
 
 def page_of(block: nn.Module) -> Page | None:
@@ -175,8 +197,13 @@ def device_map(model: nn.Module, device: torch.device) -> dict[str, str]:
 def held(*blocks: nn.Module) -> Generator[None]:
     """Keep the weights of blocks on the device while the context is open; nothing happens to those that are always there."""
     with ExitStack() as stack:
-        for block in blocks:
-            page = page_of(block)
-            if page is not None:
-                stack.enter_context(page.held())
+        for page in filter(None, map(page_of, blocks)):
+            stack.enter_context(page.held())
         yield
+
+
+def _trim_heap() -> None:
+    """Give the holes of the heap back to the system (glibc), which what comes and goes with a block has left there."""
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
