@@ -12,14 +12,14 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
 from pruning_core.errors import DatasetInvalid
 from pruning_core.parquet_footer import FooterTooLarge, read_footer
 
-Kind = Literal["text", "number", "nested", "unknown"]
+Kind = Literal["text", "number", "nested", "undecodable", "unknown"]
 
 _HEAD_BYTES = 2**20
 _MOST_ROWS = 1000
@@ -32,11 +32,19 @@ _BOOLEANS = frozenset({"true", "false"})
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: what it holds, and bounds of its numbers where they are known (of some rows at least)."""
+    """One column.
+
+    Attributes:
+        kind: What it holds.
+        smallest: Of its numbers, or of those in its lists, where they are known (of some rows at least).
+        largest: Likewise.
+        names: Texts in its lists, of some rows.
+    """
 
     kind: Kind
     smallest: float | None = None
     largest: float | None = None
+    names: frozenset[str] = frozenset()
 
 
 def read_columns(path: Path) -> Mapping[str, Column] | None:
@@ -55,10 +63,10 @@ def read_columns(path: Path) -> Mapping[str, Column] | None:
     if not head.strip():
         raise _empty(path)
     whole_lines = head if len(head) < _HEAD_BYTES else head[: head.rfind(b"\n") + 1]
-    try:
-        text = whole_lines.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return None
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise not_utf8(path.name, "task.dataset")
+    # What is no UTF-8 is only an error in a column that the task reads.
+    text = whole_lines.decode("utf-8-sig", errors="surrogateescape")
     return _of_csv(path, text) if path.suffix == ".csv" else _of_json_lines(path, text)
 
 
@@ -92,12 +100,14 @@ def _of_csv(path: Path, text: str) -> Mapping[str, Column] | None:
         return None
     if not rows:
         raise _empty(path)
-    return {name: _of_cells([row[i] for row in rows]) for i, name in enumerate(header)}
+    return {_legible(name): _of_cells([row[i] for row in rows]) for i, name in enumerate(header)}
 
 
 def _of_cells(cells: Sequence[str]) -> Column:
     """Judge one column of a CSV file. Numbers here may be followed by text further down, so they prove nothing."""
     numbers: list[float] = []
+    if any(_legible(cell) != cell for cell in cells):
+        return Column("undecodable")
     for cell in cells:
         if cell.lower() in _MISSING or cell.lower() in _BOOLEANS:
             continue
@@ -119,22 +129,40 @@ def _of_json_lines(path: Path, text: str) -> Mapping[str, Column] | None:
             return None  # an object over several lines, which is odd and allowed; or damage, which the job will name
         for name, value in cast("dict[str, object]", row).items() if isinstance(row, dict) else ():
             values.setdefault(name, []).append(value)
-    return {name: _of_values(found) for name, found in values.items()}
+    return {_legible(name): _of_values(found) for name, found in values.items()}
 
 
 def _of_values(values: Sequence[object]) -> Column:
     given = [value for value in values if value is not None]
     numbers = [float(value) for value in given if isinstance(value, int | float) and abs(value) < 2**63]
     if given and all(isinstance(value, str) for value in given):
-        return Column("text")
+        return Column("text" if all(_legible(value) == value for value in cast("list[str]", given)) else "undecodable")
     if given and all(isinstance(value, list | dict) for value in given):
-        return Column("nested")
+        inside = [item for value in given if isinstance(value, list) for item in cast("list[object]", value)]
+        whole = [float(item) for item in inside if isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**63]
+        names = frozenset(item for item in inside if isinstance(item, str))
+        return replace(_with_bounds("nested", whole), names=names)
     return _with_bounds("number" if given and len(numbers) == len(given) else "unknown", numbers)
 
 
 def _with_bounds(kind: Kind, numbers: Sequence[float]) -> Column:
     finite = [number for number in numbers if math.isfinite(number)]
     return Column(kind, min(finite), max(finite)) if finite else Column(kind)
+
+
+def _legible(text: str) -> str:
+    """Put question marks where bytes were no UTF-8."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def not_utf8(what: str, param: str) -> DatasetInvalid:
+    """Make the error of text in another encoding.
+
+    Args:
+        what: The file, or the column.
+        param: Field of the spec.
+    """
+    return DatasetInvalid(f"{what} is not written in UTF-8; save the file so (iconv -t UTF-8 converts it)", param=param)
 
 
 def _empty(path: Path) -> DatasetInvalid:

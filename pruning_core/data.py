@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.inputs import check_columns, image_folder, is_local, split_file
+from pruning_core.inputs import check_columns, is_local, split_file
 from pruning_core.labels import Label, parse_labels
 from pruning_core.pictures import encode_picture, read_image_folder
+from pruning_core.reader_checks import image_folder
 from pruning_core.spec import TaskSpec
 from pruning_core.tasks.kinds import KINDS
 
@@ -20,17 +21,19 @@ class Rows:
     """One split: the inputs of each row, and labels where the task names a column of them.
 
     Inputs are one or two texts, the words of a text, or one image as its file's bytes in base64. Rows whose input or label is
-    null are left out; so are the rows that the Hub marks as unlabelled (class -1).
+    null or blank are left out; so are the rows that the Hub marks as unlabelled (class -1).
 
     Attributes:
         texts: The inputs of each row.
         labels: One a row, as `pruning_core.labels` has them; names of classes until `with_classes` has placed them.
         names: The model's classes, once they are known.
+        left_out: Rows of the data set that are not among them.
     """
 
     texts: tuple[tuple[str, ...], ...]
     labels: tuple[Label, ...] | None
     names: tuple[str, ...] = ()
+    left_out: int = 0
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -58,7 +61,7 @@ def read_rows(task: TaskSpec, split: str) -> Rows:
     texts = [_inputs(task, row, folder) for row in zip(*(columns[name] for name in names.inputs), strict=True)]
     has_labels = names.label is not None and KINDS[task.type].label is not None
     labels = parse_labels(task, columns[cast("str", names.label)]) if has_labels else None
-    keep = [i for i, text in enumerate(texts) if text is not None and (labels is None or labels[i] is not None)]
+    keep = [i for i, text in enumerate(texts) if text is not None and (labels is None or _is_there(labels[i]))]
     if not keep:
         reads = {"text": "text", "words": "lists of words", "image": "images"}[KINDS[task.type].reads]
         labelled = f" and labels in {names.label}" if has_labels else ""
@@ -69,7 +72,12 @@ def read_rows(task: TaskSpec, split: str) -> Rows:
     return Rows(
         texts=tuple(text for i in keep if (text := texts[i]) is not None),
         labels=None if labels is None else tuple(label for i in keep if (label := labels[i]) is not None),
+        left_out=len(texts) - len(keep),
     )
+
+
+def _is_there(label: Label | None) -> bool:
+    return label is not None and not (isinstance(label, str) and not label.strip())
 
 
 def _inputs(task: TaskSpec, values: tuple[Any, ...], folder: Path | None) -> tuple[str, ...] | None:
@@ -81,7 +89,7 @@ def _inputs(task: TaskSpec, values: tuple[Any, ...], folder: Path | None) -> tup
     if not parts or not all(isinstance(part, str) for part in parts):
         return None
     texts = cast("tuple[str, ...]", tuple(parts))
-    if reads == "words" and not isinstance(values[0], list):
+    if (reads == "words" and not isinstance(values[0], list)) or not any(map(str.strip, texts)):
         return None
     return texts if task.prefix is None else tuple(task.prefix + text for text in texts)
 
@@ -98,7 +106,20 @@ def _read_local(task: TaskSpec, split: str) -> dict[str, list[Any]]:
         reason = str(error).splitlines()[0][:200]
         raise DatasetInvalid(f"{path.name} cannot be read: {reason}", param="task.dataset") from error
     check_columns(task, table.column_names, split)
-    return {name: table.column(name).to_pylist() for name in _wanted(task)}
+    return {name: _values(table.column(name), name, split, is_image=name == task.columns.image) for name in _wanted(task)}
+
+
+def _values(column: Any, name: str, split: str, *, is_image: bool) -> list[Any]:
+    """Give the values of one of Arrow's columns, for which text in another encoding is bytes, or an error when it is read."""
+    import pyarrow as pa
+
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        raise not_utf8(f"column {name!r} of the {split} split", "task.columns") from None
+    if pa.types.is_binary(column.type) and not is_image:
+        raise not_utf8(f"column {name!r} of the {split} split", "task.columns")
+    return values
 
 
 def _read_table(path: Path) -> Any:

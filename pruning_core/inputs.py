@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,18 +20,23 @@ from pruning_core.cost import UnitGroup
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.method_checks import check_method, check_request
 from pruning_core.model_checks import check_types, check_weights
+from pruning_core.reader_checks import (
+    IMAGE_PROCESSOR_NAMES,
+    TOKENIZER_NAMES,
+    check_image_folder,
+    check_padding,
+    check_reader,
+    image_folder,
+)
 from pruning_core.spec import PruneSpec, TaskSpec
-from pruning_core.task_checks import check_head, check_kinds, check_lengths, check_model_class, check_name, positions_of
-from pruning_core.tasks.heads import check_type
+from pruning_core.task_checks import Head, check_head, check_kinds, check_lengths, check_model_class, positions_of
+from pruning_core.tasks.heads import check_head_weights, check_type
 from pruning_core.tasks.kinds import KINDS
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
-TOKENIZER_NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-IMAGE_PROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
 _HEADER_LIMIT = 100 * 2**20  # safetensors' own bound on the header
 _DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -71,59 +76,50 @@ def check_local_inputs(spec: PruneSpec) -> None:
         TargetUnreachable: The target is below what any mask can reach.
     """
     check_request(spec)
-    classes, names = None, ()
-    if is_local(spec.model):
-        facts = read_checkpoint(Path(spec.model).expanduser())
-        structure = structure_of(facts)
-        groups = unit_groups(structure, facts.config)
-        check_types(facts.dtypes)
-        check_weights(facts.config, facts.shapes, 1 + max(group.layer for group in groups))
-        check_method(spec, facts.config, facts.shapes, structure, groups)
-        classes = classes_of(facts)
-        check_type(spec.task.type, facts.config)
-        check_model_class(spec.task, facts.config)
-        check_head(spec.task, classes, names_of(facts))
-        check_lengths(spec, positions_of(facts.config))
-        _check_reader(spec.task, Path(spec.model).expanduser())
-        names = names_of(facts)
+    head = check_model(spec, Path(spec.model).expanduser()) if is_local(spec.model) else None
     if is_local(spec.task.dataset):
         folder = Path(spec.task.dataset).expanduser()
         for split in (spec.task.train_split, spec.task.validation_split):
             if KINDS[spec.task.type].reads == "image" and (images := image_folder(folder, split)) is not None:
-                _check_image_folder(images, names)
+                check_image_folder(images, () if head is None else head.names)
                 continue
             columns = read_columns(split_file(folder, split))
             if columns is not None:
                 check_columns(spec.task, list(columns), split)
-                check_kinds(spec.task, columns, split, classes)
+                check_kinds(spec.task, columns, split, head)
 
 
-def image_folder(folder: Path, split: str) -> Path | None:
-    """Give the folder that holds the images of a split, one folder a class; None where there is none."""
-    path = folder / split
-    return path if path.is_dir() else None
+def check_model(spec: PruneSpec, folder: Path) -> Head:
+    """Refuse a checkpoint that cannot do what a spec asks of it, by its configuration and the headers of its files.
 
+    Args:
+        spec: What is asked.
+        folder: Where the checkpoint lies.
 
-def _check_image_folder(folder: Path, names: Sequence[str]) -> None:
-    classes = [one.name for one in sorted(folder.iterdir()) if one.is_dir()]
-    if not any(path.suffix.lower() in IMAGE_SUFFIXES for name in classes for path in (folder / name).iterdir()):
-        raise DatasetInvalid(
-            f"the folder {folder.name} holds no images; put them in one folder a class, named {', '.join(IMAGE_SUFFIXES)}",
-            param="task.dataset",
-        )
-    for name in classes if names else ():
-        check_name(name, names)
+    Returns:
+        The classes of its head.
 
-
-def _check_reader(task: TaskSpec, folder: Path) -> None:
-    """See that a model brings what reads its inputs: an image processor for images, a tokenizer for everything else."""
-    wanted = IMAGE_PROCESSOR_NAMES if KINDS[task.type].reads == "image" else TOKENIZER_NAMES
-    if not any((folder / name).is_file() for name in wanted):
-        what = "image processor" if KINDS[task.type].reads == "image" else "tokenizer"
-        raise ModelUnreadable(
-            f"the model folder has no {what}; put its files ({', '.join(wanted[:3])}, ...) beside the weights",
-            param="model",
-        )
+    Raises:
+        ModelUnreadable: No checkpoint there, a corrupt one, one that does not fit its configuration, or pickle.
+        UnsupportedArchitecture: No block structure that an adapter knows, or none for the method, the layout or the task.
+        DatasetInvalid: The head does not fit the task.
+        TargetUnreachable: The target is below what any mask can reach.
+    """
+    facts = read_checkpoint(folder)
+    structure = structure_of(facts)
+    groups = unit_groups(structure, facts.config)
+    check_types(facts.dtypes)
+    check_weights(facts.config, facts.shapes, structure, groups)
+    check_method(spec, facts.config, facts.shapes, structure, groups)
+    check_type(spec.task.type, facts.config)
+    check_model_class(spec.task, facts.config)
+    head = Head(classes_of(facts), names_of(facts))
+    check_head(spec.task, head.classes, head.names)
+    check_head_weights(spec.task.type, facts.config, facts.shapes)
+    check_lengths(spec, positions_of(facts.config))
+    check_reader(spec.task, folder)
+    check_padding(spec.task, folder, facts.config, structure.signature)
+    return head
 
 
 def split_file(folder: Path, split: str) -> Path:
@@ -165,7 +161,7 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
         ModelUnreadable: Missing, corrupt, or pickle.
     """
     config = _read_config(folder)
-    files = _weight_files(folder)
+    files, named = _weight_files(folder)
     # transformers would make an empty tokenizer of nothing, and every text would become unknown tokens.
     if not any((folder / name).is_file() for name in (*TOKENIZER_NAMES, *IMAGE_PROCESSOR_NAMES)):
         names = ", ".join(TOKENIZER_NAMES[:3])
@@ -178,6 +174,13 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
         for name, dtype, shape in _read_header(path):
             shapes[name] = shape
             dtypes[dtype] = dtypes.get(dtype, 0) + math.prod(shape)
+    lost = sorted(named - shapes.keys())
+    if lost:
+        raise ModelUnreadable(
+            f"{INDEX_NAME} names {len(lost)} tensors that its shards do not hold ({lost[0][:128]}, ...); they belong to "
+            "different models, or a shard was replaced",
+            param="model",
+        )
     return CheckpointFacts(config, shapes, dtypes, files)
 
 
@@ -233,20 +236,27 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     return cast("dict[str, Any]", config)
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...]:
+def _weight_files(folder: Path) -> tuple[tuple[Path, ...], frozenset[str]]:
+    """Find the files of the weights, and the tensors that an index says are in them."""
     single, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
     if single.is_file():
-        return (single,)
+        return (single,), frozenset()
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            places: dict[str, object] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            names = sorted({str(name) for name in places.values()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise ModelUnreadable(f"{INDEX_NAME} is not a valid shard index", param="model") from None
-        files = tuple(folder / Path(str(name)).name for name in names)
+        outside = [name[:128] for name in names if name != Path(name).name]
+        if outside:
+            raise ModelUnreadable(
+                f"{INDEX_NAME} names {outside[0]!r}; shards must lie in the model's folder, beside the index", param="model"
+            )
+        files = tuple(folder / name for name in names)
         missing = [path.name for path in files if not path.is_file()]
         if missing:
             raise ModelUnreadable(f"shards are missing: {', '.join(missing)}", param="model")
-        return files
+        return files, frozenset(places)
     if any(path for pattern in _PICKLE_PATTERNS for path in folder.glob(pattern)):
         raise ModelUnreadable(
             "the weights are pickle files, which can run code when loaded; convert them to model.safetensors",

@@ -24,6 +24,10 @@ class Answers:
     texts: tuple[str, ...]
     starts: tuple[int, ...]
 
+    def in_place(self, context: str) -> list[bool]:
+        """Tell of each whether it stands in the context where it is said to begin."""
+        return [start >= 0 and context.startswith(text, start) for text, start in zip(self.texts, self.starts, strict=True)]
+
 
 Label = float | str | tuple[int | str, ...] | Answers
 
@@ -104,11 +108,13 @@ def with_classes(task: TaskSpec, rows: Rows, names: Sequence[str]) -> Rows:
         names: The model's classes.
 
     Raises:
-        DatasetInvalid: A class that the head does not have, tags that do not fit their words, or a head that does not fit the
-            task's type.
+        DatasetInvalid: A class that the head does not have, tags that do not fit their words, answers of which none stands in
+            its context, or a head that does not fit the task's type.
     """
     check_head(task, len(names), names)
     kind = KINDS[task.type].label
+    if kind == "answers":
+        _check_answers(rows)
     if rows.labels is None or kind not in ("class", "classes", "tags"):
         return replace(rows, names=tuple(names))
     index = {name: place for place, name in enumerate(names)}
@@ -131,3 +137,30 @@ def with_classes(task: TaskSpec, rows: Rows, names: Sequence[str]) -> Rows:
                 param="task.columns.label",
             )
     return replace(rows, labels=tuple(labels), names=tuple(names))
+
+
+def misplaced(rows: Rows) -> list[int]:
+    """List the rows with answers of which none stands in the context where it is said to begin."""
+    found: list[int] = []
+    for row, ((_, context), label) in enumerate(zip(rows.texts, rows.labels or (), strict=False)):
+        answers = cast("Answers", label)
+        right = [
+            context.startswith(text, start) for text, start in zip(answers.texts, answers.starts, strict=True) if start >= 0
+        ]
+        if answers.texts and not any(right):
+            found.append(row)
+    return found
+
+
+def _check_answers(rows: Rows) -> None:
+    missed = misplaced(rows)
+    answered = [label for label in rows.labels or () if cast("Answers", label).texts]
+    if missed and len(missed) == len(answered):
+        answers, (_, context) = cast("Answers", answered[0]), rows.texts[missed[0]]
+        start = answers.starts[0]
+        there = context[max(0, start) : start + len(answers.texts[0])]
+        raise DatasetInvalid(
+            f"no answer of {len(answered)} stands in its context where answer_start says: row {missed[0]} has "
+            f"{answers.texts[0][:64]!r}, and {there[:64]!r} stands at {start}. It counts characters of the context, from 0",
+            param="task.columns.label",
+        )

@@ -17,8 +17,10 @@ from pruning_core.errors import ModelUnreadable
 from pruning_core.inputs import is_local, read_checkpoint
 from pruning_core.model_checks import stored_type
 from pruning_core.paged_models import load_paged
+from pruning_core.reader_checks import NO_PADDING, NO_PADDING_INDEX
 from pruning_core.spec import AUTO_CLASSES, TaskType
 from pruning_core.task_checks import positions_of
+from pruning_core.tasks.heads import lacks_weights
 from pruning_core.tasks.kinds import KINDS
 from pruning_core.tasks.registry import family_of
 
@@ -200,20 +202,12 @@ def _check_padding(model: PreTrainedModel, processor: PreTrainedTokenizerBase, t
         return
     if processor.pad_token_id is None:
         if task_type != "text-generation" or processor.eos_token_id is None:
-            raise ModelUnreadable(
-                "the tokenizer has no padding token, so texts of several lengths cannot share a batch; name one as pad_token "
-                "in tokenizer_config.json",
-                param="model",
-            )
+            raise ModelUnreadable(NO_PADDING, param="model")
         # Nothing that counts ever looks at what stands behind it.
         processor.pad_token = processor.eos_token
     reads_last = type(model).__name__.endswith("ForSequenceClassification") and hasattr(model, "score")
     if reads_last and model.config.pad_token_id is None:
-        raise ModelUnreadable(
-            "the model's config has no pad_token_id, by which a decoder finds the last token of a text, which it reads; "
-            "set it in config.json to the tokenizer's",
-            param="model",
-        )
+        raise ModelUnreadable(NO_PADDING_INDEX, param="model")
 
 
 def _check_complete(missing: list[str], task_type: TaskType) -> None:
@@ -221,11 +215,7 @@ def _check_complete(missing: list[str], task_type: TaskType) -> None:
     # Only embeddings are read off the bare model, and they are pooled from the tokens' states.
     needed = [key for key in missing if not (AUTO_CLASSES[task_type] == "AutoModel" and "pooler" in key)]
     if needed:
-        shown = ", ".join(sorted(needed)[:3])
-        raise ModelUnreadable(
-            f"the checkpoint lacks weights that a {task_type} model needs ({shown}); give a model fine-tuned for the task",
-            param="model",
-        )
+        raise lacks_weights(task_type, ", ".join(sorted(needed)[:3]))
 
 
 def _pooling_of(folder: Path) -> Pooling:

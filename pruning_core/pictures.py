@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.inputs import IMAGE_SUFFIXES, image_folder
+from pruning_core.reader_checks import IMAGE_SUFFIXES, image_folder
 
 # What a photograph in a file never takes.
 _LARGEST_BYTES = 64 * 2**20

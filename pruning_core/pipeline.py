@@ -18,13 +18,14 @@ from pruning_core.block_outcome import segment_warnings
 from pruning_core.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.checkpoint import Candidate, Workshop
 from pruning_core.data import Rows, read_rows
+from pruning_core.data_warnings import data_warnings
 from pruning_core.environment import choose_device, disk_is_full, peak_memory, versions
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evaluate import Judge
 from pruning_core.evidence import Evidence
 from pruning_core.floor import TRIALS, shares_that_hold
 from pruning_core.headroom import place_weights
-from pruning_core.inputs import check_local_inputs, read_checkpoint
+from pruning_core.inputs import check_local_inputs, check_model, is_local, read_checkpoint
 from pruning_core.labels import with_classes
 from pruning_core.method_spec import ZeroMethod
 from pruning_core.methods.base import Context, generator
@@ -116,6 +117,8 @@ def _run(
         clock.expect_training()
     with clock.stage("load"):
         source = resolve_checkpoint(spec.model, spec.revision)
+        if not is_local(spec.model):  # what a submit could not see yet
+            check_model(spec, source)
         memory = place_weights(spec, read_checkpoint(source), device)
         pages = folder if memory.weights == "paged" else None
         dense = load_task_model(source, spec.task.type, device, pages=pages)
@@ -126,6 +129,7 @@ def _run(
     train, validation = (with_classes(spec.task, rows, dense.classes) for rows in (train, validation))
     with clock.stage("calibrate"):
         ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
+        odd = data_warnings(dense, train, validation, ctx.evidence.calibration)
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=not isinstance(spec.method, ZeroMethod))
     planner = planner_for(spec, ctx, cache)
@@ -148,7 +152,7 @@ def _run(
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):
         targets = [candidate.target for candidate in candidates]
-        report = _report(spec, ctx, targets, outcomes, memory, rows=len(train))
+        report = _report(spec, ctx, targets, outcomes, memory, [*odd, *_scarce(spec, train)])
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
             write_reports(candidate.claim.folder, spec, report.narrowed_to(outcome), licence=licence)
@@ -220,7 +224,12 @@ def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pa
 
 
 def _report(
-    spec: PruneSpec, ctx: Context, targets: Sequence[Target], outcomes: Sequence[Outcome], memory: MemoryReport, *, rows: int
+    spec: PruneSpec,
+    ctx: Context,
+    targets: Sequence[Target],
+    outcomes: Sequence[Outcome],
+    memory: MemoryReport,
+    odd: Sequence[str],
 ) -> Report:
     calibration = ctx.evidence.calibration
     points = [
@@ -246,7 +255,7 @@ def _report(
         device=str(ctx.task_model.device),
         versions=versions(),
         frontier=tuple(points) if len(points) > 1 else (),
-        warnings=(*_mixed_types(spec, ctx), *_warnings(spec, targets, outcomes, rows=rows)),
+        warnings=(*_mixed_types(spec, ctx), *odd, *_warnings(targets, outcomes)),
     )
 
 
@@ -255,10 +264,14 @@ def _mixed_types(spec: PruneSpec, ctx: Context) -> list[str]:
     return [said] if said is not None and spec.artifacts.dtype == "auto" else []
 
 
-def _warnings(spec: PruneSpec, targets: Sequence[Target], outcomes: Sequence[Outcome], *, rows: int) -> tuple[str, ...]:
+def _scarce(spec: PruneSpec, train: Rows) -> list[str]:
+    if len(train) >= spec.calibration.samples:
+        return []
+    return [f"only {len(train)} training rows for {spec.calibration.samples} calibration samples; all were used"]
+
+
+def _warnings(targets: Sequence[Target], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     found: list[str] = []
-    if rows < spec.calibration.samples:
-        found.append(f"only {rows} training rows for {spec.calibration.samples} calibration samples; all were used")
     for target, outcome in zip(targets, outcomes, strict=True):
         where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
         if outcome.onnx is not None and outcome.onnx.status == "failed":

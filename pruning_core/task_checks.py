@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
-from pruning_core.columns import Column
+from pruning_core.columns import Column, not_utf8
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.spec import PruneSpec, TaskSpec
 from pruning_core.tasks.kinds import KINDS, LABEL_WORDS, misfit
@@ -22,6 +23,14 @@ _OFFSET_FAMILIES = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "x
 _N_POSITIONS_FAMILIES = frozenset({"gpt2", "openai-gpt", "ctrl"})
 # Marks of tags that make entities; see `tasks.tokens`.
 _MARKS = frozenset({"B-", "I-", "E-", "S-", "L-", "U-"})
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a model, as its configuration tells: number of outputs, and the names of its classes where it has some."""
+
+    classes: int
+    names: tuple[str, ...]
 
 
 def check_head(task: TaskSpec, classes: int, names: Sequence[str] = ()) -> None:
@@ -89,8 +98,14 @@ def label_is_wrong(task: TaskSpec, what: str) -> DatasetInvalid:
     return DatasetInvalid(f"{what}; a {task.type} task needs {LABEL_WORDS[kind]} there", param="task.columns.label")
 
 
-def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, classes: int | None) -> None:
+def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, head: Head | None) -> None:
     """Check what the columns of a split hold, as far as its head or footer tells.
+
+    Args:
+        task: What the columns are for.
+        columns: By name.
+        split: Which rows they are of.
+        head: The model's; None where it is not known yet.
 
     Raises:
         DatasetInvalid: Something else than the task reads.
@@ -98,6 +113,8 @@ def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, class
     kind = KINDS[task.type]
     for name in task.columns.text:
         found, wanted = columns[name].kind, "nested" if kind.reads == "words" else "text"
+        if found == "undecodable":
+            raise not_utf8(f"column {name!r} of the {split} split", "task.columns.text")
         if found not in ("unknown", wanted):
             needs = "lists of words are" if wanted == "nested" else "text is"
             raise DatasetInvalid(
@@ -107,16 +124,20 @@ def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, class
     if task.columns.label is None or kind.label is None:
         return
     label = columns[task.columns.label]
+    if label.kind == "undecodable":
+        raise not_utf8(f"column {task.columns.label!r} of the {split} split", "task.columns.label")
     wanted_kinds = {"class": ("number",), "number": ("number",), "text": ("text",)}.get(kind.label, ("nested",))
     if task.type == "image-classification":
         wanted_kinds = ("number", "text")
     if label.kind not in ("unknown", *wanted_kinds):
         raise label_is_wrong(task, f"column {task.columns.label!r} holds {_words(label.kind)}")
-    if kind.label == "class" and classes is not None:
+    if kind.label in ("class", "classes", "tags") and head is not None:
         # A smallest label of -1 marks rows without one, and hides what the smallest of the others is.
         for value in (label.largest, label.smallest):
-            if value not in (None, UNLABELLED):
-                check_label(value, classes)
+            if value is not None and (value != UNLABELLED or kind.label != "class"):
+                check_label(value, head.classes)
+        for name in sorted(label.names) if head.names else ():
+            check_name(name, head.names)
 
 
 def _words(kind: str) -> str:

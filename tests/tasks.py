@@ -44,7 +44,7 @@ def write_task_model(folder: Path, task_type: str, family: str = "bert", seed: i
         config.id2label = dict(enumerate(TAGS))
         config.label2id = {name: index for index, name in enumerate(TAGS)}
     elif task_type == "multi-label-classification":
-        config.id2label = dict(enumerate(classes_of(task_type)))
+        config.id2label = dict(enumerate(classes_of(task_type) or ()))
         config.label2id = {name: index for index, name in config.id2label.items()}
     _save(getattr(transformers, KINDS[task_type].loads_as).from_config(config), folder, seed, torch)
     tiny.write_tokenizer(folder)

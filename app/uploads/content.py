@@ -13,7 +13,8 @@ from app.refusals import Refused
 from app.uploads.records import UploadedFile, UploadKind
 from app.uploads.tar import Member, TarInvalid, members
 from pruning_core.errors import PruningError
-from pruning_core.inputs import DATA_SUFFIXES, IMAGE_SUFFIXES, read_checkpoint, structure_of
+from pruning_core.inputs import DATA_SUFFIXES, read_checkpoint, structure_of
+from pruning_core.reader_checks import IMAGE_SUFFIXES
 
 _PART = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\- ]{0,127}", re.ASCII)
 _MOST_FILES = 1000

@@ -83,18 +83,18 @@ def _is_as_said(build: Build) -> bool:
     heads = number(build.config, ("num_key_value_heads",)) or number(build.config, HEADS)
     pairs = (
         (heads, {group.size for group in build.groups[::2]}),
-        (_width(build), {group.size for group in build.groups[1::2]}),
+        (ffn_width(build.config, build.groups[0].hidden), {group.size for group in build.groups[1::2]}),
         (number(build.config, LAYERS), {len(build.groups) // 2}),
     )
     return all(said is None or found == {said} for said, found in pairs)
 
 
-def _width(build: Build) -> int | None:
+def ffn_width(config: Mapping[str, Any], hidden: int, names: Sequence[str] = FFN_WIDTHS) -> int | None:
     """Give the FFN width that a config says; GPT-2's is four times the hidden one where it says none."""
-    name = next((name for name in FFN_WIDTHS if name in build.config), None)
-    if name == "n_inner" and build.config[name] is None:
-        return 4 * build.groups[0].hidden
-    return None if name is None else number(build.config, (name,))
+    name = next((name for name in names if name in config), None)
+    if name == "n_inner" and config[name] is None:
+        return 4 * hidden
+    return None if name is None else number(config, (name,))
 
 
 def _refused(why: str) -> UnsupportedArchitecture:

@@ -10,11 +10,11 @@ from typing import Any
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows
 from pruning_core.cost import RowCount, UnitGroup, unit_group
-from pruning_core.errors import UnsupportedArchitecture
+from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
 
 # What configurations call the same things.
 HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
-_DECODER_HEADS = ("decoder_attention_heads", *HEADS)
+DECODER_HEADS = ("decoder_attention_heads", *HEADS)
 _CROSS_ATTENTION = (".encoder_attn.", ".crossattention.", ".EncDecAttention.")
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 _HEAD_SIZES = ("head_dim", "d_kv")
@@ -163,10 +163,11 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
 
     Raises:
         UnsupportedArchitecture: The configuration does not say how wide a head is, or widths are no multiples of it.
+        ModelUnreadable: It says other numbers of keys and values than there are.
     """
     hidden, decoder = structure.halves[0].hidden, structure.signature.decoder
     encoder_shape = head_shape(config, hidden)
-    decoder_shape = encoder_shape if decoder is None else head_shape(config, hidden, _DECODER_HEADS)
+    decoder_shape = encoder_shape if decoder is None else head_shape(config, hidden, DECODER_HEADS)
     return tuple(_group(half, *(decoder_shape if half.family is decoder else encoder_shape)) for half in structure.halves)
 
 
@@ -204,6 +205,14 @@ def _group(half: StoredHalf, size: int, queries: int) -> UnitGroup:
             "with those that share its key and value",
             param="model",
         )
+
+    for rows, matrix in zip(half.signature.inputs, half.inputs, strict=True):
+        if rows.grouped and matrix.outputs != units * size:
+            raise ModelUnreadable(
+                f"config.json says that {units} keys and values are shared, {size} wide each, and {matrix.path} of layer "
+                f"{half.layer + 1} has {matrix.outputs} rows; the two belong to different models",
+                param="model",
+            )
 
     def count(rows: Rows, matrix: StoredMatrix) -> RowCount:
         return RowCount(rows.pieces * (size if rows.grouped else width), matrix.bias)

@@ -85,7 +85,7 @@ class QuestionAnswering(TaskFamily):
                     raise _no_room(limit)
                 spans.append(own)
                 answers = None if rows.labels is None else cast("Answers", rows.labels[start + row])
-                ends.append((0, 0) if answers is None else _locate(answers, own))
+                ends.append((0, 0) if answers is None else _locate(answers, part[row][1], own))
         answered = [own for own in rows.labels or () if cast("Answers", own).texts]
         missed = sum(1 for own, at in zip(rows.labels or (), ends, strict=False) if cast("Answers", own).texts and at == (0, 0))
         if answered and missed == len(answered):
@@ -173,9 +173,11 @@ def _spans(owners: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> 
     return found
 
 
-def _locate(answers: Answers, spans: array[int]) -> tuple[int, int]:
+def _locate(answers: Answers, context: str, spans: array[int]) -> tuple[int, int]:
     """Find the tokens of the first answer that is there whole; the first token where none is."""
-    for text, start in zip(answers.texts, answers.starts, strict=True):
+    for text, start, right in zip(answers.texts, answers.starts, answers.in_place(context), strict=True):
+        if not right:
+            continue
         end = start + len(text)
         inside = [
             at for at in range(len(spans) // 2) if spans[2 * at] >= 0 and spans[2 * at] < end and spans[2 * at + 1] > start

@@ -7,9 +7,9 @@ asks; a test compares the list with transformers' own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from pruning_core.errors import UnsupportedArchitecture
+from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
 from pruning_core.tasks.kinds import KINDS, TaskType
 
 _SEQUENCE = "AutoModelForSequenceClassification"
@@ -48,6 +48,16 @@ NOT_DONE: Mapping[tuple[str, str], str] = {
 }
 
 
+# What the last matrix of a head is called, and what the tensors of heads over a vocabulary begin with.
+_LAST = {
+    _SEQUENCE: ("classifier.weight", "classifier.out_proj.weight", "score.weight", "classification_head.out_proj.weight"),
+    _TOKENS: ("classifier.weight", "score.weight"),
+    _QUESTION: ("qa_outputs.weight", "classifier.weight"),
+    _IMAGE: ("classifier.weight",),
+}
+_MASK_HEADS = ("cls.predictions.", "lm_head.", "vocab_transform.", "generator_predictions.", "head.", "lm_predictions.")
+
+
 def check_type(task_type: TaskType, config: Mapping[str, Any]) -> None:
     """Check what a checkpoint calls its type against the task.
 
@@ -61,4 +71,44 @@ def check_type(task_type: TaskType, config: Mapping[str, Any]) -> None:
     others = ", ".join(name for name, kind in KINDS.items() if kind.loads_as in LOADED_BY[model_type])
     raise UnsupportedArchitecture(
         f"model type {model_type!r} cannot do {task_type}: {why}; it can do {others}", param="task.type"
+    )
+
+
+def check_head_weights(task_type: TaskType, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """See that the weights of a task's head are there, and as many as the configuration says.
+
+    Heads that may be tied to the embeddings, and models of other types than those listed, are left to the job.
+
+    Raises:
+        ModelUnreadable: They are not.
+    """
+    loads_as = KINDS[task_type].loads_as
+    if config.get("model_type") not in LOADED_BY:
+        return
+    if loads_as == _MASKED and not any(name.startswith(_MASK_HEADS) for name in shapes):
+        raise lacks_weights(task_type, f"{_MASK_HEADS[0]}* or {_MASK_HEADS[1]}*")
+    if loads_as not in _LAST:
+        return
+    last = next((name for name in _LAST[loads_as] if name in shapes), None)
+    if last is None:
+        raise lacks_weights(task_type, " or ".join(_LAST[loads_as][:2]))
+    names, count = config.get("id2label"), config.get("num_labels")
+    said = len(cast("dict[str, object]", names)) if isinstance(names, dict) else count
+    if loads_as != _QUESTION and isinstance(said, int) and said != shapes[last][0]:
+        raise ModelUnreadable(
+            f"config.json says {said} classes, and {last} has {shapes[last][0]} rows; the two belong to different models",
+            param="model",
+        )
+
+
+def lacks_weights(task_type: TaskType, shown: str) -> ModelUnreadable:
+    """Make the error of a checkpoint without the head of a task.
+
+    Args:
+        task_type: The task.
+        shown: Names of some of the tensors that it would have.
+    """
+    return ModelUnreadable(
+        f"the checkpoint lacks weights that a {task_type} model needs ({shown}); give a model fine-tuned for the task",
+        param="model",
     )

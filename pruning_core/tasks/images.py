@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from pruning_core.errors import DatasetInvalid
+from pruning_core.reader_checks import no_image
 from pruning_core.shapes import Float
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import Classification
@@ -125,10 +125,7 @@ def _read(encoded: str) -> Any:
         Image.DecompressionBombError,
         Image.DecompressionBombWarning,
     ) as error:
-        raise DatasetInvalid(
-            f"a row holds no image that can be read ({type(error).__name__}); PNG, JPEG and WebP files are",
-            param="task.columns.image",
-        ) from error
+        raise no_image("a row", type(error).__name__) from error
 
 
 def patches_of(model: TaskModel) -> int:
