@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from pruning_core.columns import not_utf8
 from pruning_core.errors import DatasetInvalid
 from pruning_core.inputs import check_columns, is_local, split_file
 from pruning_core.labels import Label, parse_labels

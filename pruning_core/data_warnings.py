@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 from pruning_core.calibration import TokenSet
@@ -51,13 +53,13 @@ def unknown_share(model: TaskModel, calibration: TokenSet) -> float:
     tokenizer = model.tokenizer
     special = [getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep", "bos", "eos")]
     known = torch.tensor([token for token in special if token is not None], dtype=torch.long)
-    unknown = tokenizer.unk_token_id
+    unknown = cast("int | None", tokenizer.unk_token_id)
     own = lost = 0
     for batch in calibration.batches:
         tokens = batch.inputs["input_ids"][batch.real]
         tokens = tokens[~torch.isin(tokens, known)]
         own += len(tokens)
-        lost += 0 if unknown is None else int((tokens == unknown).sum())
+        lost += 0 if unknown is None else int(tokens.eq(unknown).sum())
     if not own:
         raise DatasetInvalid(
             "the tokenizer makes no token of the texts; they are empty, or in a script that it does not know",

@@ -23,7 +23,11 @@ _BARE = "AutoModel"
 
 _ENCODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _MASKED, _BARE})
 _DECODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _CAUSAL, _BARE})
-_BERTS = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2", "modernbert")
+_BERTS = (
+    *("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2", "modernbert"),
+    *("megatron-bert", "xlm-roberta-xl", "roberta-prelayernorm"),
+)
+_BARTS = ("bart", "mbart", "pegasus", "marian", "m2m_100", "blenderbot", "blenderbot-small")
 
 # The classes that load the models of a type, of those that a task can be done with.
 LOADED_BY: Mapping[str, frozenset[str]] = {
@@ -33,18 +37,23 @@ LOADED_BY: Mapping[str, frozenset[str]] = {
     "opt": _DECODER - {_TOKENS},
     "gemma3_text": _DECODER - {_TOKENS, _QUESTION},
     "t5": frozenset({_SEQUENCE, _TOKENS, _QUESTION, _BOTH}),
-    "bart": frozenset({_SEQUENCE, _QUESTION, _BOTH}),
-    "vit": frozenset({_IMAGE}),
+    **dict.fromkeys(("bart", "mbart"), frozenset({_SEQUENCE, _QUESTION, _BOTH})),
+    **dict.fromkeys(_BARTS[2:], frozenset({_BOTH})),
+    "granite": frozenset({_CAUSAL, _BARE}),
+    **dict.fromkeys(("vit", "dinov2"), frozenset({_IMAGE})),
 }
 # What transformers has a class for and no task can be done with.
 NOT_DONE: Mapping[tuple[str, str], str] = {
     **dict.fromkeys(((own, _CAUSAL) for own in _BERTS), "it reads a text from both ends, and the next token is one of them"),
     **dict.fromkeys(
-        ((own, _BARE) for own in ("t5", "bart")), "its decoder waits for a text to write, and gives no embedding of one"
+        ((own, _BARE) for own in ("t5", *_BARTS)), "its decoder waits for a text to write, and gives no embedding of one"
     ),
-    ("bart", _CAUSAL): "its decoder alone would write, without what the encoder has read",
-    ("bart", _MASKED): "what it learnt is to write a text anew; masks of single tokens are not what it fills",
-    ("vit", _BARE): "it reads images",
+    **dict.fromkeys(((own, _CAUSAL) for own in _BARTS), "its decoder alone would write, without what the encoder has read"),
+    **dict.fromkeys(
+        ((own, _MASKED) for own in ("bart", "mbart")),
+        "what it learnt is to write a text anew; masks of single tokens are not what it fills",
+    ),
+    **dict.fromkeys(((own, _BARE) for own in ("vit", "dinov2")), "it reads images"),
 }
 
 

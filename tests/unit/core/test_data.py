@@ -41,7 +41,7 @@ def _write_parquet(path, rows):
 def test_formats_read_alike(tmp_path, suffix, write):
     write(tmp_path / f"train.{suffix}", [("one", "two", 1), ("three", "four", 0), ("hidden", "test", -1)])
     rows = read_rows(_task(tmp_path), "train")
-    assert rows == Rows((("one", "two"), ("three", "four")), (1.0, 0.0))
+    assert rows == Rows((("one", "two"), ("three", "four")), (1.0, 0.0), left_out=1)
 
 
 def test_rows_without_text_are_left_out(tmp_path):
