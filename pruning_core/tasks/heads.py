@@ -24,27 +24,40 @@ _BARE = "AutoModel"
 _ENCODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _MASKED, _BARE})
 _DECODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _CAUSAL, _BARE})
 _BERTS = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2", "modernbert")
+_MORE_BERTS = ("ernie", "megatron-bert", "xlm-roberta-xl", "roberta-prelayernorm")
+
+_WRITERS = ("bart", "mbart", "marian", "pegasus", "m2m_100")
+_PICTURES = ("vit", "deit", "dinov2")
 
 # The classes that load the models of a type, of those that a task can be done with.
 LOADED_BY: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(_BERTS, _ENCODER),
+    **dict.fromkeys((*_BERTS, *_MORE_BERTS), _ENCODER),
     **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), _DECODER),
     **dict.fromkeys(("gemma", "gemma2"), _DECODER - {_QUESTION}),
     "opt": _DECODER - {_TOKENS},
-    "gemma3_text": _DECODER - {_TOKENS, _QUESTION},
-    "t5": frozenset({_SEQUENCE, _TOKENS, _QUESTION, _BOTH}),
-    "bart": frozenset({_SEQUENCE, _QUESTION, _BOTH}),
-    "vit": frozenset({_IMAGE}),
+    **dict.fromkeys(("gemma3_text", "olmo"), _DECODER - {_TOKENS, _QUESTION}),
+    "stablelm": _DECODER - {_QUESTION},
+    "granite": frozenset({_CAUSAL, _BARE}),
+    **dict.fromkeys(("t5", "mt5"), frozenset({_SEQUENCE, _TOKENS, _QUESTION, _BOTH})),
+    **dict.fromkeys(("bart", "mbart"), frozenset({_SEQUENCE, _QUESTION, _BOTH})),
+    **dict.fromkeys(("marian", "pegasus", "m2m_100"), frozenset({_BOTH})),
+    **dict.fromkeys(_PICTURES, frozenset({_IMAGE})),
 }
 # What transformers has a class for and no task can be done with.
 NOT_DONE: Mapping[tuple[str, str], str] = {
-    **dict.fromkeys(((own, _CAUSAL) for own in _BERTS), "it reads a text from both ends, and the next token is one of them"),
     **dict.fromkeys(
-        ((own, _BARE) for own in ("t5", "bart")), "its decoder waits for a text to write, and gives no embedding of one"
+        ((own, _CAUSAL) for own in (*_BERTS, *_MORE_BERTS)), "it reads a text from both ends, and the next token is one of them"
     ),
-    ("bart", _CAUSAL): "its decoder alone would write, without what the encoder has read",
-    ("bart", _MASKED): "what it learnt is to write a text anew; masks of single tokens are not what it fills",
-    ("vit", _BARE): "it reads images",
+    **dict.fromkeys(
+        ((own, _BARE) for own in ("t5", "mt5", *_WRITERS)),
+        "its decoder waits for a text to write, and gives no embedding of one",
+    ),
+    **dict.fromkeys(((own, _CAUSAL) for own in _WRITERS), "its decoder alone would write, without what the encoder has read"),
+    **dict.fromkeys(
+        ((own, _MASKED) for own in ("bart", "mbart")),
+        "what it learnt is to write a text anew; masks of single tokens are not what it fills",
+    ),
+    **dict.fromkeys(((own, _BARE) for own in _PICTURES), "it reads images"),
 }
 
 
