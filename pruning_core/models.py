@@ -105,8 +105,9 @@ class TaskModel:
         return dataclasses.replace(self, model=model)
 
     def parameter_count(self) -> int:
-        """Count the distinct parameters (tied ones once)."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        """Count the distinct parameters (tied ones once) but for tables that are computed and never stored (sines)."""
+        computed = self.model._keys_to_ignore_on_save or ()  # pyright: ignore[reportPrivateUsage] - theirs, and the only list
+        return sum(own.numel() for name, own in self.model.named_parameters() if name not in computed)
 
 
 def resolve_checkpoint(reference: str, revision: str | None) -> Path:

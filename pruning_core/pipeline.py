@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,12 +14,11 @@ from pruning_core.artifacts.acceptance import Prover, make_probes
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
 from pruning_core.artifacts.stock import check_stock
-from pruning_core.block_outcome import segment_warnings
 from pruning_core.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.checkpoint import Candidate, Workshop
 from pruning_core.data import Rows, read_rows
 from pruning_core.data_warnings import data_warnings
-from pruning_core.environment import choose_device, disk_is_full, peak_memory, versions
+from pruning_core.environment import choose_device, disk_is_full
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evaluate import Judge
 from pruning_core.evidence import Evidence
@@ -29,17 +28,16 @@ from pruning_core.inputs import check_local_inputs, check_model, is_local, read_
 from pruning_core.labels import with_classes
 from pruning_core.method_spec import ZeroMethod
 from pruning_core.methods.base import Context, generator
-from pruning_core.model_checks import mixture
 from pruning_core.models import TaskModel, load_task_model, resolve_checkpoint
-from pruning_core.pattern_outcome import pattern_warnings
 from pruning_core.planning import AnyPlanner, planner_for
 from pruning_core.precision import matmul_dtype
 from pruning_core.progress import StageClock
-from pruning_core.report import DataReport, FrontierPoint, MemoryReport, Outcome, Progress, Report
+from pruning_core.report import Progress, Report
+from pruning_core.reporting import scarce, summed_up
 from pruning_core.spec import KeepTarget, PruneSpec, Target, target_name
 from pruning_core.states import DenseStates
 from pruning_core.tasks.kinds import KINDS
-from pruning_core.training.school import School, training_warnings
+from pruning_core.training.school import School
 from pruning_core.verdict import accepted, rejection
 
 # Rows that are drawn for each sample where a sample is a block of several.
@@ -152,7 +150,7 @@ def _run(
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):
         targets = [candidate.target for candidate in candidates]
-        report = _report(spec, ctx, targets, outcomes, memory, [*odd, *_scarce(spec, train)])
+        report = summed_up(spec, ctx, targets, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)])
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
             write_reports(candidate.claim.folder, spec, report.narrowed_to(outcome), licence=licence)
@@ -221,73 +219,3 @@ def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pa
     verify(adapter, calibration.batches[-1].to(dense.device).inputs)  # the longest: padding and far positions show most
     states = DenseStates(adapter, calibration.batches, options.memory_mb * 2**20, scratch)
     return Evidence(adapter, calibration, states, matmul_dtype(options.precision, dense.device))
-
-
-def _report(
-    spec: PruneSpec,
-    ctx: Context,
-    targets: Sequence[Target],
-    outcomes: Sequence[Outcome],
-    memory: MemoryReport,
-    odd: Sequence[str],
-) -> Report:
-    calibration = ctx.evidence.calibration
-    points = [
-        FrontierPoint(path=target_name(target) if part else ".", **dict(outcome))
-        for part, (target, outcome) in enumerate(zip(targets, outcomes, strict=True))
-    ]
-    return Report(
-        **dict(outcomes[0]),
-        model=spec.model,
-        task=spec.task.name or spec.task.type,
-        method=spec.method.name,
-        recovery=spec.recovery.kind,
-        seconds=ctx.clock.report(),
-        data=DataReport(
-            fingerprint=calibration.fingerprint,
-            samples=calibration.samples,
-            tokens=calibration.tokens,
-            mean_length=calibration.mean_length,
-        ),
-        peak_memory_bytes=peak_memory(ctx.task_model.device),
-        memory=memory,
-        seed=spec.seed,
-        device=str(ctx.task_model.device),
-        versions=versions(),
-        frontier=tuple(points) if len(points) > 1 else (),
-        warnings=(*_mixed_types(spec, ctx), *odd, *_warnings(targets, outcomes)),
-    )
-
-
-def _mixed_types(spec: PruneSpec, ctx: Context) -> list[str]:
-    said = mixture(read_checkpoint(ctx.task_model.source).dtypes)
-    return [said] if said is not None and spec.artifacts.dtype == "auto" else []
-
-
-def _scarce(spec: PruneSpec, train: Rows) -> list[str]:
-    if len(train) >= spec.calibration.samples:
-        return []
-    return [f"only {len(train)} training rows for {spec.calibration.samples} calibration samples; all were used"]
-
-
-def _warnings(targets: Sequence[Target], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    found: list[str] = []
-    for target, outcome in zip(targets, outcomes, strict=True):
-        where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
-        if outcome.onnx is not None and outcome.onnx.status == "failed":
-            found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
-        if outcome.compressed is not None and outcome.compressed.status == "failed":
-            found.append(f"{where}no compressed form: {outcome.compressed.reason}")
-        told = (*pattern_warnings(outcome), *segment_warnings(outcome), *training_warnings(outcome.training))
-        found.extend(f"{where}{said}" for said in told)
-        for layer in outcome.layers:
-            halves = (
-                ("attention", layer.attention, layer.kept_heads < layer.dense_heads),
-                ("ffn", layer.ffn, layer.kept_neurons < layer.dense_neurons),
-            )
-            for half, sublayer, pruned in halves:
-                if sublayer.status == "breakdown" or (
-                    sublayer.status == "rejected" and (pruned or outcome.pattern is not None)
-                ):
-                    found.append(f"{where}layer {layer.layer + 1} {half}: recovery {sublayer.status}, weights left unrepaired")
-    return tuple(found)

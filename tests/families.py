@@ -19,7 +19,8 @@ class Architecture:
     """A kind of model.
 
     ``options`` are of its configuration class, beside the sizes that all share under the names that transformers gives them;
-    ``wide`` makes it larger than a megabyte; ``bytes``: transformers takes its tokenizer for one of bytes, whatever it is.
+    ``wide`` makes it larger than a megabyte; ``bytes``: transformers takes its tokenizer for one of bytes, whatever it is;
+    ``classifies``: there is a class of it that classifies.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Architecture:
     refused: str | None = None
     wide: dict[str, int] = field(default_factory=dict)
     bytes: bool = False
+    classifies: bool = True
 
     def build_config(self, **changes: Any):
         """Make its configuration."""
@@ -47,11 +49,11 @@ class Architecture:
         given = (sizes if self.sizes else {}) | words | {"num_labels": 2} | self.options | changes
         return getattr(transformers, self.config)(**given)
 
-    def build(self, head: str = "classification", seed: int = 0, **changes: Any):
+    def build(self, head: str | None = None, seed: int = 0, **changes: Any):
         """Make a model with weights large enough for masks to matter.
 
         Args:
-            head: What it is for, or the transformers class that makes it.
+            head: What it is for, or the transformers class that makes it; its usual task when None.
             seed: Of the weights.
             changes: Options of the configuration.
         """
@@ -66,6 +68,7 @@ class Architecture:
             "base": "AutoModel",
             "generation": "AutoModelForSeq2SeqLM" if self.translates else "AutoModelForCausalLM",
         }
+        head = head or ("classification" if self.classifies else "generation")
         torch.manual_seed(seed)
         model = getattr(transformers, classes.get(head, head)).from_config(config)
         with torch.no_grad():
@@ -78,7 +81,9 @@ class Architecture:
 
     @property
     def task(self):
-        """The type of task that any model of its kind has."""
+        """The type of task that most models of its kind have."""
+        if not self.classifies:
+            return "summarization" if self.translates else "text-generation"
         return "text-classification" if self.modality == "text" else "image-classification"
 
     def write_for(self, task_type: str, folder: Path, *, sharded: bool = False) -> Path:
@@ -97,7 +102,7 @@ class Architecture:
         changes = {} if (names := classes_of(own)) is None else {"num_labels": len(names), "id2label": dict(enumerate(names))}
         return self.write(folder, KINDS[own].loads_as, sharded=sharded, **changes, **(self.wide if sharded else {}))
 
-    def write(self, folder: Path, head: str = "classification", *, sharded: bool = False, **options) -> Path:
+    def write(self, folder: Path, head: str | None = None, *, sharded: bool = False, **options) -> Path:
         """Write a model with what reads its inputs."""
         self.build(head, **options).save_pretrained(folder, max_shard_size="500KB" if sharded else "5GB")
         if self.modality == "text":
@@ -119,7 +124,8 @@ class Architecture:
         mask = torch.ones_like(ids)
         mask[1, 6:], ids[1, 6:] = 0, 0
         ids[0, 8] = ids[1, 5] = ids[2, 8] = 3  # the token that ends a sequence
-        return {"input_ids": ids, "attention_mask": mask}
+        decoded = {} if self.classifies or not self.translates else {"decoder_input_ids": ids[:, :5]}
+        return {"input_ids": ids, "attention_mask": mask, **decoded}
 
 
 _DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_position_embeddings": 64}
@@ -135,6 +141,21 @@ _T5 = {
     "decoder_start_token_id": 0,
 }
 
+_BART = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 64,
+    "eos_token_id": 3,
+    "bos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "num_labels": 3,  # two are not written into a config, and BART takes three for none
+}
+
 ARCHITECTURES = {
     own.name: own
     for own in (
@@ -147,6 +168,10 @@ ARCHITECTURES = {
         Architecture("camembert", "CamembertConfig", _BERT),
         Architecture("electra", "ElectraConfig", {"embedding_size": 16, **_BERT}),
         Architecture("mpnet", "MPNetConfig", _BERT),
+        Architecture("ernie", "ErnieConfig", _BERT),
+        Architecture("megatron-bert", "MegatronBertConfig", _BERT),
+        Architecture("xlm-roberta-xl", "XLMRobertaXLConfig", _BERT),
+        Architecture("roberta-prelayernorm", "RobertaPreLayerNormConfig", _BERT),
         Architecture("deberta-v2", "DebertaV2Config", _DEBERTA),
         Architecture(
             "deberta-v3",
@@ -178,6 +203,9 @@ ARCHITECTURES = {
         Architecture("mistral", "MistralConfig", {**_GROUPED, "sliding_window": 4}, generates=True),
         Architecture("qwen2", "Qwen2Config", _GROUPED, generates=True, bytes=True),
         Architecture("qwen3", "Qwen3Config", {**_GROUPED, "head_dim": 16}, generates=True),
+        Architecture("granite", "GraniteConfig", {**_GROUPED, "residual_multiplier": 0.22}, generates=True, classifies=False),
+        Architecture("stablelm", "StableLmConfig", _GROUPED, generates=True),
+        Architecture("olmo", "OlmoConfig", _GROUPED, generates=True),
         Architecture("gemma", "GemmaConfig", {**_GROUPED, "head_dim": 16}, generates=True),
         Architecture("gemma2", "Gemma2Config", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
         Architecture("gemma3", "Gemma3TextConfig", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
@@ -193,34 +221,38 @@ ARCHITECTURES = {
         Architecture(
             "t5-gated", "T5Config", {**_T5, "feed_forward_proj": "gated-gelu"}, sizes=False, generates=True, translates=True
         ),
-        Architecture(
-            "bart",
-            "BartConfig",
-            {
-                "d_model": 32,
-                "encoder_layers": 2,
-                "decoder_layers": 2,
-                "encoder_attention_heads": 4,
-                "decoder_attention_heads": 2,
-                "encoder_ffn_dim": 64,
-                "decoder_ffn_dim": 48,
-                "max_position_embeddings": 64,
-                "eos_token_id": 3,
-                "bos_token_id": 2,
-                "decoder_start_token_id": 2,
-                "num_labels": 3,  # two are not written into a config, and BART takes three for none
-            },
-            sizes=False,
-            generates=True,
-            translates=True,
-        ),
+        Architecture("mt5", "MT5Config", _T5, sizes=False, generates=True, translates=True),
+        Architecture("bart", "BartConfig", _BART, sizes=False, generates=True, translates=True),
+        Architecture("mbart", "MBartConfig", _BART, sizes=False, generates=True, translates=True),
+        Architecture("marian", "MarianConfig", _BART, sizes=False, generates=True, translates=True, classifies=False),
+        Architecture("pegasus", "PegasusConfig", _BART, sizes=False, generates=True, translates=True, classifies=False),
+        Architecture("m2m-100", "M2M100Config", _BART, sizes=False, generates=True, translates=True, classifies=False),
         Architecture("vit", "ViTConfig", {"image_size": 8, "patch_size": 4}, modality="image", wide=_WIDE),
+        Architecture(
+            "deit",
+            "DeiTConfig",
+            {"image_size": 8, "patch_size": 4, "architectures": ["DeiTForImageClassification"]},
+            modality="image",
+        ),
+        Architecture(
+            "dinov2",
+            "Dinov2Config",
+            {"image_size": 8, "patch_size": 4, "mlp_ratio": 2, "layerscale_value": 0.5},
+            modality="image",
+        ),
         Architecture(
             "albert",
             "AlbertConfig",
             {"embedding_size": 16, **_BERT},
             refused="its layers share one set of weights",
         ),
+        Architecture(
+            "deberta-v2-xlarge",
+            "DebertaV2Config",
+            {**_DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"},
+            refused="a convolution runs beside its first layer",
+        ),
+        Architecture("deberta", "DebertaConfig", _DEBERTA, refused="it fuses query, key and value with biases apart"),
     )
 }
 SUPPORTED = [own for own in ARCHITECTURES.values() if own.refused is None]

@@ -72,6 +72,8 @@ def check_alike(build: Build, *, cuts: bool) -> None:
         raise _refused("this one has widths of its own")
     if len(set(build.parts)) > 1:
         raise _refused("the first layer of this one differs from the others")
+    if build.config.get("residual_multiplier", 1) != 1:
+        raise _refused("this one scales what each half of a layer adds")
     if any(half.inner is not None for half in build.family.halves):
         raise _refused("this one has norms that no other layer can stand in for")
     kinds = build.config.get("layer_types")

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _HEAD_SIZES = ("attention_head_size", "head_dim", "key_value_proj_dim")
 # What attention modules call the number of their heads, and the width of all heads together. Some reshape by them.
 _HEAD_COUNTS = ("num_attention_heads", "num_heads", "n_heads")
-_WIDTHS = ("all_head_size", "split_size", "inner_dim")
+_WIDTHS = ("all_head_size", "split_size", "inner_dim", "hidden_size")
+_GROUP_COUNT = "num_key_value_heads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ class Sublayer:
         """What the attention's module says of its heads, which a loader must set as it sets widths."""
         if self.signature.kind != "head":
             return {}
-        names = (*_HEAD_COUNTS, *_WIDTHS, "position_heads")
+        names = (*_HEAD_COUNTS, _GROUP_COUNT, *_WIDTHS, "position_heads")
         return {name: getattr(self.module, name) for name in names if hasattr(self.module, name)}
 
     def _tell_module_(self, kept: Int[Tensor, " u"]) -> None:
@@ -205,6 +206,8 @@ class Sublayer:
         for name in _WIDTHS:
             if hasattr(self.module, name):
                 setattr(self.module, name, self.width)
+        if hasattr(self.module, _GROUP_COUNT):
+            setattr(self.module, _GROUP_COUNT, self.units)
         queries = self.unit_width // head_size(self.module)
         for name in _HEAD_COUNTS:
             if hasattr(self.module, name):

@@ -23,37 +23,40 @@ _BARE = "AutoModel"
 
 _ENCODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _MASKED, _BARE})
 _DECODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _CAUSAL, _BARE})
-_BERTS = (
-    *("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2", "modernbert"),
-    *("megatron-bert", "xlm-roberta-xl", "roberta-prelayernorm"),
-)
-_BARTS = ("bart", "mbart", "pegasus", "marian", "m2m_100", "blenderbot", "blenderbot-small")
+_BERTS = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2", "modernbert")
+_MORE_BERTS = ("ernie", "megatron-bert", "xlm-roberta-xl", "roberta-prelayernorm")
+_WRITERS = ("bart", "mbart", "marian", "pegasus", "m2m_100", "blenderbot", "blenderbot-small")
+_PICTURES = ("vit", "deit", "dinov2")
 
 # The classes that load the models of a type, of those that a task can be done with.
 LOADED_BY: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(_BERTS, _ENCODER),
+    **dict.fromkeys((*_BERTS, *_MORE_BERTS), _ENCODER),
     **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), _DECODER),
     **dict.fromkeys(("gemma", "gemma2"), _DECODER - {_QUESTION}),
     "opt": _DECODER - {_TOKENS},
-    "gemma3_text": _DECODER - {_TOKENS, _QUESTION},
-    "t5": frozenset({_SEQUENCE, _TOKENS, _QUESTION, _BOTH}),
-    **dict.fromkeys(("bart", "mbart"), frozenset({_SEQUENCE, _QUESTION, _BOTH})),
-    **dict.fromkeys(_BARTS[2:], frozenset({_BOTH})),
+    **dict.fromkeys(("gemma3_text", "olmo"), _DECODER - {_TOKENS, _QUESTION}),
+    "stablelm": _DECODER - {_QUESTION},
     "granite": frozenset({_CAUSAL, _BARE}),
-    **dict.fromkeys(("vit", "dinov2"), frozenset({_IMAGE})),
+    **dict.fromkeys(("t5", "mt5"), frozenset({_SEQUENCE, _TOKENS, _QUESTION, _BOTH})),
+    **dict.fromkeys(("bart", "mbart"), frozenset({_SEQUENCE, _QUESTION, _BOTH})),
+    **dict.fromkeys(_WRITERS[2:], frozenset({_BOTH})),
+    **dict.fromkeys(_PICTURES, frozenset({_IMAGE})),
 }
 # What transformers has a class for and no task can be done with.
 NOT_DONE: Mapping[tuple[str, str], str] = {
-    **dict.fromkeys(((own, _CAUSAL) for own in _BERTS), "it reads a text from both ends, and the next token is one of them"),
     **dict.fromkeys(
-        ((own, _BARE) for own in ("t5", *_BARTS)), "its decoder waits for a text to write, and gives no embedding of one"
+        ((own, _CAUSAL) for own in (*_BERTS, *_MORE_BERTS)), "it reads a text from both ends, and the next token is one of them"
     ),
-    **dict.fromkeys(((own, _CAUSAL) for own in _BARTS), "its decoder alone would write, without what the encoder has read"),
+    **dict.fromkeys(
+        ((own, _BARE) for own in ("t5", "mt5", *_WRITERS)),
+        "its decoder waits for a text to write, and gives no embedding of one",
+    ),
+    **dict.fromkeys(((own, _CAUSAL) for own in _WRITERS), "its decoder alone would write, without what the encoder has read"),
     **dict.fromkeys(
         ((own, _MASKED) for own in ("bart", "mbart")),
         "what it learnt is to write a text anew; masks of single tokens are not what it fills",
     ),
-    **dict.fromkeys(((own, _BARE) for own in ("vit", "dinov2")), "it reads images"),
+    **dict.fromkeys(((own, _BARE) for own in _PICTURES), "it reads images"),
 }
 
 

@@ -1,0 +1,98 @@
+"""How the report of a run is put together: what was measured of each checkpoint, and what people should be warned of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pruning_core.block_outcome import segment_warnings
+from pruning_core.data import Rows
+from pruning_core.environment import peak_memory, versions
+from pruning_core.inputs import read_checkpoint
+from pruning_core.methods.base import Context
+from pruning_core.model_checks import mixture
+from pruning_core.pattern_outcome import pattern_warnings
+from pruning_core.report import DataReport, FrontierPoint, MemoryReport, Outcome, Report
+from pruning_core.spec import PruneSpec, Target, target_name
+from pruning_core.training.school import training_warnings
+
+
+def summed_up(
+    spec: PruneSpec,
+    ctx: Context,
+    targets: Sequence[Target],
+    outcomes: Sequence[Outcome],
+    *,
+    memory: MemoryReport,
+    odd: Sequence[str],
+) -> Report:
+    """Make the report.
+
+    Args:
+        spec: What was asked for.
+        ctx: Dense model, evidence and clock.
+        targets: Of the checkpoints, in order.
+        outcomes: What each achieved.
+        memory: Where the weights were.
+        odd: What is to be warned of besides, of the data.
+    """
+    calibration = ctx.evidence.calibration
+    points = [
+        FrontierPoint(path=target_name(target) if part else ".", **dict(outcome))
+        for part, (target, outcome) in enumerate(zip(targets, outcomes, strict=True))
+    ]
+    return Report(
+        **dict(outcomes[0]),
+        model=spec.model,
+        task=spec.task.name or spec.task.type,
+        method=spec.method.name,
+        recovery=spec.recovery.kind,
+        seconds=ctx.clock.report(),
+        data=DataReport(
+            fingerprint=calibration.fingerprint,
+            samples=calibration.samples,
+            tokens=calibration.tokens,
+            mean_length=calibration.mean_length,
+        ),
+        peak_memory_bytes=peak_memory(ctx.task_model.device),
+        memory=memory,
+        seed=spec.seed,
+        device=str(ctx.task_model.device),
+        versions=versions(),
+        frontier=tuple(points) if len(points) > 1 else (),
+        warnings=(*_mixed_types(spec, ctx), *odd, *_warnings(targets, outcomes)),
+    )
+
+
+def _mixed_types(spec: PruneSpec, ctx: Context) -> list[str]:
+    said = mixture(read_checkpoint(ctx.task_model.source).dtypes)
+    return [said] if said is not None and spec.artifacts.dtype == "auto" else []
+
+
+def scarce(spec: PruneSpec, train: Rows) -> list[str]:
+    """Say it where there are fewer rows than samples were asked for."""
+    if len(train) >= spec.calibration.samples:
+        return []
+    return [f"only {len(train)} training rows for {spec.calibration.samples} calibration samples; all were used"]
+
+
+def _warnings(targets: Sequence[Target], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    found: list[str] = []
+    for target, outcome in zip(targets, outcomes, strict=True):
+        where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
+        if outcome.onnx is not None and outcome.onnx.status == "failed":
+            found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
+        if outcome.compressed is not None and outcome.compressed.status == "failed":
+            found.append(f"{where}no compressed form: {outcome.compressed.reason}")
+        told = (*pattern_warnings(outcome), *segment_warnings(outcome), *training_warnings(outcome.training))
+        found.extend(f"{where}{said}" for said in told)
+        for layer in outcome.layers:
+            halves = (
+                ("attention", layer.attention, layer.kept_heads < layer.dense_heads),
+                ("ffn", layer.ffn, layer.kept_neurons < layer.dense_neurons),
+            )
+            for half, sublayer, pruned in halves:
+                if sublayer.status == "breakdown" or (
+                    sublayer.status == "rejected" and (pruned or outcome.pattern is not None)
+                ):
+                    found.append(f"{where}layer {layer.layer + 1} {half}: recovery {sublayer.status}, weights left unrepaired")
+    return tuple(found)
