@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any, cast
 
 from app.errors import FieldError
@@ -55,6 +56,8 @@ _WHERE = {  # pointers into the body, longest first, and the control that they m
     "/task": "task",
     "/data": "data",
     "/seed": "seed",
+    "/priority": "priority",
+    "/metadata": "metadata",
 }
 
 
@@ -112,7 +115,14 @@ def body_of(form: Form) -> dict[str, Any]:
     """Give the body that a form stands for; defaults are left out, so that the body says what was chosen."""
     plan = blueprint()
     body: dict[str, Any] = {"model": form.one("model").strip(), "task": _task(form, plan)}
-    for name, read in (("revision", str), ("data", str), ("seed", _number), ("floor", _number)):
+    for name, read in (
+        ("revision", str),
+        ("data", str),
+        ("seed", _number),
+        ("floor", _number),
+        ("priority", _number),
+        ("metadata", _pairs),
+    ):
         if text := form.one(name).strip():
             body["quality_floor" if name == "floor" else name] = read(text)
     if "quality_floor" in body:
@@ -154,6 +164,14 @@ def _target(form: Form) -> dict[str, Any]:
     return {"target": targets[0]} if len(targets) == 1 else {"targets": targets} if targets else {"target": {"metric": metric}}
 
 
+def _pairs(text: str) -> object:
+    """Read ``key=value`` lines; what is none stays as it is, and the schema says so."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not all("=" in line for line in lines):
+        return text
+    return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+
+
 def _number(text: str) -> object:
     """Read a number as the body has it; what is none stays as it is, and the spec says what would be right."""
     if text.endswith("%") and isinstance(share := _number(text[:-1].strip()), int | float):
@@ -164,8 +182,8 @@ def _number(text: str) -> object:
         return text
 
 
-def form_of(spec: Mapping[str, Any]) -> Form:
-    """Fill in the form with a job's spec, as it was dumped."""
+def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str, str] = MappingProxyType({})) -> Form:
+    """Fill in the form with a job's spec, as it was dumped, and what belongs to the job."""
     task = spec["task"]
     named = _is_whole(task)
     targets = list(spec["targets"]) or ([spec["target"]] if spec["target"] else [])
@@ -186,6 +204,8 @@ def form_of(spec: Mapping[str, Any]) -> Form:
         "floor": [f"{floor['value']:g}" if floor else ""],
         "floor_kind": [floor["kind"] if floor else "relative"],
         "seed": [str(spec["seed"])],
+        "priority": [str(priority) if priority else ""],
+        "metadata": ["\n".join(f"{key}={value}" for key, value in metadata.items())],
         "method": [spec["method"]["name"]],
     } | {name: ["" if named else task[name] or ""] for name in _OWN_DATA}
     for one in _fields():

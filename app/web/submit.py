@@ -43,7 +43,8 @@ def show_form(
     form = empty_form()
     if like is not None:
         details = service.get(like, owner=owner)
-        form = form_of(JobView.of(details.job, []).spec.model_dump(mode="json"))
+        view = JobView.of(details.job, [])
+        form = form_of(view.spec.model_dump(mode="json"), priority=view.priority, metadata=view.metadata)
     return _page(request, form, models=service.overview(owner).models)
 
 

@@ -28,6 +28,8 @@ def filled_in(page: str) -> dict[str, list[str]]:
         first = re.search(r'<option(?: value="([^"]*)")?>([^<]*)', options)
         found = chosen or first
         values[name] = [unescape(found[1] if found[1] is not None else found[2])]
+    for name, written in re.findall(r'<textarea[^>]*name="([^"]+)"[^>]*>(.*?)</textarea>', page, re.DOTALL):
+        values[name] = [unescape(written)]
     return values
 
 
@@ -117,6 +119,9 @@ def test_every_spec_survives_the_form(method: str) -> None:
         ({"method.fisher-cg.representation": "NaN"}, "method.fisher-cg.representation", "representation"),
         ({"calibration.samples": "1"}, "calibration.samples", "samples"),
         ({"seed": "-1"}, "seed", "seed"),
+        ({"priority": "10"}, "priority", "priority"),
+        ({"metadata": "no pair"}, "metadata", "metadata"),
+        ({"metadata": "two words=1"}, "metadata", "metadata"),
         ({"tolerance": "3"}, "tolerance", "tolerance"),
         ({"floor": "2"}, "floor", "must be > 0 and <= 1"),
         ({"method": "none"}, "method", "unknown method"),
@@ -134,9 +139,21 @@ def test_what_is_wrong_stands_beside_its_field(api_on_sqlite: Api, changes: dict
     if field:
         assert f'href="#f-{field}"' in summary
         for name, value in changes.items():
-            if name not in ("metric", "task", "method"):
+            if name not in ("metric", "task", "method", "metadata"):
                 assert f'value="{value}"' in text, "what was typed is kept"
     assert api.client.get("/v1/jobs").json()["data"] == []
+
+
+def test_a_job_is_submitted_with_its_priority_and_metadata_and_again_like_it(api_on_sqlite: Api) -> None:
+    page = api_on_sqlite.client.get("/submit").text
+    values = filled_in(page) | {"model": [api_on_sqlite.body["model"]], "data": [api_on_sqlite.body["data"]]}
+    values |= {"priority": ["7"], "metadata": ["run = 7\r\nteam=a=b\r\n"]}
+    answer = api_on_sqlite.client.post("/submit", data=values, follow_redirects=False)
+    assert answer.status_code == 303, answer.text
+    job = api_on_sqlite.client.get("/v1" + answer.headers["location"]).json()
+    assert (job["priority"], job["metadata"]) == (7, {"run": "7", "team": "a=b"})
+    again = filled_in(api_on_sqlite.client.get("/submit", params={"like": job["id"]}).text)
+    assert (again["priority"], again["metadata"]) == (["7"], ["run=7\nteam=a=b"])
 
 
 def test_checking_tells_the_plan_and_submits_nothing(api_on_sqlite: Api) -> None:
