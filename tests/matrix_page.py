@@ -18,7 +18,8 @@ in works. The same is served at `GET /v1/architectures`.
 _METHODS = """
 ## Architectures by methods
 
-On classification of texts, of images for ViT. "trained" is the tier that goes on from one shot with the task's loss.
+On the usual task of each: classification of texts or of images, and where transformers has no class for that, writing.
+"trained" is the tier that goes on from one shot with the task's loss.
 """
 _TASKS = """
 ## Architectures by tasks

@@ -129,9 +129,7 @@ def _read(encoded: str) -> Any:
 
 
 def patches_of(model: TaskModel) -> int:
-    """Count the tokens that a vision Transformer makes of an image: its patches, and one for the class."""
-    config = cast("Any", model.model.config)
-    size, patch = config.image_size, config.patch_size
-    height, width = (size, size) if isinstance(size, int) else size
-    down, across = (patch, patch) if isinstance(patch, int) else patch
-    return (height // down) * (width // across) + 1
+    """Count the tokens that a vision Transformer makes of an image: its patches, and one or two for the class."""
+    blank = _pixels(model, ImageClassification.example[:1]).to(model.device)
+    with torch.inference_mode():
+        return cast("Any", model.model.base_model).embeddings(blank).shape[1]
