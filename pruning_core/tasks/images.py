@@ -128,10 +128,15 @@ def _read(encoded: str) -> Any:
         raise no_image("a row", type(error).__name__) from error
 
 
+# For the class, for a teacher's class (DeiT), and registers (DINOv2).
+_LEARNT_TOKENS = ("cls_token", "distillation_token", "register_tokens")
+
+
 def patches_of(model: TaskModel) -> int:
-    """Count the tokens that a vision Transformer makes of an image: its patches, and one for the class."""
+    """Count the tokens that a vision Transformer makes of an image: its patches, and those that it learnt beside them."""
     config = cast("Any", model.model.config)
     size, patch = config.image_size, config.patch_size
     height, width = (size, size) if isinstance(size, int) else size
     down, across = (patch, patch) if isinstance(patch, int) else patch
-    return (height // down) * (width // across) + 1
+    learnt = [own.shape[1] for name, own in model.model.named_parameters() if name.endswith(_LEARNT_TOKENS)]
+    return (height // down) * (width // across) + sum(learnt)
