@@ -304,4 +304,6 @@ SIGNATURES = (
     # mBART, Pegasus, M2M100, NLLB and Blenderbot; then BART and Marian.
     _bart(pre_norm=True),
     _bart(pre_norm=False),
+    # BioGPT and XGLM: OPT's modules, norms before.
+    BlockSignature(family="biogpt", causal=True, halves=_opt(pre_norm=True)),
 )

@@ -19,19 +19,39 @@ SUPPORTED = (
 )
 
 _SPARSE = "its attention is not that of every token to every other"
-_TWO_ATTENTIONS = "it subtracts one attention from another, so that a head is no unit of its own"
+_ROTARY = "its queries and keys are turned by positions inside modules that look like BERT's"
+_SEEN = "it reads more of a page than its words"
+_PICTURES = "it reads no texts, and pictures otherwise than a ViT"
 _REASONS = {
     "albert": "its layers share one set of weights, so that no layer can have units of its own; a BERT of the same size can",
     "deberta": "it fuses query, key and value with biases apart; DeBERTa-v2 and -v3 are supported",
+    "umt5": "each of its layers makes position biases of its own; T5 and mT5 are supported",
     "openai-gpt": "its norms stand behind the sums, where GPT-2's stand before",
-    "longformer": _SPARSE,
-    "led": _SPARSE,
-    "nystromformer": _SPARSE,
-    "mra": _SPARSE,
-    "yoso": _SPARSE,
-    "diffllama": _TWO_ATTENTIONS,
-    "lilt": "it reads where words stand on a page beside the words",
-    "layoutlmv3": "it reads pictures and where words stand on a page beside the words",
+    "ibert": "its matrices are quantised while it runs",
+    "bitnet": "its matrices are quantised while it runs, with norms over all units at once",
+    "xmod": "its layers hold an adapter for each language",
+    "mvp": "it reads prompts beside the text in every layer; BART is supported",
+    "beit": "its layers scale and place patches in ways of their own; ViT, DeiT and DINOv2 are supported",
+    "data2vec-vision": "its layers scale and place patches in ways of their own; ViT, DeiT and DINOv2 are supported",
+    "fsmt": "its layers lay sequences out along the first axis; Marian, BART and mBART are supported",
+    "doge": "its attention makes masks of the values of all heads at once",
+    "diffllama": "it subtracts one half of its heads' attention from the other's",
+    "hyperclovax": "it may have norms on what its halves add, where Llama has none",
+    "beam": "it scales each residual sum by the depth of its layer",
+    "decision_transformer": "it reads states, actions and returns, no texts",
+    **dict.fromkeys(("longformer", "led", "nystromformer", "mra", "yoso", "pegasus_x", "bigbird_pegasus"), _SPARSE),
+    **dict.fromkeys(("roformer", "esmc"), _ROTARY),
+    **dict.fromkeys(("whisper", "speech_to_text", "sew-d", "voxtral_encoder"), "it reads sound; there is no task for that yet"),
+    **dict.fromkeys(
+        ("qwen2_vl_text", "qwen2_5_vl_text", "muse_glimmer_text"), "it is a part of a model that reads more than text"
+    ),
+    **dict.fromkeys(("lilt", "layoutlmv3", "bros", "udop", "vilt"), _SEEN),
+    **dict.fromkeys(("imagegpt", "dpt", "audio-spectrogram-transformer", "audioflamingo3_encoder"), _PICTURES),
+    **dict.fromkeys(("granite_swa", "flint"), "its attention has a sink for each head, which cannot be cut with it"),
+    **dict.fromkeys(
+        ("gemma4_text", "gemma4_unified_text", "embedding_gemma2_text"),
+        "its layers have heads of different widths; Gemma 1 to 3 are supported",
+    ),
 }
 
 

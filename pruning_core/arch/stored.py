@@ -13,7 +13,7 @@ from pruning_core.cost import RowCount, UnitGroup, unit_group
 from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
 
 # What configurations call the same things.
-HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
+HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads", "attention_heads")
 DECODER_HEADS = ("decoder_attention_heads", *HEADS)
 _CROSS_ATTENTION = (".encoder_attn.", ".crossattention.", ".EncDecAttention.")
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _HEAD_SIZES = ("attention_head_size", "head_dim", "key_value_proj_dim")
 # What attention modules call the number of their heads, and the width of all heads together. Some reshape by them.
 _HEAD_COUNTS = ("num_attention_heads", "num_heads", "n_heads")
-_WIDTHS = ("all_head_size", "split_size", "inner_dim", "hidden_size")
+_WIDTHS = ("all_head_size", "split_size", "inner_dim", "hidden_size", "embed_dim")
 _GROUP_COUNT = "num_key_value_heads"
 
 

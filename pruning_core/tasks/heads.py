@@ -23,14 +23,16 @@ _BARE = "AutoModel"
 
 _ENCODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _MASKED, _BARE})
 _DECODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _CAUSAL, _BARE})
-_BERTS = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2", "modernbert")
-_MORE_BERTS = ("ernie", "megatron-bert", "xlm-roberta-xl", "roberta-prelayernorm")
+_BERTS = (
+    *("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2", "modernbert"),
+    *("ernie", "megatron-bert", "xlm-roberta-xl", "roberta-prelayernorm"),
+)
 _WRITERS = ("bart", "mbart", "marian", "pegasus", "m2m_100", "blenderbot", "blenderbot-small")
-_PICTURES = ("vit", "deit", "dinov2")
+_PICTURES = ("vit", "deit", "dinov2", "dinov2_with_registers", "ijepa", "vit_msn")
 
 # The classes that load the models of a type, of those that a task can be done with.
 LOADED_BY: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys((*_BERTS, *_MORE_BERTS), _ENCODER),
+    **dict.fromkeys(_BERTS, _ENCODER),
     **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), _DECODER),
     **dict.fromkeys(("gemma", "gemma2"), _DECODER - {_QUESTION}),
     "opt": _DECODER - {_TOKENS},
@@ -44,9 +46,7 @@ LOADED_BY: Mapping[str, frozenset[str]] = {
 }
 # What transformers has a class for and no task can be done with.
 NOT_DONE: Mapping[tuple[str, str], str] = {
-    **dict.fromkeys(
-        ((own, _CAUSAL) for own in (*_BERTS, *_MORE_BERTS)), "it reads a text from both ends, and the next token is one of them"
-    ),
+    **dict.fromkeys(((own, _CAUSAL) for own in _BERTS), "it reads a text from both ends, and the next token is one of them"),
     **dict.fromkeys(
         ((own, _BARE) for own in ("t5", "mt5", *_WRITERS)),
         "its decoder waits for a text to write, and gives no embedding of one",
@@ -77,6 +77,12 @@ def check_type(task_type: TaskType, config: Mapping[str, Any]) -> None:
         UnsupportedArchitecture: No model of the type can do the task.
     """
     model_type: object = config.get("model_type")
+    if KINDS[task_type].reads != "image" and model_type not in LOADED_BY and not isinstance(config.get("vocab_size"), int):
+        raise UnsupportedArchitecture(
+            f"model type {str(model_type)[:64]!r} cannot do {task_type}: its config names no vocabulary (vocab_size), and "
+            "so it reads no text; give a model that does",
+            param="task.type",
+        )
     if not isinstance(model_type, str) or model_type not in LOADED_BY or KINDS[task_type].loads_as in LOADED_BY[model_type]:
         return
     why = NOT_DONE.get((model_type, KINDS[task_type].loads_as), "there is no such head for it in transformers")
