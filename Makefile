@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
+.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -94,6 +94,9 @@ bench-memory: install ## Peak memory of pruning a BERT-base on 2048 samples of 1
 
 bench-reach: install ## One random model of real size per family, 67 M to 1.4 G parameters, from the request to the proof; REACH_ARGS="--families bert gpt2"
 	$(BIN)/python -m benchmarks.reach $(REACH_ARGS)
+
+bench-streaming: install ## A model several times larger than a limit of memory: pruned with paged weights, beside all in memory
+	$(BIN)/python -m benchmarks.streaming
 
 bench-speedup: install ## Dense and pruned latency over batch sizes and lengths, and memory of inference
 	$(BIN)/python -m benchmarks.speedup

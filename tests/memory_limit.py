@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
+import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _V1 = Path("/sys/fs/cgroup/memory")
+_EVERY_S = 0.02
 
 
 @dataclass(frozen=True)
 class Limited:
-    """How a process under a limit ended: its exit status, what it printed, and the most that the group has ever held."""
+    """How a command under a limit ended.
+
+    ``anonymous`` is the most that was seen of memory that is not of files, in bytes, of all processes together: what files
+    are cached in grows up to any limit.
+    """
 
     status: int
     output: str
     errors: str
-    peak: int
+    anonymous: int
 
 
 def can_limit() -> bool:
@@ -30,20 +37,30 @@ def can_limit() -> bool:
     return os.access(_V1, os.W_OK) and (_V1 / "memory.limit_in_bytes").is_file()
 
 
-def run_limited(command: Sequence[str], limit: int, *, timeout: float = 1800) -> Limited:
-    """Run a command, and all that it starts, in a new control group."""
+def run_limited(command: Sequence[str], limit: int | None, *, environment: Mapping[str, str] | None = None) -> Limited:
+    """Run a command, and all that it starts, in a new control group; without a limit it is only watched."""
     group = _V1 / f"coppice-{uuid.uuid4().hex[:12]}"
     group.mkdir()
     try:
-        (group / "memory.limit_in_bytes").write_text(str(limit))
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, check=False, preexec_fn=_entering(group)
-        )
-        peak = int((group / "memory.max_usage_in_bytes").read_text())
-        return Limited(done.returncode, done.stdout, done.stderr, peak)
+        if limit is not None:
+            (group / "memory.limit_in_bytes").write_text(str(limit))
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            given = None if environment is None else {**os.environ, **environment}
+            process = subprocess.Popen(command, stdout=output, stderr=errors, preexec_fn=_entering(group), env=given)
+            most = 0
+            while process.poll() is None:
+                most = max(most, _anonymous(group))
+                time.sleep(_EVERY_S)
+            output.seek(0), errors.seek(0)
+            return Limited(process.returncode, output.read(), errors.read(), most)
     finally:
         (group / "memory.force_empty").write_text("0")
         group.rmdir()
+
+
+def _anonymous(group: Path) -> int:
+    lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return next(int(value) for name, value in lines if name == "total_rss")
 
 
 def _entering(group: Path) -> Callable[[], None]:

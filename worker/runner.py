@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.report import Progress
-from pruning_core.waiting import sleep_when_waiting
+from pruning_core.waiting import keep_few_kernels, sleep_when_waiting
 from worker.process import die_with_parent
 from worker.protocol import ChildError, ChildRequest, ExitCode, Scratch
 
@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
     sleep_when_waiting()
+    keep_few_kernels()
     from pruning_core.pipeline import run
 
     request = ChildRequest.model_validate_json(scratch.request.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from coppice.commands import options
 from coppice.console import ExitCode, fail, progress
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.report import Progress
-from pruning_core.waiting import sleep_when_waiting
+from pruning_core.waiting import keep_few_kernels, sleep_when_waiting
 
 
 @options.takes_job
@@ -35,6 +35,7 @@ def run(
     built = job.to_spec()
     options.require_free(out)
     sleep_when_waiting()
+    keep_few_kernels()
     try:
         from pruning_core.pipeline import run as run_pipeline
     except ImportError as error:

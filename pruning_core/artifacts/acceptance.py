@@ -36,6 +36,9 @@ from pruning_core.tasks.sequences import start_token
 _TOLERANCE = {"cpu": 1e-4}
 _TOLERANCE_ELSEWHERE = 1e-3
 
+# Where weights come and go, glibc's heap would keep holes of as much memory as the whole model takes.
+_RETURNING_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
+
 _STAGES = {
     "tokenizer": "its tokenizer cannot be loaded",
     "transformers": "stock transformers cannot load or run it",
@@ -345,6 +348,8 @@ def _run(request: _Request, scratch: Path) -> list[_Found | _Failure] | str:
         torch.cuda.empty_cache()
     # Its own caches: what it loads must be what lies in the bundle, and what it leaves goes with the scratch folder.
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "home"), "PYTHONWARNINGS": "ignore"}
+    if any(checkpoint.device_map for checkpoint in request.checkpoints):
+        environment |= _RETURNING_MEMORY
     with log.open("wb") as output:
         # -P: the script's own folder, which is part of our package, stays off the module path.
         command = [sys.executable, "-P", fresh.__file__, str(asked), str(answered), str(os.getpid())]
