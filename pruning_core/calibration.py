@@ -49,7 +49,7 @@ def evaluation_tokens(device: torch.device, entries: int = 1) -> int:
     return max(64, min(fastest, _LOGITS.get(device.type, _LOGITS_ELSEWHERE) // entries))
 
 
-def batch_tokens_for(groups: Sequence[UnitGroup], device: torch.device, options: CalibrationSpec, entries: int = 1) -> int:
+def batch_tokens_for(groups: Sequence[UnitGroup], device: torch.device, options: CalibrationSpec, entries: int) -> int:
     """Give the tokens a batch of the scoring pass: what suits the device, within the memory for what its backward pass holds.
 
     Of every token a block holds, in float32 at the worst: the inputs of its norms and the query, key, value and context of its
