@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pruning_core.calibration import batched
 from pruning_core.data import read_rows
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, PruningError
 from pruning_core.inputs import check_local_inputs
@@ -244,6 +245,36 @@ def test_a_file_that_is_no_image(tmp_path):
     spec = spec_of("image-classification", tmp_path, data=data)
     with pytest.raises(DatasetInvalid, match="no image that can be read"):
         run(spec, tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_an_image_that_was_cut_off_is_found_before_any_work(kind, tmp_path):
+    import io
+
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(written, format=kind)
+    data = lines(tmp_path / "data", {"image": "one.png", "label": 1})
+    (data / "one.png").write_bytes(written.getvalue()[: len(written.getvalue()) // 2])
+    spec = spec_of("image-classification", tmp_path, data=data)
+    model = load_task_model(tasks.Path(spec.model), "image-classification", CPU)
+    with pytest.raises(DatasetInvalid, match="a row is no image that can be read"):
+        model.family.encode(model, with_classes(spec.task, read_rows(spec.task, "train"), model.classes), 32)
+
+
+def test_pixels_of_an_evaluation_are_decoded_batch_by_batch(tmp_path):
+    spec = spec_of("image-classification", tmp_path)
+    model = load_task_model(tasks.Path(spec.model), "image-classification", CPU)
+    encoded = model.family.encode(model, with_classes(spec.task, read_rows(spec.task, "train"), model.classes), 32)
+    assert not encoded.kept
+    now, later = (batched(encoded, batch_tokens=100, keep=keep).batches for keep in (True, False))
+    assert len(now) == len(later) > 1
+    assert later[1] is not later[1]
+    for one, other in zip(now, later, strict=True):
+        assert torch.equal(one.inputs["pixel_values"], other.inputs["pixel_values"])
+        assert one.rows.tolist() == other.rows.tolist()
+    assert [batch.rows.tolist() for batch in later[1:]] == [batch.rows.tolist() for batch in now[1:]]
 
 
 def floored(task_type, tmp_path, floor):
