@@ -90,7 +90,7 @@ class Case:
             dense,
             draw(rows, 2 * options.samples, generator(seed, "calibration")),
             max_length=spec.calibration.max_length,
-            batch_tokens=batch_tokens_for(adapter.groups, device, spec.calibration),
+            batch_tokens=batch_tokens_for(adapter.groups, device, spec.calibration, dense.entries),
             longest=options.samples,
         )
         states = DenseStates(adapter, tokens.batches, spec.calibration.memory_mb * 2**20)

@@ -108,7 +108,7 @@ class Case:
             self.dense,
             draw(self.rows, 2 * options.samples, generator(self.spec.seed, "calibration")),
             max_length=options.max_length,
-            batch_tokens=batch_tokens_for(adapter.groups, self.dense.device, options),
+            batch_tokens=batch_tokens_for(adapter.groups, self.dense.device, options, self.dense.entries),
             longest=options.samples,
         )
         states = DenseStates(adapter, tokens.batches, options.memory_mb * 2**20)

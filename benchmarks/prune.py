@@ -109,7 +109,7 @@ class Case:
             self.model,
             draw(self.rows, 2 * options.samples, generator(0, "calibration")),
             max_length=options.max_length,
-            batch_tokens=batch_tokens_for(adapter.groups, self.model.device, options),
+            batch_tokens=batch_tokens_for(adapter.groups, self.model.device, options, self.model.entries),
             longest=options.samples,
         )
         states = DenseStates(adapter, tokens.batches, options.memory_mb * 2**20)

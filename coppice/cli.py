@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coppice.commands import doctor, expand, keys, remote, run, service, tracking
+from coppice.commands import check, doctor, expand, keys, remote, run, service, tracking
 from coppice.console import EXIT_CODES
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=EXIT_CODES)(run.run)
+app.command(epilog=EXIT_CODES)(check.check)
 app.command(epilog=EXIT_CODES)(remote.prune)
 app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(remote.report)

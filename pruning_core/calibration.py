@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import torch
 
@@ -26,7 +27,7 @@ class TokenSet:
         fingerprint: Hash of the exact token ids.
     """
 
-    batches: tuple[Batch, ...]
+    batches: Sequence[Batch]
     samples: int
     tokens: int
     mean_length: float
@@ -49,7 +50,7 @@ def evaluation_tokens(device: torch.device, entries: int = 1) -> int:
     return max(64, min(fastest, _LOGITS.get(device.type, _LOGITS_ELSEWHERE) // entries))
 
 
-def batch_tokens_for(groups: Sequence[UnitGroup], device: torch.device, options: CalibrationSpec, entries: int = 1) -> int:
+def batch_tokens_for(groups: Sequence[UnitGroup], device: torch.device, options: CalibrationSpec, entries: int) -> int:
     """Give the tokens a batch of the scoring pass: what suits the device, within the memory for what its backward pass holds.
 
     Of every token a block holds, in float32 at the worst: the inputs of its norms and the query, key, value and context of its
@@ -82,7 +83,26 @@ def tokenise(model: TaskModel, rows: Rows, *, max_length: int, batch_tokens: int
     return batched(encoded, batch_tokens=batch_tokens, longest=longest)
 
 
-def batched(encoded: Encoded, *, batch_tokens: int, longest: int | None = None) -> TokenSet:
+class _OnDemand(Sequence[Batch]):
+    """Batches that are made each time that they are asked for."""
+
+    def __init__(self, make: Callable[[Sequence[int]], Batch], members: Sequence[Sequence[int]]) -> None:
+        self._make, self._members = make, members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | Sequence[Batch]:
+        if isinstance(index, slice):
+            return _OnDemand(self._make, self._members[index])
+        return self._make(self._members[index])
+
+
+def batched(encoded: Encoded, *, batch_tokens: int, longest: int | None = None, keep: bool = True) -> TokenSet:
     """Batch samples by length.
 
     They are sorted by length (ties by row), then packed greedily so that ``batch * longest <= batch_tokens``.
@@ -91,17 +111,20 @@ def batched(encoded: Encoded, *, batch_tokens: int, longest: int | None = None) 
         encoded: The samples.
         batch_tokens: Upper bound of a batch, padding included; a single longer sample still makes a batch.
         longest: Use only this many of the longest samples, in the rows' order; all of them when None.
+        keep: Make all batches now and keep them, rather than each time that one is asked for.
     """
     everything = encoded.lengths
     chosen = sorted(sorted(range(len(everything)), key=lambda i: (-everything[i], i))[:longest])
     lengths = [everything[i] for i in chosen]
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    batches: list[Batch] = []
-    for members in pack([lengths[i] for i in order], batch_tokens):
-        index = [order[i] for i in members]
-        batches.append(replace(encoded.batch([chosen[i] for i in index]), rows=torch.tensor(index)))
+    members = [[order[i] for i in run] for run in pack([lengths[i] for i in order], batch_tokens)]
+
+    def make(index: Sequence[int]) -> Batch:
+        return replace(encoded.batch([chosen[i] for i in index]), rows=torch.tensor(index))
+
+    batches = [make(index) for index in members] if keep else _OnDemand(make, members)
     mean = sum(everything) / len(everything)
-    return TokenSet(tuple(batches), len(lengths), sum(lengths), mean, encoded.fingerprint(chosen))
+    return TokenSet(batches, len(lengths), sum(lengths), mean, encoded.fingerprint(chosen))
 
 
 def pack(lengths: Sequence[int], batch_tokens: int) -> list[range]:

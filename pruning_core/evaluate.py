@@ -23,7 +23,9 @@ class Judge:
         self._task, self._dense = spec.task, dense
         self._rows = validation.take(range(len(validation))[: spec.evaluation.max_samples])
         self._encoded = dense.family.encode(dense, self._rows, dense.longest(spec.evaluation.max_length))
-        self._tokens = batched(self._encoded, batch_tokens=evaluation_tokens(dense.device, dense.entries))
+        self._tokens = batched(
+            self._encoded, batch_tokens=evaluation_tokens(dense.device, dense.entries), keep=self._encoded.kept
+        )
         self._dense_observed: list[Tensor] | None = None
 
     @property

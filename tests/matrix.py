@@ -124,6 +124,13 @@ def try_cell(architecture: Architecture, asked: Asked, folder: Path) -> MatrixCe
     return MatrixCell(**dict(asked), result="works", failure=failure, **found)
 
 
+def _prepare() -> None:
+    from pruning_core.artifacts import acceptance
+    from tests.prover import Prover
+
+    acceptance.subprocess = Prover()
+
+
 def try_architecture(name: str) -> TriedArchitecture:
     """Try every way."""
     architecture = ARCHITECTURES[name]
@@ -150,7 +157,7 @@ def main(names: list[str]) -> None:
     before = {own.name: own for own in read_matrix()} if names else {}
     # The longest first, so that none is left to run alone at the end.
     order = sorted(names or ARCHITECTURES, key=lambda name: -len(asked_of(ARCHITECTURES[name])))
-    with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
+    with multiprocessing.get_context("spawn").Pool(2, initializer=_prepare) as pool:
         for found in pool.imap_unordered(try_architecture, order):
             before[found.name] = found
             print(found.name, *(cell.result for cell in found.cells), flush=True)

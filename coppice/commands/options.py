@@ -15,9 +15,23 @@ from pydantic import ValidationError
 
 from coppice.console import ExitCode, fail, first_sentences, note
 from pruning_core.spec import PruneSpec
+from pruning_core.tasks.kinds import KINDS, TaskType
 
 Model = Annotated[str | None, typer.Option(help="Hub id, or a folder with config.json and model.safetensors.")]
-Task = Annotated[str | None, typer.Option(help="GLUE task, e.g. glue/sst2; for others write a --spec file.")]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="GLUE task, e.g. glue/sst2; or a type such as question-answering over --data of your own, whose columns --text, "
+        "--image and --label name."
+    ),
+]
+Text = Annotated[
+    list[str] | None, typer.Option(help="Column of texts, of a --task type; twice for pairs, or for question and context.")
+]
+Image = Annotated[str | None, typer.Option(help="Column of images, instead of --text.")]
+Label = Annotated[str | None, typer.Option(help="Column of labels: classes, scores, tags, answers or wanted texts.")]
+Metric = Annotated[str | None, typer.Option(help="What a --task type is measured by; its usual metric by default.")]
+Prefix = Annotated[str | None, typer.Option(help="Put before every text, as T5 wants it: 'summarize: '.")]
 Data = Annotated[str | None, typer.Option(help="Folder with train and validation as Parquet, JSON Lines or CSV.")]
 Sparsity = Annotated[
     list[float] | None,
@@ -75,10 +89,18 @@ _TARGETS = {
 }
 _OF_METHODS = ("pattern", "tier", "block", "segment")
 _FIELDS = ("model", "task", "seed", "quality_floor")  # of the spec, that are set as they are
+_OF_TASKS = ("text", "image", "label", "metric", "prefix")
 _OPTIONS = {
     "model": ("model", "--model"),
     "task": ("task", "--task"),
     "task.dataset": ("data", "--data"),
+    "task.columns": ("text", "--text"),
+    "task.columns.text": ("text", "--text"),
+    "task.columns.image": ("image", "--image"),
+    "task.columns.label": ("label", "--label"),
+    "task.metric": ("metric", "--metric"),
+    "task.prefix": ("prefix", "--prefix"),
+    "task.type": ("task", "--task"),
     "method": ("method", "--method"),
     "method.pattern": ("pattern", "--pattern"),
     "method.tier": ("tier", "--tier"),
@@ -100,6 +122,11 @@ class JobOptions:
     model: Model = None
     task: Task = None
     data: Data = None
+    text: Text = None
+    image: Image = None
+    label: Label = None
+    metric: Metric = None
+    prefix: Prefix = None
     sparsity: Sparsity = None
     macs_keep: MacsKeep = None
     params_keep: ParamsKeep = None
@@ -120,6 +147,7 @@ class JobOptions:
         """Merge spec file and options into a validated spec, or leave with a sentence. Paths become absolute."""
         fields = _read(self.spec) if self.spec is not None else {}
         fields |= {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+        fields |= self._task(fields.get("task"))
         if self.method is not None or self._of_method():
             fields["method"] = self._method(fields.get("method"))
         targets = self._targets()
@@ -155,6 +183,21 @@ class JobOptions:
             return _TARGETS[used[0]] if len(used) == 1 else None
         name, option = _OPTIONS.get(field.rstrip(".0123456789"), (None, None))  # an item of a list is its option's
         return None if name is None or getattr(self, name) is None else option
+
+    def _task(self, given: object) -> dict[str, object]:
+        """Make a task of a type and its columns; nothing where a name or a spec file says all of it."""
+        said: dict[str, Any] = {name: value for name in _OF_TASKS if (value := getattr(self, name)) is not None}
+        is_type = isinstance(given, str) and given in KINDS
+        if not is_type and not (said and isinstance(given, Mapping)):
+            if said:
+                some = ", ".join(f"--{name}" for name in said)
+                fail(f"{some}: for a --task of a type alone, which are {', '.join(KINDS)}", ExitCode.BAD_INPUT)
+            return {}
+        columns = {name: said.pop(name) for name in ("text", "image", "label") if name in said}
+        if is_type:
+            return {"task": {"type": given, "columns": columns, "metric": KINDS[cast("TaskType", given)].metrics[0], **said}}
+        whole = cast("Mapping[str, Any]", given)
+        return {"task": {**whole, **said, "columns": {**whole.get("columns", {}), **columns}}}
 
     def _method(self, in_file: object) -> object:
         """Name the method: an option of one alone means that one, and keeps what a spec file says of it besides."""

@@ -60,7 +60,7 @@ def prune(
     with explained(), Client(url, api_key=key) as client:
         spec = _with_uploads(client, spec) if upload else spec
         if plan:
-            _show_plan(client.plan(spec), json)
+            show_plan(client.plan(spec), json=json)
             return
         submitted = client.submit(spec, job_id=job_id)
         console.err.print(f"job {submitted.id}", highlight=False)
@@ -145,11 +145,12 @@ def _judge(conditions: list[Condition], report: Report) -> None:
         fail(f"what must not be is: {'; '.join(held)}", ExitCode.CONDITION_HOLDS)
 
 
-def _show_plan(plan: Plan, json: bool) -> None:
+def show_plan(plan: Plan, *, json: bool) -> None:
+    """Print what would come of a job."""
     if json:
         typer.echo(plan.model_dump_json())
     elif plan.predicted is None:
-        console.out.print("the service would accept it; nothing is known of the model's size yet")
+        console.out.print("it would be accepted; nothing is known of the model's size yet")
     else:
         told = plan.predicted
         sizes = "the smallest model that keeps the floor"
@@ -157,7 +158,7 @@ def _show_plan(plan: Plan, json: bool) -> None:
             counts = f"{told.parameters.pruned / 1e6:.1f} M of {told.parameters.dense / 1e6:.1f} M parameters"
             sizes = f"about {counts}, {told.bytes.pruned / 1e6:.1f} MB of weights"
         cost = f"{told.seconds:.0f} s and {told.memory_bytes / 2**30:.1f} GiB of memory"
-        console.out.print(f"the service would accept it: {sizes}, {cost}", highlight=False, soft_wrap=True)
+        console.out.print(f"it would be accepted: {sizes}, {cost}", highlight=False, soft_wrap=True)
 
 
 def follow(client: Client, job: Job) -> Job:

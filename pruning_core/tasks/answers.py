@@ -25,13 +25,15 @@ from pruning_core.tasks.classification import kl, labels
 from pruning_core.tasks.tokens import sampled
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
     from pruning_core.data import Rows
     from pruning_core.models import TaskModel
 
 # As SQuAD's own baselines have it.
 _LONGEST_ANSWER = 30
+# One part in so many of a window is in the next one, too.
+_OVERLAP = 3
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,12 @@ class Questions(Encoded):
 
     Attributes:
         spans: Of each sample, two numbers a token: where its characters begin and end in the context; -1 outside of it.
-        cut_off: Share of the rows whose answers are beyond the tokens that are read.
+        owners: Of each sample, the row whose question it asks: a long context is read in several windows.
+        cut_off: Share of the rows whose answers lie whole in no window.
     """
 
     spans: Sequence[array[int]] = ()
+    owners: Sequence[int] = ()
     cut_off: float = 0.0
 
 
@@ -54,13 +58,14 @@ class QuestionAnswering(TaskFamily):
     example = (("one two", "three four five"), ("six", "seven"))
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Questions:
-        """Make one sample of each row: the question, and as much of the context as fits beside it.
+        """Make a sample of each window of a row: the question, and as much of the context as fits beside it.
 
-        A row whose answer is cut off counts as not answered in the metric, and its label is the first token, by which models of
-        the task say that there is no answer.
+        Windows overlap by a third, as is usual (128 of 384 tokens), so that an answer is whole in one of them. The first window
+        of each row comes first. The label of a window without the answer is the first token, by which models say that there is
+        none.
 
         Raises:
-            DatasetInvalid: Some question leaves no room for its context, or all answers are cut off.
+            DatasetInvalid: Some question leaves no room for its context, or no answer is whole in any window.
         """
         if not tokenizer.is_fast:
             raise DatasetInvalid(
@@ -71,32 +76,42 @@ class QuestionAnswering(TaskFamily):
         columns: dict[str, list[array[int]]] = {}
         spans: list[array[int]] = []
         ends: list[tuple[int, int]] = []
-        for start, part in portions(rows.texts):
-            try:
-                encoded = encoded_by(
-                    tokenizer, self.columns_of(part), limit, truncation="only_second", return_offsets_mapping=True
-                )
-            except Exception as error:  # the tokenizers' own, which have no class of their own
-                raise _no_room(limit) from error
-            collect_(columns, tokenizer, encoded)
-            for row in range(len(part)):
-                own = _spans(encoded.sequence_ids(row), cast("list[tuple[int, int]]", encoded["offset_mapping"][row]))
-                if max(own) < 0 and part[row][1].strip():
-                    raise _no_room(limit)
-                spans.append(own)
-                answers = None if rows.labels is None else cast("Answers", rows.labels[start + row])
-                ends.append((0, 0) if answers is None else _locate(answers, part[row][1], own))
-        answered = [own for own in rows.labels or () if cast("Answers", own).texts]
-        missed = sum(1 for own, at in zip(rows.labels or (), ends, strict=False) if cast("Answers", own).texts and at == (0, 0))
-        if answered and missed == len(answered):
+        owners: list[int] = []
+        waiting = [(row, 0) for row in range(len(rows))]
+        while waiting:
+            following: list[tuple[int, int]] = []
+            for first, texts in portions([(rows.texts[row][0], rows.texts[row][1][start:]) for row, start in waiting]):
+                encoded = self._cut(tokenizer, texts, limit)
+                collect_(columns, tokenizer, encoded)
+                for at, (row, start) in enumerate(waiting[first : first + len(texts)]):
+                    offsets = cast("list[tuple[int, int]]", encoded["offset_mapping"][at])
+                    own = _spans(encoded.sequence_ids(at), offsets, start)
+                    if max(own) < 0 and texts[at][1].strip():
+                        raise _no_room(limit)
+                    context = rows.texts[row][1]
+                    answers = None if rows.labels is None else cast("Answers", rows.labels[row])
+                    spans.append(own)
+                    owners.append(row)
+                    ends.append((0, 0) if answers is None else _locate(answers, context, own))
+                    further = next_window(own, context)
+                    following += [] if further is None else [(row, further)]
+            waiting = following
+        answered = {row for row, own in enumerate(rows.labels or ()) if cast("Answers", own).texts}
+        missed = answered - {row for row, at in zip(owners, ends, strict=True) if at != (0, 0)}
+        if answered and missed == answered:
             raise DatasetInvalid(
-                f"no answer of {len(answered)} lies within the first {limit} tokens of its question and context; raise "
-                "max_length, or check answer_start: it counts characters of the context",
-                param="task.columns.label",
+                f"no answer of {len(answered)} lies whole within {limit} tokens of its question and context; raise max_length",
+                param="calibration.max_length",
             )
-        return Questions(
-            tokenizer, columns, None if rows.labels is None else torch.tensor(ends), spans, missed / max(1, len(answered))
-        )
+        labelled = None if rows.labels is None else torch.tensor(ends)
+        return Questions(tokenizer, columns, labelled, spans, owners, len(missed) / max(1, len(answered)))
+
+    def _cut(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]], limit: int) -> BatchEncoding:
+        columns = self.columns_of(texts)
+        try:
+            return encoded_by(tokenizer, columns, limit, truncation="only_second", return_offsets_mapping=True)
+        except Exception as error:  # the tokenizers' own, which have no class of their own
+            raise _no_room(limit) from error
 
     def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
         """Give the cross-entropy of first and last token, summed."""
@@ -131,10 +146,13 @@ class QuestionAnswering(TaskFamily):
         assert isinstance(seen.encoded, Questions), "it is what this family makes"
         assert seen.rows.labels is not None, "the spec requires a label column for this task type"
         answers = [cast("Answers", own).texts for own in seen.rows.labels]
+        windows: list[list[int]] = [[] for _ in answers]
+        for sample, row in enumerate(seen.encoded.owners):
+            windows[row].append(sample)
         found = [
             [
-                best_span(logits, span, text[1])
-                for logits, span, text in zip(outputs, seen.encoded.spans, seen.rows.texts, strict=True)
+                best_answer([(outputs[i], seen.encoded.spans[i]) for i in own], text[1])
+                for own, text in zip(windows, seen.rows.texts, strict=True)
             ]
             for outputs in (seen.dense, seen.pruned)
         ]
@@ -166,11 +184,27 @@ def _masked(outputs: Float[Tensor, "b s 2"], batch: Batch) -> Tensor:
     return outputs.masked_fill(~batch.real.to(outputs.device).unsqueeze(-1), torch.finfo(outputs.dtype).min)
 
 
-def _spans(owners: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> array[int]:
+def _spans(owners: Sequence[int | None], offsets: Sequence[tuple[int, int]], first: int) -> array[int]:
+    """Give where tokens begin and end in a context, of which the text that was read begins at a character."""
     found = array("l")
     for owner, (start, end) in zip(owners, offsets, strict=True):
-        found.extend((start, end) if owner == 1 and end > start else (-1, -1))
+        found.extend((first + start, first + end) if owner == 1 and end > start else (-1, -1))
     return found
+
+
+def next_window(spans: array[int], context: str) -> int | None:
+    """Give the character at which the next window of a context begins; None where this one reaches its end.
+
+    It begins at a word, where there are spaces, so that tokens are those of the whole context.
+    """
+    end = max(spans)
+    if not context[end:].strip():
+        return None
+    starts = [start for start in spans[::2] if start >= 0]
+    overlapping = max(1, len(starts) - len(starts) // _OVERLAP)
+    words = [start for start in starts[1 : overlapping + 1] if context[start - 1].isspace()]
+    found = words[-1] if words else starts[min(overlapping, len(starts) - 1)]
+    return found if found > starts[0] else end
 
 
 def _locate(answers: Answers, context: str, spans: array[int]) -> tuple[int, int]:
@@ -187,22 +221,29 @@ def _locate(answers: Answers, context: str, spans: array[int]) -> tuple[int, int
     return 0, 0
 
 
-def best_span(logits: Float[Tensor, "s 2"], spans: array[int], context: str) -> str:
-    """Give the text of the most likely span of a context; nothing where the first token, for no answer, is likelier."""
-    offsets = torch.tensor(spans).view(-1, 2)
-    inside = offsets[:, 0] >= 0
-    if not bool(inside.any()):
-        return ""
-    start, end = (logits[:, side].masked_fill(~inside, -torch.inf) for side in (0, 1))
-    count = len(start)
-    order = torch.arange(count)
-    apart = order[None, :] - order[:, None]
-    joint = (start[:, None] + end[None, :]).masked_fill((apart < 0) | (apart >= _LONGEST_ANSWER), -torch.inf)
-    best = int(joint.argmax())
-    if float(logits[0].sum()) > float(joint.flatten()[best]):
-        return ""
-    first, last = divmod(best, count)
-    return context[int(offsets[first, 0]) : int(offsets[last, 1])]
+def best_answer(windows: Sequence[tuple[Float[Tensor, "s 2"], array[int]]], context: str) -> str:
+    """Give the text of the likeliest span in any window of a context; nothing where that there is none is likelier in all.
+
+    Args:
+        windows: Logits of first and last token, and where the tokens stand in the context.
+        context: What was read.
+    """
+    answer, score, none = "", -math.inf, math.inf
+    for logits, spans in windows:
+        offsets = torch.tensor(spans).view(-1, 2)
+        inside = offsets[:, 0] >= 0
+        none = min(none, float(logits[0].sum()))
+        if not bool(inside.any()):
+            continue
+        start, end = (logits[:, side].masked_fill(~inside, -torch.inf) for side in (0, 1))
+        order = torch.arange(len(start))
+        apart = order[None, :] - order[:, None]
+        joint = (start[:, None] + end[None, :]).masked_fill((apart < 0) | (apart >= _LONGEST_ANSWER), -torch.inf)
+        best = int(joint.argmax())
+        if float(joint.flatten()[best]) > score:
+            first, last = divmod(best, len(start))
+            answer, score = context[int(offsets[first, 0]) : int(offsets[last, 1])], float(joint.flatten()[best])
+    return "" if none > score else answer
 
 
 def squad(found: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, float]:

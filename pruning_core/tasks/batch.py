@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -63,7 +63,10 @@ class Encoded:
         tokenizer: Pads.
         columns: For each of the model's inputs the values of every sample, without padding.
         labels: One entry a sample; None where there are none.
+        kept: Whether batches that are used more than once are kept in memory; made anew for each use otherwise.
     """
+
+    kept: ClassVar[bool] = True
 
     tokenizer: PreTrainedTokenizerBase
     columns: Mapping[str, Sequence[array[int]]]

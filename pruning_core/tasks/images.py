@@ -6,9 +6,10 @@ import base64
 import binascii
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -19,46 +20,43 @@ from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import Classification
 
 if TYPE_CHECKING:
+    from PIL import Image
     from transformers import PreTrainedTokenizerBase
 
     from pruning_core.data import Rows
     from pruning_core.models import TaskModel
 
-_PORTION = 64
-
 
 @dataclass(frozen=True)
 class Pictures(Encoded):
-    """Images as the model's processor has prepared them.
+    """Images as files, which are decoded when a batch is asked for: pixels take a hundred times as much.
 
     Attributes:
-        pixels: (samples, channels, height, width).
+        files: Each in base64, as rows hold it.
         patches: Tokens that the model makes of each.
     """
 
-    pixels: Float[Tensor, "n c h w"] | None = None
+    kept: ClassVar[bool] = False
+
+    files: Sequence[str] = ()
     patches: int = 0
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each sample: all images have the same number."""
-        return [self.patches] * len(self._pixels)
-
-    @property
-    def _pixels(self) -> Float[Tensor, "n c h w"]:
-        assert self.pixels is not None, "it is given to each"
-        return self.pixels
+        return [self.patches] * len(self.files)
 
     def batch(self, index: Sequence[int]) -> Batch:
-        """Take some samples together; nothing is padded."""
+        """Decode some samples together; nothing is padded."""
         picked = torch.tensor(index)
-        return _batch(self._pixels[picked], picked, None if self.labels is None else self.labels[picked], self.patches)
+        pixels = _pixels(self.tokenizer, [(self.files[i],) for i in index])
+        return _batch(pixels, picked, None if self.labels is None else self.labels[picked], self.patches)
 
     def fingerprint(self, index: Sequence[int]) -> str:
-        """Hash the exact pixels of some samples."""
+        """Hash the files of some samples."""
         digest = hashlib.sha256()
         for one in index:
-            digest.update(self._pixels[one].numpy().tobytes())
+            digest.update(self.files[one].encode())
         return f"sha256:{digest.hexdigest()}"
 
 
@@ -72,14 +70,20 @@ class ImageClassification(Classification):
     )
 
     def encode(self, model: TaskModel, rows: Rows, limit: int) -> Pictures:
-        """Make one sample of each row, by the model's own image processor.
+        """Make one sample of each row, for the model's own image processor.
 
         Raises:
-            DatasetInvalid: A row holds no image that can be read.
+            DatasetInvalid: A row holds no image that can be read to its end.
         """
         del limit
-        parts = [_pixels(model, rows.texts[start : start + _PORTION]) for start in range(0, len(rows), _PORTION)]
-        return Pictures(model.processor, {}, self.labels_of(rows), torch.cat(parts), patches_of(model))
+        files = [file for (file,) in rows.texts]
+        for file in files:
+            with _opened(file) as image:
+                image.draft(
+                    "RGB", (1, 1)
+                )  # where a format allows it, an eighth of the pixels: the whole file is read all the same
+                image.load()
+        return Pictures(model.processor, {}, self.labels_of(rows), files, patches_of(model))
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
         """Not possible: images have no tokenizer."""
@@ -88,12 +92,12 @@ class ImageClassification(Classification):
     def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
         """Prepare images."""
         del length
-        return _batch(_pixels(model, texts), torch.arange(len(texts)), None, patches_of(model))
+        return _batch(_pixels(model.processor, texts), torch.arange(len(texts)), None, patches_of(model))
 
     def random_inputs(self, model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw pixels; an image has as many tokens as it has."""
         del length
-        blank = _pixels(model, self.example[:1])
+        blank = _pixels(model.processor, self.example[:1])
         return {"pixel_values": torch.rand((batch, *blank.shape[1:]), generator=generator).to(model.device)}
 
 
@@ -101,13 +105,17 @@ def _batch(pixels: Tensor, rows: Tensor, labels: Tensor | None, patches: int) ->
     return Batch({"pixel_values": pixels}, rows, labels, torch.ones(len(rows), patches, dtype=torch.bool))
 
 
-def _pixels(model: TaskModel, rows: Sequence[tuple[str, ...]]) -> Float[Tensor, "n c h w"]:
-    processor = cast("Any", model.processor)
-    return cast("Tensor", processor([_read(encoded) for (encoded,) in rows], return_tensors="pt")["pixel_values"])
+def _pixels(processor: object, rows: Sequence[tuple[str, ...]]) -> Float[Tensor, "n c h w"]:
+    images: list[object] = []
+    for (file,) in rows:
+        with _opened(file) as image:
+            images.append(image.convert("RGB"))
+    return cast("Tensor", cast("Any", processor)(images, return_tensors="pt")["pixel_values"])
 
 
-def _read(encoded: str) -> Any:
-    """Decode an image file.
+@contextmanager
+def _opened(encoded: str) -> Generator[Image.Image]:
+    """Open an image file; it is decoded when its pixels are asked for.
 
     Raises:
         DatasetInvalid: It is none, or one that would take more memory than any photograph.
@@ -115,7 +123,7 @@ def _read(encoded: str) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))).convert("RGB")
+        yield Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)))
     except (
         UnidentifiedImageError,
         OSError,
@@ -130,6 +138,6 @@ def _read(encoded: str) -> Any:
 
 def patches_of(model: TaskModel) -> int:
     """Count the tokens that a vision Transformer makes of an image: its patches, and one or two for the class."""
-    blank = _pixels(model, ImageClassification.example[:1]).to(model.device)
+    blank = _pixels(model.processor, ImageClassification.example[:1]).to(model.device)
     with torch.inference_mode():
         return cast("Any", model.model.base_model).embeddings(blank).shape[1]

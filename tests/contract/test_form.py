@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import re
 from html import unescape
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.web.specs import body_of, empty_form, form_of
 from pruning_core.method_spec import METHOD_NAMES
-from pruning_core.spec import PruneSpec
+from pruning_core.spec import PruneSpec, TaskSpec
+from pruning_core.tasks.kinds import KINDS, TaskType
+from tests import tasks
 from tests.contract.conftest import Api
+from tests.families import ARCHITECTURES
+from tests.matrix import SHOWN_ON
 
 
 def filled_in(page: str) -> dict[str, list[str]]:
@@ -70,6 +76,40 @@ def test_a_form_left_alone_means_the_defaults(api_on_sqlite: Api) -> None:
     # The same again, and what is left to the spec's defaults is spelt out.
     said = {"once": values["once"], "seed": [""], "tolerance": [""]}
     assert like | said == values | said
+
+
+def own_task(task: dict[str, Any]) -> dict[str, list[str]]:
+    """Fill in what the form asks of a task of one's own."""
+    columns = task["columns"]
+    inputs = [columns["image"]] if "image" in columns else columns["text"]
+    said = {"task": task["type"], "text_column": ", ".join(inputs), "label_column": columns.get("label", "")}
+    return {name: [value] for name, value in (said | {"task_metric": task["metric"], "data": task["dataset"]}).items()}
+
+
+QUICK = ("regression", "question-answering", "summarization", "image-classification")
+
+
+@pytest.mark.parametrize("task_type", [own if own in QUICK else pytest.param(own, marks=pytest.mark.matrix) for own in KINDS])
+def test_every_type_of_task_is_submitted_by_the_form(api_on_sqlite: Api, task_type: TaskType, tmp_path: Path) -> None:
+    api = api_on_sqlite
+    model = ARCHITECTURES[SHOWN_ON[task_type]].write_for(task_type, tmp_path / "model")
+    task = tasks.task_of(task_type, tasks.write_task_data(tmp_path / "rows", task_type, rows=4))
+    values = filled_in(api.client.get("/submit").text) | own_task(task) | {"model": [str(model)]}
+    answer = api.client.post("/submit", data=values, follow_redirects=False)
+    assert answer.status_code == 303, answer.text
+    spec = api.client.get(f"/v1{answer.headers['location']}").json()["spec"]
+    assert TaskSpec.model_validate(spec["task"]) == TaskSpec.model_validate(task)
+
+
+def test_a_task_that_a_model_cannot_do_is_said_beside_the_task(api_on_sqlite: Api, tmp_path: Path) -> None:
+    api = api_on_sqlite
+    model = ARCHITECTURES["gpt2"].write_for("text-generation", tmp_path / "model")
+    task = tasks.task_of("fill-mask", tasks.write_task_data(tmp_path / "rows", "fill-mask", rows=4))
+    values = filled_in(api.client.get("/submit").text) | own_task(task) | {"model": [str(model)]}
+    text = unescape(api.client.post("/submit", data=values).text)
+    summary = text[text.index('id="problems"') : text.index("<form class")]
+    assert "model type 'gpt2' cannot do fill-mask" in summary
+    assert 'href="#f-task"' in summary
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)

@@ -44,13 +44,13 @@ def words(options: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "path", [[], ["run"], ["prune"], ["jobs"], ["report"], ["keys"], ["serve"], ["worker"], ["migrate"], ["doctor"]]
+    "path", [[], ["run"], ["check"], ["prune"], ["jobs"], ["report"], ["keys"], ["serve"], ["worker"], ["migrate"], ["doctor"]]
 )
 def test_every_command_explains_itself(path: list[str]) -> None:
     told = call(*path, "--help")
     assert told.exit_code == 0
     assert "Usage:" in told.stdout
-    if path and path[0] in ("run", "prune", "serve"):
+    if path and path[0] in ("run", "check", "prune", "serve"):
         assert "Example" in told.stdout
     if not path or path[0] in ("run", "prune"):
         assert "Exit codes" in told.stdout

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+from array import array
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pruning_core.calibration import batched
 from pruning_core.data import read_rows
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, PruningError
 from pruning_core.inputs import check_local_inputs
@@ -18,6 +21,7 @@ from pruning_core.models import load_task_model
 from pruning_core.pipeline import run
 from pruning_core.spec import PruneSpec
 from pruning_core.task_checks import positions_of
+from pruning_core.tasks.answers import best_answer, next_window
 from tests import tasks, tiny
 
 CPU = torch.device("cpu")
@@ -126,14 +130,55 @@ def test_both_forms_of_answers_are_read(tmp_path):
     ("question", "context", "start", "says"),
     [
         (" ".join(["word1"] * 70), "word2 good", 6, "fills the 32 tokens .* no room for its context"),
-        ("word1", " ".join(["word2"] * 60) + " good", 360, "no answer of 1 lies within the first 32 tokens"),
+        ("word1", "word2 " + " ".join(["good"] * 60), 6, "no answer of 1 lies whole within 32 tokens"),
     ],
 )
 def test_questions_and_answers_that_do_not_fit(question, context, start, says, tmp_path):
-    row = {"question": question, "context": context, "answers": {"text": ["good"], "answer_start": [start]}}
+    row = {"question": question, "context": context, "answers": {"text": [context[start:]], "answer_start": [start]}}
     spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / "data", row))
     with pytest.raises(DatasetInvalid, match=says):
         run(spec, tmp_path / "out", device="cpu")
+
+
+def test_long_contexts_are_read_in_windows(tmp_path):
+    context = " ".join(f"word{index % 60}" for index in range(100)) + " good bad"
+    long = {"question": "word1", "context": context, "answers": {"text": ["good bad"], "answer_start": [context.index("good")]}}
+    short = {"question": "word2", "context": "word3 good", "answers": {"text": ["good"], "answer_start": [6]}}
+    spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / "data", long, short))
+    model = load_task_model(tasks.Path(spec.model), "question-answering", CPU)
+    rows = read_rows(spec.task, "train")
+    encoded = model.family.encode(model, rows, 32)
+    assert encoded.owners == [0, 1, *[0] * (len(encoded.owners) - 2)]
+    assert encoded.cut_off == 0
+    windows = [spans for spans, row in zip(encoded.spans, encoded.owners, strict=True) if row == 0]
+    read = [(min(start for start in spans[::2] if start >= 0), max(spans)) for spans in windows]
+    assert read[0][0] == 0
+    assert read[-1][1] == len(context)
+    for (_, end), (start, _) in itertools.pairwise(read):
+        assert context[start - 1] == " "
+        assert 8 * 5 < end - start < 10 * 8, "nine words of 28 are in the next window, too"
+    # Its place is found in the window that has it, and the others say that there is none.
+    placed = [tuple(label) for label, row in zip(encoded.labels.tolist(), encoded.owners, strict=True) if row == 0]
+    assert placed[:-1] == [(0, 0)] * (len(placed) - 1)
+    first, last = placed[-1]
+    assert context[windows[-1][2 * first] : windows[-1][2 * last + 1]] == "good bad"
+    # The likeliest span of any window is the answer, unless in all of them none is likelier.
+    logits = [torch.zeros(len(spans) // 2, 2) for spans in windows]
+    logits[-1][first, 0] = logits[-1][last, 1] = 5.0
+    assert best_answer(list(zip(logits, windows, strict=True)), context) == "good bad"
+    for own in logits:
+        own[0] = 6.0
+    assert best_answer(list(zip(logits, windows, strict=True)), context) == ""
+    assert run(spec, tmp_path / "out", device="cpu").quality.samples == 2
+
+
+def test_contexts_without_spaces_are_read_in_windows_too():
+    spans = array("l", [-1, -1, *(at for start in range(30) for at in (start, start + 1)), -1, -1])
+    assert next_window(spans, "字" * 30) is None
+    assert next_window(spans, "字" * 30 + " ") is None
+    assert next_window(spans, "字" * 60) == 20
+    same = array("l", [-1, -1, 4, 5, 4, 5])  # two tokens of one character
+    assert next_window(same, "字" * 9) == 5
 
 
 def test_a_tokenizer_without_a_mask_or_padding(tmp_path):
@@ -244,6 +289,36 @@ def test_a_file_that_is_no_image(tmp_path):
     spec = spec_of("image-classification", tmp_path, data=data)
     with pytest.raises(DatasetInvalid, match="no image that can be read"):
         run(spec, tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_an_image_that_was_cut_off_is_found_before_any_work(kind, tmp_path):
+    import io
+
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(written, format=kind)
+    data = lines(tmp_path / "data", {"image": "one.png", "label": 1})
+    (data / "one.png").write_bytes(written.getvalue()[: len(written.getvalue()) // 2])
+    spec = spec_of("image-classification", tmp_path, data=data)
+    model = load_task_model(tasks.Path(spec.model), "image-classification", CPU)
+    with pytest.raises(DatasetInvalid, match="a row is no image that can be read"):
+        model.family.encode(model, with_classes(spec.task, read_rows(spec.task, "train"), model.classes), 32)
+
+
+def test_pixels_of_an_evaluation_are_decoded_batch_by_batch(tmp_path):
+    spec = spec_of("image-classification", tmp_path)
+    model = load_task_model(tasks.Path(spec.model), "image-classification", CPU)
+    encoded = model.family.encode(model, with_classes(spec.task, read_rows(spec.task, "train"), model.classes), 32)
+    assert not encoded.kept
+    now, later = (batched(encoded, batch_tokens=100, keep=keep).batches for keep in (True, False))
+    assert len(now) == len(later) > 1
+    assert later[1] is not later[1]
+    for one, other in zip(now, later, strict=True):
+        assert torch.equal(one.inputs["pixel_values"], other.inputs["pixel_values"])
+        assert one.rows.tolist() == other.rows.tolist()
+    assert [batch.rows.tolist() for batch in later[1:]] == [batch.rows.tolist() for batch in now[1:]]
 
 
 def floored(task_type, tmp_path, floor):

@@ -1,0 +1,29 @@
+"""``coppice check``: what a submit would say of a job, without a server and without any work."""
+
+from __future__ import annotations
+
+from coppice.commands import options
+from coppice.commands.remote import show_plan
+from coppice.console import ExitCode, fail
+from coppice.types import Plan
+from pruning_core.errors import PruningError
+
+
+@options.takes_job
+def check(job: options.JobOptions, json: options.Json = False) -> None:
+    """Say whether a job would be accepted, and what would come of it; from the files alone, in a second.
+
+    Example: coppice check --model ./minilm-sst2 --task glue/sst2 --data ./sst2 --macs-keep 0.5
+    """
+    from pruning_core.inputs import check_local_inputs
+    from pruning_core.prediction import predict
+
+    spec = job.to_spec()
+    try:
+        check_local_inputs(spec)
+        predicted = predict(spec)
+    except PruningError as error:
+        where = (job.option_for(error.param) or error.param) if error.param else ""
+        fail(f"{where}: {error.message}" if where else error.message, ExitCode.BAD_INPUT)
+    said = {"spec": spec.model_dump(mode="json"), "predicted": None if predicted is None else predicted.model_dump()}
+    show_plan(Plan.model_validate(said), json=json)

@@ -1,0 +1,78 @@
+"""A process that has stock libraries imported, and forks one for each bundle to be proven.
+
+Importing torch and transformers is nine tenths of what a tiny model's job takes, and the whole matrix is a thousand jobs. Only
+the writing of the matrix uses this; the tests of its cells start a fresh process for each, as every job does. What is forked
+has imported nothing of ours either: this file is run as a script (``python -P``), and told of jobs on its standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Prover:
+    """Stands in for `subprocess` where a bundle is proven."""
+
+    DEVNULL = subprocess.DEVNULL
+
+    def __init__(self) -> None:
+        """Start the process."""
+        self._home = tempfile.TemporaryDirectory()
+        places = {"HF_HOME": self._home.name, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__], env=os.environ | places, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(
+        self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: Any, **_others: object
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Prove what a command line asks for."""
+        del env
+        _python, _flag, script, request, result, _parent = command
+        job = {"script": script, "request": request, "result": result, "cwd": str(cwd), "log": stdout.name}
+        asked, answered = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert answered is not None
+        asked.write(json.dumps(job) + "\n")
+        asked.flush()
+        return subprocess.CompletedProcess(list(command), int(answered.readline()))
+
+
+def _serve() -> None:
+    import torch  # noqa: F401 - imported for those that are forked
+    import transformers  # noqa: F401
+
+    for line in sys.stdin:
+        job = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _prove(job)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        sys.stdout.write(f"{code}\n")
+        sys.stdout.flush()
+
+
+def _prove(job: dict[str, str]) -> None:
+    code = 1
+    try:
+        log = os.open(job["log"], os.O_WRONLY | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(job["cwd"])
+        sys.argv = [job["script"], job["request"], job["result"], str(os.getppid())]
+        runpy.run_path(job["script"], run_name="__main__")
+        code = 0
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()
