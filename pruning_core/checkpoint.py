@@ -63,22 +63,28 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Repaired:
-    """A pruned model in memory.
+class Repair:
+    """How a repair went.
 
     Attributes:
-        student: The model.
         mask: Which units stayed.
         sublayers: How each sublayer's repair went.
         fits: How each matrix went, where a pattern was asked for.
         training: How its training went, where it was trained.
     """
 
-    student: PreTrainedModel
     mask: Mask
     sublayers: tuple[SublayerReport, ...]
     fits: tuple[Fit, ...] = ()
     training: TrainingReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A pruned model in memory, and how its repair went."""
+
+    student: PreTrainedModel
+    repair: Repair
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +120,15 @@ class Workshop:
             folder: Where to write.
         """
         spec, ctx = self.spec, self.ctx
-        clock, dense, evidence = ctx.clock, ctx.task_model, ctx.evidence
-        repaired = self._repaired(plan)
-        if self._is_last(target):
-            evidence.states.release()
-        if isinstance(plan, PatternPlan | BlockPlan) and plan.options.tier == "trained":
-            repaired = self._trained(repaired, plan, target)
-        if isinstance(plan, BlockPlan) and spec.artifacts.layout == "per_layer":
-            student = repaired.student
-            repaired = replace(repaired, mask=remove_dead_(adapt(student), _allowance(student, plan)))
+        clock, dense = ctx.clock, ctx.task_model
+        made = self._made(target, plan)
         with clock.stage("materialise"):
             folder.mkdir(exist_ok=True)
-            write_checkpoint(folder, dense, evidence.dense, repaired.student, spec.artifacts)
+            write_checkpoint(folder, dense, ctx.evidence.dense, made.student, spec.artifacts)
+            repair, compressed = made.repair, self._compress(plan, made.student, folder)
+            del made  # the student takes as much memory as what is loaded back
             pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)
             export_problem = self._export(pruned, folder)
-            compressed = self._compress(plan, repaired, folder)
         with clock.stage("evaluate", self.judge.steps) as step:
             quality = self.judge.compare(pruned, step)
         timing = spec.latency if len(spec.all_targets) <= 1 else spec.latency.for_frontier()
@@ -136,7 +136,7 @@ class Workshop:
             measure = measure_latency if dense.pages is None else measure_blocks
             latency = measure(dense, pruned, timing, generator(spec.seed, "latency"), step)
             products = None if isinstance(plan, Mask) or dense.pages is not None else self._products(pruned, latency)
-        counted = self._recounted(target, plan, repaired, folder, quality=quality, latency=latency)
+        counted = self._recounted(target, plan, repair, folder, quality=quality, latency=latency)
         if counted.pattern is not None:
             counted = counted.model_copy(update={"pattern": counted.pattern.model_copy(update={"products": products})})
         outcome = counted.model_copy(
@@ -144,7 +144,7 @@ class Workshop:
                 "layout": spec.artifacts.layout,
                 "stored_dtype": pruned.stored_dtype,
                 "quality_floor": self._floor(quality),
-                "training": repaired.training,
+                "training": repair.training,
             }
         )
         claim = Claim(
@@ -159,6 +159,19 @@ class Workshop:
         )
         return Candidate(target, outcome, claim, export_problem, compressed if isinstance(compressed, str) else None)
 
+    def _made(self, target: Target, plan: Plan) -> Repaired:
+        """Prune, repair, and train where that is asked for."""
+        repaired = self._repaired(plan)
+        if self._is_last(target):
+            self.ctx.evidence.states.release()
+        if isinstance(plan, PatternPlan | BlockPlan) and plan.options.tier == "trained":
+            repaired = self._trained(repaired, plan, target)
+        if isinstance(plan, BlockPlan) and self.spec.artifacts.layout == "per_layer":
+            student = repaired.student
+            mask = remove_dead_(adapt(student), _allowance(student, plan))
+            repaired = replace(repaired, repair=replace(repaired.repair, mask=mask))
+        return repaired
+
     def _is_last(self, target: Target) -> bool:
         """Whether no other repair can follow: of another budget, or of a latency or a floor that is missed."""
         return self.spec.all_targets == (target,) and target.metric != "latency"
@@ -168,21 +181,21 @@ class Workshop:
         with self.ctx.clock.stage("recover", len(self.ctx.groups)) as step:
             if isinstance(plan, Mask):
                 sublayers = prune_and_recover_(adapt(student), plan, evidence, recovery, on_sublayer=step)
-                return Repaired(student, plan, sublayers)
+                return Repaired(student, Repair(plan, sublayers))
             rule = plan.projections if isinstance(plan, BlockPlan) else plan.projection
             fits = sparsify_(adapt(student), rule, evidence, plan.options, recovery, on_sublayer=step)
         mask = Mask.full([group.size for group in self.ctx.groups])
-        return Repaired(student, mask, sublayer_reports(fits, evidence.dense), fits)
+        return Repaired(student, Repair(mask, sublayer_reports(fits, evidence.dense), fits))
 
     def _trained(self, repaired: Repaired, plan: PatternPlan | BlockPlan, target: Target) -> Repaired:
         """Train a student, from where the one-shot tier has left it or from the dense weights."""
         options = plan.options.training
         student = repaired.student if options.start == "one-shot" else clone(self.ctx.task_model.model)
         training = self.school.teach_(student, plan.recipe, options, name=target_name(target))
-        return replace(repaired, student=student, training=training)
+        return Repaired(student, replace(repaired.repair, training=training))
 
     def _recounted(
-        self, target: Target, plan: Plan, repaired: Repaired, folder: Path, *, quality: QualityReport, latency: LatencyReport
+        self, target: Target, plan: Plan, repair: Repair, folder: Path, *, quality: QualityReport, latency: LatencyReport
     ) -> Outcome:
         """Count what was written, and put it beside what was measured."""
         evidence = self.ctx.evidence
@@ -193,15 +206,15 @@ class Workshop:
             source=self.ctx.task_model,
             dense=evidence.dense,
             length=length,
-            mask=repaired.mask,
-            sublayers=repaired.sublayers,
+            mask=repair.mask,
+            sublayers=repair.sublayers,
             quality=quality,
             latency=latency,
         )
         if isinstance(plan, PatternPlan):
-            return with_pattern(counted, plan, repaired.fits, folder, evidence.dense, length=length)
+            return with_pattern(counted, plan, repair.fits, folder, evidence.dense, length=length)
         if isinstance(plan, BlockPlan):
-            return with_segments(counted, plan, repaired.fits, folder, evidence.dense, mask=repaired.mask, length=length)
+            return with_segments(counted, plan, repair.fits, folder, evidence.dense, mask=repair.mask, length=length)
         return counted
 
     def _products(self, pruned: TaskModel, latency: LatencyReport) -> ProductsReport:
@@ -218,19 +231,19 @@ class Workshop:
             return str(error)
         return None
 
-    def _compress(self, plan: Plan, repaired: Repaired, folder: Path) -> dict[str, int] | str | None:
+    def _compress(self, plan: Plan, student: PreTrainedModel, folder: Path) -> dict[str, int] | str | None:
         """Write the compressed form, and say what became of the matrices; a sentence where there is none."""
         if "compressed" not in self.spec.artifacts.formats:
             return None
         if self.ctx.task_model.pages is not None:
             return _TOO_LARGE
-        matrices = adapt(repaired.student).linears
+        matrices = adapt(student).linears
         pattern = plan.block if isinstance(plan, PatternPlan) else None
         arranged = {name: plan.blocks[name] if isinstance(plan, BlockPlan) else pattern for name in matrices}
         # What is stored input-major is indexed bit by bit.
         hints = {name: None if is_transposed(matrices[name]) else hint for name, hint in arranged.items()}
         try:
-            return write_compressed_form(folder, self.ctx.task_model, repaired.student, hints)
+            return write_compressed_form(folder, self.ctx.task_model, student, hints)
         except NothingToCompress as problem:
             return str(problem)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pruning_core.arch.alike import Build, check_alike
-from pruning_core.arch.stored import CheckpointStructure, check_trainable, matrices_of
+from pruning_core.arch.stored import CheckpointStructure, matrices_of
 from pruning_core.cost import UnitGroup, budget_for
 from pruning_core.errors import DatasetInvalid, TargetUnreachable, UnsupportedArchitecture
 from pruning_core.method_spec import AdmmPattern, BlockLasso, FisherCG
@@ -71,8 +71,6 @@ def check_method(
             check_coverage(method.pattern, matrices, sparsities_of(spec.all_targets))
         else:
             check_blocks(matrices, method)
-        if method.tier == "trained":
-            check_trainable(structure.signature)
     else:
         parameters = sum(math.prod(shape) for shape in shapes.values())
         for target in spec.all_targets:

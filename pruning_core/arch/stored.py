@@ -244,17 +244,3 @@ def stored_name(module: str, structure: CheckpointStructure | None) -> str:
             if module.endswith(f".{layer}.{matrix.path}"):
                 return matrix.name
     return module
-
-
-def check_trainable(family: BlockSignature) -> None:
-    """See that patterns can be trained: constraints read weights output-major.
-
-    Raises:
-        UnsupportedArchitecture: This layout stores them the other way round.
-    """
-    if family.transposed:
-        raise UnsupportedArchitecture(
-            f"matrices of models built like {family.family} are stored input-major, which the trained tier does not read; use "
-            "tier one-shot",
-            param="method.tier",
-        )

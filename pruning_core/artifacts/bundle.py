@@ -93,11 +93,19 @@ def write_checkpoint(
 
 def _weights_in(dtype: torch.dtype, student: PreTrainedModel, pages: Path | None) -> dict[str, Tensor]:
     """Give the state as it will be stored; of a model that does not fit into memory, in a file."""
-    # Zeros that a product has made negative would be values to whoever stores what is not zero.
-    stored = ((name, tensor.to(dtype) + 0) for name, tensor in each_tensor(student))
+    stored = ((name, _without_signed_zeros(tensor.to(dtype))) for name, tensor in each_tensor(student))
     if pages is None:
         return dict(stored)
     return {name: piece.mapped() for name, piece in write_pieces(stored, pages).items()}
+
+
+def _without_signed_zeros(values: Tensor) -> Tensor:
+    """Make zeros that a product has made negative plain: they would be values to whoever stores what is not zero.
+
+    Returns:
+        The same tensor where there are none: a model of float32 is then written from where it lies.
+    """
+    return values + 0 if bool((values.signbit() & (values == 0)).any()) else values
 
 
 def write_compressed_form(

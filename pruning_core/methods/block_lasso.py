@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pruning_core.arch.linear import inputs_of, is_transposed, outputs_of, weight_of
+from pruning_core.arch.linear import inputs_of, outputs_of, weight_of
 from pruning_core.errors import PruningError
 from pruning_core.method_spec import BlockLasso
 from pruning_core.methods.base import Context
@@ -97,7 +97,7 @@ class BlockPlanner:
         for name, linear in self._linears.items():
             segments, statistics = Segments.of(self._blocks[name]), self._statistics[name]
             scales = segment_scales(statistics, segments, (inputs_of(linear), outputs_of(linear)))
-            found[name] = Groups(segments, scales, is_transposed(linear))
+            found[name] = Groups(segments, scales)
         return found
 
     def _gone(self, sparsity: float) -> dict[str, int]:

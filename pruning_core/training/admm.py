@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pruning_core.patterns.project import Projection
-from pruning_core.training.constraint import Moment, Unconstrained, Weights
+from pruning_core.training.constraint import Moment, Unconstrained, Weights, gradient_of
 from pruning_core.training.support import project
 
 
@@ -72,8 +72,7 @@ class Admm(Unconstrained):
             return
         with torch.no_grad():
             for name, weight in self.weights.items():
-                assert weight.grad is not None, "the loop has run the backward pass"
-                weight.grad.add_(self._offset(name), alpha=self.rho)
+                gradient_of(weight).add_(self._offset(name), alpha=self.rho)
 
     def after_step(self, moment: Moment, /) -> None:
         """Take the proximal step where the penalty is decoupled; update Z and U when it is time."""

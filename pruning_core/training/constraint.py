@@ -13,9 +13,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Weights = Mapping[str, nn.Parameter]  # by module path, output-major (d, k) as torch stores them
+# By module path, output-major (d, k): a parameter, or the transposed view of one that is stored input-major.
+Weights = Mapping[str, Tensor]
+
+
+def gradient_of(weight: Tensor) -> Tensor:
+    """Give a weight's gradient in the weight's own orientation, to be changed in place."""
+    base = weight._base  # pyright: ignore[reportPrivateUsage] - torch's only name for what a view is one of
+    gradient = weight.grad if base is None else base.grad
+    assert gradient is not None, "the loop has run the backward pass"
+    return gradient if base is None else gradient.T
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,16 +39,14 @@ class Groups:
     Attributes:
         segments: They.
         scales: What a norm of each counts, (a, b).
-        transposed: Whether the weights are stored input-major.
     """
 
     segments: Segments
     scales: Float[Tensor, "a b"]
-    transposed: bool
 
-    def view(self, weight: Tensor) -> Float[Tensor, "k d"]:
-        """Give stored weights input-major, as groups see them."""
-        return weight if self.transposed else weight.T
+    def view(self, weight: Float[Tensor, "d k"]) -> Float[Tensor, "k d"]:
+        """Give weights input-major, as groups see them."""
+        return weight.T
 
     def norms(self, weight: Tensor) -> Float[Tensor, "a b"]:
         """Give the norm of each group in the unit of the answers."""

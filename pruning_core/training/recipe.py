@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
+
+import torch
 
 from pruning_core.arch.encoder import adapt
-from pruning_core.arch.stored import check_trainable
+from pruning_core.arch.linear import is_transposed
 from pruning_core.training.constraint import Constraint, Weights
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -22,11 +23,7 @@ class Recipe(Protocol):
 
 
 def prunable_weights(student: PreTrainedModel) -> Weights:
-    """Give the weights of every prunable linear by its module path, output-major.
-
-    Raises:
-        UnsupportedArchitecture: They are stored the other way round.
-    """
-    adapter = adapt(student)
-    check_trainable(adapter.family)
-    return {path: cast("nn.Parameter", linear.weight) for path, linear in adapter.linears.items()}
+    """Give the weights of every prunable linear by its module path, output-major; what is done to one is done to the linear."""
+    linears = adapt(student).linears
+    with torch.no_grad():
+        return {path: own.weight.T if is_transposed(own) else own.weight for path, own in linears.items()}

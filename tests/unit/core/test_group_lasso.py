@@ -20,10 +20,10 @@ def made(*, options: LassoTraining | None = None, sparsity: float = 0.5, axis: i
     weights, groups = {}, {}
     for name, (d, k) in SHAPES.items():
         stored = torch.randn(d, k, generator=generator)
-        weights[name] = nn.Parameter(stored.T.contiguous() if transposed else stored)
+        weights[name] = nn.Parameter(stored.T.contiguous()).T if transposed else nn.Parameter(stored)
         segments = Segments(4, axis)
         shape = segments.sizes((k, d)).shape
-        groups[name] = Groups(segments, torch.rand(shape, generator=generator) + 0.5, transposed)
+        groups[name] = Groups(segments, torch.rand(shape, generator=generator) + 0.5)
     chosen = options or LassoTraining(start="dense")
     return weights, GroupLasso(weights, groups, sparsity=sparsity, options=chosen), groups
 
