@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor
 
+from pruning_core.arch.paging import first_names
 from pruning_core.errors import ModelUnreadable
 from pruning_core.inputs import is_local, read_checkpoint
 from pruning_core.model_checks import stored_type
@@ -105,9 +106,11 @@ class TaskModel:
         return dataclasses.replace(self, model=model)
 
     def parameter_count(self) -> int:
-        """Count the distinct parameters (tied ones once) but for tables that are computed and never stored (sines)."""
+        """Count the values that a checkpoint stores: tied ones once, and no tables that are computed (sines)."""
         computed = self.model._keys_to_ignore_on_save or ()  # pyright: ignore[reportPrivateUsage] - theirs, and the only list
-        return sum(own.numel() for name, own in self.model.named_parameters() if name not in computed)
+        state = cast("dict[str, Tensor]", self.model.state_dict())
+        first = first_names(self.model)
+        return sum(own.numel() for name, own in state.items() if first[name] == name and name not in computed)
 
 
 def resolve_checkpoint(reference: str, revision: str | None) -> Path:

@@ -62,8 +62,9 @@ def load_paged(
     )
     taken = {stand_in.data_ptr(): name for name, stand_in in stand_ins.items()}
     _page_blocks_(model, {pointer: pieces[name] for pointer, name in taken.items()}, device, scratch)
+    moved: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
-        _move_own_(module, device)
+        _move_own_(module, device, moved)
     return model.requires_grad_(False).eval(), info
 
 
@@ -111,10 +112,12 @@ def _converted(model: PreTrainedModel) -> UnsupportedArchitecture:
     )
 
 
-def _move_own_(module: nn.Module, device: torch.device) -> None:
-    """Move what a module itself has, and is not paged, to the device, in place."""
+def _move_own_(module: nn.Module, device: torch.device, moved: dict[nn.Parameter, nn.Parameter]) -> None:
+    """Move what a module itself has, and is not paged, to the device, in place; what is tied stays one."""
     for name, parameter in module.named_parameters(recurse=False):
         if not parameter.is_meta:
-            setattr(module, name, nn.Parameter(parameter.detach().to(device), requires_grad=False))
+            if parameter not in moved:
+                moved[parameter] = nn.Parameter(parameter.detach().to(device), requires_grad=False)
+            setattr(module, name, moved[parameter])
     for name, buffer in cast("Mapping[str, Tensor]", dict(module.named_buffers(recurse=False))).items():
         setattr(module, name, buffer.to(device))

@@ -161,6 +161,13 @@ def page_of(block: nn.Module) -> Page | None:
     return page if isinstance(page, Page) else None
 
 
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Give, for each name of a model's state, the first name of the same tensor: another where weights are tied."""
+    seen: dict[Tensor, str] = {}  # tensors are told apart by identity
+    state = cast("dict[str, Tensor]", model.state_dict(keep_vars=True))
+    return {name: seen.setdefault(tensor, name) for name, tensor in state.items()}
+
+
 def each_tensor(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Give a model's state, name by name as ``state_dict`` has it; what lies in files is read when its turn comes."""
     paths = {module: path for path, module in model.named_modules()}

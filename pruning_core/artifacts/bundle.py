@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pruning_core.arch.encoder import EncoderAdapter, adapt
 from pruning_core.arch.linear import inputs_of, is_linear, outputs_of
-from pruning_core.arch.paging import each_tensor
+from pruning_core.arch.paging import each_tensor, first_names
 from pruning_core.artifacts import per_layer, stock
 from pruning_core.artifacts.card import model_card
 from pruning_core.artifacts.compressed import COMPRESSED_PATH, REMOTE_CODE_NAME, Hint, write_compressed
@@ -92,11 +92,16 @@ def write_checkpoint(
 
 
 def _weights_in(dtype: torch.dtype, student: PreTrainedModel, pages: Path | None) -> dict[str, Tensor]:
-    """Give the state as it will be stored; of a model that does not fit into memory, in a file."""
-    stored = ((name, _without_signed_zeros(tensor.to(dtype))) for name, tensor in each_tensor(student))
-    if pages is None:
-        return dict(stored)
-    return {name: piece.mapped() for name, piece in write_pieces(stored, pages).items()}
+    """Give the state as it will be stored; of a model that does not fit into memory, in a file.
+
+    What is tied is one tensor under several names: by its memory `save_pretrained` knows to store it once.
+    """
+    first = first_names(student)
+    own = ((name, tensor) for name, tensor in each_tensor(student) if first[name] == name)
+    stored = ((name, _without_signed_zeros(tensor.to(dtype))) for name, tensor in own)
+    written = stored if pages is None else ((name, piece.mapped()) for name, piece in write_pieces(stored, pages).items())
+    once = dict(written)
+    return {name: once[other] for name, other in first.items()}
 
 
 def _without_signed_zeros(values: Tensor) -> Tensor:

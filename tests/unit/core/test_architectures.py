@@ -14,8 +14,9 @@ from pruning_core.artifacts.bundle import write_checkpoint
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.inputs import groups_of, read_checkpoint
 from pruning_core.masks import Mask
-from pruning_core.models import TaskModel
+from pruning_core.models import TaskModel, load_task_model
 from pruning_core.spec import ArtifactSpec
+from pruning_core.tasks.heads import LOADED_BY
 from pruning_core.tasks.kinds import KINDS
 from tests.families import ARCHITECTURES, REFUSED, SUPPORTED
 
@@ -64,6 +65,31 @@ def test_cutting_equals_masking(architecture, seed):
     torch.testing.assert_close(run(student, architecture), masked, rtol=1e-5, atol=1e-5)
     assert (run(model, architecture) - masked).abs().max() > 1e-3, "the mask must matter for this test to mean something"
     assert [group.size for group in adapt(student).groups] == mask.counts()
+
+
+@every
+@pytest.mark.parametrize("paged", [False, True])
+def test_what_is_tied_is_stored_and_counted_once(architecture, paged, tmp_path):
+    task = next(
+        (task for task in ("text-generation", "summarization", "fill-mask") if _can(architecture, task)), architecture.task
+    )
+    model = architecture.write_for(task, tmp_path / "dense")
+    scratch = tmp_path / "pages"
+    scratch.mkdir()
+    dense = load_task_model(model, task, torch.device("cpu"), pages=scratch if paged else None)
+    assert dense.parameter_count() == read_checkpoint(model).parameters
+    student = clone(dense.model)
+    slice_(student, some_units(adapt(student).groups))
+    out = tmp_path / "out"
+    out.mkdir()
+    write_checkpoint(out, dense, adapt(dense.model), student, ArtifactSpec(dtype="bfloat16"))
+    assert read_checkpoint(out).parameters == dense.with_model(student).parameter_count()
+    loaded = load_task_model(out, task, torch.device("cpu"))
+    assert loaded.parameter_count() == read_checkpoint(out).parameters
+
+
+def _can(architecture, task):
+    return KINDS[task].loads_as in LOADED_BY.get(architecture.build_config().model_type, ())
 
 
 @every
