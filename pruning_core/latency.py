@@ -28,7 +28,7 @@ def measure_latency(
 
     The input is random tokens without padding, or random pixels: time depends on the shape, not on the words.
     """
-    length = dense.longest(spec.length)
+    length = dense.input_length(spec.length)
     inputs = dense.family.random_inputs(dense, spec.batch, length, generator)
     times: tuple[list[float], list[float]] = ([], [])
     with torch.inference_mode(), limited_threads(spec.threads):
@@ -51,7 +51,7 @@ def measure_blocks(
     For models that do not fit into memory, whose forward is mostly reading. Dense and pruned blocks run in turns. Embeddings
     and head, which are the same in both models, are left out.
     """
-    length = dense.longest(spec.length)
+    length = dense.input_length(spec.length)
     inputs = dense.family.random_inputs(dense, spec.batch, length, generator)
     models = adapt(dense.model), adapt(pruned.model)
     times = tuple([0.0] * spec.repeats for _ in models)

@@ -141,7 +141,7 @@ def _write(path: Path, table: LatencyTable) -> None:
 
 
 def _measure(model: TaskModel, adapter: EncoderAdapter, spec: LatencySpec) -> LatencyTable:
-    length = model.longest(spec.length)
+    length = model.input_length(spec.length)
     inputs = model.family.random_inputs(model, spec.batch, length, torch.Generator().manual_seed(0))
     hidden_size = adapter.groups[0].hidden
     hidden = torch.randn(spec.batch, length, hidden_size, generator=torch.Generator().manual_seed(0)).to(model.device)

@@ -96,6 +96,10 @@ class TaskModel:
         limits = [wanted, positions_of(self.model.config.to_dict()), getattr(self.processor, "model_max_length", None)]
         return min(limit for limit in limits if limit is not None)
 
+    def input_length(self, wanted: int) -> int:
+        """Give the length in tokens of inputs that are timed: an image has as many as it has."""
+        return self.family.input_length(self, wanted)
+
     @property
     def device(self) -> torch.device:
         """Where the model's weights are."""

@@ -121,7 +121,7 @@ class Prover:
 
     def _request(self, claims: Sequence[Claim]) -> _Request:
         dense, family = self.dense, self.dense.family
-        length = dense.longest(self.timing.length)
+        length = dense.input_length(self.timing.length)
         drawn = family.random_inputs(dense, self.timing.batch, length, torch.Generator().manual_seed(self.seed))
         kind = KINDS[dense.task_type]
         return _Request(
@@ -177,7 +177,7 @@ class Prover:
         return Proof(report, onnx, _problem(claim, found, difference, tolerance), compressed)
 
     def _latency(self, found: _Latency) -> LatencyReport:
-        shape = self.timing.model_copy(update={"length": self.dense.longest(self.timing.length)})
+        shape = self.timing.model_copy(update={"length": self.dense.input_length(self.timing.length)})
         return latency_report(found.dense, found.pruned, shape, threads=found.threads, device=str(self.dense.device))
 
     def _judge_onnx(self, claim: Claim, found: _FoundOnnx | _FailedOnnx, tolerance: float) -> OnnxReport:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pruning_core.report import Report
 from pruning_core.spec import AUTO_CLASSES, PruneSpec
+from pruning_core.tasks.kinds import KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,24 @@ class Snippet:
     code: str
 
 
+# Classes that generate, and how.
+_WRITERS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
+_WRITE = (
+    'inputs = tokenizer("a text", return_tensors="pt")\n'
+    "written = model.generate(**inputs, max_new_tokens=40)\n"
+    "print(tokenizer.decode(written[0], skip_special_tokens=True))"
+)
+
+
 def snippets(spec: PruneSpec, report: Report) -> tuple[Snippet, ...]:
     """Give the ways to load what a spec has made, the plainest first."""
-    loader, stock, dtype = AUTO_CLASSES[spec.task.type], report.layout == "stock", report.latency_ms.dtype
-    found = [_transformers("With transformers", loader, dtype)] if stock else _per_layer(loader, dtype)
+    stock, dtype = report.layout == "stock", report.latency_ms.dtype
+    loader, images = AUTO_CLASSES[spec.task.type], KINDS[spec.task.type].reads == "image"
+    reader = ("processor", "AutoImageProcessor") if images else ("tokenizer", "AutoTokenizer")
+    form = _Form(loader, dtype, *reader)
+    found = [form.snippet("With transformers")] if stock else _per_layer(form)
+    if loader in _WRITERS:
+        found.append(Snippet("And let it write", _WRITE))
     if loader == "AutoModel":
         trust = "" if stock else ", trust_remote_code=True"
         found.append(
@@ -42,12 +57,14 @@ def snippets(spec: PruneSpec, report: Report) -> tuple[Snippet, ...]:
             )
         )
     if report.onnx is not None and report.onnx.path is not None:
+        picture = "from PIL import Image\n" if images else ""
+        inputs = '([Image.open("image.png")], ' if images else '(["a text", "another"], padding=True, '
         found.append(
             Snippet(
                 "With onnxruntime",
-                "import onnxruntime\nfrom transformers import AutoTokenizer\n\n"
+                f"import onnxruntime\n{picture}from transformers import {reader[1]}\n\n"
                 f'session = onnxruntime.InferenceSession("{report.onnx.path}")\n'
-                'inputs = AutoTokenizer.from_pretrained(".")(["a text", "another"], padding=True, return_tensors="np")\n'
+                f'inputs = {reader[1]}.from_pretrained("."){inputs}return_tensors="np")\n'
                 "outputs = session.run(None, {entry.name: inputs[entry.name] for entry in session.get_inputs()})[0]",
             )
         )
@@ -71,26 +88,31 @@ def summary(report: Report) -> str:
     )
 
 
-def _per_layer(loader: str, dtype: str) -> list[Snippet]:
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What differs from model to model in code that loads one: the class, the type, and what reads its inputs."""
+
+    loader: str
+    dtype: str
+    name: str
+    reader: str
+
+    def snippet(self, title: str, prelude: str = "", options: str = "") -> Snippet:
+        return Snippet(
+            title,
+            f"{prelude}from transformers import {', '.join(sorted((self.reader, self.loader)))}\n\n"
+            f'model = {self.loader}.from_pretrained(".", dtype="{self.dtype}"{options})\n'
+            f'{self.name} = {self.reader}.from_pretrained(".")',
+        )
+
+
+def _per_layer(form: _Form) -> list[Snippet]:
     teach = "import pruning_core  # teaches transformers the per-layer widths\n"
+    alone = "With transformers alone: runs modeling_coppice.py of this folder"
     return [
-        _transformers("With Coppice installed", loader, dtype, prelude=teach),
-        _transformers(
-            "With transformers alone: runs modeling_coppice.py of this folder",
-            loader,
-            dtype,
-            options=", trust_remote_code=True",
-        ),
+        form.snippet("With Coppice installed", prelude=teach),
+        form.snippet(alone, options=", trust_remote_code=True"),
     ]
-
-
-def _transformers(title: str, loader: str, dtype: str, prelude: str = "", options: str = "") -> Snippet:
-    return Snippet(
-        title,
-        f"{prelude}from transformers import AutoTokenizer, {loader}\n\n"
-        f'model = {loader}.from_pretrained(".", dtype="{dtype}"{options})\n'
-        'tokenizer = AutoTokenizer.from_pretrained(".")',
-    )
 
 
 def display_name(model: str) -> str:

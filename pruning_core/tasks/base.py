@@ -154,6 +154,10 @@ class TaskFamily(ABC):
         inputs = {name: cast("Tensor", encoded[name]) for name in tokenizer.model_input_names if name in encoded}
         return Batch(inputs, torch.arange(len(texts)), None)
 
+    def input_length(self, model: TaskModel, wanted: int) -> int:
+        """Give the length of an input in tokens where so many are wanted."""
+        return model.longest(wanted)
+
     def random_inputs(self, model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw inputs without padding for timing."""
         ids = random_tokens(model, batch, length, generator)

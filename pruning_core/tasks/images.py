@@ -94,6 +94,11 @@ class ImageClassification(Classification):
         del length
         return _batch(_pixels(model.processor, texts), torch.arange(len(texts)), None, patches_of(model))
 
+    def input_length(self, model: TaskModel, wanted: int) -> int:
+        """Count an image's tokens."""
+        del wanted
+        return patches_of(model)
+
     def random_inputs(self, model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw pixels; an image has as many tokens as it has."""
         del length

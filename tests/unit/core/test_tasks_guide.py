@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from coppice.cli import app
+from pruning_core.artifacts.loading import snippets
 from pruning_core.report import Report
+from pruning_core.spec import PruneSpec
 from pruning_core.tasks.kinds import KINDS
 from tests import tasks
 from tests.guides import GUIDES, block
@@ -34,6 +36,12 @@ def test_every_task_of_the_guide_runs(task_type, tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     report = Report.model_validate_json((tmp_path / "bundle" / "report.json").read_text())
     assert report.quality.metric == task["metric"]
+    monkeypatch.chdir(tmp_path / "bundle")
+    names: dict[str, object] = {}
+    for snippet in snippets(PruneSpec.model_validate(spec), report):
+        if "sentence_transformers" not in snippet.code:
+            exec(snippet.code, names)
+    assert names["model"].num_parameters() > 0
 
 
 def test_the_guide_lists_every_type_with_its_metrics():
