@@ -37,7 +37,7 @@ def _rows() -> Iterator[str]:
 def _told(field: FieldInfo) -> str:
     kinds = [kind for kind in (*get_args(field.annotation), field.annotation) if kind in (int, float, bool)]
     limits = [
-        f"{words} {value:g}"
+        f"{words} {value:,}"
         for words, name in (("at least", "ge"), ("more than", "gt"), ("at most", "le"), ("less than", "lt"))
         for limit in field.metadata
         if (value := getattr(limit, name, None)) is not None

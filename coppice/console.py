@@ -138,7 +138,7 @@ def report_table(report: Report) -> Table:
     )
     table.add_row(quality.label, f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}")
     for name, value in quality.details.items():
-        table.add_row(name.replace("_", " "), "", f"{value:.4f}", "")
+        table.add_row(name.replace("_", " "), "", f"{value:,.0f}" if name.endswith("_tokens") else f"{value:.4f}", "")
     if report.onnx is not None and report.onnx.latency_ms is not None:
         table.add_row("latency of the ONNX graph", "", f"{report.onnx.latency_ms:.1f} ms", "")
     if report.training is not None:

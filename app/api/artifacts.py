@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.api.deps import Owner, Service
-from app.api.files import Conditions, file_headers, serve_file
+from app.api.files import Conditions, attachment, file_headers, serve_file
 from app.api.jobs import JobId
 from app.errors import ProblemDetails
 from app.jobs.archive import MEDIA_TYPE
@@ -43,7 +42,7 @@ def download_bundle(
     headers = {
         "ETag": archive.etag,
         "Content-Length": str(archive.size),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(archive.name)}",
+        "Content-Disposition": attachment(archive.name),
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "private, no-cache",
     }
@@ -87,6 +86,6 @@ def _headers(artifact: PublishedArtifact) -> dict[str, str]:
     name = artifact.path.rpartition("/")[2]
     # A report or a card must never run as a page of this site: browsers are told to save, and not to guess.
     return file_headers(artifact) | {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+        "Content-Disposition": attachment(name),
         "Cache-Control": "private, max-age=31536000, immutable",
     }

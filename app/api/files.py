@@ -7,6 +7,7 @@ import mimetypes
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import quote
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
@@ -24,6 +25,12 @@ class Conditions:
     range: str | None = None
     if_range: str | None = None
     if_none_match: str | None = None
+
+
+def attachment(name: str) -> str:
+    """Give the Content-Disposition by which a file is saved under its name; by curl too, which reads the plain form alone."""
+    plain = name if name.isascii() and not set(name) & set('"\\') else quote(name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
 
 
 def file_headers(artifact: PublishedArtifact) -> dict[str, str]:
