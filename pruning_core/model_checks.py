@@ -44,7 +44,10 @@ def check_weights(
             _compare_layers(config, stack, own)
     for name, shape in shapes.items():
         for ends, key, what in _TABLES:
-            if name.endswith(ends) and (said := number(config, (key,))) not in (None, shape[0]):
+            keys = (
+                (f"decoder_{key}", key) if ".decoder." in name else (key,)
+            )  # Marian's two languages may have two vocabularies
+            if name.endswith(ends) and (said := number(config, keys)) not in (None, shape[0]):
                 raise _other(f"{what} {said}", f"{name} has {shape[0]} rows")
 
 

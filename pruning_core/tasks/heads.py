@@ -65,7 +65,7 @@ _LAST = {
     _SEQUENCE: ("classifier.weight", "classifier.out_proj.weight", "score.weight", "classification_head.out_proj.weight"),
     _TOKENS: ("classifier.weight", "score.weight"),
     _QUESTION: ("qa_outputs.weight", "classifier.weight"),
-    _IMAGE: ("classifier.weight",),
+    _IMAGE: ("classifier.weight", "cls_classifier.weight"),
 }
 _MASK_HEADS = ("cls.predictions.", "lm_head.", "vocab_transform.", "generator_predictions.", "head.", "lm_predictions.")
 

@@ -12,7 +12,7 @@ from tests.matrix import PAGE_PATH, asked_of, shown, try_cell
 QUICK = {
     ("bert", Asked(task="question-answering", formats=("safetensors", "onnx"), dtype="float16")),
     ("bert", Asked(task="text-generation")),
-    ("gpt2", Asked(task="text-classification", method="admm-pattern", tier="trained", layout="stock")),
+    ("albert", Asked(task="text-classification", method="block-lasso", tier="trained", layout="stock")),
     ("llama", Asked(task="text-generation")),
     ("bart", Asked(task="summarization")),
     ("bart", Asked(task="text-classification", layout="stock")),
