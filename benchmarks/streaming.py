@@ -2,8 +2,8 @@
 
 A random Llama in bfloat16, many blocks deep, in shards. What the libraries and one block take is what the same run takes of a
 model with two blocks; the limit is that and a fraction of the float32 weights of the deep one. Under the limit the whole of
-``coppice run`` is made, with weights paged and with all of them in memory, which ends for want of it; then both without a limit,
-for their time. Prints a table and, last, one JSON object. Needs the right to make control groups of memory (version 1).
+``coppice run`` is made, with weights paged and with all of them in memory, which ends for want of it; then both without a
+limit, for their time. Prints a table and, last, one JSON object. Needs the right to make control groups of memory (version 1).
 """
 
 from __future__ import annotations
