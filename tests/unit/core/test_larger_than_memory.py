@@ -35,6 +35,7 @@ def test_a_model_four_times_the_room_for_its_weights_is_pruned_and_proven(tmp_pa
     assert done.status == 0, done.output + done.errors
     assert report is not None
     assert report["memory"]["weights"] == "paged"
+    assert any("one block at a time was read" in said for said in report["warnings"])
     assert report["target"]["achieved"] <= 0.5
     assert report["acceptance"]["max_difference"] <= report["acceptance"]["tolerance"]
     assert len(list((tmp_path / "deep-auto").glob("*.safetensors"))) > 1
