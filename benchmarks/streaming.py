@@ -2,8 +2,8 @@
 
 A random Llama in bfloat16, many blocks deep, in shards. What the libraries and one block take is what the same run takes of a
 model with two blocks; the limit is that and a fraction of the float32 weights of the deep one. Under the limit the whole of
-``coppice run`` is made, with weights paged and with all of them in memory, which ends for want of it; then both without a limit,
-for their time. Prints a table and, last, one JSON object. Needs the right to make control groups of memory (version 1).
+``coppice run`` is made, with weights paged and with all of them in memory, which ends for want of it; then both without a
+limit, for their time. Prints a table and, last, one JSON object. Needs the right to make control groups of memory (version 1).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MB = 2**20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=144)
+    parser.add_argument("--blocks", type=int, default=192)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--neurons", type=int, default=1024)
     parser.add_argument("--times", type=float, default=4.0, help="weights, in room for them under the limit")

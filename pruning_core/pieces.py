@@ -108,7 +108,7 @@ def _copied(stored: Tensor, dtype: torch.dtype) -> Tensor:
     """Copy into memory that goes back to the system as a whole: the heap would keep holes of what comes and goes."""
     if not stored.numel():
         return stored.to(dtype)
-    room = mmap.mmap(-1, stored.numel() * dtype.itemsize)
+    room = mmap.mmap(-1, stored.numel() * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return torch.frombuffer(room, dtype=dtype).view(stored.shape).copy_(stored)
 
 

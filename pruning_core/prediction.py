@@ -86,7 +86,10 @@ def _memory(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> int:
     tokens = spec.calibration.samples * spec.calibration.max_length * _MEAN_SHARE
     hidden = groups[0].hidden
     widest = max(group.size * group.unit_width for group in groups)
-    weights = 3 * 4 * dense  # the dense model, the pruned one, and the file that is being written
+    here = dense
+    if spec.memory.weights == "paged":  # of the blocks' weights those of one are in memory
+        here -= _prunable(groups) - max(group.params_per_unit * group.size for group in groups)
+    weights = 3 * 4 * here  # the dense model, the pruned one, and the file that is being written
     streams = _STREAMS * 4 * tokens * hidden
     batch = 40 * 4 * (spec.calibration.batch_tokens or _TYPICAL_BATCH_TOKENS) * (hidden + widest)  # what one backward keeps
     gram = 3 * 8 * widest**2

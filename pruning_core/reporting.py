@@ -59,13 +59,21 @@ def summed_up(
         device=str(ctx.task_model.device),
         versions=versions(),
         frontier=tuple(points) if len(points) > 1 else (),
-        warnings=(*_mixed_types(spec, ctx), *odd, *_warnings(targets, outcomes)),
+        warnings=(*_mixed_types(spec, ctx), *_paged(memory), *odd, *_warnings(targets, outcomes)),
     )
 
 
 def _mixed_types(spec: PruneSpec, ctx: Context) -> list[str]:
     said = mixture(read_checkpoint(ctx.task_model.source).dtypes)
     return [said] if said is not None and spec.artifacts.dtype == "auto" else []
+
+
+def _paged(memory: MemoryReport) -> list[str]:
+    """Say it where weights were read one block at a time for want of memory, which takes longer."""
+    if memory.weights == "resident" or memory.needed_bytes <= memory.free_bytes:
+        return []
+    needed, free = (f"{count / 2**30:.1f} GiB" for count in (memory.needed_bytes, memory.free_bytes))
+    return [f"all weights would have needed {needed} of memory and {free} were free: one block at a time was read"]
 
 
 def scarce(spec: PruneSpec, train: Rows) -> list[str]:

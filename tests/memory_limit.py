@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,8 @@ def run_limited(command: Sequence[str], limit: int | None, *, environment: Mappi
             (group / "memory.limit_in_bytes").write_text(str(limit))
         with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
             given = None if environment is None else {**os.environ, **environment}
-            process = subprocess.Popen(command, stdout=output, stderr=errors, preexec_fn=_entering(group), env=given)
+            entering = ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]
+            process = subprocess.Popen([*entering, *command], stdout=output, stderr=errors, env=given)
             most = 0
             while process.poll() is None:
                 most = max(most, _anonymous(group))
@@ -61,10 +62,3 @@ def run_limited(command: Sequence[str], limit: int | None, *, environment: Mappi
 def _anonymous(group: Path) -> int:
     lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
     return next(int(value) for name, value in lines if name == "total_rss")
-
-
-def _entering(group: Path) -> Callable[[], None]:
-    def enter() -> None:
-        (group / "cgroup.procs").write_text(str(os.getpid()))
-
-    return enter

@@ -74,6 +74,10 @@ Block = Annotated[
 Segment = Annotated[str | None, typer.Option(help="row (default) or column: what goes together in a block.")]
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn (default 0).")]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="resident (all in memory) or paged (one block at a time, for models larger than memory); auto decides."),
+]
 SpecFile = Annotated[Path | None, typer.Option("--spec", help="JSON file with a PruneSpec; options override its fields.")]
 ApiKey = Annotated[
     str | None,
@@ -110,6 +114,7 @@ _OPTIONS = {
     "calibration.samples": ("samples", "--samples"),
     "quality_floor": ("quality_floor", "--quality-floor"),
     "quality_floor.value": ("quality_floor", "--quality-floor"),
+    "memory.weights": ("weights", "--weights"),
     "artifacts.layout": ("layout", "--layout"),
     "artifacts.formats": ("formats", "--format"),
 }
@@ -141,6 +146,7 @@ class JobOptions:
     segment: Segment = None
     samples: Samples = None
     seed: Seed = None
+    weights: Weights = None
     spec: SpecFile = None
 
     def to_spec(self) -> PruneSpec:
@@ -167,6 +173,8 @@ class JobOptions:
             fields["artifacts"] = {**fields.get("artifacts", {}), **chosen}
         if self.samples is not None:
             fields["calibration"] = {**fields.get("calibration", {}), "samples": self.samples}
+        if self.weights is not None:
+            fields["memory"] = {"weights": self.weights}
         if self.data is not None:
             fields["data"] = _absolute(self.data)
         if isinstance(fields.get("model"), str):

@@ -10,9 +10,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,17 @@ def main(request_path: str, result_path: str, parent: int) -> None:
     die_with(parent)
     sys.modules["pruning_core"] = None  # pyright: ignore[reportArgumentType] - as if it were not installed
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
+    allow_mapping([Path(checkpoint["folder"]) for checkpoint in request["checkpoints"] if checkpoint["device_map"]])
     results = [prove(checkpoint, request) for checkpoint in request["checkpoints"]]
     Path(result_path).write_text(json.dumps(results), encoding="utf-8")
+
+
+def allow_mapping(folders: Sequence[Path]) -> None:
+    """Let files be mapped beyond a limit of memory: safetensors maps them such that the limit counts them, unread."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY and folders:
+        more = soft + max(sum(path.stat().st_size for path in folder.glob("*.safetensors")) for folder in folders)
+        resource.setrlimit(resource.RLIMIT_DATA, (more if hard == resource.RLIM_INFINITY else min(more, hard), hard))
 
 
 def die_with(parent: int) -> None:

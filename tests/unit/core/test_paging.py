@@ -23,16 +23,34 @@ from tests.families import ARCHITECTURES
 CPU = torch.device("cpu")
 
 
-def inputs() -> dict[str, torch.Tensor]:
+def inputs(device: torch.device = CPU) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return {"input_ids": torch.randint(5, 60, (4, 12), generator=generator), "attention_mask": torch.ones(4, 12).long()}
+    given = {"input_ids": torch.randint(5, 60, (4, 12), generator=generator), "attention_mask": torch.ones(4, 12).long()}
+    return {name: values.to(device) for name, values in given.items()}
 
 
-@pytest.fixture
-def pair(tiny_bert: Path, tmp_path: Path):
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def stored(request: pytest.FixtureRequest, tiny_bert: Path, tmp_path: Path) -> Path:
+    """A checkpoint whose weights are used as they lie in the file, and one whose weights are converted."""
+    if request.param == "float32":
+        return tiny_bert
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "half")
+    tiny.write_tokenizer(tmp_path / "half")
+    return tmp_path / "half"
+
+
+@pytest.fixture(params=DEVICES)
+def pair(request: pytest.FixtureRequest, stored: Path, tmp_path: Path):
     """The same model with its weights in memory, and paged."""
-    return load_task_model(tiny_bert, "text-classification", CPU), load_task_model(
-        tiny_bert, "text-classification", CPU, pages=tmp_path
+    device = torch.device(request.param)
+    return load_task_model(stored, "text-classification", device), load_task_model(
+        stored, "text-classification", device, pages=tmp_path
     )
 
 
@@ -75,8 +93,8 @@ def test_weights_are_there_while_a_block_is_held_and_not_else(pair):
 def test_a_paged_model_gives_what_the_whole_one_gives(pair):
     whole, paged = pair
     with torch.no_grad():
-        assert torch.equal(whole.outputs(inputs()), paged.outputs(inputs()))
-    verify(adapt(paged.model), inputs())
+        assert torch.equal(whole.outputs(inputs(whole.device)), paged.outputs(inputs(whole.device)))
+    verify(adapt(paged.model), inputs(whole.device))
     assert all(parameter.is_meta for page in map(page_of, adapt(paged.model).blocks) for parameter in _weights(page))
 
 
@@ -97,7 +115,7 @@ def test_gradients_are_the_same_and_the_graph_keeps_no_weights(pair):
         with ExitStack() as stack:
             stack.callback(sublayers[0].output.register_forward_pre_hook(enter).remove)
             stack.callback(sublayers[3].output.register_forward_pre_hook(note).remove)
-            output = model.outputs(inputs())
+            output = model.outputs(inputs(model.device))
         assert (used[0]() is None) == (model.pages is not None)
         gradients.append(torch.autograd.grad(output.sum(), found)[0])
     assert torch.equal(*gradients)
@@ -123,12 +141,12 @@ def test_the_state_is_given_whole(pair):
     whole, paged = pair
     state = dict(each_tensor(paged.model))
     assert list(state) == list(whole.model.state_dict())
-    assert all(torch.equal(tensor, state[name]) for name, tensor in whole.model.state_dict().items())
+    assert all(torch.equal(tensor.cpu(), state[name].cpu()) for name, tensor in whole.model.state_dict().items())
 
 
 def test_blocks_are_left_on_the_disk_and_all_else_is_placed(pair):
     _, paged = pair
-    places = device_map(paged.model, CPU)
+    places = device_map(paged.model, paged.device)
     assert {path for path, place in places.items() if place == "disk"} == {
         f"bert.encoder.layer.{i}" for i in range(tiny.LAYERS)
     }

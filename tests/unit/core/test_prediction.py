@@ -22,3 +22,11 @@ def test_training_and_iterations_are_in_the_time(tmp_path, tiny_sst2):
     longer = seconds(model, tiny_sst2, tier="trained", training={"epochs": 20})
     fewer = seconds(model, tiny_sst2, tier="trained", training={"epochs": 20, "max_train_rows": 100})
     assert fewer < trained < longer
+
+
+def test_paged_weights_are_not_counted_in_the_memory(tmp_path, tiny_sst2):
+    model = tiny.write_model(tmp_path / "model", "bert", hidden_size=64, intermediate_size=512, num_hidden_layers=8)
+    whole, paged = (predict(tiny.tiny_spec(model, tiny_sst2, memory={"weights": weights})) for weights in ("auto", "paged"))
+    assert whole is not None
+    assert paged is not None
+    assert whole.memory_bytes - paged.memory_bytes > 3 * 4 * 6 * (4 * 64 * 64 + 2 * 64 * 512)
