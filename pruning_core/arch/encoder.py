@@ -78,6 +78,14 @@ class EncoderAdapter:
         paths = self.paths
         return {paths[linear]: linear for sublayer in self.sublayers for linear in (*sublayer.inputs, sublayer.output)}
 
+    @property
+    def written(self) -> frozenset[str]:
+        """Paths of the linears that read the tokens of a decoder that follows an encoder, not the encoder's."""
+        paths, first = self.paths, self.crossing
+        own = () if first is None else self.sublayers[first:]
+        inputs = (part.linear for sublayer in own for part in sublayer.parts if not part.reads_memory)
+        return frozenset(paths[linear] for linear in (*inputs, *(sublayer.output for sublayer in own)))
+
     def held_linears(self) -> Iterator[tuple[str, AnyLinear]]:
         """Give the same one by one, each with its weights while it is looked at."""
         paths = self.paths

@@ -71,6 +71,7 @@ class BlockPlanner:
                 dtype=ctx.evidence.dtype,
                 on_batch=step,
                 states=ctx.evidence.states,
+                written=ctx.evidence.dense.written,
             )
 
     def plans(self, target: Target) -> Iterator[BlockPlan]:

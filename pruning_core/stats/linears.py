@@ -9,7 +9,7 @@ labels the gradients are those of probes of the answers (`pruning_core.stats.fis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from pruning_core.arch.linear import inputs_of, outputs_of
 from pruning_core.calibration import Batch
 from pruning_core.models import TaskModel
 from pruning_core.precision import products_in
-from pruning_core.shapes import Float
+from pruning_core.shapes import Bool, Float, Int
 from pruning_core.states import DenseStates
 from pruning_core.stats.fisher import Objective
 
@@ -52,6 +52,7 @@ def linear_statistics(
     dtype: torch.dtype,
     on_batch: Callable[[int], None],
     states: DenseStates,
+    written: Collection[str] = (),
 ) -> dict[str, LinearStatistics]:
     """Run the dense model forward and back once.
 
@@ -66,22 +67,28 @@ def linear_statistics(
         dtype: Format of the model's own products; those of covariances are float32.
         on_batch: Told after each batch how many are done.
         states: Records the dense model's states on the way.
+        written: Names of those that read the tokens that a decoder writes; all others read the encoder's.
     """
     watches = {name: _Watch(linear, lengths[name], task_model.device) for name, linear in linears.items()}
     for index, cpu_batch in enumerate(batches):
         batch = cpu_batch.to(task_model.device)
-        rows = _Rows(batch)
+        rows = {True: _places(batch.written), False: _places(batch.real)}
         first: list[Tensor] = []
         latest = _Latest()
         with ExitStack() as stack:
             for name, linear in linears.items():
-                stack.callback(linear.register_forward_hook(watches[name].hook(rows, first, latest)).remove)
+                stack.callback(linear.register_forward_hook(watches[name].hook(rows[name in written], first, latest)).remove)
             stack.enter_context(states.recording(index))
             with torch.enable_grad(), products_in(dtype, task_model.device):
                 value = objective(task_model.outputs(batch.inputs).float(), batch)
             torch.autograd.grad(value, first)
         on_batch(index + 1)
     return {name: watch.statistics() for name, watch in watches.items()}
+
+
+def _places(real: Bool[Tensor, "b s"]) -> Int[Tensor, " n"]:
+    """Give the flat indices of real tokens."""
+    return real.flatten().nonzero().flatten()
 
 
 class _Moments:
@@ -106,23 +113,6 @@ class _Moments:
         return (self._products.double() / rows - mean[:, :, None] * mean[:, None, :]).float()
 
 
-class _Rows:
-    """The real tokens of a batch, for encoder and decoder, told by how many tokens there are of each.
-
-    Where there are as many of both, those that are real in both: fewer than there could be, and no padding.
-    """
-
-    def __init__(self, batch: Batch) -> None:
-        real, written = batch.real, batch.written
-        both = real & written if real.shape == written.shape else real
-        self._places = {mask.shape[1]: mask.flatten().nonzero().flatten() for mask in (written, both)}
-        self._batch = len(batch.rows)
-
-    def of(self, values: Tensor) -> Tensor:
-        """Give the flat indices of the real tokens of a tensor, (batch, length, d) or all tokens in one row."""
-        return self._places[values.numel() // values.shape[-1] // self._batch]
-
-
 @dataclass(slots=True)
 class _Latest:
     """The tensor that the last linear read, alive so that no other can take its place, and its moments."""
@@ -144,12 +134,12 @@ class _Watch:
         return LinearStatistics(self._moments.covariances(), self._weights.float())
 
     def hook(
-        self, rows: _Rows, first: list[Tensor], latest: _Latest
+        self, rows: Int[Tensor, " n"], first: list[Tensor], latest: _Latest
     ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        """Make a forward hook for one batch; the first outputs of a pass are where the backward pass ends."""
+        """Make a forward hook for one batch and its real tokens; the first outputs are where the backward pass ends."""
 
         def at_gradient(grad: Tensor) -> None:
-            read = grad.reshape(-1, grad.shape[-1]).index_select(0, rows.of(grad))
+            read = grad.reshape(-1, grad.shape[-1]).index_select(0, rows)
             self._weights += read.float().square().sum(0, dtype=torch.float64)
 
         called = False
@@ -164,7 +154,7 @@ class _Watch:
             else:
                 self._moments = self._moments or _Moments(self._width, self._length, self._device)
                 read = args[0].detach()  # some models lay all tokens in one row
-                self._moments.add_(read.reshape(-1, read.shape[-1]).index_select(0, rows.of(read)).float())
+                self._moments.add_(read.reshape(-1, read.shape[-1]).index_select(0, rows).float())
                 latest.read, latest.moments = args[0], self._moments
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
