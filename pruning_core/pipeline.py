@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pruning_core.arch.encoder import adapt
+from pruning_core.arch.paging import give_back
 from pruning_core.arch.verify import verify
 from pruning_core.artifacts.acceptance import Prover, make_probes
 from pruning_core.artifacts.bundle import write_manifest, write_reports
@@ -145,6 +146,8 @@ def _run(
     if not candidates:
         candidates.append(_hold_floor(spec, planner, workshop, folder))
     with clock.stage("accept"):
+        if dense.pages is not None:
+            give_back()
         prover = Prover(dense, workshop.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed)
         proofs = prover.prove([candidate.claim for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import gc
 import inspect
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -207,6 +208,12 @@ def held(*blocks: nn.Module) -> Generator[None]:
         for page in filter(None, map(page_of, blocks)):
             stack.enter_context(page.held())
         yield
+
+
+def give_back() -> None:
+    """Give what nobody uses any more back to the system, before another process needs memory beside this one."""
+    gc.collect()
+    _trim_heap()
 
 
 def _trim_heap() -> None:
