@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pruning_core.block_outcome import segment_warnings
 from pruning_core.data import Rows
 from pruning_core.environment import peak_memory, versions
+from pruning_core.halves import halves_of
 from pruning_core.inputs import read_checkpoint
 from pruning_core.methods.base import Context
 from pruning_core.model_checks import mixture
@@ -93,14 +94,9 @@ def _warnings(targets: Sequence[Target], outcomes: Sequence[Outcome]) -> tuple[s
             found.append(f"{where}no compressed form: {outcome.compressed.reason}")
         told = (*pattern_warnings(outcome), *segment_warnings(outcome), *training_warnings(outcome.training))
         found.extend(f"{where}{said}" for said in told)
-        for layer in outcome.layers:
-            halves = (
-                ("attention", layer.attention, layer.kept_heads < layer.dense_heads),
-                ("ffn", layer.ffn, layer.kept_neurons < layer.dense_neurons),
-            )
-            for half, sublayer, pruned in halves:
-                if sublayer.status == "breakdown" or (
-                    sublayer.status == "rejected" and (pruned or outcome.pattern is not None)
-                ):
-                    found.append(f"{where}layer {layer.layer + 1} {half}: recovery {sublayer.status}, weights left unrepaired")
+        found.extend(
+            f"{where}{half.name}: recovery {half.report.status}, weights left unrepaired"
+            for half in halves_of(outcome.layers)
+            if half.failed
+        )
     return tuple(found)

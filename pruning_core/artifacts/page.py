@@ -19,6 +19,7 @@ from pruning_core.artifacts.charts import (
     training_measures,
 )
 from pruning_core.artifacts.loading import display_name, snippets, summary
+from pruning_core.halves import halves_of, heads_of
 from pruning_core.report import LatencyReport, QualityReport, Report
 from pruning_core.spec import PruneSpec
 
@@ -67,7 +68,8 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         shape=latency_shape(report.latency_ms),
         charts={name: None if chart is None else Markup(chart) for name, chart in charts.items()},  # noqa: S704 - escaped where it is drawn
         points=[(point, point.macs.pruned / point.macs.dense) for point in report.frontier],
-        heads=(sum(layer.kept_heads for layer in report.layers), sum(layer.dense_heads for layer in report.layers)),
+        heads=heads_of(report.layers),
+        halves=list(halves_of(report.layers)),
         neurons=(sum(layer.kept_neurons for layer in report.layers), sum(layer.dense_neurons for layer in report.layers)),
         snippets=snippets(spec, report),
         loading=summary(report).replace("`", ""),

@@ -1,0 +1,47 @@
+"""What people are told of the halves of layers."""
+
+from __future__ import annotations
+
+import pytest
+
+from pruning_core.halves import halves_of, heads_of
+from pruning_core.report import CrossReport, LayerReport, SublayerReport
+
+
+def repair(status="converged", before=0.2, after=0.1):
+    return SublayerReport(solver="pcg", status=status, iterations=3, residual_before=before, residual_after=after)
+
+
+def layer(index, attention=None, *, kept=4, cross=None):
+    fields = {"dense_heads": 4, "kept_heads": kept, "head_indices": range(kept), "dense_neurons": 8, "kept_neurons": 8}
+    return LayerReport(layer=index, attention=attention or repair(), ffn=repair(), cross=cross, **fields)
+
+
+CROSS = CrossReport(dense_heads=4, kept_heads=1, head_indices=(2,), attention=repair())
+
+
+def test_halves_of_a_decoder_are_named_as_such_and_its_cross_attention_is_one():
+    layers = [layer(0, kept=2), layer(1, cross=CROSS)]
+    names = [half.name for half in halves_of(layers)]
+    assert names == [
+        *("encoder layer 1 attention", "encoder layer 1 FFN"),
+        *("decoder layer 1 attention", "decoder layer 1 cross-attention", "decoder layer 1 FFN"),
+    ]
+    assert [half.name for half in halves_of(layers[:1])] == ["layer 1 attention", "layer 1 FFN"]
+    assert heads_of(layers) == (2 + 4 + 1, 12)
+
+
+@pytest.mark.parametrize(
+    ("report", "kept", "status", "failed"),
+    [
+        (repair("rejected", 0.0, 0.0), 4, "nothing to repair", False),
+        (repair("rejected", 0.3, 0.4), 4, "rejected", True),
+        (repair("rejected", 0.0, 0.0), 3, "rejected", True),
+        (repair("breakdown", 0.0, None), 4, "breakdown", True),
+        (repair("max_iterations"), 3, "all steps taken", False),
+        (repair(), 3, "converged", False),
+    ],
+)
+def test_only_what_has_lost_something_and_stayed_so_has_failed(report, kept, status, failed):
+    first = next(halves_of([layer(0, report, kept=kept)]))
+    assert (first.status, first.failed) == (status, failed)
