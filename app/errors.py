@@ -20,13 +20,15 @@ from app.logs import first_line
 from app.paths import is_under
 from app.refusals import Conflict, NotFound, QuotaExceeded, RequestError
 from app.storage import StoreUnavailable
+from pruning_core.sentences import message_of
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_AFTER_S = "5"
 _STATUSES = {NotFound: 404, Conflict: 409, QuotaExceeded: 429}
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
-_OBJECT_EXPECTED = frozenset({"model_type", "model_attributes_type", "dict_type"})
+# Messages that follow the name of a field.
+_WITHOUT_SUBJECT = ("must ", "is ")
 
 
 class FieldError(BaseModel):
@@ -222,20 +224,12 @@ def _storage_full(instance: str) -> JSONResponse:
 def _field_error(error: Mapping[str, Any], body: object) -> FieldError:
     """Turn one of pydantic's errors into a pointer into what the client sent, and a sentence."""
     where, *location = error["loc"]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        message = "is no known field"
-    elif error["type"] == "missing":
-        message = "is required"
-    elif error["type"] == "string_too_short" and error["ctx"]["min_length"] == 1:
-        message = "must not be empty"
-    elif error["type"] in _OBJECT_EXPECTED:
-        message = "must be an object"
+    message = message_of(error)
     if where != "body":
         return FieldError(pointer=str(location[0]) if location else str(where), message=_sentence(str(location[-1]), message))
     path = _path_in_body(location, body)
-    name = path[-1] if path else "the body"
-    return FieldError(pointer="".join(f"/{_escaped(part)}" for part in path), message=_sentence(name, message))
+    sentence = _sentence(path[-1], message) if path else _of_the_body(message)
+    return FieldError(pointer="".join(f"/{_escaped(part)}" for part in path), message=sentence)
 
 
 def _path_in_body(location: Sequence[str | int], body: object) -> list[str]:
@@ -271,9 +265,13 @@ def _pointer_into(body: object, pointer: str) -> str:
     return "".join(f"/{_escaped(part)}" for part in _path_in_body(parts, fields)) or f"/{parts[0]}"
 
 
+def _of_the_body(message: str) -> str:
+    return f"the body {message}" if message.startswith(_WITHOUT_SUBJECT) else message
+
+
 def _sentence(name: str, message: str) -> str:
     """Begin messages that lack a subject ("must be > 0") with the field's name."""
-    if message.startswith(("must ", "is ")):
+    if message.startswith(_WITHOUT_SUBJECT):
         return f"{name} {message}"
     return message if name in message else f"{name}: {message[0].lower()}{message[1:]}"
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from coppice.errors import ApiError, CoppiceError, ServiceUnreachable
 from pruning_core.method_spec import METHOD_NAMES
 from pruning_core.report import Report
+from pruning_core.sentences import message_of
 
 out = Console()
 err = Console(stderr=True)
@@ -189,11 +190,9 @@ def first_sentences(error: ValidationError, option_for: Callable[[str], str | No
         # The tag of a union repeats what its fields say: target.macs.keep is target.keep to whoever wrote it.
         last = len(item["loc"]) - 1
         field = ".".join(str(part) for i, part in enumerate(item["loc"]) if i == last or part not in _TAGS)
-        message = item["msg"].removeprefix("Value error, ")
+        message = message_of(item)
         if item["type"] == "missing":
-            message = f"is required{_OPTION_FOR.get(field, '')}"
-        elif item["type"] == "extra_forbidden":
-            message = "is no known field"
+            message += _OPTION_FOR.get(field, "")
         name = option_for(field) or field
         glue = " " if message.startswith(("must ", "is ")) else ": "
         sentences.append(f"{name}{glue}{message}" if name else message)

@@ -13,9 +13,8 @@ from typing import Any
 from pruning_core.errors import UnsupportedArchitecture
 
 SUPPORTED = (
-    "encoders built like BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DistilBERT, MPNet, DeBERTa-v2 or -v3, ModernBERT, ViT or "
-    "DINOv2, decoders built like GPT-2, OPT, Llama, Mistral, Qwen2, Qwen3, Gemma or Granite, and T5, BART, Marian, mBART and "
-    "Pegasus are supported"
+    "models built like BERT, RoBERTa, DistilBERT, MPNet, DeBERTa-v2, ModernBERT, ViT, DINOv2, GPT-2, OPT, Llama, Gemma, T5 or "
+    "BART are supported (GET /v1/architectures lists all that are tried)"
 )
 
 _SPARSE = "its attention is not that of every token to every other"

@@ -35,6 +35,11 @@ JSON = {"content-type": "application/json"}
         ({"calibration": {"samples": 1}}, "/calibration/samples", "greater than or equal to 8"),
         ({"metadata": {"a b": "c"}}, "/metadata/a b", "should match pattern"),
         ({"priority": 10}, "/priority", "less than or equal to 9"),
+        (
+            {"data": None, "task": {"type": "fill-mask", "dataset": "org/d", "columns": {"text": "line"}, "metric": "loss"}},
+            "/task/columns/text",
+            'text must be a list, such as ["a"]',
+        ),
         ({"sparsity": 0.99}, "/sparsity", "of the prunable weights can be removed"),
     ],
 )
