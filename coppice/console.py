@@ -133,7 +133,8 @@ def report_table(report: Report) -> Table:
         change = f"{pair.pruned / pair.dense - 1:+.1%}"
         table.add_row(name, f"{pair.dense / scale:.1f} {unit}", f"{pair.pruned / scale:.1f} {unit}", change)
     threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
-    shape = f"{latency.batch} x {latency.length} tokens, {threads}, {latency.device}, {latency.dtype}"
+    blocks = ", sum of its blocks" if latency.measured == "blocks" else ""
+    shape = f"{latency.batch} x {latency.length} tokens, {threads}, {latency.device}, {latency.dtype}{blocks}"
     table.add_row(
         f"latency ({shape})", f"{latency.dense:.1f} ms", f"{latency.pruned:.1f} ms", f"{latency.speedup:.2f}x as fast"
     )
