@@ -28,9 +28,9 @@ _MB = 2**20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=192)
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--neurons", type=int, default=1024)
+    parser.add_argument("--blocks", type=int, default=62)
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--neurons", type=int, default=4096)
     parser.add_argument("--times", type=float, default=4.0, help="weights, in room for them under the limit")
     parser.add_argument("--method", default="fisher-cg")
     parser.add_argument("--untimed", action="store_true", help="leave out the runs without a limit")
