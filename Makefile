@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# As pruning_core.waiting does for the product: threads that wait must not take cores from those that work.
+# As pruning_core.machine.threads does for the product: threads that wait must not take cores from those that work.
 export OMP_WAIT_POLICY ?= passive
 # Two at a time suits the two cores of a CI machine; TEST_ARGS="-n 0 -k name" runs one by one.
 TEST_ARGS ?= -n 2

@@ -20,7 +20,7 @@ from app.logs import first_line
 from app.paths import is_under
 from app.refusals import Conflict, NotFound, QuotaExceeded, RequestError
 from app.storage import StoreUnavailable
-from pruning_core.sentences import message_of
+from pruning_core.spec.messages import message_of
 
 _log = structlog.get_logger(__name__)
 

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from pruning_core.pipeline import run
-from pruning_core.report import Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.report import Report
+from pruning_core.run.pipeline import run
+from pruning_core.spec.prune import PruneSpec
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pruning_core.report import Report
+from pruning_core.report.report import Report
 
 _RUN = """
 import json, sys
 from pathlib import Path
-from pruning_core.environment import choose_device, peak_memory
+from pruning_core.machine.environment import choose_device, peak_memory
 from pruning_core.errors import PruningError
-from pruning_core.inputs import check_local_inputs
+from pruning_core.checks.request import check_local_inputs
 from pruning_core.spec import PruneSpec
 
 found = {"submitted": False, "problem": None}
@@ -26,7 +26,7 @@ try:
     spec = PruneSpec.model_validate(json.loads(sys.argv[1]))
     check_local_inputs(spec)
     found["submitted"] = True
-    from pruning_core.pipeline import run
+    from pruning_core.run.pipeline import run
     run(spec, Path(sys.argv[2]), device=sys.argv[3] or None, threads=int(sys.argv[4]) or None)
 except PruningError as error:
     found["problem"] = f"{type(error).__name__}: {error}"

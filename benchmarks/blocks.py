@@ -22,20 +22,21 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.models import SHARED, shared_model
-from pruning_core.arch.encoder import adapt, clone
-from pruning_core.calibration import batch_tokens_for, draw, tokenise
-from pruning_core.data import Rows, read_rows
-from pruning_core.evaluate import Judge
-from pruning_core.evidence import Evidence
-from pruning_core.method_spec import BlockLasso
-from pruning_core.methods.base import Context, generator
-from pruning_core.methods.block_lasso import BlockPlanner
-from pruning_core.models import TaskModel, load_task_model
-from pruning_core.precision import matmul_dtype
-from pruning_core.progress import StageClock
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.data.read import read_rows
+from pruning_core.data.rows import Rows
+from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
+from pruning_core.evidence.clock import StageClock
+from pruning_core.evidence.context import Context, Evidence, generator
+from pruning_core.evidence.states import DenseStates
+from pruning_core.machine.precision import matmul_dtype
+from pruning_core.measure.quality import Judge
+from pruning_core.methods.block_lasso.plan import BlockPlanner
+from pruning_core.models.load import load_task_model
 from pruning_core.recovery.sparsify import sparsify_
-from pruning_core.spec import PruneSpec, RecoverySpec
-from pruning_core.states import DenseStates
+from pruning_core.spec.method import BlockLasso
+from pruning_core.spec.prune import PruneSpec, RecoverySpec
+from pruning_core.tasks.base import TaskModel
 from pruning_core.training.school import School
 
 _NORMS = {"selection": "magnitude"}

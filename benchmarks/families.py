@@ -16,9 +16,9 @@ from rich.table import Table
 
 from benchmarks.models import SHARED
 from benchmarks.small_models import SMALL_MODELS, prepare
-from pruning_core.pipeline import run
-from pruning_core.report import Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.report import Report
+from pruning_core.run.pipeline import run
+from pruning_core.spec.prune import PruneSpec
 
 _NOTHING = {"kind": "none"}
 

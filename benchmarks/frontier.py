@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.models import SHARED, shared_model
-from pruning_core.pipeline import run
-from pruning_core.report import Report, Stage
-from pruning_core.spec import PruneSpec
+from pruning_core.report.progress import Stage
+from pruning_core.report.report import Report
+from pruning_core.run.pipeline import run
+from pruning_core.spec.prune import PruneSpec
 
 KEEPS = (0.5, 0.7, 0.6, 0.4, 0.35, 0.3, 0.25, 0.2)
 PRUNING: tuple[Stage, ...] = ("calibrate", "score", "profile", "search", "rearrange", "recover", "materialise")

@@ -14,13 +14,13 @@ from operator import add
 import torch
 from torch import Tensor
 
-from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.masks import Mask
 from pruning_core.arch.sublayer import BlockContext, Sublayer
-from pruning_core.calibration import Batch
-from pruning_core.evidence import Evidence
+from pruning_core.evidence.calibration import Batch
+from pruning_core.evidence.context import Evidence
 from pruning_core.linalg.lsmr import lsmr
-from pruning_core.masks import Mask
-from pruning_core.precision import products_in
+from pruning_core.machine.precision import products_in
 from pruning_core.stats.gram import Gram
 
 

@@ -21,7 +21,7 @@ from benchmarks.apart import run_apart
 from benchmarks.models import SHARED, random_bert_base
 
 _IMPORT = (
-    "import torch, pruning_core.pipeline; from pruning_core.environment import peak_memory; "
+    "import torch, pruning_core.run.pipeline; from pruning_core.machine.environment import peak_memory; "
     "from transformers import BertForSequenceClassification; "
     "print(peak_memory(torch.device('cpu')))"
 )

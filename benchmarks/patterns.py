@@ -26,22 +26,23 @@ from rich.table import Table
 from benchmarks import trained
 from benchmarks.models import SHARED, shared_model
 from benchmarks.prune import floor
-from pruning_core.arch.encoder import adapt, clone
-from pruning_core.calibration import batch_tokens_for, draw, tokenise
-from pruning_core.data import Rows, read_rows
-from pruning_core.evaluate import Judge
-from pruning_core.evidence import Evidence
-from pruning_core.method_spec import AdmmPattern
-from pruning_core.methods.admm_pattern import PatternPlan, PatternPlanner
-from pruning_core.methods.base import Context, generator
-from pruning_core.models import TaskModel, load_task_model
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.data.read import read_rows
+from pruning_core.data.rows import Rows
+from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
+from pruning_core.evidence.clock import StageClock
+from pruning_core.evidence.context import Context, Evidence, generator
+from pruning_core.evidence.states import DenseStates
+from pruning_core.machine.precision import matmul_dtype
+from pruning_core.measure.quality import Judge
+from pruning_core.methods.admm_pattern.options import AdmmPattern
+from pruning_core.methods.admm_pattern.plan import PatternPlan, PatternPlanner
+from pruning_core.models.load import load_task_model
 from pruning_core.patterns.project import Projection
-from pruning_core.precision import matmul_dtype
-from pruning_core.progress import StageClock
 from pruning_core.recovery.matrix import Matrix, fit_matrix
 from pruning_core.recovery.sparsify import sparsify_
-from pruning_core.spec import PruneSpec, RecoverySpec
-from pruning_core.states import DenseStates
+from pruning_core.spec.prune import PruneSpec, RecoverySpec
+from pruning_core.tasks.base import TaskModel
 
 # How each way is called: its selection, and whether what it keeps is refitted.
 WAYS = {

@@ -22,22 +22,22 @@ from rich.table import Table
 
 from benchmarks.kwon import recover_by_rerunning_
 from benchmarks.models import SHARED, random_bert_base, shared_model
-from pruning_core.arch.encoder import adapt, clone
-from pruning_core.calibration import batch_tokens_for, draw, tokenise
-from pruning_core.cost import budget_for
-from pruning_core.data import read_rows
-from pruning_core.evidence import Evidence
-from pruning_core.masks import Mask
-from pruning_core.method_spec import FisherCG
-from pruning_core.methods.base import Context, generator
-from pruning_core.methods.fisher_cg import FisherCGMethod
-from pruning_core.models import TaskModel, load_task_model
-from pruning_core.precision import matmul_dtype, products_in
-from pruning_core.progress import StageClock
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.arch.masks import Mask
+from pruning_core.budgets import budget_for
+from pruning_core.data.read import read_rows
+from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
+from pruning_core.evidence.clock import StageClock
+from pruning_core.evidence.context import Context, Evidence, generator
+from pruning_core.evidence.states import DenseStates
+from pruning_core.machine.precision import matmul_dtype, products_in
+from pruning_core.methods.fisher_cg.options import FisherCG
+from pruning_core.methods.fisher_cg.scores import FisherCGMethod
+from pruning_core.models.load import load_task_model
 from pruning_core.recovery.sequential import prune_and_recover_
-from pruning_core.spec import KeepTarget, PruneSpec, RecoverySpec
-from pruning_core.states import DenseStates
+from pruning_core.spec.prune import KeepTarget, PruneSpec, RecoverySpec
 from pruning_core.stats.fisher import loss_sum
+from pruning_core.tasks.base import TaskModel
 
 STAGES = ("calibrate", "score", "search", "rearrange", "recover")
 

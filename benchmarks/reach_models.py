@@ -69,7 +69,7 @@ class RealSize:
         import torch
         import transformers
 
-        from pruning_core.tasks.kinds import KINDS
+        from pruning_core.spec.tasks import KINDS
 
         torch.manual_seed(0)
         kind = KINDS[self.task]  # pyright: ignore[reportArgumentType] - a key by construction

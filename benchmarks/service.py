@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from coppice import Client
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests import servers, tiny
 from tests.faults.cluster import HEARTBEAT_S, SETTINGS, Cluster
 from tests.faults.sleeper import FINISHED

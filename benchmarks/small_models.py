@@ -225,7 +225,7 @@ def _train(small: SmallModel, data: Path, folder: Path, told: Callable[[str], No
     """Train with AdamW, a warm-up and a cosine; bfloat16 products."""
     import transformers
 
-    from pruning_core.tasks.kinds import KINDS
+    from pruning_core.spec.tasks import KINDS
 
     own: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 3}
     if small.task != "image-classification":

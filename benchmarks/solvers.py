@@ -21,17 +21,17 @@ from rich.table import Table
 
 from benchmarks.models import SHARED
 from benchmarks.prune import Case
-from pruning_core.arch.encoder import adapt, clone
-from pruning_core.cost import budget_for
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.budgets import budget_for
+from pruning_core.evidence.clock import StageClock
+from pruning_core.evidence.context import Context
 from pruning_core.linalg.solution import relative_residual
-from pruning_core.method_spec import FisherCG
-from pruning_core.methods.base import Context
-from pruning_core.methods.fisher_cg import FisherCGMethod
-from pruning_core.precision import products_in
-from pruning_core.progress import StageClock
+from pruning_core.machine.precision import products_in
+from pruning_core.methods.fisher_cg.options import FisherCG
+from pruning_core.methods.fisher_cg.scores import FisherCGMethod
 from pruning_core.recovery.solve import SolverName, System, masks_system, repair_, solve_system, weights_system
 from pruning_core.recovery.streams import Streams
-from pruning_core.spec import KeepTarget, RecoverySpec
+from pruning_core.spec.prune import KeepTarget, RecoverySpec
 
 Key = tuple[str, str, str]
 

@@ -24,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.models import SHARED, random_bert_base, shared_model
-from pruning_core.arch.encoder import adapt
-from pruning_core.cost import kept_macs
-from pruning_core.latency import measure_latency
-from pruning_core.models import TaskModel, load_task_model
-from pruning_core.pipeline import run
-from pruning_core.report import LayerReport
-from pruning_core.spec import LatencySpec, PruneSpec
+from pruning_core.arch.adapter import adapt
+from pruning_core.budgets import kept_macs
+from pruning_core.measure.latency import measure_latency
+from pruning_core.models.load import load_task_model
+from pruning_core.report.report import LayerReport
+from pruning_core.run.pipeline import run
+from pruning_core.spec.prune import LatencySpec, PruneSpec
+from pruning_core.tasks.base import TaskModel
 
 KEEP = 0.5
 SHAPES = ((1, 16), (1, 128), (8, 16), (8, 128), (32, 16), (32, 128))
@@ -40,7 +41,7 @@ _MEMORY = """
 import sys, torch
 from pathlib import Path
 import transformers.models.bert.modeling_bert, pruning_core
-from pruning_core.models import load_task_model
+from pruning_core.models.load import load_task_model
 def peak():
     return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1])
 torch.set_num_threads(int(sys.argv[4]))

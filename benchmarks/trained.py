@@ -21,14 +21,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pruning_core.arch.encoder import clone
-from pruning_core.methods.base import Context
-from pruning_core.progress import StageClock
+from pruning_core.arch.adapter import clone
+from pruning_core.evidence.clock import StageClock
+from pruning_core.evidence.context import Context
+from pruning_core.methods.admm_pattern.recipe import PatternRecipe
+from pruning_core.spec.training import PatternTraining
 from pruning_core.training.constraint import Constraint, Unconstrained, Weights
-from pruning_core.training.pattern import PatternRecipe
 from pruning_core.training.recipe import Recipe
 from pruning_core.training.school import School
-from pruning_core.training_spec import PatternTraining
 
 if TYPE_CHECKING:
     from benchmarks.patterns import Case, Goal

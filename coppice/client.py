@@ -24,8 +24,8 @@ from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
 from coppice.types import ApiKey, Artifact, Job, JobEvent, NewApiKey, Plan, Upload
-from pruning_core.report import Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
 
 __all__ = ["DEFAULT_URL", "Client", "JobHandle"]
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pruning_core.report import Report
+from pruning_core.report.report import Report
 
 FIGURES: Mapping[str, tuple[str, Callable[[Report], float]]] = {
     "drop": ("quality of the dense model less that of the pruned one", lambda r: r.quality.dense - r.quality.pruned),

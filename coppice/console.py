@@ -15,9 +15,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from coppice.errors import ApiError, CoppiceError, ServiceUnreachable
-from pruning_core.method_spec import METHOD_NAMES
-from pruning_core.report import Report
-from pruning_core.sentences import message_of
+from pruning_core.report.report import Report
+from pruning_core.spec.messages import message_of
+from pruning_core.spec.method import METHOD_NAMES
 
 out = Console()
 err = Console(stderr=True)

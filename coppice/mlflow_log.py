@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from coppice.client import Client
 from coppice.errors import JobUnsuccessful
 from coppice.types import Job
-from pruning_core.report import Outcome, Report
+from pruning_core.report.report import Outcome, Report
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

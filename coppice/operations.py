@@ -16,8 +16,8 @@ import httpx2
 from coppice.errors import CoppiceError, DownloadCorrupt, FolderTaken
 from coppice.files import Fetch, sha256_of, target_of
 from coppice.types import ApiKey, Artifact, Job, JobEvent, NewApiKey, Plan, Upload
-from pruning_core.report import Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
 
 Result = TypeVar("Result")
 Query = list[tuple[str, str | int | float | bool | None]]  # as the transport declares it

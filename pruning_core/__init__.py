@@ -3,6 +3,6 @@
 Importing it makes ``transformers`` able to read Coppice's checkpoints, and loads neither torch nor transformers itself.
 """
 
-from pruning_core._plugin import install
+from pruning_core.plugin.hook import install
 
 install()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from pruning_core.report import Report
+    from pruning_core.report.report import Report
 
 
 class PruningError(Exception):

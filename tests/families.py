@@ -94,8 +94,8 @@ class Architecture:
             folder: Where to.
             sharded: Make it large enough for two files, and write it in several.
         """
-        from pruning_core.tasks.heads import LOADED_BY
-        from pruning_core.tasks.kinds import KINDS
+        from pruning_core.checks.heads import LOADED_BY
+        from pruning_core.spec.tasks import KINDS
         from tests.tasks import classes_of
 
         own = task_type if KINDS[task_type].loads_as in LOADED_BY.get(self.build_config().model_type, ()) else self.task

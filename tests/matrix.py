@@ -12,14 +12,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pruning_core.matrix import MATRIX_NAME, Asked, MatrixCell, TriedArchitecture, read_matrix, write_matrix
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.spec.tasks import KINDS
+from pruning_core.support.matrix import MATRIX_NAME, Asked, MatrixCell, TriedArchitecture, read_matrix, write_matrix
 from tests import tasks, tiny
 from tests.families import ARCHITECTURES, Architecture
 from tests.matrix_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
-JSON_PATH = ROOT / "pruning_core" / MATRIX_NAME
+JSON_PATH = ROOT / "pruning_core" / "support" / MATRIX_NAME
 PAGE_PATH = ROOT / "docs" / "architectures.md"
 
 # The architecture on which each task meets every method and every output.
@@ -100,9 +100,9 @@ def spec_of(asked: Asked, model: Path, data: Path):
 
 def try_cell(architecture: Architecture, asked: Asked, folder: Path) -> MatrixCell:
     """Ask for it, by files alone first. What is let in there must work: any error of the job is one of the tests."""
+    from pruning_core.checks.request import check_local_inputs
     from pruning_core.errors import PruningError
-    from pruning_core.inputs import check_local_inputs
-    from pruning_core.pipeline import run
+    from pruning_core.run.pipeline import run
 
     model, data = folder / f"{asked.task}{'-wide' * asked.sharded}", folder / f"data-{asked.task}"
     if not model.exists():
@@ -141,7 +141,7 @@ def try_architecture(name: str) -> TriedArchitecture:
 
 def tried(architecture: Architecture, cells: tuple[MatrixCell, ...]) -> TriedArchitecture:
     """Sum up."""
-    from pruning_core.arch.encoder import adapt
+    from pruning_core.arch.adapter import adapt
 
     family = None if architecture.refused else adapt(architecture.build()).family.family
     return TriedArchitecture(name=architecture.name, family=family, generates=architecture.generates, cells=cells)

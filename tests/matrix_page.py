@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pruning_core.matrix import Asked, MatrixCell, TriedArchitecture
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.spec.tasks import KINDS
+from pruning_core.support.matrix import Asked, MatrixCell, TriedArchitecture
 
 _HEAD = """# Architectures, methods, tasks and outputs
 

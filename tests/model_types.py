@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.spec.tasks import KINDS
 
 # What configurations call sizes, and the tiny ones. What is not an integer there is left as it is.
 _SIZES = {
@@ -118,11 +118,12 @@ def fate(model_type: str, loaded: str, folder: Path) -> str:
     """
     import transformers
 
-    from pruning_core.arch.encoder import adapt
+    from pruning_core.arch.adapter import adapt
+    from pruning_core.arch.structure import groups_of
     from pruning_core.arch.verify import verify
+    from pruning_core.checks.heads import check_type
     from pruning_core.errors import PruningError
-    from pruning_core.inputs import groups_of, read_checkpoint
-    from pruning_core.tasks.heads import check_type
+    from pruning_core.files.checkpoint import read_checkpoint
 
     try:
         tiny_model(model_type, loaded).save_pretrained(folder)

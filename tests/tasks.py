@@ -18,7 +18,7 @@ def write_task_model(folder: Path, task_type: str, family: str = "bert", seed: i
     import torch
     import transformers
 
-    from pruning_core.tasks.kinds import KINDS
+    from pruning_core.spec.tasks import KINDS
 
     if task_type == "image-classification":
         return _write_vit(folder, seed)
@@ -171,7 +171,7 @@ def task_of(task_type: str, data: Path, **changes: Any) -> dict[str, Any]:
         "translation": {"text": ["text"], "label": "other"},
         "image-classification": {"image": "image", "label": "label"},
     }
-    from pruning_core.tasks.kinds import KINDS
+    from pruning_core.spec.tasks import KINDS
 
     fields = {"type": task_type, "dataset": str(data), "columns": columns[task_type], "metric": KINDS[task_type].metrics[0]}
     return fields | changes

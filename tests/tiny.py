@@ -136,7 +136,7 @@ def write_jsonl(folder: Path, rows: int = 120) -> Path:
 
 def tiny_spec(model: Path, data: Path, **changes):
     """Give a small spec over a tiny model and data set."""
-    from pruning_core.spec import PruneSpec
+    from pruning_core.spec.prune import PruneSpec
 
     fields = {
         "model": str(model),

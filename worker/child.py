@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pruning_core.report import Progress
+from pruning_core.report.progress import Progress
 
 CHILD_COMMAND = (sys.executable, "-m", "worker.runner")
 

@@ -14,7 +14,7 @@ from app.jobs.leases import LeaseRepository
 from app.jobs.records import Claim
 from app.logs import first_line
 from app.settings import Settings
-from pruning_core.report import Progress
+from pruning_core.report.progress import Progress
 
 _log = structlog.get_logger(__name__)
 

@@ -25,8 +25,8 @@ def main(arguments: list[str]) -> None:
     """Multiply once on the device, and say so."""
     import torch
 
-    from pruning_core.environment import choose_device
     from pruning_core.errors import PruningError
+    from pruning_core.machine.environment import choose_device
 
     found = Probe(torch=torch.__version__)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from worker.scratch import WORK
 
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
-from pruning_core.report import Progress
-from pruning_core.waiting import keep_few_kernels, sleep_when_waiting
+from pruning_core.machine.threads import keep_few_kernels, sleep_when_waiting
+from pruning_core.report.progress import Progress
 from worker.process import die_with_parent
 from worker.protocol import ChildError, ChildRequest, ExitCode, Scratch
 
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
     sleep_when_waiting()
     keep_few_kernels()
-    from pruning_core.pipeline import run
+    from pruning_core.run.pipeline import run
 
     request = ChildRequest.model_validate_json(scratch.request.read_text(encoding="utf-8"))
     if request.memory_bytes is not None:

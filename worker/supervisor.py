@@ -21,7 +21,8 @@ from app.logs import first_line
 from app.settings import Settings
 from app.storage import ArtifactStore, StoredArtifact, StoreUnavailable
 from app.tracing import AttemptTrace, Tracing, attempt_traced, note_failure
-from pruning_core.report import Progress, Report
+from pruning_core.report.progress import Progress
+from pruning_core.report.report import Report
 from worker.child import CHILD_COMMAND, Child
 from worker.lease import Lease
 from worker.memory import OomWatch

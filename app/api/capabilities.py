@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.api.deps import Owner
 from app.errors import ProblemDetails
-from pruning_core.capabilities import ArchitectureInfo, MethodInfo, TaskInfo, architectures, methods, tasks
+from pruning_core.support.capabilities import ArchitectureInfo, MethodInfo, TaskInfo, architectures, methods, tasks
 
 router = APIRouter(prefix="/v1", tags=["capabilities"], responses={"default": {"model": ProblemDetails}})
 

@@ -26,7 +26,7 @@ from app.errors import Problem, ProblemDetails
 from app.jobs.errors import NotFound
 from app.jobs.records import Job, PublishedArtifact
 from app.jobs.states import JobStatus
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.spec.tasks import KINDS
 
 router = APIRouter(prefix="/hub", tags=["hub"], responses={"default": {"model": ProblemDetails}})
 

@@ -21,8 +21,8 @@ from app.jobs.service import JobDetails, JobService
 from app.jobs.states import TERMINAL, JobStatus
 from app.keys.records import Caller
 from app.refusals import NotFound
-from pruning_core.prediction import predict
-from pruning_core.report import Report
+from pruning_core.checks.prediction import predict
+from pruning_core.report.report import Report
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
 

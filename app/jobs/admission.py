@@ -11,9 +11,10 @@ from app.refusals import Refused
 from app.settings import Settings
 from app.uploads.records import UploadKind, is_upload_id
 from app.uploads.service import Finder
+from pruning_core.checks.request import check_local_inputs
 from pruning_core.errors import PruningError
-from pruning_core.inputs import check_local_inputs, is_local
-from pruning_core.spec import PruneSpec
+from pruning_core.files.paths import is_local
+from pruning_core.spec.prune import PruneSpec
 
 _REVISION = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)*", re.ASCII)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?", re.ASCII)

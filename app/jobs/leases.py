@@ -19,8 +19,9 @@ from app.jobs.records import Claim, EventType, Heartbeat, JobError
 from app.jobs.repository import add_event, move
 from app.jobs.states import ACTIVE, JobStatus, Transition
 from app.storage import StoredArtifact
-from pruning_core.report import Progress, Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.progress import Progress
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
 
 _jobs, _artifacts = models.jobs, models.artifacts
 

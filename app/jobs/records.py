@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from app.jobs.states import JobStatus
-from pruning_core.report import Progress, Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.progress import Progress
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
 
 
 class EventType(StrEnum):

@@ -13,8 +13,9 @@ from app.jobs import models
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
 from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
 from app.webhooks.repository import WebhookRepository
-from pruning_core.report import Progress, Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.progress import Progress
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
 
 _jobs, _events, _artifacts, _keys = models.jobs, models.job_events, models.artifacts, models.idempotency_keys
 

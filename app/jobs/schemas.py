@@ -11,9 +11,10 @@ from pydantic import BaseModel, Field, StringConstraints
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
 from app.uploads.records import is_upload_id
-from pruning_core.prediction import Prediction
-from pruning_core.report import Stage, TargetReport
-from pruning_core.spec import PruneSpec
+from pruning_core.checks.prediction import Prediction
+from pruning_core.report.progress import Stage
+from pruning_core.report.report import TargetReport
+from pruning_core.spec.prune import PruneSpec
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.\-]+$")]
 # No NUL: PostgreSQL could store it but not look for it.

@@ -28,7 +28,7 @@ from app.settings import Settings
 from app.storage import ArtifactMissing, ArtifactStore
 from app.tracing import current_traceparent
 from app.uploads.service import UploadService
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 
 JOB_PREFIX = "job_"
 

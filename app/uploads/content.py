@@ -12,9 +12,10 @@ from typing import IO
 from app.refusals import Refused
 from app.uploads.records import UploadedFile, UploadKind
 from app.uploads.tar import Member, TarInvalid, members
+from pruning_core.arch.structure import structure_of
 from pruning_core.errors import PruningError
-from pruning_core.inputs import DATA_SUFFIXES, read_checkpoint, structure_of
-from pruning_core.reader_checks import IMAGE_SUFFIXES
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.paths import DATA_SUFFIXES, IMAGE_SUFFIXES
 
 _PART = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\- ]{0,127}", re.ASCII)
 _MOST_FILES = 1000

@@ -6,9 +6,9 @@ import math
 import re
 from datetime import UTC, datetime
 
-from pruning_core.method_spec import AdmmPattern
-from pruning_core.report import TargetReport
-from pruning_core.spec import PruneSpec
+from pruning_core.methods.admm_pattern.options import AdmmPattern
+from pruning_core.report.report import TargetReport
+from pruning_core.spec.prune import PruneSpec
 
 MISSING = "\u2013"
 

@@ -16,8 +16,8 @@ from app.jobs.states import JobStatus
 from app.web.plots import scatter
 from app.web.rendering import PageRoute, page
 from app.web.views import AXES, STATUS_WORDS, JobPage, comparisons, event_lines, steps
-from pruning_core.capabilities import methods
-from pruning_core.spec import AUTO_CLASSES
+from pruning_core.spec.prune import AUTO_CLASSES
+from pruning_core.support.capabilities import methods
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 

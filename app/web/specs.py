@@ -13,8 +13,8 @@ from app.jobs.schemas import JobCreate
 from app.paths import is_under
 from app.web.formats import words
 from app.web.forms import Field, Form, fields_of, put
-from pruning_core.capabilities import methods, tasks
-from pruning_core.tasks.kinds import KINDS, TaskType
+from pruning_core.spec.tasks import KINDS, TaskType
+from pruning_core.support.capabilities import methods, tasks
 
 # Sections below the first screen, each an object of the spec.
 _SECTIONS = (

@@ -25,7 +25,7 @@ from app.refusals import RequestError
 from app.web.forms import Form, read_form
 from app.web.rendering import PageRoute, page
 from app.web.specs import METRICS, blueprint, body_of, empty_form, form_of, labels, place
-from pruning_core.prediction import predict
+from pruning_core.checks.prediction import predict
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 

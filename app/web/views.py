@@ -13,7 +13,8 @@ from app.jobs.states import ACTIVE, JobStatus
 from app.web import formats
 from app.web.formats import ratio
 from app.web.plots import Datum
-from pruning_core.report import STAGES, Outcome, Report, Stage
+from pruning_core.report.progress import STAGES, Stage
+from pruning_core.report.report import Outcome, Report
 
 STATUS_WORDS = {
     JobStatus.QUEUED: "Queued",

@@ -15,8 +15,8 @@ def check(job: options.JobOptions, json: options.Json = False) -> None:
 
     Example: coppice check --model ./minilm-sst2 --task glue/sst2 --data ./sst2 --macs-keep 0.5
     """
-    from pruning_core.inputs import check_local_inputs
-    from pruning_core.prediction import predict
+    from pruning_core.checks.prediction import predict
+    from pruning_core.checks.request import check_local_inputs
 
     spec = job.to_spec()
     try:

@@ -14,8 +14,8 @@ import typer
 from pydantic import ValidationError
 
 from coppice.console import ExitCode, fail, first_sentences, note
-from pruning_core.spec import PruneSpec
-from pruning_core.tasks.kinds import KINDS, TaskType
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.tasks import KINDS, TaskType
 
 Model = Annotated[str | None, typer.Option(help="Hub id, or a folder with config.json and model.safetensors.")]
 Task = Annotated[

@@ -19,8 +19,8 @@ from coppice.conditions import Condition, parse
 from coppice.console import ExitCode, explained, fail, progress
 from coppice.errors import JobUnsuccessful
 from coppice.types import Job, Plan
-from pruning_core.report import Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
 
 Url = Annotated[str, typer.Option(envvar="COPPICE_URL", help="Where the service is.")]
 

@@ -16,8 +16,8 @@ from coppice import console
 from coppice.commands import options
 from coppice.console import ExitCode, fail, progress
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
-from pruning_core.report import Progress
-from pruning_core.waiting import keep_few_kernels, sleep_when_waiting
+from pruning_core.machine.threads import keep_few_kernels, sleep_when_waiting
+from pruning_core.report.progress import Progress
 
 
 @options.takes_job
@@ -37,7 +37,7 @@ def run(
     sleep_when_waiting()
     keep_few_kernels()
     try:
-        from pruning_core.pipeline import run as run_pipeline
+        from pruning_core.run.pipeline import run as run_pipeline
     except ImportError as error:
         fail(f"pruning needs the worker's libraries ({error.name}): pip install 'coppice[worker]'", ExitCode.BAD_INPUT)
     logging.disable(logging.WARNING)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from pruning_core.arch.signatures import BlockSignature
-from pruning_core.arch.stored import HEADS, LAYERS, CheckpointStructure, number
-from pruning_core.cost import UnitGroup
+from pruning_core.arch.structure import HEADS, LAYERS, CheckpointStructure, number
+from pruning_core.arch.units import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
 
 # A config keeps any other name that it is given, without a meaning: a family's own word goes first.

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from pruning_core.pieces import Piece, write_pieces
+from pruning_core.files.tensors import Piece, write_pieces
 
 if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear

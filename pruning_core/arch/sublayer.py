@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pruning_core.arch.linear import bias_of, inputs_of, keep_inputs_, keep_outputs_, outputs_of
 from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows
-from pruning_core.cost import RowCount, UnitGroup, unit_group
+from pruning_core.arch.units import RowCount, UnitGroup, unit_group
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.shapes import Bool, Float, Int
 
@@ -201,7 +201,7 @@ class Sublayer:
         return {name: getattr(self.module, name) for name in names if hasattr(self.module, name)}
 
     def _tell_module_(self, kept: Int[Tensor, " u"]) -> None:
-        from pruning_core.artifacts.per_layer import choose_positions
+        from pruning_core.plugin.per_layer import choose_positions
 
         for name in _WIDTHS:
             if hasattr(self.module, name):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pruning_core.arch.encoder import EncoderAdapter, Trace
+from pruning_core.arch.adapter import EncoderAdapter, Trace
 from pruning_core.arch.paging import held
 from pruning_core.arch.refused import SUPPORTED
 from pruning_core.arch.sublayer import BlockContext, Sublayer

@@ -22,14 +22,13 @@ from torch import Tensor
 from pruning_core.artifacts import fresh
 from pruning_core.artifacts.compressed import COMPRESSED_PATH
 from pruning_core.artifacts.onnx import ONNX_PATH
-from pruning_core.data import Rows
+from pruning_core.data.rows import Rows
 from pruning_core.errors import OutOfMemory
-from pruning_core.latency import latency_report, median_and_iqr
-from pruning_core.models import TaskModel
-from pruning_core.report import AcceptanceReport, CompressedReport, LatencyReport, OnnxReport
-from pruning_core.spec import AUTO_CLASSES, LatencySpec
-from pruning_core.tasks.base import proven
-from pruning_core.tasks.kinds import KINDS, Reads
+from pruning_core.measure.latency import latency_report, median_and_iqr
+from pruning_core.report.report import AcceptanceReport, CompressedReport, LatencyReport, OnnxReport
+from pruning_core.spec.prune import AUTO_CLASSES, LatencySpec
+from pruning_core.spec.tasks import KINDS, Reads
+from pruning_core.tasks.base import TaskModel, proven
 from pruning_core.tasks.sequences import start_token
 
 # Kernels may differ between processes (threads, alignment), and more between devices; weights may not.

@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from pruning_core.arch.encoder import EncoderAdapter, adapt
+from pruning_core.arch.adapter import EncoderAdapter, adapt
 from pruning_core.arch.linear import inputs_of, is_linear, outputs_of
 from pruning_core.arch.paging import each_tensor, first_names
-from pruning_core.artifacts import per_layer, stock
+from pruning_core.artifacts import stock
 from pruning_core.artifacts.card import model_card
 from pruning_core.artifacts.compressed import COMPRESSED_PATH, REMOTE_CODE_NAME, Hint, write_compressed
 from pruning_core.artifacts.sentence import write_sentence_modules
-from pruning_core.models import TaskModel, quiet_transformers
-from pruning_core.pieces import write_pieces
-from pruning_core.report import Report
-from pruning_core.spec import AUTO_CLASSES, ArtifactSpec, PruneSpec
+from pruning_core.files.tensors import write_pieces
+from pruning_core.models.load import quiet_transformers
+from pruning_core.plugin import per_layer
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import AUTO_CLASSES, ArtifactSpec, PruneSpec
+from pruning_core.tasks.base import TaskModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

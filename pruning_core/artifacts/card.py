@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pruning_core.artifacts.loading import display_name, snippets, summary
-from pruning_core.report import Report
-from pruning_core.spec import AUTO_CLASSES, PruneSpec
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
+from pruning_core.spec.tasks import KINDS
 
 
 def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -> str:

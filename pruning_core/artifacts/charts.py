@@ -21,8 +21,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pruning_core.report import LayerReport, NormHistogram, QualityReport, SecondsReport, SublayerReport
-from pruning_core.training_report import TrainingPoint
+from pruning_core.report.report import LayerReport, NormHistogram, QualityReport, SecondsReport, SublayerReport
+from pruning_core.report.training import TrainingPoint
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType

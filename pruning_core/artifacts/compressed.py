@@ -20,12 +20,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pruning_core.arch.stored import find_structure, stored_name
-from pruning_core.artifacts.per_layer import QUANT_METHOD, unpack
+from pruning_core.arch.structure import find_structure, stored_name
 from pruning_core.errors import ModelUnreadable
-from pruning_core.inputs import INDEX_NAME, WEIGHTS_NAME, read_checkpoint
-from pruning_core.patterns.grammar import BlockPattern, SegmentBlock
+from pruning_core.files.checkpoint import INDEX_NAME, WEIGHTS_NAME, read_checkpoint
+from pruning_core.plugin.per_layer import QUANT_METHOD, unpack
 from pruning_core.shapes import Bool, Float
+from pruning_core.spec.grammar import BlockPattern, SegmentBlock
 
 COMPRESSED_PATH = "compressed"
 REMOTE_CODE_NAME = "modeling_coppice"

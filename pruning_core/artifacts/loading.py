@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pruning_core.report import Report
-from pruning_core.spec import AUTO_CLASSES, PruneSpec
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
+from pruning_core.spec.tasks import KINDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pruning_core.models import TaskModel
+from pruning_core.tasks.base import TaskModel
 
 # Where the Hub and sentence-transformers look for it.
 ONNX_PATH = "onnx/model.onnx"

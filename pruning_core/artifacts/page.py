@@ -19,9 +19,9 @@ from pruning_core.artifacts.charts import (
     training_measures,
 )
 from pruning_core.artifacts.loading import display_name, snippets, summary
-from pruning_core.halves import halves_of, heads_of
-from pruning_core.report import LatencyReport, QualityReport, Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.report import LatencyReport, QualityReport, Report
+from pruning_core.report.sublayers import halves_of, heads_of
+from pruning_core.spec.prune import PruneSpec
 
 _METRICS = {"macs": "of the MACs", "params": "of the parameters", "latency": "of the latency"}
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pruning_core.arch.alike import FFN_WIDTHS, Build, check_alike
-from pruning_core.cost import UnitGroup
+from pruning_core.arch.units import UnitGroup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from pruning_core.arch.encoder import EncoderAdapter
+    from pruning_core.arch.adapter import EncoderAdapter
 
 
 def check_stock(adapter: EncoderAdapter, *, cuts: bool) -> None:

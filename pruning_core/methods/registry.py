@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pruning_core.method_spec import FisherCG, Magnitude, UnitMethod
 from pruning_core.methods.base import Method
-from pruning_core.methods.baselines import MagnitudeMethod, RandomMethod
-from pruning_core.methods.fisher_cg import FisherCGMethod
+from pruning_core.methods.baselines.options import Magnitude
+from pruning_core.methods.baselines.scores import MagnitudeMethod, RandomMethod
+from pruning_core.methods.fisher_cg.options import FisherCG
+from pruning_core.methods.fisher_cg.scores import FisherCGMethod
+from pruning_core.spec.method import UnitMethod
 
 
 def method_for(spec: UnitMethod) -> Method:

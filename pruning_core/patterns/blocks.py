@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.adapter import EncoderAdapter
 from pruning_core.arch.linear import inputs_of, is_transposed, outputs_of
+from pruning_core.arch.masks import Mask
 from pruning_core.arch.sublayer import Part
-from pruning_core.masks import Mask
-from pruning_core.patterns.grammar import SegmentBlock
 from pruning_core.patterns.recount import read_weights
 from pruning_core.patterns.segments import Segments
 from pruning_core.shapes import Float, Int
+from pruning_core.spec.grammar import SegmentBlock
 
 
 @dataclass(frozen=True, slots=True)

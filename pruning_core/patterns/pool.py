@@ -14,9 +14,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pruning_core.patterns.grammar import BlockPattern
 from pruning_core.patterns.project import LargestOfBlock, best_of_pool, to_blocks
 from pruning_core.shapes import Bool, Float, Int
+from pruning_core.spec.grammar import BlockPattern
 
 # Blocks that take part in improving the pool: more of them change nothing that the next ones would not change as well.
 _SAMPLE = 65_536

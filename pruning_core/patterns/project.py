@@ -13,8 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pruning_core.patterns.grammar import BlockPattern
 from pruning_core.shapes import Bool, Float, Int
+from pruning_core.spec.grammar import BlockPattern
 
 # Up to so many weights a block, comparing all pairs is faster than sorting: it runs along memory.
 _PAIRWISE = 16

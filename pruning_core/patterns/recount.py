@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pruning_core.arch.stored import find_structure, stored_name
-from pruning_core.inputs import read_checkpoint
-from pruning_core.patterns.grammar import BlockPattern
+from pruning_core.arch.structure import find_structure, stored_name
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.tensors import pieces_of
 from pruning_core.patterns.project import to_blocks
-from pruning_core.pieces import pieces_of
-from pruning_core.report import DenseRemainder
+from pruning_core.report.report import DenseRemainder
 from pruning_core.shapes import Bool, Float
+from pruning_core.spec.grammar import BlockPattern
 
 
 @dataclass(frozen=True, slots=True)

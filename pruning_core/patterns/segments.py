@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.patterns.grammar import SegmentBlock
 from pruning_core.shapes import Bool, Float
+from pruning_core.spec.grammar import SegmentBlock
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.adapter import EncoderAdapter
 from pruning_core.arch.linear import bias_of, outputs_of, set_, weight_of
+from pruning_core.arch.masks import Mask
 from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer, get
-from pruning_core.masks import Mask
 from pruning_core.shapes import Bool, Float, Int
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from torch import Tensor
 from pruning_core.linalg.admm import Schedule, find_support
 from pruning_core.linalg.cg import conjugate_gradient
 from pruning_core.linalg.obs import GROUP, prune_by_obs
-from pruning_core.method_spec import Selection
+from pruning_core.methods.admm_pattern.options import Selection
 from pruning_core.patterns.project import Projection
-from pruning_core.report import SolverStatus
+from pruning_core.report.report import SolverStatus
 from pruning_core.shapes import Bool, Float
 from pruning_core.stats.gram import Gram
 

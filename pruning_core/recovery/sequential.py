@@ -14,16 +14,16 @@ from collections.abc import Callable
 
 import torch
 
-from pruning_core.arch.encoder import EncoderAdapter, adapt, drop_blocks_, slice_
+from pruning_core.arch.adapter import EncoderAdapter, adapt, drop_blocks_, slice_
+from pruning_core.arch.masks import Mask
 from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
-from pruning_core.evidence import Evidence
-from pruning_core.masks import Mask
-from pruning_core.precision import products_in
+from pruning_core.evidence.context import Evidence
+from pruning_core.machine.precision import products_in
 from pruning_core.recovery.solve import repair_
 from pruning_core.recovery.streams import Streams
-from pruning_core.report import SublayerReport
-from pruning_core.spec import RecoverySpec
+from pruning_core.report.report import SublayerReport
+from pruning_core.spec.prune import RecoverySpec
 
 
 def prune_and_recover_(

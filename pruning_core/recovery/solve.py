@@ -25,9 +25,9 @@ from pruning_core.linalg.cg import conjugate_gradient
 from pruning_core.linalg.cholesky import cholesky_solve
 from pruning_core.linalg.lsmr import lsmr
 from pruning_core.linalg.solution import Solution
-from pruning_core.report import SublayerReport
+from pruning_core.report.report import SublayerReport
 from pruning_core.shapes import Float
-from pruning_core.spec import RecoverySpec
+from pruning_core.spec.prune import RecoverySpec
 from pruning_core.stats.gram import Gram
 
 SolverName = Literal["cg", "pcg", "cholesky", "lsmr"]

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.adapter import EncoderAdapter
 from pruning_core.arch.linear import bias_of, set_, weight_of
 from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
-from pruning_core.evidence import Evidence
-from pruning_core.models import TaskModel
+from pruning_core.evidence.context import Evidence
+from pruning_core.machine.precision import products_in
 from pruning_core.patterns.project import Projection
-from pruning_core.precision import products_in
 from pruning_core.recovery.matrix import Fit, FitOptions, Matrix, fit_matrix
 from pruning_core.recovery.streams import Streams
-from pruning_core.spec import RecoverySpec
+from pruning_core.spec.prune import RecoverySpec
 from pruning_core.stats.gram import Gram
 from pruning_core.stats.inputs import InputSums
+from pruning_core.tasks.base import TaskModel
 
 if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.arch.encoder import EncoderAdapter
+from pruning_core.arch.adapter import EncoderAdapter
 from pruning_core.arch.sublayer import BlockContext, Sublayer
-from pruning_core.evidence import Evidence
+from pruning_core.evidence.cache import Shelf, Slot
+from pruning_core.evidence.context import Evidence
 from pruning_core.shapes import Bool, Float, Int
-from pruning_core.shelf import Shelf, Slot
 from pruning_core.stats.gram import Gram, GramSums
 from pruning_core.stats.inputs import InputSums
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pruning_core.cost import Budget, UnitGroup
-from pruning_core.masks import Mask
+from pruning_core.arch.masks import Mask
+from pruning_core.arch.units import UnitGroup
+from pruning_core.budgets import Budget
 from pruning_core.shapes import Float
 
 # A bound met exactly must not be lost to the rounding of sums of prices.

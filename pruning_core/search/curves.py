@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pruning_core.cost import CurveBudget, UnitGroup
-from pruning_core.masks import Mask
+from pruning_core.arch.masks import Mask
+from pruning_core.arch.units import UnitGroup
+from pruning_core.budgets import CurveBudget
 from pruning_core.shapes import Float
 
 _BINS = 20_000

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pruning_core.cost import Budget, CurveBudget, UnitGroup
-from pruning_core.masks import Mask
+from pruning_core.arch.masks import Mask
+from pruning_core.arch.units import UnitGroup
+from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.search.align import BLOCK, align
 from pruning_core.search.budget import search_budget
 from pruning_core.search.curves import search_curves

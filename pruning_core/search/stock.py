@@ -15,9 +15,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from pruning_core.cost import Budget, CurveBudget, UnitGroup
+from pruning_core.arch.masks import Mask
+from pruning_core.arch.units import UnitGroup
+from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.errors import TargetUnreachable
-from pruning_core.masks import Mask
 from pruning_core.search.align import BLOCK, has_room
 from pruning_core.shapes import Float
 

@@ -19,15 +19,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pruning_core.arch.encoder import EncoderAdapter, real_tokens
+from pruning_core.arch.adapter import EncoderAdapter, real_tokens
 from pruning_core.arch.linear import weight_of
 from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
-from pruning_core.models import TaskModel
-from pruning_core.precision import products_in
+from pruning_core.evidence.states import DenseStates
+from pruning_core.machine.precision import products_in
 from pruning_core.shapes import Bool, Float, Int
-from pruning_core.spec import TaskType
-from pruning_core.states import DenseStates
+from pruning_core.spec.prune import TaskType
+from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
 from pruning_core.tasks.registry import family_of
 

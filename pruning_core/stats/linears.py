@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.arch.linear import inputs_of, outputs_of
-from pruning_core.calibration import Batch
-from pruning_core.models import TaskModel
-from pruning_core.precision import products_in
+from pruning_core.evidence.calibration import Batch
+from pruning_core.evidence.states import DenseStates
+from pruning_core.machine.precision import products_in
 from pruning_core.shapes import Bool, Float, Int
-from pruning_core.states import DenseStates
 from pruning_core.stats.fisher import Objective
+from pruning_core.tasks.base import TaskModel
 
 if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from pruning_core.data.rows import Answers
 from pruning_core.errors import DatasetInvalid
-from pruning_core.labels import Answers
-from pruning_core.report import QualityReport
+from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Float
-from pruning_core.spec import TaskSpec
+from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import Observed, TaskFamily, collect_, encoded_by, portions, uniforms
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import kl, labels
@@ -27,8 +27,8 @@ from pruning_core.tasks.tokens import sampled
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-    from pruning_core.data import Rows
-    from pruning_core.models import TaskModel
+    from pruning_core.data.rows import Rows
+    from pruning_core.tasks.base import TaskModel
 
 # As SQuAD's own baselines have it.
 _LONGEST_ANSWER = 30

@@ -6,33 +6,128 @@ none of them.
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from pruning_core.report import QualityReport
+from pruning_core.arch.paging import first_names
+from pruning_core.checks.task import positions_of
+from pruning_core.spec.prune import TaskType
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+import math
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterator, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar
+
+from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Float
-from pruning_core.spec import TaskSpec
+from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.batch import Batch, Encoded
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
     from transformers.utils.generic import ModelOutput
 
-    from pruning_core.data import Rows
-    from pruning_core.models import TaskModel
+    from pruning_core.data.rows import Rows
 
 # Rows that are tokenised at a time: a tokenizer's own records of long texts fill hundreds of megabytes.
 _PORTION = 256
 # A large output (a vocabulary) is proven by so many of its entries, evenly spaced, and the sum over all.
 PROVEN_ENTRIES = 64
+
+
+Pooling = Literal["mean", "cls"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskModel:
+    """A model with its tokenizer, in evaluation mode, float32, no parameter requiring a gradient.
+
+    Attributes:
+        processor: The tokenizer; for images, what transformers calls an image processor.
+        task_type: The type of the task.
+        family: What the task computes.
+        source: Local folder that the checkpoint was read from.
+        stored_dtype: Type of the weights as stored: float32, float16 or bfloat16.
+        pooling: How token states become one embedding; only for feature-extraction.
+        pages: Folder for what the weights of paged blocks are replaced by; None where all weights are in memory.
+    """
+
+    model: PreTrainedModel
+    processor: PreTrainedTokenizerBase
+    task_type: TaskType
+    family: TaskFamily
+    source: Path
+    stored_dtype: str
+    pooling: Pooling
+    pages: Path | None = None
+
+    def outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Run the model.
+
+        Args:
+            inputs: What the model takes, each (batch, ...).
+
+        Returns:
+            What the task stands on: logits (batch, classes), scores (batch, 1), embeddings of unit length (batch, hidden), or
+            logits for every token (batch, length, entries).
+        """
+        return self.family.outputs(self, inputs)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, of models that read text."""
+        return self.processor
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the model's head, by index."""
+        config = self.model.config
+        count = config.num_labels or 0
+        names = cast("dict[int, str]", config.id2label or {})
+        return tuple(names.get(index, f"LABEL_{index}") for index in range(count))
+
+    @property
+    def entries(self) -> int:
+        """Size of the output for every token, where there is one: the vocabulary, or the number of tags; 1 for other tasks."""
+        head = self.model.get_output_embeddings()
+        return max(1, cast("torch.nn.Embedding", head).weight.shape[0] if head is not None else 1)
+
+    def longest(self, wanted: int) -> int:
+        """Cut a length in tokens to what the tokenizer and the model's positions allow."""
+        limits = [wanted, positions_of(self.model.config.to_dict()), getattr(self.processor, "model_max_length", None)]
+        return min(limit for limit in limits if limit is not None)
+
+    def input_length(self, wanted: int) -> int:
+        """Give the length in tokens of inputs that are timed: an image has as many as it has."""
+        return self.family.input_length(self, wanted)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return self.model.device
+
+    def with_model(self, model: PreTrainedModel) -> TaskModel:
+        """Give the same task and tokenizer around another model."""
+        return dataclasses.replace(self, model=model)
+
+    def parameter_count(self) -> int:
+        """Count the values that a checkpoint stores: tied ones once, and no tables that are computed (sines)."""
+        computed = self.model._keys_to_ignore_on_save or ()  # pyright: ignore[reportPrivateUsage] - theirs, and the only list
+        state = cast("dict[str, Tensor]", self.model.state_dict())
+        first = first_names(self.model)
+        return sum(own.numel() for name, own in state.items() if first[name] == name and name not in computed)
 
 
 @dataclass(frozen=True, slots=True)

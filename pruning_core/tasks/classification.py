@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, cast
 import torch
 from torch import Tensor, nn
 
-from pruning_core.report import QualityReport
+from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Float
-from pruning_core.spec import Metric, TaskSpec
+from pruning_core.spec.prune import Metric, TaskSpec
 from pruning_core.tasks.base import Observed, TaskFamily, signs, tokenised
 from pruning_core.tasks.batch import Batch, Encoded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from pruning_core.data import Rows
-    from pruning_core.models import TaskModel
+    from pruning_core.data.rows import Rows
+    from pruning_core.tasks.base import TaskModel
 
 
 class Classification(TaskFamily):

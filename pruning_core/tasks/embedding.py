@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from pruning_core.report import QualityReport
+from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Float, Int
-from pruning_core.spec import TaskSpec
+from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import Observed, TaskFamily, signs, tokenised
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import spearman
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from transformers.utils.generic import ModelOutput
 
-    from pruning_core.data import Rows
-    from pruning_core.models import TaskModel
+    from pruning_core.data.rows import Rows
+    from pruning_core.tasks.base import TaskModel
 
 # Nearest neighbours are looked for among at most this many sentences: the comparison is quadratic.
 _NEIGHBOUR_LIMIT = 4096

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from pruning_core.reader_checks import no_image
+from pruning_core.checks.reader import no_image
 from pruning_core.shapes import Float
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import Classification
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import PreTrainedTokenizerBase
 
-    from pruning_core.data import Rows
-    from pruning_core.models import TaskModel
+    from pruning_core.data.rows import Rows
+    from pruning_core.tasks.base import TaskModel
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.report import QualityReport
-from pruning_core.spec import TaskSpec
+from pruning_core.report.report import QualityReport
+from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import Observed, tokenised
 from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
 from pruning_core.tasks.classification import labels
@@ -22,7 +22,7 @@ from pruning_core.tasks.tokens import PerToken, token_losses
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from pruning_core.data import Rows
+    from pruning_core.data.rows import Rows
 
 # Devlin et al. 2019 (arXiv 1810.04805, section 3.1). Every chosen token is hidden: leaving some as they are is for training.
 _HIDDEN_SHARE = 0.15

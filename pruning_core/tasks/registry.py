@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pruning_core.spec import TaskType
+from pruning_core.spec.prune import TaskType
 from pruning_core.tasks.answers import QuestionAnswering
 from pruning_core.tasks.base import TaskFamily
 from pruning_core.tasks.classification import Classification, MultiLabel, Regression

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from pruning_core.report import QualityReport
-from pruning_core.spec import TaskSpec
+from pruning_core.report.report import QualityReport
+from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import Observed, random_tokens, tokenised
 from pruning_core.tasks.batch import UNCOUNTED, Batch, Encoded, pad_labels
 from pruning_core.tasks.classification import labels
@@ -20,8 +20,8 @@ from pruning_core.tasks.tokens import PerToken, token_losses
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from pruning_core.data import Rows
-    from pruning_core.models import TaskModel
+    from pruning_core.data.rows import Rows
+    from pruning_core.tasks.base import TaskModel
 
 # Tokens of its own input that a model is told in a proof to have written already.
 PROVEN_STEPS = 8

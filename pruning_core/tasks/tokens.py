@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.report import QualityReport
+from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Bool, Float
-from pruning_core.spec import TaskSpec
+from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import Observed, TaskFamily, collect_, encoded_by, portions, uniforms
 from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
 from pruning_core.tasks.classification import kl, labels
@@ -21,7 +21,7 @@ from pruning_core.tasks.classification import kl, labels
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from pruning_core.data import Rows
+    from pruning_core.data.rows import Rows
 
 
 class PerToken(TaskFamily):

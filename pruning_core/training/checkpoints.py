@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pruning_core.frozen import Frozen
-from pruning_core.training_report import Ending, PhaseReport, TrainingPoint
+from pruning_core.report.training import Ending, PhaseReport, TrainingPoint
+from pruning_core.spec.frozen import Frozen
 
 # Writing the state of a large model takes seconds; losing a minute of training is no loss.
 EVERY_S = 60.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 
+from pruning_core.report.training import Ending, PhaseReport, TrainingPoint
 from pruning_core.training.checkpoints import TrainingState
-from pruning_core.training_report import Ending, PhaseReport, TrainingPoint
 
 # A mean of so many steps' losses that is so many times the loss of a model that has learnt nothing has exploded.
 _WINDOW = 20

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from pruning_core.calibration import pack
-from pruning_core.data import Rows
+from pruning_core.data.rows import Rows
 from pruning_core.errors import DatasetInvalid
-from pruning_core.methods.base import generator
-from pruning_core.models import TaskModel
+from pruning_core.evidence.calibration import pack
+from pruning_core.evidence.context import generator
+from pruning_core.spec.training import TrainingOptions
+from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch, Encoded
-from pruning_core.training_spec import TrainingOptions
 
 # So many batches are drawn at random together and sorted by length among each other.
 _SORTED_TOGETHER = 50

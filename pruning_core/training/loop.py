@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pruning_core.methods.base import generator
-from pruning_core.models import TaskModel
-from pruning_core.precision import products_in
+from pruning_core.evidence.context import generator
+from pruning_core.machine.precision import products_in
+from pruning_core.report.training import TrainingPoint, TrainingReport
+from pruning_core.spec.training import TrainingOptions
+from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.constraint import Constraint, Moment
@@ -22,8 +24,6 @@ from pruning_core.training.group import Alone, Group, summed
 from pruning_core.training.lessons import Lessons
 from pruning_core.training.objective import Objective
 from pruning_core.training.trainable import freeze_, optimiser_for, optimiser_tensors, restore_optimiser_
-from pruning_core.training_report import TrainingPoint, TrainingReport
-from pruning_core.training_spec import TrainingOptions
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pruning_core.arch.encoder import adapt
-from pruning_core.models import TaskModel
+from pruning_core.arch.adapter import adapt
 from pruning_core.shapes import Bool, Float
+from pruning_core.spec.training import TrainingOptions
+from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
-from pruning_core.training_spec import TrainingOptions
 
 
 class Objective:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from pruning_core.arch.encoder import adapt
+from pruning_core.arch.adapter import adapt
 from pruning_core.arch.linear import is_transposed
 from pruning_core.training.constraint import Constraint, Weights
 

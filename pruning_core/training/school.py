@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruning_core.data import Rows
-from pruning_core.environment import versions
-from pruning_core.methods.base import Context
-from pruning_core.precision import matmul_dtype
-from pruning_core.spec import PruneSpec
+from pruning_core.data.rows import Rows
+from pruning_core.evidence.context import Context
+from pruning_core.machine.environment import versions
+from pruning_core.machine.precision import matmul_dtype
+from pruning_core.report.training import TrainingReport
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.training import TrainingOptions
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.lessons import Lessons
 from pruning_core.training.recipe import Recipe
 from pruning_core.training.together import Course, train, training_devices
-from pruning_core.training_report import TrainingReport
-from pruning_core.training_spec import TrainingOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -22,15 +22,15 @@ from typing import cast
 import torch
 
 from pruning_core.errors import PruningError
-from pruning_core.models import TaskModel
+from pruning_core.report.training import TrainingReport
+from pruning_core.spec.training import TrainingOptions
+from pruning_core.tasks.base import TaskModel
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.group import Alone, Group, Joined
 from pruning_core.training.lessons import Lessons
 from pruning_core.training.loop import Setting, Trainer
 from pruning_core.training.recipe import Recipe, prunable_weights
 from pruning_core.training.trainable import make_trainable_
-from pruning_core.training_report import TrainingReport
-from pruning_core.training_spec import TrainingOptions
 
 _PATIENCE = timedelta(minutes=10)
 

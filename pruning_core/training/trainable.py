@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pruning_core.models import TaskModel
+from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
 
 if TYPE_CHECKING:

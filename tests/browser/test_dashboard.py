@@ -19,7 +19,8 @@ from app.keys.service import KeyService
 from app.secret import ServerSecret
 from app.settings import Settings
 from coppice import Client
-from pruning_core.report import Progress, Report
+from pruning_core.report.progress import Progress
+from pruning_core.report.report import Report
 from tests.browser.conftest import WIDTHS
 from tests.integration.service import Backend, Service
 from tests.unit.app.sample import REPORT

@@ -19,7 +19,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.storage import LocalArtifactStore, StoredArtifact
 from migrations import upgrade
-from pruning_core.report import Report
+from pruning_core.report.report import Report
 from tests.unit.app.sample import REPORT
 
 FILES = {"model.safetensors": bytes(range(256)) * 40, "1_Pooling/config.json": b"{}", "empty.txt": b""}

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from app.web.specs import body_of, empty_form, form_of
-from pruning_core.method_spec import METHOD_NAMES
-from pruning_core.spec import PruneSpec, TaskSpec
-from pruning_core.tasks.kinds import KINDS, TaskType
+from pruning_core.spec.method import METHOD_NAMES
+from pruning_core.spec.prune import PruneSpec, TaskSpec
+from pruning_core.spec.tasks import KINDS, TaskType
 from tests import tasks
 from tests.contract.conftest import Api
 from tests.families import ARCHITECTURES

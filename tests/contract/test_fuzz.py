@@ -28,7 +28,7 @@ from app.secret import ServerSecret
 from app.settings import Settings
 from app.storage import LocalArtifactStore, StoredArtifact
 from migrations import upgrade
-from pruning_core.report import Report
+from pruning_core.report.report import Report
 from tests.contract.archives import TAR, contents, packed
 from tests.servers import free_port, wait_until
 from tests.unit.app.sample import REPORT

@@ -20,7 +20,7 @@ from app.jobs.upkeep import UpkeepRepository
 from app.main import create_app
 from app.settings import Settings
 from migrations import downgrade
-from pruning_core.report import Progress
+from pruning_core.report.progress import Progress
 from tests.contract.problems import assert_problem
 from tests.servers import wait_until
 

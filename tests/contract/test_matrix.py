@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pruning_core.matrix import Asked, read_matrix
+from pruning_core.support.matrix import Asked, read_matrix
 from tests.families import ARCHITECTURES
 from tests.matrix import PAGE_PATH, asked_of, shown, try_cell
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from coppice import Client
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests import servers
 from tests.faults.cluster import SETTINGS, Cluster
 from tests.integration.service import Backend

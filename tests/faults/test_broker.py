@@ -10,7 +10,7 @@ from redis import Redis
 
 from app.queue import create_celery, publish
 from coppice import Client
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests.faults.cluster import LEASE_S, Cluster
 from tests.faults.conftest import LOCAL, PRODUCTION
 from tests.faults.entry import Faults

@@ -18,7 +18,7 @@ from app.jobs.models import jobs as jobs_table
 from coppice import Client
 from coppice.errors import ApiError
 from coppice.types import Job
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests.faults.cluster import LEASE_S, Cluster
 from tests.faults.conftest import LOCAL, PRODUCTION
 from tests.faults.entry import Faults

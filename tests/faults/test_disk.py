@@ -13,7 +13,7 @@ import pytest
 
 from coppice import Client
 from coppice.errors import ApiError
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests.faults.cluster import LEASE_S, Cluster
 from tests.faults.conftest import LOCAL, PRODUCTION
 from tests.integration.service import Backend

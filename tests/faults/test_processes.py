@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from coppice import Client
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests.faults.cluster import HEARTBEAT_S, LEASE_S, TICK_S, Cluster, pool_of, tree_of
 from tests.faults.entry import Faults
 from tests.integration.service import child_of

@@ -15,7 +15,7 @@ from app.jobs.models import job_events, jobs
 from app.jobs.repository import JobRepository
 from app.jobs.states import JobStatus
 from coppice import Client
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests.faults.cluster import Cluster
 from tests.servers import wait_until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests import servers
 from tests.faults.cluster import LEASE_S, Cluster
 from tests.faults.conftest import LOCAL, PRODUCTION

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from coppice.errors import ApiError
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests.integration.service import FAST, Service, child_of, sha256
 from tests.servers import wait_until
 from tests.tiny import tiny_spec

@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from pruning_core.delivery import Floor
+from pruning_core.spec.artifacts import Floor
 from tests.integration.service import Backend, Service
 from tests.servers import free_port, wait_until
 from tests.tiny import tiny_spec

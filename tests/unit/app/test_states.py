@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from app.jobs.models import jobs
 from app.jobs.repository import JobRepository, move
 from app.jobs.states import ACTIVE, TERMINAL, TRANSITIONS, JobStatus, Transition
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 
 SPEC = PruneSpec.model_validate({"model": "org/name", "task": "glue/sst2", "sparsity": 0.5})
 

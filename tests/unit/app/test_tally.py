@@ -12,7 +12,7 @@ from app.jobs.records import EventType, JobError
 from app.jobs.repository import JobRepository
 from app.jobs.statistics import LoggedEvent, StatisticsRepository
 from app.jobs.tally import Tally
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 
 SPEC = PruneSpec.model_validate({"model": "org/name", "task": "glue/sst2", "sparsity": 0.5})
 

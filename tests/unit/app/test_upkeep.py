@@ -13,8 +13,8 @@ from app.jobs.records import JobError
 from app.jobs.repository import JobRepository
 from app.jobs.upkeep import UpkeepRepository
 from app.storage import StoredArtifact
-from pruning_core.report import Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
 from tests.unit.app.sample import REPORT
 
 SPEC = PruneSpec.model_validate({"model": "org/name", "task": "glue/sst2", "sparsity": 0.5})

@@ -21,8 +21,8 @@ from app.secret import ServerSecret
 from app.settings import Settings
 from app.storage import LocalArtifactStore, StoredArtifact
 from migrations import upgrade
-from pruning_core.report import Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
 from tests.servers import free_port, wait_until
 from tests.tiny import tiny_spec
 from tests.unit.app.sample import REPORT

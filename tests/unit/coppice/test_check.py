@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from coppice.cli import app
-from pruning_core.spec import TaskSpec
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.spec.prune import TaskSpec
+from pruning_core.spec.tasks import KINDS
 from tests import tasks
 from tests.families import ARCHITECTURES
 from tests.matrix import SHOWN_ON

@@ -19,8 +19,8 @@ from coppice.cli import app
 from coppice.client import Client
 from coppice.commands.options import JobOptions
 from coppice.errors import ApiError
-from pruning_core.method_spec import AdmmPattern
-from pruning_core.report import Report
+from pruning_core.methods.admm_pattern.options import AdmmPattern
+from pruning_core.report.report import Report
 from tests.servers import free_port
 from tests.unit.app.sample import REPORT
 from tests.unit.coppice.conftest import FILES, Live

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coppice.client import Client
-from pruning_core.report import Report
+from pruning_core.report.report import Report
 from tests.unit.app.sample import REPORT
 from tests.unit.coppice.conftest import FILES, Live
 

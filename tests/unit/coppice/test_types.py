@@ -10,7 +10,7 @@ from app.jobs.states import TERMINAL
 from app.keys import schemas as keys
 from app.uploads import schemas as uploads
 from coppice import types
-from pruning_core import prediction
+from pruning_core.checks import prediction
 
 PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (types.Job, jobs.JobView),

@@ -15,14 +15,15 @@ from safetensors.torch import load_file, save_file
 
 from pruning_core.artifacts import fresh
 from pruning_core.artifacts.acceptance import Claim, Prover, answer, make_probes
-from pruning_core.data import read_rows
+from pruning_core.data.read import read_rows
 from pruning_core.errors import QualityFloorMissed, TargetMissed, Unloadable
-from pruning_core.floor import RESOLUTION, TRIALS, shares_that_hold
-from pruning_core.models import load_task_model
-from pruning_core.pipeline import run
-from pruning_core.report import Report, TargetReport
-from pruning_core.spec import LatencySpec
-from pruning_core.verdict import rejection
+from pruning_core.models.load import load_task_model
+from pruning_core.report.report import Report, TargetReport
+from pruning_core.run.floor import shares_that_hold
+from pruning_core.run.pipeline import run
+from pruning_core.run.verdict import rejection
+from pruning_core.spec.artifacts import FLOOR_RESOLUTION, FLOOR_TRIALS
+from pruning_core.spec.prune import LatencySpec
 from tests import tiny
 
 
@@ -160,7 +161,7 @@ def test_a_floor_alone_finds_the_smallest_model_that_holds_it(tmp_path):
     assert report.target.metric == "macs"
     assert [progress.fraction for progress in seen] == pytest.approx(sorted(progress.fraction for progress in seen))
     # A model two steps of the search smaller does not hold the floor: this one is the smallest to within the resolution.
-    smaller = {"metric": "macs", "keep": report.target.requested - 2 * RESOLUTION}
+    smaller = {"metric": "macs", "keep": report.target.requested - 2 * FLOOR_RESOLUTION}
     with pytest.raises(QualityFloorMissed):
         run(
             tiny.tiny_spec(model, tmp_path / "data", task=task, quality_floor=0.97, target=smaller),
@@ -173,13 +174,13 @@ def test_a_floor_alone_finds_the_smallest_model_that_holds_it(tmp_path):
 def test_bisection_ends_beside_the_threshold(threshold):
     tried = []
     shares = shares_that_hold(lambda share: tried.append(share) or share >= threshold)
-    assert 0 <= shares[0] - threshold <= RESOLUTION
+    assert 0 <= shares[0] - threshold <= FLOOR_RESOLUTION
     assert shares == sorted(shares)
-    assert len(tried) <= TRIALS
+    assert len(tried) <= FLOOR_TRIALS
 
 
 def test_a_floor_that_nothing_holds_gives_the_mildest_that_was_tried():
-    assert shares_that_hold(lambda _share: False) == [pytest.approx(1, abs=RESOLUTION)]
+    assert shares_that_hold(lambda _share: False) == [pytest.approx(1, abs=FLOOR_RESOLUTION)]
 
 
 _ONNX_MISSING = """
@@ -187,7 +188,7 @@ import sys
 sys.modules["onnxscript"] = None  # as if the exporter were not installed
 from pathlib import Path
 from pruning_core.errors import Unloadable
-from pruning_core.pipeline import run
+from pruning_core.run.pipeline import run
 from tests import tiny
 artifacts = {{"formats": ["safetensors", "onnx"], "strict": {strict}}}
 spec = tiny.tiny_spec(Path(sys.argv[1]), Path(sys.argv[2]), artifacts=artifacts)
@@ -221,7 +222,7 @@ _SMALL_DISK = """
 import resource, sys
 from pathlib import Path
 from pruning_core.errors import StorageFull
-from pruning_core.pipeline import run
+from pruning_core.run.pipeline import run
 from tests import tiny
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file can grow beyond this
 try:

@@ -7,8 +7,8 @@ import torch
 
 from pruning_core.linalg.admm import Schedule, find_support
 from pruning_core.linalg.obs import prune_by_obs
-from pruning_core.patterns.grammar import BlockPattern
 from pruning_core.patterns.project import LargestFraction, LargestOfBlock
+from pruning_core.spec.grammar import BlockPattern
 
 TWO_OF_FOUR = LargestOfBlock(BlockPattern(1, 4, 2))
 

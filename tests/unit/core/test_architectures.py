@@ -8,16 +8,19 @@ import pytest
 import torch
 import transformers
 
-from pruning_core.arch.encoder import adapt, clone, slice_
+from pruning_core.arch.adapter import adapt, clone, slice_
+from pruning_core.arch.masks import Mask
+from pruning_core.arch.structure import groups_of
 from pruning_core.arch.verify import verify
 from pruning_core.artifacts.bundle import write_checkpoint
+from pruning_core.checks.heads import LOADED_BY
 from pruning_core.errors import UnsupportedArchitecture
-from pruning_core.inputs import groups_of, read_checkpoint
-from pruning_core.masks import Mask
-from pruning_core.models import TaskModel, load_task_model
-from pruning_core.spec import ArtifactSpec
-from pruning_core.tasks.heads import LOADED_BY
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.models.load import load_task_model
+from pruning_core.spec.prune import ArtifactSpec
+from pruning_core.spec.tasks import KINDS
+from pruning_core.tasks.base import TaskModel
+from pruning_core.tasks.registry import family_of
 from tests.families import ARCHITECTURES, REFUSED, SUPPORTED
 
 every = pytest.mark.parametrize("architecture", SUPPORTED, ids=lambda own: own.name)
@@ -108,7 +111,9 @@ def test_a_cut_model_can_be_cut_again(architecture):
 
 def written(model, student, folder):
     """Write a cut model as a bundle has it; there are no files of the dense one to copy."""
-    source = TaskModel(model, None, "text-classification", folder / "dense", "float32", "mean")
+    source = TaskModel(
+        model, None, "text-classification", family_of("text-classification"), folder / "dense", "float32", "mean"
+    )
     write_checkpoint(folder, source, adapt(model), student, ArtifactSpec())
     return folder
 

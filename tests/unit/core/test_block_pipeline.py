@@ -9,10 +9,10 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from pruning_core.checks.request import check_local_inputs
 from pruning_core.errors import TargetUnreachable
-from pruning_core.inputs import check_local_inputs
-from pruning_core.pipeline import run
-from pruning_core.spec import PruneSpec
+from pruning_core.run.pipeline import run
+from pruning_core.spec.prune import PruneSpec
 from tests import tiny
 
 LINEARS = 2 * 6

@@ -9,13 +9,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from pruning_core.columns import Column, read_columns
-from pruning_core.data import read_rows
+from pruning_core.checks.request import check_local_inputs
+from pruning_core.data.labels import with_classes
+from pruning_core.data.read import read_rows
 from pruning_core.errors import DatasetInvalid
-from pruning_core.inputs import check_local_inputs
-from pruning_core.labels import with_classes
-from pruning_core.parquet_footer import FooterTooLarge, read_footer
-from pruning_core.spec import PruneSpec
+from pruning_core.files.columns import Column, read_columns
+from pruning_core.files.parquet_footer import FooterTooLarge, read_footer
+from pruning_core.spec.prune import PruneSpec
 from tests import tiny
 
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pruning_core.artifacts.compressed import COMPRESSED_PATH, expand, pack, write_compressed
-from pruning_core.artifacts.per_layer import unpack
 from pruning_core.errors import ModelUnreadable
-from pruning_core.patterns.grammar import BlockPattern, SegmentBlock
-from pruning_core.pipeline import run
+from pruning_core.plugin.per_layer import unpack
+from pruning_core.run.pipeline import run
+from pruning_core.spec.grammar import BlockPattern, SegmentBlock
 from tests import tiny
 from tests.families import ARCHITECTURES
 

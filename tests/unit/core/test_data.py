@@ -3,12 +3,13 @@ import json
 import pytest
 import torch
 
-from pruning_core.calibration import draw, tokenise
-from pruning_core.data import Rows, read_rows
+from pruning_core.data.labels import with_classes
+from pruning_core.data.read import read_rows
+from pruning_core.data.rows import Rows
 from pruning_core.errors import DatasetInvalid
-from pruning_core.labels import with_classes
-from pruning_core.models import load_task_model
-from pruning_core.spec import PruneSpec
+from pruning_core.evidence.calibration import draw, tokenise
+from pruning_core.models.load import load_task_model
+from pruning_core.spec.prune import PruneSpec
 from tests import tiny
 
 

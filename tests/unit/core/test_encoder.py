@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pruning_core.arch.encoder import adapt, clone
+from pruning_core.arch.adapter import adapt, clone
 from pruning_core.arch.verify import verify
 from pruning_core.errors import UnsupportedArchitecture
 from tests import tiny

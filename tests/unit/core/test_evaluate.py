@@ -2,8 +2,8 @@ import pytest
 import torch
 from sklearn import metrics
 
-from pruning_core.data import Rows
-from pruning_core.spec import PruneSpec
+from pruning_core.data.rows import Rows
+from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import Observed
 from pruning_core.tasks.classification import score
 from pruning_core.tasks.embedding import nearest_neighbour_agreement

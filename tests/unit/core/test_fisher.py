@@ -3,16 +3,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pruning_core.arch.encoder import adapt
-from pruning_core.models import TaskModel
+from pruning_core.arch.adapter import adapt
 from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
+from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
 from pruning_core.tasks.classification import output_fisher_factor
+from pruning_core.tasks.registry import family_of
 from tests import tiny
 
 
 def _task_model(model, task_type="text-classification"):
-    return TaskModel(model.requires_grad_(False), None, task_type, None, "float32", "mean")
+    return TaskModel(model.requires_grad_(False), None, task_type, family_of(task_type), None, "float32", "mean")
 
 
 def _batch(n=5, length=7, classes=2, regression=False):

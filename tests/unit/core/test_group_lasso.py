@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from pruning_core.methods.block_lasso.recipe import GroupLasso, Groups, LassoRecipe
 from pruning_core.patterns.segments import Segments
+from pruning_core.spec.training import LassoTraining
 from pruning_core.training.constraint import Moment
-from pruning_core.training.lasso import GroupLasso, Groups, LassoRecipe
-from pruning_core.training_spec import LassoTraining
 
 SHAPES = {"a": (6, 8), "b": (5, 10)}  # outputs, inputs; of b blocks divide neither
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pruning_core.halves import halves_of, heads_of
-from pruning_core.report import CrossReport, LayerReport, SublayerReport
+from pruning_core.report.report import CrossReport, LayerReport, SublayerReport
+from pruning_core.report.sublayers import halves_of, heads_of
 
 
 def repair(status="converged", before=0.2, after=0.1):

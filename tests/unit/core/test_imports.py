@@ -6,7 +6,7 @@ import sys
 _WITHOUT = """
 import sys
 sys.modules.update(dict.fromkeys({absent!r}))  # None there: as if not installed
-import pruning_core.pipeline
+import pruning_core.run.pipeline
 print("imported")
 """
 _OURS_AND_OPTIONAL = {
@@ -26,14 +26,15 @@ def test_the_pipeline_imports_with_torch_and_transformers_alone():
 
 def test_metrics_and_readers_are_loaded_only_when_used():
     done = _python(
-        "import sys, pruning_core.evaluate, pruning_core.data; print('pyarrow' in sys.modules, 'datasets' in sys.modules)"
+        "import sys, pruning_core.measure.quality, pruning_core.data.read;"
+        " print('pyarrow' in sys.modules, 'datasets' in sys.modules)"
     )
     assert done.stdout.split() == ["False", "False"], done.stderr[-2000:]
 
 
 def test_spec_report_errors_and_inputs_load_no_torch():
     code = (
-        "import sys, pruning_core.spec, pruning_core.report, pruning_core.errors, pruning_core.inputs;"
+        "import sys, pruning_core.spec.prune, pruning_core.report.report, pruning_core.errors, pruning_core.checks.request;"
         "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
     assert _python(code).stdout.strip() == "[]"

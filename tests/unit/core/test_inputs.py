@@ -3,9 +3,12 @@ import shutil
 
 import pytest
 
-from pruning_core.arch.encoder import adapt
+from pruning_core.arch.adapter import adapt
+from pruning_core.arch.structure import groups_of
+from pruning_core.checks.request import check_local_inputs
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, TargetUnreachable, UnsupportedArchitecture
-from pruning_core.inputs import check_local_inputs, groups_of, is_local, read_checkpoint
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.paths import is_local
 from tests import tiny
 
 

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import torch
 
-from pruning_core.arch.encoder import adapt
-from pruning_core.calibration import tokenise
-from pruning_core.data import read_rows
-from pruning_core.models import load_task_model
-from pruning_core.states import DenseStates
+from pruning_core.arch.adapter import adapt
+from pruning_core.data.read import read_rows
+from pruning_core.evidence.calibration import tokenise
+from pruning_core.evidence.states import DenseStates
+from pruning_core.models.load import load_task_model
 from pruning_core.stats.linears import linear_statistics
 from pruning_core.tasks.batch import Batch
 from tests import tasks, tiny

@@ -8,12 +8,12 @@ import re
 import pytest
 import torch
 
-from pruning_core.calibration import tokenise
-from pruning_core.data import read_rows
-from pruning_core.data_warnings import data_warnings
+from pruning_core.data.labels import misplaced, with_classes
+from pruning_core.data.read import read_rows
 from pruning_core.errors import DatasetInvalid
-from pruning_core.labels import misplaced, with_classes
-from pruning_core.models import load_task_model
+from pruning_core.evidence.calibration import tokenise
+from pruning_core.evidence.warnings import data_warnings
+from pruning_core.models.load import load_task_model
 from tests import tasks
 from tests.unit.core.test_task_input import lines, spec_of
 

@@ -11,8 +11,8 @@ import yaml
 
 from pruning_core.artifacts.card import base_licence, model_card
 from pruning_core.artifacts.page import render_page
-from pruning_core.report import Report
-from pruning_core.spec import PruneSpec
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
 from tests.unit.app.sample import REPORT
 
 _VOID = {"meta", "br", "link", "img", "hr", "path", "use", "rect"}

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from pruning_core.arch.encoder import adapt, clone
+from pruning_core.arch.adapter import adapt, clone
 from pruning_core.arch.paging import device_map, each_tensor, held, page_of
 from pruning_core.arch.verify import verify
-from pruning_core.inputs import read_checkpoint
-from pruning_core.models import load_task_model
-from pruning_core.pieces import pieces_of, write_pieces
-from pruning_core.pipeline import run
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.tensors import pieces_of, write_pieces
+from pruning_core.models.load import load_task_model
+from pruning_core.run.pipeline import run
 from tests import tiny
 from tests.families import ARCHITECTURES
 

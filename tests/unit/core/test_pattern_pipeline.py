@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from pruning_core.errors import TargetMissed, TargetUnreachable
-from pruning_core.pipeline import run
-from pruning_core.spec import PruneSpec
-from pruning_core.verdict import rejection
+from pruning_core.run.pipeline import run
+from pruning_core.run.verdict import rejection
+from pruning_core.spec.prune import PruneSpec
 from tests import tiny
 
 LINEARS = 2 * 6
@@ -97,7 +97,7 @@ def test_the_report_is_honest_about_what_zeros_buy(two_of_four):
 
 def test_the_recount_reads_the_files(two_of_four, tiny_bert, tiny_sst2, tmp_path, monkeypatch):
     """A checkpoint whose written weights break the pattern is delivered as rejected, whatever was planned."""
-    from pruning_core import checkpoint
+    from pruning_core.run import candidate as checkpoint
 
     write = checkpoint.write_checkpoint
 

@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pruning_core.arch.structure import groups_of
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, PruningError, TargetMissed, TargetUnreachable
-from pruning_core.inputs import groups_of, read_checkpoint
-from pruning_core.pipeline import run
-from pruning_core.report import STAGES, Report
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.report.progress import STAGES
+from pruning_core.report.report import Report
+from pruning_core.run.pipeline import run
 from tests import tiny
 
 

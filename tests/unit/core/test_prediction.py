@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pruning_core.prediction import predict
+from pruning_core.checks.prediction import predict
 from tests import tiny
 
 

@@ -3,15 +3,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pruning_core.arch.encoder import adapt, clone
-from pruning_core.calibration import Batch, TokenSet
-from pruning_core.evidence import Evidence
-from pruning_core.masks import Mask
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.arch.masks import Mask
+from pruning_core.evidence.cache import Shelf
+from pruning_core.evidence.calibration import Batch, TokenSet
+from pruning_core.evidence.context import Evidence
+from pruning_core.evidence.states import DenseStates, plan_states
 from pruning_core.recovery import solve
 from pruning_core.recovery.sequential import prune_and_recover_
-from pruning_core.shelf import Shelf
-from pruning_core.spec import RecoverySpec
-from pruning_core.states import DenseStates, plan_states
+from pruning_core.spec.prune import RecoverySpec
 from pruning_core.stats.gram import Gram, GramSums
 from tests import tiny
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from pruning_core.arch.adapter import adapt
 from pruning_core.arch.alike import Build, check_alike
-from pruning_core.arch.encoder import adapt
+from pruning_core.arch.structure import groups_of, structure_of
 from pruning_core.artifacts.stock import check_stock
+from pruning_core.checks.heads import LOADED_BY, NOT_DONE
 from pruning_core.errors import PruningError
-from pruning_core.inputs import groups_of, read_checkpoint, structure_of
-from pruning_core.tasks.heads import LOADED_BY, NOT_DONE
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.spec.tasks import KINDS
 from tests.families import SUPPORTED
 
 

@@ -5,13 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_core.cost import Budget, CurveBudget, UnitGroup, budget_for, head_group, kept_macs, neuron_group
+from pruning_core.arch.units import UnitGroup, head_group, neuron_group
+from pruning_core.budgets import Budget, CurveBudget, budget_for, kept_macs
 from pruning_core.search.align import BLOCK, align
 from pruning_core.search.budget import search_budget
 from pruning_core.search.curves import search_curves
 from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
-from pruning_core.spec import KeepTarget, SparsityTarget
+from pruning_core.spec.prune import KeepTarget, SparsityTarget
 
 GROUPS = (
     UnitGroup(0, "head", 3, 4, 8, 128, 140),

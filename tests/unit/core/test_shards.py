@@ -8,7 +8,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
-from pruning_core.pipeline import run
+from pruning_core.run.pipeline import run
 from tests import tiny
 
 METHODS = [

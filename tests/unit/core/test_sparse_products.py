@@ -7,13 +7,13 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 from transformers import AutoModelForSequenceClassification
 
-from pruning_core import sparse_products
 from pruning_core.errors import PruningError
-from pruning_core.methods.base import generator
-from pruning_core.pipeline import run
-from pruning_core.products_report import FormReport, ProductGroup
-from pruning_core.report import Report
-from pruning_core.sparse_products import FormRefused, block_side, is_two_of_four, measure_products, run_sparse_, to_form
+from pruning_core.evidence.context import generator
+from pruning_core.measure import sparse_products
+from pruning_core.measure.sparse_products import FormRefused, block_side, is_two_of_four, measure_products, run_sparse_, to_form
+from pruning_core.report.products import FormReport, ProductGroup
+from pruning_core.report.report import Report
+from pruning_core.run.pipeline import run
 from tests import tiny
 from tests.guides import block
 

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 
-from pruning_core.method_spec import AdmmPattern
-from pruning_core.patterns.grammar import BlockPattern
+from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.patterns.project import LargestOfBlock
 from pruning_core.recovery.matrix import Matrix, System, choose, fit_matrix
+from pruning_core.spec.grammar import BlockPattern
 from pruning_core.stats.gram import Gram
 from pruning_core.stats.inputs import InputSums
 

@@ -4,9 +4,9 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from pruning_core.glue import GLUE_TASKS
-from pruning_core.report import STAGES, Progress
-from pruning_core.spec import PruneSpec, target_name
+from pruning_core.report.progress import STAGES, Progress
+from pruning_core.spec.glue import GLUE_TASKS
+from pruning_core.spec.prune import PruneSpec, target_name
 
 BASE = {"model": "org/name", "task": "glue/sst2", "sparsity": 0.5}
 

@@ -8,11 +8,12 @@ import json
 import pytest
 import torch
 
-from pruning_core.arch.encoder import adapt, clone, drop_blocks_
-from pruning_core.cost import Budget, CurveBudget, head_group, neuron_group
+from pruning_core.arch.adapter import adapt, clone, drop_blocks_
+from pruning_core.arch.masks import Mask
+from pruning_core.arch.units import head_group, neuron_group
+from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
-from pruning_core.masks import Mask
-from pruning_core.pipeline import run
+from pruning_core.run.pipeline import run
 from pruning_core.search.stock import choose_layers, search_stock, widest
 from tests import tiny
 

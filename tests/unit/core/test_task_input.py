@@ -11,16 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning_core.calibration import batched
-from pruning_core.data import read_rows
+from pruning_core.checks.model import mixture, stored_type
+from pruning_core.checks.request import check_local_inputs
+from pruning_core.checks.task import positions_of
+from pruning_core.data.labels import with_classes
+from pruning_core.data.read import read_rows
+from pruning_core.data.rows import Answers
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, PruningError
-from pruning_core.inputs import check_local_inputs
-from pruning_core.labels import Answers, with_classes
-from pruning_core.model_checks import mixture, stored_type
-from pruning_core.models import load_task_model
-from pruning_core.pipeline import run
-from pruning_core.spec import PruneSpec
-from pruning_core.task_checks import positions_of
+from pruning_core.evidence.calibration import batched
+from pruning_core.models.load import load_task_model
+from pruning_core.run.pipeline import run
+from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.answers import best_answer, next_window
 from tests import tasks, tiny
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pruning_core.data import read_rows
-from pruning_core.evaluate import Judge
-from pruning_core.labels import with_classes
-from pruning_core.models import load_task_model
-from pruning_core.pipeline import run
-from pruning_core.spec import PruneSpec
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.data.labels import with_classes
+from pruning_core.data.read import read_rows
+from pruning_core.measure.quality import Judge
+from pruning_core.models.load import load_task_model
+from pruning_core.run.pipeline import run
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.tasks import KINDS
 from tests import tasks, tiny
 
 ENCODERS = ("multi-label-classification", "sentence-similarity", "token-classification", "question-answering", "fill-mask")

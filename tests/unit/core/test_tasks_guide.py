@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from coppice.cli import app
 from pruning_core.artifacts.loading import snippets
-from pruning_core.report import Report
-from pruning_core.spec import PruneSpec
-from pruning_core.tasks.kinds import KINDS
+from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.tasks import KINDS
 from tests import tasks
 from tests.guides import GUIDES, block
 

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from pruning_core.errors import Diverged
-from pruning_core.pipeline import run
-from pruning_core.report import STAGES, Progress
-from pruning_core.spec import PruneSpec
+from pruning_core.report.progress import STAGES, Progress
+from pruning_core.run.pipeline import run
+from pruning_core.spec.prune import PruneSpec
 from tests import tiny
 
 TRAINING = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 32, "judgements": 2}

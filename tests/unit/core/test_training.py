@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pruning_core.arch.encoder import adapt, clone
-from pruning_core.data import Rows
-from pruning_core.models import load_task_model
-from pruning_core.patterns.grammar import parse_pattern
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.data.rows import Rows
+from pruning_core.models.load import load_task_model
 from pruning_core.patterns.project import LargestOfBlock
+from pruning_core.spec.grammar import parse_pattern
+from pruning_core.spec.training import PatternTraining, TrainingOptions
 from pruning_core.training.admm import Admm
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.constraint import Moment, Unconstrained
@@ -20,7 +21,6 @@ from pruning_core.training.loop import Setting, Trainer
 from pruning_core.training.phases import Phase, Phases
 from pruning_core.training.support import FixedSupport, SrSte, project
 from pruning_core.training.trainable import make_trainable_
-from pruning_core.training_spec import PatternTraining, TrainingOptions
 from tests import tiny
 
 TWO_OF_FOUR = LargestOfBlock(parse_pattern("2:4"))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.patterns.grammar import parse_pattern
 from pruning_core.patterns.project import LargestOfBlock
-from pruning_core.pipeline import run
+from pruning_core.run.pipeline import run
+from pruning_core.spec.grammar import parse_pattern
 from pruning_core.training.admm import Admm
 from pruning_core.training.constraint import Moment
 from pruning_core.training.recipe import prunable_weights

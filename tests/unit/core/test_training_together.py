@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pruning_core.arch.encoder import clone
-from pruning_core.data import Rows
+from pruning_core.arch.adapter import clone
+from pruning_core.data.rows import Rows
 from pruning_core.errors import PruningError
-from pruning_core.models import load_task_model
-from pruning_core.patterns.grammar import parse_pattern
+from pruning_core.methods.admm_pattern.recipe import PatternRecipe
+from pruning_core.models.load import load_task_model
 from pruning_core.patterns.project import LargestOfBlock
+from pruning_core.spec.grammar import parse_pattern
+from pruning_core.spec.training import PatternTraining
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.lessons import Lessons
-from pruning_core.training.pattern import PatternRecipe
 from pruning_core.training.together import Course, train, training_devices
-from pruning_core.training_spec import PatternTraining
 
 CPU = torch.device("cpu")
 

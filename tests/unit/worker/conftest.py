@@ -21,7 +21,7 @@ from app.jobs.repository import JobRepository
 from app.settings import Settings
 from app.storage import LocalArtifactStore
 from migrations import upgrade
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests.servers import wait_until
 from tests.unit.app.sample import REPORT
 from worker.supervisor import Supervisor

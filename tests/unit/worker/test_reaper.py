@@ -16,7 +16,7 @@ from app.jobs.models import jobs
 from app.jobs.repository import JobRepository
 from app.jobs.states import JobStatus
 from app.queue import create_celery
-from pruning_core.report import Report
+from pruning_core.report.report import Report
 from tests.unit.app.sample import REPORT
 from tests.unit.worker.conftest import Bench
 from worker.reaper import Reaper, Watch

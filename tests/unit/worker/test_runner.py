@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pruning_core.spec import PruneSpec
+from pruning_core.spec.prune import PruneSpec
 from tests.tiny import tiny_spec
 from worker.protocol import ChildRequest, ExitCode, Scratch
 

@@ -1,0 +1,269 @@
+"""The block structure of a checkpoint, from the names and shapes of its tensors and from its configuration. Torch-free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pruning_core.arch.families import SIGNATURES
+from pruning_core.arch.refused import reason_against, unsupported
+from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows
+from pruning_core.arch.units import RowCount, UnitGroup, unit_group
+from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
+from pruning_core.files.checkpoint import CheckpointFacts
+
+# What configurations call the same things.
+HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads", "attention_heads")
+DECODER_HEADS = ("decoder_attention_heads", *HEADS)
+_CROSS_ATTENTION = (".encoder_attn.", ".crossattention.", ".EncDecAttention.")
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
+_HEAD_SIZES = ("head_dim", "d_kv")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMatrix:
+    """A matrix of a checkpoint: its path within the block, output-major shape, bias or none, and its path in the file."""
+
+    path: str
+    outputs: int
+    inputs: int
+    bias: bool
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHalf:
+    """One sublayer of a checkpoint.
+
+    Attributes:
+        layer: Index of the block among all, a decoder's after its encoder's.
+        family: Layout of the block.
+        signature: What it is.
+        inputs: Matrices that read the hidden states.
+        followers: Those whose rows belong to units all the same.
+        output: The output projection.
+    """
+
+    layer: int
+    family: BlockSignature
+    signature: HalfSignature
+    inputs: tuple[StoredMatrix, ...]
+    followers: tuple[StoredMatrix, ...]
+    output: StoredMatrix
+
+    @property
+    def prunable(self) -> tuple[StoredMatrix, ...]:
+        """The matrices that a sparsity pattern covers."""
+        return (*self.inputs, self.output)
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.output.outputs
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStructure:
+    """The blocks found in a checkpoint's tensor names, first to last."""
+
+    signature: BlockSignature
+    halves: tuple[StoredHalf, ...]
+
+
+def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure | None:
+    """Find the blocks of a checkpoint from its tensor names and shapes.
+
+    Returns:
+        The structure, or None where no signature fits every block.
+    """
+    crosses = any(mark in name for name in shapes for mark in _CROSS_ATTENTION)
+    for signature in SIGNATURES:
+        if crosses and signature.decoder is None:
+            continue  # blocks that read another model's output are not those of a model that stands alone
+        others: tuple[str, ...] = ()
+        if signature.decoder is not None:
+            others = _prefixes(shapes, signature.decoder.halves[1].output, signature)
+        own = _prefixes(shapes, signature.halves[0].output, signature, without=others)
+        if not own or (signature.decoder is not None and not others):
+            continue
+        if not _has_norms(shapes, own, signature) or (signature.decoder and not _has_norms(shapes, others, signature.decoder)):
+            continue
+        places = [(prefix, signature) for prefix in own] + [(prefix, signature.decoder) for prefix in others]
+        halves = [
+            _half(shapes, prefix, layer, family, half)
+            for layer, (prefix, family) in enumerate(places)
+            if family is not None
+            for half in family.halves
+        ]
+        found = tuple(half for half in halves if half is not None)
+        if len(found) == len(halves):
+            return CheckpointStructure(signature, found)
+    return None
+
+
+def _prefixes(
+    shapes: Mapping[str, tuple[int, ...]], path: str, signature: BlockSignature, without: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Find what the tensors of each block start with, first to last, by one matrix of it; nothing where blocks are missing."""
+    pattern = re.compile(rf"(?P<prefix>(?:.*\.)?(?P<index>\d+))\.{re.escape(signature.stored_path(path))}\.weight")
+    found = [m for m in map(pattern.fullmatch, shapes) if m and m["prefix"] not in without]
+    prefixes = {int(m["index"]): m["prefix"] for m in found}
+    whole = len(found) == len(prefixes) and sorted(prefixes) == list(range(len(prefixes)))
+    return tuple(prefixes[index] for index in range(len(prefixes))) if whole else ()
+
+
+def _has_norms(shapes: Mapping[str, tuple[int, ...]], prefixes: Sequence[str], signature: BlockSignature) -> bool:
+    """Tell whether the norms are where the layout has them: the same matrices with norms elsewhere are another model.
+
+    The first block may lack one (ModernBERT); norms without weights (OLMo) are not in a file at all.
+    """
+    own = [name for prefix in prefixes for name in shapes if name.startswith(f"{prefix}.")]
+    if not any("norm" in name.lower() or ".ln" in name for name in own):
+        return not signature.marks
+    last = f"{prefixes[-1]}."
+    wanted = [*signature.marks, *(signature.stored_path(path) for half in signature.halves for path in half.norms)]
+    stack = prefixes[-1].rpartition(".")[0].rpartition(".")[0]
+    ended = signature.memory is None or f"{stack}.{signature.memory}.weight".removeprefix(".") in shapes
+    return ended and all(any(name.startswith(f"{last}{path}.") for name in own) for path in wanted)
+
+
+def _half(
+    shapes: Mapping[str, tuple[int, ...]], prefix: str, layer: int, signature: BlockSignature, half: HalfSignature
+) -> StoredHalf | None:
+    def matrix(path: str) -> StoredMatrix | None:
+        stored = f"{prefix}.{signature.stored_path(path)}"
+        shape = shapes.get(f"{stored}.weight")
+        if shape is None or len(shape) != 2:
+            return None
+        outputs, inputs = shape[::-1] if signature.transposed else shape
+        return StoredMatrix(path, outputs, inputs, f"{stored}.bias" in shapes, stored)
+
+    inputs = [matrix(rows.path) for rows in half.inputs]
+    present = tuple(found for found in inputs if found is not None)
+    followers = tuple(found for rows in half.followers if (found := matrix(rows.path)) is not None)
+    output = matrix(half.output)
+    if output is None or len(present) != len(inputs):
+        return None
+    if any(own.inputs != output.outputs for own in present) or _misfit(half, present, output):
+        return None
+    return StoredHalf(layer, signature, half, present, followers, output)
+
+
+def _misfit(half: HalfSignature, inputs: tuple[StoredMatrix, ...], output: StoredMatrix) -> bool:
+    """Tell whether the rows cannot be those of the output projection's columns."""
+    plain = [
+        own.outputs != rows.pieces * output.inputs for rows, own in zip(half.inputs, inputs, strict=True) if not rows.grouped
+    ]
+    grouped = [own.outputs for rows, own in zip(half.inputs, inputs, strict=True) if rows.grouped]
+    return any(plain) or any(width != grouped[0] or (width and output.inputs % width) for width in grouped)
+
+
+def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tuple[UnitGroup, ...]:
+    """Describe the prunable units of a checkpoint, sublayer by sublayer.
+
+    Raises:
+        UnsupportedArchitecture: The configuration does not say how wide a head is, or widths are no multiples of it.
+        ModelUnreadable: It says other numbers of keys and values than there are.
+    """
+    hidden, decoder = structure.halves[0].hidden, structure.signature.decoder
+    encoder_shape = head_shape(config, hidden)
+    decoder_shape = encoder_shape if decoder is None else head_shape(config, hidden, DECODER_HEADS)
+    return tuple(_group(half, *(decoder_shape if half.family is decoder else encoder_shape)) for half in structure.halves)
+
+
+def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = HEADS) -> tuple[int, int]:
+    """Give the width of a head, and the number of query heads that share a key and a value.
+
+    Raises:
+        UnsupportedArchitecture: The configuration does not say.
+    """
+    heads = number(config, names)
+    if heads is None:
+        raise UnsupportedArchitecture("config.json does not say how many attention heads the model has", param="model")
+    groups = number(config, ("num_key_value_heads",)) or heads
+    size = number(config, _HEAD_SIZES)
+    if size is None and hidden % heads:
+        raise UnsupportedArchitecture(f"hidden size {hidden} is not a multiple of {heads} heads", param="model")
+    if heads % groups:
+        raise UnsupportedArchitecture(f"{heads} heads cannot share {groups} keys and values evenly", param="model")
+    return size or hidden // heads, heads // groups
+
+
+def number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    """Give the first of some values of a configuration that is there, where it is a positive integer."""
+    found = next((config[name] for name in names if config.get(name) is not None), None)
+    return found if isinstance(found, int) and found >= 1 else None
+
+
+def _group(half: StoredHalf, size: int, queries: int) -> UnitGroup:
+    head = half.signature.kind == "head"
+    width = size * queries if head else 1
+    units, rest = divmod(half.output.inputs, width)
+    if rest:
+        raise UnsupportedArchitecture(
+            f"attention width {half.output.inputs} of layer {half.layer} is not a multiple of {width}, the width of a head "
+            "with those that share its key and value",
+            param="model",
+        )
+
+    for rows, matrix in zip(half.signature.inputs, half.inputs, strict=True):
+        if rows.grouped and matrix.outputs != units * size:
+            raise ModelUnreadable(
+                f"config.json says that {units} keys and values are shared, {size} wide each, and {matrix.path} of layer "
+                f"{half.layer + 1} has {matrix.outputs} rows; the two belong to different models",
+                param="model",
+            )
+
+    def count(rows: Rows, matrix: StoredMatrix) -> RowCount:
+        return RowCount(rows.pieces * (size if rows.grouped else width), matrix.bias)
+
+    present = {rows.path: rows for rows in half.signature.followers}
+    return unit_group(
+        half.layer,
+        half.signature.kind,
+        units=units,
+        unit_width=width,
+        hidden=half.hidden,
+        inputs=[count(rows, matrix) for rows, matrix in zip(half.signature.inputs, half.inputs, strict=True)],
+        followers=[count(present[matrix.path], matrix) for matrix in half.followers],
+        least_neurons=half.family.least_neurons,
+    )
+
+
+def matrices_of(structure: CheckpointStructure) -> Iterator[tuple[int, StoredMatrix]]:
+    """List the prunable matrices of a checkpoint, each with the index of its block."""
+    for half in structure.halves:
+        for matrix in half.prunable:
+            yield half.layer, matrix
+
+
+def stored_name(module: str, structure: CheckpointStructure | None) -> str:
+    """Give the path that a checkpoint's files have for a linear layer of the model; most have the model's own."""
+    if structure is not None and structure.signature.stored:
+        for layer, matrix in matrices_of(structure):
+            if module.endswith(f".{layer}.{matrix.path}"):
+                return matrix.name
+    return module
+
+
+def groups_of(facts: CheckpointFacts) -> tuple[UnitGroup, ...]:
+    """Describe the prunable units of a checkpoint, sublayer by sublayer in the order in which they run.
+
+    Raises:
+        UnsupportedArchitecture: No known block structure.
+    """
+    return unit_groups(structure_of(facts), facts.config)
+
+
+def structure_of(facts: CheckpointFacts) -> CheckpointStructure:
+    """Find the block structure, or say what would be supported.
+
+    Raises:
+        UnsupportedArchitecture: No signature fits.
+    """
+    structure = find_structure(facts.shapes)
+    if structure is None or reason_against(facts.config) is not None:
+        raise unsupported(facts.config)
+    return structure

@@ -1,0 +1,72 @@
+"""Whether a pattern fits the matrices of a model, known from their shapes alone. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pruning_core.errors import TargetUnreachable
+from pruning_core.methods.block_lasso.options import BlockLasso
+from pruning_core.spec.grammar import parse_pattern
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixShape:
+    """A prunable matrix: where it is, its outputs and its inputs."""
+
+    name: str
+    outputs: int
+    inputs: int
+
+
+def check_coverage(pattern: str, matrices: Sequence[MatrixShape], sparsities: Sequence[float]) -> None:
+    """See that whole blocks fit into every matrix, and that they can reach the sparsities asked for of all weights.
+
+    Matrices without weights, which an earlier pruning may have left, pass.
+
+    Args:
+        pattern: As it is written.
+        matrices: All prunable ones.
+        sparsities: Of targets that count all prunable weights.
+
+    Raises:
+        TargetUnreachable: The pattern is larger than a matrix, or leaves too much dense.
+    """
+    block = parse_pattern(pattern)
+    if block is None:
+        return
+    covered = 0
+    for matrix in matrices:
+        outputs, inputs = block.covered(matrix.outputs, matrix.inputs)
+        if not outputs * inputs and matrix.outputs * matrix.inputs:
+            raise TargetUnreachable(
+                f"pattern {pattern} is larger than {matrix.name}, which has {matrix.outputs} outputs and {matrix.inputs} "
+                "inputs; choose a smaller one",
+                param="method.pattern",
+            )
+        covered += outputs * inputs
+    total = sum(matrix.outputs * matrix.inputs for matrix in matrices)
+    reach = block.sparsity * covered / max(1, total)
+    for sparsity in sparsities:
+        if sparsity > reach + 1e-9:
+            raise TargetUnreachable(
+                f"blocks of {pattern} do not divide every matrix of this model: they make {reach:.4f} of the weights zero, got "
+                f"sparsity {sparsity:g}; leave the target out, and what is left over stays dense",
+                param="target.sparsity",
+            )
+
+
+def check_blocks(matrices: Sequence[MatrixShape], options: BlockLasso) -> None:
+    """See that blocks of segments are no larger than any matrix. Matrices without weights pass.
+
+    Raises:
+        TargetUnreachable: One is smaller.
+    """
+    for matrix in matrices:
+        block = options.block_for(matrix.outputs, matrix.inputs)
+        if matrix.outputs * matrix.inputs and (block.outputs > matrix.outputs or block.inputs > matrix.inputs):
+            raise TargetUnreachable(
+                f"blocks of {block.outputs}x{block.inputs} are larger than {matrix.name}, which has {matrix.outputs} outputs "
+                f"and {matrix.inputs} inputs; choose smaller ones, or leave method.block out",
+                param="method.block",
+            )

@@ -1,0 +1,132 @@
+"""Which kinds of models can do which tasks. Torch-free.
+
+A model type is what ``model_type`` says in a configuration. Types that are not listed are left to transformers, which the job
+asks; a test compares the list with transformers' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
+from pruning_core.spec.tasks import KINDS, TaskType
+
+_SEQUENCE = "AutoModelForSequenceClassification"
+_TOKENS = "AutoModelForTokenClassification"
+_QUESTION = "AutoModelForQuestionAnswering"
+_MASKED = "AutoModelForMaskedLM"
+_CAUSAL = "AutoModelForCausalLM"
+_BOTH = "AutoModelForSeq2SeqLM"
+_IMAGE = "AutoModelForImageClassification"
+_BARE = "AutoModel"
+
+_ENCODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _MASKED, _BARE})
+_DECODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _CAUSAL, _BARE})
+_BERTS = (
+    *("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2", "modernbert"),
+    *("ernie", "megatron-bert", "xlm-roberta-xl", "roberta-prelayernorm"),
+)
+_WRITERS = ("bart", "mbart", "marian", "pegasus", "m2m_100", "blenderbot", "blenderbot-small")
+_PICTURES = ("vit", "deit", "dinov2", "dinov2_with_registers", "ijepa", "vit_msn")
+
+# The classes that load the models of a type, of those that a task can be done with.
+LOADED_BY: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(_BERTS, _ENCODER),
+    **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), _DECODER),
+    **dict.fromkeys(("gemma", "gemma2"), _DECODER - {_QUESTION}),
+    "opt": _DECODER - {_TOKENS},
+    **dict.fromkeys(("gemma3_text", "olmo"), _DECODER - {_TOKENS, _QUESTION}),
+    "stablelm": _DECODER - {_QUESTION},
+    "granite": frozenset({_CAUSAL, _BARE}),
+    **dict.fromkeys(("t5", "mt5"), frozenset({_SEQUENCE, _TOKENS, _QUESTION, _BOTH})),
+    **dict.fromkeys(("bart", "mbart"), frozenset({_SEQUENCE, _QUESTION, _BOTH})),
+    **dict.fromkeys(_WRITERS[2:], frozenset({_BOTH})),
+    **dict.fromkeys(_PICTURES, frozenset({_IMAGE})),
+}
+# What transformers has a class for and no task can be done with.
+NOT_DONE: Mapping[tuple[str, str], str] = {
+    **dict.fromkeys(((own, _CAUSAL) for own in _BERTS), "it reads a text from both ends, and the next token is one of them"),
+    **dict.fromkeys(
+        ((own, _BARE) for own in ("t5", "mt5", *_WRITERS)),
+        "its decoder waits for a text to write, and gives no embedding of one",
+    ),
+    **dict.fromkeys(((own, _CAUSAL) for own in _WRITERS), "its decoder alone would write, without what the encoder has read"),
+    **dict.fromkeys(
+        ((own, _MASKED) for own in ("bart", "mbart")),
+        "what it learnt is to write a text anew; masks of single tokens are not what it fills",
+    ),
+    **dict.fromkeys(((own, _BARE) for own in _PICTURES), "it reads images"),
+}
+
+
+# What the last matrix of a head is called, and what the tensors of heads over a vocabulary begin with.
+_LAST = {
+    _SEQUENCE: ("classifier.weight", "classifier.out_proj.weight", "score.weight", "classification_head.out_proj.weight"),
+    _TOKENS: ("classifier.weight", "score.weight"),
+    _QUESTION: ("qa_outputs.weight", "classifier.weight"),
+    _IMAGE: ("classifier.weight", "cls_classifier.weight"),
+}
+_MASK_HEADS = ("cls.predictions.", "lm_head.", "vocab_transform.", "generator_predictions.", "head.", "lm_predictions.")
+
+
+def check_type(task_type: TaskType, config: Mapping[str, Any]) -> None:
+    """Check what a checkpoint calls its type against the task.
+
+    Raises:
+        UnsupportedArchitecture: No model of the type can do the task.
+    """
+    model_type: object = config.get("model_type")
+    if KINDS[task_type].reads != "image" and model_type not in LOADED_BY and not isinstance(config.get("vocab_size"), int):
+        raise UnsupportedArchitecture(
+            f"model type {str(model_type)[:64]!r} cannot do {task_type}: its config names no vocabulary (vocab_size), and "
+            "so it reads no text; give a model that does",
+            param="task.type",
+        )
+    if not isinstance(model_type, str) or model_type not in LOADED_BY or KINDS[task_type].loads_as in LOADED_BY[model_type]:
+        return
+    why = NOT_DONE.get((model_type, KINDS[task_type].loads_as), "there is no such head for it in transformers")
+    others = ", ".join(name for name, kind in KINDS.items() if kind.loads_as in LOADED_BY[model_type])
+    raise UnsupportedArchitecture(
+        f"model type {model_type!r} cannot do {task_type}: {why}; it can do {others}", param="task.type"
+    )
+
+
+def check_head_weights(task_type: TaskType, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """See that the weights of a task's head are there, and as many as the configuration says.
+
+    Heads that may be tied to the embeddings, and models of other types than those listed, are left to the job.
+
+    Raises:
+        ModelUnreadable: They are not.
+    """
+    loads_as = KINDS[task_type].loads_as
+    if config.get("model_type") not in LOADED_BY:
+        return
+    if loads_as == _MASKED and not any(name.startswith(_MASK_HEADS) for name in shapes):
+        raise lacks_weights(task_type, f"{_MASK_HEADS[0]}* or {_MASK_HEADS[1]}*")
+    if loads_as not in _LAST:
+        return
+    last = next((name for name in _LAST[loads_as] if name in shapes), None)
+    if last is None:
+        raise lacks_weights(task_type, " or ".join(_LAST[loads_as][:2]))
+    names, count = config.get("id2label"), config.get("num_labels")
+    said = len(cast("dict[str, object]", names)) if isinstance(names, dict) else count
+    if loads_as != _QUESTION and isinstance(said, int) and said != shapes[last][0]:
+        raise ModelUnreadable(
+            f"config.json says {said} classes, and {last} has {shapes[last][0]} rows; the two belong to different models",
+            param="model",
+        )
+
+
+def lacks_weights(task_type: TaskType, shown: str) -> ModelUnreadable:
+    """Make the error of a checkpoint without the head of a task.
+
+    Args:
+        task_type: The task.
+        shown: Names of some of the tensors that it would have.
+    """
+    return ModelUnreadable(
+        f"the checkpoint lacks weights that a {task_type} model needs ({shown}); give a model fine-tuned for the task",
+        param="model",
+    )

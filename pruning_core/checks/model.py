@@ -1,0 +1,136 @@
+"""Whether the weights of a checkpoint are what its configuration says, and of which type they are. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pruning_core.arch.alike import FFN_WIDTHS, ffn_width
+from pruning_core.arch.structure import DECODER_HEADS, HEADS, LAYERS, CheckpointStructure, number
+from pruning_core.arch.units import UnitGroup
+from pruning_core.errors import ModelUnreadable
+
+_FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}
+_QUANTISED = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F4", "I4"})
+# A checkpoint keeps a few small tables in odd types; its weights are the rest.
+_FEW = 0.01
+
+
+def check_weights(
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    structure: CheckpointStructure,
+    groups: Sequence[UnitGroup],
+) -> None:
+    """Compare what a configuration says with the tensors beside it; what it leaves unsaid is not judged.
+
+    Where it says fewer layers than there are, transformers would leave the others out without a word.
+
+    Args:
+        config: The checkpoint's.
+        shapes: Of its tensors.
+        structure: The blocks found among them.
+        groups: Their units.
+
+    Raises:
+        ModelUnreadable: They differ.
+    """
+    decoder = structure.signature.decoder
+    for name, family in (("encoder", structure.signature), ("decoder", decoder)):
+        own = [group for half, group in zip(structure.halves, groups, strict=True) if half.family is family]
+        if own:
+            stack = name if config.get("is_encoder_decoder") else "model"
+            _compare_layers(config, stack, own)
+    for name, shape in shapes.items():
+        for ends, key, what in _TABLES:
+            keys = (
+                (f"decoder_{key}", key) if ".decoder." in name else (key,)
+            )  # Marian's two languages may have two vocabularies
+            if name.endswith(ends) and (said := number(config, keys)) not in (None, shape[0]):
+                raise _other(f"{what} {said}", f"{name} has {shape[0]} rows")
+
+
+def _compare_layers(config: Mapping[str, Any], stack: str, groups: Sequence[UnitGroup]) -> None:
+    names = _NAMES[stack]
+    layers = len({group.layer for group in groups})
+    said = number(config, names.layers)
+    if said not in (None, layers):
+        of = "" if stack == "model" else f" of its {stack}"
+        raise _other(f"{said} layers{of}", f"the weights have {layers}")
+    if config.get("quantization_config") is not None:  # widths of its own are told there
+        return
+    heads = number(config, ("num_key_value_heads",)) or number(config, names.heads)
+    neurons = ffn_width(config, groups[0].hidden, names.neurons)
+    hidden = number(config, _HIDDEN)
+    for group in groups:
+        units, what = (heads, "heads (keys and values)") if group.kind == "head" else (neurons, "neurons in each FFN")
+        if hidden not in (None, group.hidden):
+            raise _other(f"a hidden size of {hidden}", f"the weights of layer {group.layer + 1} have {group.hidden}")
+        if units not in (None, group.size):
+            raise _other(f"{units} {what}", f"the weights of layer {group.layer + 1} have {group.size}")
+
+
+def _other(said: str, found: str) -> ModelUnreadable:
+    return ModelUnreadable(f"config.json says {said}, and {found}; the two belong to different models", param="model")
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What configurations call the sizes of a stack."""
+
+    layers: tuple[str, ...]
+    heads: tuple[str, ...]
+    neurons: tuple[str, ...]
+
+
+_NAMES = {
+    "model": _Names(LAYERS, HEADS, FFN_WIDTHS),
+    "encoder": _Names(("encoder_layers", "num_layers"), HEADS, ("encoder_ffn_dim", "d_ff")),
+    "decoder": _Names(("decoder_layers", "num_decoder_layers", "num_layers"), DECODER_HEADS, ("decoder_ffn_dim", "d_ff")),
+}
+_HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
+# Tables with a row for each of what a configuration counts; OPT's and BART's positions have two more.
+_TABLES = (
+    (("word_embeddings.weight", "embed_tokens.weight", "wte.weight", "tok_embeddings.weight"), "vocab_size", "a vocabulary of"),
+    ((".position_embeddings.weight",), "max_position_embeddings", "a number of positions of"),
+    (("wpe.weight",), "n_positions", "a number of positions of"),
+)
+
+
+def check_types(values: Mapping[str, int]) -> None:
+    """Refuse quantised weights: what they stand for is known to the library that packed them alone.
+
+    Args:
+        values: Number of values of each type, as safetensors names types.
+
+    Raises:
+        ModelUnreadable: They are.
+    """
+    packed = sum(count for kind, count in values.items() if kind in _QUANTISED)
+    if packed > _FEW * sum(values.values()):
+        kinds = ", ".join(sorted(kind for kind in values if kind in _QUANTISED))
+        raise ModelUnreadable(
+            f"the weights are quantised ({kinds}); give the checkpoint as it was before, in float32, float16 or bfloat16",
+            param="model",
+        )
+
+
+def stored_type(values: Mapping[str, int]) -> str:
+    """Name the type of a checkpoint's weights: that of most values; float32 where float16 and bfloat16 are mixed.
+
+    Neither of those two holds all that the other does: one lacks the range, the other the digits.
+    """
+    found = {kind: count for kind, count in values.items() if kind in _FLOATS}
+    if not found or {"F16", "BF16"} <= found.keys():
+        return "float32"
+    return _FLOATS[max(found, key=lambda kind: found[kind])]
+
+
+def mixture(values: Mapping[str, int]) -> str | None:
+    """Say in a sentence that a checkpoint mixes types; None where it does not."""
+    found = sorted({_FLOATS[kind] for kind in values if kind in _FLOATS})
+    if len(found) < 2:
+        return None
+    kinds = " and ".join(found)
+    return f"the base model's weights mix {kinds}; with artifacts.dtype auto all are written in {stored_type(values)}"

@@ -1,0 +1,134 @@
+"""What a job will come to, told from files alone before any work is done. Torch-free, and an estimate.
+
+Sizes follow from the target and are good to a few per cent. Memory and time follow from counting operations; they are meant
+for choosing a machine and a time-out, not for billing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from pruning_core.arch.structure import groups_of
+from pruning_core.arch.units import UnitGroup
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.paths import is_local
+from pruning_core.methods.admm_pattern.options import AdmmPattern
+from pruning_core.report.report import IntPair
+from pruning_core.spec.artifacts import FLOOR_TRIALS
+from pruning_core.spec.method import ZeroMethod
+from pruning_core.spec.pattern import PatternTarget
+from pruning_core.spec.prune import Frozen, PruneSpec, SparsityTarget, Target
+
+# An ordinary host: what it multiplies in a second with all its cores and with one, and what an idle process with torch takes.
+_FLOPS = 2e11
+_FLOPS_OF_ONE_THREAD = 4e10
+_STARTUP_S = 12
+_RUNTIME_BYTES = 800 * 2**20
+
+_MEAN_SHARE = 0.25  # of a typical sample's length in the longest allowed
+_TYPICAL_EVALUATION = 1000
+_TYPICAL_BATCH_TOKENS = 4096
+_BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
+# Passes over the calibration samples, in forwards: score with a backward (3), record the dense stream (1), repair (2).
+_PASSES = 6
+_PASSES_OF_A_REPAIR = 2
+# Of a row that is trained on: the dense model's forward, the student's, and its backward, twice a forward.
+_PASSES_OF_A_STEP = 4
+_TYPICAL_TRAINING = 10_000  # rows of a training split that was not counted
+_STEPS_OF_A_RHO = 4
+# Activations kept for each token of a repair: the dense and the pruned residual stream, and the inputs of one sublayer.
+_STREAMS = 2
+
+
+class Prediction(Frozen):
+    """Estimates of the result and of the work. Of several targets, the sizes are those of the first."""
+
+    parameters: IntPair | None = Field(description="Null where a quality floor alone is given: the search finds the size.")
+    bytes: IntPair | None = Field(description="As `parameters`.")
+    memory_bytes: int = Field(description="Peak of the job's process on a CPU, roughly.")
+    seconds: float = Field(description="Whole job on an ordinary CPU host, roughly; a GPU is faster.")
+
+
+def predict(spec: PruneSpec) -> Prediction | None:
+    """Predict a job whose model is a local folder; None for Hub ids.
+
+    Raises:
+        PruningError: What `check_local_inputs` would raise, too.
+    """
+    if not is_local(spec.model):
+        return None
+    facts = read_checkpoint(Path(spec.model))
+    groups = groups_of(facts)
+    dense, parameters, size = facts.parameters, None, None
+    if spec.all_targets:
+        share = 0.0 if isinstance(spec.method, ZeroMethod) else _removed_share(spec.all_targets[0], groups, dense)
+        pruned = dense - round(share * _prunable(groups))
+        width = _BYTES_OF.get(spec.artifacts.dtype, facts.weight_bytes / max(1, dense))
+        parameters = IntPair(dense=dense, pruned=pruned)
+        size = IntPair(dense=facts.weight_bytes, pruned=round(pruned * width))
+    return Prediction(
+        parameters=parameters, bytes=size, memory_bytes=_memory(spec, groups, dense), seconds=_seconds(spec, groups)
+    )
+
+
+def _prunable(groups: tuple[UnitGroup, ...]) -> int:
+    return sum(group.params_per_unit * group.size for group in groups)
+
+
+def _removed_share(target: Target, groups: tuple[UnitGroup, ...], dense: int) -> float:
+    """Share of the prunable parameters that will go, taking heads and neurons to shrink alike."""
+    if isinstance(target, SparsityTarget | PatternTarget):
+        return target.sparsity
+    removed = 1 - target.keep
+    return min(1.0, removed * dense / _prunable(groups)) if target.metric == "params" else removed
+
+
+def _memory(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> int:
+    tokens = spec.calibration.samples * spec.calibration.max_length * _MEAN_SHARE
+    hidden = groups[0].hidden
+    widest = max(group.size * group.unit_width for group in groups)
+    here = dense
+    if spec.memory.weights == "paged":  # of the blocks' weights those of one are in memory
+        here -= _prunable(groups) - max(group.params_per_unit * group.size for group in groups)
+    weights = 3 * 4 * here  # the dense model, the pruned one, and the file that is being written
+    streams = _STREAMS * 4 * tokens * hidden
+    batch = 40 * 4 * (spec.calibration.batch_tokens or _TYPICAL_BATCH_TOKENS) * (hidden + widest)  # what one backward keeps
+    gram = 3 * 8 * widest**2
+    return int(_RUNTIME_BYTES + weights + streams + batch + gram)
+
+
+def _seconds(spec: PruneSpec, groups: tuple[UnitGroup, ...]) -> float:
+    calibration = spec.calibration.samples * _forward_flops(groups, _MEAN_SHARE * spec.calibration.max_length)
+    rows = spec.evaluation.max_samples or _TYPICAL_EVALUATION
+    evaluation = 2 * rows * _forward_flops(groups, _MEAN_SHARE * spec.evaluation.max_length)
+    solves = sum((group.size * group.unit_width) ** 3 for group in groups)
+    timed = 2 * spec.latency.repeats * spec.latency.batch * _forward_flops(groups, spec.latency.length)
+    threads = min(_FLOPS, _FLOPS_OF_ONE_THREAD * spec.latency.threads)
+    scored = (_PASSES - _PASSES_OF_A_REPAIR) * calibration
+    repaired = len(spec.all_targets) or FLOOR_TRIALS  # checkpoints that are made and judged
+    work = scored + repaired * (_PASSES_OF_A_REPAIR * calibration + evaluation + solves)
+    if isinstance(spec.method, AdmmPattern):
+        work += repaired * _pattern_work(spec, spec.method, groups)
+    return round(_STARTUP_S + work / _FLOPS + max(1, len(spec.all_targets)) * timed / threads, 1)
+
+
+def _pattern_work(spec: PruneSpec, method: AdmmPattern, groups: tuple[UnitGroup, ...]) -> float:
+    """Operations of a pattern: products of ADMM and of the refits, factors where rho changes, and the training."""
+    steps = 2 * method.steps + (method.iterations if method.selection == "admm" else 0)
+    factors = 1 + (method.iterations / _STEPS_OF_A_RHO if method.selection == "admm" else 0)
+    found = 0.0
+    for group in groups:
+        width, hidden = group.size * group.unit_width, group.hidden
+        readers = 3 if group.unit_width > 1 else 1
+        found += readers * (2 * steps * hidden**2 * width + factors * hidden**3)
+        found += 2 * steps * width**2 * hidden + factors * width**3
+    if method.tier == "trained":
+        rows = method.training.epochs * (method.training.max_train_rows or _TYPICAL_TRAINING)
+        found += rows * _PASSES_OF_A_STEP * _forward_flops(groups, _MEAN_SHARE * spec.calibration.max_length)
+    return found
+
+
+def _forward_flops(groups: tuple[UnitGroup, ...], length: float) -> float:
+    return 2 * sum(group.macs_per_unit(length) * group.size for group in groups)

@@ -1,0 +1,138 @@
+"""Whether a checkpoint brings what reads its inputs, and a folder of images holds images, as far as files tell. Torch-free."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pruning_core.arch.signatures import BlockSignature
+from pruning_core.checks.task import check_name
+from pruning_core.errors import DatasetInvalid, ModelUnreadable
+from pruning_core.files.checkpoint import IMAGE_PROCESSOR_NAMES, TOKENIZER_NAMES
+from pruning_core.files.paths import IMAGE_SUFFIXES
+from pruning_core.spec.prune import TaskSpec
+from pruning_core.spec.tasks import KINDS
+
+_IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+_MOST_IMAGES = 1000
+
+NO_PADDING = (
+    "the tokenizer has no padding token, so texts of several lengths cannot share a batch; name one as pad_token in "
+    "tokenizer_config.json"
+)
+NO_PADDING_INDEX = (
+    "the model's config has no pad_token_id, by which a decoder finds the last token of a text, which it reads; set it in "
+    "config.json to the tokenizer's"
+)
+# Model types whose configurations name no padding token by themselves, and tokenizers that have none.
+_WITHOUT_PADDING = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3"})
+_PLAIN_TOKENIZERS = frozenset(
+    {
+        "PreTrainedTokenizerFast",
+        "TokenizersBackend",
+        "GPT2Tokenizer",
+        "GPT2TokenizerFast",
+        "LlamaTokenizer",
+        "LlamaTokenizerFast",
+    }
+)
+# For these transformers takes another tokenizer than the files name.
+_OVERRIDDEN = frozenset({"qwen2", "qwen3"})
+_LARGEST_BYTES = 64 * 2**20
+
+
+def check_reader(task: TaskSpec, folder: Path) -> None:
+    """See that a model brings what reads its inputs: an image processor for images, a tokenizer for everything else.
+
+    Raises:
+        ModelUnreadable: It does not.
+    """
+    wanted = IMAGE_PROCESSOR_NAMES if KINDS[task.type].reads == "image" else TOKENIZER_NAMES
+    if not any((folder / name).is_file() for name in wanted):
+        what = "image processor" if KINDS[task.type].reads == "image" else "tokenizer"
+        raise ModelUnreadable(
+            f"the model folder has no {what}; put its files ({', '.join(wanted[:3])}, ...) beside the weights",
+            param="model",
+        )
+
+
+def check_padding(task: TaskSpec, folder: Path, config: Mapping[str, Any], family: BlockSignature) -> None:
+    """See that texts of several lengths can share a batch, where files say so; the job asks the tokenizer itself.
+
+    Raises:
+        ModelUnreadable: There is no token to pad with, or a decoder is not told which one it is.
+    """
+    model_type: object = config.get("model_type")
+    if KINDS[task.type].reads == "image" or task.type == "text-generation" or model_type not in _WITHOUT_PADDING:
+        return
+    if model_type not in _OVERRIDDEN and _has_no_padding(folder):
+        raise ModelUnreadable(NO_PADDING, param="model")
+    reads_last = family.causal and KINDS[task.type].loads_as == "AutoModelForSequenceClassification"
+    if reads_last and config.get("pad_token_id") is None:
+        raise ModelUnreadable(NO_PADDING_INDEX, param="model")
+
+
+def _has_no_padding(folder: Path) -> bool:
+    """Tell whether the files of a tokenizer leave no doubt that it has no padding token."""
+    said = _read_json(folder / "tokenizer_config.json")
+    if said is None or said.get("tokenizer_class") not in _PLAIN_TOKENIZERS or said.get("pad_token") is not None:
+        return False
+    others = folder / "special_tokens_map.json"
+    if others.is_file() and ((named := _read_json(others)) is None or named.get("pad_token") is not None):
+        return False
+    whole = _read_json(folder / "tokenizer.json")
+    return whole is not None and whole.get("padding") is None
+
+
+def _read_json(path: Path) -> Mapping[str, Any] | None:
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            return None
+        found: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else None
+
+
+def check_image_folder(folder: Path, names: Sequence[str]) -> None:
+    """See that a split's folder holds images by class, and that the first of them begin as images do.
+
+    Args:
+        folder: Of the split.
+        names: The model's classes, where they are known.
+
+    Raises:
+        DatasetInvalid: It does not, or a class is none of the model's.
+    """
+    classes = [one for one in sorted(folder.iterdir()) if one.is_dir()]
+    images = [path for own in classes for path in sorted(own.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise DatasetInvalid(
+            f"the folder {folder.name} holds no images; put them in one folder a class, named {', '.join(IMAGE_SUFFIXES)}",
+            param="task.dataset",
+        )
+    for own in classes if names else ():
+        check_name(own.name, names)
+    for path in itertools.islice(images, _MOST_IMAGES):
+        try:
+            with path.open("rb") as file:
+                start = file.read(8)
+        except OSError:
+            raise DatasetInvalid(f"the image {path.name} cannot be read", param="task.dataset") from None
+        if not start.startswith(_IMAGE_STARTS):
+            raise no_image(f"{folder.name}/{path.parent.name}/{path.name}", "it begins as none")
+
+
+def no_image(which: str, why: str) -> DatasetInvalid:
+    """Make the error of a file that is no image.
+
+    Args:
+        which: Its name, or where it was found.
+        why: What tells.
+    """
+    return DatasetInvalid(
+        f"{which} is no image that can be read ({why}); PNG, JPEG and WebP files are", param="task.columns.image"
+    )

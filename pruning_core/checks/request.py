@@ -1,0 +1,94 @@
+"""What can be known of a request before any work starts, from local files alone. Torch-free.
+
+Used twice: by the front end, to refuse a hopeless job at submit, and by the pipeline, so that both say the same.
+A checkpoint is judged by its ``config.json`` and by the headers of its safetensors files; no weight is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pruning_core.arch.structure import structure_of, unit_groups
+from pruning_core.checks.heads import check_head_weights, check_type
+from pruning_core.checks.method import check_method, check_request
+from pruning_core.checks.model import check_types, check_weights
+from pruning_core.checks.reader import check_image_folder, check_padding, check_reader
+from pruning_core.checks.task import Head, check_head, check_kinds, check_lengths, check_model_class, positions_of
+from pruning_core.errors import DatasetInvalid
+from pruning_core.files.checkpoint import classes_of, names_of, read_checkpoint
+from pruning_core.files.columns import read_columns
+from pruning_core.files.paths import image_folder, is_local, split_file
+from pruning_core.spec.prune import PruneSpec, TaskSpec
+from pruning_core.spec.tasks import KINDS
+
+
+def check_local_inputs(spec: PruneSpec) -> None:
+    """Refuse what cannot work, as far as local files tell; Hub ids pass.
+
+    Raises:
+        ModelUnreadable: No checkpoint there, a corrupt one, or pickle instead of safetensors.
+        UnsupportedArchitecture: No block structure that an adapter knows.
+        DatasetInvalid: A split is missing, or a column, or the labels do not fit the model.
+        TargetUnreachable: The target is below what any mask can reach.
+    """
+    check_request(spec)
+    head = check_model(spec, Path(spec.model).expanduser()) if is_local(spec.model) else None
+    if is_local(spec.task.dataset):
+        folder = Path(spec.task.dataset).expanduser()
+        for split in (spec.task.train_split, spec.task.validation_split):
+            if KINDS[spec.task.type].reads == "image" and (images := image_folder(folder, split)) is not None:
+                check_image_folder(images, () if head is None else head.names)
+                continue
+            columns = read_columns(split_file(folder, split))
+            if columns is not None:
+                check_columns(spec.task, list(columns), split)
+                check_kinds(spec.task, columns, split, head)
+
+
+def check_model(spec: PruneSpec, folder: Path) -> Head:
+    """Refuse a checkpoint that cannot do what a spec asks of it, by its configuration and the headers of its files.
+
+    Args:
+        spec: What is asked.
+        folder: Where the checkpoint lies.
+
+    Returns:
+        The classes of its head.
+
+    Raises:
+        ModelUnreadable: No checkpoint there, a corrupt one, one that does not fit its configuration, or pickle.
+        UnsupportedArchitecture: No block structure that an adapter knows, or none for the method, the layout or the task.
+        DatasetInvalid: The head does not fit the task.
+        TargetUnreachable: The target is below what any mask can reach.
+    """
+    facts = read_checkpoint(folder)
+    structure = structure_of(facts)
+    groups = unit_groups(structure, facts.config)
+    check_types(facts.dtypes)
+    check_weights(facts.config, facts.shapes, structure, groups)
+    check_method(spec, facts.config, facts.shapes, structure, groups)
+    check_type(spec.task.type, facts.config)
+    check_model_class(spec.task, facts.config)
+    head = Head(classes_of(facts), names_of(facts))
+    check_head(spec.task, head.classes, head.names)
+    check_head_weights(spec.task.type, facts.config, facts.shapes)
+    check_lengths(spec, positions_of(facts.config))
+    check_reader(spec.task, folder)
+    check_padding(spec.task, folder, facts.config, structure.signature)
+    return head
+
+
+def check_columns(task: TaskSpec, present: list[str], split: str) -> None:
+    """Check that a split has the columns that the task reads.
+
+    Raises:
+        DatasetInvalid: One is missing.
+    """
+    wanted = [*task.columns.inputs, *([task.columns.label] if task.columns.label else [])]
+    for column in wanted:
+        if column not in present:
+            have = ", ".join(sorted(present))
+            raise DatasetInvalid(
+                f"the {split} split has no column {column!r}; it has {have}. Name the right ones in task.columns",
+                param="task.columns",
+            )

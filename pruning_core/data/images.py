@@ -1,0 +1,71 @@
+"""Images of a data set: folders by class, paths within the data set's folder, or the bytes themselves."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from pruning_core.errors import DatasetInvalid
+from pruning_core.files.paths import IMAGE_SUFFIXES, image_folder
+
+# What a photograph in a file never takes.
+_LARGEST_BYTES = 64 * 2**20
+
+
+def read_image_folder(folder: Path, split: str) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
+    """Read ``<split>/<class>/<image>``: the images, each row's as base64, and the names of their classes."""
+    root = image_folder(folder, split)
+    assert root is not None, "only asked where there is one"
+    found = [
+        (path, one.name)
+        for one in sorted(root.iterdir())
+        if one.is_dir()
+        for path in sorted(one.iterdir())
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    return tuple((_encoded(_read(path)),) for path, _ in found), tuple(name for _, name in found)
+
+
+def encode_picture(value: Any, folder: Path | None) -> tuple[str, ...] | None:
+    """Give an image as base64: from bytes, a path within the data set's folder, or the Hub's object of either.
+
+    Raises:
+        DatasetInvalid: It is neither, or the path leads elsewhere.
+    """
+    if isinstance(value, Mapping):
+        given = cast("Mapping[str, Any]", value)
+        value = given.get("bytes") if given.get("bytes") is not None else given.get("path")
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return (_encoded(value),)
+    if not isinstance(value, str) or folder is None:
+        raise DatasetInvalid(
+            f"the image column holds a {type(value).__name__}; it needs the bytes of image files, or their paths within the "
+            "data set's folder",
+            param="task.columns.image",
+        )
+    path = (folder / value).resolve()
+    if not path.is_relative_to(folder.resolve()) or path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise DatasetInvalid(
+            f"images must lie in the data set's folder and be named {', '.join(IMAGE_SUFFIXES)}; a row names another path",
+            param="task.columns.image",
+        )
+    return (_encoded(_read(path)),)
+
+
+def _encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise DatasetInvalid(f"{path.name} has more than {_LARGEST_BYTES} bytes", param="task.dataset")
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetInvalid(
+            f"the image {path.name} cannot be read ({type(error).__name__})", param="task.columns.image"
+        ) from error

@@ -1,0 +1,128 @@
+"""Rows of a data set: local Parquet, JSON Lines and CSV files, folders of images, or a data set of the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pruning_core.checks.request import check_columns
+from pruning_core.data.images import encode_picture, read_image_folder
+from pruning_core.data.labels import parse_labels
+from pruning_core.data.rows import Label, Rows
+from pruning_core.errors import DatasetInvalid
+from pruning_core.files.columns import not_utf8
+from pruning_core.files.paths import image_folder, is_local, split_file
+from pruning_core.spec.prune import TaskSpec
+from pruning_core.spec.tasks import KINDS
+
+
+def read_rows(task: TaskSpec, split: str) -> Rows:
+    """Read a split of the task's data set.
+
+    Raises:
+        DatasetInvalid: Missing, unreadable or empty, without a column that the task reads, or with a label of the wrong
+            type.
+    """
+    folder = Path(task.dataset).expanduser() if is_local(task.dataset) else None
+    if folder is not None and KINDS[task.type].reads == "image" and image_folder(folder, split) is not None:
+        texts, named = read_image_folder(folder, split)
+        return Rows(texts, named)
+    columns = _read_hub(task, split) if folder is None else _read_local(task, split)
+    names = task.columns
+    texts = [_inputs(task, row, folder) for row in zip(*(columns[name] for name in names.inputs), strict=True)]
+    has_labels = names.label is not None and KINDS[task.type].label is not None
+    labels = parse_labels(task, columns[cast("str", names.label)]) if has_labels else None
+    keep = [i for i, text in enumerate(texts) if text is not None and (labels is None or _is_there(labels[i]))]
+    if not keep:
+        reads = {"text": "text", "words": "lists of words", "image": "images"}[KINDS[task.type].reads]
+        labelled = f" and labels in {names.label}" if has_labels else ""
+        raise DatasetInvalid(
+            f"the {split} split has no usable row; it needs {reads} in {', '.join(names.inputs)}{labelled}",
+            param="task.dataset",
+        )
+    return Rows(
+        texts=tuple(text for i in keep if (text := texts[i]) is not None),
+        labels=None if labels is None else tuple(label for i in keep if (label := labels[i]) is not None),
+        left_out=len(texts) - len(keep),
+    )
+
+
+def _is_there(label: Label | None) -> bool:
+    return label is not None and not (isinstance(label, str) and not label.strip())
+
+
+def _inputs(task: TaskSpec, values: tuple[Any, ...], folder: Path | None) -> tuple[str, ...] | None:
+    """Give the inputs of one row; None where something is missing."""
+    reads = KINDS[task.type].reads
+    if reads == "image":
+        return encode_picture(values[0], folder)
+    parts = cast("Sequence[object]", values[0]) if reads == "words" and isinstance(values[0], list) else values
+    if not parts or not all(isinstance(part, str) for part in parts):
+        return None
+    texts = cast("tuple[str, ...]", tuple(parts))
+    if (reads == "words" and not isinstance(values[0], list)) or not any(map(str.strip, texts)):
+        return None
+    return texts if task.prefix is None else tuple(task.prefix + text for text in texts)
+
+
+def _read_local(task: TaskSpec, split: str) -> dict[str, list[Any]]:
+    import pyarrow as pa
+
+    path = split_file(Path(task.dataset).expanduser(), split)
+    try:
+        table = _read_table(path)
+    except MemoryError:  # which Arrow's own is too; the file may be fine
+        raise
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise DatasetInvalid(f"{path.name} cannot be read: {reason}", param="task.dataset") from error
+    check_columns(task, table.column_names, split)
+    return {name: _values(table.column(name), name, split, is_image=name == task.columns.image) for name in _wanted(task)}
+
+
+def _values(column: Any, name: str, split: str, *, is_image: bool) -> list[Any]:
+    """Give the values of one of Arrow's columns, for which text in another encoding is bytes, or an error when it is read."""
+    import pyarrow as pa
+
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        raise not_utf8(f"column {name!r} of the {split} split", "task.columns") from None
+    if pa.types.is_binary(column.type) and not is_image:
+        raise not_utf8(f"column {name!r} of the {split} split", "task.columns")
+    return values
+
+
+def _read_table(path: Path) -> Any:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(path)
+    if path.suffix == ".csv":
+        import pyarrow.csv
+
+        return pyarrow.csv.read_csv(path)
+    import pyarrow.json
+
+    return pyarrow.json.read_json(path)
+
+
+def _read_hub(task: TaskSpec, split: str) -> dict[str, list[Any]]:
+    import datasets
+
+    try:
+        dataset = datasets.load_dataset(task.dataset, task.config, split=split)
+    except Exception as error:  # the library raises whatever its network, parsers and cache raise
+        raise DatasetInvalid(
+            f"data set {task.dataset!r} could not be loaded ({type(error).__name__}); without a network give a local folder",
+            param="task.dataset",
+        ) from error
+    check_columns(task, dataset.column_names, split)
+    if task.columns.image is not None:  # the bytes as they are stored: the model's own processor decodes them
+        dataset = dataset.cast_column(task.columns.image, datasets.Image(decode=False))
+    return {name: list(dataset[name]) for name in _wanted(task)}
+
+
+def _wanted(task: TaskSpec) -> list[str]:
+    return [*task.columns.inputs, *([task.columns.label] if task.columns.label else [])]

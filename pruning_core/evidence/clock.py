@@ -1,0 +1,55 @@
+"""Stages of a run: their order in time, their seconds, and what callers hear of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from pruning_core.report.progress import STAGES, Progress, Stage
+from pruning_core.report.report import SecondsReport
+
+
+class StageClock:
+    """Measures the stages of one run and reports progress within each."""
+
+    def __init__(self, on_progress: Callable[[Progress], None], now: Callable[[], float] = time.perf_counter) -> None:
+        """Start.
+
+        Args:
+            on_progress: Told of every step.
+            now: Seconds of some clock; a benchmark may count the processor's.
+        """
+        self._on_progress, self._now = on_progress, now
+        self._start = now()
+        self._seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+        self._part, self._parts = 0, 1
+        self._trains = False
+
+    def begin_part(self, part: int, parts: int) -> None:
+        """Say that the stages from here on are those of one of several budgets."""
+        self._part, self._parts = part, parts
+
+    def expect_training(self) -> None:
+        """Say that this run trains, which takes most of its time."""
+        self._trains = True
+
+    @contextmanager
+    def stage(self, stage: Stage, total: int = 1) -> Generator[Callable[[int], None]]:
+        """Time a stage; the value is a function to call with the number of steps done so far."""
+        began = self._now()
+
+        def tell(step: int) -> None:
+            now = Progress(stage=stage, step=step, total=total, part=self._part, parts=self._parts, trains=self._trains)
+            self._on_progress(now)
+
+        tell(0)
+        try:
+            yield tell
+        finally:
+            self._seconds[stage] += self._now() - began
+        tell(total)
+
+    def report(self) -> SecondsReport:
+        """Give the seconds so far."""
+        return SecondsReport(total=self._now() - self._start, by_stage=dict(self._seconds))

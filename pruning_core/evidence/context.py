@@ -1,0 +1,61 @@
+"""What a run knows of the dense model on the calibration data: the ground of scores and of recovery."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+
+from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.units import UnitGroup
+from pruning_core.evidence.calibration import TokenSet
+from pruning_core.evidence.clock import StageClock
+from pruning_core.evidence.states import DenseStates
+from pruning_core.tasks.base import TaskModel
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Dense model, calibration data, and what is kept of the one on the other.
+
+    Attributes:
+        dense: The dense model's sublayers.
+        calibration: Calibration batches.
+        states: Hidden states kept from the scoring pass, as far as memory goes.
+        dtype: Format of matrix products while statistics are gathered.
+    """
+
+    dense: EncoderAdapter
+    calibration: TokenSet
+    states: DenseStates
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every method works on.
+
+    ``layers`` are the layers that stay, where the stock layout is planned; None where every layer has widths of its own.
+    """
+
+    task_model: TaskModel
+    evidence: Evidence
+    clock: StageClock
+    seed: int
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def groups(self) -> tuple[UnitGroup, ...]:
+        """The dense model's unit groups."""
+        return self.evidence.dense.groups
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Give a CPU generator of its own to each purpose, so that none depends on what another one drew."""
+        return generator(self.seed, purpose)
+
+
+def generator(seed: int, purpose: str) -> torch.Generator:
+    """Derive a CPU generator from the spec's seed and a purpose."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

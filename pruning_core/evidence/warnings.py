@@ -1,0 +1,68 @@
+"""What is odd about a data set and no error: rows left out, answers in other places, texts that the tokenizer does not know."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from pruning_core.data.labels import misplaced
+from pruning_core.data.rows import Rows
+from pruning_core.errors import DatasetInvalid
+from pruning_core.evidence.calibration import TokenSet
+from pruning_core.spec.tasks import KINDS
+from pruning_core.tasks.base import TaskModel
+
+# Below it, unknown tokens are the odd name or sign that every text has.
+_MANY_UNKNOWN = 0.1
+
+
+def data_warnings(model: TaskModel, train: Rows, validation: Rows, calibration: TokenSet) -> list[str]:
+    """Say what whoever prepared the data may want to know.
+
+    Raises:
+        DatasetInvalid: The tokenizer makes nothing of the texts.
+    """
+    found: list[str] = []
+    for name, rows in (("training", train), ("validation", validation)):
+        if rows.left_out:
+            whole = len(rows) + rows.left_out
+            found.append(f"{rows.left_out} of {whole} {name} rows were left out: their text or label is empty or missing")
+        if KINDS[model.task_type].label == "answers" and (missed := misplaced(rows)):
+            found.append(
+                f"{len(missed)} of {len(rows)} {name} rows have answers that do not stand in their contexts where answer_start "
+                f"says, row {missed[0]} first; the loss takes them for not answered"
+            )
+    share = unknown_share(model, calibration)
+    if share >= _MANY_UNKNOWN:
+        found.append(
+            f"{share:.0%} of the calibration tokens are unknown to the tokenizer; the texts may be in another language or "
+            "script than the model's"
+        )
+    return found
+
+
+def unknown_share(model: TaskModel, calibration: TokenSet) -> float:
+    """Give the share of unknown tokens among those of the texts themselves; 0 where a tokenizer knows every byte.
+
+    Raises:
+        DatasetInvalid: There are no tokens but special ones.
+    """
+    if KINDS[model.task_type].reads == "image":
+        return 0.0
+    tokenizer = model.tokenizer
+    special = [getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep", "bos", "eos")]
+    known = torch.tensor([token for token in special if token is not None], dtype=torch.long)
+    unknown = cast("int | None", tokenizer.unk_token_id)
+    own = lost = 0
+    for batch in calibration.batches:
+        tokens = batch.inputs["input_ids"][batch.real]
+        tokens = tokens[~torch.isin(tokens, known)]
+        own += len(tokens)
+        lost += 0 if unknown is None else int(tokens.eq(unknown).sum())
+    if not own:
+        raise DatasetInvalid(
+            "the tokenizer makes no token of the texts; they are empty, or in a script that it does not know",
+            param="task.columns.text",
+        )
+    return lost / own

@@ -1,0 +1,169 @@
+"""What the columns of a data file are, told from its first rows or its footer. Torch-free.
+
+For what can be said when a job is submitted. What is not told here (`None`, ``unknown``) is found when the job reads the file
+whole, by `pruning_core.data.read`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+from pruning_core.errors import DatasetInvalid
+from pruning_core.files.parquet_footer import FooterTooLarge, read_footer
+
+Kind = Literal["text", "number", "nested", "undecodable", "unknown"]
+
+_HEAD_BYTES = 2**20
+_MOST_ROWS = 1000
+# What Arrow's reader of CSV takes for a missing value, or for a boolean, in lower case.
+_MISSING = frozenset(
+    {"", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "n/a", "na", "nan", "null"}
+)
+_BOOLEANS = frozenset({"true", "false"})
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        kind: What it holds.
+        smallest: Of its numbers, or of those in its lists, where they are known (of some rows at least).
+        largest: Likewise.
+        names: Texts in its lists, of some rows.
+    """
+
+    kind: Kind
+    smallest: float | None = None
+    largest: float | None = None
+    names: frozenset[str] = frozenset()
+
+
+def read_columns(path: Path) -> Mapping[str, Column] | None:
+    """Tell the columns of a Parquet, JSON Lines or CSV file by name; None where the file does not say.
+
+    Raises:
+        DatasetInvalid: It is none, or it has no row.
+    """
+    try:
+        if path.suffix == ".parquet":
+            return _of_parquet(path)
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        raise DatasetInvalid(f"{path.name} cannot be read", param="task.dataset") from None
+    if not head.strip():
+        raise _empty(path)
+    whole_lines = head if len(head) < _HEAD_BYTES else head[: head.rfind(b"\n") + 1]
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise not_utf8(path.name, "task.dataset")
+    # What is no UTF-8 is only an error in a column that the task reads.
+    text = whole_lines.decode("utf-8-sig", errors="surrogateescape")
+    return _of_csv(path, text) if path.suffix == ".csv" else _of_json_lines(path, text)
+
+
+def _of_parquet(path: Path) -> Mapping[str, Column] | None:
+    try:
+        footer = read_footer(path)
+    except FooterTooLarge:
+        return None
+    except ValueError:
+        raise DatasetInvalid(
+            f"{path.name} is corrupt or truncated: it is not a valid Parquet file", param="task.dataset"
+        ) from None
+    if footer.rows == 0:
+        raise _empty(path)
+    return {
+        column.name: Column(
+            "nested" if column.is_nested else "text" if column.is_text else "number" if column.is_number else "unknown",
+            column.smallest,
+            column.largest,
+        )
+        for column in footer.columns
+    }
+
+
+def _of_csv(path: Path, text: str) -> Mapping[str, Column] | None:
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        header = next(reader, [])
+        rows = [row for row in itertools.islice(reader, _MOST_ROWS) if len(row) == len(header)]
+    except csv.Error:
+        return None
+    if not rows:
+        raise _empty(path)
+    return {_legible(name): _of_cells([row[i] for row in rows]) for i, name in enumerate(header)}
+
+
+def _of_cells(cells: Sequence[str]) -> Column:
+    """Judge one column of a CSV file. Numbers here may be followed by text further down, so they prove nothing."""
+    numbers: list[float] = []
+    if any(_legible(cell) != cell for cell in cells):
+        return Column("undecodable")
+    for cell in cells:
+        if cell.lower() in _MISSING or cell.lower() in _BOOLEANS:
+            continue
+        try:
+            numbers.append(float(cell))
+        except ValueError:
+            return Column("text")
+    return _with_bounds("unknown", numbers)
+
+
+def _of_json_lines(path: Path, text: str) -> Mapping[str, Column] | None:
+    if not text.lstrip().startswith("{"):
+        raise DatasetInvalid(f"{path.name} is not JSON Lines: it needs one object a line", param="task.dataset")
+    values: dict[str, list[object]] = {}
+    for line in itertools.islice(filter(str.strip, text.split("\n")), _MOST_ROWS):
+        try:
+            row: object = json.loads(line)
+        except (ValueError, RecursionError):
+            return None  # an object over several lines, which is odd and allowed; or damage, which the job will name
+        for name, value in cast("dict[str, object]", row).items() if isinstance(row, dict) else ():
+            values.setdefault(name, []).append(value)
+    return {_legible(name): _of_values(found) for name, found in values.items()}
+
+
+def _of_values(values: Sequence[object]) -> Column:
+    given = [value for value in values if value is not None]
+    numbers = [float(value) for value in given if isinstance(value, int | float) and abs(value) < 2**63]
+    if given and all(isinstance(value, str) for value in given):
+        return Column("text" if all(_legible(value) == value for value in cast("list[str]", given)) else "undecodable")
+    if given and all(isinstance(value, list | dict) for value in given):
+        inside = [item for value in given if isinstance(value, list) for item in cast("list[object]", value)]
+        whole = [float(item) for item in inside if isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**63]
+        names = frozenset(item for item in inside if isinstance(item, str))
+        return replace(_with_bounds("nested", whole), names=names)
+    return _with_bounds("number" if given and len(numbers) == len(given) else "unknown", numbers)
+
+
+def _with_bounds(kind: Kind, numbers: Sequence[float]) -> Column:
+    finite = [number for number in numbers if math.isfinite(number)]
+    return Column(kind, min(finite), max(finite)) if finite else Column(kind)
+
+
+def _legible(text: str) -> str:
+    """Put question marks where bytes were no UTF-8."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def not_utf8(what: str, param: str) -> DatasetInvalid:
+    """Make the error of text in another encoding.
+
+    Args:
+        what: The file, or the column.
+        param: Field of the spec.
+    """
+    return DatasetInvalid(f"{what} is not written in UTF-8; save the file so (iconv -t UTF-8 converts it)", param=param)
+
+
+def _empty(path: Path) -> DatasetInvalid:
+    return DatasetInvalid(f"{path.name} has no row", param="task.dataset")

@@ -1,0 +1,39 @@
+"""Paths of models and data sets, and the files that hold the splits of a data set. Torch-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pruning_core.errors import DatasetInvalid
+
+DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+
+
+def is_local(reference: str) -> bool:
+    """Tell a path from a Hub id: paths start with ``/``, ``./``, ``../`` or ``~``."""
+    return reference.startswith(("/", "./", "../", "~"))
+
+
+def split_file(folder: Path, split: str) -> Path:
+    """Find the file that holds a split.
+
+    Raises:
+        DatasetInvalid: The folder or the file is missing.
+    """
+    if not folder.is_dir():
+        raise DatasetInvalid("no such folder; give one that holds the splits of the data set", param="task.dataset")
+    for suffix in DATA_SUFFIXES:
+        path = folder / f"{split}{suffix}"
+        if path.is_file():
+            return path
+    names = ", ".join(f"{split}{suffix}" for suffix in DATA_SUFFIXES)
+    raise DatasetInvalid(f"the data folder has no {split} split; it needs one of {names}", param="task.dataset")
+
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def image_folder(folder: Path, split: str) -> Path | None:
+    """Give the folder that holds the images of a split, one folder a class; None where there is none."""
+    path = folder / split
+    return path if path.is_dir() else None

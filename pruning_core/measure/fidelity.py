@@ -1,0 +1,64 @@
+"""How far a repaired model is from the dense one, on calibration samples that its repair has not seen. No labels are needed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.arch.masks import Mask
+from pruning_core.evidence.context import Context
+from pruning_core.recovery.sequential import prune_and_recover_
+from pruning_core.shapes import Float
+from pruning_core.spec.prune import RecoverySpec
+from pruning_core.tasks.base import TaskModel
+from pruning_core.tasks.batch import Batch
+
+# Share of the calibration samples that a trial repair uses; the others judge it.
+_FITTED = 0.75
+
+
+class Fidelity:
+    """Judges masks by trial repairs; the dense model's outputs are computed once."""
+
+    def __init__(self, ctx: Context, recovery: RecoverySpec) -> None:
+        """Take a run's evidence and its kind of repair."""
+        self._ctx, self._recovery = ctx, recovery
+        self._fitted = max(1, int(_FITTED * ctx.evidence.calibration.samples))
+        self._dense: dict[int, Tensor] = {}
+
+    def divergence(self, mask: Mask) -> float:
+        """Repair a model with this mask on some samples, and compare its outputs with the dense model's on the others.
+
+        How outputs are compared is the task's to say: classes by KL divergence, scores and embeddings by squared error.
+        """
+        ctx = self._ctx
+        student = clone(ctx.task_model.model)
+        with ctx.clock.stage("search"):
+            prune_and_recover_(
+                adapt(student), mask, ctx.evidence, self._recovery, on_sublayer=lambda _done: None, samples=self._fitted
+            )
+            return self._apart(ctx.task_model.with_model(student))
+
+    def _apart(self, model: TaskModel) -> float:
+        """Run the batches, and compare the samples that no trial repair has seen."""
+        dense, total, count = self._ctx.task_model, 0.0, 0
+        with torch.inference_mode():
+            for index, cpu_batch in enumerate(self._ctx.evidence.calibration.batches):
+                unseen = cpu_batch.rows >= self._fitted
+                if not bool(unseen.any()):
+                    continue
+                batch = cpu_batch.to(dense.device)
+                ours, theirs = model.outputs(batch.inputs).float(), self._dense_outputs(index, batch)
+                total += float(dense.family.divergences(ours, theirs, batch)[unseen.to(dense.device)].sum())
+                count += int(unseen.sum())
+        return total / count
+
+    def _dense_outputs(self, index: int, batch: Batch) -> Float[Tensor, "b ..."]:
+        """Run the dense model on a batch once, and again where its outputs are too large to be kept."""
+        kept = self._dense.get(index)
+        if kept is None:
+            kept = self._ctx.task_model.outputs(batch.inputs).float()
+            if kept.ndim == 2:
+                self._dense[index] = kept
+        return kept

@@ -1,0 +1,125 @@
+"""Latency of dense and pruned models, measured in turns so that both see the same machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+
+from pruning_core.arch.adapter import adapt
+from pruning_core.arch.paging import held
+from pruning_core.report.report import LatencyReport
+from pruning_core.spec.prune import LatencySpec
+from pruning_core.tasks.base import TaskModel
+
+
+def warm_up(repeats: int) -> int:
+    """Give the calls before the first that counts: three, and fewer where only a few count."""
+    return max(1, min(3, repeats // 5))
+
+
+def measure_latency(
+    dense: TaskModel, pruned: TaskModel, spec: LatencySpec, generator: torch.Generator, on_repeat: Callable[[int], None]
+) -> LatencyReport:
+    """Measure one forward of each model, dense, pruned, dense, pruned, after a warm-up.
+
+    The input is random tokens without padding, or random pixels: time depends on the shape, not on the words.
+    """
+    length = dense.input_length(spec.length)
+    inputs = dense.family.random_inputs(dense, spec.batch, length, generator)
+    times: tuple[list[float], list[float]] = ([], [])
+    with torch.inference_mode(), limited_threads(spec.threads):
+        for repeat in range(-warm_up(spec.repeats), spec.repeats):
+            for model, kept in zip((dense, pruned), times, strict=True):
+                elapsed = timed(lambda model=model: model.outputs(inputs), model.device)
+                if repeat >= 0:
+                    kept.append(elapsed)
+            on_repeat(max(0, repeat + 1))
+        threads = torch.get_num_threads()
+    shape = spec.model_copy(update={"length": length})
+    return latency_report(times[0], times[1], shape, threads=threads, device=str(dense.device))
+
+
+def measure_blocks(
+    dense: TaskModel, pruned: TaskModel, spec: LatencySpec, generator: torch.Generator, on_repeat: Callable[[int], None]
+) -> LatencyReport:
+    """Measure the blocks of two models one by one, each with its weights in memory, and sum them up.
+
+    For models that do not fit into memory, whose forward is mostly reading. Dense and pruned blocks run in turns. Embeddings
+    and head, which are the same in both models, are left out.
+    """
+    length = dense.input_length(spec.length)
+    inputs = dense.family.random_inputs(dense, spec.batch, length, generator)
+    models = adapt(dense.model), adapt(pruned.model)
+    times = tuple([0.0] * spec.repeats for _ in models)
+    most = max(len(adapter.blocks) for adapter in models)
+    with torch.inference_mode(), limited_threads(spec.threads):
+        traces = [adapter.trace(inputs) for adapter in models]
+        for layer in range(most):
+            there = [(a, t, kept) for a, t, kept in zip(models, traces, times, strict=True) if layer < len(a.blocks)]
+            with held(*(adapter.blocks[layer] for adapter, _, _ in there)):
+                for repeat in range(-warm_up(spec.repeats), spec.repeats):
+                    for adapter, trace, kept in there:
+                        elapsed = timed(partial(adapter.block_forward, layer, trace), dense.device)
+                        if repeat >= 0:
+                            kept[repeat] += elapsed
+            on_repeat(round((layer + 1) / most * spec.repeats))
+        threads = torch.get_num_threads()
+    shape = spec.model_copy(update={"length": length})
+    report = latency_report(times[0], times[1], shape, threads=threads, device=str(dense.device))
+    return report.model_copy(update={"measured": "blocks"})
+
+
+def latency_report(
+    dense: Sequence[float], pruned: Sequence[float], spec: LatencySpec, *, threads: int, device: str
+) -> LatencyReport:
+    """Sum up milliseconds that were taken in turns at the shape of a spec."""
+    dense_ms, dense_iqr = median_and_iqr(dense)
+    pruned_ms, pruned_iqr = median_and_iqr(pruned)
+    return LatencyReport(
+        dense=dense_ms,
+        pruned=pruned_ms,
+        speedup=dense_ms / pruned_ms,
+        dense_iqr=dense_iqr,
+        pruned_iqr=pruned_iqr,
+        batch=spec.batch,
+        length=spec.length,
+        repeats=spec.repeats,
+        threads=threads,
+        device=device,
+        dtype="float32",  # as `TaskModel` promises, and as `fresh` loads
+    )
+
+
+def timed(forward: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call, until the device is done."""
+    _synchronise(device)
+    began = time.perf_counter()
+    forward()
+    _synchronise(device)
+    return (time.perf_counter() - began) * 1e3
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def limited_threads(count: int) -> Generator[None]:
+    """Run on a number of CPU threads while the context is open."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def median_and_iqr(milliseconds: Sequence[float]) -> tuple[float, float]:
+    """Give the median and the interquartile range."""
+    quartiles = torch.tensor(milliseconds, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+    return float(quartiles[1]), float(quartiles[2] - quartiles[0])

@@ -1,0 +1,48 @@
+"""The trained tier of ``admm-pattern``: which constraints follow each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pruning_core.patterns.project import Projection
+from pruning_core.spec.training import PatternTraining
+from pruning_core.training.admm import Admm
+from pruning_core.training.constraint import Constraint, Weights
+from pruning_core.training.phases import Phase, Phases
+from pruning_core.training.support import FixedSupport, SrSte
+
+
+@dataclass(frozen=True, slots=True)
+class PatternRecipe:
+    """ADMM for its share of the steps, then what is to follow.
+
+    Attributes:
+        projection: The pattern.
+        options: Of the tier.
+    """
+
+    projection: Projection
+    options: PatternTraining
+
+    def constraint(self, weights: Weights) -> Constraint:
+        """Make the phases; each of them prunes hard at its end."""
+        options, projection = self.options, self.projection
+
+        def admm() -> Constraint:
+            return Admm(
+                weights,
+                projection,
+                rho=(options.rho_first, options.rho_last),
+                growth=options.rho_growth,
+                penalty=options.penalty,
+            )
+
+        def finish() -> Constraint:
+            if options.finish == "sr-ste":
+                return SrSte(weights, projection, options.decay)
+            return FixedSupport(weights, projection)
+
+        phases = [Phase(options.admm, admm)] if options.admm else []
+        if options.admm < 1:
+            phases.append(Phase(1 - options.admm, finish))
+        return Phases(phases)

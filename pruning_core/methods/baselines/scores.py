@@ -1,0 +1,47 @@
+"""What every claim is measured against: magnitude and random, through the same search and the same recovery."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pruning_core.arch.linear import weight_of
+from pruning_core.arch.masks import Mask
+from pruning_core.arch.paging import held
+from pruning_core.arch.sublayer import Sublayer
+from pruning_core.budgets import Budget, CurveBudget
+from pruning_core.evidence.context import Context
+from pruning_core.methods.base import Scores
+from pruning_core.search.mask import search_mask
+from pruning_core.shapes import Float
+
+
+class _SearchOnly:
+    def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
+        """Search the exact optimum of the scores."""
+        with ctx.clock.stage("search"):
+            return search_mask(scores.importance, ctx.groups, budget, ctx.layers)
+
+
+class MagnitudeMethod(_SearchOnly):
+    """A unit's importance is the squared norm of its columns of the output projection."""
+
+    def prepare(self, ctx: Context) -> Scores:
+        """Read the weights."""
+        with ctx.clock.stage("score"):
+            return Scores([_norms(sublayer).cpu() for sublayer in ctx.evidence.dense.sublayers])
+
+
+def _norms(sublayer: Sublayer) -> Float[Tensor, " units"]:
+    with held(sublayer.block):
+        return weight_of(sublayer.output).double().square().sum(0).unflatten(0, (-1, sublayer.unit_width)).sum(1)
+
+
+class RandomMethod(_SearchOnly):
+    """Importance is uniform noise."""
+
+    def prepare(self, ctx: Context) -> Scores:
+        """Draw from the seed."""
+        generator = ctx.generator("random-scores")
+        with ctx.clock.stage("score"):
+            return Scores([torch.rand(group.size, generator=generator) for group in ctx.groups])

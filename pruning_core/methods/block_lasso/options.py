@@ -1,0 +1,78 @@
+"""The options of ``block-lasso``. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from pruning_core.spec.frozen import Frozen
+from pruning_core.spec.grammar import SegmentBlock, SegmentKind, default_block, parse_block
+from pruning_core.spec.refit import Damping, Iterations, RefitSteps, refit_steps
+from pruning_core.spec.training import LassoTraining, Tier
+
+
+def _block(text: str) -> str:
+    parse_block(text, "row" if not text.endswith("x1") else "column")  # which sides may be 1 is known with the segment
+    return text
+
+
+BlockText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=16), AfterValidator(_block)]
+
+
+class BlockLasso(Frozen):
+    """Block-structured sparsity of every linear: whole rows or columns of blocks go (reweighted group Lasso, Li et al. 2020).
+
+    What goes is decided by one threshold for all matrices, and what stays is refitted on calibration data, as with
+    ``admm-pattern``. ``recovery.kind`` none leaves the chosen weights as the selection gives them.
+    """
+
+    name: Literal["block-lasso"] = "block-lasso"
+    block: BlockText | None = Field(
+        default=None,
+        description="PxQ such as 64x64: outputs and inputs of a block; null: by the width of each matrix, 16, 32 or 64 a side.",
+    )
+    segment: SegmentKind = Field(
+        default="row",
+        description="What goes together: row, the inputs of one output in a block; column, the outputs of one input.",
+    )
+    tier: Tier = Field(
+        default="one-shot",
+        description="one-shot: no labels, no training; trained: then training on the task, or by the group Lasso from dense.",
+    )
+    selection: Literal["admm", "magnitude"] = Field(
+        default="admm", description="What chooses the segments: admm on calibration data, or their norms, the baseline."
+    )
+    threshold: Literal["global", "uniform"] = Field(
+        default="global",
+        description="global: one threshold of the estimated loss for all matrices; uniform: the same sparsity for each.",
+    )
+    iterations: Iterations = 12
+    refit_steps: RefitSteps = None
+    damping: Damping = 0.01
+    training: LassoTraining = Field(default=LassoTraining(), description="Options of tier trained.")
+
+    @model_validator(mode="after")
+    def _segments_are_groups(self) -> BlockLasso:
+        if self.block is not None:
+            parse_block(self.block, self.segment)
+        return self
+
+    def block_for(self, outputs: int, inputs: int) -> SegmentBlock:
+        """Give the block for a matrix of this shape."""
+        return default_block(outputs, inputs, self.segment) if self.block is None else parse_block(self.block, self.segment)
+
+    @property
+    def obs_group(self) -> None:
+        """Inputs that the optimal brain surgeon prunes at a time; it is no selection of this method."""
+        return
+
+    @property
+    def steps(self) -> int:
+        """Steps of the refit."""
+        return refit_steps(self.refit_steps, self.selection)
+
+    @property
+    def title(self) -> str:
+        """What reports call the structure."""
+        return f"{self.segment}s of {'blocks by width' if self.block is None else f'{self.block} blocks'}"

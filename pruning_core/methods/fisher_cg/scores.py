@@ -1,0 +1,61 @@
+"""``fisher-cg``: Fisher mask search, rearrangement, and recovery by conjugate gradient.
+
+Li, Zhu, Sun 2024, *A novel iteration scheme with conjugate gradient for faster pruning on transformer models*
+(doi 10.1007/s40747-024-01595-w), on the frame of Kwon et al. 2022 (arXiv 2204.09656). Recovery is
+`pruning_core.recovery`, which serves every method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pruning_core.arch.masks import Mask
+from pruning_core.budgets import Budget, CurveBudget
+from pruning_core.evidence.context import Context
+from pruning_core.methods.base import Scores
+from pruning_core.methods.fisher_cg.options import FisherCG
+from pruning_core.search.mask import search_mask
+from pruning_core.search.rearrange import rearrange_units
+from pruning_core.spec.tasks import KINDS
+from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
+
+
+@dataclass(frozen=True, slots=True)
+class FisherCGMethod:
+    """Scores by the Fisher information of unit masks, with or without labels."""
+
+    options: FisherCG
+
+    def prepare(self, ctx: Context) -> Scores:
+        """Compute per-sample mask gradients with one forward and one activation-backward."""
+        evidence, task_type = ctx.evidence, ctx.task_model.task_type
+        batches = evidence.calibration.batches
+        use_labels = KINDS[task_type].has_loss and self.options.labels != "ignore"
+        objective = loss_sum(task_type) if use_labels else probe(task_type, ctx.generator("probe"))
+        with ctx.clock.stage("score", len(batches)) as step:
+            statistics = mask_statistics(
+                ctx.task_model,
+                evidence.dense,
+                batches,
+                objective,
+                samples=evidence.calibration.samples,
+                dtype=evidence.dtype,
+                on_batch=step,
+                states=evidence.states,
+                keep_gradients=self.options.rearrange,
+            )
+        gradients = [own.gradients for own in statistics if own.gradients is not None]
+        return Scores(importance(statistics, representation=self.options.representation), gradients or None)
+
+    def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
+        """Search the exact optimum of the diagonal Fisher, then rearrange within each sublayer."""
+        with ctx.clock.stage("search"):
+            mask = search_mask(scores.importance, ctx.groups, budget, ctx.layers)
+        if not self.options.rearrange or scores.gradients is None:
+            return mask
+        rearranged = []
+        with ctx.clock.stage("rearrange", len(mask.kept)) as step:
+            for done, (gradients, kept) in enumerate(zip(scores.gradients, mask.kept, strict=True), start=1):
+                rearranged.append(rearrange_units(gradients, kept))
+                step(done)
+        return Mask(tuple(rearranged))

@@ -1,0 +1,165 @@
+"""The task model: a checkpoint loaded for a task, with one way to run it and one kind of output a task type."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pruning_core.checks.heads import lacks_weights
+from pruning_core.checks.model import stored_type
+from pruning_core.checks.reader import NO_PADDING, NO_PADDING_INDEX
+from pruning_core.errors import ModelUnreadable
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.paths import is_local
+from pruning_core.models.paged import load_paged
+from pruning_core.spec.prune import AUTO_CLASSES, TaskType
+from pruning_core.spec.tasks import KINDS
+from pruning_core.tasks.base import Pooling, TaskModel
+from pruning_core.tasks.registry import family_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def resolve_checkpoint(reference: str, revision: str | None) -> Path:
+    """Give the local folder of a checkpoint, from the Hub's cache or the Hub itself where it is not a path.
+
+    Raises:
+        ModelUnreadable: Unknown to the Hub, or not in the cache while offline.
+    """
+    if is_local(reference):
+        return Path(reference).expanduser()
+    import huggingface_hub
+
+    patterns = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "1_Pooling/*", "LICENSE*"]
+    try:
+        return Path(huggingface_hub.snapshot_download(reference, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # network, authorisation and cache errors share no base class
+        raise ModelUnreadable(
+            f"model {reference!r} could not be fetched from the Hub ({type(error).__name__}); check the name, or give a "
+            "local folder",
+            param="model",
+        ) from error
+
+
+def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, pages: Path | None = None) -> TaskModel:
+    """Load a checkpoint for a task. Never runs remote code, never reads pickle.
+
+    Args:
+        folder: The checkpoint.
+        task_type: Says which class of transformers loads it.
+        device: Where it runs.
+        pages: Folder for what weights are replaced by, where those of the blocks are to stay in the checkpoint's files until
+            they are needed; None loads all of them.
+
+    Raises:
+        ModelUnreadable: Missing or corrupt files, no head for the task, no tokenizer.
+        UnsupportedArchitecture: The weights cannot stay in the files.
+    """
+    facts = read_checkpoint(folder)
+    with quiet_transformers():
+        try:
+            if pages is None:
+                model, info = _load_whole(folder, task_type, device)
+            else:
+                model, info = load_paged(folder, AUTO_CLASSES[task_type], facts, device, pages)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise ModelUnreadable(f"transformers cannot load the checkpoint: {reason}", param="model") from error
+        processor = _load_processor(folder, task_type)
+    _check_complete(info["missing_keys"], task_type)
+    stored = stored_type(facts.dtypes)
+    _check_padding(model, processor, task_type)
+    return TaskModel(model, processor, task_type, family_of(task_type), folder, stored, _pooling_of(folder), pages)
+
+
+def _load_whole(folder: Path, task_type: TaskType, device: torch.device) -> tuple[PreTrainedModel, dict[str, Any]]:
+    import transformers
+
+    auto_class: Any = getattr(transformers, AUTO_CLASSES[task_type])
+    model, info = auto_class.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    return model.requires_grad_(False).eval().to(device), info
+
+
+def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, or the image processor, which is used behind the same name."""
+    import transformers
+
+    images = KINDS[task_type].reads == "image"
+    kind: Any = transformers.AutoImageProcessor if images else transformers.AutoTokenizer
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        what = "image processor" if images else "tokenizer"
+        raise ModelUnreadable(
+            f"the checkpoint has no {what} that transformers can load; put its {what} files beside the weights", param="model"
+        ) from error
+
+
+def _check_padding(model: PreTrainedModel, processor: PreTrainedTokenizerBase, task_type: TaskType) -> None:
+    """See that texts of several lengths can share a batch.
+
+    Raises:
+        ModelUnreadable: There is no token to pad with, or a decoder that reads its answer off the last token is not told which
+            one is padding.
+    """
+    if KINDS[task_type].reads == "image":
+        return
+    if processor.pad_token_id is None:
+        if task_type != "text-generation" or processor.eos_token_id is None:
+            raise ModelUnreadable(NO_PADDING, param="model")
+        # Nothing that counts ever looks at what stands behind it.
+        processor.pad_token = processor.eos_token
+    reads_last = type(model).__name__.endswith("ForSequenceClassification") and hasattr(model, "score")
+    if reads_last and model.config.pad_token_id is None:
+        raise ModelUnreadable(NO_PADDING_INDEX, param="model")
+
+
+def _check_complete(missing: list[str], task_type: TaskType) -> None:
+    """Refuse weights that transformers would fill with random numbers; a pooler that nothing reads may be missing."""
+    # Only embeddings are read off the bare model, and they are pooled from the tokens' states.
+    needed = [key for key in missing if not (AUTO_CLASSES[task_type] == "AutoModel" and "pooler" in key)]
+    if needed:
+        raise lacks_weights(task_type, ", ".join(sorted(needed)[:3]))
+
+
+def _pooling_of(folder: Path) -> Pooling:
+    """Read sentence-transformers' pooling mode; mean where the checkpoint does not say."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return "mean"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("pooling_mode_cls_token") or config.get("pooling_mode") == "cls":
+        return "cls"
+    if config.get("pooling_mode_mean_tokens", True) or config.get("pooling_mode") == "mean":
+        return "mean"
+    raise ModelUnreadable("only mean and cls pooling are supported for feature-extraction", param="model")
+
+
+@contextmanager
+def quiet_transformers() -> Generator[None]:
+    """Silence transformers' own progress bars and load reports: what matters in them becomes an error of ours."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

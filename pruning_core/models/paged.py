@@ -1,0 +1,124 @@
+"""Loading a model whose blocks stay in the checkpoint's files until they run.
+
+transformers decides what goes where: it renames, ties, and resizes what a bundle of ours says. It is handed the checkpoint's
+tensors, mapped; but for each weight of a block's linears a stand-in of its shape that has one number of memory. Where that ends
+up in the model, the weight belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pruning_core.arch.adapter import adapt
+from pruning_core.arch.paging import Page
+from pruning_core.arch.structure import structure_of
+from pruning_core.errors import UnsupportedArchitecture
+from pruning_core.files.checkpoint import CheckpointFacts
+from pruning_core.files.tensors import Piece, pieces_of
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+    from pruning_core.arch.linear import AnyLinear
+
+
+def load_paged(
+    folder: Path, auto_class: str, facts: CheckpointFacts, device: torch.device, scratch: Path
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a checkpoint without reading the weights of its blocks.
+
+    Args:
+        folder: The checkpoint.
+        auto_class: The name of one of transformers' Auto classes.
+        facts: What its headers say.
+        device: Where the model runs.
+        scratch: Folder for what weights are replaced by.
+
+    Returns:
+        The model in float32, and transformers' account of the loading.
+
+    Raises:
+        UnsupportedArchitecture: The model does not take its weights as they are stored.
+    """
+    pieces = pieces_of(facts)
+    structure = structure_of(facts)
+    paged = {
+        f"{matrix.name}.weight" for half in structure.halves for matrix in (*half.inputs, *half.followers, half.output)
+    } & pieces.keys()
+    stand_ins = {name: torch.zeros(1).expand(pieces[name].shape) for name in paged}
+    tensors = {name: stand_ins[name] if name in stand_ins else piece.mapped() for name, piece in pieces.items()}
+    model_class, config = _class_and_config(folder, auto_class)
+    model, info = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=tensors,
+        dtype=torch.float32,
+        output_loading_info=True,
+        generation_config=_generation_config(folder),
+    )
+    taken = {stand_in.data_ptr(): name for name, stand_in in stand_ins.items()}
+    _page_blocks_(model, {pointer: pieces[name] for pointer, name in taken.items()}, device, scratch)
+    moved: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        _move_own_(module, device, moved)
+    return model.requires_grad_(False).eval(), info
+
+
+def _class_and_config(folder: Path, auto_class: str) -> tuple[Any, PreTrainedConfig]:
+    """Find what the Auto class would load: the state is given by hand, which only the model's own class takes."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model = getattr(transformers, auto_class).from_config(config, trust_remote_code=False)
+    own = isinstance(config, type(model.config))
+    return type(model), config if own else config.get_text_config()
+
+
+def _generation_config(folder: Path) -> GenerationConfig | None:
+    """Read it as transformers does where it is given a folder: from its own file, or from the model's configuration."""
+    import transformers
+
+    name = "generation_config.json" if (folder / "generation_config.json").is_file() else "config.json"
+    return transformers.GenerationConfig.from_pretrained(folder, config_file_name=name, local_files_only=True)
+
+
+def _page_blocks_(model: PreTrainedModel, where: Mapping[int, Piece], device: torch.device, scratch: Path) -> None:
+    linears: dict[nn.Module, dict[AnyLinear, Piece]] = {}
+    missing = dict(where)
+    for sublayer in adapt(model).sublayers:
+        own = linears.setdefault(sublayer.block, {})
+        for linear in (*(part.linear for part in (*sublayer.parts, *sublayer.followers)), sublayer.output):
+            pointer = linear.weight.data_ptr()
+            if pointer not in where:
+                raise _converted(model)
+            own[linear] = where[pointer]
+            missing.pop(pointer, None)
+    if missing:
+        raise _converted(model)
+    for block, own in linears.items():
+        Page(block, own, device, scratch)
+
+
+def _converted(model: PreTrainedModel) -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(
+        f"transformers converts the weights of {type(model).__name__} while it loads them, so that they cannot stay in the "
+        "checkpoint's files until they are needed; use memory.weights resident",
+        param="memory.weights",
+    )
+
+
+def _move_own_(module: nn.Module, device: torch.device, moved: dict[nn.Parameter, nn.Parameter]) -> None:
+    """Move what a module itself has, and is not paged, to the device, in place; what is tied stays one."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if not parameter.is_meta:
+            if parameter not in moved:
+                moved[parameter] = nn.Parameter(parameter.detach().to(device), requires_grad=False)
+            setattr(module, name, moved[parameter])
+    for name, buffer in cast("Mapping[str, Tensor]", dict(module.named_buffers(recurse=False))).items():
+        setattr(module, name, buffer.to(device))

@@ -1,0 +1,85 @@
+"""Stages of a job, and how far a running job is. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from pruning_core.spec.frozen import Frozen
+
+Stage = Literal[
+    "load",
+    "calibrate",
+    "score",
+    "profile",
+    "search",
+    "rearrange",
+    "recover",
+    "train",
+    "materialise",
+    "evaluate",
+    "latency",
+    "accept",
+    "bundle",
+]
+
+
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+# Share of a typical job's time; only the progress bar depends on it. Training, where there is any, is beside all else.
+_STAGE_WEIGHT: dict[Stage, float] = {
+    "load": 0.05,
+    "calibrate": 0.03,
+    "score": 0.12,
+    "profile": 0.02,
+    "search": 0.01,
+    "rearrange": 0.02,
+    "recover": 0.13,
+    "materialise": 0.03,
+    "evaluate": 0.22,
+    "latency": 0.25,
+    "accept": 0.1,
+    "bundle": 0.02,
+    "train": 0.0,
+}
+
+
+_TRAINING = 0.75  # of a job that trains
+
+
+# Stages that run once for each budget of a job; what lies before and after them runs once.
+_FIRST_OF_A_PART, _LAST_OF_A_PART = STAGES.index("search"), STAGES.index("latency")
+
+
+class Progress(Frozen):
+    """Where a running job is: ``step`` of ``total`` in a stage, for budget ``part`` of ``parts``."""
+
+    stage: Stage
+    step: int = Field(ge=0)
+    total: int = Field(ge=1)
+    part: int = Field(default=0, ge=0)
+    parts: int = Field(default=1, ge=1)
+    trains: bool = Field(default=False, description="Whether the job trains, which takes most of its time.")
+
+    @property
+    def fraction(self) -> float:
+        """Estimated share of the whole job that is done, in [0, 1]; never decreases."""
+        position = STAGES.index(self.stage)
+        within = _share(self.stage, trains=self.trains) * min(self.step, self.total) / self.total
+        if not _FIRST_OF_A_PART <= position <= _LAST_OF_A_PART:
+            return min(1.0, self._between(0, position) + within)
+        before = self._between(0, _FIRST_OF_A_PART)
+        one_part = self._between(_FIRST_OF_A_PART, _LAST_OF_A_PART + 1)
+        done = self.part * one_part + self._between(_FIRST_OF_A_PART, position) + within
+        return min(1.0, before + done / self.parts)
+
+    def _between(self, start: int, stop: int) -> float:
+        return sum(_share(stage, trains=self.trains) for stage in STAGES[start:stop])
+
+
+def _share(stage: Stage, *, trains: bool) -> float:
+    if not trains:
+        return _STAGE_WEIGHT[stage]
+    return _TRAINING if stage == "train" else (1 - _TRAINING) * _STAGE_WEIGHT[stage]

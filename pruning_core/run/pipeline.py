@@ -1,0 +1,229 @@
+"""The pipeline: a spec in, a bundle and its report out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pruning_core.arch.adapter import adapt
+from pruning_core.arch.paging import give_back
+from pruning_core.arch.verify import verify
+from pruning_core.artifacts.acceptance import Prover, make_probes
+from pruning_core.artifacts.bundle import write_manifest, write_reports
+from pruning_core.artifacts.card import base_licence
+from pruning_core.artifacts.stock import check_stock
+from pruning_core.checks.request import check_local_inputs, check_model
+from pruning_core.data.labels import with_classes
+from pruning_core.data.read import read_rows
+from pruning_core.data.rows import Rows
+from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
+from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
+from pruning_core.evidence.clock import StageClock
+from pruning_core.evidence.context import Context, Evidence, generator
+from pruning_core.evidence.states import DenseStates
+from pruning_core.evidence.warnings import data_warnings
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.paths import is_local
+from pruning_core.machine.environment import choose_device, disk_is_full
+from pruning_core.machine.precision import matmul_dtype
+from pruning_core.measure.quality import Judge
+from pruning_core.methods.planning import AnyPlanner, planner_for
+from pruning_core.models.load import load_task_model, resolve_checkpoint
+from pruning_core.models.placement import place_weights
+from pruning_core.report.progress import Progress
+from pruning_core.report.report import Report
+from pruning_core.run.candidate import Candidate, Workshop
+from pruning_core.run.floor import shares_that_hold
+from pruning_core.run.reporting import scarce, summed_up
+from pruning_core.run.verdict import accepted, rejection
+from pruning_core.spec.artifacts import FLOOR_TRIALS
+from pruning_core.spec.method import ZeroMethod
+from pruning_core.spec.prune import KeepTarget, PruneSpec, Target, target_name
+from pruning_core.spec.tasks import KINDS
+from pruning_core.tasks.base import TaskModel
+from pruning_core.training.school import School
+
+# Rows that are drawn for each sample where a sample is a block of several.
+_ROWS_A_BLOCK = 16
+
+
+def run(
+    spec: PruneSpec,
+    out: Path,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    cache: Path | None = None,
+    scratch: Path | None = None,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
+) -> Report:
+    """Prune a model as a spec says and write the bundle.
+
+    Args:
+        spec: What to do.
+        out: Folder of the bundle: must not exist, or be empty. It appears whole, or not at all.
+        device: A torch device; a GPU where there is one, else the CPU, when None.
+        threads: CPU threads of the run; torch's own default when None. Latency has its own setting in the spec.
+        cache: Folder for measurements that later runs can use again (latency tables); nothing is kept when None.
+        scratch: Folder that outlives this call: a training keeps its checkpoints there, and a later call with the same spec
+            goes on from them; nothing is kept when None.
+        on_progress: Told of every step.
+
+    Returns:
+        The report, which is also in the bundle.
+
+    Raises:
+        PruningError: One of its subclasses, for everything that a user can act on. A `Rejected` says that there is a bundle,
+            which does not keep what was promised; it carries the report.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise PruningError("the output folder must not exist, or be empty", param="out")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    check_local_inputs(spec)
+    target_device = choose_device(device)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        report, rejected = _run(
+            spec, partial, device=target_device, cache=cache, scratch=scratch, clock=StageClock(on_progress)
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(out)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(f"out of memory on {target_device}; lower calibration.memory_mb, samples or batch_tokens") from error
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        raise StorageFull("the disk is full; make room, nothing of the bundle was kept") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if rejected is not None:
+        rejected.report = report
+        raise rejected
+    return report
+
+
+def _run(
+    spec: PruneSpec,
+    folder: Path,
+    *,
+    device: torch.device,
+    cache: Path | None,
+    scratch: Path | None,
+    clock: StageClock,
+) -> tuple[Report, Rejected | None]:
+    if isinstance(spec.method, ZeroMethod) and spec.method.tier == "trained":
+        clock.expect_training()
+    with clock.stage("load"):
+        source = resolve_checkpoint(spec.model, spec.revision)
+        if not is_local(spec.model):  # what a submit could not see yet
+            check_model(spec, source)
+        memory = place_weights(spec, read_checkpoint(source), device)
+        pages = folder if memory.weights == "paged" else None
+        dense = load_task_model(source, spec.task.type, device, pages=pages)
+        train, validation = (
+            read_rows(spec.task, spec.task.train_split),
+            read_rows(spec.task, spec.task.validation_split),
+        )
+    train, validation = (with_classes(spec.task, rows, dense.classes) for rows in (train, validation))
+    with clock.stage("calibrate"):
+        ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
+        odd = data_warnings(dense, train, validation, ctx.evidence.calibration)
+    if spec.artifacts.layout == "stock":
+        check_stock(ctx.evidence.dense, cuts=not isinstance(spec.method, ZeroMethod))
+    planner = planner_for(spec, ctx, cache)
+    workshop = Workshop(
+        spec,
+        ctx,
+        Judge(spec, dense, validation),
+        make_probes(validation, spec.evaluation.max_length, KINDS[spec.task.type].reads),
+        School(spec, ctx, train, scratch),
+    )
+    candidates: list[Candidate] = []
+    for part, target in enumerate(spec.all_targets):
+        clock.begin_part(part, len(spec.all_targets))
+        candidates.append(_reach(target, planner, workshop, _place(folder, part, target)))
+    if not candidates:
+        candidates.append(_hold_floor(spec, planner, workshop, folder))
+    with clock.stage("accept"):
+        if dense.pages is not None:
+            give_back()
+        prover = Prover(dense, workshop.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed)
+        proofs = prover.prove([candidate.claim for candidate in candidates])
+    outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
+    with clock.stage("bundle"):
+        targets = [candidate.target for candidate in candidates]
+        report = summed_up(spec, ctx, targets, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)])
+        licence = base_licence(dense.source)
+        for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
+            write_reports(candidate.claim.folder, spec, report.narrowed_to(outcome), licence=licence)
+        write_reports(folder, spec, report, licence=licence)
+        write_manifest(folder)
+    return report, rejection(spec, outcomes, proofs)
+
+
+def _reach(target: Target, planner: AnyPlanner, workshop: Workshop, folder: Path) -> Candidate:
+    """Make the checkpoint of a target; a latency that the finished checkpoint misses is planned anew a few times."""
+    candidate: Candidate | None = None
+    for mask in planner.plans(target):
+        candidate = workshop.make(target, mask, folder)
+        if candidate.outcome.target.met:
+            break
+    assert candidate is not None, "a planner gives at least one mask"
+    return candidate
+
+
+def _hold_floor(spec: PruneSpec, planner: AnyPlanner, workshop: Workshop, folder: Path) -> Candidate:
+    """Make the checkpoint with the fewest MACs that holds the quality floor; the mildest that was tried where none does."""
+    floor, clock, trial = spec.quality_floor, workshop.ctx.clock, 0
+    assert floor is not None, "a spec has targets or a floor"
+
+    def holds(share: float) -> bool:
+        nonlocal trial
+        clock.begin_part(trial, FLOOR_TRIALS + 1)
+        trial += 1
+        try:
+            mask = next(planner.plans(KeepTarget(metric="macs", keep=share)))
+        except TargetUnreachable:
+            return False
+        quality = workshop.try_out(mask)
+        required = floor.required(quality.dense, lower_is_better=quality.lower_is_better)
+        return quality.pruned <= required if quality.lower_is_better else quality.pruned >= required
+
+    shares = shares_that_hold(holds)
+    clock.begin_part(FLOOR_TRIALS, FLOOR_TRIALS + 1)
+    candidate: Candidate | None = None
+    for share in shares:  # the written one, rounded to its stored type, may just miss what the trial held
+        candidate = _reach(KeepTarget(metric="macs", keep=share), planner, workshop, folder)
+        reached = candidate.outcome.quality_floor
+        if reached is not None and reached.held:
+            break
+    assert candidate is not None, "there is at least one share"
+    return candidate
+
+
+def _place(folder: Path, part: int, target: Target) -> Path:
+    """Give the folder of a checkpoint: the first target's is the bundle itself."""
+    return folder / target_name(target) if part else folder
+
+
+def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Path) -> Evidence:
+    options = spec.calibration
+    adapter = adapt(dense.model)
+    batch_tokens = options.batch_tokens or batch_tokens_for(adapter.groups, dense.device, options, dense.entries)
+    drawn = 2 * options.samples if options.sampling == "longer" else options.samples
+    calibration = tokenise(
+        dense,
+        draw(train, drawn * (_ROWS_A_BLOCK if dense.family.joins_rows else 1), generator(spec.seed, "calibration")),
+        max_length=options.max_length,
+        batch_tokens=batch_tokens,
+        longest=options.samples,
+    )
+    verify(adapter, calibration.batches[-1].to(dense.device).inputs)  # the longest: padding and far positions show most
+    states = DenseStates(adapter, calibration.batches, options.memory_mb * 2**20, scratch)
+    return Evidence(adapter, calibration, states, matmul_dtype(options.precision, dense.device))

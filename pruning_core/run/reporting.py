@@ -1,0 +1,102 @@
+"""How the report of a run is put together: what was measured of each checkpoint, and what people should be warned of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pruning_core.checks.model import mixture
+from pruning_core.data.rows import Rows
+from pruning_core.evidence.context import Context
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.machine.environment import peak_memory, versions
+from pruning_core.methods.admm_pattern.outcome import pattern_warnings
+from pruning_core.methods.block_lasso.outcome import segment_warnings
+from pruning_core.report.report import DataReport, FrontierPoint, MemoryReport, Outcome, Report
+from pruning_core.report.sublayers import halves_of
+from pruning_core.spec.prune import PruneSpec, Target, target_name
+from pruning_core.training.school import training_warnings
+
+
+def summed_up(
+    spec: PruneSpec,
+    ctx: Context,
+    targets: Sequence[Target],
+    outcomes: Sequence[Outcome],
+    *,
+    memory: MemoryReport,
+    odd: Sequence[str],
+) -> Report:
+    """Make the report.
+
+    Args:
+        spec: What was asked for.
+        ctx: Dense model, evidence and clock.
+        targets: Of the checkpoints, in order.
+        outcomes: What each achieved.
+        memory: Where the weights were.
+        odd: What is to be warned of besides, of the data.
+    """
+    calibration = ctx.evidence.calibration
+    points = [
+        FrontierPoint(path=target_name(target) if part else ".", **dict(outcome))
+        for part, (target, outcome) in enumerate(zip(targets, outcomes, strict=True))
+    ]
+    return Report(
+        **dict(outcomes[0]),
+        model=spec.model,
+        task=spec.task.name or spec.task.type,
+        method=spec.method.name,
+        recovery=spec.recovery.kind,
+        seconds=ctx.clock.report(),
+        data=DataReport(
+            fingerprint=calibration.fingerprint,
+            samples=calibration.samples,
+            tokens=calibration.tokens,
+            mean_length=calibration.mean_length,
+        ),
+        peak_memory_bytes=peak_memory(ctx.task_model.device),
+        memory=memory,
+        seed=spec.seed,
+        device=str(ctx.task_model.device),
+        versions=versions(),
+        frontier=tuple(points) if len(points) > 1 else (),
+        warnings=(*_mixed_types(spec, ctx), *_paged(memory), *odd, *_warnings(targets, outcomes)),
+    )
+
+
+def _mixed_types(spec: PruneSpec, ctx: Context) -> list[str]:
+    said = mixture(read_checkpoint(ctx.task_model.source).dtypes)
+    return [said] if said is not None and spec.artifacts.dtype == "auto" else []
+
+
+def _paged(memory: MemoryReport) -> list[str]:
+    """Say it where weights were read one block at a time for want of memory, which takes longer."""
+    if memory.weights == "resident" or memory.needed_bytes <= memory.free_bytes:
+        return []
+    needed, free = (f"{count / 2**30:.1f} GiB" for count in (memory.needed_bytes, memory.free_bytes))
+    return [f"all weights would have needed {needed} of memory and {free} were free: one block at a time was read"]
+
+
+def scarce(spec: PruneSpec, train: Rows) -> list[str]:
+    """Say it where there are fewer rows than samples were asked for."""
+    if len(train) >= spec.calibration.samples:
+        return []
+    return [f"only {len(train)} training rows for {spec.calibration.samples} calibration samples; all were used"]
+
+
+def _warnings(targets: Sequence[Target], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    found: list[str] = []
+    for target, outcome in zip(targets, outcomes, strict=True):
+        where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
+        if outcome.onnx is not None and outcome.onnx.status == "failed":
+            found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
+        if outcome.compressed is not None and outcome.compressed.status == "failed":
+            found.append(f"{where}no compressed form: {outcome.compressed.reason}")
+        told = (*pattern_warnings(outcome), *segment_warnings(outcome), *training_warnings(outcome.training))
+        found.extend(f"{where}{said}" for said in told)
+        found.extend(
+            f"{where}{half.name}: recovery {half.report.status}, weights left unrepaired"
+            for half in halves_of(outcome.layers)
+            if half.failed
+        )
+    return tuple(found)

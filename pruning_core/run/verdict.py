@@ -1,0 +1,100 @@
+"""The verdict on a bundle: what was promised and is not kept, the gravest first."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from pruning_core.artifacts.acceptance import Proof
+from pruning_core.artifacts.compressed import COMPRESSED_PATH
+from pruning_core.artifacts.onnx import ONNX_PATH
+from pruning_core.errors import Diverged, QualityFloorMissed, Rejected, TargetMissed, Unloadable
+from pruning_core.measure.outcome import target_missed
+from pruning_core.report.report import CompressedReport, OnnxReport, Outcome
+from pruning_core.run.candidate import Candidate
+from pruning_core.spec.prune import PruneSpec
+
+
+def accepted(candidate: Candidate, proof: Proof) -> Outcome:
+    """Put the proof into the outcome. A graph or a compressed form that was not proven goes: nothing broken is delivered."""
+    onnx = proof.onnx
+    if candidate.export_problem is not None:
+        onnx = OnnxReport(status="failed", reason=f"the exporter cannot express the model ({candidate.export_problem})")
+    elif candidate.claim.onnx and onnx is None:
+        onnx = OnnxReport(status="failed", reason=proof.problem or "it was not checked")
+    if onnx is not None and onnx.status == "failed":
+        shutil.rmtree((candidate.claim.folder / ONNX_PATH).parent, ignore_errors=True)
+    compressed = proof.compressed
+    if candidate.compress_problem is not None:
+        compressed = CompressedReport(status="failed", reason=candidate.compress_problem)
+    elif candidate.claim.compressed is not None and compressed is None:
+        compressed = CompressedReport(status="failed", reason=proof.problem or "it was not checked")
+    if compressed is not None and compressed.status == "failed":
+        shutil.rmtree(candidate.claim.folder / COMPRESSED_PATH, ignore_errors=True)
+    proven = {"acceptance": proof.acceptance, "onnx": onnx, "compressed": compressed}
+    return candidate.outcome.model_copy(update=proven)
+
+
+def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Proof]) -> Rejected | None:
+    """Find the first promise that is not kept; None where all are."""
+    for proof in proofs:
+        if proof.problem is not None:
+            return Unloadable(f"the bundle does not prove itself: {proof.problem}")
+    for outcome in outcomes:
+        missed = _training(outcome) or _target(outcome) or _floor(outcome)
+        if missed is not None:
+            return missed
+        if outcome.onnx is not None and outcome.onnx.status == "failed" and spec.artifacts.strict:
+            return Unloadable(f"onnx cannot be delivered: {outcome.onnx.reason}", param="artifacts.formats")
+        compressed = outcome.compressed
+        if compressed is not None and compressed.status == "failed" and spec.artifacts.strict:
+            return Unloadable(f"the compressed form cannot be delivered: {compressed.reason}", param="artifacts.formats")
+    return None
+
+
+def _training(outcome: Outcome) -> Rejected | None:
+    training = outcome.training
+    if training is None or training.ending != "diverged":
+        return None
+    return Diverged(
+        f"training diverged ({training.reason}); the best weights before, those of step {training.best_step} of "
+        f"{training.planned_steps}, are kept. Lower "
+        "method.training.learning_rate, or raise method.training.batch_size or warmup",
+        param="method.training.learning_rate",
+    )
+
+
+def _target(outcome: Outcome) -> Rejected | None:
+    target, pattern = outcome.target, outcome.pattern
+    if pattern is not None and pattern.violations:
+        return TargetMissed(
+            f"{pattern.violations} of {pattern.blocks} blocks of the written weights do not satisfy {pattern.pattern}",
+            param="method",
+        )
+    if not target.met:
+        return target_missed(target)
+    again = None if outcome.acceptance is None else outcome.acceptance.latency_ms
+    # Faster than promised is no miss; the tolerance is for the clock.
+    if again is not None and again.pruned / again.dense > target.requested + target.tolerance:
+        return TargetMissed(
+            f"asked for latency {target.requested:g} within {target.tolerance:g}, and measured {target.achieved:.4f} at first "
+            f"but {again.pruned / again.dense:.4f} in a fresh process; allow a larger target.tolerance or more latency.repeats",
+            param="target",
+        )
+    return None
+
+
+def _floor(outcome: Outcome) -> Rejected | None:
+    floor, quality = outcome.quality_floor, outcome.quality
+    if floor is None or floor.held:
+        return None
+    bound, share = "at most " if floor.lower_is_better else "", ""
+    if floor.kind == "relative" and floor.lower_is_better:
+        share = f" (the dense model's {quality.dense:.4f} divided by {floor.requested:g})"
+    elif floor.kind == "relative":
+        share = f" ({floor.requested:g} of the dense model's {quality.dense:.4f})"
+    return QualityFloorMissed(
+        f"the floor is {quality.metric} {bound}{floor.required:.4f}{share}, achieved {floor.achieved:.4f}; "
+        "keep more of the model, or lower the floor",
+        param="quality_floor",
+    )
