@@ -30,14 +30,14 @@ from pruning_core.evidence.clock import StageClock
 from pruning_core.evidence.context import Context, Evidence, generator
 from pruning_core.evidence.states import DenseStates
 from pruning_core.machine.precision import matmul_dtype
-from pruning_core.measure.quality import Judge
+from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.block_lasso.plan import BlockPlanner
 from pruning_core.models.load import load_task_model
 from pruning_core.recovery.sparsify import sparsify_
 from pruning_core.spec.method import BlockLasso
 from pruning_core.spec.prune import PruneSpec, RecoverySpec
 from pruning_core.tasks.base import TaskModel
-from pruning_core.training.school import School
+from pruning_core.training.runner import TrainingRunner
 
 _NORMS = {"selection": "magnitude"}
 
@@ -66,7 +66,7 @@ class Case:
     spec: PruneSpec
     dense: TaskModel
     rows: Rows
-    judge: Judge
+    evaluator: Evaluator
     evidence: Evidence
 
     @classmethod
@@ -96,7 +96,7 @@ class Case:
         )
         states = DenseStates(adapter, tokens.batches, spec.calibration.memory_mb * 2**20)
         evidence = Evidence(adapter, tokens, states, matmul_dtype(spec.calibration.precision, device))
-        return cls(spec, dense, rows, Judge(spec, dense, read_rows(spec.task, "validation")), evidence)
+        return cls(spec, dense, rows, Evaluator(spec, dense, read_rows(spec.task, "validation")), evidence)
 
     def prune(self, way: str, sparsity: float, training: dict[str, Any]) -> tuple[float, float, float]:
         """Prune a copy one way; give the share of the dense score, the share of zeros, and seconds."""
@@ -115,8 +115,8 @@ class Case:
             recovery = RecoverySpec(kind=kind)
             sparsify_(adapt(student), plan.projections, self.evidence, plan.options, recovery, on_sublayer=lambda _done: None)
         if trained is not None:
-            School(spec, ctx, self.rows, None).teach_(student, plan.recipe, plan.options.training, name=way)
-        quality = self.judge.compare(self.dense.with_model(student), lambda _step: None)
+            TrainingRunner(spec, ctx, self.rows, None).train_(student, plan.recipe, plan.options.training, name=way)
+        quality = self.evaluator.compare(self.dense.with_model(student), lambda _step: None)
         weights = [sublayer.output.weight for sublayer in adapt(student).sublayers]
         weights += [linear.weight for sublayer in adapt(student).sublayers for linear in sublayer.inputs]
         zeros = sum(int((own == 0).sum()) for own in weights) / sum(own.numel() for own in weights)

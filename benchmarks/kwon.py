@@ -14,7 +14,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.evidence.calibration import Batch
@@ -24,7 +24,7 @@ from pruning_core.machine.precision import products_in
 from pruning_core.stats.gram import Gram
 
 
-def recover_by_rerunning_(student: EncoderAdapter, mask: Mask, evidence: Evidence) -> None:
+def recover_by_rerunning_(student: ModelAdapter, mask: Mask, evidence: Evidence) -> None:
     """Slice the student to the mask and tune one scale a unit, layer after layer."""
     dense, batches = evidence.dense, evidence.calibration.batches
     for index, sublayer in enumerate(student.sublayers):
@@ -43,7 +43,7 @@ def recover_by_rerunning_(student: EncoderAdapter, mask: Mask, evidence: Evidenc
             pupil = [_block(student.sublayers[pair], x, b) for x, b in zip(pupil, batches, strict=True)]
 
 
-def _layer_zero_inputs(dense: EncoderAdapter, batch: Batch) -> Tensor:
+def _layer_zero_inputs(dense: ModelAdapter, batch: Batch) -> Tensor:
     caught: list[Tensor] = []
 
     def keep(_module: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:

@@ -34,7 +34,7 @@ from pruning_core.evidence.clock import StageClock
 from pruning_core.evidence.context import Context, Evidence, generator
 from pruning_core.evidence.states import DenseStates
 from pruning_core.machine.precision import matmul_dtype
-from pruning_core.measure.quality import Judge
+from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.methods.admm_pattern.plan import PatternPlan, PatternPlanner
 from pruning_core.models.load import load_task_model
@@ -100,7 +100,7 @@ class Case:
         )
         self.dense = load_task_model(folder, self.spec.task.type, device)
         self.rows: Rows = read_rows(self.spec.task, "train")
-        self.judge = Judge(self.spec, self.dense, read_rows(self.spec.task, "validation"))
+        self.evaluator = Evaluator(self.spec, self.dense, read_rows(self.spec.task, "validation"))
 
     def evidence(self) -> Evidence:
         """Draw and tokenise, as a run does."""
@@ -183,7 +183,7 @@ def measure(shared: Path, goal: Goal, options: argparse.Namespace) -> dict[str, 
         peers = Peers(plan.projection, plan.options)
         for way in WAYS:
             look = peers.look if way == "ADMM, refit" and options.layers else lambda _matrix: None
-            quality = case.judge.compare(case.prune(evidence, plan, way, look), lambda _step: None)
+            quality = case.evaluator.compare(case.prune(evidence, plan, way, look), lambda _step: None)
             kept[way].append(quality.pruned / quality.dense)
             metric, dense = quality.metric, quality.dense
         for way, count in peers.beaten().items():

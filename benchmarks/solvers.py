@@ -29,14 +29,14 @@ from pruning_core.linalg.solution import relative_residual
 from pruning_core.machine.precision import products_in
 from pruning_core.methods.fisher_cg.options import FisherCG
 from pruning_core.methods.fisher_cg.scores import FisherCGMethod
-from pruning_core.recovery.solve import SolverName, System, masks_system, repair_, solve_system, weights_system
+from pruning_core.recovery.solve import NormalEquations, SolverName, masks_system, repair_, solve_system, weights_system
 from pruning_core.recovery.streams import Streams
 from pruning_core.spec.prune import KeepTarget, RecoverySpec
 
 Key = tuple[str, str, str]
 
 
-def problems(case: Case) -> list[tuple[str, str, System]]:
+def problems(case: Case) -> list[tuple[str, str, NormalEquations]]:
     """Walk through the layers and give every sublayer's two problems: (units, kind, system)."""
     evidence = case.evidence()
     ctx = Context(case.model, evidence, StageClock(lambda _progress: None), 0)
@@ -49,9 +49,9 @@ def problems(case: Case) -> list[tuple[str, str, System]]:
     )
     mask = method.plan(method.prepare(ctx), budget, ctx)
     student = adapt(clone(case.model.model))
-    found: list[tuple[str, str, System]] = []
-    with torch.no_grad(), products_in(evidence.dtype, case.model.device), evidence.states.shelf() as shelf:
-        streams = Streams(evidence, shelf, samples=case.samples, first_judge=case.samples - case.samples // 8)
+    found: list[tuple[str, str, NormalEquations]] = []
+    with torch.no_grad(), products_in(evidence.dtype, case.model.device), evidence.states.cache() as cache:
+        streams = Streams(evidence, cache, samples=case.samples, first_judge=case.samples - case.samples // 8)
         for index, (dense, pruned) in enumerate(zip(evidence.dense.sublayers, student.sublayers, strict=True)):
             pruned.slice_(mask.indices(index))
             fit, judge = streams.gather(index, dense, pruned, dense.layer)

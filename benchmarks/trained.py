@@ -28,7 +28,7 @@ from pruning_core.methods.admm_pattern.recipe import PatternRecipe
 from pruning_core.spec.training import PatternTraining
 from pruning_core.training.constraint import Constraint, Unconstrained, Weights
 from pruning_core.training.recipe import Recipe
-from pruning_core.training.school import School
+from pruning_core.training.runner import TrainingRunner
 
 if TYPE_CHECKING:
     from benchmarks.patterns import Case, Goal
@@ -66,7 +66,7 @@ def measure(case: Case, goal: Goal, ways: list[str], options: argparse.Namespace
     plan = case.plan(evidence)
     start = case.prune(evidence, plan, "ADMM, refit").model
     ctx = Context(case.dense, evidence, StageClock(lambda _progress: None), case.spec.seed)
-    school = School(case.spec, ctx, case.rows, None)
+    trainer = TrainingRunner(case.spec, ctx, case.rows, None)
     found: list[dict[str, object]] = []
     for way in ways:
         changes = WAYS[way]
@@ -76,7 +76,7 @@ def measure(case: Case, goal: Goal, ways: list[str], options: argparse.Namespace
             epochs = {} if options.epochs is None else {"epochs": options.epochs}
             chosen = PatternTraining.model_validate({"max_train_rows": ROWS[goal.task], **epochs, **changes})
             recipe: Recipe = Control() if way == "not pruned" else PatternRecipe(plan.projection, chosen)
-            training = school.teach_(student, recipe, chosen, name="benchmark")
+            training = trainer.train_(student, recipe, chosen, name="benchmark")
         quality = case.judge.compare(case.dense.with_model(student), lambda _step: None)
         row = {
             "task": goal.task,

@@ -18,7 +18,7 @@ from pruning_core.arch.masks import Mask
 from pruning_core.arch.paging import held
 from pruning_core.arch.refused import reason_against, unsupported
 from pruning_core.arch.signatures import BlockSignature
-from pruning_core.arch.sublayer import BlockContext, Sublayer, get, half_of
+from pruning_core.arch.sublayer import BlockContext, Sublayer, get, sublayer_of
 from pruning_core.arch.units import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.shapes import Bool, Float
@@ -45,7 +45,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderAdapter:
+class ModelAdapter:
     """The blocks of a model, each as its sublayers, first to last: attention 0, FFN 0, attention 1, ...
 
     A decoder's blocks follow its encoder's, each with its cross-attention between.
@@ -291,7 +291,7 @@ def _multiply(mask: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[T
     return hook
 
 
-def adapt(model: PreTrainedModel) -> EncoderAdapter:
+def adapt(model: PreTrainedModel) -> ModelAdapter:
     """Find the blocks of a model by their structure.
 
     Raises:
@@ -304,10 +304,12 @@ def adapt(model: PreTrainedModel) -> EncoderAdapter:
         own = [module for module in model.modules() if module not in others and _matches(module, signature)]
         if own and (decoder is None or others) and _ends_right(model, own[0], signature):
             places = [(block, signature) for block in own] + [(block, decoder) for block in others if decoder is not None]
-            halves = [
-                half_of(block, layer, family, half) for layer, (block, family) in enumerate(places) for half in family.halves
+            found_sublayers = [
+                sublayer_of(block, layer, family, sublayer)
+                for layer, (block, family) in enumerate(places)
+                for sublayer in family.sublayers
             ]
-            return EncoderAdapter(model, tuple(block for block, _ in places), tuple(halves))
+            return ModelAdapter(model, tuple(block for block, _ in places), tuple(found_sublayers))
     raise unsupported(config)
 
 
@@ -358,8 +360,8 @@ def slice_(model: PreTrainedModel, mask: Mask) -> None:
 
 
 def _matches(module: nn.Module, signature: BlockSignature) -> bool:
-    linears = [path for half in signature.halves for path in (*(rows.path for rows in half.inputs), half.output)]
-    norms = [path for half in signature.halves for path in half.norms] + list(signature.marks)
+    linears = [path for sublayer in signature.sublayers for path in (*(rows.path for rows in sublayer.inputs), sublayer.output)]
+    norms = [path for sublayer in signature.sublayers for path in sublayer.norms] + list(signature.marks)
     found = [get(module, path) for path in linears]
     if signature.flag is not None and getattr(module, signature.flag[0], None) != signature.flag[1]:
         return False

@@ -44,7 +44,8 @@ class Build:
     ) -> Build:
         """Read it off the names of tensors."""
         prefixes = {
-            half.layer: half.output.name.removesuffix(half.family.stored_path(half.output.path)) for half in structure.halves
+            sublayer.layer: sublayer.output.name.removesuffix(sublayer.family.stored_path(sublayer.output.path))
+            for sublayer in structure.sublayers
         }
         parts = [
             frozenset(name.removeprefix(prefix) for name in shapes if name.startswith(prefix)) for prefix in prefixes.values()
@@ -74,7 +75,7 @@ def check_alike(build: Build, *, cuts: bool) -> None:
         raise _refused("the first layer of this one differs from the others")
     if build.config.get("residual_multiplier", 1) != 1:
         raise _refused("this one scales what each half of a layer adds")
-    if any(half.inner is not None for half in build.family.halves):
+    if any(sublayer.inner is not None for sublayer in build.family.sublayers):
         raise _refused("this one has norms that no other layer can stand in for")
     kinds = build.config.get("layer_types")
     if isinstance(kinds, list) and len(set(cast("list[str]", kinds))) > 1:

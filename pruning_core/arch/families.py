@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows, qkv
+from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows, qkv
 
 _BERT_MODULE = "attention.self"
 _BERT_INPUTS = qkv("attention.self.query", "attention.self.key", "attention.self.value")
-_BERT_FFN = HalfSignature(
+_BERT_FFN = SublayerSignature(
     kind="neuron",
-    inputs=(Rows("intermediate.dense"),),
+    inputs=(UnitRows("intermediate.dense"),),
     activation="intermediate.intermediate_act_fn",
     output="output.dense",
     after="output.LayerNorm",
@@ -26,8 +26,8 @@ def _bert_pre_norm(attention: str, ffn: str, *, returns: int = 0) -> BlockSignat
     return BlockSignature(
         family="bert-pre-norm",
         returns=returns,
-        halves=(
-            HalfSignature(
+        sublayers=(
+            SublayerSignature(
                 kind="head", module=_BERT_MODULE, inputs=_BERT_INPUTS, output="attention.output.dense", before=attention
             ),
             replace(_BERT_FFN, before=ffn, after=None),
@@ -35,19 +35,19 @@ def _bert_pre_norm(attention: str, ffn: str, *, returns: int = 0) -> BlockSignat
     )
 
 
-def _plain_ffn(before: str | None, after: str | None) -> HalfSignature:
-    return HalfSignature(
-        kind="neuron", inputs=(Rows("fc1"),), activation="activation_fn", output="fc2", before=before, after=after
+def _plain_ffn(before: str | None, after: str | None) -> SublayerSignature:
+    return SublayerSignature(
+        kind="neuron", inputs=(UnitRows("fc1"),), activation="activation_fn", output="fc2", before=before, after=after
     )
 
 
-def _opt(*, pre_norm: bool) -> tuple[HalfSignature, ...]:
+def _opt(*, pre_norm: bool) -> tuple[SublayerSignature, ...]:
     def norms(path: str) -> tuple[str | None, str | None]:
         return (path, None) if pre_norm else (None, path)
 
     attention, ffn = norms("self_attn_layer_norm"), norms("final_layer_norm")
     return (
-        HalfSignature(
+        SublayerSignature(
             kind="head",
             module="self_attn",
             inputs=qkv("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -59,9 +59,9 @@ def _opt(*, pre_norm: bool) -> tuple[HalfSignature, ...]:
     )
 
 
-def _llama(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) -> tuple[HalfSignature, ...]:
+def _llama(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) -> tuple[SublayerSignature, ...]:
     return (
-        HalfSignature(
+        SublayerSignature(
             kind="head",
             module="self_attn",
             inputs=qkv("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -69,10 +69,10 @@ def _llama(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) ->
             before=attention[0],
             inner=attention[1],
         ),
-        HalfSignature(
+        SublayerSignature(
             kind="neuron",
             module="mlp",
-            inputs=(Rows("mlp.gate_proj"), Rows("mlp.up_proj")),
+            inputs=(UnitRows("mlp.gate_proj"), UnitRows("mlp.up_proj")),
             output="mlp.down_proj",
             before=ffn[0],
             inner=ffn[1],
@@ -80,9 +80,9 @@ def _llama(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) ->
     )
 
 
-def _vit(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) -> tuple[HalfSignature, ...]:
+def _vit(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) -> tuple[SublayerSignature, ...]:
     return (
-        HalfSignature(
+        SublayerSignature(
             kind="head",
             module="attention",
             inputs=qkv("attention.q_proj", "attention.k_proj", "attention.v_proj"),
@@ -90,9 +90,9 @@ def _vit(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) -> t
             before=attention[0],
             inner=attention[1],
         ),
-        HalfSignature(
+        SublayerSignature(
             kind="neuron",
-            inputs=(Rows("mlp.fc1"),),
+            inputs=(UnitRows("mlp.fc1"),),
             activation="mlp.activation_fn",
             output="mlp.fc2",
             before=ffn[0],
@@ -110,8 +110,8 @@ _VIT_ATTENTION_STORED = {
 
 
 def _t5(*, gated: bool) -> BlockSignature:
-    def attention(path: str, crosses: tuple[tuple[str, str], ...] = ()) -> HalfSignature:
-        return HalfSignature(
+    def attention(path: str, crosses: tuple[tuple[str, str], ...] = ()) -> SublayerSignature:
+        return SublayerSignature(
             kind="head",
             module=path,
             inputs=qkv(f"{path}.q", f"{path}.k", f"{path}.v"),
@@ -121,10 +121,10 @@ def _t5(*, gated: bool) -> BlockSignature:
             crosses=crosses,
         )
 
-    def ffn(path: str) -> HalfSignature:
+    def ffn(path: str) -> SublayerSignature:
         module = f"{path}.DenseReluDense"
-        first = (Rows(f"{module}.wi_0"), Rows(f"{module}.wi_1")) if gated else (Rows(f"{module}.wi"),)
-        return HalfSignature(kind="neuron", module=module, inputs=first, output=f"{module}.wo", before=f"{path}.layer_norm")
+        first = (UnitRows(f"{module}.wi_0"), UnitRows(f"{module}.wi_1")) if gated else (UnitRows(f"{module}.wi"),)
+        return SublayerSignature(kind="neuron", module=module, inputs=first, output=f"{module}.wo", before=f"{path}.layer_norm")
 
     family = "t5-gated" if gated else "t5"
     cross = attention(
@@ -133,9 +133,9 @@ def _t5(*, gated: bool) -> BlockSignature:
     return BlockSignature(
         family=family,
         returns=3,
-        halves=(attention("layer.0.SelfAttention"), ffn("layer.1")),
+        sublayers=(attention("layer.0.SelfAttention"), ffn("layer.1")),
         memory="final_layer_norm",
-        decoder=BlockSignature(family, returns=3, halves=(attention("layer.0.SelfAttention"), cross, ffn("layer.2"))),
+        decoder=BlockSignature(family, returns=3, sublayers=(attention("layer.0.SelfAttention"), cross, ffn("layer.2"))),
     )
 
 
@@ -143,9 +143,9 @@ def _bart(*, pre_norm: bool) -> BlockSignature:
     def norms(path: str) -> tuple[str | None, str | None]:
         return (path, None) if pre_norm else (None, path)
 
-    def attention(path: str, crosses: tuple[tuple[str, str], ...] = ()) -> HalfSignature:
+    def attention(path: str, crosses: tuple[tuple[str, str], ...] = ()) -> SublayerSignature:
         before, after = norms(f"{path}_layer_norm")
-        return HalfSignature(
+        return SublayerSignature(
             kind="head",
             module=path,
             inputs=qkv(f"{path}.q_proj", f"{path}.k_proj", f"{path}.v_proj"),
@@ -162,9 +162,9 @@ def _bart(*, pre_norm: bool) -> BlockSignature:
     )
     return BlockSignature(
         family=family,
-        halves=(attention("self_attn"), ffn),
+        sublayers=(attention("self_attn"), ffn),
         memory="layer_norm" if pre_norm else None,
-        decoder=BlockSignature(family, halves=(attention("self_attn"), cross, ffn)),
+        decoder=BlockSignature(family, sublayers=(attention("self_attn"), cross, ffn)),
     )
 
 
@@ -173,8 +173,8 @@ SIGNATURES = (
     BlockSignature(
         family="bert",
         plain=True,
-        halves=(
-            HalfSignature(
+        sublayers=(
+            SublayerSignature(
                 kind="head",
                 module=_BERT_MODULE,
                 inputs=_BERT_INPUTS,
@@ -191,17 +191,17 @@ SIGNATURES = (
     BlockSignature(
         family="distilbert",
         plain=True,
-        halves=(
-            HalfSignature(
+        sublayers=(
+            SublayerSignature(
                 kind="head",
                 module="attention",
                 inputs=qkv("attention.q_lin", "attention.k_lin", "attention.v_lin"),
                 output="attention.out_lin",
                 after="sa_layer_norm",
             ),
-            HalfSignature(
+            SublayerSignature(
                 kind="neuron",
-                inputs=(Rows("ffn.lin1"),),
+                inputs=(UnitRows("ffn.lin1"),),
                 activation="ffn.activation",
                 output="ffn.lin2",
                 after="output_layer_norm",
@@ -212,12 +212,12 @@ SIGNATURES = (
     BlockSignature(
         family="deberta-v2",
         returns=2,
-        halves=(
-            HalfSignature(
+        sublayers=(
+            SublayerSignature(
                 kind="head",
                 module="attention.self",
                 inputs=qkv("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
-                followers=(Rows("attention.self.pos_key_proj"), Rows("attention.self.pos_query_proj")),
+                followers=(UnitRows("attention.self.pos_key_proj"), UnitRows("attention.self.pos_query_proj")),
                 output="attention.output.dense",
                 after="attention.output.LayerNorm",
             ),
@@ -227,8 +227,8 @@ SIGNATURES = (
     BlockSignature(
         family="mpnet",
         returns=1,
-        halves=(
-            HalfSignature(
+        sublayers=(
+            SublayerSignature(
                 kind="head",
                 module="attention.attn",
                 inputs=qkv("attention.attn.q", "attention.attn.k", "attention.attn.v"),
@@ -241,26 +241,28 @@ SIGNATURES = (
     ),
     BlockSignature(
         family="modernbert",
-        halves=(
-            HalfSignature(
+        sublayers=(
+            SublayerSignature(
                 kind="head",
                 module="attn",
-                inputs=(Rows("attn.Wqkv", pieces=3),),
+                inputs=(UnitRows("attn.Wqkv", pieces=3),),
                 output="attn.Wo",
                 before="attn_norm",
             ),
-            HalfSignature(kind="neuron", module="mlp", inputs=(Rows("mlp.Wi", pieces=2),), output="mlp.Wo", before="mlp_norm"),
+            SublayerSignature(
+                kind="neuron", module="mlp", inputs=(UnitRows("mlp.Wi", pieces=2),), output="mlp.Wo", before="mlp_norm"
+            ),
         ),
     ),
     BlockSignature(
         family="vit",
-        halves=_vit(attention=("layernorm_before", None), ffn=("layernorm_after", None)),
+        sublayers=_vit(attention=("layernorm_before", None), ffn=("layernorm_after", None)),
         stored={**_VIT_ATTENTION_STORED, "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"},
     ),
     # DINOv2: what a half adds is scaled, each entry by a number of its own.
     BlockSignature(
         family="dinov2",
-        halves=_vit(attention=("norm1", "layer_scale1"), ffn=("norm2", "layer_scale2")),
+        sublayers=_vit(attention=("norm1", "layer_scale1"), ffn=("norm2", "layer_scale2")),
         stored=_VIT_ATTENTION_STORED,
     ),
     BlockSignature(
@@ -268,25 +270,27 @@ SIGNATURES = (
         causal=True,
         transposed=True,
         least_neurons=1,  # Conv1D cannot tell the number of rows of a matrix without columns
-        halves=(
-            HalfSignature(
+        sublayers=(
+            SublayerSignature(
                 kind="head",
                 module="attn",
-                inputs=(Rows("attn.c_attn", pieces=3),),
+                inputs=(UnitRows("attn.c_attn", pieces=3),),
                 output="attn.c_proj",
                 before="ln_1",
             ),
-            HalfSignature(kind="neuron", inputs=(Rows("mlp.c_fc"),), activation="mlp.act", output="mlp.c_proj", before="ln_2"),
+            SublayerSignature(
+                kind="neuron", inputs=(UnitRows("mlp.c_fc"),), activation="mlp.act", output="mlp.c_proj", before="ln_2"
+            ),
         ),
     ),
-    BlockSignature(family="opt", causal=True, flag=("do_layer_norm_before", True), halves=_opt(pre_norm=True)),
-    BlockSignature(family="opt-post-norm", causal=True, flag=("do_layer_norm_before", False), halves=_opt(pre_norm=False)),
+    BlockSignature(family="opt", causal=True, flag=("do_layer_norm_before", True), sublayers=_opt(pre_norm=True)),
+    BlockSignature(family="opt-post-norm", causal=True, flag=("do_layer_norm_before", False), sublayers=_opt(pre_norm=False)),
     # Gemma 2 and 3: norms before and after each half, the latter on what is added.
     BlockSignature(
         family="gemma2",
         causal=True,
         marks=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
-        halves=_llama(
+        sublayers=_llama(
             attention=("input_layernorm", "post_attention_layernorm"),
             ffn=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
         ),
@@ -295,7 +299,7 @@ SIGNATURES = (
     BlockSignature(
         family="llama",
         causal=True,
-        halves=_llama(attention=("input_layernorm", None), ffn=("post_attention_layernorm", None)),
+        sublayers=_llama(attention=("input_layernorm", None), ffn=("post_attention_layernorm", None)),
     ),
     _t5(gated=False),
     _t5(gated=True),
@@ -305,5 +309,5 @@ SIGNATURES = (
     _bart(pre_norm=True),
     _bart(pre_norm=False),
     # BioGPT and XGLM: OPT's modules, norms before.
-    BlockSignature(family="biogpt", causal=True, halves=_opt(pre_norm=True)),
+    BlockSignature(family="biogpt", causal=True, sublayers=_opt(pre_norm=True)),
 )

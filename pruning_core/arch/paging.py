@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from pruning_core.files.tensors import Piece, write_pieces
+from pruning_core.files.tensors import MappedTensor, write_tensors
 
 if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class _Saved:
     """What a backward pass needs of a weight: the view of it that some operation read."""
 
-    piece: Piece
+    stored: MappedTensor
     dtype: torch.dtype
     size: torch.Size
     stride: tuple[int, ...]
@@ -46,24 +46,24 @@ class _Saved:
 class Page:
     """The weights of one block's linears, on the device only while the block is held. It stands before the block's forward."""
 
-    def __init__(self, block: nn.Module, pieces: Mapping[AnyLinear, Piece], device: torch.device, scratch: Path) -> None:
+    def __init__(self, block: nn.Module, mapped: Mapping[AnyLinear, MappedTensor], device: torch.device, scratch: Path) -> None:
         """Take the weights of a block away.
 
         Args:
             block: Changed in place: from now on its forward is this page.
-            pieces: Where the weights of its linears lie.
+            mapped: Where the weights of its linears lie.
             device: Where they are used.
             scratch: Folder for what they are replaced by.
         """
         self._block = weakref.ref(block)  # a cycle would keep dropped copies in memory until somebody collects them
         self.__signature__ = inspect.signature(block.forward)  # what is asked of forwards by whoever calls them
-        self._pieces = dict(pieces)
+        self._mapped = dict(mapped)
         self._device, self._scratch = device, scratch
         self._holders = 0
         self._loaded: dict[AnyLinear, nn.Parameter] = {}
-        self._lent: Piece | None = None
+        self._lent: MappedTensor | None = None
         self._away: dict[AnyLinear, nn.Parameter] = {}
-        for linear in self._pieces:
+        for linear in self._mapped:
             self._put_away(linear)
         block.__dict__["forward"] = self
 
@@ -71,7 +71,7 @@ class Page:
         """Give the page of a copy of the block."""
         own = copy.copy(self)
         own._block = weakref.ref(copy.deepcopy(self._block_(), memo))
-        own._pieces = copy.deepcopy(self._pieces, memo)
+        own._mapped = copy.deepcopy(self._mapped, memo)
         own._loaded, own._away = copy.deepcopy(self._loaded, memo), copy.deepcopy(self._away, memo)
         return own
 
@@ -99,8 +99,8 @@ class Page:
     def held(self, dtype: torch.dtype = torch.float32) -> Generator[None]:
         """Keep the weights on the device while the context is open."""
         if not self._holders:
-            for linear, piece in self._pieces.items():
-                linear.weight = self._loaded[linear] = nn.Parameter(piece.read(self._device, dtype), requires_grad=False)
+            for linear, stored in self._mapped.items():
+                linear.weight = self._loaded[linear] = nn.Parameter(stored.read(self._device, dtype), requires_grad=False)
         self._holders += 1
         try:
             yield
@@ -113,10 +113,10 @@ class Page:
         loaded, self._loaded = self._loaded, {}
         changed = [(linear, linear.weight) for linear, weight in loaded.items() if linear.weight is not weight]
         if changed:
-            self._pieces |= write_pieces(changed, self._scratch)
-        for linear, piece in self._pieces.items():
+            self._mapped |= write_tensors(changed, self._scratch)
+        for linear, stored in self._mapped.items():
             self._put_away(linear)
-            piece.forget()
+            stored.forget()
         if self._device.type == "cpu":
             _trim_heap()
 
@@ -127,18 +127,18 @@ class Page:
             self._away[linear] = away
         linear.weight = away
 
-    def piece_of(self, linear: AnyLinear) -> Piece:
+    def tensor_of(self, linear: AnyLinear) -> MappedTensor:
         """Give where the weights of a linear lie, of a block that nobody holds."""
-        return self._pieces[linear]
+        return self._mapped[linear]
 
     @property
     def linears(self) -> tuple[AnyLinear, ...]:
         """The linears whose weights come and go."""
-        return tuple(self._pieces)
+        return tuple(self._mapped)
 
     def _packer(self) -> Callable[[Tensor], Tensor | _Saved]:
         own = {
-            weight.untyped_storage().data_ptr(): (self._pieces[linear], weight.dtype) for linear, weight in self._loaded.items()
+            weight.untyped_storage().data_ptr(): (self._mapped[linear], weight.dtype) for linear, weight in self._loaded.items()
         }
 
         def pack(tensor: Tensor) -> Tensor | _Saved:
@@ -152,8 +152,8 @@ class Page:
             return saved
         if self._lent is not None:
             self._lent.forget()
-        self._lent = saved.piece
-        return saved.piece.read(self._device, saved.dtype).as_strided(saved.size, saved.stride, saved.offset)
+        self._lent = saved.stored
+        return saved.stored.read(self._device, saved.dtype).as_strided(saved.size, saved.stride, saved.offset)
 
 
 def page_of(block: nn.Module) -> Page | None:
@@ -173,12 +173,12 @@ def each_tensor(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Give a model's state, name by name as ``state_dict`` has it; what lies in files is read when its turn comes."""
     paths = {module: path for path, module in model.named_modules()}
     pages = [page for page in map(page_of, model.modules()) if page is not None]
-    pieces = {f"{paths[linear]}.weight": page.piece_of(linear) for page in pages for linear in page.linears}
+    mapped = {f"{paths[linear]}.weight": page.tensor_of(linear) for page in pages for linear in page.linears}
     for name, tensor in cast("dict[str, Tensor]", model.state_dict()).items():
-        piece = pieces.get(name)
-        yield name, tensor if piece is None else piece.read(torch.device("cpu"))
-        if piece is not None:
-            piece.forget()
+        stored = mapped.get(name)
+        yield name, tensor if stored is None else stored.read(torch.device("cpu"))
+        if stored is not None:
+            stored.forget()
 
 
 def device_map(model: nn.Module, device: torch.device) -> dict[str, str]:

@@ -15,7 +15,7 @@ UnitKind = Literal["head", "neuron"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class UnitRows:
     """A matrix whose output rows belong to units.
 
     Attributes:
@@ -30,7 +30,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class HalfSignature:
+class SublayerSignature:
     """One sublayer, ``h' = after(h + inner(output(features(before(h)))))``, whose norms are the identity where they are None.
 
     Attributes:
@@ -50,14 +50,14 @@ class HalfSignature:
     """
 
     kind: UnitKind
-    inputs: tuple[Rows, ...]
+    inputs: tuple[UnitRows, ...]
     output: str
     before: str | None = None
     inner: str | None = None
     after: str | None = None
     module: str = ""
     activation: str | None = None
-    followers: tuple[Rows, ...] = ()
+    followers: tuple[UnitRows, ...] = ()
     positions: bool = False
     crosses: tuple[tuple[str, str], ...] = ()
 
@@ -97,7 +97,7 @@ class BlockSignature:
     """
 
     family: str
-    halves: tuple[HalfSignature, ...]
+    sublayers: tuple[SublayerSignature, ...]
     plain: bool = False
     transposed: bool = False
     returns: int = 0
@@ -114,7 +114,7 @@ class BlockSignature:
         return self.stored.get(path, path)
 
 
-def qkv(*paths: str) -> tuple[Rows, ...]:
+def qkv(*paths: str) -> tuple[UnitRows, ...]:
     """Describe query, key and value as three matrices."""
     query, key, value = paths
-    return Rows(query), Rows(key, grouped=True), Rows(value, grouped=True)
+    return UnitRows(query), UnitRows(key, grouped=True), UnitRows(value, grouped=True)

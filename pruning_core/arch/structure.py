@@ -9,7 +9,7 @@ from typing import Any
 
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.refused import reason_against, unsupported
-from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows
+from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows
 from pruning_core.arch.units import RowCount, UnitGroup, unit_group
 from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
 from pruning_core.files.checkpoint import CheckpointFacts
@@ -34,7 +34,7 @@ class StoredMatrix:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredHalf:
+class StoredSublayer:
     """One sublayer of a checkpoint.
 
     Attributes:
@@ -48,7 +48,7 @@ class StoredHalf:
 
     layer: int
     family: BlockSignature
-    signature: HalfSignature
+    signature: SublayerSignature
     inputs: tuple[StoredMatrix, ...]
     followers: tuple[StoredMatrix, ...]
     output: StoredMatrix
@@ -69,7 +69,7 @@ class CheckpointStructure:
     """The blocks found in a checkpoint's tensor names, first to last."""
 
     signature: BlockSignature
-    halves: tuple[StoredHalf, ...]
+    sublayers: tuple[StoredSublayer, ...]
 
 
 def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure | None:
@@ -84,21 +84,21 @@ def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure
             continue  # blocks that read another model's output are not those of a model that stands alone
         others: tuple[str, ...] = ()
         if signature.decoder is not None:
-            others = _prefixes(shapes, signature.decoder.halves[1].output, signature)
-        own = _prefixes(shapes, signature.halves[0].output, signature, without=others)
+            others = _prefixes(shapes, signature.decoder.sublayers[1].output, signature)
+        own = _prefixes(shapes, signature.sublayers[0].output, signature, without=others)
         if not own or (signature.decoder is not None and not others):
             continue
         if not _has_norms(shapes, own, signature) or (signature.decoder and not _has_norms(shapes, others, signature.decoder)):
             continue
         places = [(prefix, signature) for prefix in own] + [(prefix, signature.decoder) for prefix in others]
-        halves = [
-            _half(shapes, prefix, layer, family, half)
+        found_sublayers = [
+            _stored_sublayer(shapes, prefix, layer, family, sublayer)
             for layer, (prefix, family) in enumerate(places)
             if family is not None
-            for half in family.halves
+            for sublayer in family.sublayers
         ]
-        found = tuple(half for half in halves if half is not None)
-        if len(found) == len(halves):
+        found = tuple(sublayer for sublayer in found_sublayers if sublayer is not None)
+        if len(found) == len(found_sublayers):
             return CheckpointStructure(signature, found)
     return None
 
@@ -123,15 +123,15 @@ def _has_norms(shapes: Mapping[str, tuple[int, ...]], prefixes: Sequence[str], s
     if not any("norm" in name.lower() or ".ln" in name for name in own):
         return not signature.marks
     last = f"{prefixes[-1]}."
-    wanted = [*signature.marks, *(signature.stored_path(path) for half in signature.halves for path in half.norms)]
+    wanted = [*signature.marks, *(signature.stored_path(path) for sublayer in signature.sublayers for path in sublayer.norms)]
     stack = prefixes[-1].rpartition(".")[0].rpartition(".")[0]
     ended = signature.memory is None or f"{stack}.{signature.memory}.weight".removeprefix(".") in shapes
     return ended and all(any(name.startswith(f"{last}{path}.") for name in own) for path in wanted)
 
 
-def _half(
-    shapes: Mapping[str, tuple[int, ...]], prefix: str, layer: int, signature: BlockSignature, half: HalfSignature
-) -> StoredHalf | None:
+def _stored_sublayer(
+    shapes: Mapping[str, tuple[int, ...]], prefix: str, layer: int, signature: BlockSignature, sublayer: SublayerSignature
+) -> StoredSublayer | None:
     def matrix(path: str) -> StoredMatrix | None:
         stored = f"{prefix}.{signature.stored_path(path)}"
         shape = shapes.get(f"{stored}.weight")
@@ -140,23 +140,25 @@ def _half(
         outputs, inputs = shape[::-1] if signature.transposed else shape
         return StoredMatrix(path, outputs, inputs, f"{stored}.bias" in shapes, stored)
 
-    inputs = [matrix(rows.path) for rows in half.inputs]
+    inputs = [matrix(rows.path) for rows in sublayer.inputs]
     present = tuple(found for found in inputs if found is not None)
-    followers = tuple(found for rows in half.followers if (found := matrix(rows.path)) is not None)
-    output = matrix(half.output)
+    followers = tuple(found for rows in sublayer.followers if (found := matrix(rows.path)) is not None)
+    output = matrix(sublayer.output)
     if output is None or len(present) != len(inputs):
         return None
-    if any(own.inputs != output.outputs for own in present) or _misfit(half, present, output):
+    if any(own.inputs != output.outputs for own in present) or _misfit(sublayer, present, output):
         return None
-    return StoredHalf(layer, signature, half, present, followers, output)
+    return StoredSublayer(layer, signature, sublayer, present, followers, output)
 
 
-def _misfit(half: HalfSignature, inputs: tuple[StoredMatrix, ...], output: StoredMatrix) -> bool:
+def _misfit(sublayer: SublayerSignature, inputs: tuple[StoredMatrix, ...], output: StoredMatrix) -> bool:
     """Tell whether the rows cannot be those of the output projection's columns."""
     plain = [
-        own.outputs != rows.pieces * output.inputs for rows, own in zip(half.inputs, inputs, strict=True) if not rows.grouped
+        own.outputs != rows.pieces * output.inputs
+        for rows, own in zip(sublayer.inputs, inputs, strict=True)
+        if not rows.grouped
     ]
-    grouped = [own.outputs for rows, own in zip(half.inputs, inputs, strict=True) if rows.grouped]
+    grouped = [own.outputs for rows, own in zip(sublayer.inputs, inputs, strict=True) if rows.grouped]
     return any(plain) or any(width != grouped[0] or (width and output.inputs % width) for width in grouped)
 
 
@@ -167,10 +169,12 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
         UnsupportedArchitecture: The configuration does not say how wide a head is, or widths are no multiples of it.
         ModelUnreadable: It says other numbers of keys and values than there are.
     """
-    hidden, decoder = structure.halves[0].hidden, structure.signature.decoder
+    hidden, decoder = structure.sublayers[0].hidden, structure.signature.decoder
     encoder_shape = head_shape(config, hidden)
     decoder_shape = encoder_shape if decoder is None else head_shape(config, hidden, DECODER_HEADS)
-    return tuple(_group(half, *(decoder_shape if half.family is decoder else encoder_shape)) for half in structure.halves)
+    return tuple(
+        _group(sublayer, *(decoder_shape if sublayer.family is decoder else encoder_shape)) for sublayer in structure.sublayers
+    )
 
 
 def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = HEADS) -> tuple[int, int]:
@@ -197,46 +201,46 @@ def number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     return found if isinstance(found, int) and found >= 1 else None
 
 
-def _group(half: StoredHalf, size: int, queries: int) -> UnitGroup:
-    head = half.signature.kind == "head"
+def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
+    head = sublayer.signature.kind == "head"
     width = size * queries if head else 1
-    units, rest = divmod(half.output.inputs, width)
+    units, rest = divmod(sublayer.output.inputs, width)
     if rest:
         raise UnsupportedArchitecture(
-            f"attention width {half.output.inputs} of layer {half.layer} is not a multiple of {width}, the width of a head "
-            "with those that share its key and value",
+            f"attention width {sublayer.output.inputs} of layer {sublayer.layer} is not a multiple of {width}, the width of a "
+            "head with those that share its key and value",
             param="model",
         )
 
-    for rows, matrix in zip(half.signature.inputs, half.inputs, strict=True):
+    for rows, matrix in zip(sublayer.signature.inputs, sublayer.inputs, strict=True):
         if rows.grouped and matrix.outputs != units * size:
             raise ModelUnreadable(
                 f"config.json says that {units} keys and values are shared, {size} wide each, and {matrix.path} of layer "
-                f"{half.layer + 1} has {matrix.outputs} rows; the two belong to different models",
+                f"{sublayer.layer + 1} has {matrix.outputs} rows; the two belong to different models",
                 param="model",
             )
 
-    def count(rows: Rows, matrix: StoredMatrix) -> RowCount:
+    def count(rows: UnitRows, matrix: StoredMatrix) -> RowCount:
         return RowCount(rows.pieces * (size if rows.grouped else width), matrix.bias)
 
-    present = {rows.path: rows for rows in half.signature.followers}
+    present = {rows.path: rows for rows in sublayer.signature.followers}
     return unit_group(
-        half.layer,
-        half.signature.kind,
+        sublayer.layer,
+        sublayer.signature.kind,
         units=units,
         unit_width=width,
-        hidden=half.hidden,
-        inputs=[count(rows, matrix) for rows, matrix in zip(half.signature.inputs, half.inputs, strict=True)],
-        followers=[count(present[matrix.path], matrix) for matrix in half.followers],
-        least_neurons=half.family.least_neurons,
+        hidden=sublayer.hidden,
+        inputs=[count(rows, matrix) for rows, matrix in zip(sublayer.signature.inputs, sublayer.inputs, strict=True)],
+        followers=[count(present[matrix.path], matrix) for matrix in sublayer.followers],
+        least_neurons=sublayer.family.least_neurons,
     )
 
 
 def matrices_of(structure: CheckpointStructure) -> Iterator[tuple[int, StoredMatrix]]:
     """List the prunable matrices of a checkpoint, each with the index of its block."""
-    for half in structure.halves:
-        for matrix in half.prunable:
-            yield half.layer, matrix
+    for sublayer in structure.sublayers:
+        for matrix in sublayer.prunable:
+            yield sublayer.layer, matrix
 
 
 def stored_name(module: str, structure: CheckpointStructure | None) -> str:

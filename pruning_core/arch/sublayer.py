@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.arch.linear import bias_of, inputs_of, keep_inputs_, keep_outputs_, outputs_of
-from pruning_core.arch.signatures import BlockSignature, HalfSignature, Rows
+from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows
 from pruning_core.arch.units import RowCount, UnitGroup, unit_group
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.shapes import Bool, Float, Int
@@ -90,7 +90,7 @@ class Sublayer:
     layer: int
     block: nn.Module
     family: BlockSignature
-    signature: HalfSignature
+    signature: SublayerSignature
     unit_width: int
     parts: tuple[Part, ...]
     followers: tuple[Part, ...]
@@ -166,7 +166,7 @@ class Sublayer:
         return total if self.after is None else self.after(total)
 
     def forward(self, hidden: Float[Tensor, "b s d"], context: BlockContext) -> Float[Tensor, "b s d"]:
-        """Run the half."""
+        """Run the sublayer."""
         return self.close(self.total(hidden, self.features(hidden, context)))
 
     def slice_(self, kept: Int[Tensor, " u"]) -> None:
@@ -180,12 +180,12 @@ class Sublayer:
 
     def copied(self) -> Sublayer:
         """Give the same half of a copy of the block."""
-        return half_of(copy.deepcopy(self.block), self.layer, self.family, self.signature)
+        return sublayer_of(copy.deepcopy(self.block), self.layer, self.family, self.signature)
 
     @property
     def is_first(self) -> bool:
         """Whether the block begins with it."""
-        return self.signature is self.family.halves[0]
+        return self.signature is self.family.sublayers[0]
 
     @property
     def module(self) -> nn.Module:
@@ -227,7 +227,7 @@ class Sublayer:
         return context.transpose(1, 2).reshape(batch, length, -1)
 
 
-def half_of(block: nn.Module, layer: int, family: BlockSignature, signature: HalfSignature) -> Sublayer:
+def sublayer_of(block: nn.Module, layer: int, family: BlockSignature, signature: SublayerSignature) -> Sublayer:
     """Find the parts of a half in a block that answers to its signature."""
     output = cast("AnyLinear", get(block, signature.output))
     size, unit_width = 1, 1
@@ -236,7 +236,7 @@ def half_of(block: nn.Module, layer: int, family: BlockSignature, signature: Hal
         size = head_size(module)
         unit_width = size * cast("int", getattr(module, "num_key_value_groups", 1))
 
-    def part(rows: Rows) -> Part:
+    def part(rows: UnitRows) -> Part:
         return Part(
             cast("AnyLinear", get(block, rows.path)),
             size if rows.grouped else unit_width,

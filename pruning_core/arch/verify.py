@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pruning_core.arch.adapter import EncoderAdapter, Trace
+from pruning_core.arch.adapter import ModelAdapter, Trace
 from pruning_core.arch.paging import held
 from pruning_core.arch.refused import SUPPORTED
 from pruning_core.arch.sublayer import BlockContext, Sublayer
@@ -17,7 +17,7 @@ from pruning_core.errors import UnsupportedArchitecture
 _TOLERANCE = 1e-4
 
 
-def verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:
+def verify(adapter: ModelAdapter, inputs: Mapping[str, Tensor]) -> None:
     """Check on real inputs that the halves give what the model's own blocks give, and that cutting units equals masking them.
 
     A model may have the modules of a known structure and still compute something else: norms at other places, layers between
@@ -40,7 +40,7 @@ def verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:
         ) from error
 
 
-def _verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:
+def _verify(adapter: ModelAdapter, inputs: Mapping[str, Tensor]) -> None:
     reached: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
@@ -62,7 +62,7 @@ def _verify(adapter: EncoderAdapter, inputs: Mapping[str, Tensor]) -> None:
             _verify_cuts(adapter, trace)
 
 
-def _verify_cuts(adapter: EncoderAdapter, trace: Trace) -> None:
+def _verify_cuts(adapter: ModelAdapter, trace: Trace) -> None:
     """See that a sublayer with every other unit gives what the whole one gives with the others masked."""
     hidden = trace.hidden
     for index, sublayer in enumerate(adapter.sublayers):
@@ -73,7 +73,7 @@ def _verify_cuts(adapter: EncoderAdapter, trace: Trace) -> None:
             hidden = _verify_cut(adapter, sublayer, hidden, trace.contexts[sublayer.layer])
 
 
-def _verify_cut(adapter: EncoderAdapter, sublayer: Sublayer, hidden: Tensor, context: BlockContext) -> Tensor:
+def _verify_cut(adapter: ModelAdapter, sublayer: Sublayer, hidden: Tensor, context: BlockContext) -> Tensor:
     """Try it on one sublayer, and give what follows it."""
     kept = torch.arange(0, sublayer.units, 2, device=hidden.device)
     features = sublayer.features(hidden, context)
@@ -91,7 +91,7 @@ def _relative_error(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm().clamp_min(torch.finfo(theirs.dtype).tiny)).item()
 
 
-def _different(adapter: EncoderAdapter, error: float) -> UnsupportedArchitecture:
+def _different(adapter: ModelAdapter, error: float) -> UnsupportedArchitecture:
     return UnsupportedArchitecture(
         f"the model has the modules of a model of the family {adapter.family.family!r} but computes something else (relative "
         f"difference {error:.1e})",

@@ -46,7 +46,7 @@ _STAGES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbeInput:
     """One batch of held-out inputs (texts, words, or images in base64), and the length in tokens that they are cut to."""
 
     texts: tuple[tuple[str, ...], ...]
@@ -54,7 +54,7 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Expectation:
     """What the worker says of one written checkpoint.
 
     Attributes:
@@ -101,12 +101,12 @@ class Prover:
     """
 
     dense: TaskModel
-    probes: tuple[Probe, ...]
+    probes: tuple[ProbeInput, ...]
     timing: LatencySpec
     trust_remote_code: bool
     seed: int
 
-    def prove(self, claims: Sequence[Claim]) -> list[Proof]:
+    def prove(self, claims: Sequence[Expectation]) -> list[Proof]:
         """Run the fresh process, and judge what it found.
 
         Raises:
@@ -118,7 +118,7 @@ class Prover:
             return [Proof(problem=found) for _ in claims]
         return [self._judge(claim, answer) for claim, answer in zip(claims, found, strict=True)]
 
-    def _request(self, claims: Sequence[Claim]) -> _Request:
+    def _request(self, claims: Sequence[Expectation]) -> _Request:
         dense, family = self.dense, self.dense.family
         length = dense.input_length(self.timing.length)
         drawn = family.random_inputs(dense, self.timing.batch, length, torch.Generator().manual_seed(self.seed))
@@ -155,7 +155,7 @@ class Prover:
             ),
         )
 
-    def _judge(self, claim: Claim, found: _Found | _Failure) -> Proof:
+    def _judge(self, claim: Expectation, found: _Found | _Failure) -> Proof:
         if isinstance(found, _Failure):
             return Proof(problem=f"{_STAGES[found.stage]} in a fresh process ({found.error.replace(str(claim.folder), '.')})")
         device = self.dense.device
@@ -179,7 +179,7 @@ class Prover:
         shape = self.timing.model_copy(update={"length": self.dense.input_length(self.timing.length)})
         return latency_report(found.dense, found.pruned, shape, threads=found.threads, device=str(self.dense.device))
 
-    def _judge_onnx(self, claim: Claim, found: _FoundOnnx | _FailedOnnx, tolerance: float) -> OnnxReport:
+    def _judge_onnx(self, claim: Expectation, found: _FoundOnnx | _FailedOnnx, tolerance: float) -> OnnxReport:
         if isinstance(found, _FailedOnnx):
             return OnnxReport(status="failed", reason=f"onnxruntime cannot run it ({found.error})")
         difference = _difference(claim.answers, found.outputs)
@@ -193,7 +193,7 @@ class Prover:
         )
 
 
-def _judge_compressed(claim: Claim, own: _FoundCompressed | _FailedCompressed) -> CompressedReport:
+def _judge_compressed(claim: Expectation, own: _FoundCompressed | _FailedCompressed) -> CompressedReport:
     if isinstance(own, _FailedCompressed):
         return CompressedReport(status="failed", reason=f"a fresh process cannot load it ({own.error})")
     if own.differing:
@@ -201,7 +201,7 @@ def _judge_compressed(claim: Claim, own: _FoundCompressed | _FailedCompressed) -
     return CompressedReport(status="ok", path=COMPRESSED_PATH, bytes=own.bytes, forms=claim.compressed or {})
 
 
-def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[Probe, ...]:
+def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[ProbeInput, ...]:
     """Make batches of 1, 3 and 8 held-out inputs: short ones, as they are, and, of texts, long ones made of several."""
     texts = [held_out.texts[i % len(held_out)] for i in range(64)]
     if reads == "words":
@@ -211,14 +211,14 @@ def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple
     else:
         joined = texts[12:20]
     return (
-        Probe(tuple(texts[:1]), min(8, max_length)),
-        Probe(tuple(texts[1:4]), max_length),
-        Probe(tuple(texts[4:12]), max_length),
-        Probe(tuple(joined), max_length),
+        ProbeInput(tuple(texts[:1]), min(8, max_length)),
+        ProbeInput(tuple(texts[1:4]), max_length),
+        ProbeInput(tuple(texts[4:12]), max_length),
+        ProbeInput(tuple(joined), max_length),
     )
 
 
-def answer(model: TaskModel, probes: Sequence[Probe]) -> tuple[Tensor, ...]:
+def answer(model: TaskModel, probes: Sequence[ProbeInput]) -> tuple[Tensor, ...]:
     """Run the probes in this process: what the worker claims that the checkpoint gives."""
     answers: list[Tensor] = []
     family = model.family
@@ -229,7 +229,7 @@ def answer(model: TaskModel, probes: Sequence[Probe]) -> tuple[Tensor, ...]:
     return tuple(answers)
 
 
-def _problem(claim: Claim, found: _Found, difference: float, tolerance: float) -> str | None:
+def _problem(claim: Expectation, found: _Found, difference: float, tolerance: float) -> str | None:
     if not difference <= tolerance:
         return f"a fresh process gets outputs that differ by {difference:.1e} of the largest, more than {tolerance:g}"
     if found.stored != claim.parameters or found.bytes != claim.bytes:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from pruning_core.arch.adapter import EncoderAdapter, adapt
+from pruning_core.arch.adapter import ModelAdapter, adapt
 from pruning_core.arch.linear import inputs_of, is_linear, outputs_of
 from pruning_core.arch.paging import each_tensor, first_names
 from pruning_core.artifacts import stock
 from pruning_core.artifacts.card import model_card
 from pruning_core.artifacts.compressed import COMPRESSED_PATH, REMOTE_CODE_NAME, Hint, write_compressed
 from pruning_core.artifacts.sentence import write_sentence_modules
-from pruning_core.files.tensors import write_pieces
+from pruning_core.files.tensors import write_tensors
 from pruning_core.models.load import quiet_transformers
 from pruning_core.plugin import per_layer
 from pruning_core.report.report import Report
@@ -59,7 +59,7 @@ _COMPANIONS = (
 
 
 def write_checkpoint(
-    folder: Path, source: TaskModel, dense: EncoderAdapter, student: PreTrainedModel, options: ArtifactSpec
+    folder: Path, source: TaskModel, dense: ModelAdapter, student: PreTrainedModel, options: ArtifactSpec
 ) -> None:
     """Write weights, config, loading code and tokenizer files of a sliced model.
 
@@ -101,7 +101,7 @@ def _weights_in(dtype: torch.dtype, student: PreTrainedModel, pages: Path | None
     first = first_names(student)
     own = ((name, tensor) for name, tensor in each_tensor(student) if first[name] == name)
     stored = ((name, _without_signed_zeros(tensor.to(dtype))) for name, tensor in own)
-    written = stored if pages is None else ((name, piece.mapped()) for name, piece in write_pieces(stored, pages).items())
+    written = stored if pages is None else ((name, tensor.mapped()) for name, tensor in write_tensors(stored, pages).items())
     once = dict(written)
     return {name: once[other] for name, other in first.items()}
 
@@ -153,7 +153,7 @@ def _class_name(student: PreTrainedModel) -> str:
     return f"Coppice{type(student).__name__.removeprefix('Coppice')}"
 
 
-def _describe_per_layer_(folder: Path, source: TaskModel, dense: EncoderAdapter, student: PreTrainedModel) -> None:
+def _describe_per_layer_(folder: Path, source: TaskModel, dense: ModelAdapter, student: PreTrainedModel) -> None:
     """List the widths in the student's config, in place, and write the file that reads them where Coppice is not installed."""
     widths, original = _widths(student), _widths(dense.model)
     linears = {name: shape for name, shape in widths.items() if shape != original[name]} | _inherited(dense.model, widths)

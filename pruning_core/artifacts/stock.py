@@ -11,10 +11,10 @@ from pruning_core.arch.units import UnitGroup
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from pruning_core.arch.adapter import EncoderAdapter
+    from pruning_core.arch.adapter import ModelAdapter
 
 
-def check_stock(adapter: EncoderAdapter, *, cuts: bool) -> None:
+def check_stock(adapter: ModelAdapter, *, cuts: bool) -> None:
     """See that the dense model is built as its config says, with the defaults that a file leaves unsaid.
 
     Args:

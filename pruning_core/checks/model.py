@@ -38,7 +38,7 @@ def check_weights(
     """
     decoder = structure.signature.decoder
     for name, family in (("encoder", structure.signature), ("decoder", decoder)):
-        own = [group for half, group in zip(structure.halves, groups, strict=True) if half.family is family]
+        own = [group for sublayer, group in zip(structure.sublayers, groups, strict=True) if sublayer.family is family]
         if own:
             stack = name if config.get("is_encoder_decoder") else "model"
             _compare_layers(config, stack, own)

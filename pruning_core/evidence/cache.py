@@ -18,7 +18,7 @@ from torch import Tensor
 from pruning_core.errors import PruningError
 
 
-class Slot(Protocol):
+class CacheEntry(Protocol):
     """One tensor that is kept."""
 
     def read(self) -> Tensor:
@@ -26,7 +26,7 @@ class Slot(Protocol):
         ...
 
     def write(self, values: Tensor) -> None:
-        """Replace the values, in the slot's own format."""
+        """Replace the values, in the entry's own format."""
         ...
 
 
@@ -72,8 +72,8 @@ class _InFile:
         self.file.write(_bytes_of(values.to(self.dtype).contiguous()))
 
 
-class Shelf:
-    """Takes tensors in one format, the first ones into memory. A context manager: its end is the end of its slots.
+class ActivationCache:
+    """Takes tensors in one format, the first ones into memory. A context manager: its end is the end of its entries.
 
     Args:
         numbers: How many numbers it will be given at most.
@@ -99,13 +99,13 @@ class Shelf:
         if self._file is not None:
             self._file.close()
 
-    def keep(self, values: Tensor) -> Slot:
-        """Copy values onto the shelf."""
-        slot = self._slot(values)
-        slot.write(values)
-        return slot
+    def keep(self, values: Tensor) -> CacheEntry:
+        """Copy values onto the cache."""
+        entry = self._entry(values)
+        entry.write(values)
+        return entry
 
-    def _slot(self, values: Tensor) -> Slot:
+    def _entry(self, values: Tensor) -> CacheEntry:
         dtype, device = self._left.dtype, self._left.device
         if values.numel() <= self._left.numel():
             piece, self._left = self._left.split([values.numel(), self._left.numel() - values.numel()])
@@ -114,9 +114,9 @@ class Shelf:
             return _OnHost(torch.empty(values.shape, dtype=dtype), device)
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed by __exit__
-        slot = _InFile(self._file, self._end, values.shape, dtype)
+        entry = _InFile(self._file, self._end, values.shape, dtype)
         self._end += values.numel() * dtype.itemsize
-        return slot
+        return entry
 
 
 def _bytes_of(values: Tensor) -> memoryview:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.units import UnitGroup
 from pruning_core.evidence.calibration import TokenSet
 from pruning_core.evidence.clock import StageClock
@@ -26,7 +26,7 @@ class Evidence:
         dtype: Format of matrix products while statistics are gathered.
     """
 
-    dense: EncoderAdapter
+    dense: ModelAdapter
     calibration: TokenSet
     states: DenseStates
     dtype: torch.dtype

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pruning_core.arch.adapter import EncoderAdapter
-from pruning_core.evidence.cache import Shelf
+from pruning_core.arch.adapter import ModelAdapter
+from pruning_core.evidence.cache import ActivationCache
 from pruning_core.shapes import Float
 from pruning_core.tasks.batch import Batch
 
@@ -72,7 +72,7 @@ def plan_states(tokens: Sequence[int], hidden: int, sublayers: int, budget: int,
 class DenseStates:
     """The dense model's states on the calibration batches, recorded while some other pass runs it."""
 
-    def __init__(self, adapter: EncoderAdapter, batches: Sequence[Batch], budget: int, scratch: Path | None = None) -> None:
+    def __init__(self, adapter: ModelAdapter, batches: Sequence[Batch], budget: int, scratch: Path | None = None) -> None:
         """Plan for batches of known sizes; nothing is allocated yet.
 
         Args:
@@ -90,11 +90,11 @@ class DenseStates:
         self._embedded: dict[int, Tensor] = {}
         self._sums: dict[int, list[Tensor]] = {}
 
-    def shelf(self) -> Shelf:
+    def cache(self) -> ActivationCache:
         """Give the place for recovery's streams."""
         numbers = 2 * sum(self._tokens) * self._hidden
         room = self.plan.streams // self.plan.dtype.itemsize
-        return Shelf(numbers, room, self.plan.dtype, self._adapter.model.device, self._scratch)
+        return ActivationCache(numbers, room, self.plan.dtype, self._adapter.model.device, self._scratch)
 
     def release(self) -> None:
         """Forget what was kept: no recovery follows."""

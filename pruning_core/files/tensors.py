@@ -35,7 +35,7 @@ _ALIGNMENT = 64
 
 
 class MappedFile:
-    """The bytes of a file, mapped for reading. The mapping outlives the file's name, and ends with the last piece of it."""
+    """The bytes of a file, mapped for reading. The mapping outlives the file's name, and ends with the last tensor of it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         """Map an open file, which may be closed after."""
@@ -66,7 +66,7 @@ class MappedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class MappedTensor:
     """A tensor in a file.
 
     Attributes:
@@ -112,8 +112,8 @@ def _copied(stored: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(room, dtype=dtype).view(stored.shape).copy_(stored)
 
 
-def write_pieces(tensors: Iterable[tuple[Name, Tensor]], scratch: Path) -> dict[Name, Piece]:
-    """Write tensors, one after the other, into an unnamed file, which takes disk as long as one of the pieces is used.
+def write_tensors(tensors: Iterable[tuple[Name, Tensor]], scratch: Path) -> dict[Name, MappedTensor]:
+    """Write tensors, one after the other, into an unnamed file, which takes disk as long as one of the tensors is used.
 
     Args:
         tensors: Each with what it is to be found by.
@@ -129,12 +129,12 @@ def write_pieces(tensors: Iterable[tuple[Name, Tensor]], scratch: Path) -> dict[
         file.write(bytes(1))  # there is no mapping of nothing
         file.flush()
         mapped = MappedFile(file)
-    return {name: Piece(mapped, *place) for name, place in places.items()}
+    return {name: MappedTensor(mapped, *place) for name, place in places.items()}
 
 
-def pieces_of(facts: CheckpointFacts) -> dict[str, Piece]:
+def map_tensors(facts: CheckpointFacts) -> dict[str, MappedTensor]:
     """Map a checkpoint's files, and give where each tensor lies, by its stored name."""
-    found: dict[str, Piece] = {}
+    found: dict[str, MappedTensor] = {}
     for path in facts.weight_files:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -143,5 +143,5 @@ def pieces_of(facts: CheckpointFacts) -> dict[str, Piece]:
         for name, entry in header.items():
             if name != "__metadata__":
                 start = 8 + length + entry["data_offsets"][0]
-                found[name] = Piece(mapped, start, tuple(entry["shape"]), _DTYPES[entry["dtype"]])
+                found[name] = MappedTensor(mapped, start, tuple(entry["shape"]), _DTYPES[entry["dtype"]])
     return found

@@ -21,7 +21,7 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import CurveBudget
@@ -83,7 +83,7 @@ class LatencyModel:
         return CurveBudget(self.curves, max(budget.limit, budget.least * _ALL_BINS))
 
 
-def latency_model(model: TaskModel, adapter: EncoderAdapter, spec: LatencySpec, cache: Path | None) -> LatencyModel:
+def latency_model(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec, cache: Path | None) -> LatencyModel:
     """Measure the table, or read it from the cache, and spread it over the model's groups.
 
     Args:
@@ -141,7 +141,7 @@ def _write(path: Path, table: LatencyTable) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _measure(model: TaskModel, adapter: EncoderAdapter, spec: LatencySpec) -> LatencyTable:
+def _measure(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec) -> LatencyTable:
     length = model.input_length(spec.length)
     inputs = model.family.random_inputs(model, spec.batch, length, torch.Generator().manual_seed(0))
     hidden_size = adapter.groups[0].hidden

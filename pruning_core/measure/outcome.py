@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.structure import groups_of
 from pruning_core.arch.units import UnitGroup
@@ -31,7 +31,7 @@ def measure_outcome(
     folder: Path,
     *,
     source: TaskModel,
-    dense: EncoderAdapter,
+    dense: ModelAdapter,
     length: float,
     mask: Mask,
     sublayers: tuple[SublayerReport, ...],

@@ -14,7 +14,7 @@ from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.tasks.base import Observed, TaskModel
 
 
-class Judge:
+class Evaluator:
     """The validation split and what the dense model makes of it, found out once for all checkpoints of a run."""
 
     def __init__(self, spec: PruneSpec, dense: TaskModel, validation: Rows) -> None:
@@ -33,7 +33,7 @@ class Judge:
         return len(self._tokens.batches) * (2 if self._dense_observed is None else 1)
 
     def compare(self, pruned: TaskModel, on_batch: Callable[[int], None]) -> QualityReport:
-        """Judge a checkpoint by the task's metric, beside the dense model."""
+        """Evaluator a checkpoint by the task's metric, beside the dense model."""
         tokens, done = self._tokens, 0
         if self._dense_observed is None:
             self._dense_observed = observe(self._dense, tokens, self._task, on_batch)

@@ -19,7 +19,7 @@ from pruning_core.arch.paging import Page
 from pruning_core.arch.structure import structure_of
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.files.checkpoint import CheckpointFacts
-from pruning_core.files.tensors import Piece, pieces_of
+from pruning_core.files.tensors import MappedTensor, map_tensors
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
@@ -45,13 +45,15 @@ def load_paged(
     Raises:
         UnsupportedArchitecture: The model does not take its weights as they are stored.
     """
-    pieces = pieces_of(facts)
+    mapped = map_tensors(facts)
     structure = structure_of(facts)
     paged = {
-        f"{matrix.name}.weight" for half in structure.halves for matrix in (*half.inputs, *half.followers, half.output)
-    } & pieces.keys()
-    stand_ins = {name: torch.zeros(1).expand(pieces[name].shape) for name in paged}
-    tensors = {name: stand_ins[name] if name in stand_ins else piece.mapped() for name, piece in pieces.items()}
+        f"{matrix.name}.weight"
+        for sublayer in structure.sublayers
+        for matrix in (*sublayer.inputs, *sublayer.followers, sublayer.output)
+    } & mapped.keys()
+    stand_ins = {name: torch.zeros(1).expand(mapped[name].shape) for name in paged}
+    tensors = {name: stand_ins[name] if name in stand_ins else stored.mapped() for name, stored in mapped.items()}
     model_class, config = _class_and_config(folder, auto_class)
     model, info = model_class.from_pretrained(
         None,
@@ -62,7 +64,7 @@ def load_paged(
         generation_config=_generation_config(folder),
     )
     taken = {stand_in.data_ptr(): name for name, stand_in in stand_ins.items()}
-    _page_blocks_(model, {pointer: pieces[name] for pointer, name in taken.items()}, device, scratch)
+    _page_blocks_(model, {pointer: mapped[name] for pointer, name in taken.items()}, device, scratch)
     moved: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
         _move_own_(module, device, moved)
@@ -88,8 +90,8 @@ def _generation_config(folder: Path) -> GenerationConfig | None:
     return transformers.GenerationConfig.from_pretrained(folder, config_file_name=name, local_files_only=True)
 
 
-def _page_blocks_(model: PreTrainedModel, where: Mapping[int, Piece], device: torch.device, scratch: Path) -> None:
-    linears: dict[nn.Module, dict[AnyLinear, Piece]] = {}
+def _page_blocks_(model: PreTrainedModel, where: Mapping[int, MappedTensor], device: torch.device, scratch: Path) -> None:
+    linears: dict[nn.Module, dict[AnyLinear, MappedTensor]] = {}
     missing = dict(where)
     for sublayer in adapt(model).sublayers:
         own = linears.setdefault(sublayer.block, {})

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.linear import inputs_of, is_transposed, outputs_of
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.sublayer import Part
@@ -45,7 +45,7 @@ class SegmentCount:
 
 
 def recount_segments(
-    folder: Path, dense: EncoderAdapter, mask: Mask, blocks: Mapping[str, SegmentBlock]
+    folder: Path, dense: ModelAdapter, mask: Mask, blocks: Mapping[str, SegmentBlock]
 ) -> tuple[SegmentCount, ...]:
     """Count the matrices of a checkpoint.
 
@@ -89,7 +89,7 @@ class _Place:
     transposed: bool
 
 
-def _places(dense: EncoderAdapter, mask: Mask) -> dict[str, _Place]:
+def _places(dense: ModelAdapter, mask: Mask) -> dict[str, _Place]:
     paths = dense.paths
     found: dict[str, _Place] = {}
     for index, sublayer in enumerate(dense.sublayers):

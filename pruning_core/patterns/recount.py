@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pruning_core.arch.structure import find_structure, stored_name
 from pruning_core.files.checkpoint import read_checkpoint
-from pruning_core.files.tensors import pieces_of
+from pruning_core.files.tensors import map_tensors
 from pruning_core.patterns.project import to_blocks
 from pruning_core.report.report import DenseRemainder
 from pruning_core.shapes import Bool, Float
@@ -19,7 +19,7 @@ from pruning_core.spec.grammar import BlockPattern
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class PatternCount:
     """What a prunable matrix of a checkpoint holds.
 
     Attributes:
@@ -45,8 +45,8 @@ class Count:
 
 def recount(
     folder: Path, matrices: Mapping[str, bool], pattern: BlockPattern | None, pool: Bool[Tensor, "patterns size"] | None
-) -> tuple[Count, ...]:
-    """Count the matrices of a checkpoint.
+) -> tuple[PatternCount, ...]:
+    """PatternCount the matrices of a checkpoint.
 
     Args:
         folder: The written checkpoint.
@@ -62,18 +62,18 @@ def recount(
 
 def count_matrix(
     name: str, weight: Float[Tensor, "d k"], pattern: BlockPattern | None, pool: Bool[Tensor, "patterns size"] | None
-) -> Count:
-    """Count one matrix, output-major."""
+) -> PatternCount:
+    """PatternCount one matrix, output-major."""
     zeros = weight.numel() - int(weight.count_nonzero())
     if pattern is None:
-        return Count(name, weight.numel(), zeros, weight.numel(), zeros, 1, 0, None)
+        return PatternCount(name, weight.numel(), zeros, weight.numel(), zeros, 1, 0, None)
     d, k = weight.shape
     outputs, inputs = pattern.covered(d, k)
     held = to_blocks(weight.T != 0, pattern)
     covered = outputs * inputs
     # Rounding to the stored type may zero a weight more; a block with fewer weights satisfies the pattern too.
     left = DenseRemainder(name=name, outputs=d - outputs, inputs=k - inputs, weights=d * k - covered)
-    return Count(
+    return PatternCount(
         name=name,
         weights=d * k,
         zeros=zeros,
@@ -97,11 +97,11 @@ def _satisfied(
 def read_weights(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
     """Give the weights of linears of a checkpoint one by one, as they are stored, in the order of the names."""
     facts = read_checkpoint(folder)
-    structure, pieces = find_structure(facts.shapes), pieces_of(facts)
+    structure, mapped = find_structure(facts.shapes), map_tensors(facts)
     for name in names:
-        piece = pieces[f"{stored_name(name, structure)}.weight"]
-        yield name, piece.mapped()
-        piece.forget()
+        stored = mapped[f"{stored_name(name, structure)}.weight"]
+        yield name, stored.mapped()
+        stored.forget()
 
 
 def arrangements(pool: Bool[Tensor, "patterns size"] | None) -> tuple[str, ...]:

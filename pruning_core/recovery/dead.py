@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.linear import bias_of, outputs_of, set_, weight_of
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.paging import held
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _VALUE = 2  # of query, key and value
 
 
-def remove_dead_(student: EncoderAdapter, allowance: int) -> Mask:
+def remove_dead_(student: ModelAdapter, allowance: int) -> Mask:
     """Remove dead units in place. Each sublayer keeps one unit at least, since attention over no head has no shape.
 
     Args:

@@ -88,7 +88,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class System:
+class ScaledProblem:
     """The centred problem, scaled to unit diagonal, in float32.
 
     Attributes:
@@ -106,7 +106,7 @@ class System:
     mean_b: Float[Tensor, " d"]
 
     @classmethod
-    def of(cls, gram: Gram, weights: Float[Tensor, "k d"], damping: float, *, centred: bool) -> System:
+    def of(cls, gram: Gram, weights: Float[Tensor, "k d"], damping: float, *, centred: bool) -> ScaledProblem:
         """Centre (where there is a bias to take the means up) and scale."""
         sums, rows = gram.G[-1, :-1], max(1, gram.tokens)
         mean_x, mean_b = sums / rows, gram.C[-1] / rows
@@ -176,7 +176,7 @@ def choose(matrix: Matrix, selection: Selection, projection: Projection, options
         if pruned is None:
             return _masked(dense, projection.support(by_input), "breakdown")
         return Choice(pruned.support, pruned.value, "converged", 0)
-    system = System.of(gram, dense, options.damping, centred=matrix.bias is not None)
+    system = ScaledProblem.of(gram, dense, options.damping, centred=matrix.bias is not None)
     found = find_support(system.H, system.R, system.scaled(dense), projection, Schedule(iterations=options.iterations))
     weights = system.weights(found.value)
     if found.status == "breakdown" or not bool(weights.isfinite().all()):
@@ -232,7 +232,7 @@ def _refit(
 
     The scaled diagonal is one, so that Jacobi's preconditioner is in the system already.
     """
-    system = System.of(gram, matrix.weights, damping, centred=matrix.bias is not None)
+    system = ScaledProblem.of(gram, matrix.weights, damping, centred=matrix.bias is not None)
     solution = conjugate_gradient(
         system.H,
         system.R,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from pruning_core.arch.adapter import EncoderAdapter, adapt, drop_blocks_, slice_
+from pruning_core.arch.adapter import ModelAdapter, adapt, drop_blocks_, slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
@@ -27,7 +27,7 @@ from pruning_core.spec.prune import RecoverySpec
 
 
 def prune_and_recover_(
-    student: EncoderAdapter,
+    student: ModelAdapter,
     mask: Mask,
     evidence: Evidence,
     spec: RecoverySpec,
@@ -58,8 +58,8 @@ def prune_and_recover_(
     survivors = drop_blocks_(student.model, mask)
     ends = [following - 1 for following in survivors[1:]] + [len(mask.kept) - 1]
     device, dense, reached = student.model.device, evidence.dense.sublayers, -1
-    with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.shelf() as shelf:
-        streams = Streams(evidence, shelf, samples=used, first_judge=first_judge)
+    with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.cache() as cache:
+        streams = Streams(evidence, cache, samples=used, first_judge=first_judge)
         for index, end, pruned in zip(survivors, ends, adapt(student.model).sublayers, strict=True):
             for passed in range(reached + 1, end):
                 with held(dense[passed].block):

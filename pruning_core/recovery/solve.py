@@ -37,7 +37,7 @@ _LSMR_MASK_DAMP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class System:
+class NormalEquations:
     """``A x = rhs``, symmetric and positive definite, one column a right-hand side, started from ``x0``."""
 
     A: Float[Tensor, "k k"]
@@ -45,7 +45,7 @@ class System:
     x0: Float[Tensor, "k d"]
 
 
-def weights_system(gram: Gram, before: Float[Tensor, "k d"], damping: float, *, biased: bool = True) -> System:
+def weights_system(gram: Gram, before: Float[Tensor, "k d"], damping: float, *, biased: bool = True) -> NormalEquations:
     """``(G + Lambda) W' = C + Lambda W`` with Lambda zero for the bias, which has no dense value to stay near.
 
     Args:
@@ -63,10 +63,10 @@ def weights_system(gram: Gram, before: Float[Tensor, "k d"], damping: float, *, 
     if not biased:
         A[-1, :] = A[:, -1] = rhs[-1] = 0
         A[-1, -1] = 1
-    return System(A, rhs, before)
+    return NormalEquations(A, rhs, before)
 
 
-def masks_system(gram: Gram, before: Float[Tensor, "k d"], unit_width: int) -> System:
+def masks_system(gram: Gram, before: Float[Tensor, "k d"], unit_width: int) -> NormalEquations:
     """``A m = c``: one scale a unit, the bias fixed, from ``m = 1``.
 
     Args:
@@ -78,10 +78,10 @@ def masks_system(gram: Gram, before: Float[Tensor, "k d"], unit_width: int) -> S
     G, C = gram.G[:-1, :-1], gram.C[:-1] - gram.G[:-1, -1:] @ bias
     A = (G * (W @ W.T)).unflatten(0, (-1, unit_width)).sum(1).unflatten(1, (-1, unit_width)).sum(2)
     c = (C * W).sum(1).unflatten(0, (-1, unit_width)).sum(1)
-    return System(A, c[:, None], torch.ones(A.shape[0], 1, dtype=A.dtype, device=A.device))
+    return NormalEquations(A, c[:, None], torch.ones(A.shape[0], 1, dtype=A.dtype, device=A.device))
 
 
-def solve_system(solver: SolverName, system: System, spec: RecoverySpec) -> Solution:
+def solve_system(solver: SolverName, system: NormalEquations, spec: RecoverySpec) -> Solution:
     """Solve by the named solver; LSMR is damped as its reference damps scales, and not at all for weights."""
     A, rhs, x0 = system.A, system.rhs, system.x0
     if solver == "cholesky":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.linear import bias_of, set_, weight_of
 from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
@@ -40,7 +40,7 @@ def record_dense(model: TaskModel, evidence: Evidence, on_batch: Callable[[int],
 
 
 def sparsify_(
-    student: EncoderAdapter,
+    student: ModelAdapter,
     projection: Projection | Mapping[str, Projection],
     evidence: Evidence,
     options: FitOptions,
@@ -79,9 +79,9 @@ def sparsify_(
         set_(linear, fitted.T, fitted_bias)
         fits.append(fit)
 
-    with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.shelf() as shelf:
+    with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.cache() as cache:
         # Centred Grams of inputs with large means lose what bfloat16 has: in it they are not even definite.
-        streams = Streams(evidence, shelf, samples=samples, first_judge=first_judge, gram_dtype=torch.float32)
+        streams = Streams(evidence, cache, samples=samples, first_judge=first_judge, gram_dtype=torch.float32)
         before: Sublayer | None = None
         memory: tuple[InputSums, InputSums] | None = None
         for index, (dense, own) in enumerate(zip(evidence.dense.sublayers, student.sublayers, strict=True)):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.sublayer import BlockContext, Sublayer
-from pruning_core.evidence.cache import Shelf, Slot
+from pruning_core.evidence.cache import ActivationCache, CacheEntry
 from pruning_core.evidence.context import Evidence
 from pruning_core.shapes import Bool, Float, Int
 from pruning_core.stats.gram import Gram, GramSums
@@ -37,11 +37,11 @@ class Stream:
     contexts: tuple[BlockContext, ...]
     fit: Int[Tensor, " n"]
     judge: Int[Tensor, " m"]
-    student: Slot
-    teacher: Slot | None
+    student: CacheEntry
+    teacher: CacheEntry | None
     sums: Sequence[Float[Tensor, "b s d"]] | None
     held_out: Bool[Tensor, " b"]
-    decoder: tuple[Slot, Slot] | None = None
+    decoder: tuple[CacheEntry, CacheEntry] | None = None
     dense_contexts: tuple[BlockContext, ...] = ()
     features: Float[Tensor, "b s k"] | None = None
 
@@ -79,13 +79,19 @@ class Streams:
     """The streams of all batches."""
 
     def __init__(
-        self, evidence: Evidence, shelf: Shelf, *, samples: int, first_judge: int, gram_dtype: torch.dtype | None = None
+        self,
+        evidence: Evidence,
+        cache: ActivationCache,
+        *,
+        samples: int,
+        first_judge: int,
+        gram_dtype: torch.dtype | None = None,
     ) -> None:
         """Embed every batch, or take what was recorded.
 
         Args:
             evidence: Dense model and calibration batches.
-            shelf: Where the streams lie.
+            cache: Where the streams lie.
             samples: Rows from here on are left out.
             first_judge: Rows from here on are held out.
             gram_dtype: Format of the products of Grams, where it is to be finer than that of the features.
@@ -93,7 +99,7 @@ class Streams:
         self._dtype = evidence.dtype if gram_dtype is None else gram_dtype
         self._spare = evidence.states.plan.spare
         count = len(evidence.calibration.batches)
-        opened = (_open(evidence, index, shelf, samples=samples, first_judge=first_judge) for index in range(count))
+        opened = (_open(evidence, index, cache, samples=samples, first_judge=first_judge) for index in range(count))
         self._streams = [stream for stream in opened if stream is not None]
 
     def gather(self, index: int, dense: Sublayer, pruned: Sublayer, layer: int) -> tuple[Gram, Gram]:
@@ -136,7 +142,7 @@ class Streams:
             judge.add_(own, other, stream.judge)
         return fit, judge
 
-    def cross(self, dense: EncoderAdapter, student: EncoderAdapter) -> tuple[InputSums, InputSums]:
+    def cross(self, dense: ModelAdapter, student: ModelAdapter) -> tuple[InputSums, InputSums]:
         """Move from the encoder to the decoder, which reads the encoder's output, each model's decoder its own encoder's.
 
         Returns:
@@ -172,8 +178,8 @@ class Streams:
             stream.student.write(pruned.close(pruned.total(hidden, features)))
 
 
-def _open(evidence: Evidence, index: int, shelf: Shelf, *, samples: int, first_judge: int) -> Stream | None:
-    """Put a batch's embeddings on the shelf; None where all of its samples are left out."""
+def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: int, first_judge: int) -> Stream | None:
+    """Put a batch's embeddings on the cache; None where all of its samples are left out."""
     dense, states = evidence.dense, evidence.states
     batch = evidence.calibration.batches[index].to(dense.model.device)
     chosen = (batch.rows < samples).nonzero().flatten()
@@ -191,11 +197,11 @@ def _open(evidence: Evidence, index: int, shelf: Shelf, *, samples: int, first_j
         contexts=trace.contexts,
         fit=fit,
         judge=judge,
-        student=shelf.keep(trace.hidden),
-        teacher=None if sums is not None else shelf.keep(trace.hidden),
+        student=cache.keep(trace.hidden),
+        teacher=None if sums is not None else cache.keep(trace.hidden),
         sums=sums,
         held_out=held_out,
-        decoder=None if trace.decoder is None else (shelf.keep(trace.decoder), shelf.keep(trace.decoder)),
+        decoder=None if trace.decoder is None else (cache.keep(trace.decoder), cache.keep(trace.decoder)),
     )
 
 

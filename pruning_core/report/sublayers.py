@@ -12,7 +12,7 @@ _NOTHING = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Half:
+class ReportedSublayer:
     """One half of a layer.
 
     Attributes:
@@ -44,17 +44,19 @@ class Half:
         return self.pruned or before is None or before >= _NOTHING
 
 
-def halves_of(layers: Sequence[LayerReport]) -> Iterator[Half]:
+def reported_sublayers(layers: Sequence[LayerReport]) -> Iterator[ReportedSublayer]:
     """Give the halves of all layers, in order. Layers with cross-attention are a decoder's, which follow its encoder's."""
     encoder = sum(layer.cross is None for layer in layers) if any(layer.cross is not None for layer in layers) else 0
     for index, layer in enumerate(layers):
         name = f"layer {layer.layer + 1}"
         if encoder:
             name = f"encoder layer {index + 1}" if index < encoder else f"decoder layer {index - encoder + 1}"
-        yield Half(f"{name} attention", layer.attention, layer.kept_heads < layer.dense_heads)
+        yield ReportedSublayer(f"{name} attention", layer.attention, layer.kept_heads < layer.dense_heads)
         if layer.cross is not None:
-            yield Half(f"{name} cross-attention", layer.cross.attention, layer.cross.kept_heads < layer.cross.dense_heads)
-        yield Half(f"{name} FFN", layer.ffn, layer.kept_neurons < layer.dense_neurons)
+            yield ReportedSublayer(
+                f"{name} cross-attention", layer.cross.attention, layer.cross.kept_heads < layer.cross.dense_heads
+            )
+        yield ReportedSublayer(f"{name} FFN", layer.ffn, layer.kept_neurons < layer.dense_neurons)
 
 
 def heads_of(layers: Sequence[LayerReport]) -> tuple[int, int]:

@@ -10,14 +10,14 @@ from pruning_core.arch.adapter import adapt, clone
 from pruning_core.arch.linear import is_transposed
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.paging import device_map
-from pruning_core.artifacts.acceptance import Claim, Probe, answer
+from pruning_core.artifacts.acceptance import Expectation, ProbeInput, answer
 from pruning_core.artifacts.bundle import write_checkpoint, write_compressed_form
 from pruning_core.artifacts.compressed import NothingToCompress
 from pruning_core.artifacts.onnx import ExportFailed, export_onnx
 from pruning_core.evidence.context import Context, generator
 from pruning_core.measure.latency import measure_blocks, measure_latency
 from pruning_core.measure.outcome import measure_outcome
-from pruning_core.measure.quality import Judge
+from pruning_core.measure.quality import Evaluator
 from pruning_core.measure.sparse_products import measure_products
 from pruning_core.methods.admm_pattern.outcome import sublayer_reports, with_pattern
 from pruning_core.methods.admm_pattern.plan import PatternPlan
@@ -34,7 +34,7 @@ from pruning_core.report.report import FloorReport, LatencyReport, Outcome, Qual
 from pruning_core.report.training import TrainingReport
 from pruning_core.spec.prune import PruneSpec, Target, target_name
 from pruning_core.tasks.base import TaskModel
-from pruning_core.training.school import School
+from pruning_core.training.runner import TrainingRunner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,7 +58,7 @@ class Candidate:
 
     target: Target
     outcome: Outcome
-    claim: Claim
+    claim: Expectation
     export_problem: str | None
     compress_problem: str | None
 
@@ -89,28 +89,28 @@ class Repaired:
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class CandidateBuilder:
     """Makes the checkpoints of one run.
 
     Attributes:
         spec: What was asked for.
         ctx: Dense model and evidence.
-        judge: The validation split.
+        evaluator: The validation split.
         probes: Held-out inputs of which the worker's outputs are kept.
-        school: Where students are trained.
+        trainer: Where students are trained.
     """
 
     spec: PruneSpec
     ctx: Context
-    judge: Judge
-    probes: tuple[Probe, ...]
-    school: School
+    evaluator: Evaluator
+    probes: tuple[ProbeInput, ...]
+    trainer: TrainingRunner
 
     def try_out(self, plan: Plan) -> QualityReport:
-        """Judge a plan with its repair, writing nothing."""
+        """Evaluator a plan with its repair, writing nothing."""
         student = self._repaired(plan).student
-        with self.ctx.clock.stage("evaluate", self.judge.steps) as step:
-            return self.judge.compare(self.ctx.task_model.with_model(student), step)
+        with self.ctx.clock.stage("evaluate", self.evaluator.steps) as step:
+            return self.evaluator.compare(self.ctx.task_model.with_model(student), step)
 
     def make(self, target: Target, plan: Plan, folder: Path) -> Candidate:
         """Prune, repair, write, and measure what was written.
@@ -130,8 +130,8 @@ class Workshop:
             del made  # the student takes as much memory as what is loaded back
             pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)
             export_problem = self._export(pruned, folder)
-        with clock.stage("evaluate", self.judge.steps) as step:
-            quality = self.judge.compare(pruned, step)
+        with clock.stage("evaluate", self.evaluator.steps) as step:
+            quality = self.evaluator.compare(pruned, step)
         timing = spec.latency if len(spec.all_targets) <= 1 else spec.latency.for_frontier()
         with clock.stage("latency", timing.repeats) as step:
             measure = measure_latency if dense.pages is None else measure_blocks
@@ -148,7 +148,7 @@ class Workshop:
                 "training": repair.training,
             }
         )
-        claim = Claim(
+        claim = Expectation(
             folder=folder,
             answers=answer(pruned, self.probes),
             parameters=outcome.parameters.pruned,
@@ -192,7 +192,7 @@ class Workshop:
         """Train a student, from where the one-shot tier has left it or from the dense weights."""
         options = plan.options.training
         student = repaired.student if options.start == "one-shot" else clone(self.ctx.task_model.model)
-        training = self.school.teach_(student, plan.recipe, options, name=target_name(target))
+        training = self.trainer.train_(student, plan.recipe, options, name=target_name(target))
         return Repaired(student, replace(repaired.repair, training=training))
 
     def _recounted(

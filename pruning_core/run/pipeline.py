@@ -29,13 +29,13 @@ from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
 from pruning_core.machine.environment import choose_device, disk_is_full
 from pruning_core.machine.precision import matmul_dtype
-from pruning_core.measure.quality import Judge
+from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.planning import AnyPlanner, planner_for
 from pruning_core.models.load import load_task_model, resolve_checkpoint
 from pruning_core.models.placement import place_weights
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
-from pruning_core.run.candidate import Candidate, Workshop
+from pruning_core.run.candidate import Candidate, CandidateBuilder
 from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.reporting import scarce, summed_up
 from pruning_core.run.verdict import accepted, rejection
@@ -44,7 +44,7 @@ from pruning_core.spec.method import ZeroMethod
 from pruning_core.spec.prune import KeepTarget, PruneSpec, Target, target_name
 from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
-from pruning_core.training.school import School
+from pruning_core.training.runner import TrainingRunner
 
 # Rows that are drawn for each sample where a sample is a block of several.
 _ROWS_A_BLOCK = 16
@@ -137,23 +137,23 @@ def _run(
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=not isinstance(spec.method, ZeroMethod))
     planner = planner_for(spec, ctx, cache)
-    workshop = Workshop(
+    builder = CandidateBuilder(
         spec,
         ctx,
-        Judge(spec, dense, validation),
+        Evaluator(spec, dense, validation),
         make_probes(validation, spec.evaluation.max_length, KINDS[spec.task.type].reads),
-        School(spec, ctx, train, scratch),
+        TrainingRunner(spec, ctx, train, scratch),
     )
     candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):
         clock.begin_part(part, len(spec.all_targets))
-        candidates.append(_reach(target, planner, workshop, _place(folder, part, target)))
+        candidates.append(_reach(target, planner, builder, _place(folder, part, target)))
     if not candidates:
-        candidates.append(_hold_floor(spec, planner, workshop, folder))
+        candidates.append(_hold_floor(spec, planner, builder, folder))
     with clock.stage("accept"):
         if dense.pages is not None:
             give_back()
-        prover = Prover(dense, workshop.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed)
+        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed)
         proofs = prover.prove([candidate.claim for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):
@@ -167,20 +167,20 @@ def _run(
     return report, rejection(spec, outcomes, proofs)
 
 
-def _reach(target: Target, planner: AnyPlanner, workshop: Workshop, folder: Path) -> Candidate:
+def _reach(target: Target, planner: AnyPlanner, builder: CandidateBuilder, folder: Path) -> Candidate:
     """Make the checkpoint of a target; a latency that the finished checkpoint misses is planned anew a few times."""
     candidate: Candidate | None = None
     for mask in planner.plans(target):
-        candidate = workshop.make(target, mask, folder)
+        candidate = builder.make(target, mask, folder)
         if candidate.outcome.target.met:
             break
     assert candidate is not None, "a planner gives at least one mask"
     return candidate
 
 
-def _hold_floor(spec: PruneSpec, planner: AnyPlanner, workshop: Workshop, folder: Path) -> Candidate:
+def _hold_floor(spec: PruneSpec, planner: AnyPlanner, builder: CandidateBuilder, folder: Path) -> Candidate:
     """Make the checkpoint with the fewest MACs that holds the quality floor; the mildest that was tried where none does."""
-    floor, clock, trial = spec.quality_floor, workshop.ctx.clock, 0
+    floor, clock, trial = spec.quality_floor, builder.ctx.clock, 0
     assert floor is not None, "a spec has targets or a floor"
 
     def holds(share: float) -> bool:
@@ -191,7 +191,7 @@ def _hold_floor(spec: PruneSpec, planner: AnyPlanner, workshop: Workshop, folder
             mask = next(planner.plans(KeepTarget(metric="macs", keep=share)))
         except TargetUnreachable:
             return False
-        quality = workshop.try_out(mask)
+        quality = builder.try_out(mask)
         required = floor.required(quality.dense, lower_is_better=quality.lower_is_better)
         return quality.pruned <= required if quality.lower_is_better else quality.pruned >= required
 
@@ -199,7 +199,7 @@ def _hold_floor(spec: PruneSpec, planner: AnyPlanner, workshop: Workshop, folder
     clock.begin_part(FLOOR_TRIALS, FLOOR_TRIALS + 1)
     candidate: Candidate | None = None
     for share in shares:  # the written one, rounded to its stored type, may just miss what the trial held
-        candidate = _reach(KeepTarget(metric="macs", keep=share), planner, workshop, folder)
+        candidate = _reach(KeepTarget(metric="macs", keep=share), planner, builder, folder)
         reached = candidate.outcome.quality_floor
         if reached is not None and reached.held:
             break

@@ -12,9 +12,9 @@ from pruning_core.machine.environment import peak_memory, versions
 from pruning_core.methods.admm_pattern.outcome import pattern_warnings
 from pruning_core.methods.block_lasso.outcome import segment_warnings
 from pruning_core.report.report import DataReport, FrontierPoint, MemoryReport, Outcome, Report
-from pruning_core.report.sublayers import halves_of
+from pruning_core.report.sublayers import reported_sublayers
 from pruning_core.spec.prune import PruneSpec, Target, target_name
-from pruning_core.training.school import training_warnings
+from pruning_core.training.runner import training_warnings
 
 
 def summed_up(
@@ -96,7 +96,7 @@ def _warnings(targets: Sequence[Target], outcomes: Sequence[Outcome]) -> tuple[s
         found.extend(f"{where}{said}" for said in told)
         found.extend(
             f"{where}{half.name}: recovery {half.report.status}, weights left unrepaired"
-            for half in halves_of(outcome.layers)
+            for half in reported_sublayers(outcome.layers)
             if half.failed
         )
     return tuple(found)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pruning_core.arch.adapter import EncoderAdapter, real_tokens
+from pruning_core.arch.adapter import ModelAdapter, real_tokens
 from pruning_core.arch.linear import weight_of
 from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
@@ -65,7 +65,7 @@ class MaskStatistics:
 
 def mask_statistics(
     task_model: TaskModel,
-    adapter: EncoderAdapter,
+    adapter: ModelAdapter,
     batches: Sequence[Batch],
     objective: Objective,
     *,

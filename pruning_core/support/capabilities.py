@@ -74,7 +74,9 @@ def _task_info(name: str, task_type: TaskType, schema: dict[str, Any], task: dic
 def architectures() -> list[ArchitectureInfo]:
     """List the architectures with what the contract tests found."""
     layouts = {
-        signature.family: {f"{half.kind} {part}": path for half in signature.halves for part, path in half.paths()}
+        signature.family: {
+            f"{sublayer.kind} {part}": path for sublayer in signature.sublayers for part, path in sublayer.paths()
+        }
         for signature in SIGNATURES
     }
     return [ArchitectureInfo(**dict(tried), modules=layouts.get(tried.family or "", {})) for tried in read_matrix()]

@@ -20,8 +20,8 @@ from pruning_core.tasks.batch import Batch
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.constraint import Constraint, Moment
 from pruning_core.training.curves import Curves
+from pruning_core.training.dataset import TrainingSet
 from pruning_core.training.group import Alone, Group, summed
-from pruning_core.training.lessons import Lessons
 from pruning_core.training.objective import Objective
 from pruning_core.training.trainable import freeze_, optimiser_for, optimiser_tensors, restore_optimiser_
 
@@ -33,7 +33,7 @@ class Setting:
     """What a training takes beside the model and its constraint.
 
     Attributes:
-        lessons: Rows.
+        training_set: Rows.
         options: Of the method.
         dtype: Format of matrix products.
         group: The processes that train together.
@@ -41,7 +41,7 @@ class Setting:
         on_step: Told the number of steps taken.
     """
 
-    lessons: Lessons
+    training_set: TrainingSet
     options: TrainingOptions
     dtype: torch.dtype
     group: Group = field(default_factory=Alone)
@@ -72,14 +72,14 @@ class Trainer:
         options = setting.options
         self._objective = Objective(student, teacher, options)
         self._optimiser = optimiser_for(parameters, learning_rate=options.learning_rate, weight_decay=options.weight_decay)
-        self._steps = setting.lessons.all_steps(options)
-        self._per_epoch = setting.lessons.steps(options.batch_size)
+        self._steps = setting.training_set.all_steps(options)
+        self._per_epoch = setting.training_set.steps(options.batch_size)
         self._judge_every = max(1, self._per_epoch // options.judgements)
         self._best: dict[str, Tensor] = {}
-        group, held_out = setting.group, setting.lessons.held_out
-        naive = self._objective.naive_loss(setting.lessons.batches(held_out))
+        group, held_out = setting.group, setting.training_set.held_out
+        naive = self._objective.naive_loss(setting.training_set.batches(held_out))
         self._curves = Curves(max(1, self._steps // 100), naive)
-        self._held_out = setting.lessons.batches(held_out[group.rank :: group.world])
+        self._held_out = setting.training_set.batches(held_out[group.rank :: group.world])
         self._resumed_from: int | None = None
 
     def run(self) -> TrainingReport:
@@ -99,7 +99,7 @@ class Trainer:
             step = curves.step
             epoch, within = divmod(step, self._per_epoch)
             if within == 0 or not order:
-                order = self._setting.lessons.epoch(epoch, self._setting.options.batch_size)
+                order = self._setting.training_set.epoch(epoch, self._setting.options.batch_size)
             self._step(step, order[within])
             self._setting.on_step(curves.step)
         if curves.ending is None:
@@ -146,11 +146,11 @@ class Trainer:
             if setting.options.dropout:
                 device = self._student.device
                 stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-                draws = generator(setting.lessons.seed, f"dropout {step} {setting.group.rank}")
+                draws = generator(setting.training_set.seed, f"dropout {step} {setting.group.rank}")
                 torch.manual_seed(draws.initial_seed())
                 self._student.model.train()
                 stack.callback(self._student.model.eval)
-            for batch in setting.lessons.batches(rows[setting.group.rank :: setting.group.world]):
+            for batch in setting.training_set.batches(rows[setting.group.rank :: setting.group.world]):
                 loss = self._loss(batch) / len(rows)
                 loss.backward()
                 total += float(loss.detach())
@@ -168,7 +168,7 @@ class Trainer:
         with self._constraint.applied():
             with torch.no_grad():
                 total = sum(float(self._loss(batch)) for batch in self._held_out)
-            loss = summed(setting.group, total, self._student.device) / len(setting.lessons.held_out)
+            loss = summed(setting.group, total, self._student.device) / len(setting.training_set.held_out)
             point = TrainingPoint(
                 step=step,
                 phase=self._constraint.phase,
@@ -223,8 +223,8 @@ class Trainer:
         setting, curves = self._setting, self._curves
         assert curves.ending is not None, "the training has ended"
         return TrainingReport(
-            rows=len(setting.lessons.train),
-            held_out_rows=len(setting.lessons.held_out),
+            rows=len(setting.training_set.train),
+            held_out_rows=len(setting.training_set.held_out),
             batch_size=setting.options.batch_size,
             processes=setting.group.world,
             dtype=str(setting.dtype).removeprefix("torch."),

@@ -26,8 +26,8 @@ from pruning_core.report.training import TrainingReport
 from pruning_core.spec.training import TrainingOptions
 from pruning_core.tasks.base import TaskModel
 from pruning_core.training.checkpoints import Checkpoints
+from pruning_core.training.dataset import TrainingSet
 from pruning_core.training.group import Alone, Group, Joined
-from pruning_core.training.lessons import Lessons
 from pruning_core.training.loop import Setting, Trainer
 from pruning_core.training.recipe import Recipe, prunable_weights
 from pruning_core.training.trainable import make_trainable_
@@ -36,13 +36,13 @@ _PATIENCE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingJob:
     """One training: all that a process needs to take part.
 
     Attributes:
         student: What is trained, in place.
         teacher: The dense model.
-        lessons: Rows.
+        training_set: Rows.
         recipe: Makes the constraint.
         options: Of the method.
         dtype: Format of matrix products.
@@ -51,7 +51,7 @@ class Course:
 
     student: TaskModel
     teacher: TaskModel
-    lessons: Lessons
+    training_set: TrainingSet
     recipe: Recipe
     options: TrainingOptions
     dtype: torch.dtype
@@ -59,12 +59,12 @@ class Course:
 
     def run(self, group: Group, on_step: Callable[[int], None] = lambda _done: None) -> TrainingReport:
         """Train in this process."""
-        parameters = make_trainable_(self.student, self.lessons.batches(self.lessons.held_out[:1])[0])
+        parameters = make_trainable_(self.student, self.training_set.batches(self.training_set.held_out[:1])[0])
         constraint = self.recipe.constraint(prunable_weights(self.student.model))
-        setting = Setting(self.lessons, self.options, self.dtype, group, self.checkpoints, on_step)
+        setting = Setting(self.training_set, self.options, self.dtype, group, self.checkpoints, on_step)
         return Trainer(self.student, self.teacher, parameters, constraint, setting).run()
 
-    def on(self, device: torch.device) -> Course:
+    def on(self, device: torch.device) -> TrainingJob:
         """Give the same training with copies of its models on another device."""
         student, teacher = (
             own.with_model(copy.deepcopy(own.model).to(device))  # pyright: ignore[reportArgumentType] - transformers' stub of `to`
@@ -81,22 +81,22 @@ def training_devices(device: torch.device) -> tuple[torch.device, ...]:
     return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
 
 
-def train(course: Course, devices: Sequence[torch.device], on_step: Callable[[int], None]) -> TrainingReport:
+def train(job: TrainingJob, devices: Sequence[torch.device], on_step: Callable[[int], None]) -> TrainingReport:
     """Train on one device in this process, or on several with one process each.
 
     Raises:
         PruningError: One of the processes has ended too early.
     """
     if len(devices) == 1:
-        return course.run(Alone(), on_step)
+        return job.run(Alone(), on_step)
     with tempfile.TemporaryDirectory() as folder:
         meeting = Path(folder) / "meeting"
-        payload = pickle.dumps(course.on(torch.device("cpu")))
+        payload = pickle.dumps(job.on(torch.device("cpu")))
         with _helpers(payload, meeting, devices) as helpers:
             _wait_for(helpers, meeting)
             try:
                 with _joined(0, meeting, devices):
-                    return course.run(Joined(0, len(devices)), on_step)
+                    return job.run(Joined(0, len(devices)), on_step)
             except RuntimeError as error:
                 for helper in helpers:
                     helper.join(timeout=5)
@@ -148,11 +148,11 @@ def _ready(meeting: Path, rank: int) -> Path:
 def _help(payload: bytes, rank: int, meeting: str, devices: tuple[torch.device, ...], threads: int) -> None:
     """Take part in a training; the body of a helper's process."""
     torch.set_num_threads(threads)
-    course: Course = pickle.loads(payload)  # noqa: S301 - from the process that started this one
-    course = course.on(devices[rank])
+    job: TrainingJob = pickle.loads(payload)  # noqa: S301 - from the process that started this one
+    job = job.on(devices[rank])
     _ready(Path(meeting), rank).touch()
     with _joined(rank, Path(meeting), devices):
-        course.run(Joined(rank, len(devices)))
+        job.run(Joined(rank, len(devices)))
 
 
 @contextmanager

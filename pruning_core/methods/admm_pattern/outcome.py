@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.linear import is_transposed
 from pruning_core.methods.admm_pattern.plan import PatternPlan
 from pruning_core.patterns.recount import arrangements, recount
@@ -17,7 +17,7 @@ _WORST: tuple[SolverStatus, ...] = ("breakdown", "rejected", "max_iterations", "
 
 
 def with_pattern(
-    outcome: Outcome, plan: PatternPlan, fits: Sequence[Fit], folder: Path, dense: EncoderAdapter, *, length: float
+    outcome: Outcome, plan: PatternPlan, fits: Sequence[Fit], folder: Path, dense: ModelAdapter, *, length: float
 ) -> Outcome:
     """Complete an outcome whose shapes are the dense model's by what its matrices hold.
 
@@ -58,7 +58,7 @@ def with_pattern(
     )
 
 
-def sublayer_reports(fits: Sequence[Fit], dense: EncoderAdapter) -> tuple[SublayerReport, ...]:
+def sublayer_reports(fits: Sequence[Fit], dense: ModelAdapter) -> tuple[SublayerReport, ...]:
     """Sum the matrices of each sublayer up: the residuals are those of its output projection, the status is the worst."""
     reports: list[SublayerReport] = []
     following = iter(fits)

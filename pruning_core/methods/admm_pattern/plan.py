@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.linear import weight_of
 from pruning_core.checks.coverage import MatrixShape, check_coverage
 from pruning_core.checks.method import sparsities_of
@@ -61,7 +61,7 @@ class PatternPlan:
 class _Energies:
     """The squared weights of every linear, input-major, made anew each time that they are asked for."""
 
-    dense: EncoderAdapter
+    dense: ModelAdapter
 
     def __iter__(self) -> Iterator[Float[Tensor, "k d"]]:
         """Give them in order."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pruning_core.arch.adapter import EncoderAdapter
+from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.masks import Mask
 from pruning_core.methods.admm_pattern.outcome import matrix_report
 from pruning_core.methods.block_lasso.plan import BlockPlan
@@ -22,7 +22,7 @@ _DECADES = 4
 
 
 def with_segments(
-    outcome: Outcome, plan: BlockPlan, fits: Sequence[Fit], folder: Path, dense: EncoderAdapter, *, mask: Mask, length: float
+    outcome: Outcome, plan: BlockPlan, fits: Sequence[Fit], folder: Path, dense: ModelAdapter, *, mask: Mask, length: float
 ) -> Outcome:
     """Complete an outcome by what the matrices hold.
 
@@ -61,7 +61,7 @@ def with_segments(
     )
 
 
-def _segments(plan: BlockPlan, counts: Sequence[SegmentCount], dense: EncoderAdapter, mask: Mask) -> SegmentsReport:
+def _segments(plan: BlockPlan, counts: Sequence[SegmentCount], dense: ModelAdapter, mask: Mask) -> SegmentsReport:
     removed = [group.size - kept for group, kept in zip(dense.groups, mask.counts(), strict=True)]
     return SegmentsReport(
         segment=plan.options.segment,

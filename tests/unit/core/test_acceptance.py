@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pruning_core.artifacts import fresh
-from pruning_core.artifacts.acceptance import Claim, Prover, answer, make_probes
+from pruning_core.artifacts.acceptance import Expectation, Prover, answer, make_probes
 from pruning_core.data.read import read_rows
 from pruning_core.errors import QualityFloorMissed, TargetMissed, Unloadable
 from pruning_core.models.load import load_task_model
@@ -92,7 +92,9 @@ def test_what_does_not_hold_is_found(made, tiny_bert, tiny_sst2, tmp_path):
     dense = load_task_model(tiny_bert, "text-classification", torch.device("cpu"))
     probes = make_probes(read_rows(spec.task, "validation"), 32)
     whole = load_task_model(out, "text-classification", torch.device("cpu"))
-    claim = Claim(out, answer(whole, probes), report.parameters.pruned, report.bytes.pruned, onnx=False, measure_again=True)
+    claim = Expectation(
+        out, answer(whole, probes), report.parameters.pruned, report.bytes.pruned, onnx=False, measure_again=True
+    )
     claims = []
     for damage in DAMAGES:
         folder = shutil.copytree(out, tmp_path / damage.__name__)

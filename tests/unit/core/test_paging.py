@@ -14,7 +14,7 @@ from pruning_core.arch.adapter import adapt, clone
 from pruning_core.arch.paging import device_map, each_tensor, held, page_of
 from pruning_core.arch.verify import verify
 from pruning_core.files.checkpoint import read_checkpoint
-from pruning_core.files.tensors import pieces_of, write_pieces
+from pruning_core.files.tensors import map_tensors, write_tensors
 from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
 from tests import tiny
@@ -62,13 +62,13 @@ def test_what_was_written_is_read_whatever_its_size_and_type(tmp_path: Path):
         "bytes": torch.arange(3, dtype=torch.uint8),
         "turned": torch.randn(4, 6).T,
     }
-    pieces = write_pieces(tensors.items(), tmp_path)
+    mapped = write_tensors(tensors.items(), tmp_path)
     assert not list(tmp_path.iterdir()), "the file has no name"
     for name, tensor in tensors.items():
-        assert torch.equal(pieces[name].mapped(), tensor)
-        assert torch.equal(pieces[name].read(CPU), tensor.float())
-        pieces[name].forget()
-        assert torch.equal(pieces[name].mapped(), tensor), "what was given back to the system is read again"
+        assert torch.equal(mapped[name].mapped(), tensor)
+        assert torch.equal(mapped[name].read(CPU), tensor.float())
+        mapped[name].forget()
+        assert torch.equal(mapped[name].mapped(), tensor), "what was given back to the system is read again"
 
 
 def test_tensors_at_odd_addresses_of_a_checkpoint_are_read(tmp_path: Path):
@@ -77,8 +77,8 @@ def test_tensors_at_odd_addresses_of_a_checkpoint_are_read(tmp_path: Path):
     tensors = {"a": torch.arange(3, dtype=torch.uint8), "b": torch.randn(5), "c": torch.randn(2).half()}
     tiny.write_model(tmp_path, "bert")
     save_file(tensors, tmp_path / "model.safetensors")
-    pieces = pieces_of(read_checkpoint(tmp_path))
-    assert all(torch.equal(pieces[name].mapped(), tensor) for name, tensor in tensors.items())
+    mapped = map_tensors(read_checkpoint(tmp_path))
+    assert all(torch.equal(mapped[name].mapped(), tensor) for name, tensor in tensors.items())
 
 
 def test_weights_are_there_while_a_block_is_held_and_not_else(pair):

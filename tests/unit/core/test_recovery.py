@@ -5,7 +5,7 @@ import torch
 
 from pruning_core.arch.adapter import adapt, clone
 from pruning_core.arch.masks import Mask
-from pruning_core.evidence.cache import Shelf
+from pruning_core.evidence.cache import ActivationCache
 from pruning_core.evidence.calibration import Batch, TokenSet
 from pruning_core.evidence.context import Evidence
 from pruning_core.evidence.states import DenseStates, plan_states
@@ -224,14 +224,14 @@ def test_the_plan_of_states_spends_what_it_is_given():
 
 
 def test_what_does_not_fit_lies_in_a_file_and_comes_back_as_it_was(tmp_path):
-    with Shelf(30, room=12, dtype=torch.float16, device=torch.device("cpu"), scratch=tmp_path) as shelf:
+    with ActivationCache(30, room=12, dtype=torch.float16, device=torch.device("cpu"), scratch=tmp_path) as cache:
         values = [torch.randn(2, 5), torch.randn(1, 3), torch.randn(3, 4), torch.randn(5)]
-        slots = [shelf.keep(value) for value in values]
-        for slot, value in zip(slots, values, strict=True):
-            torch.testing.assert_close(slot.read(), value.half(), rtol=0, atol=0)
-        slots[2].write(values[2] + 1)
-        torch.testing.assert_close(slots[2].read(), (values[2] + 1).half(), rtol=0, atol=0)
-        torch.testing.assert_close(slots[3].read(), values[3].half(), rtol=0, atol=0)
+        entries = [cache.keep(value) for value in values]
+        for entry, value in zip(entries, values, strict=True):
+            torch.testing.assert_close(entry.read(), value.half(), rtol=0, atol=0)
+        entries[2].write(values[2] + 1)
+        torch.testing.assert_close(entries[2].read(), (values[2] + 1).half(), rtol=0, atol=0)
+        torch.testing.assert_close(entries[3].read(), values[3].half(), rtol=0, atol=0)
         assert list(tmp_path.iterdir()) == []  # nothing to sweep up after a crash
 
 

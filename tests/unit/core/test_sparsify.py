@@ -9,7 +9,7 @@ import torch
 
 from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.patterns.project import LargestOfBlock
-from pruning_core.recovery.matrix import Matrix, System, choose, fit_matrix
+from pruning_core.recovery.matrix import Matrix, ScaledProblem, choose, fit_matrix
 from pruning_core.spec.grammar import BlockPattern
 from pruning_core.stats.gram import Gram
 from pruning_core.stats.inputs import InputSums
@@ -114,7 +114,7 @@ def test_an_input_that_is_always_zero_does_no_harm():
     own, _ = matrix()
     own.fit.G[3], own.fit.G[:, 3], own.fit.C[3] = 0, 0, 0
     own.judge.G[3], own.judge.G[:, 3], own.judge.C[3] = 0, 0, 0
-    system = System.of(own.fit, own.weights, 0.01, centred=True)
+    system = ScaledProblem.of(own.fit, own.weights, 0.01, centred=True)
     assert system.H.isfinite().all()
     assert fit_matrix(own, TWO_OF_FOUR, AdmmPattern(), refit=True)[0].isfinite().all()
 

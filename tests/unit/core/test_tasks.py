@@ -7,7 +7,7 @@ import torch
 
 from pruning_core.data.labels import with_classes
 from pruning_core.data.read import read_rows
-from pruning_core.measure.quality import Judge
+from pruning_core.measure.quality import Evaluator
 from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
@@ -47,7 +47,7 @@ def test_every_task_runs_end_to_end(task_type, tmp_path):
 def test_a_model_keeps_all_of_its_own_quality(task_type, tmp_path):
     spec = spec_of(task_type, tmp_path)
     model, rows = loaded(spec)
-    report = Judge(spec, model, rows).compare(model, lambda _done: None)
+    report = Evaluator(spec, model, rows).compare(model, lambda _done: None)
     assert report.dense == report.pruned
     assert report.kept == pytest.approx(1) or report.dense == 0
     assert report.lower_is_better == (report.metric in ("perplexity", "loss"))

@@ -16,7 +16,7 @@ from pruning_core.spec.training import PatternTraining, TrainingOptions
 from pruning_core.training.admm import Admm
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.constraint import Moment, Unconstrained
-from pruning_core.training.lessons import Lessons
+from pruning_core.training.dataset import TrainingSet
 from pruning_core.training.loop import Setting, Trainer
 from pruning_core.training.phases import Phase, Phases
 from pruning_core.training.support import FixedSupport, SrSte, project
@@ -45,10 +45,10 @@ class Lab:
     def __init__(self, dense, rows, options=OPTIONS, **setting):
         self.dense, self.options = dense, options
         self.student = dense.with_model(clone(dense.model))
-        lessons = Lessons.draw(dense, rows, options, max_length=32, seed=0, micro_tokens=256)
-        self.parameters = make_trainable_(self.student, lessons.batches(lessons.held_out)[0])
+        training_set = TrainingSet.draw(dense, rows, options, max_length=32, seed=0, micro_tokens=256)
+        self.parameters = make_trainable_(self.student, training_set.batches(training_set.held_out)[0])
         self.weights = {path: linear.weight for path, linear in adapt(self.student.model).linears.items()}
-        self.setting = Setting(lessons, options, torch.float32, **setting)
+        self.setting = Setting(training_set, options, torch.float32, **setting)
 
     def train(self, constraint):
         return Trainer(self.student, self.dense, self.parameters, constraint, self.setting).run()
@@ -176,12 +176,12 @@ def test_patience_ends_it_early(dense, rows):
 
 
 def test_every_epoch_has_every_row_once_in_another_order(dense, rows):
-    lessons = Lessons.draw(dense, rows, OPTIONS, max_length=32, seed=0, micro_tokens=256)
-    first, second = lessons.epoch(0, 16), lessons.epoch(1, 16)
+    training_set = TrainingSet.draw(dense, rows, OPTIONS, max_length=32, seed=0, micro_tokens=256)
+    first, second = training_set.epoch(0, 16), training_set.epoch(1, 16)
     assert first != second
-    assert sorted(row for batch in first for row in batch) == sorted(lessons.train)
-    assert not set(lessons.train) & set(lessons.held_out)
-    assert lessons.epoch(0, 16) == first
+    assert sorted(row for batch in first for row in batch) == sorted(training_set.train)
+    assert not set(training_set.train) & set(training_set.held_out)
+    assert training_set.epoch(0, 16) == first
 
 
 def test_the_coupled_penalty_has_a_gradient():

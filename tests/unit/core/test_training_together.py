@@ -16,29 +16,29 @@ from pruning_core.patterns.project import LargestOfBlock
 from pruning_core.spec.grammar import parse_pattern
 from pruning_core.spec.training import PatternTraining
 from pruning_core.training.checkpoints import Checkpoints
-from pruning_core.training.lessons import Lessons
-from pruning_core.training.together import Course, train, training_devices
+from pruning_core.training.dataset import TrainingSet
+from pruning_core.training.together import TrainingJob, train, training_devices
 
 CPU = torch.device("cpu")
 
 
-def course(model, checkpoints=None, **changes):
+def job(model, checkpoints=None, **changes):
     dense = load_task_model(model, "text-classification", CPU)
     texts = [" ".join(f"word{(i * k) % 20}" for k in range(1, 3 + i % 9)) for i in range(90)]
     rows = Rows(texts=tuple((text,) for text in texts), labels=tuple(float(i % 2) for i in range(90)))
     options = PatternTraining(epochs=2, learning_rate=1e-3, batch_size=7, holdout=0.1, start="dense", **changes)
-    lessons = Lessons.draw(dense, rows, options, max_length=32, seed=0, micro_tokens=128)
+    training_set = TrainingSet.draw(dense, rows, options, max_length=32, seed=0, micro_tokens=128)
     student = dense.with_model(clone(dense.model))
     recipe = PatternRecipe(LargestOfBlock(parse_pattern("2:4")), options)
-    return Course(student, dense, lessons, recipe, options, torch.float32, checkpoints)
+    return TrainingJob(student, dense, training_set, recipe, options, torch.float32, checkpoints)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("finish", ["fixed", pytest.param("sr-ste", marks=pytest.mark.matrix)])
 def test_two_processes_give_what_one_gives(tiny_bert, tmp_path, finish):
-    alone, steps = course(tiny_bert, finish=finish), []
+    alone, steps = job(tiny_bert, finish=finish), []
     reference = train(alone, [CPU], lambda _done: None)
-    together = course(tiny_bert, Checkpoints(tmp_path, "this", every_s=0), finish=finish)
+    together = job(tiny_bert, Checkpoints(tmp_path, "this", every_s=0), finish=finish)
     report = train(together, [CPU, CPU], steps.append)
     assert report.processes == 2
     assert steps == list(range(1, report.planned_steps + 1))
@@ -48,13 +48,13 @@ def test_two_processes_give_what_one_gives(tiny_bert, tmp_path, finish):
     for name, tensor in theirs.items():
         if not name.endswith("key.bias"):  # nothing depends on it: its gradient is rounding, which Adam makes steps of
             torch.testing.assert_close(ours[name], tensor, rtol=1e-5, atol=1e-5, msg=name)
-    again = train(course(tiny_bert, Checkpoints(tmp_path, "this"), finish=finish), [CPU, CPU], lambda _done: None)
+    again = train(job(tiny_bert, Checkpoints(tmp_path, "this"), finish=finish), [CPU, CPU], lambda _done: None)
     assert again.resumed_from == report.steps
 
 
 @pytest.mark.slow
 def test_a_helper_that_ends_too_early_is_an_error_and_no_hang(tiny_bert):
-    broken = course(tiny_bert)
+    broken = job(tiny_bert)
 
     class Broken:
         """Cannot be made anew in another process: it is no value."""

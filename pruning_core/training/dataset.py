@@ -22,7 +22,7 @@ _MOST_HELD_OUT = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class TrainingSet:
     """Rows to train on and rows to judge by.
 
     Attributes:
@@ -42,7 +42,7 @@ class Lessons:
     @classmethod
     def draw(
         cls, model: TaskModel, rows: Rows, options: TrainingOptions, *, max_length: int, seed: int, micro_tokens: int
-    ) -> Lessons:
+    ) -> TrainingSet:
         """Draw the rows, tokenise them, and hold some out.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pruning_core.report.report import CrossReport, LayerReport, SublayerReport
-from pruning_core.report.sublayers import halves_of, heads_of
+from pruning_core.report.sublayers import heads_of, reported_sublayers
 
 
 def repair(status="converged", before=0.2, after=0.1):
@@ -22,12 +22,12 @@ CROSS = CrossReport(dense_heads=4, kept_heads=1, head_indices=(2,), attention=re
 
 def test_halves_of_a_decoder_are_named_as_such_and_its_cross_attention_is_one():
     layers = [layer(0, kept=2), layer(1, cross=CROSS)]
-    names = [half.name for half in halves_of(layers)]
+    names = [half.name for half in reported_sublayers(layers)]
     assert names == [
         *("encoder layer 1 attention", "encoder layer 1 FFN"),
         *("decoder layer 1 attention", "decoder layer 1 cross-attention", "decoder layer 1 FFN"),
     ]
-    assert [half.name for half in halves_of(layers[:1])] == ["layer 1 attention", "layer 1 FFN"]
+    assert [half.name for half in reported_sublayers(layers[:1])] == ["layer 1 attention", "layer 1 FFN"]
     assert heads_of(layers) == (2 + 4 + 1, 12)
 
 
@@ -43,5 +43,5 @@ def test_halves_of_a_decoder_are_named_as_such_and_its_cross_attention_is_one():
     ],
 )
 def test_only_what_has_lost_something_and_stayed_so_has_failed(report, kept, status, failed):
-    first = next(halves_of([layer(0, report, kept=kept)]))
+    first = next(reported_sublayers([layer(0, report, kept=kept)]))
     assert (first.status, first.failed) == (status, failed)

@@ -15,16 +15,16 @@ from pruning_core.report.training import TrainingReport
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.training import TrainingOptions
 from pruning_core.training.checkpoints import Checkpoints
-from pruning_core.training.lessons import Lessons
+from pruning_core.training.dataset import TrainingSet
 from pruning_core.training.recipe import Recipe
-from pruning_core.training.together import Course, train, training_devices
+from pruning_core.training.together import TrainingJob, train, training_devices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)
-class School:
+class TrainingRunner:
     """What every training of a run has in common.
 
     Attributes:
@@ -39,7 +39,7 @@ class School:
     rows: Rows
     scratch: Path | None
 
-    def teach_(self, student: PreTrainedModel, recipe: Recipe, options: TrainingOptions, *, name: str) -> TrainingReport:
+    def train_(self, student: PreTrainedModel, recipe: Recipe, options: TrainingOptions, *, name: str) -> TrainingReport:
         """Train a student in place.
 
         Args:
@@ -52,7 +52,7 @@ class School:
             DatasetInvalid: There are too few rows.
         """
         spec, ctx = self.spec, self.ctx
-        lessons = Lessons.draw(
+        training_set = TrainingSet.draw(
             ctx.task_model,
             self.rows,
             options,
@@ -60,26 +60,26 @@ class School:
             seed=spec.seed,
             micro_tokens=max(len(own.real.flatten()) for own in ctx.evidence.calibration.batches),
         )
-        course = Course(
+        job = TrainingJob(
             student=ctx.task_model.with_model(student),
             teacher=ctx.task_model,
-            lessons=lessons,
+            training_set=training_set,
             recipe=recipe,
             options=options,
             dtype=matmul_dtype(spec.calibration.precision, ctx.task_model.device),
-            checkpoints=self._checkpoints(lessons, name),
+            checkpoints=self._checkpoints(training_set, name),
         )
-        with ctx.clock.stage("train", lessons.all_steps(options)) as step:
-            return train(course, training_devices(ctx.task_model.device), step)
+        with ctx.clock.stage("train", training_set.all_steps(options)) as step:
+            return train(job, training_devices(ctx.task_model.device), step)
 
-    def _checkpoints(self, lessons: Lessons, name: str) -> Checkpoints | None:
+    def _checkpoints(self, training_set: TrainingSet, name: str) -> Checkpoints | None:
         if self.scratch is None:
             return None
         calibration = self.ctx.evidence.calibration
         facts = (
             self.spec.model_dump_json(),
             name,
-            lessons.encoded.fingerprint((*lessons.train, *lessons.held_out)),
+            training_set.encoded.fingerprint((*training_set.train, *training_set.held_out)),
             calibration.fingerprint,
             str(self.ctx.task_model.device.type),
             str(sorted(versions().items())),
