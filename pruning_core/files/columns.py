@@ -104,7 +104,7 @@ def _of_csv(path: Path, text: str) -> Mapping[str, Column] | None:
 
 
 def _of_cells(cells: Sequence[str]) -> Column:
-    """Evaluator one column of a CSV file. Numbers here may be followed by text further down, so they prove nothing."""
+    """Judge one column of a CSV file. Numbers here may be followed by text further down, so they prove nothing."""
     numbers: list[float] = []
     if any(_legible(cell) != cell for cell in cells):
         return Column("undecodable")

@@ -33,7 +33,7 @@ class Evaluator:
         return len(self._tokens.batches) * (2 if self._dense_observed is None else 1)
 
     def compare(self, pruned: TaskModel, on_batch: Callable[[int], None]) -> QualityReport:
-        """Evaluator a checkpoint by the task's metric, beside the dense model."""
+        """Judge a checkpoint by the task's metric, beside the dense model."""
         tokens, done = self._tokens, 0
         if self._dense_observed is None:
             self._dense_observed = observe(self._dense, tokens, self._task, on_batch)

@@ -107,7 +107,7 @@ class CandidateBuilder:
     trainer: TrainingRunner
 
     def try_out(self, plan: Plan) -> QualityReport:
-        """Evaluator a plan with its repair, writing nothing."""
+        """Judge a plan with its repair, writing nothing."""
         student = self._repaired(plan).student
         with self.ctx.clock.stage("evaluate", self.evaluator.steps) as step:
             return self.evaluator.compare(self.ctx.task_model.with_model(student), step)

@@ -226,7 +226,7 @@ class TaskFamily(ABC):
 
     @abstractmethod
     def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Evaluator what was observed of the pruned model by the task's metric, beside the dense model.
+        """Judge what was observed of the pruned model by the task's metric, beside the dense model.
 
         Args:
             task: Its metric.

@@ -11,7 +11,7 @@ from pruning_core.tasks.registry import family_of
 
 
 def compare(task, dense, pruned, labels):
-    """Evaluator outputs; the samples themselves matter to none of these tasks."""
+    """Judge outputs; the samples themselves matter to none of these tasks."""
     rows = Rows((("text",),) * len(dense), None if labels is None else tuple(labels.tolist()))
     return family_of(task.type).quality(task, Observed(list(dense), list(pruned), None, rows))
 
