@@ -114,8 +114,8 @@ class Case:
         if trained is None or trained["start"] == "one-shot":
             recovery = RecoverySpec(kind=kind)
             sparsify_(adapt(student), plan.projections, self.evidence, plan.options, recovery, on_sublayer=lambda _done: None)
-        if trained is not None:
-            TrainingRunner(spec, ctx, self.rows, None).train_(student, plan.recipe, plan.options.training, name=way)
+        if plan.training is not None:
+            TrainingRunner(spec, ctx, self.rows, None).train_(student, plan.training.recipe, plan.training.options, name=way)
         quality = self.evaluator.compare(self.dense.with_model(student), lambda _step: None)
         weights = [sublayer.output.weight for sublayer in adapt(student).sublayers]
         weights += [linear.weight for sublayer in adapt(student).sublayers for linear in sublayer.inputs]

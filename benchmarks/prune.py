@@ -35,7 +35,8 @@ from pruning_core.methods.fisher_cg.options import FisherCG
 from pruning_core.methods.fisher_cg.scores import FisherCGMethod
 from pruning_core.models.load import load_task_model
 from pruning_core.recovery.sequential import prune_and_recover_
-from pruning_core.spec.prune import KeepTarget, PruneSpec, RecoverySpec
+from pruning_core.spec.prune import PruneSpec, RecoverySpec
+from pruning_core.spec.targets import KeepTarget
 from pruning_core.stats.fisher import loss_sum
 from pruning_core.tasks.base import TaskModel
 

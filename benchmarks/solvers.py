@@ -31,7 +31,8 @@ from pruning_core.methods.fisher_cg.options import FisherCG
 from pruning_core.methods.fisher_cg.scores import FisherCGMethod
 from pruning_core.recovery.solve import NormalEquations, SolverName, masks_system, repair_, solve_system, weights_system
 from pruning_core.recovery.streams import Streams
-from pruning_core.spec.prune import KeepTarget, RecoverySpec
+from pruning_core.spec.prune import RecoverySpec
+from pruning_core.spec.targets import KeepTarget
 
 Key = tuple[str, str, str]
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from coppice.errors import ApiError, CoppiceError, ServiceUnreachable
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of
-from pruning_core.spec.method import METHOD_NAMES
+from pruning_core.spec.method import METHODS
 
 out = Console()
 err = Console(stderr=True)
@@ -40,7 +40,7 @@ EXIT_CODES = (
 
 
 _WIDEST = 240
-_TAGS = frozenset({"sparsity", "macs", "params", "latency", "pattern", *METHOD_NAMES})
+_TAGS = frozenset({"sparsity", "macs", "params", "latency", "pattern", *METHODS})
 _OPTION_FOR = {
     "model": ": give --model DIR_OR_ID",
     "task": ": give --task, e.g. glue/sst2",

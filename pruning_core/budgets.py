@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pruning_core.arch.units import UnitGroup
 from pruning_core.errors import TargetUnreachable
-from pruning_core.spec.prune import KeepTarget, SparsityTarget
+from pruning_core.spec.targets import TARGET_METRICS, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,73 @@ class CurveBudget:
         return sum(min(cost for _, cost in curve) for curve in self.curves)
 
 
-def budget_for(target: SparsityTarget | KeepTarget, groups: Sequence[UnitGroup], *, total_params: int, length: float) -> Budget:
+@dataclass(frozen=True, slots=True)
+class Recounted:
+    """What was counted in the written files, and what was measured of them.
+
+    Attributes:
+        groups: Units of the dense model.
+        kept: Units of each group that are in the files.
+        length: Mean real sequence length of the task, in tokens.
+        parameters: Of the dense model, and in the files.
+        sparsity: Share of the prunable weights that are gone or zero.
+        covered_sparsity: The same of the weights in whole blocks; None where there are no blocks.
+        latency_ms: Of the dense model, and of the model in the files.
+    """
+
+    groups: Sequence[UnitGroup]
+    kept: Sequence[int]
+    length: float
+    parameters: tuple[int, int]
+    sparsity: float
+    covered_sparsity: float | None
+    latency_ms: tuple[float, float]
+
+    def kept_share(self, price: Callable[[UnitGroup, float], float]) -> float:
+        """Return the share that is kept of a cost of units."""
+        prices = [price(group, self.length) for group in self.groups]
+        whole = sum(one * group.size for one, group in zip(prices, self.groups, strict=True))
+        return sum(one * count for one, count in zip(prices, self.kept, strict=True)) / whole
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a metric of targets is priced before pruning, and recounted after.
+
+    Attributes:
+        recount: The metric of a written checkpoint.
+        price: Of one unit, at a mean length in tokens; None where the metric is no sum over units.
+        whole_model: Whether what cannot be pruned counts too.
+    """
+
+    recount: Callable[[Recounted], float]
+    price: Callable[[UnitGroup, float], float] | None = None
+    whole_model: bool = False
+
+
+def _weights(group: UnitGroup, _length: float) -> float:
+    return float(group.weights_per_unit)
+
+
+def _parameters(group: UnitGroup, _length: float) -> float:
+    return float(group.params_per_unit)
+
+
+# The registry: a metric is a row here and a row of `pruning_core.spec.targets.TARGET_METRICS`.
+RULES: dict[str, Rule] = {
+    "sparsity": Rule(lambda found: found.sparsity, _weights),
+    "pattern": Rule(lambda found: found.sparsity if found.covered_sparsity is None else found.covered_sparsity),
+    "macs": Rule(lambda found: found.kept_share(UnitGroup.macs_per_unit), UnitGroup.macs_per_unit),
+    "params": Rule(lambda found: found.parameters[1] / found.parameters[0], _parameters, whole_model=True),
+    "latency": Rule(lambda found: found.latency_ms[1] / found.latency_ms[0]),
+}
+
+
+def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int, length: float) -> Budget:
     """Translate a target into a budget over unit groups.
 
     Args:
-        target: What the user asked for.
+        target: What the user asked for, in a metric that units have a price in.
         groups: All prunable sublayers.
         total_params: Parameters of the whole dense model.
         length: Mean real sequence length of the task, in tokens.
@@ -59,29 +121,22 @@ def budget_for(target: SparsityTarget | KeepTarget, groups: Sequence[UnitGroup],
     Raises:
         TargetUnreachable: Even the smallest model that keeps each group's floor is above the budget.
     """
-    if target.metric == "sparsity":
-        prices = tuple(float(group.weights_per_unit) for group in groups)
-        fixed, kept_share = 0.0, 1 - target.sparsity
-        total = sum(price * group.size for price, group in zip(prices, groups, strict=True))
-    elif target.metric == "params":
-        prices = tuple(float(group.params_per_unit) for group in groups)
-        prunable = sum(price * group.size for price, group in zip(prices, groups, strict=True))
-        fixed, total, kept_share = total_params - prunable, float(total_params), target.keep
-    else:
-        prices = tuple(group.macs_per_unit(length) for group in groups)
-        fixed, kept_share = 0.0, target.keep
-        total = sum(price * group.size for price, group in zip(prices, groups, strict=True))
+    rule, metric = RULES[target.metric], TARGET_METRICS[target.metric]
+    if rule.price is None:
+        raise ValueError(f"units have no price in {target.metric}")
+    prices = tuple(rule.price(group, length) for group in groups)
+    prunable = sum(price * group.size for price, group in zip(prices, groups, strict=True))
+    total, fixed = (float(total_params), total_params - prunable) if rule.whole_model else (prunable, 0.0)
+    kept_share = 1 - target.requested if metric.removed else target.requested
     budget = Budget(prices, kept_share * total - fixed, target.tolerance * total)
     least = budget.spent([group.floor for group in groups])
     if least > budget.limit:
         smallest = (least + fixed) / total
-        if target.metric == "sparsity":
+        if metric.removed:
             reach = f"at most {1 - smallest:.3f} of the prunable weights can be removed from this model"
-            field = "sparsity"
         else:
             reach = f"at least {smallest:.3f} of its {target.metric} must be kept of this model"
-            field = "keep"
-        raise TargetUnreachable(f"{reach}, got {field} {target.requested}", param=f"target.{field}")
+        raise TargetUnreachable(f"{reach}, got {metric.field} {target.requested}", param=f"target.{metric.field}")
     return budget
 
 

@@ -12,9 +12,8 @@ from typing import IO
 from app.refusals import Refused
 from app.uploads.records import UploadedFile, UploadKind
 from app.uploads.tar import Member, TarInvalid, members
-from pruning_core.arch.structure import structure_of
+from pruning_core.checks.request import check_checkpoint
 from pruning_core.errors import PruningError
-from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import DATA_SUFFIXES, IMAGE_SUFFIXES
 
 _PART = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\- ]{0,127}", re.ASCII)
@@ -134,7 +133,7 @@ def _check(kind: UploadKind, files: Sequence[UploadedFile], folder: Path) -> Non
             )
         return
     try:
-        structure_of(read_checkpoint(folder))
+        check_checkpoint(folder)
     except PruningError as error:
         raise Refused(error.code, error.message) from error
     except RecursionError:

@@ -6,13 +6,12 @@ import math
 import re
 from datetime import UTC, datetime
 
-from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.report.report import TargetReport
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.targets import TARGET_METRICS, target_verdict
 
 MISSING = "\u2013"
 
-_METRICS = {"sparsity": "sparsity", "macs": "of the MACs", "params": "of the parameters", "latency": "of the latency"}
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _KILO = 1000
 
@@ -91,8 +90,9 @@ def clock(moment: datetime) -> str:
 
 def target(spec: PruneSpec) -> str:
     """Show in a few words what was asked for."""
-    pattern = spec.method.pattern if isinstance(spec.method, AdmmPattern) else None
-    asked = [f"{pattern} pattern"] if spec.all_targets[:1] and spec.all_targets[0].metric == "pattern" else _budgets(spec)
+    zeroing = spec.method.zeroing
+    by_pattern = zeroing is not None and [own.metric for own in spec.all_targets[:1]] == ["pattern"]
+    asked = [f"{zeroing.title} pattern"] if zeroing is not None and by_pattern else _budgets(spec)
     if spec.quality_floor is not None:
         floor = spec.quality_floor
         asked.append(f"quality ≥ {floor.value:.4g}" if floor.kind == "absolute" else f"≥ {floor.value:.4g} of the quality")
@@ -104,17 +104,12 @@ def _budgets(spec: PruneSpec) -> list[str]:
     by_metric: dict[str, list[str]] = {}
     for one in spec.all_targets:
         by_metric.setdefault(one.metric, []).append(f"{one.requested * 100:.4g}%")
-    return [f"{', '.join(shares)} {_METRICS[metric]}" for metric, shares in by_metric.items()]
+    return [f"{', '.join(shares)} {TARGET_METRICS[metric].share_of}" for metric, shares in by_metric.items()]
 
 
 def verdict(asked: TargetReport) -> str:
     """Say what was asked for and what came of it, as a sentence without its end."""
-    share, got = f"{100 * asked.requested:.4g}%", f"{100 * asked.achieved:.2f}%"
-    if asked.metric == "sparsity":
-        return f"Asked to remove {share} of the prunable weights; {got} are gone"
-    if asked.metric == "pattern":
-        return f"Asked for {share} of the weights in whole blocks to be zero; {got} are"
-    return f"Asked to keep at most {share} {_METRICS[asked.metric]}; {got} stayed"
+    return target_verdict(asked.metric, asked.requested, asked.achieved)
 
 
 def model_name(reference: str) -> str:

@@ -13,6 +13,7 @@ from app.jobs.schemas import JobCreate
 from app.paths import is_under
 from app.web.formats import words
 from app.web.forms import Field, Form, fields_of, put
+from pruning_core.spec.targets import TARGET_METRICS
 from pruning_core.spec.tasks import KINDS, TaskType
 from pruning_core.support.capabilities import methods, tasks
 
@@ -27,11 +28,8 @@ _SECTIONS = (
 )
 # What each metric of a target is called by people, and the field of the target that holds its value.
 METRICS: Mapping[str, tuple[str, str]] = {
-    "sparsity": ("Sparsity: share of the prunable weights to remove", "sparsity"),
-    "macs": ("MACs: share of the multiply-accumulates to keep", "keep"),
-    "params": ("Parameters: share of all parameters to keep", "keep"),
-    "latency": ("Latency: share of the dense latency to keep, measured", "keep"),
-    "pattern": ("Pattern: what the pattern of the method says", ""),
+    # A pattern is said by the method, not by an amount.
+    **{name: (row.title, "" if name == "pattern" else row.field) for name, row in TARGET_METRICS.items()},
     "floor": ("None: the smallest model that holds the quality floor", ""),
 }
 _OWN_DATA = ("config", "train_split", "validation_split", "prefix")

@@ -176,7 +176,7 @@ class Prover:
         return Proof(report, onnx, _problem(claim, found, difference, tolerance), compressed)
 
     def _latency(self, found: _Latency) -> LatencyReport:
-        shape = self.timing.model_copy(update={"length": self.dense.input_length(self.timing.length)})
+        shape = self.timing.but(length=self.dense.input_length(self.timing.length))
         return latency_report(found.dense, found.pruned, shape, threads=found.threads, device=str(self.dense.device))
 
     def _judge_onnx(self, claim: Expectation, found: _FoundOnnx | _FailedOnnx, tolerance: float) -> OnnxReport:

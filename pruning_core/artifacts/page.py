@@ -22,8 +22,7 @@ from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.report.report import LatencyReport, QualityReport, Report
 from pruning_core.report.sublayers import heads_of, reported_sublayers
 from pruning_core.spec.prune import PruneSpec
-
-_METRICS = {"macs": "of the MACs", "params": "of the parameters", "latency": "of the latency"}
+from pruning_core.spec.targets import target_verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +85,14 @@ def latency_shape(latency: LatencyReport) -> str:
 
 def _target(spec: PruneSpec, report: Report) -> str:
     target = report.target
-    asked, got = f"{100 * target.requested:.4g}%", f"{100 * target.achieved:.2f}%"
+    got = f"{100 * target.achieved:.2f}%"
     if not spec.all_targets:
         return f"Asked for the smallest model that keeps its quality; {got} of the MACs stayed."
     missed = "" if target.met else " The target is missed."
     if target.metric == "pattern" and report.pattern is not None:
         blocks = f"{report.pattern.blocks - report.pattern.violations:,} of {report.pattern.blocks:,} blocks satisfy it"
         return f"Asked for {report.pattern.pattern} in every matrix; {blocks}, {got} of their weights are zero.{missed}"
-    if target.metric == "sparsity":
-        return f"Asked for {asked} of the prunable weights to go; {got} are gone.{missed}"
-    return f"Asked for at most {asked} {_METRICS[target.metric]}; {got} stayed.{missed}"
+    return f"{target_verdict(target.metric, target.requested, target.achieved)}.{missed}"
 
 
 def _floor(report: Report) -> str:

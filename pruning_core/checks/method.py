@@ -9,13 +9,11 @@ from typing import Any
 from pruning_core.arch.alike import Build, check_alike
 from pruning_core.arch.structure import CheckpointStructure, matrices_of
 from pruning_core.arch.units import UnitGroup
-from pruning_core.budgets import budget_for
-from pruning_core.checks.coverage import MatrixShape, check_blocks, check_coverage
-from pruning_core.errors import DatasetInvalid, TargetUnreachable, UnsupportedArchitecture
-from pruning_core.methods.admm_pattern.options import AdmmPattern
-from pruning_core.methods.fisher_cg.options import FisherCG
-from pruning_core.spec.method import BlockLasso
-from pruning_core.spec.prune import KeepTarget, PruneSpec, SparsityTarget, Target
+from pruning_core.budgets import RULES, budget_for
+from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
+from pruning_core.spec.grammar import MatrixShape
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.targets import Target, sparsities_of
 from pruning_core.spec.tasks import KINDS
 
 
@@ -26,16 +24,8 @@ def check_request(spec: PruneSpec) -> None:
         DatasetInvalid: Labels are needed, and the task has none that make a loss.
         UnsupportedArchitecture: There is no graph of such models.
     """
-    kind, method = KINDS[spec.task.type], spec.method
-    if not kind.has_loss and isinstance(method, FisherCG) and method.labels == "use":
-        raise DatasetInvalid("labels are required by method.labels = use, but the task has none", param="method.labels")
-    trains = isinstance(method, AdmmPattern | BlockLasso) and method.tier == "trained" and method.training.needs_labels
-    if not kind.has_loss and trains:
-        raise DatasetInvalid(
-            f"the trained tier needs labels that make a loss, and those of a {spec.task.type} task make none: set "
-            "method.training.distillation to 1, so that the dense model's outputs alone are trained on, or take tier one-shot",
-            param="method.training.distillation",
-        )
+    kind = KINDS[spec.task.type]
+    spec.method.check_task(spec.task.type)
     if kind.label == "text" and "onnx" in spec.artifacts.formats:
         raise UnsupportedArchitecture(
             f"{spec.task.type} needs a graph for each half of a model and a cache between them: no such graphs are written; "
@@ -65,30 +55,21 @@ def check_method(
         TargetUnreachable: The target is below what any mask can reach, or a pattern is larger than a matrix.
     """
     method = spec.method
-    if isinstance(method, AdmmPattern | BlockLasso):
-        matrices = tuple(
-            MatrixShape(f"{matrix.path} of layer {layer}", matrix.outputs, matrix.inputs)
-            for layer, matrix in matrices_of(structure)
-        )
-        if isinstance(method, AdmmPattern):
-            check_coverage(method.pattern, matrices, sparsities_of(spec.all_targets))
-        else:
-            check_blocks(matrices, method)
-    else:
+    matrices = tuple(
+        MatrixShape(f"{matrix.path} of layer {layer}", matrix.outputs, matrix.inputs)
+        for layer, matrix in matrices_of(structure)
+    )
+    method.check_matrices(matrices, sparsities_of(spec.all_targets))
+    if method.removes_units:
         parameters = sum(math.prod(shape) for shape in shapes.values())
         for target in spec.all_targets:
-            if isinstance(target, SparsityTarget | KeepTarget):  # a latency is known only once it is measured
+            if RULES[target.metric].price is not None:  # a latency is known only once it is measured
                 _check_reachable(target, groups, parameters, spec.calibration.max_length)
     if spec.artifacts.layout == "stock":
-        check_alike(Build.of_files(config, shapes, structure, groups), cuts=not isinstance(method, AdmmPattern | BlockLasso))
+        check_alike(Build.of_files(config, shapes, structure, groups), cuts=method.removes_units)
 
 
-def sparsities_of(targets: Sequence[Target]) -> list[float]:
-    """List the sparsities asked for of all prunable weights."""
-    return [target.sparsity for target in targets if isinstance(target, SparsityTarget)]
-
-
-def _check_reachable(target: SparsityTarget | KeepTarget, groups: Sequence[UnitGroup], parameters: int, longest: int) -> None:
+def _check_reachable(target: Target, groups: Sequence[UnitGroup], parameters: int, longest: int) -> None:
     """Refuse a target that is out of reach at every mean length.
 
     The task's mean length is not known yet. Heads get dearer with length, so a target that is out of reach at both ends is

@@ -12,14 +12,14 @@ from pydantic import Field
 
 from pruning_core.arch.structure import groups_of
 from pruning_core.arch.units import UnitGroup
+from pruning_core.budgets import RULES
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
-from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.report.report import IntPair
 from pruning_core.spec.artifacts import FLOOR_TRIALS
-from pruning_core.spec.method import ZeroMethod
-from pruning_core.spec.pattern import PatternTarget
-from pruning_core.spec.prune import Frozen, PruneSpec, SparsityTarget, Target
+from pruning_core.spec.options import ZeroingOptions
+from pruning_core.spec.prune import Frozen, PruneSpec
+from pruning_core.spec.targets import TARGET_METRICS, Target
 
 # An ordinary host: what it multiplies in a second with all its cores and with one, and what an idle process with torch takes.
 _FLOPS = 2e11
@@ -63,7 +63,7 @@ def predict(spec: PruneSpec) -> Prediction | None:
     groups = groups_of(facts)
     dense, parameters, size = facts.parameters, None, None
     if spec.all_targets:
-        share = 0.0 if isinstance(spec.method, ZeroMethod) else _removed_share(spec.all_targets[0], groups, dense)
+        share = _removed_share(spec.all_targets[0], groups, dense) if spec.method.removes_units else 0.0
         pruned = dense - round(share * _prunable(groups))
         width = _BYTES_OF.get(spec.artifacts.dtype, facts.weight_bytes / max(1, dense))
         parameters = IntPair(dense=dense, pruned=pruned)
@@ -79,10 +79,8 @@ def _prunable(groups: tuple[UnitGroup, ...]) -> int:
 
 def _removed_share(target: Target, groups: tuple[UnitGroup, ...], dense: int) -> float:
     """Share of the prunable parameters that will go, taking heads and neurons to shrink alike."""
-    if isinstance(target, SparsityTarget | PatternTarget):
-        return target.sparsity
-    removed = 1 - target.keep
-    return min(1.0, removed * dense / _prunable(groups)) if target.metric == "params" else removed
+    removed = target.requested if TARGET_METRICS[target.metric].removed else 1 - target.requested
+    return min(1.0, removed * dense / _prunable(groups)) if RULES[target.metric].whole_model else removed
 
 
 def _memory(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> int:
@@ -109,13 +107,13 @@ def _seconds(spec: PruneSpec, groups: tuple[UnitGroup, ...]) -> float:
     scored = (_PASSES - _PASSES_OF_A_REPAIR) * calibration
     repaired = len(spec.all_targets) or FLOOR_TRIALS  # checkpoints that are made and judged
     work = scored + repaired * (_PASSES_OF_A_REPAIR * calibration + evaluation + solves)
-    if isinstance(spec.method, AdmmPattern):
-        work += repaired * _pattern_work(spec, spec.method, groups)
+    if spec.method.zeroing is not None:
+        work += repaired * _zeroing_work(spec, spec.method.zeroing, groups)
     return round(_STARTUP_S + work / _FLOPS + max(1, len(spec.all_targets)) * timed / threads, 1)
 
 
-def _pattern_work(spec: PruneSpec, method: AdmmPattern, groups: tuple[UnitGroup, ...]) -> float:
-    """Operations of a pattern: products of ADMM and of the refits, factors where rho changes, and the training."""
+def _zeroing_work(spec: PruneSpec, method: ZeroingOptions, groups: tuple[UnitGroup, ...]) -> float:
+    """Operations of choosing zeros: products of ADMM and of the refits, factors where rho changes, and the training."""
     steps = 2 * method.steps + (method.iterations if method.selection == "admm" else 0)
     factors = 1 + (method.iterations / _STEPS_OF_A_RHO if method.selection == "admm" else 0)
     found = 0.0

@@ -45,6 +45,16 @@ def check_local_inputs(spec: PruneSpec) -> None:
                 check_kinds(spec.task, columns, split, head)
 
 
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a folder that holds no checkpoint, or one whose blocks no adapter knows, whatever will be asked of it.
+
+    Raises:
+        ModelUnreadable: No checkpoint there, a corrupt one, or pickle instead of safetensors.
+        UnsupportedArchitecture: No block structure that an adapter knows.
+    """
+    structure_of(read_checkpoint(folder))
+
+
 def check_model(spec: PruneSpec, folder: Path) -> Head:
     """Refuse a checkpoint that cannot do what a spec asks of it, by its configuration and the headers of its files.
 

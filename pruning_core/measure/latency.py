@@ -39,7 +39,7 @@ def measure_latency(
                     kept.append(elapsed)
             on_repeat(max(0, repeat + 1))
         threads = torch.get_num_threads()
-    shape = spec.model_copy(update={"length": length})
+    shape = spec.but(length=length)
     return latency_report(times[0], times[1], shape, threads=threads, device=str(dense.device))
 
 
@@ -68,9 +68,9 @@ def measure_blocks(
                             kept[repeat] += elapsed
             on_repeat(round((layer + 1) / most * spec.repeats))
         threads = torch.get_num_threads()
-    shape = spec.model_copy(update={"length": length})
+    shape = spec.but(length=length)
     report = latency_report(times[0], times[1], shape, threads=threads, device=str(dense.device))
-    return report.model_copy(update={"measured": "blocks"})
+    return report.but(measured="blocks")
 
 
 def latency_report(

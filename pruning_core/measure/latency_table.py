@@ -27,7 +27,8 @@ from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import CurveBudget
 from pruning_core.errors import TargetUnreachable
 from pruning_core.measure.latency import limited_threads, timed
-from pruning_core.spec.prune import LatencySpec, LatencyTarget
+from pruning_core.spec.prune import LatencySpec
+from pruning_core.spec.targets import LatencyTarget
 from pruning_core.tasks.base import TaskModel
 
 _WARM_UP = 2

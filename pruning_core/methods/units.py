@@ -1,79 +1,168 @@
-"""From a target to the mask that meets it: counts are exact at once, a latency is approached by measuring."""
+"""Methods that remove units: from a target to the mask that meets it, and the plan that a mask is.
+
+Counts are exact at once; a latency is approached by measuring.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 import torch
+from torch import Tensor
 
-from pruning_core.arch.adapter import clone, slice_
+from pruning_core.arch.adapter import adapt, clone, slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Budget, CurveBudget, budget_for
-from pruning_core.evidence.context import Context
+from pruning_core.errors import PruningError
+from pruning_core.evidence.context import Context, Evidence
 from pruning_core.measure.fidelity import Fidelity
 from pruning_core.measure.latency import measure_latency
 from pruning_core.measure.latency_table import LatencyModel, latency_model
-from pruning_core.methods.base import Method, Scores
+from pruning_core.methods.base import Applied, Written
+from pruning_core.recovery.sequential import prune_and_recover_
+from pruning_core.report.report import Outcome
 from pruning_core.search.stock import choose_layers
-from pruning_core.spec.prune import KeepTarget, LatencySpec, LatencyTarget, PatternTarget, PruneSpec, SparsityTarget, Target
+from pruning_core.shapes import Float
+from pruning_core.spec.artifacts import Layout
+from pruning_core.spec.prune import PruneSpec, RecoverySpec
+from pruning_core.spec.targets import KeepTarget, LatencyTarget, PatternTarget, SparsityTarget, Target
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # How often a latency that the finished checkpoint missed is planned anew, and how much further below the budget each time.
 _REPLANS = 2
 # Where inside the tolerance a latency is aimed at, as a share of it: the clock must not carry the result over the budget.
 _AIM = 0.4
 _ATTEMPTS = 4
+# Distance from the aim that is near enough, as a share of the tolerance.
+_CLOSE = 0.25
 
 
-class Planner:
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Statistics of the dense model, reusable for every budget.
+
+    Attributes:
+        importance: One value >= 0 a unit, one tensor a sublayer.
+        gradients: (samples, units) a sublayer, where the method has them.
+    """
+
+    importance: Sequence[Float[Tensor, " units"]]
+    gradients: Sequence[Float[Tensor, "samples units"]] | None = None
+
+
+class UnitMethod(Protocol):
+    """A way to choose which units stay."""
+
+    def prepare(self, ctx: Context) -> Scores:
+        """Gather what the choice needs; independent of the budget."""
+        ...
+
+    def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
+        """Choose the mask under a budget."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """Units that stay; the others are cut out of the model, and what is left is repaired.
+
+    Attributes:
+        mask: Which units stay.
+        zeroes_weights: False: matrices change their shapes instead.
+        training: None: no training follows.
+    """
+
+    mask: Mask
+    zeroes_weights: bool = False
+    training: None = None
+
+    def apply_(
+        self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]
+    ) -> Applied:
+        """Cut and repair, sublayer after sublayer."""
+        sublayers = prune_and_recover_(adapt(student), self.mask, evidence, recovery, on_sublayer=on_sublayer)
+        return Applied(self.mask, sublayers)
+
+    def finish_(self, student: PreTrainedModel, applied: Applied, layout: Layout) -> Applied:
+        """Return what was done: nothing is left to do."""
+        del student, layout
+        return applied
+
+    def recount(self, written: Written) -> None:
+        """Count nothing: the shapes say all of it."""
+        del written
+
+    def zero_blocks(self, names: Sequence[str]) -> Mapping[str, None]:
+        """Return no block for any matrix."""
+        return dict.fromkeys(names)
+
+    def hints(self, outcome: Outcome) -> list[str]:
+        """Say nothing besides what every report says."""
+        del outcome
+        return []
+
+
+class UnitPlanner:
     """Plans masks for targets of one run; the latency table is measured once, when the first target needs it."""
 
-    def __init__(self, spec: PruneSpec, ctx: Context, method: Method, scores: Scores, cache: Path | None) -> None:
+    def __init__(self, spec: PruneSpec, ctx: Context, method: UnitMethod, scores: Scores, cache: Path | None) -> None:
         """Take a method and its statistics. ``cache`` is the folder of kept latency tables."""
         self._spec, self._ctx, self._method, self._scores, self._cache = spec, ctx, method, scores, cache
         self._latency: LatencyModel | None = None
         self._layers: tuple[int, ...] | None = None
         self._fidelity = Fidelity(ctx, spec.recovery)
 
-    def plans(self, target: Target) -> Iterator[Mask]:
+    def plans(self, target: Target) -> Iterator[UnitPlan]:
         """Give the mask of largest importance that meets the target; for a latency, others to try should its clock say no.
 
         Raises:
             TargetUnreachable: No mask can.
         """
         self._layers = None
-        if isinstance(target, LatencyTarget):
-            for replan in range(1 + _REPLANS):
-                yield self._approach(target, target.keep - (_AIM + replan * (1 - _AIM) / 2) * target.tolerance)
-        else:
-            assert not isinstance(target, PatternTarget), "a validated spec has such targets with a pattern method only"
-            yield self._plan_counts(target)
+        match target:
+            case LatencyTarget():
+                for replan in range(1 + _REPLANS):
+                    aim = target.keep - (_AIM + replan * (1 - _AIM) / 2) * target.tolerance
+                    yield UnitPlan(self._approach(target, aim))
+            case SparsityTarget() | KeepTarget():
+                yield UnitPlan(self._plan(self._budget(target)))
+            case PatternTarget():
+                raise PruningError("a pattern target needs a method that sets weights to zero", param="target")
+            case _:
+                assert_never(target)
 
-    def _plan_counts(self, target: SparsityTarget | KeepTarget) -> Mask:
-        budget = budget_for(
+    def _budget(self, target: SparsityTarget | KeepTarget) -> Budget:
+        return budget_for(
             target,
             self._ctx.groups,
             total_params=self._ctx.task_model.parameter_count(),
             length=self._ctx.evidence.calibration.mean_length,
         )
-        return self._plan(budget)
 
     def _approach(self, target: LatencyTarget, aim: float) -> Mask:
         """Plan by the table, time the sliced model beside the dense one, correct the budget by what the table missed.
 
-        Widths alone decide the time, so nothing is repaired yet.
+        Widths alone decide the time, so nothing is repaired yet. What was measured nearest to the aim is returned: a mask that
+        nobody has timed proves nothing.
         """
         table = self._table()
-        planned = aim
-        mask = self._plan(table.budget(target, keep=planned))
+        planned, best = aim, None
         for attempt in range(_ATTEMPTS):
+            mask = self._plan(table.budget(target, keep=planned))
             achieved = self._measure(mask, attempt)
-            if abs(achieved - aim) <= 0.25 * target.tolerance:
+            if best is None or abs(achieved - aim) < abs(best[1] - aim):
+                best = mask, achieved
+            if abs(achieved - aim) <= _CLOSE * target.tolerance:
                 break
             planned *= aim / achieved
-            mask = self._plan(table.budget(target, keep=planned))
-        return mask
+        assert best is not None, "there is at least one attempt"
+        return best[0]
 
     def _plan(self, budget: Budget | CurveBudget) -> Mask:
         """Let the method choose within the budget; the layers that stay in the stock layout are chosen once for a target."""
@@ -101,7 +190,7 @@ class Planner:
         """Give the latency of the sliced model as a share of the dense model's."""
         sliced = clone(self._ctx.task_model.model)
         slice_(sliced, mask)
-        quick: LatencySpec = self._spec.latency.model_copy(update={"repeats": max(5, self._spec.latency.repeats // 2)})
+        quick = self._spec.latency.but(repeats=max(5, self._spec.latency.repeats // 2))
         with self._ctx.clock.stage("profile"), torch.inference_mode():
             report = measure_latency(
                 self._ctx.task_model,

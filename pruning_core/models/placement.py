@@ -15,6 +15,7 @@ from pruning_core.files.checkpoint import CheckpointFacts
 from pruning_core.report.report import MemoryReport
 from pruning_core.spec.memory import needs_all_weights
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.targets import any_measured
 
 # The dense model, its pruned copy, and that one loaded back from its files, all in float32 at the worst.
 _COPIES = 3
@@ -52,7 +53,7 @@ def place_weights(spec: PruneSpec, facts: CheckpointFacts, device: torch.device)
     chosen = spec.memory.weights
     weights: Literal["resident", "paged"] = "resident" if chosen == "auto" else chosen
     if chosen == "auto" and needed > free:
-        reason = needs_all_weights([target.metric for target in spec.all_targets], getattr(spec.method, "tier", "one-shot"))
+        reason = needs_all_weights(clocks=any_measured(spec.all_targets), trains=spec.method.trains)
         weights = "paged" if reason is None else "resident"
         if reason is not None and _LEAST_COPIES * 4 * facts.parameters > free:
             raise OutOfMemory(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -18,42 +18,13 @@ from torch import Tensor
 from pruning_core.linalg.admm import Schedule, find_support
 from pruning_core.linalg.cg import conjugate_gradient
 from pruning_core.linalg.obs import GROUP, prune_by_obs
-from pruning_core.methods.admm_pattern.options import Selection
 from pruning_core.patterns.project import Projection
 from pruning_core.report.report import SolverStatus
 from pruning_core.shapes import Bool, Float
+from pruning_core.spec.options import Selection, ZeroingOptions
 from pruning_core.stats.gram import Gram
 
 _TOLERANCE = 1e-5
-
-
-class FitOptions(Protocol):
-    """How supports are chosen and refitted: what the methods that zero weights have in common."""
-
-    @property
-    def selection(self) -> Selection:
-        """What chooses."""
-        ...
-
-    @property
-    def iterations(self) -> int:
-        """Upper bound of ADMM steps."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Steps of the refit."""
-        ...
-
-    @property
-    def damping(self) -> float:
-        """Ridge, relative to the mean diagonal of the Gram."""
-        ...
-
-    @property
-    def obs_group(self) -> int | None:
-        """Inputs that the optimal brain surgeon prunes at a time; the paper's when None."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,33 +130,37 @@ class Fit:
     residual_after: float
 
 
-def choose(matrix: Matrix, selection: Selection, projection: Projection, options: FitOptions) -> Choice:
+def choose(matrix: Matrix, selection: Selection, projection: Projection, options: ZeroingOptions) -> Choice:
     """Choose which weights stay, on all samples; a system without a factor leaves the choice to the scaled magnitudes."""
     gram = matrix.fit + matrix.judge
     dense = matrix.weights
-    if selection == "magnitude":
-        return _masked(dense, projection.support(dense.square()), "skipped")
     norms = gram.G.diagonal()[:-1].clamp_min(0).sqrt().to(dense)
     by_input = (dense * norms[:, None]).square()
-    if selection == "wanda":
-        return _masked(dense, projection.support(by_input), "skipped")
-    if selection == "sparsegpt":
-        H = gram.G[:-1, :-1].clone()
-        H.diagonal().add_(max(options.damping * float(H.diagonal().mean()), torch.finfo(torch.float32).tiny))
-        pruned = prune_by_obs(H, dense.double(), projection, options.obs_group or GROUP)
-        if pruned is None:
-            return _masked(dense, projection.support(by_input), "breakdown")
-        return Choice(pruned.support, pruned.value, "converged", 0)
-    system = ScaledProblem.of(gram, dense, options.damping, centred=matrix.bias is not None)
-    found = find_support(system.H, system.R, system.scaled(dense), projection, Schedule(iterations=options.iterations))
-    weights = system.weights(found.value)
-    if found.status == "breakdown" or not bool(weights.isfinite().all()):
-        return _masked(dense, projection.support(by_input), "breakdown")
-    return Choice(found.support, weights, found.status, found.iterations, found.primal, found.dual)
+    match selection:
+        case "magnitude":
+            return _masked(dense, projection.support(dense.square()), "skipped")
+        case "wanda":
+            return _masked(dense, projection.support(by_input), "skipped")
+        case "sparsegpt":
+            H = gram.G[:-1, :-1].clone()
+            H.diagonal().add_(max(options.damping * float(H.diagonal().mean()), torch.finfo(torch.float32).tiny))
+            pruned = prune_by_obs(H, dense.double(), projection, options.obs_group or GROUP)
+            if pruned is None:
+                return _masked(dense, projection.support(by_input), "breakdown")
+            return Choice(pruned.support, pruned.value, "converged", 0)
+        case "admm":
+            system = ScaledProblem.of(gram, dense, options.damping, centred=matrix.bias is not None)
+            found = find_support(system.H, system.R, system.scaled(dense), projection, Schedule(iterations=options.iterations))
+            weights = system.weights(found.value)
+            if found.status == "breakdown" or not bool(weights.isfinite().all()):
+                return _masked(dense, projection.support(by_input), "breakdown")
+            return Choice(found.support, weights, found.status, found.iterations, found.primal, found.dual)
+        case _:
+            assert_never(selection)
 
 
 def fit_matrix(
-    matrix: Matrix, projection: Projection, options: FitOptions, *, refit: bool
+    matrix: Matrix, projection: Projection, options: ZeroingOptions, *, refit: bool
 ) -> tuple[Float[Tensor, "k d"], Float[Tensor, " d"] | None, Fit]:
     """Choose which weights stay and refit them.
 

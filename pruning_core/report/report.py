@@ -11,6 +11,7 @@ from pruning_core.report.progress import Stage
 from pruning_core.report.training import TrainingReport
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.frozen import Frozen
+from pruning_core.spec.targets import TARGET_METRICS, MetricName
 
 # What sums of prices may lose or gain in float64.
 _ROUNDING = 1e-9
@@ -19,7 +20,7 @@ _ROUNDING = 1e-9
 class TargetReport(Frozen):
     """Requested and achieved target, both in the metric's own unit."""
 
-    metric: Literal["sparsity", "pattern", "macs", "params", "latency"]
+    metric: MetricName
     requested: float
     achieved: float
     tolerance: float
@@ -28,7 +29,7 @@ class TargetReport(Frozen):
     def met(self) -> bool:
         """Whether the target is met: never above the budget, and within the tolerance below it."""
         beyond = self.achieved - self.requested
-        if self.metric in ("sparsity", "pattern"):
+        if TARGET_METRICS[self.metric].removed:
             beyond = -beyond
         return -self.tolerance <= beyond <= _ROUNDING
 
@@ -331,5 +332,4 @@ class Report(Outcome):
 
     def narrowed_to(self, outcome: Outcome) -> Report:
         """Give the report of one checkpoint of several: the same run, its outcome alone."""
-        own = {name: getattr(outcome, name) for name in Outcome.model_fields}
-        return self.model_copy(update={**own, "frontier": ()})
+        return self.but(**{name: getattr(outcome, name) for name in Outcome.model_fields}, frontier=())

@@ -30,7 +30,8 @@ from pruning_core.files.paths import is_local
 from pruning_core.machine.environment import choose_device, disk_is_full
 from pruning_core.machine.precision import matmul_dtype
 from pruning_core.measure.quality import Evaluator
-from pruning_core.methods.planning import AnyPlanner, planner_for
+from pruning_core.methods.base import Planner
+from pruning_core.methods.registry import planner_for
 from pruning_core.models.load import load_task_model, resolve_checkpoint
 from pruning_core.models.placement import place_weights
 from pruning_core.report.progress import Progress
@@ -40,8 +41,8 @@ from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.reporting import scarce, summed_up
 from pruning_core.run.verdict import accepted, rejection
 from pruning_core.spec.artifacts import FLOOR_TRIALS
-from pruning_core.spec.method import ZeroMethod
-from pruning_core.spec.prune import KeepTarget, PruneSpec, Target, target_name
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.targets import KeepTarget, Target, target_name
 from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
 from pruning_core.training.runner import TrainingRunner
@@ -117,7 +118,7 @@ def _run(
     scratch: Path | None,
     clock: StageClock,
 ) -> tuple[Report, Rejected | None]:
-    if isinstance(spec.method, ZeroMethod) and spec.method.tier == "trained":
+    if spec.method.trains:
         clock.expect_training()
     with clock.stage("load"):
         source = resolve_checkpoint(spec.model, spec.revision)
@@ -135,7 +136,7 @@ def _run(
         ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
         odd = data_warnings(dense, train, validation, ctx.evidence.calibration)
     if spec.artifacts.layout == "stock":
-        check_stock(ctx.evidence.dense, cuts=not isinstance(spec.method, ZeroMethod))
+        check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
     planner = planner_for(spec, ctx, cache)
     builder = CandidateBuilder(
         spec,
@@ -154,31 +155,30 @@ def _run(
         if dense.pages is not None:
             give_back()
         prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed)
-        proofs = prover.prove([candidate.claim for candidate in candidates])
+        proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):
-        targets = [candidate.target for candidate in candidates]
-        report = summed_up(spec, ctx, targets, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)])
+        report = summed_up(spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)])
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
-            write_reports(candidate.claim.folder, spec, report.narrowed_to(outcome), licence=licence)
+            write_reports(candidate.expected.folder, spec, report.narrowed_to(outcome), licence=licence)
         write_reports(folder, spec, report, licence=licence)
         write_manifest(folder)
     return report, rejection(spec, outcomes, proofs)
 
 
-def _reach(target: Target, planner: AnyPlanner, builder: CandidateBuilder, folder: Path) -> Candidate:
+def _reach(target: Target, planner: Planner, builder: CandidateBuilder, folder: Path) -> Candidate:
     """Make the checkpoint of a target; a latency that the finished checkpoint misses is planned anew a few times."""
     candidate: Candidate | None = None
-    for mask in planner.plans(target):
-        candidate = builder.make(target, mask, folder)
-        if candidate.outcome.target.met:
+    for plan in planner.plans(target):
+        candidate = builder.make(target, plan, folder)
+        if candidate.measured.target_report.met:
             break
-    assert candidate is not None, "a planner gives at least one mask"
+    assert candidate is not None, "a planner gives at least one plan"
     return candidate
 
 
-def _hold_floor(spec: PruneSpec, planner: AnyPlanner, builder: CandidateBuilder, folder: Path) -> Candidate:
+def _hold_floor(spec: PruneSpec, planner: Planner, builder: CandidateBuilder, folder: Path) -> Candidate:
     """Make the checkpoint with the fewest MACs that holds the quality floor; the mildest that was tried where none does."""
     floor, clock, trial = spec.quality_floor, builder.ctx.clock, 0
     assert floor is not None, "a spec has targets or a floor"
@@ -188,10 +188,10 @@ def _hold_floor(spec: PruneSpec, planner: AnyPlanner, builder: CandidateBuilder,
         clock.begin_part(trial, FLOOR_TRIALS + 1)
         trial += 1
         try:
-            mask = next(planner.plans(KeepTarget(metric="macs", keep=share)))
+            plan = next(planner.plans(KeepTarget(metric="macs", keep=share)))
         except TargetUnreachable:
             return False
-        quality = builder.try_out(mask)
+        quality = builder.try_out(plan)
         required = floor.required(quality.dense, lower_is_better=quality.lower_is_better)
         return quality.pruned <= required if quality.lower_is_better else quality.pruned >= required
 
@@ -200,7 +200,7 @@ def _hold_floor(spec: PruneSpec, planner: AnyPlanner, builder: CandidateBuilder,
     candidate: Candidate | None = None
     for share in shares:  # the written one, rounded to its stored type, may just miss what the trial held
         candidate = _reach(KeepTarget(metric="macs", keep=share), planner, builder, folder)
-        reached = candidate.outcome.quality_floor
+        reached = candidate.measured.floor
         if reached is not None and reached.held:
             break
     assert candidate is not None, "there is at least one share"

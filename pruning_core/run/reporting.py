@@ -9,18 +9,18 @@ from pruning_core.data.rows import Rows
 from pruning_core.evidence.context import Context
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.machine.environment import peak_memory, versions
-from pruning_core.methods.admm_pattern.outcome import pattern_warnings
-from pruning_core.methods.block_lasso.outcome import segment_warnings
 from pruning_core.report.report import DataReport, FrontierPoint, MemoryReport, Outcome, Report
 from pruning_core.report.sublayers import reported_sublayers
-from pruning_core.spec.prune import PruneSpec, Target, target_name
+from pruning_core.run.candidate import Candidate
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.targets import target_name
 from pruning_core.training.runner import training_warnings
 
 
 def summed_up(
     spec: PruneSpec,
     ctx: Context,
-    targets: Sequence[Target],
+    candidates: Sequence[Candidate],
     outcomes: Sequence[Outcome],
     *,
     memory: MemoryReport,
@@ -31,15 +31,15 @@ def summed_up(
     Args:
         spec: What was asked for.
         ctx: Dense model, evidence and clock.
-        targets: Of the checkpoints, in order.
+        candidates: The checkpoints, in order.
         outcomes: What each achieved.
         memory: Where the weights were.
         odd: What is to be warned of besides, of the data.
     """
     calibration = ctx.evidence.calibration
     points = [
-        FrontierPoint(path=target_name(target) if part else ".", **dict(outcome))
-        for part, (target, outcome) in enumerate(zip(targets, outcomes, strict=True))
+        FrontierPoint(path=target_name(candidate.target) if part else ".", **dict(outcome))
+        for part, (candidate, outcome) in enumerate(zip(candidates, outcomes, strict=True))
     ]
     return Report(
         **dict(outcomes[0]),
@@ -60,7 +60,7 @@ def summed_up(
         device=str(ctx.task_model.device),
         versions=versions(),
         frontier=tuple(points) if len(points) > 1 else (),
-        warnings=(*_mixed_types(spec, ctx), *_paged(memory), *odd, *_warnings(targets, outcomes)),
+        warnings=(*_mixed_types(spec, ctx), *_paged(memory), *odd, *_warnings(candidates, outcomes)),
     )
 
 
@@ -84,15 +84,15 @@ def scarce(spec: PruneSpec, train: Rows) -> list[str]:
     return [f"only {len(train)} training rows for {spec.calibration.samples} calibration samples; all were used"]
 
 
-def _warnings(targets: Sequence[Target], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     found: list[str] = []
-    for target, outcome in zip(targets, outcomes, strict=True):
-        where = f"{target_name(target)}, " if len(outcomes) > 1 else ""
+    for candidate, outcome in zip(candidates, outcomes, strict=True):
+        where = f"{target_name(candidate.target)}, " if len(outcomes) > 1 else ""
         if outcome.onnx is not None and outcome.onnx.status == "failed":
             found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
         if outcome.compressed is not None and outcome.compressed.status == "failed":
             found.append(f"{where}no compressed form: {outcome.compressed.reason}")
-        told = (*pattern_warnings(outcome), *segment_warnings(outcome), *training_warnings(outcome.training))
+        told = (*candidate.plan.hints(outcome), *training_warnings(outcome.training))
         found.extend(f"{where}{said}" for said in told)
         found.extend(
             f"{where}{half.name}: recovery {half.report.status}, weights left unrepaired"

@@ -20,19 +20,18 @@ def accepted(candidate: Candidate, proof: Proof) -> Outcome:
     onnx = proof.onnx
     if candidate.export_problem is not None:
         onnx = OnnxReport(status="failed", reason=f"the exporter cannot express the model ({candidate.export_problem})")
-    elif candidate.claim.onnx and onnx is None:
+    elif candidate.expected.onnx and onnx is None:
         onnx = OnnxReport(status="failed", reason=proof.problem or "it was not checked")
     if onnx is not None and onnx.status == "failed":
-        shutil.rmtree((candidate.claim.folder / ONNX_PATH).parent, ignore_errors=True)
+        shutil.rmtree((candidate.expected.folder / ONNX_PATH).parent, ignore_errors=True)
     compressed = proof.compressed
     if candidate.compress_problem is not None:
         compressed = CompressedReport(status="failed", reason=candidate.compress_problem)
-    elif candidate.claim.compressed is not None and compressed is None:
+    elif candidate.expected.compressed is not None and compressed is None:
         compressed = CompressedReport(status="failed", reason=proof.problem or "it was not checked")
     if compressed is not None and compressed.status == "failed":
-        shutil.rmtree(candidate.claim.folder / COMPRESSED_PATH, ignore_errors=True)
-    proven = {"acceptance": proof.acceptance, "onnx": onnx, "compressed": compressed}
-    return candidate.outcome.model_copy(update=proven)
+        shutil.rmtree(candidate.expected.folder / COMPRESSED_PATH, ignore_errors=True)
+    return candidate.measured.outcome(acceptance=proof.acceptance, onnx=onnx, compressed=compressed)
 
 
 def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Proof]) -> Rejected | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -9,3 +11,7 @@ class Frozen(BaseModel):
     """Base of the values that cross a boundary: immutable, no unknown fields, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def but(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, validated as a new one is; an unknown field is an error."""
+        return type(self)(**{**dict(self), **changes})

@@ -120,3 +120,12 @@ def default_block(outputs: int, inputs: int, segment: SegmentKind) -> SegmentBlo
     narrower = max(1, min(outputs, inputs))
     side = next(side for least, side in _DEFAULT_SIDES if narrower >= least)
     return SegmentBlock(min(side, max(1, outputs)), min(side, max(1, inputs)), segment)
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixShape:
+    """A prunable matrix: where it is, its outputs and its inputs."""
+
+    name: str
+    outputs: int
+    inputs: int

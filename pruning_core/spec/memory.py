@@ -21,19 +21,19 @@ class MemorySpec(Frozen):
     )
 
 
-def needs_all_weights(metrics: Collection[str], tier: str) -> str | None:
+def needs_all_weights(*, clocks: bool, trains: bool) -> str | None:
     """Say what of a job cannot be done with the weights of one block at a time; None where everything can.
 
     Args:
-        metrics: Of its targets.
-        tier: Of its method.
+        clocks: Whether one of its targets is measured by a clock.
+        trains: Whether its method trains.
     """
-    if "latency" in metrics:
+    if clocks:
         return "a target of latency is measured on the whole model"
-    return "the trained tier trains the whole model" if tier == "trained" else None
+    return "the trained tier trains the whole model" if trains else None
 
 
-def check_paged(memory: MemorySpec, metrics: Collection[str], tier: str, formats: Collection[str]) -> None:
+def check_paged(memory: MemorySpec, formats: Collection[str], *, clocks: bool, trains: bool) -> None:
     """Refuse at submit what cannot be done with the weights of one block at a time, where that is asked for.
 
     Raises:
@@ -41,7 +41,7 @@ def check_paged(memory: MemorySpec, metrics: Collection[str], tier: str, formats
     """
     if memory.weights != "paged":
         return
-    reason = needs_all_weights(metrics, tier)
+    reason = needs_all_weights(clocks=clocks, trains=trains)
     if reason is not None:
         raise ValueError(f"{reason}, and memory.weights is paged: leave memory.weights at auto or resident")
     for name, what in (("onnx", "an ONNX graph"), ("compressed", "the compressed form")):

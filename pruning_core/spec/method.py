@@ -1,9 +1,9 @@
-"""How a model is pruned: the methods of a spec and their options. Torch-free."""
+"""How a model is pruned: the methods that a spec can name. Torch-free."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -11,12 +11,17 @@ from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.methods.baselines.options import Magnitude, Random
 from pruning_core.methods.block_lasso.options import BlockLasso
 from pruning_core.methods.fisher_cg.options import FisherCG
+from pruning_core.spec.options import MethodOptions
 
-UnitMethod = FisherCG | Magnitude | Random
-# Those that keep shapes and set weights to zero.
-ZeroMethod = AdmmPattern | BlockLasso
-MethodName = Literal["fisher-cg", "admm-pattern", "block-lasso", "magnitude", "random"]
-METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
+# The registry: a method is a folder of `pruning_core.methods`, and its options here.
+AnyOptions = FisherCG | AdmmPattern | BlockLasso | Magnitude | Random
+
+METHODS: dict[str, type[MethodOptions]] = {kind.model_fields["name"].default: kind for kind in get_args(AnyOptions)}
+
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(METHODS)]
 
 
 def _expand_method(value: object) -> object:
@@ -24,14 +29,20 @@ def _expand_method(value: object) -> object:
     given = {"name": value} if isinstance(value, str) else value
     if isinstance(given, Mapping):
         name = cast("Mapping[str, Any]", given).get("name")
-        if name not in METHOD_NAMES:
-            raise ValueError(f"unknown method; known methods are {', '.join(METHOD_NAMES)}")
+        if not isinstance(name, str) or name not in METHODS:
+            raise ValueError(f"unknown method; known methods are {', '.join(METHODS)}")
     return cast("object", given)
 
 
 Method = Annotated[
-    Annotated[FisherCG | AdmmPattern | BlockLasso | Magnitude | Random, Field(discriminator="name")],
-    BeforeValidator(
-        _expand_method, json_schema_input_type=MethodName | FisherCG | AdmmPattern | BlockLasso | Magnitude | Random
-    ),
+    Annotated[AnyOptions, Field(discriminator="name")],
+    BeforeValidator(_expand_method, json_schema_input_type=MethodName | AnyOptions),
 ]
+
+
+def complete_by_method(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a spec, completed by what follows from its method."""
+    method = given.get("method")
+    fields = {"name": method} if isinstance(method, str) else method
+    name = cast("Mapping[str, Any]", fields).get("name") if isinstance(fields, Mapping) else None
+    return METHODS[name].complete(given, fields) if isinstance(name, str) and name in METHODS else given

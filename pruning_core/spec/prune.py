@@ -13,81 +13,16 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.config import JsonDict
 
-from pruning_core.methods.fisher_cg.options import FisherCG
 from pruning_core.spec.artifacts import ArtifactSpec, Floor
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.glue import GLUE_TASKS
 from pruning_core.spec.memory import MemorySpec, check_paged
-from pruning_core.spec.method import Method, ZeroMethod
-from pruning_core.spec.pattern import PatternTarget, check_pattern_targets, expand_pattern
+from pruning_core.spec.method import METHODS, FisherCG, Method, complete_by_method
+from pruning_core.spec.targets import Target, any_measured, target_name
 from pruning_core.spec.tasks import KINDS, LABEL_WORDS, LOWER_IS_BETTER, RANGES, Metric, TaskType
-from pruning_core.spec.training import check_tier
 
-
-def _open_fraction(value: object) -> float:
-    """Accept a number strictly between 0 and 1; say in one sentence what would be right otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        given = "text" if isinstance(value, str) else f"a {type(value).__name__}"
-        raise ValueError(f"must be a number > 0 and < 1, got {given}")  # noqa: TRY004 - pydantic's protocol
-    if not 0 < value < 1:  # NaN fails this too, and integers too large for a float are compared exactly
-        shown = "a huge number" if abs(value) > 10**12 else value
-        raise ValueError(f"must be > 0 and < 1, got {shown}")
-    return float(value)
-
-
-OpenFraction = Annotated[float, BeforeValidator(_open_fraction), Field(gt=0, lt=1)]
 NonEmptyStr = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024)]
 
-
-# --- target -----------------------------------------------------------------------------------------------------------
-
-
-class SparsityTarget(Frozen):
-    """Remove this fraction of the weights in the prunable linear layers (no embeddings, no task head, no biases)."""
-
-    metric: Literal["sparsity"] = "sparsity"
-    sparsity: OpenFraction
-    tolerance: float = Field(default=0.01, gt=0, le=0.1, description="Allowed distance below the budget, same unit.")
-
-    @property
-    def requested(self) -> float:
-        """The target in the metric's own unit: the sparsity."""
-        return self.sparsity
-
-
-class KeepTarget(Frozen):
-    """Keep at most this fraction of the metric.
-
-    ``macs``: multiply-accumulates of the prunable blocks at the task's mean real sequence length.
-    ``params``: all parameters of the model, embeddings and task head included.
-    """
-
-    metric: Literal["macs", "params"]
-    keep: OpenFraction
-    tolerance: float = Field(default=0.01, gt=0, le=0.1, description="Allowed distance below the budget, same unit.")
-
-    @property
-    def requested(self) -> float:
-        """The target in the metric's own unit: the fraction kept."""
-        return self.keep
-
-
-class LatencyTarget(Frozen):
-    """Keep at most this fraction of the dense latency, measured on the device that prunes at the spec's latency shape."""
-
-    metric: Literal["latency"]
-    keep: OpenFraction
-    tolerance: float = Field(
-        default=0.05, gt=0, le=0.2, description="Allowed distance below the budget; clocks are noisier than counts."
-    )
-
-    @property
-    def requested(self) -> float:
-        """The target in the metric's own unit: the fraction kept."""
-        return self.keep
-
-
-Target = Annotated[SparsityTarget | KeepTarget | LatencyTarget | PatternTarget, Field(discriminator="metric")]
 
 # --- task -------------------------------------------------------------------------------------------------------------
 
@@ -266,7 +201,7 @@ class LatencySpec(Frozen):
 
     def for_frontier(self) -> LatencySpec:
         """Give the measurement for one of several checkpoints: a quarter of the repeats, since there are more of them."""
-        return self.model_copy(update={"repeats": max(3, self.repeats // 4)})
+        return self.but(repeats=max(3, self.repeats // 4))
 
 
 # --- the spec ---------------------------------------------------------------------------------------------------------
@@ -284,11 +219,14 @@ def _document_shorthands(schema: JsonDict) -> None:
     properties["data"] = {"type": "string", "description": "Shorthand for task.dataset."}
     required = cast("list[str]", schema.get("required", []))
     schema["required"] = [name for name in required if name != "target"]
-    # A pattern is a target too: see `pattern_target`.
-    named: JsonDict = {"properties": {"name": {"const": "admm-pattern"}}, "required": ["name"]}
-    by_pattern: JsonDict = {"properties": {"method": {"anyOf": [{"const": "admm-pattern"}, named]}}, "required": ["method"]}
     given: list[JsonDict] = [{"required": [name]} for name in ("target", "sparsity", "targets", "quality_floor")]
-    schema["anyOf"] = [*given, by_pattern]
+    schema["anyOf"] = [*given, *(_naming(name) for name, kind in METHODS.items() if kind.implies_target)]
+
+
+def _naming(method: str) -> JsonDict:
+    """Describe a spec that names a method, by its name or as an object."""
+    named: JsonDict = {"properties": {"name": {"const": method}}, "required": ["name"]}
+    return {"properties": {"method": {"anyOf": [{"const": method}, named]}}, "required": ["method"]}
 
 
 class PruneSpec(Frozen):
@@ -335,19 +273,15 @@ class PruneSpec(Frozen):
                 given["task"] = {"name": task, "dataset": data}
             elif isinstance(task, Mapping):
                 given["task"] = {**cast("Mapping[str, Any]", task), "dataset": data}
-        return expand_pattern(given)
+        return complete_by_method(given)
 
     @model_validator(mode="after")
     def _one_way_to_say_the_targets(self) -> PruneSpec:
         if self.target is not None and self.targets:
             raise ValueError("give one target, or a list of targets, not both")
-        pattern = self.method if isinstance(self.method, ZeroMethod) else None
-        check_pattern_targets(pattern, [(own.metric, own.requested) for own in self.all_targets], self.recovery.kind)
-        if pattern is not None:
-            labels = self.task.type != "feature-extraction"
-            check_tier(pattern.tier, pattern.training, labels=labels, selection_trains=pattern.selection == "admm")
-        tier = "one-shot" if pattern is None else pattern.tier
-        check_paged(self.memory, [own.metric for own in self.all_targets], tier, self.artifacts.formats)
+        labels = self.task.type != "feature-extraction"
+        self.method.check_targets(self.all_targets, recovery=self.recovery.kind, labels=labels)
+        check_paged(self.memory, self.artifacts.formats, clocks=any_measured(self.all_targets), trains=self.method.trains)
         if self.target is None and not self.targets and self.quality_floor is None:
             raise ValueError("give one target, or a list of targets, or a quality_floor to search for the smallest model")
         if self.quality_floor is not None:
@@ -364,8 +298,3 @@ class PruneSpec(Frozen):
         The first is the job's own: its checkpoint is the bundle's, the others lie in sub-folders.
         """
         return self.targets or (() if self.target is None else (self.target,))
-
-
-def target_name(target: Target) -> str:
-    """Name a target the way its sub-folder is named: ``macs-0.3``, ``sparsity-0.5``."""
-    return f"{target.metric}-{target.requested:g}"

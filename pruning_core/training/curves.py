@@ -114,11 +114,11 @@ class Curves:
     def _point(self, point: TrainingPoint) -> None:
         """Add to the curve; a judgement right behind a point completes that."""
         if point.held_out is not None and self.points and self.points[-1].step == point.step and not self._pending:
-            self.points[-1] = self.points[-1].model_copy(update={"held_out": point.held_out})
+            self.points[-1] = self.points[-1].but(held_out=point.held_out)
             return
         loss = statistics.fmean(self._pending) if self._pending else 0.0
         self._pending = []
-        self.points.append(point.model_copy(update={"loss": loss}))
+        self.points.append(point.but(loss=loss))
 
 
 def _number(value: float) -> float:

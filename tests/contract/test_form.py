@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.web.specs import body_of, empty_form, form_of
-from pruning_core.spec.method import METHOD_NAMES
+from pruning_core.spec.method import METHODS
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.spec.tasks import KINDS, TaskType
 from tests import tasks
@@ -112,7 +112,7 @@ def test_a_task_that_a_model_cannot_do_is_said_beside_the_task(api_on_sqlite: Ap
     assert 'href="#f-task"' in summary
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_spec_survives_the_form(method: str) -> None:
     options = {
         "fisher-cg": {"rearrange": True, "labels": "use"},

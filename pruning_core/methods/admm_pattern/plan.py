@@ -7,25 +7,35 @@ on each matrix is `pruning_core.recovery.sparsify`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.linear import weight_of
-from pruning_core.checks.coverage import MatrixShape, check_coverage
-from pruning_core.checks.method import sparsities_of
 from pruning_core.errors import PruningError
-from pruning_core.evidence.context import Context
+from pruning_core.evidence.context import Context, Evidence
+from pruning_core.measure.outcome import ZeroCount
 from pruning_core.methods.admm_pattern.options import AdmmPattern
+from pruning_core.methods.admm_pattern.outcome import count_pattern
 from pruning_core.methods.admm_pattern.recipe import PatternRecipe
+from pruning_core.methods.base import Applied, TrainingPlan, Written
+from pruning_core.methods.zeroing import apply_zeros_, zero_hints
 from pruning_core.patterns.pool import mine_pool
 from pruning_core.patterns.project import LargestFraction, LargestOfBlock, LargestOfPool, Projection
 from pruning_core.recovery.sparsify import record_dense
+from pruning_core.report.report import Outcome
 from pruning_core.shapes import Bool, Float
-from pruning_core.spec.grammar import BlockPattern
-from pruning_core.spec.prune import PatternTarget, SparsityTarget, Target
+from pruning_core.spec.artifacts import Layout
+from pruning_core.spec.grammar import BlockPattern, MatrixShape
+from pruning_core.spec.prune import PruneSpec, RecoverySpec
+from pruning_core.spec.targets import PatternTarget, SparsityTarget, Target, sparsities_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +47,14 @@ class PatternPlan:
         block: Its pattern; None for unstructured.
         pool: Arrangements that blocks may have; any when None.
         sparsity: Share of the weights, of each matrix or of each block, that go.
+        zeroes_weights: True: shapes stay.
     """
 
     options: AdmmPattern
     block: BlockPattern | None
     pool: Bool[Tensor, "patterns size"] | None
     sparsity: float
+    zeroes_weights: bool = True
 
     @property
     def projection(self) -> Projection:
@@ -52,9 +64,35 @@ class PatternPlan:
         return LargestOfBlock(self.block) if self.pool is None else LargestOfPool(self.block, self.pool)
 
     @property
-    def recipe(self) -> PatternRecipe:
-        """What the trained tier holds the weights to."""
-        return PatternRecipe(self.projection, self.options.training)
+    def training(self) -> TrainingPlan | None:
+        """The training that tier ``trained`` adds."""
+        if not self.options.trains:
+            return None
+        options = self.options.training
+        return TrainingPlan(PatternRecipe(self.projection, options), options, from_dense=options.start == "dense")
+
+    def apply_(
+        self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]
+    ) -> Applied:
+        """Choose the weights of every matrix under the pattern, and refit them."""
+        return apply_zeros_(student, self.projection, evidence, self.options, recovery, on_sublayer=on_sublayer)
+
+    def finish_(self, student: PreTrainedModel, applied: Applied, layout: Layout) -> Applied:
+        """Return what was done: nothing is left to do."""
+        del student, layout
+        return applied
+
+    def recount(self, written: Written) -> ZeroCount:
+        """Count the pattern in the written matrices."""
+        return count_pattern(written, self.options, self.block, self.pool)
+
+    def zero_blocks(self, names: Sequence[str]) -> Mapping[str, BlockPattern | None]:
+        """Return the pattern for every matrix."""
+        return dict.fromkeys(names, self.block)
+
+    def hints(self, outcome: Outcome) -> list[str]:
+        """Say what zeros do not buy, and what was left dense."""
+        return zero_hints(outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,5 +131,12 @@ class PatternPlanner:
             raise PruningError(f"admm-pattern has no plan for a target of {target.metric}", param="target")
         linears = self._ctx.evidence.dense.linears
         shapes = [MatrixShape(path, *weight_of(own).shape) for path, own in linears.items()]
-        check_coverage(self._options.pattern, shapes, sparsities_of([target]))
+        self._options.check_matrices(shapes, sparsities_of([target]))
         yield PatternPlan(self._options, self._block, self._pool, target.sparsity)
+
+
+def prepare(spec: PruneSpec, ctx: Context, cache: Path | None) -> PatternPlanner:
+    """Record the dense model, and return what plans patterns."""
+    del cache
+    assert isinstance(spec.method, AdmmPattern), "the registry leads here by these options"
+    return PatternPlanner(spec.method, ctx)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -11,9 +13,10 @@ from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.evidence.context import Context
-from pruning_core.methods.base import Scores
+from pruning_core.methods.units import Scores, UnitMethod, UnitPlanner
 from pruning_core.search.mask import search_mask
 from pruning_core.shapes import Float
+from pruning_core.spec.prune import PruneSpec
 
 
 class _SearchOnly:
@@ -45,3 +48,17 @@ class RandomMethod(_SearchOnly):
         generator = ctx.generator("random-scores")
         with ctx.clock.stage("score"):
             return Scores([torch.rand(group.size, generator=generator) for group in ctx.groups])
+
+
+def prepare_magnitude(spec: PruneSpec, ctx: Context, cache: Path | None) -> UnitPlanner:
+    """Read the norms of the units, and return what plans from them."""
+    return _prepare(MagnitudeMethod(), spec, ctx, cache)
+
+
+def prepare_random(spec: PruneSpec, ctx: Context, cache: Path | None) -> UnitPlanner:
+    """Draw an importance for every unit, and return what plans from it."""
+    return _prepare(RandomMethod(), spec, ctx, cache)
+
+
+def _prepare(method: UnitMethod, spec: PruneSpec, ctx: Context, cache: Path | None) -> UnitPlanner:
+    return UnitPlanner(spec, ctx, method, method.prepare(ctx), cache)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from pruning_core.spec.frozen import Frozen
-from pruning_core.spec.grammar import SegmentBlock, SegmentKind, default_block, parse_block
+from pruning_core.errors import TargetUnreachable
+from pruning_core.methods.zeroing_options import ZeroingMethod
+from pruning_core.spec.grammar import MatrixShape, SegmentBlock, SegmentKind, default_block, parse_block
 from pruning_core.spec.refit import Damping, Iterations, RefitSteps, refit_steps
+from pruning_core.spec.targets import Target
 from pruning_core.spec.training import LassoTraining, Tier
 
 
@@ -20,12 +23,14 @@ def _block(text: str) -> str:
 BlockText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=16), AfterValidator(_block)]
 
 
-class BlockLasso(Frozen):
+class BlockLasso(ZeroingMethod):
     """Block-structured sparsity of every linear: whole rows or columns of blocks go (reweighted group Lasso, Li et al. 2020).
 
     What goes is decided by one threshold for all matrices, and what stays is refitted on calibration data, as with
     ``admm-pattern``. ``recovery.kind`` none leaves the chosen weights as the selection gives them.
     """
+
+    planner: ClassVar[str] = "pruning_core.methods.block_lasso.plan:prepare"
 
     name: Literal["block-lasso"] = "block-lasso"
     block: BlockText | None = Field(
@@ -76,3 +81,30 @@ class BlockLasso(Frozen):
     def title(self) -> str:
         """What reports call the structure."""
         return f"{self.segment}s of {'blocks by width' if self.block is None else f'{self.block} blocks'}"
+
+    @property
+    def zeroing(self) -> BlockLasso:
+        """The options themselves."""
+        return self
+
+    def check_sparsity(self, targets: Sequence[Target]) -> None:
+        """Refuse what is no sparsity."""
+        if any(target.metric != "sparsity" for target in targets):
+            raise ValueError(
+                f"{self.name} zeroes weights, so that only a "
+                "sparsity can be asked for; macs, params and latency are targets of methods that remove heads and neurons"
+            )
+        if not targets:
+            raise ValueError("block-lasso needs a sparsity, beside a quality_floor too")
+
+    def check_matrices(self, matrices: Sequence[MatrixShape], sparsities: Sequence[float]) -> None:
+        """Refuse blocks that are larger than a matrix. Matrices without weights pass."""
+        del sparsities
+        for matrix in matrices:
+            block = self.block_for(matrix.outputs, matrix.inputs)
+            if matrix.outputs * matrix.inputs and (block.outputs > matrix.outputs or block.inputs > matrix.inputs):
+                raise TargetUnreachable(
+                    f"blocks of {block.outputs}x{block.inputs} are larger than {matrix.name}, which has {matrix.outputs} "
+                    f"outputs and {matrix.inputs} inputs; choose smaller ones, or leave method.block out",
+                    param="method.block",
+                )

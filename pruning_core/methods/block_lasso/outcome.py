@@ -1,76 +1,75 @@
-"""What a checkpoint with block sparsity achieved: its segments recounted from the files, beside how they were fitted."""
+"""The block sparsity of a written checkpoint: its segments recounted from the files, beside how they were fitted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.masks import Mask
-from pruning_core.methods.admm_pattern.outcome import matrix_report
-from pruning_core.methods.block_lasso.plan import BlockPlan
+from pruning_core.budgets import kept_macs, kept_weights
+from pruning_core.measure.outcome import ZeroCount
+from pruning_core.methods.base import Written
+from pruning_core.methods.block_lasso.options import BlockLasso
+from pruning_core.methods.zeroing import matrix_report
 from pruning_core.patterns.blocks import SegmentCount, recount_segments
-from pruning_core.recovery.matrix import Fit
-from pruning_core.report.report import NormHistogram, Outcome, PatternReport, SegmentsReport, SparsityReport
+from pruning_core.report.report import NormHistogram, Outcome, PatternReport, SegmentsReport
+from pruning_core.spec.grammar import SegmentBlock
 
 # Bins of the histogram of norms, each a quarter of a decade.
 _BINS_A_DECADE = 4
 _DECADES = 4
 
 
-def with_segments(
-    outcome: Outcome, plan: BlockPlan, fits: Sequence[Fit], folder: Path, dense: ModelAdapter, *, mask: Mask, length: float
-) -> Outcome:
-    """Complete an outcome by what the matrices hold.
+def count_segments(written: Written, options: BlockLasso, blocks: Mapping[str, SegmentBlock]) -> ZeroCount:
+    """Count what the matrices hold. What was removed with its unit counts as zero, at its old place.
 
     Args:
-        outcome: Counted by shapes.
-        plan: What the matrices were held to.
-        fits: How each went.
-        folder: The written checkpoint.
-        dense: The dense model's sublayers.
-        mask: Units that the checkpoint still has.
-        length: Mean real sequence length of the task, in tokens.
+        written: The checkpoint.
+        options: The method's.
+        blocks: Of each matrix, by module path, in the order in which they were pruned.
     """
-    counts = recount_segments(folder, dense, mask, plan.blocks)
+    recounted, mask = written.recounted, written.applied.mask
+    counts = recount_segments(written.folder, written.dense, mask, blocks)
     weights, nonzeros = sum(count.weights for count in counts), sum(count.nonzeros for count in counts)
-    # Stored zeros; what was removed with its unit is in the outcome's own MACs already.
-    stored = sum(group.weights_per_unit * kept for group, kept in zip(dense.groups, mask.counts(), strict=True))
-    achieved = 1 - nonzeros / weights
-    return outcome.model_copy(
-        update={
-            "target": outcome.target.model_copy(update={"achieved": achieved}),
-            "sparsity": SparsityReport(achieved=achieved),
-            "pattern": PatternReport(
-                pattern=plan.options.title,
-                selection=plan.options.selection,
-                blocks=sum(count.segments for count in counts),
-                violations=0,
-                zeros=weights - nonzeros,
-                prunable_weights=weights,
-                nonzero_macs=round(outcome.macs.pruned - (stored - nonzeros) * length),
-                matrices=tuple(
-                    matrix_report(fit, count.weights, count.nonzeros) for fit, count in zip(fits, counts, strict=True)
-                ),
-                segments=_segments(plan, counts, dense, mask),
+    # Stored zeros; what was removed with its unit is in the MACs that the shapes say already.
+    stored = kept_weights(recounted.groups, mask.counts())
+    macs = kept_macs(recounted.groups, recounted.kept, recounted.length)
+    return ZeroCount(
+        sparsity=1 - nonzeros / weights,
+        covered_sparsity=None,
+        report=PatternReport(
+            pattern=options.title,
+            selection=options.selection,
+            blocks=sum(count.segments for count in counts),
+            violations=0,
+            zeros=weights - nonzeros,
+            prunable_weights=weights,
+            nonzero_macs=round(round(macs) - (stored - nonzeros) * recounted.length),
+            matrices=tuple(
+                matrix_report(fit, count.weights, count.nonzeros)
+                for fit, count in zip(written.applied.fits, counts, strict=True)
             ),
-        }
+            segments=_segments(options, counts, written.dense, mask),
+            products=written.products,
+        ),
     )
 
 
-def _segments(plan: BlockPlan, counts: Sequence[SegmentCount], dense: ModelAdapter, mask: Mask) -> SegmentsReport:
-    removed = [group.size - kept for group, kept in zip(dense.groups, mask.counts(), strict=True)]
+def _segments(options: BlockLasso, counts: Sequence[SegmentCount], dense: ModelAdapter, mask: Mask) -> SegmentsReport:
+    removed = {"head": 0, "neuron": 0}
+    for group, kept in zip(dense.groups, mask.counts(), strict=True):
+        removed[group.kind] += group.size - kept
     return SegmentsReport(
-        segment=plan.options.segment,
+        segment=options.segment,
         kept=sum(count.kept for count in counts),
         smaller=sum(count.smaller for count in counts),
         lengths=tuple(sorted({count.block.length for count in counts})),
         emptied=tuple(count.name for count in counts if count.kept == 1 and count.segments > 1),
-        removed_heads=sum(removed[::2]),
-        removed_neurons=sum(removed[1::2]),
+        removed_heads=removed["head"],
+        removed_neurons=removed["neuron"],
         norms=_histogram(counts),
     )
 
@@ -88,7 +87,7 @@ def _histogram(counts: Sequence[SegmentCount]) -> NormHistogram:
     return NormHistogram(edges=tuple(edges), counts=tuple(found.tolist()), zero=sum(c.segments - c.kept for c in counts))
 
 
-def segment_warnings(outcome: Outcome) -> list[str]:
+def segment_hints(outcome: Outcome) -> list[str]:
     """Say what blocks did not divide, what was kept from vanishing, and what was removed."""
     pattern = outcome.pattern
     if pattern is None or pattern.segments is None:

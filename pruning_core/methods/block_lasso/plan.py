@@ -8,21 +8,37 @@ of each matrix goes, and ADMM with the projection onto the largest segments find
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
 
+from pruning_core.arch.adapter import adapt
 from pruning_core.arch.linear import inputs_of, outputs_of, weight_of
-from pruning_core.checks.coverage import MatrixShape, check_blocks
 from pruning_core.errors import PruningError
-from pruning_core.evidence.context import Context
+from pruning_core.evidence.context import Context, Evidence
+from pruning_core.measure.outcome import ZeroCount
+from pruning_core.methods.base import Applied, TrainingPlan, Written
+from pruning_core.methods.block_lasso.outcome import count_segments, segment_hints
 from pruning_core.methods.block_lasso.recipe import Groups, LassoRecipe
+from pruning_core.methods.zeroing import apply_zeros_, zero_hints
 from pruning_core.patterns.segments import LargestSegments, Segments
+from pruning_core.recovery.dead import remove_dead_
+from pruning_core.report.report import Outcome
 from pruning_core.search.segments import gone_by_threshold, gone_uniformly, segment_costs, segment_scales
-from pruning_core.spec.grammar import SegmentBlock
+from pruning_core.spec.artifacts import Layout
+from pruning_core.spec.grammar import MatrixShape, SegmentBlock
 from pruning_core.spec.method import BlockLasso
-from pruning_core.spec.prune import SparsityTarget, Target
+from pruning_core.spec.prune import PruneSpec, RecoverySpec
+from pruning_core.spec.targets import SparsityTarget, Target
 from pruning_core.stats.fisher import probe
 from pruning_core.stats.linears import LinearStatistics, linear_statistics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Share of the target's tolerance that weights beside zeros may take when dead units go; rounding may zero a few more.
+_ROOM = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +52,7 @@ class BlockPlan:
         sparsity: Share of all prunable weights that go.
         tolerance: Share of them that may go beyond it.
         groups: The segments with what their norms count, for training.
+        zeroes_weights: True: shapes stay, but of units that zeros have killed.
     """
 
     options: BlockLasso
@@ -44,11 +61,51 @@ class BlockPlan:
     sparsity: float
     tolerance: float
     groups: Mapping[str, Groups]
+    zeroes_weights: bool = True
 
     @property
-    def recipe(self) -> LassoRecipe:
-        """What the trained tier holds the weights to."""
-        return LassoRecipe(self.groups, self.sparsity, self.options.training)
+    def training(self) -> TrainingPlan | None:
+        """The training that tier ``trained`` adds."""
+        if not self.options.trains:
+            return None
+        options = self.options.training
+        return TrainingPlan(LassoRecipe(self.groups, self.sparsity, options), options, from_dense=options.start == "dense")
+
+    def apply_(
+        self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]
+    ) -> Applied:
+        """Choose the segments of every matrix, and refit what stays."""
+        return apply_zeros_(student, self.projections, evidence, self.options, recovery, on_sublayer=on_sublayer)
+
+    def finish_(self, student: PreTrainedModel, applied: Applied, layout: Layout) -> Applied:
+        """Remove the units that zeros have killed, where the layout can say so."""
+        match layout:
+            case "stock":
+                return applied
+            case "per_layer":
+                return replace(applied, mask=remove_dead_(adapt(student), self._allowance(student)))
+            case _:
+                assert_never(layout)
+
+    def _allowance(self, student: PreTrainedModel) -> int:
+        """Count the weights other than zero that may be removed with dead units."""
+        everything = zeros = 0
+        for _, linear in adapt(student).held_linears():
+            everything += linear.weight.numel()
+            zeros += linear.weight.numel() - int(linear.weight.count_nonzero())
+        return max(0, int((self.sparsity + _ROOM * self.tolerance) * everything) - zeros)
+
+    def recount(self, written: Written) -> ZeroCount:
+        """Count the segments in the written matrices."""
+        return count_segments(written, self.options, self.blocks)
+
+    def zero_blocks(self, names: Sequence[str]) -> Mapping[str, SegmentBlock]:
+        """Return the blocks of each matrix."""
+        return {name: self.blocks[name] for name in names}
+
+    def hints(self, outcome: Outcome) -> list[str]:
+        """Say what zeros do not buy, what blocks did not divide, and what was removed with its unit."""
+        return [*zero_hints(outcome), *segment_hints(outcome)]
 
 
 class BlockPlanner:
@@ -60,7 +117,7 @@ class BlockPlanner:
         self._linears = ctx.evidence.dense.linears
         self._blocks = {name: options.block_for(outputs_of(own), inputs_of(own)) for name, own in self._linears.items()}
         shapes = [MatrixShape(name, outputs_of(own), inputs_of(own)) for name, own in self._linears.items()]
-        check_blocks(shapes, options)
+        options.check_matrices(shapes, ())
         with ctx.clock.stage("score", len(ctx.evidence.calibration.batches)) as step:
             self._statistics: dict[str, LinearStatistics] = linear_statistics(
                 ctx.task_model,
@@ -114,3 +171,10 @@ class BlockPlanner:
             else:
                 costs.append(segment_costs(weights, self._statistics[name], segments))
         return dict(zip(self._linears, gone_by_threshold(costs, sizes, sparsity), strict=True))
+
+
+def prepare(spec: PruneSpec, ctx: Context, cache: Path | None) -> BlockPlanner:
+    """Gather the statistics of every matrix, and return what plans segments."""
+    del cache
+    assert isinstance(spec.method, BlockLasso), "the registry leads here by these options"
+    return BlockPlanner(spec.method, ctx)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pruning_core.spec.frozen import Frozen
+from pruning_core.errors import DatasetInvalid
+from pruning_core.spec.options import MethodOptions
+from pruning_core.spec.tasks import KINDS, TaskType
 
 
-class FisherCG(Frozen):
+class FisherCG(MethodOptions):
     """Structured pruning of heads and neurons: Fisher mask search, then least-squares recovery (Li, Zhu, Sun 2024)."""
+
+    planner: ClassVar[str] = "pruning_core.methods.fisher_cg.scores:prepare"
 
     name: Literal["fisher-cg"] = "fisher-cg"
     labels: Literal["ignore", "auto", "use"] = Field(
@@ -28,3 +32,8 @@ class FisherCG(Frozen):
         default=False,
         description="Swap units inside a sublayer by the off-diagonal Fisher. Helps where nothing repairs the weights.",
     )
+
+    def check_task(self, task_type: TaskType) -> None:
+        """Refuse the empirical Fisher where no label makes a loss."""
+        if not KINDS[task_type].has_loss and self.labels == "use":
+            raise DatasetInvalid("labels are required by method.labels = use, but the task has none", param="method.labels")

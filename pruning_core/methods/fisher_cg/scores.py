@@ -8,14 +8,16 @@ Li, Zhu, Sun 2024, *A novel iteration scheme with conjugate gradient for faster 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.evidence.context import Context
-from pruning_core.methods.base import Scores
 from pruning_core.methods.fisher_cg.options import FisherCG
+from pruning_core.methods.units import Scores, UnitPlanner
 from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
+from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.tasks import KINDS
 from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
 
@@ -59,3 +61,10 @@ class FisherCGMethod:
                 rearranged.append(rearrange_units(gradients, kept))
                 step(done)
         return Mask(tuple(rearranged))
+
+
+def prepare(spec: PruneSpec, ctx: Context, cache: Path | None) -> UnitPlanner:
+    """Score the units of the dense model, and return what plans from the scores."""
+    assert isinstance(spec.method, FisherCG), "the registry leads here by these options"
+    method = FisherCGMethod(spec.method)
+    return UnitPlanner(spec, ctx, method, method.prepare(ctx), cache)

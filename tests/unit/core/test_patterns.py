@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from pruning_core.checks.coverage import MatrixShape, check_coverage
 from pruning_core.errors import TargetUnreachable
+from pruning_core.methods.admm_pattern.coverage import check_coverage
 from pruning_core.patterns.pool import decode, encode, improve, mine_pool, most_frequent
 from pruning_core.patterns.project import LargestFraction, LargestOfBlock, LargestOfPool, best_of_pool, from_blocks, to_blocks
 from pruning_core.patterns.recount import count_matrix
-from pruning_core.spec.grammar import BlockPattern, parse_pattern
+from pruning_core.spec.grammar import BlockPattern, MatrixShape, parse_pattern
 
 PATTERNS = ("2:4", "4:8", "1:3", "3:5", "2x2:1", "4x4:8", "2x3:4")
 

@@ -12,7 +12,7 @@ from pruning_core.search.budget import search_budget
 from pruning_core.search.curves import search_curves
 from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
-from pruning_core.spec.prune import KeepTarget, SparsityTarget
+from pruning_core.spec.targets import KeepTarget, SparsityTarget
 
 GROUPS = (
     UnitGroup(0, "head", 3, 4, 8, 128, 140),

@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from pruning_core.report.progress import STAGES, Progress
 from pruning_core.spec.glue import GLUE_TASKS
-from pruning_core.spec.prune import PruneSpec, target_name
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.targets import target_name
 
 BASE = {"model": "org/name", "task": "glue/sst2", "sparsity": 0.5}
 

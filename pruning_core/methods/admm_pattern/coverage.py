@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pruning_core.errors import TargetUnreachable
-from pruning_core.methods.block_lasso.options import BlockLasso
-from pruning_core.spec.grammar import parse_pattern
-
-
-@dataclass(frozen=True, slots=True)
-class MatrixShape:
-    """A prunable matrix: where it is, its outputs and its inputs."""
-
-    name: str
-    outputs: int
-    inputs: int
+from pruning_core.spec.grammar import MatrixShape, parse_pattern
 
 
 def check_coverage(pattern: str, matrices: Sequence[MatrixShape], sparsities: Sequence[float]) -> None:
@@ -53,20 +42,4 @@ def check_coverage(pattern: str, matrices: Sequence[MatrixShape], sparsities: Se
                 f"blocks of {pattern} do not divide every matrix of this model: they make {reach:.4f} of the weights zero, got "
                 f"sparsity {sparsity:g}; leave the target out, and what is left over stays dense",
                 param="target.sparsity",
-            )
-
-
-def check_blocks(matrices: Sequence[MatrixShape], options: BlockLasso) -> None:
-    """See that blocks of segments are no larger than any matrix. Matrices without weights pass.
-
-    Raises:
-        TargetUnreachable: One is smaller.
-    """
-    for matrix in matrices:
-        block = options.block_for(matrix.outputs, matrix.inputs)
-        if matrix.outputs * matrix.inputs and (block.outputs > matrix.outputs or block.inputs > matrix.inputs):
-            raise TargetUnreachable(
-                f"blocks of {block.outputs}x{block.inputs} are larger than {matrix.name}, which has {matrix.outputs} outputs "
-                f"and {matrix.inputs} inputs; choose smaller ones, or leave method.block out",
-                param="method.block",
             )

@@ -1,0 +1,114 @@
+"""What all methods share that set weights to zero: pruning matrix by matrix, the reports of it, and what users should know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pruning_core.arch.adapter import ModelAdapter, adapt
+from pruning_core.arch.masks import Mask
+from pruning_core.evidence.context import Evidence
+from pruning_core.methods.base import Applied
+from pruning_core.patterns.project import Projection
+from pruning_core.recovery.matrix import Fit
+from pruning_core.recovery.sparsify import sparsify_
+from pruning_core.report.report import MatrixReport, Outcome, SolverStatus, SublayerReport
+from pruning_core.spec.options import ZeroingOptions
+from pruning_core.spec.prune import RecoverySpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# The status of a half of a block is the worst of its matrices'.
+_WORST: tuple[SolverStatus, ...] = ("breakdown", "rejected", "max_iterations", "converged", "skipped")
+
+
+def apply_zeros_(
+    student: PreTrainedModel,
+    rule: Projection | Mapping[str, Projection],
+    evidence: Evidence,
+    options: ZeroingOptions,
+    recovery: RecoverySpec,
+    *,
+    on_sublayer: Callable[[int], None],
+) -> Applied:
+    """Set weights to zero and refit those that stay, matrix after matrix, in place.
+
+    Args:
+        student: A clone of the dense model.
+        rule: What the support of a matrix may be; or one rule for each matrix, by its module path.
+        evidence: Dense model and calibration batches.
+        options: Selection and solver.
+        recovery: Whether to refit.
+        on_sublayer: Told after each sublayer how many are done.
+    """
+    fits = sparsify_(adapt(student), rule, evidence, options, recovery, on_sublayer=on_sublayer)
+    mask = Mask.full([group.size for group in evidence.dense.groups])
+    return Applied(mask, sublayer_reports(fits, evidence.dense), fits)
+
+
+def sublayer_reports(fits: Sequence[Fit], dense: ModelAdapter) -> tuple[SublayerReport, ...]:
+    """Sum the matrices of each sublayer up: the residuals are those of its output projection, the status is the worst."""
+    reports: list[SublayerReport] = []
+    following = iter(fits)
+    for sublayer in dense.sublayers:
+        own = [next(following) for _ in range(len(sublayer.parts) + 1)]
+        refitted = any(fit.refit_steps for fit in own)
+        reports.append(
+            SublayerReport(
+                solver="cg" if refitted else "none",
+                status=next(status for status in _WORST if any(fit.status == status for fit in own)),
+                iterations=max(fit.refit_steps for fit in own),
+                residual_before=own[-1].residual_before if refitted else None,
+                residual_after=own[-1].residual_after if refitted else None,
+            )
+        )
+    return tuple(reports)
+
+
+def matrix_report(fit: Fit, weights: int, nonzeros: int) -> MatrixReport:
+    """Put what a matrix holds beside how it was fitted."""
+    return MatrixReport(
+        name=fit.name,
+        weights=weights,
+        nonzeros=nonzeros,
+        status=fit.status,
+        iterations=fit.iterations,
+        refit_steps=fit.refit_steps,
+        primal=fit.primal,
+        dual=fit.dual,
+        residual_before=fit.residual_before,
+        residual_after=fit.residual_after,
+    )
+
+
+# Whether units were removed physically as well.
+_WHERE = {False: "they", True: "those whose unit was not removed"}
+_GAIN = {False: "the model is no smaller, and no faster on", True: "only removed units make the model smaller, and faster on"}
+
+
+def zero_hints(outcome: Outcome) -> list[str]:
+    """Say what zeros do not buy in a dense layout, and what blocks leave dense."""
+    pattern, latency = outcome.pattern, outcome.latency_ms
+    if pattern is None:
+        return []
+    share = pattern.zeros / pattern.prunable_weights
+    remaining = pattern.nonzero_macs / outcome.macs.dense
+    removed = outcome.macs.pruned < outcome.macs.dense
+    layout = (
+        f"{share:.1%} of the prunable weights are zero, and {_WHERE[removed]} are stored and multiplied all the same: in this "
+        f"dense layout {_GAIN[removed]} devices that do not skip zeros (measured {latency.speedup:.2f}x on "
+        f"{latency.device}); where zeros are skipped, {remaining:.1%} of the multiply-accumulates remain"
+    )
+    found = [layout]
+    if pattern.products is not None:
+        found.append(pattern.products.said)
+    if pattern.dense_remainders:
+        left = sum(own.weights for own in pattern.dense_remainders)
+        first = pattern.dense_remainders[0]
+        parts = [f"its last {count} {what}" for count, what in ((first.outputs, "outputs"), (first.inputs, "inputs")) if count]
+        found.append(
+            f"{left} weights stay dense, since blocks of {pattern.pattern} do not divide {len(pattern.dense_remainders)} "
+            f"matrices; of {first.name} {' and '.join(parts)}"
+        )
+    return found
