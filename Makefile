@@ -13,10 +13,10 @@ TEST_ARGS ?= -n 2
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# One stamp a set of extras; rebuilt when the requirements change.
-$(VENV)/.%: pyproject.toml constraints.txt
+# One stamp a set of extras, of both distributions; rebuilt when the requirements change.
+$(VENV)/.%: pyproject.toml deploy/server/pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[$*]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[$*]' --editable 'deploy/server[$*]'
 	@touch $@
 
 install: $(VENV)/.dev ## Install everything that developing needs into .venv
