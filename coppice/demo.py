@@ -139,7 +139,7 @@ def _model_folder() -> Path:
 @contextmanager
 def _service(work: Path, *, roots: list[Path]) -> Generator[str]:
     """Run ``coppice serve`` on a free port; gives its address, and always ends it."""
-    command = [sys.executable, "-m", "coppice.cli", "serve", "--port", "0", "--data-dir", str(work / "service")]
+    command = [sys.executable, "-P", "-m", "coppice.cli", "serve", "--port", "0", "--data-dir", str(work / "service")]
     for root in roots:
         command += ["--allow-root", str(root)]
     log = work / "service.log"
