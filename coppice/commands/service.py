@@ -38,7 +38,7 @@ def serve(
     allow_root: Annotated[list[Path] | None, typer.Option(help="Folder that jobs may name paths under; repeatable.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder for database, queue and artifacts.")] = None,
 ) -> None:
-    """Run the whole service in one place: API and worker on the local profile. Nothing to install, Ctrl-C ends it.
+    """Run the whole service in one place: API and worker on the local profile. Nothing else to install, Ctrl-C ends it.
 
     Example: coppice serve --allow-root /data --port 8000
     """
