@@ -17,44 +17,49 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv /opt/venv
 COPY pyproject.toml constraints.txt README.md ./
+COPY deploy/server deploy/server
+# Dependencies first, with empty packages, so that a change of code does not install them again.
+RUN mkdir app coppice migrations pruning_core worker
 
-# Dependencies first, without our sources, so that a change of code does not install them again.
 FROM build AS build-api
-RUN pip install --constraint constraints.txt '.[api,redis,postgres,s3]' && pip uninstall --yes coppice
+RUN pip install --constraint constraints.txt . './deploy/server[redis,postgres,s3]' \
+    && pip uninstall --yes coppice-prune coppice-server
 COPY app app
 COPY coppice coppice
 COPY migrations migrations
 COPY pruning_core pruning_core
 COPY worker worker
-RUN pip install --no-deps .
+RUN pip install --no-deps . ./deploy/server
 
 FROM build AS build-worker
 # Empty: the default index. Its wheels may carry CUDA; name the index of PyTorch's CPU builds for a smaller image.
 ARG TORCH_INDEX=
 RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
-RUN pip install --constraint constraints.txt '.[worker,redis,postgres,s3]' && pip uninstall --yes coppice
+RUN pip install --constraint constraints.txt . './deploy/server[worker,redis,postgres,s3]' \
+    && pip uninstall --yes coppice-prune coppice-server
 COPY app app
 COPY coppice coppice
 COPY migrations migrations
 COPY pruning_core pruning_core
 COPY worker worker
-RUN pip install --no-deps .
+RUN pip install --no-deps . ./deploy/server
 
 FROM build AS build-worker-gpu
 # Empty: the default index; another one chooses another CUDA version.
 ARG TORCH_INDEX=
 RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
-RUN pip install --constraint constraints.txt '.[worker,redis,postgres,s3]' && pip uninstall --yes coppice
+RUN pip install --constraint constraints.txt . './deploy/server[worker,redis,postgres,s3]' \
+    && pip uninstall --yes coppice-prune coppice-server
 COPY app app
 COPY coppice coppice
 COPY migrations migrations
 COPY pruning_core pruning_core
 COPY worker worker
-RUN pip install --no-deps .
+RUN pip install --no-deps . ./deploy/server
 
 # A monitor of Celery has no code of ours.
 FROM build AS build-flower
-RUN pip install --constraint constraints.txt '.[flower]' && pip uninstall --yes coppice
+RUN pip install --constraint constraints.txt celery flower redis
 
 FROM base AS runtime
 ENV COPPICE_DATA_DIR=/data

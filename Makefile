@@ -8,15 +8,15 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
+.PHONY: help install demo serve servers test test-dists dist check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# One stamp a set of extras; rebuilt when the requirements change.
-$(VENV)/.%: pyproject.toml constraints.txt
+# One stamp a set of extras, of both distributions; rebuilt when the requirements change.
+$(VENV)/.%: pyproject.toml deploy/server/pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[$*]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[$*]' --editable 'deploy/server[$*]'
 	@touch $@
 
 install: $(VENV)/.dev ## Install everything that developing needs into .venv
@@ -31,11 +31,20 @@ serve: $(VENV)/.demo ## Run API and worker on http://127.0.0.1:8000; ROOTS="/mod
 servers: # Redis and PostgreSQL for the integration tests, where they can be installed
 	@sh tests/install_servers.sh
 
-test: install servers ## Run every test but the fault set, the fuzzer and the whole matrix of combinations
-	$(BIN)/python -m pytest -m "not fault and not fuzz and not matrix" $(TEST_ARGS)
+test: install servers ## Run every test but the fault set, the fuzzer, the whole matrix of combinations and true installs
+	$(BIN)/python -m pytest -m "not fault and not fuzz and not matrix and not registry" $(TEST_ARGS)
 
 test-matrix: install ## Every cell: methods by architectures, tasks, shards and phases, each from the request to the proof
 	$(BIN)/python -m pytest -m matrix $(TEST_ARGS)
+
+dist: install ## Build both distributions into dist/, and check what the index will read of them
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist deploy/server
+	$(BIN)/python -m twine check --strict dist/*
+
+test-dists: install ## Install both distributions from the registry into empty environments: load a bundle, start the service
+	$(BIN)/python -m pytest -m registry -n 0 tests/integration/test_distributions.py
 
 # In an environment of its own: what it needs does not go together with what the product needs.
 $(VENV)/generator/bin/openapi-python-client: | install
@@ -120,4 +129,4 @@ architectures: install ## Try every method on every architecture, and write what
 	@$(BIN)/python -m tests.matrix
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache demo-bundle
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache demo-bundle

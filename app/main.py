@@ -20,6 +20,7 @@ from app.audit.service import AuditService
 from app.authentication import AuthenticationMiddleware
 from app.db import Database
 from app.errors import install_handlers
+from app.installation import EnvironmentShared, check_environment
 from app.jobs.service import JobService
 from app.keys.service import KeyService
 from app.logs import configure_logging
@@ -51,12 +52,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings is not None:
         return _build(settings)
     try:
+        check_environment()
         settings = get_settings()
         configure_logging(as_json=settings.log_json)
         return _build(settings)
     except OSError as error:
         sys.exit(f"coppice: {DataFolderUnusable(error)}")
-    except SettingsInvalid as error:
+    except (EnvironmentShared, SettingsInvalid) as error:
         sys.exit(f"coppice: {error}")
 
 

@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         if scheme not in _DATABASES:
             raise ValueError(f"must begin with {' or '.join(f'{known}://' for known in _DATABASES)}")
         if scheme == _DATABASES[1] and find_spec("psycopg") is None:
-            raise ValueError("PostgreSQL needs a driver: pip install 'coppice[postgres]'")
+            raise ValueError("PostgreSQL needs a driver: pip install 'coppice-server[postgres]'")
         return f"{scheme}://{rest}"
 
     @field_validator("broker_url")
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
         if value and (scheme not in _BROKERS or not found or not rest.strip("/")):
             raise ValueError("must be a URL such as redis://host:6379/0, or empty for a folder in the data folder")
         if value and find_spec("redis") is None:
-            raise ValueError("Redis needs a client: pip install 'coppice[redis]'")
+            raise ValueError("Redis needs a client: pip install 'coppice-server[redis]'")
         return value
 
     @field_validator("artifacts_url")
@@ -187,7 +187,7 @@ class Settings(BaseSettings):
         if value and (scheme != "s3" or not rest.strip("/")):
             raise ValueError("must be s3://bucket or s3://bucket/prefix, or empty for a folder")
         if value and find_spec("boto3") is None:
-            raise ValueError("an object store needs a client: pip install 'coppice[s3]'")
+            raise ValueError("an object store needs a client: pip install 'coppice-server[s3]'")
         return value
 
     @field_validator("secret", "metrics_token")
@@ -207,7 +207,7 @@ class Settings(BaseSettings):
     @classmethod
     def _exporter_there(cls, value: bool) -> bool:
         if value and (find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.exporter") is None):
-            raise ValueError("tracing needs OpenTelemetry: pip install 'coppice[otel]'")
+            raise ValueError("tracing needs OpenTelemetry: pip install 'coppice-server[otel]'")
         return value
 
     @model_validator(mode="after")

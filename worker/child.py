@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from pruning_core.report.progress import Progress
 
-CHILD_COMMAND = (sys.executable, "-m", "worker.runner")
+# -P: a folder `worker` where somebody happens to be is not ours.
+CHILD_COMMAND = (sys.executable, "-P", "-m", "worker.runner")
 
 
 class Child:

@@ -17,6 +17,7 @@ from celery import Celery, signals
 from celery.platforms import SecurityWarning
 
 from app.db import Database
+from app.installation import EnvironmentShared, check_environment
 from app.logs import configure_logging
 from app.queue import QUEUE_NAME, create_celery
 from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
@@ -76,8 +77,9 @@ def main(arguments: list[str]) -> None:
     if arguments and not die_with_parent(int(arguments[0]), signal.SIGTERM):
         return
     try:
+        check_environment()
         settings = get_settings()
-    except SettingsInvalid as error:
+    except (EnvironmentShared, SettingsInvalid) as error:
         sys.exit(f"coppice: {error}")
     configure_logging(as_json=settings.log_json)
     # What Celery warns of, unpickling as root, cannot happen: messages are JSON, and hold an id.

@@ -31,6 +31,7 @@ from app import queue
 from app.api import families
 from app.db import Database
 from app.errors import Problem
+from app.installation import DISTRIBUTION
 from app.jobs.records import EventType
 from app.jobs.statistics import QueueState, StatisticsRepository
 from app.jobs.tally import Tally
@@ -102,7 +103,7 @@ class JobMetrics(Collector):
             broker = pool.submit(queue.depth, self._state.celery)
             found, messages = database.result(), broker.result()
             parts = {"database": found is not None, "store": store.result(), "broker": messages is not None}
-            yield families.build_info(version("coppice"))
+            yield families.build_info(version(DISTRIBUTION))
             yield families.parts_up(parts)
             if messages is not None:
                 yield families.broker_messages(messages)

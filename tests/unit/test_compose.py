@@ -117,8 +117,8 @@ def test_grafana_finds_its_data_source_and_its_dashboard() -> None:
 
 def test_the_api_image_has_no_torch() -> None:
     stage = _stage("build-api")
-    extras = re.findall(r"'\.\[([\w,]+)\]'", stage)
-    assert extras == ["api,redis,postgres,s3"]
+    extras = re.findall(r" '?\.(\S*?)(?:\[([\w,]+)\]'?)?(?= )", stage.partition("pip uninstall")[0])
+    assert extras == [("", ""), ("/deploy/server", "redis,postgres,s3")]
     assert "torch" not in stage
     assert "COPY --from=build-api" in _stage("api")
 

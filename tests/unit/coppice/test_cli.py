@@ -130,7 +130,7 @@ def test_what_is_wrong_with_a_spec_file_is_said_with_its_place(tmp_path: Path) -
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert call("--version").stdout == f"coppice {version('coppice')}\n"
+    assert call("--version").stdout == f"coppice {version('coppice-prune')}\n"
 
 
 def test_a_pattern_means_its_method_and_its_target() -> None:
