@@ -13,7 +13,8 @@ import torch
 
 from pruning_core.errors import PruningError
 
-_LIBRARIES = ("coppice-prune", "torch", "transformers", "safetensors", "numpy")
+# What a report calls each library, and the distribution that has it.
+_LIBRARIES = {"coppice": "coppice-prune"} | {name: name for name in ("torch", "transformers", "safetensors", "numpy")}
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -49,9 +50,9 @@ def peak_memory(device: torch.device) -> int:
 def versions() -> dict[str, str]:
     """Give the versions of what the numbers depend on."""
     found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name, distribution in _LIBRARIES.items():
         try:
-            found[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
