@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 
 from pruning_core.checks.request import check_local_inputs
 from pruning_core.errors import TargetUnreachable
+from pruning_core.report.sublayers import heads_of
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
-from tests import tiny
+from tests import tasks, tiny
+from tests.families import ARCHITECTURES
 
 LINEARS = 2 * 6
 
@@ -71,6 +73,7 @@ def test_the_stock_layout_loads_with_nothing_of_ours(halved):
     assert report.acceptance.loader == "stock"
     assert "quantization_config" not in json.loads((out / "config.json").read_text())
     assert report.pattern.segments.removed_neurons == 0
+    assert {layer.ffn.solver for layer in report.layers} == {"cg"}, "the refit runs without a preconditioner"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,18 @@ def test_dead_units_are_removed_from_every_family(family, tiny_sst2, tmp_path):
     assert left == report.pattern.prunable_weights - report.pattern.zeros
     assert report.acceptance.max_difference <= report.acceptance.tolerance
     assert any("removed physically" in warning for warning in report.warnings)
+
+
+def test_removed_units_of_an_encoder_decoder_are_counted_by_kind_cross_attention_among_them(tmp_path):
+    ARCHITECTURES["t5"].write_for("summarization", tmp_path / "model")
+    tasks.write_task_data(tmp_path / "data", "summarization")
+    task = tasks.task_of("summarization", tmp_path / "data")
+    report = prune(tmp_path / "model", tmp_path / "data", tmp_path / "out", 0.85, task=task)
+    kept, dense = heads_of(report.layers)
+    segments = report.pattern.segments
+    assert segments.removed_heads == dense - kept > 0
+    assert segments.removed_neurons == sum(layer.dense_neurons - layer.kept_neurons for layer in report.layers) > 0
+    assert any(layer.cross is not None and layer.cross.kept_heads < layer.cross.dense_heads for layer in report.layers)
 
 
 def test_columns_and_blocks_that_do_not_divide_leave_smaller_segments_at_the_edge(tiny_bert, tiny_sst2, tmp_path):
