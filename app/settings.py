@@ -15,6 +15,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app import stores
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
@@ -45,11 +47,7 @@ class Settings(BaseSettings):
     )
     broker_url: str = Field(default="", description="e.g. redis://host:6379/0; empty: a folder in data_dir.")
     artifacts_dir: Path | None = Field(default=None, description="Folder of the artifact store; empty: in data_dir.")
-    artifacts_url: str = Field(
-        default="",
-        description="Object store instead of a folder: s3://bucket or s3://bucket/prefix. Keys, region and endpoint come from "
-        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL, as for every AWS client.",
-    )
+    artifacts_url: str = Field(default="", description=stores.described())
     uploads_dir: Path | None = Field(
         default=None,
         description="Folder of uploaded models and data sets, the same for API and workers; empty: beside the artifacts.",
@@ -183,11 +181,8 @@ class Settings(BaseSettings):
     @field_validator("artifacts_url")
     @classmethod
     def _known_store(cls, value: str) -> str:
-        scheme, _found, rest = value.partition("://")
-        if value and (scheme != "s3" or not rest.strip("/")):
-            raise ValueError("must be s3://bucket or s3://bucket/prefix, or empty for a folder")
-        if value and find_spec("boto3") is None:
-            raise ValueError("an object store needs a client: pip install 'coppice-server[s3]'")
+        if value:
+            stores.kind_of(value)
         return value
 
     @field_validator("secret", "metrics_token")

@@ -14,7 +14,7 @@ from app.paths import is_under
 from app.web.formats import words
 from app.web.forms import Field, Form, fields_of, put
 from pruning_core.spec.targets import TARGET_METRICS
-from pruning_core.spec.tasks import KINDS, TaskType
+from pruning_core.spec.tasks import KINDS
 from pruning_core.support.capabilities import methods, tasks
 
 # Sections below the first screen, each an object of the spec.
@@ -142,7 +142,7 @@ def _task(form: Form, plan: Blueprint) -> object:
     if name not in plan.types:
         return name
     text = [part.strip() for part in form.one("text_column").split(",") if part.strip()]
-    images = KINDS[cast("TaskType", name)].reads == "image"
+    images = KINDS[name].reads == "image"
     columns: dict[str, Any] = {"image": ", ".join(text)} if images else {"text": text}
     task: dict[str, Any] = {"type": name, "columns": columns, "metric": form.one("task_metric")}
     if label := form.one("label_column").strip():

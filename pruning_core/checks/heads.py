@@ -7,6 +7,7 @@ asks; a test compares the list with transformers' own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
@@ -60,14 +61,32 @@ NOT_DONE: Mapping[tuple[str, str], str] = {
 }
 
 
-# What the last matrix of a head is called, and what the tensors of heads over a vocabulary begin with.
-_LAST = {
-    _SEQUENCE: ("classifier.weight", "classifier.out_proj.weight", "score.weight", "classification_head.out_proj.weight"),
-    _TOKENS: ("classifier.weight", "score.weight"),
-    _QUESTION: ("qa_outputs.weight", "classifier.weight"),
-    _IMAGE: ("classifier.weight", "cls_classifier.weight"),
+@dataclass(frozen=True, slots=True)
+class _Tensors:
+    """What the tensors of a head are called in checkpoints.
+
+    Attributes:
+        last: Names of its last matrix, in one family or another.
+        starts: What some tensor's name must begin with, where the last matrix may be tied to the embeddings.
+        row_a_class: Whether the last matrix has as many rows as the configuration says that there are classes.
+    """
+
+    last: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
+    row_a_class: bool = True
+
+
+_TENSORS: Mapping[str, _Tensors] = {
+    _SEQUENCE: _Tensors(
+        ("classifier.weight", "classifier.out_proj.weight", "score.weight", "classification_head.out_proj.weight")
+    ),
+    _TOKENS: _Tensors(("classifier.weight", "score.weight")),
+    _QUESTION: _Tensors(("qa_outputs.weight", "classifier.weight"), row_a_class=False),
+    _IMAGE: _Tensors(("classifier.weight", "cls_classifier.weight")),
+    _MASKED: _Tensors(
+        starts=("cls.predictions.", "lm_head.", "vocab_transform.", "generator_predictions.", "head.", "lm_predictions.")
+    ),
 }
-_MASK_HEADS = ("cls.predictions.", "lm_head.", "vocab_transform.", "generator_predictions.", "head.", "lm_predictions.")
 
 
 def check_type(task_type: TaskType, config: Mapping[str, Any]) -> None:
@@ -100,19 +119,19 @@ def check_head_weights(task_type: TaskType, config: Mapping[str, Any], shapes: M
     Raises:
         ModelUnreadable: They are not.
     """
-    loads_as = KINDS[task_type].loads_as
-    if config.get("model_type") not in LOADED_BY:
+    head = _TENSORS.get(KINDS[task_type].loads_as)
+    if head is None or config.get("model_type") not in LOADED_BY:
         return
-    if loads_as == _MASKED and not any(name.startswith(_MASK_HEADS) for name in shapes):
-        raise lacks_weights(task_type, f"{_MASK_HEADS[0]}* or {_MASK_HEADS[1]}*")
-    if loads_as not in _LAST:
+    if head.starts and not any(name.startswith(head.starts) for name in shapes):
+        raise lacks_weights(task_type, " or ".join(f"{start}*" for start in head.starts[:2]))
+    if not head.last:
         return
-    last = next((name for name in _LAST[loads_as] if name in shapes), None)
+    last = next((name for name in head.last if name in shapes), None)
     if last is None:
-        raise lacks_weights(task_type, " or ".join(_LAST[loads_as][:2]))
+        raise lacks_weights(task_type, " or ".join(head.last[:2]))
     names, count = config.get("id2label"), config.get("num_labels")
     said = len(cast("dict[str, object]", names)) if isinstance(names, dict) else count
-    if loads_as != _QUESTION and isinstance(said, int) and said != shapes[last][0]:
+    if head.row_a_class and isinstance(said, int) and said != shapes[last][0]:
         raise ModelUnreadable(
             f"config.json says {said} classes, and {last} has {shapes[last][0]} rows; the two belong to different models",
             param="model",

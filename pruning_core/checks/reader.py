@@ -66,7 +66,7 @@ def check_padding(task: TaskSpec, folder: Path, config: Mapping[str, Any], famil
         ModelUnreadable: There is no token to pad with, or a decoder is not told which one it is.
     """
     model_type: object = config.get("model_type")
-    if KINDS[task.type].reads == "image" or task.type == "text-generation" or model_type not in _WITHOUT_PADDING:
+    if KINDS[task.type].reads == "image" or not KINDS[task.type].pads or model_type not in _WITHOUT_PADDING:
         return
     if model_type not in _OVERRIDDEN and _has_no_padding(folder):
         raise ModelUnreadable(NO_PADDING, param="model")

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.files.columns import Column, not_utf8
 from pruning_core.spec.prune import PruneSpec, TaskSpec
-from pruning_core.spec.tasks import KINDS, LABEL_WORDS, misfit
+from pruning_core.spec.tasks import KINDS, misfit
 
 UNLABELLED = -1  # what the Hub's GLUE writes where a class index is not known
 
@@ -44,14 +44,25 @@ def check_head(task: TaskSpec, classes: int, names: Sequence[str] = ()) -> None:
     Raises:
         DatasetInvalid: They do not fit.
     """
-    if task.type == "regression" and classes != 1:
-        raise DatasetInvalid(f"regression needs a model with one output, this one has {classes}", param="task.type")
-    if task.type in ("text-classification", "image-classification", "token-classification") and classes < 2:
-        raise DatasetInvalid(f"{task.type} needs a model with two outputs or more, this one has one", param="task.type")
-    if task.type == "token-classification" and task.metric == "f1" and names and not are_entities(names):
+    kind = KINDS[task.type]
+    match kind.outputs:
+        case "one":
+            if classes != 1:
+                raise DatasetInvalid(f"{task.type} needs a model with one output, this one has {classes}", param="task.type")
+        case "several":
+            if classes < 2:
+                message = f"{task.type} needs a model with two outputs or more, this one has one"
+                raise DatasetInvalid(message, param="task.type")
+        case "any":
+            pass
+        case _:
+            assert_never(kind.outputs)
+    if task.metric in kind.entity_metrics and names and not are_entities(names):
+        others = " or ".join(name for name in kind.metrics if name not in kind.entity_metrics)
         raise DatasetInvalid(
-            "metric f1 counts entities, and needs a model whose classes are named O, B-PER, I-PER and the like; this one's are "
-            f"{', '.join(names[:4])}. Choose metric accuracy, or name the classes in the model's config.json (id2label)",
+            f"metric {task.metric} counts entities, and needs a model whose classes are named O, B-PER, I-PER and the like; "
+            f"this one's are {', '.join(names[:4])}. Choose metric {others}, or name the classes in the model's config.json "
+            "(id2label)",
             param="task.metric",
         )
 
@@ -93,9 +104,9 @@ def label_is_wrong(task: TaskSpec, what: str) -> DatasetInvalid:
         task: Its type decides what would be right.
         what: What was found, as the start of a sentence.
     """
-    kind = KINDS[task.type].label
+    kind = KINDS[task.type].labels
     assert kind is not None, "only asked of tasks with labels"
-    return DatasetInvalid(f"{what}; a {task.type} task needs {LABEL_WORDS[kind]} there", param="task.columns.label")
+    return DatasetInvalid(f"{what}; a {task.type} task needs {kind.words} there", param="task.columns.label")
 
 
 def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, head: Head | None) -> None:
@@ -121,20 +132,17 @@ def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, head:
                 f"column {name!r} of the {split} split holds {_words(found)}, and {needs} needed there",
                 param="task.columns.text",
             )
-    if task.columns.label is None or kind.label is None:
+    if task.columns.label is None or kind.labels is None:
         return
     label = columns[task.columns.label]
     if label.kind == "undecodable":
         raise not_utf8(f"column {task.columns.label!r} of the {split} split", "task.columns.label")
-    wanted_kinds = {"class": ("number",), "number": ("number",), "text": ("text",)}.get(kind.label, ("nested",))
-    if task.type == "image-classification":
-        wanted_kinds = ("number", "text")
-    if label.kind not in ("unknown", *wanted_kinds):
+    if label.kind not in ("unknown", *kind.labels.columns):
         raise label_is_wrong(task, f"column {task.columns.label!r} holds {_words(label.kind)}")
-    if kind.label in ("class", "classes", "tags") and head is not None:
+    if kind.labels.classes != "none" and head is not None:
         # A smallest label of -1 marks rows without one, and hides what the smallest of the others is.
         for value in (label.largest, label.smallest):
-            if value is not None and (value != UNLABELLED or kind.label != "class"):
+            if value is not None and (value != UNLABELLED or kind.labels.classes != "one"):
                 check_label(value, head.classes)
         for name in sorted(label.names) if head.names else ():
             check_name(name, head.names)

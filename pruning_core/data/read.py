@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 from pruning_core.checks.request import check_columns
 from pruning_core.data.images import encode_picture, read_image_folder
 from pruning_core.data.labels import parse_labels
-from pruning_core.data.rows import Label, Rows
+from pruning_core.data.rows import Rows
 from pruning_core.errors import DatasetInvalid
 from pruning_core.files.columns import not_utf8
 from pruning_core.files.paths import image_folder, is_local, split_file
+from pruning_core.spec.labels import Label
 from pruning_core.spec.prune import TaskSpec
-from pruning_core.spec.tasks import KINDS
+from pruning_core.spec.tasks import KINDS, Reads
+
+_READ: Mapping[Reads, str] = {"text": "text", "words": "lists of words", "image": "images"}
 
 
 def read_rows(task: TaskSpec, split: str) -> Rows:
@@ -31,11 +34,11 @@ def read_rows(task: TaskSpec, split: str) -> Rows:
     columns = _read_hub(task, split) if folder is None else _read_local(task, split)
     names = task.columns
     texts = [_inputs(task, row, folder) for row in zip(*(columns[name] for name in names.inputs), strict=True)]
-    has_labels = names.label is not None and KINDS[task.type].label is not None
+    has_labels = names.label is not None and KINDS[task.type].labels is not None
     labels = parse_labels(task, columns[cast("str", names.label)]) if has_labels else None
     keep = [i for i, text in enumerate(texts) if text is not None and (labels is None or _is_there(labels[i]))]
     if not keep:
-        reads = {"text": "text", "words": "lists of words", "image": "images"}[KINDS[task.type].reads]
+        reads = _READ[KINDS[task.type].reads]
         labelled = f" and labels in {names.label}" if has_labels else ""
         raise DatasetInvalid(
             f"the {split} split has no usable row; it needs {reads} in {', '.join(names.inputs)}{labelled}",
@@ -55,13 +58,19 @@ def _is_there(label: Label | None) -> bool:
 def _inputs(task: TaskSpec, values: tuple[Any, ...], folder: Path | None) -> tuple[str, ...] | None:
     """Give the inputs of one row; None where something is missing."""
     reads = KINDS[task.type].reads
-    if reads == "image":
-        return encode_picture(values[0], folder)
-    parts = cast("Sequence[object]", values[0]) if reads == "words" and isinstance(values[0], list) else values
+    match reads:
+        case "image":
+            return encode_picture(values[0], folder)
+        case "words":
+            parts = cast("Sequence[object]", values[0]) if isinstance(values[0], list) else ()
+        case "text":
+            parts = values
+        case _:
+            assert_never(reads)
     if not parts or not all(isinstance(part, str) for part in parts):
         return None
     texts = cast("tuple[str, ...]", tuple(parts))
-    if (reads == "words" and not isinstance(values[0], list)) or not any(map(str.strip, texts)):
+    if not any(map(str.strip, texts)):
         return None
     return texts if task.prefix is None else tuple(task.prefix + text for text in texts)
 

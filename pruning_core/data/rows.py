@@ -5,20 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """The answers to a question that count as right, and where each begins in the context, in characters; none at all too."""
-
-    texts: tuple[str, ...]
-    starts: tuple[int, ...]
-
-    def in_place(self, context: str) -> list[bool]:
-        """Tell of each whether it stands in the context where it is said to begin."""
-        return [start >= 0 and context.startswith(text, start) for text, start in zip(self.texts, self.starts, strict=True)]
-
-
-Label = float | str | tuple[int | str, ...] | Answers
+from pruning_core.spec.labels import Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +17,8 @@ class Rows:
 
     Attributes:
         texts: The inputs of each row.
-        labels: One a row, as `pruning_core.data.labels` has them; names of classes until `with_classes` has placed them.
+        labels: One a row, as their kind parses them; names of classes until `pruning_core.data.labels.with_classes` has placed
+            them.
         names: The model's classes, once they are known.
         left_out: Rows of the data set that are not among them.
     """

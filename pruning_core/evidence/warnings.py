@@ -6,7 +6,6 @@ from typing import cast
 
 import torch
 
-from pruning_core.data.labels import misplaced
 from pruning_core.data.rows import Rows
 from pruning_core.errors import DatasetInvalid
 from pruning_core.evidence.calibration import TokenSet
@@ -28,11 +27,9 @@ def data_warnings(model: TaskModel, train: Rows, validation: Rows, calibration: 
         if rows.left_out:
             whole = len(rows) + rows.left_out
             found.append(f"{rows.left_out} of {whole} {name} rows were left out: their text or label is empty or missing")
-        if KINDS[model.task_type].label == "answers" and (missed := misplaced(rows)):
-            found.append(
-                f"{len(missed)} of {len(rows)} {name} rows have answers that do not stand in their contexts where answer_start "
-                f"says, row {missed[0]} first; the loss takes them for not answered"
-            )
+        labels = KINDS[model.task_type].labels
+        if labels is not None and rows.labels is not None and (odd := labels.oddity(rows.texts, rows.labels, name)):
+            found.append(odd)
     share = unknown_share(model, calibration)
     if share >= _MANY_UNKNOWN:
         found.append(

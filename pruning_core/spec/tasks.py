@@ -1,172 +1,239 @@
 """The types of tasks: what each reads, what loads its models and what it is measured by. Torch-free.
 
-What a type computes is `pruning_core.tasks.registry`'s; this is what a request, a form or a card must know of it.
+A row is all that must be known of a type without torch: a request, a form and a card read it, and it names the class that
+computes for the type, which lies in `pruning_core.tasks`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-TaskType = Literal[
-    "text-classification",
-    "multi-label-classification",
-    "regression",
-    "feature-extraction",
-    "sentence-similarity",
-    "token-classification",
-    "question-answering",
-    "fill-mask",
-    "text-generation",
-    "summarization",
-    "translation",
-    "image-classification",
-]
-Metric = Literal[
-    "accuracy",
-    "f1",
-    "matthews",
-    "spearman",
-    "cosine",
-    "exact_match",
-    "perplexity",
-    "loss",
-    "rouge1",
-    "rouge2",
-    "rougeL",
-    "bleu",
-]
+from pruning_core.spec.labels import (
+    AnswersLabel,
+    ClassesLabel,
+    ClassLabel,
+    LabelKind,
+    NamedClassLabel,
+    NumberLabel,
+    TagsLabel,
+    TextLabel,
+)
+from pruning_core.spec.metrics import METRICS, Metric
+from pruning_core.spec.registered import OneOf
 
-# Metrics of which less is better, and the range of those that are no share or correlation (which are within -1 and 1).
-LOWER_IS_BETTER: frozenset[str] = frozenset({"perplexity", "loss"})
-RANGES: Mapping[str, tuple[float, float]] = {"perplexity": (1, float("inf")), "loss": (0, float("inf")), "bleu": (0, 100)}
+__all__ = [
+    "KINDS",
+    "LABEL_WORDS",
+    "LOWER_IS_BETTER",
+    "RANGES",
+    "Metric",
+    "Reads",
+    "TaskKind",
+    "TaskType",
+    "finding_of",
+    "misfit",
+]
 
 Reads = Literal["text", "words", "image"]
-LabelKind = Literal["class", "classes", "number", "tags", "answers", "text"]
-
-# What a column of labels holds, as messages say it.
-LABEL_WORDS: Mapping[LabelKind, str] = {
-    "class": "class indices",
-    "classes": "lists of class indices or names",
-    "number": "numbers (scores)",
-    "tags": "lists of class indices or names, one a word",
-    "answers": "objects {text: [...], answer_start: [...]}, as SQuAD has them",
-    "text": "text",
-}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskKind:
     """One type of task.
 
     Attributes:
+        family: The class that computes for it, as ``module:name``; imported when it is first asked for.
         loads_as: The transformers class that loads its models.
         head: Ends of the names of model classes that have its head; any model will do where there is none.
-        metrics: What it may be measured by; the first is the usual one.
+        outputs: How many outputs the head must have.
         pipeline: The Hub's name of the task.
         inputs: What the input columns hold, one entry a column; the second may be left out where ``optional``.
         optional: Whether one input column is enough where two are listed.
-        label: What the column of labels holds; None where there is none.
         reads: What a row's inputs are: text, words that are split already, or an image.
+        pads: Whether samples have several lengths, so that a tokenizer must be able to pad them.
+        labels: The kind of its labels; None where there are none.
+        metrics: What it may be measured by; the first is the usual one.
+        findings: What its family can give a metric to compare: see `pruning_core.spec.metrics`.
+        entity_metrics: Those of its metrics that count entities, which the names of the model's classes must mark.
     """
 
+    family: str
     loads_as: str
-    head: tuple[str, ...]
-    metrics: tuple[Metric, ...]
+    head: tuple[str, ...] = ()
+    outputs: Literal["any", "one", "several"] = "any"
     pipeline: str
     inputs: tuple[str, ...]
-    label: LabelKind | None
     optional: bool = False
     reads: Reads = "text"
+    pads: bool = True
+    labels: LabelKind | None = None
+    metrics: tuple[Metric, ...]
+    findings: tuple[str, ...]
+    entity_metrics: tuple[Metric, ...] = ()
 
     @property
     def has_loss(self) -> bool:
         """Whether labels make a loss; embeddings are judged by them at most."""
         return self.loads_as != "AutoModel"
 
+    @property
+    def label(self) -> str | None:
+        """Name of the kind of its labels; None where there are none."""
+        return None if self.labels is None else self.labels.name
+
 
 _SENTENCES = ("a text", "its second text")
 _CLASSIFIER = "ForSequenceClassification"
 _SEQUENCES = ("ForConditionalGeneration", "MTModel")
+_HERE = "pruning_core.tasks"
 
-KINDS: Mapping[TaskType, TaskKind] = {
+KINDS: Mapping[str, TaskKind] = {
     "text-classification": TaskKind(
-        f"AutoModel{_CLASSIFIER}",
-        (_CLASSIFIER,),
-        ("accuracy", "f1", "matthews"),
-        "text-classification",
-        _SENTENCES,
-        "class",
+        family=f"{_HERE}.classification:Classification",
+        loads_as=f"AutoModel{_CLASSIFIER}",
+        head=(_CLASSIFIER,),
+        outputs="several",
+        pipeline="text-classification",
+        inputs=_SENTENCES,
         optional=True,
+        labels=ClassLabel(),
+        metrics=("accuracy", "f1", "matthews"),
+        findings=("classes",),
     ),
     "multi-label-classification": TaskKind(
-        f"AutoModel{_CLASSIFIER}",
-        (_CLASSIFIER,),
-        ("f1", "accuracy"),
-        "text-classification",
-        _SENTENCES,
-        "classes",
+        family=f"{_HERE}.classification:MultiLabel",
+        loads_as=f"AutoModel{_CLASSIFIER}",
+        head=(_CLASSIFIER,),
+        pipeline="text-classification",
+        inputs=_SENTENCES,
         optional=True,
+        labels=ClassesLabel(),
+        metrics=("f1", "accuracy"),
+        findings=("decisions",),
     ),
     "regression": TaskKind(
-        f"AutoModel{_CLASSIFIER}", (_CLASSIFIER,), ("spearman",), "text-classification", _SENTENCES, "number", optional=True
+        family=f"{_HERE}.classification:Regression",
+        loads_as=f"AutoModel{_CLASSIFIER}",
+        head=(_CLASSIFIER,),
+        outputs="one",
+        pipeline="text-classification",
+        inputs=_SENTENCES,
+        optional=True,
+        labels=NumberLabel(),
+        metrics=("spearman",),
+        findings=("scores",),
     ),
-    "feature-extraction": TaskKind("AutoModel", (), ("cosine",), "feature-extraction", _SENTENCES, None, optional=True),
-    "sentence-similarity": TaskKind("AutoModel", (), ("spearman",), "sentence-similarity", _SENTENCES, "number"),
+    "feature-extraction": TaskKind(
+        family=f"{_HERE}.embedding:Embedding",
+        loads_as="AutoModel",
+        pipeline="feature-extraction",
+        inputs=_SENTENCES,
+        optional=True,
+        metrics=("cosine",),
+        findings=("embeddings",),
+    ),
+    "sentence-similarity": TaskKind(
+        family=f"{_HERE}.embedding:Similarity",
+        loads_as="AutoModel",
+        pipeline="sentence-similarity",
+        inputs=_SENTENCES,
+        labels=NumberLabel(),
+        metrics=("spearman",),
+        findings=("scores",),
+    ),
     "token-classification": TaskKind(
-        "AutoModelForTokenClassification",
-        ("ForTokenClassification",),
-        ("f1", "accuracy"),
-        "token-classification",
-        ("lists of words",),
-        "tags",
+        family=f"{_HERE}.tokens:TokenClassification",
+        loads_as="AutoModelForTokenClassification",
+        head=("ForTokenClassification",),
+        outputs="several",
+        pipeline="token-classification",
+        inputs=("lists of words",),
         reads="words",
+        labels=TagsLabel(),
+        metrics=("f1", "accuracy"),
+        findings=("tags",),
+        entity_metrics=("f1",),
     ),
     "question-answering": TaskKind(
-        "AutoModelForQuestionAnswering",
-        ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
-        ("f1", "exact_match"),
-        "question-answering",
-        ("a question", "its context"),
-        "answers",
+        family=f"{_HERE}.answers:QuestionAnswering",
+        loads_as="AutoModelForQuestionAnswering",
+        head=("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+        pipeline="question-answering",
+        inputs=("a question", "its context"),
+        labels=AnswersLabel(),
+        metrics=("f1", "exact_match"),
+        findings=("replies",),
     ),
     "fill-mask": TaskKind(
-        "AutoModelForMaskedLM",
-        ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel"),
-        ("accuracy", "loss"),
-        "fill-mask",
-        ("a text",),
-        None,
+        family=f"{_HERE}.language:FillMask",
+        loads_as="AutoModelForMaskedLM",
+        head=("ForMaskedLM", "ForPreTraining", "WithLMHeadModel"),
+        pipeline="fill-mask",
+        inputs=("a text",),
+        metrics=("accuracy", "loss"),
+        findings=("tokens",),
     ),
     "text-generation": TaskKind(
-        "AutoModelForCausalLM",
-        ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel"),
-        ("perplexity", "accuracy", "loss"),
-        "text-generation",
-        ("a text",),
-        None,
+        family=f"{_HERE}.language:TextGeneration",
+        loads_as="AutoModelForCausalLM",
+        head=("ForCausalLM", "LMHeadModel", "DoubleHeadsModel"),
+        pipeline="text-generation",
+        inputs=("a text",),
+        pads=False,
+        metrics=("perplexity", "accuracy", "loss"),
+        findings=("tokens",),
     ),
     "summarization": TaskKind(
-        "AutoModelForSeq2SeqLM", _SEQUENCES, ("rougeL", "rouge1", "rouge2", "loss"), "summarization", ("a text",), "text"
+        family=f"{_HERE}.sequences:SequenceToSequence",
+        loads_as="AutoModelForSeq2SeqLM",
+        head=_SEQUENCES,
+        pipeline="summarization",
+        inputs=("a text",),
+        labels=TextLabel(),
+        metrics=("rougeL", "rouge1", "rouge2", "loss"),
+        findings=("losses", "texts"),
     ),
-    "translation": TaskKind("AutoModelForSeq2SeqLM", _SEQUENCES, ("bleu", "loss"), "translation", ("a text",), "text"),
+    "translation": TaskKind(
+        family=f"{_HERE}.sequences:SequenceToSequence",
+        loads_as="AutoModelForSeq2SeqLM",
+        head=_SEQUENCES,
+        pipeline="translation",
+        inputs=("a text",),
+        labels=TextLabel(),
+        metrics=("bleu", "loss"),
+        findings=("losses", "texts"),
+    ),
     "image-classification": TaskKind(
-        "AutoModelForImageClassification",
-        ("ForImageClassification",),
-        ("accuracy", "f1"),
-        "image-classification",
-        ("an image",),
-        "class",
+        family=f"{_HERE}.images:ImageClassification",
+        loads_as="AutoModelForImageClassification",
+        head=("ForImageClassification",),
+        outputs="several",
+        pipeline="image-classification",
+        inputs=("an image",),
         reads="image",
+        labels=NamedClassLabel(),
+        metrics=("accuracy", "f1"),
+        findings=("classes",),
     ),
 }
 
-_KNOWN_HEADS = {head: kind for kind in KINDS.values() for head in kind.head}
+TaskType = Annotated[str, OneOf(KINDS)]
+
+# What the tables say, in the form that `pruning_core.spec.prune` asks for.
+LABEL_WORDS: Mapping[str, str] = {kind.labels.name: kind.labels.words for kind in KINDS.values() if kind.labels is not None}
+LOWER_IS_BETTER: frozenset[str] = frozenset(name for name, metric in METRICS.items() if metric.lower_is_better)
+RANGES: Mapping[str, tuple[float, float]] = {name: (metric.least, metric.most) for name, metric in METRICS.items()}
+
+
+def finding_of(task_type: TaskType, metric: Metric) -> str:
+    """Name what a metric compares of a task: the first of the task's findings that the metric is computed of."""
+    return next(name for name in KINDS[task_type].findings if name in METRICS[metric].computed)
 
 
 def misfit(task_type: TaskType, model_class: str) -> str | None:
-    """Give the class that a model should have been loaded by, where the name of its own says that it has another task's head.
+    """Name the class that a model should have been loaded by, where its own name says that it has another task's head.
 
     Args:
         task_type: The task asked for.
@@ -175,4 +242,5 @@ def misfit(task_type: TaskType, model_class: str) -> str | None:
     own = KINDS[task_type]
     if not own.head or model_class.endswith(own.head):
         return None
-    return next((kind.loads_as for head, kind in _KNOWN_HEADS.items() if model_class.endswith(head)), None)
+    heads = {head: kind.loads_as for kind in KINDS.values() for head in kind.head}
+    return next((loads_as for head, loads_as in heads.items() if model_class.endswith(head)), None)

@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field
 
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.spec.glue import GLUE_TASKS
+from pruning_core.spec.metrics import Metric
 from pruning_core.spec.prune import Frozen, Method, TaskSpec
-from pruning_core.spec.tasks import KINDS, LABEL_WORDS, Metric, TaskType
+from pruning_core.spec.tasks import KINDS, TaskType
 from pruning_core.support.matrix import TriedArchitecture, read_matrix
 
 
@@ -64,7 +65,7 @@ def _task_info(name: str, task_type: TaskType, schema: dict[str, Any], task: dic
         type=task_type,
         loads_as=kind.loads_as,
         reads=kind.inputs,
-        label=None if kind.label is None else LABEL_WORDS[kind.label],
+        label=None if kind.labels is None else kind.labels.words,
         metrics=kind.metrics,
         task=task,
         options=schema,

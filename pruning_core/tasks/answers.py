@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-import string
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -14,14 +11,13 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from pruning_core.data.rows import Answers
 from pruning_core.errors import DatasetInvalid
-from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Float
-from pruning_core.spec.prune import TaskSpec
-from pruning_core.tasks.base import Observed, TaskFamily, collect_, encoded_by, portions, uniforms
+from pruning_core.spec.labels import Answers
+from pruning_core.tasks.base import Judged, Observed, TaskFamily, collect_, encoded_by, portions, uniforms
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import kl, labels
+from pruning_core.tasks.metrics import Replies, exact_match, word_f1
 from pruning_core.tasks.tokens import sampled
 
 if TYPE_CHECKING:
@@ -141,34 +137,32 @@ class QuestionAnswering(TaskFamily):
         for own, length in zip(outputs, batch.real.sum(-1).tolist(), strict=True):
             yield own[:length]
 
-    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Compare the best spans with the answers as SQuAD does."""
+    def judge(self, seen: Observed, finding: str) -> Judged:
+        """Put the likeliest spans beside the answers."""
+        del finding
         assert isinstance(seen.encoded, Questions), "it is what this family makes"
         assert seen.rows.labels is not None, "the spec requires a label column for this task type"
         answers = [cast("Answers", own).texts for own in seen.rows.labels]
         windows: list[list[int]] = [[] for _ in answers]
         for sample, row in enumerate(seen.encoded.owners):
             windows[row].append(sample)
-        found = [
-            [
-                best_answer([(outputs[i], seen.encoded.spans[i]) for i in own], text[1])
-                for own, text in zip(windows, seen.rows.texts, strict=True)
-            ]
+        dense, pruned = (
+            Replies(
+                [
+                    best_answer([(outputs[i], seen.encoded.spans[i]) for i in own], text[1])
+                    for own, text in zip(windows, seen.rows.texts, strict=True)
+                ],
+                answers,
+            )
             for outputs in (seen.dense, seen.pruned)
-        ]
-        before, after = (squad(own, answers) for own in found)
-        other = "exact_match" if task.metric == "f1" else "f1"
-        return QualityReport(
-            metric=task.metric,
-            dense=before[task.metric],
-            pruned=after[task.metric],
-            samples=len(seen.rows),
-            details={
-                "agreement_with_dense": sum(a == b for a, b in zip(*found, strict=True)) / len(seen.rows),
-                other: after[other],
-                "cut_off": seen.encoded.cut_off,
-            },
         )
+        details = {
+            "agreement_with_dense": sum(a == b for a, b in zip(dense.found, pruned.found, strict=True)) / len(answers),
+            "exact_match": exact_match(pruned),
+            "f1": word_f1(pruned),
+            "cut_off": seen.encoded.cut_off,
+        }
+        return Judged(dense, pruned, len(answers), details)
 
 
 def _no_room(limit: int) -> DatasetInvalid:
@@ -244,26 +238,3 @@ def best_answer(windows: Sequence[tuple[Float[Tensor, "s 2"], array[int]]], cont
             first, last = divmod(best, len(start))
             answer, score = context[int(offsets[first, 0]) : int(offsets[last, 1])], float(joint.flatten()[best])
     return "" if none > score else answer
-
-
-def squad(found: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Give exact match and F1 of words (Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1), each the best over the answers.
-
-    Both compare texts without case, punctuation, articles and extra spaces. A question without answer is answered by nothing.
-    """
-    pairs = [(own, right or ("",)) for own, right in zip(found, answers, strict=True)]
-    exact = [max(float(_plain(own) == _plain(one)) for one in right) for own, right in pairs]
-    overlap = [max(_overlap(_plain(own).split(), _plain(one).split()) for one in right) for own, right in pairs]
-    return {"exact_match": sum(exact) / len(pairs), "f1": sum(overlap) / len(pairs)}
-
-
-def _plain(text: str) -> str:
-    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
-
-
-def _overlap(found: Sequence[str], right: Sequence[str]) -> float:
-    if not found or not right:
-        return float(found == right)
-    common = sum((Counter(found) & Counter(right)).values())
-    return 2 * common / (len(found) + len(right))

@@ -7,36 +7,30 @@ none of them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
 from pruning_core.arch.paging import first_names
 from pruning_core.checks.task import positions_of
-from pruning_core.spec.prune import TaskType
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-import math
-from abc import ABC, abstractmethod
-from array import array
-from collections.abc import Iterator, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
-
 from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Float
+from pruning_core.spec.metrics import METRICS
 from pruning_core.spec.prune import TaskSpec
+from pruning_core.spec.tasks import TaskType, finding_of
 from pruning_core.tasks.batch import Batch, Encoded
+from pruning_core.tasks.metrics import metric_of
 
 if TYPE_CHECKING:
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
     from transformers.utils.generic import ModelOutput
 
     from pruning_core.data.rows import Rows
@@ -147,6 +141,23 @@ class Observed:
     rows: Rows
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a metric compares.
+
+    Attributes:
+        dense: What was found with the dense model, as one of the classes of `pruning_core.tasks.metrics`.
+        pruned: Likewise with the pruned one.
+        samples: How many were judged.
+        details: Further figures for the report; the one that has the metric's own name is left out there.
+    """
+
+    dense: object
+    pruned: object
+    samples: int
+    details: Mapping[str, float]
+
+
 class TaskFamily(ABC):
     """One family of tasks.
 
@@ -224,13 +235,31 @@ class TaskFamily(ABC):
         del batch
         yield from outputs
 
-    @abstractmethod
     def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
         """Judge what was observed of the pruned model by the task's metric, beside the dense model.
 
         Args:
             task: Its metric.
             seen: Of both models, on the validation split.
+        """
+        finding = finding_of(task.type, task.metric)
+        judged, compute = self.judge(seen, finding), metric_of(task.metric, finding)
+        return QualityReport(
+            metric=task.metric,
+            dense=compute(judged.dense),
+            pruned=compute(judged.pruned),
+            samples=judged.samples,
+            lower_is_better=METRICS[task.metric].lower_is_better,
+            details={name: value for name, value in judged.details.items() if name != task.metric},
+        )
+
+    @abstractmethod
+    def judge(self, seen: Observed, finding: str) -> Judged:
+        """Put what was observed beside what is right, as metrics compare it.
+
+        Args:
+            seen: Of both models, on the validation split.
+            finding: Which of the findings that the task's row lists the metric compares.
         """
 
     def columns_of(self, texts: Sequence[tuple[str, ...]]) -> list[list[Any]]:

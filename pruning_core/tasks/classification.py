@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, SupportsFloat, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Float
-from pruning_core.spec.prune import Metric, TaskSpec
-from pruning_core.tasks.base import Observed, TaskFamily, signs, tokenised
+from pruning_core.tasks.base import Judged, Observed, TaskFamily, signs, tokenised
 from pruning_core.tasks.batch import Batch, Encoded
+from pruning_core.tasks.metrics import Classes, Decisions, Scores, decision_f1_macro
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,21 +53,14 @@ class Classification(TaskFamily):
         del batch
         return kl(ours, theirs)
 
-    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Compare the outputs with the labels."""
-        before, after, truth = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned)), self.labels_of(seen.rows)
+    def judge(self, seen: Observed, finding: str) -> Judged:
+        """Put the logits beside the classes, and say how many rows get the dense model's class."""
+        del finding
+        truth = self.labels_of(seen.rows)
         assert truth is not None, "the spec requires a label column for this task type"
-        return QualityReport(
-            metric=task.metric,
-            dense=score(task.metric, before, truth),
-            pruned=score(task.metric, after, truth),
-            samples=len(seen.dense),
-            details=self.beside(before, after),
-        )
-
-    def beside(self, before: Float[Tensor, "n o"], after: Float[Tensor, "n o"]) -> dict[str, float]:
-        """Say how near the outputs are to the dense model's: the share of rows that get the same class."""
-        return {"agreement_with_dense": float((before.argmax(-1) == after.argmax(-1)).double().mean())}
+        dense, pruned = (Classes(torch.stack(list(outputs)), truth) for outputs in (seen.dense, seen.pruned))
+        agreement = float((dense.found == pruned.found).double().mean())
+        return Judged(dense, pruned, len(seen.rows), {"agreement_with_dense": agreement})
 
 
 class MultiLabel(Classification):
@@ -105,28 +97,15 @@ class MultiLabel(Classification):
         yes, no = logsigmoid(theirs) - logsigmoid(ours), logsigmoid(-theirs) - logsigmoid(-ours)
         return (p * yes + (1 - p) * no).sum(-1)
 
-    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Compare what is more likely than not with the labels: F1 over all decisions, or the share of rows wholly right."""
-        from sklearn import metrics
-
+    def judge(self, seen: Observed, finding: str) -> Judged:
+        """Put what is likelier than not beside the labels."""
+        del finding
         truth = self.labels_of(seen.rows)
         assert truth is not None, "the spec requires a label column for this task type"
-        before, after = torch.stack(list(seen.dense)) > 0, torch.stack(list(seen.pruned)) > 0
-
-        def f1(found: Tensor, average: str) -> float:
-            none: Any = 0.0  # its stubs want a string
-            return float(metrics.f1_score(truth.numpy(), found.numpy(), average=average, zero_division=none))
-
-        def scored(found: Tensor) -> float:
-            return f1(found, "micro") if task.metric == "f1" else float((found == truth.bool()).all(-1).double().mean())
-
-        return QualityReport(
-            metric=task.metric,
-            dense=scored(before),
-            pruned=scored(after),
-            samples=len(seen.dense),
-            details={"agreement_with_dense": float((before == after).double().mean()), "f1_macro": f1(after, "macro")},
-        )
+        dense, pruned = (Decisions(torch.stack(list(own)) > 0, truth.bool()) for own in (seen.dense, seen.pruned))
+        agreement = float((dense.found == pruned.found).double().mean())
+        details = {"agreement_with_dense": agreement, "f1_macro": decision_f1_macro(pruned)}
+        return Judged(dense, pruned, len(seen.rows), details)
 
 
 class Regression(Classification):
@@ -158,9 +137,13 @@ class Regression(Classification):
         del batch
         return (ours - theirs).square().sum(-1)
 
-    def beside(self, before: Float[Tensor, "n 1"], after: Float[Tensor, "n 1"]) -> dict[str, float]:
-        """Give the correlation of the scores."""
-        return {"pearson_with_dense": _pearson(before[:, 0], after[:, 0])}
+    def judge(self, seen: Observed, finding: str) -> Judged:
+        """Put the scores beside those of the data, and give their correlation with the dense model's."""
+        del finding
+        truth = self.labels_of(seen.rows)
+        assert truth is not None, "the spec requires a label column for this task type"
+        dense, pruned = (Scores(torch.stack(list(outputs))[:, 0], truth) for outputs in (seen.dense, seen.pruned))
+        return Judged(dense, pruned, len(seen.rows), {"pearson_with_dense": _pearson(dense.found, pruned.found)})
 
 
 def labels(batch: Batch) -> Tensor:
@@ -179,29 +162,6 @@ def kl(ours: Float[Tensor, "... c"], theirs: Float[Tensor, "... c"]) -> Float[Te
     """Give the KL divergence of softmaxes along the last axis."""
     logs, reference = ours.log_softmax(-1), theirs.log_softmax(-1)
     return (reference.exp() * (reference - logs)).sum(-1)
-
-
-def score(metric: Metric, outputs: Float[Tensor, "n o"], truth: Tensor) -> float:
-    """Compute a metric of logits (n, classes) or scores (n, 1) against labels (n,)."""
-    if metric == "spearman":
-        return spearman(outputs[:, 0], truth)
-    from sklearn import metrics
-
-    expected: Any = truth.numpy()
-    predicted: Any = outputs.argmax(-1).numpy()
-    if metric == "accuracy":
-        return float(metrics.accuracy_score(expected, predicted))
-    if metric == "matthews":
-        return float(metrics.matthews_corrcoef(expected, predicted))
-    average = "binary" if outputs.shape[-1] == 2 else "macro"
-    return float(metrics.f1_score(expected, predicted, average=average))
-
-
-def spearman(found: Float[Tensor, " n"], truth: Float[Tensor, " n"]) -> float:
-    """Give the rank correlation."""
-    from scipy.stats import spearmanr
-
-    return float(cast("SupportsFloat", spearmanr(found.numpy(), truth.numpy())[0]))
 
 
 def _pearson(a: Tensor, b: Tensor) -> float:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Float, Int
-from pruning_core.spec.prune import TaskSpec
-from pruning_core.tasks.base import Observed, TaskFamily, signs, tokenised
+from pruning_core.tasks.base import Judged, Observed, TaskFamily, signs, tokenised
 from pruning_core.tasks.batch import Batch, Encoded
-from pruning_core.tasks.classification import spearman
+from pruning_core.tasks.metrics import Embeddings, Scores, cosine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,16 +63,12 @@ class Embedding(TaskFamily):
         del batch
         return (ours - theirs).square().sum(-1)
 
-    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Give the mean cosine to the dense model's embeddings, whose own value is 1."""
+    def judge(self, seen: Observed, finding: str) -> Judged:
+        """Put the embeddings beside the dense model's own."""
+        del finding
         before, after = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned))
-        return QualityReport(
-            metric=task.metric,
-            dense=1.0,
-            pruned=float((before * after).sum(-1).mean()),
-            samples=len(before),
-            details={"nearest_neighbour_agreement": nearest_neighbour_agreement(before, after)},
-        )
+        details = {"nearest_neighbour_agreement": nearest_neighbour_agreement(before, after)}
+        return Judged(Embeddings(before, before), Embeddings(after, before), len(before), details)
 
 
 class Similarity(Embedding):
@@ -84,18 +78,14 @@ class Similarity(Embedding):
         """Make two samples of each row."""
         return Encoded(tokenizer, tokenised(tokenizer, [(text,) for pair in rows.texts for text in pair], limit), None)
 
-    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Compare the order of the pairs' cosines with that of their scores."""
+    def judge(self, seen: Observed, finding: str) -> Judged:
+        """Put the pairs' cosines beside their scores."""
+        del finding
         before, after = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned))
         assert seen.rows.labels is not None, "the spec requires a label column for this task type"
         truth = torch.tensor(seen.rows.labels).double()
-        return QualityReport(
-            metric=task.metric,
-            dense=spearman((before[::2] * before[1::2]).sum(-1), truth),
-            pruned=spearman((after[::2] * after[1::2]).sum(-1), truth),
-            samples=len(seen.rows),
-            details={"cosine_to_dense": float((before * after).sum(-1).mean())},
-        )
+        dense, pruned = (Scores((own[::2] * own[1::2]).sum(-1), truth) for own in (before, after))
+        return Judged(dense, pruned, len(seen.rows), {"cosine_to_dense": cosine(Embeddings(after, before))})
 
     def probe_texts(self, texts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
         """Run the first sentences of the pairs."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.report.report import QualityReport
-from pruning_core.spec.prune import TaskSpec
-from pruning_core.tasks.base import Observed, tokenised
+from pruning_core.tasks.base import Judged, Observed, tokenised
 from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
 from pruning_core.tasks.classification import labels
+from pruning_core.tasks.metrics import Tokens, perplexity, token_accuracy, token_loss
 from pruning_core.tasks.tokens import PerToken, token_losses
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ _HIDDEN_SHARE = 0.15
 
 
 class LanguageModel(PerToken):
-    """What the metrics of both kinds share: the loss of the tokens that count, and which token was the likeliest."""
+    """Both kinds of language models: metrics read the loss of the tokens that count, and which token was the likeliest."""
 
     def condense(self, outputs: Tensor, batch: Batch) -> Iterator[Tensor]:
         """Keep the summed loss, then the likeliest token at each place that counts."""
@@ -38,35 +36,23 @@ class LanguageModel(PerToken):
         for own, total, found in zip(truth, lost, logits.argmax(-1), strict=True):
             yield torch.cat([total[None], found[own != UNCOUNTED].double()])
 
-    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Give perplexity, mean loss, or the share of tokens that are right."""
+    def judge(self, seen: Observed, finding: str) -> Judged:
+        """Put the likeliest tokens beside the right ones, with the loss of these."""
+        del finding
         assert isinstance(seen.encoded, TokenLabelled), "it is what these families make"
         truth = torch.tensor([token for own in seen.encoded.token_labels for token in own[self.shift :] if token != UNCOUNTED])
-        before, after = _measures(seen.dense, truth), _measures(seen.pruned, truth)
-        found = [torch.cat([own[1:] for own in side]) for side in (seen.dense, seen.pruned)]
-        return QualityReport(
-            metric=task.metric,
-            dense=before[task.metric],
-            pruned=after[task.metric],
-            samples=len(seen.dense),
-            lower_is_better=task.lower_is_better,
-            details={
-                "agreement_with_dense": float((found[0] == found[1]).double().mean()),
-                "counted_tokens": float(len(truth)),
-            }
-            | {name: value for name, value in after.items() if name != task.metric},
+        dense, pruned = (
+            Tokens(float(sum(own[0] for own in outputs)) / len(truth), torch.cat([own[1:] for own in outputs]).long(), truth)
+            for outputs in (seen.dense, seen.pruned)
         )
-
-
-def _measures(observed: Sequence[Tensor], truth: Tensor) -> dict[str, float]:
-    loss = float(sum(own[0] for own in observed)) / len(truth)
-    found = torch.cat([own[1:] for own in observed]).long()
-    # A model that is worse than any guess is reported as such, not as an overflow.
-    return {
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700.0)),
-        "accuracy": float((found == truth).double().mean()),
-    }
+        details = {
+            "agreement_with_dense": float((dense.found == pruned.found).double().mean()),
+            "counted_tokens": float(len(truth)),
+            "loss": token_loss(pruned),
+            "perplexity": perplexity(pruned),
+            "accuracy": token_accuracy(pruned),
+        }
+        return Judged(dense, pruned, len(seen.dense), details)
 
 
 class FillMask(LanguageModel):

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from pruning_core.report.report import QualityReport
 from pruning_core.spec.prune import TaskSpec
-from pruning_core.tasks.base import Observed, random_tokens, tokenised
+from pruning_core.spec.tasks import finding_of
+from pruning_core.tasks.base import Judged, Observed, random_tokens, tokenised
 from pruning_core.tasks.batch import UNCOUNTED, Batch, Encoded, pad_labels
 from pruning_core.tasks.classification import labels
+from pruning_core.tasks.metrics import Losses, Texts, token_loss
 from pruning_core.tasks.tokens import PerToken, token_losses
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class SequenceToSequence(PerToken):
         lost = token_losses(self.outputs(model, moved.inputs).float(), truth).double().sum(-1)
         counts = (truth != UNCOUNTED).sum(-1).double()
         written: list[list[int]] = [[] for _ in range(len(lost))]
-        if task.metric != "loss":
+        if finding_of(task.type, task.metric) == "texts":
             inputs = {name: value for name, value in moved.inputs.items() if not name.startswith("decoder_")}
             writer = cast("Any", model.model)
             written = writer.generate(**inputs, max_new_tokens=int(counts.max()) + 1, do_sample=False, num_beams=1).tolist()
@@ -89,29 +90,23 @@ class SequenceToSequence(PerToken):
             for total, count, own in zip(lost, counts, written, strict=True)
         ]
 
-    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Compare what was written with what was wanted, by ROUGE or BLEU; or give the loss a token."""
+    def judge(self, seen: Observed, finding: str) -> Judged:
+        """Give the loss a token; or put what was written beside what was wanted."""
+        losses = [
+            Losses(float(sum(own[0] for own in side) / sum(own[1] for own in side))) for side in (seen.dense, seen.pruned)
+        ]
+        if finding == "losses":
+            return Judged(losses[0], losses[1], len(seen.rows), {})
         assert seen.rows.labels is not None, "the spec requires a label column for this task type"
         wanted = [cast("str", label) for label in seen.rows.labels]
-        losses = [float(sum(own[0] for own in side) / sum(own[1] for own in side)) for side in (seen.dense, seen.pruned)]
-        if task.metric == "loss":
-            values, details = losses, {}
-        else:
-            texts = [
-                seen.encoded.tokenizer.batch_decode([own[2:].long().tolist() for own in side], skip_special_tokens=True)
-                for side in (seen.dense, seen.pruned)
-            ]
-            values = [_written(task.metric, side, wanted) for side in texts]
-            same = sum(a == b for a, b in zip(*texts, strict=True)) / len(wanted)
-            details = {"same_text_as_dense": same, "loss": losses[1]}
-        return QualityReport(
-            metric=task.metric,
-            dense=values[0],
-            pruned=values[1],
-            samples=len(seen.rows),
-            lower_is_better=task.lower_is_better,
-            details=details,
+        dense, pruned = (
+            Texts(
+                seen.encoded.tokenizer.batch_decode([own[2:].long().tolist() for own in side], skip_special_tokens=True), wanted
+            )
+            for side in (seen.dense, seen.pruned)
         )
+        same = sum(a == b for a, b in zip(dense.found, pruned.found, strict=True)) / len(wanted)
+        return Judged(dense, pruned, len(seen.rows), {"same_text_as_dense": same, "loss": token_loss(losses[1])})
 
     def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
         """Let the decoder go on from the first tokens of its own input: no wanted text is needed for a proof."""
@@ -133,15 +128,3 @@ def start_token(model: TaskModel) -> int:
     config = cast("Any", model.model.config)
     found = getattr(config, "decoder_start_token_id", None)
     return cast("int", model.tokenizer.pad_token_id if found is None else found)
-
-
-def _written(metric: str, found: Sequence[str], wanted: Sequence[str]) -> float:
-    if metric == "bleu":
-        import sacrebleu
-
-        return float(sacrebleu.corpus_bleu(list(found), [list(wanted)]).score)
-    from rouge_score import rouge_scorer
-
-    scorer: Any = rouge_scorer.RougeScorer([metric], use_stemmer=False)
-    scores = [float(scorer.score(right, own)[metric].fmeasure) for right, own in zip(wanted, found, strict=True)]
-    return sum(scores) / len(scores)

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Bool, Float
-from pruning_core.spec.prune import TaskSpec
-from pruning_core.tasks.base import Observed, TaskFamily, collect_, encoded_by, portions, uniforms
+from pruning_core.tasks.base import Judged, Observed, TaskFamily, collect_, encoded_by, portions, uniforms
 from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
 from pruning_core.tasks.classification import kl, labels
+from pruning_core.tasks.metrics import Tags, share_alike, tag_accuracy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,25 +96,18 @@ class TokenClassification(PerToken):
         for own, truth in zip(outputs.argmax(-1), labels(batch), strict=True):
             yield own[truth != UNCOUNTED]
 
-    def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Count whole entities as seqeval does, or tokens."""
+    def judge(self, seen: Observed, finding: str) -> Judged:
+        """Put the classes of the words that count beside their tags."""
+        del finding
         assert isinstance(seen.encoded, TokenLabelled), "it is what this family makes"
         truth = [torch.tensor([tag for tag in own if tag != UNCOUNTED]) for own in seen.encoded.token_labels]
-
-        def scored(found: Sequence[Tensor]) -> float:
-            return _entities(found, truth, seen.rows.names) if task.metric == "f1" else _share(found, truth)
-
-        return QualityReport(
-            metric=task.metric,
-            dense=scored(seen.dense),
-            pruned=scored(seen.pruned),
-            samples=len(seen.dense),
-            details={
-                "agreement_with_dense": _share(seen.pruned, seen.dense),
-                "token_accuracy": _share(seen.pruned, truth),
-                "counted_tokens": float(sum(map(len, truth))),
-            },
-        )
+        dense, pruned = (Tags(outputs, truth, seen.rows.names) for outputs in (seen.dense, seen.pruned))
+        details = {
+            "agreement_with_dense": share_alike(pruned.found, dense.found),
+            "token_accuracy": tag_accuracy(pruned),
+            "counted_tokens": float(sum(map(len, truth))),
+        }
+        return Judged(dense, pruned, len(seen.dense), details)
 
     def columns_of(self, texts: Sequence[tuple[str, ...]]) -> list[list[Any]]:
         """Give the words of each row: a row is one text that is split already."""
@@ -128,21 +120,6 @@ def _first_pieces(words: Sequence[int | None], tags: Sequence[int]) -> array[int
     return array(
         "l", [UNCOUNTED if word is None or word == last else tags[word] for last, word in zip(before, words, strict=True)]
     )
-
-
-def _entities(found: Sequence[Tensor], truth: Sequence[Tensor], names: Sequence[str]) -> float:
-    """Give seqeval's F1: an entity counts when both its ends and its type are right."""
-    from seqeval.metrics import f1_score
-
-    def named(tags: Sequence[Tensor]) -> list[list[str]]:
-        return [[names[int(tag)] for tag in own] for own in tags]
-
-    score: Any = f1_score
-    return float(score(named(truth), named(found), zero_division=0))
-
-
-def _share(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
-    return float((torch.cat(list(found)) == torch.cat(list(truth))).double().mean())
 
 
 def token_losses(logits: Float[Tensor, "b s c"], truth: Tensor) -> Float[Tensor, "b s"]:

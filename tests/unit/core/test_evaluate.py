@@ -5,8 +5,8 @@ from sklearn import metrics
 from pruning_core.data.rows import Rows
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import Observed
-from pruning_core.tasks.classification import score
 from pruning_core.tasks.embedding import nearest_neighbour_agreement
+from pruning_core.tasks.metrics import Classes, Scores, class_accuracy, class_f1, matthews, spearman
 from pruning_core.tasks.registry import family_of
 
 
@@ -25,17 +25,17 @@ def _task(kind, metric):
 def test_metrics_by_hand():
     logits = torch.tensor([[2.0, 1], [0, 1], [3, 1], [0, 2], [5, 0]])  # predicts 0 1 0 1 0
     labels = torch.tensor([0, 1, 1, 1, 1])
-    assert score("accuracy", logits, labels) == pytest.approx(3 / 5)
-    assert score("f1", logits, labels) == pytest.approx(2 * 1.0 * 0.5 / 1.5)
-    assert score("matthews", logits, labels) == pytest.approx((2 * 1 - 0 * 2) / (2 * 4 * 1 * 3) ** 0.5)
-    ranks = torch.tensor([[0.1], [0.5], [0.3]])
-    assert score("spearman", ranks, torch.tensor([1.0, 3.0, 2.0])) == pytest.approx(1)
+    assert class_accuracy(Classes(logits, labels)) == pytest.approx(3 / 5)
+    assert class_f1(Classes(logits, labels)) == pytest.approx(2 * 1.0 * 0.5 / 1.5)
+    assert matthews(Classes(logits, labels)) == pytest.approx((2 * 1 - 0 * 2) / (2 * 4 * 1 * 3) ** 0.5)
+    ranks = torch.tensor([0.1, 0.5, 0.3])
+    assert spearman(Scores(ranks, torch.tensor([1.0, 3.0, 2.0]))) == pytest.approx(1)
 
 
 def test_f1_of_many_classes_is_the_macro_mean():
     logits, labels = torch.randn(40, 4), torch.randint(0, 4, (40,))
     expected = metrics.f1_score(labels, logits.argmax(-1), average="macro")
-    assert score("f1", logits, labels) == pytest.approx(expected)
+    assert class_f1(Classes(logits, labels)) == pytest.approx(expected)
 
 
 def test_embeddings_are_compared_with_the_dense_ones():

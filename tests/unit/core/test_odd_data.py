@@ -8,12 +8,13 @@ import re
 import pytest
 import torch
 
-from pruning_core.data.labels import misplaced, with_classes
+from pruning_core.data.labels import with_classes
 from pruning_core.data.read import read_rows
 from pruning_core.errors import DatasetInvalid
 from pruning_core.evidence.calibration import tokenise
 from pruning_core.evidence.warnings import data_warnings
 from pruning_core.models.load import load_task_model
+from pruning_core.spec.labels import AnswersLabel
 from tests import tasks
 from tests.unit.core.test_task_input import lines, spec_of
 
@@ -69,7 +70,8 @@ def test_answers_that_do_not_stand_where_they_are_said_to(tmp_path):
         return {"question": "q", "context": "word1 good", "answers": {"text": ["good"], "answer_start": [start]}}
 
     spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / "data", row(6), row(5), row(-4)))
-    assert misplaced(read_rows(spec.task, "train")) == [1, 2]
+    rows = read_rows(spec.task, "train")
+    assert AnswersLabel().misplaced(rows.texts, rows.labels) == [1, 2]
     assert "2 of 3 training rows have answers that do not stand in their contexts" in warnings_of(spec)[0]
     lines(tmp_path / "data", row(5))
     with pytest.raises(DatasetInvalid, match=r"row 0 has 'good', and ' goo' stands at 5\. It counts characters"):

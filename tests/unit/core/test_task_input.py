@@ -16,11 +16,11 @@ from pruning_core.checks.request import check_local_inputs
 from pruning_core.checks.task import positions_of
 from pruning_core.data.labels import with_classes
 from pruning_core.data.read import read_rows
-from pruning_core.data.rows import Answers
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, PruningError
 from pruning_core.evidence.calibration import batched
 from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
+from pruning_core.spec.labels import Answers
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.answers import best_answer, next_window
 from tests import tasks, tiny

@@ -1,0 +1,260 @@
+"""What metrics compare, and the functions that compute them: `pruning_core.spec.metrics` names these, one a metric and finding.
+
+Each function takes what was found with one model and gives the metric's value. Libraries of metrics are imported by the
+functions that use them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any, SupportsFloat, cast
+
+import torch
+from torch import Tensor
+
+from pruning_core.shapes import Bool, Float, Int
+from pruning_core.spec.metrics import METRICS, Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """Logits of the classes, and the class that is right, of each sample."""
+
+    logits: Float[Tensor, "n c"]
+    wanted: Int[Tensor, " n"]
+
+    @property
+    def found(self) -> Int[Tensor, " n"]:
+        """The likeliest class of each sample."""
+        return self.logits.argmax(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Whether each sample is of each class, as was found and as is right."""
+
+    found: Bool[Tensor, "n c"]
+    wanted: Bool[Tensor, "n c"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A score of each sample, as was found and as is right."""
+
+    found: Float[Tensor, " n"]
+    wanted: Float[Tensor, " n"]
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Embeddings of unit length, and those that they should be; the same tensor for the model that is the measure."""
+
+    found: Float[Tensor, "n d"]
+    wanted: Float[Tensor, "n d"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """A class for each word that counts, of each sample; and what the classes are called."""
+
+    found: Sequence[Int[Tensor, " w"]]
+    wanted: Sequence[Int[Tensor, " w"]]
+    names: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """An answer to each question, and those that count as right; none where there is no answer."""
+
+    found: Sequence[str]
+    wanted: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The negative log-likelihood a token."""
+
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens(Losses):
+    """The same, and the likeliest token beside the right one at each place that counts."""
+
+    found: Int[Tensor, " t"]
+    wanted: Int[Tensor, " t"]
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The text that was written for each sample, and the one that was wanted."""
+
+    found: Sequence[str]
+    wanted: Sequence[str]
+
+
+def metric_of(metric: Metric, finding: str) -> Callable[[object], float]:
+    """Import the function that computes a metric of a kind of finding."""
+    return cast("Callable[[object], float]", resolve_name(METRICS[metric].computed[finding]))
+
+
+def class_accuracy(seen: Classes) -> float:
+    """Compute the share of samples whose class is right."""
+    from sklearn import metrics
+
+    return float(metrics.accuracy_score(cast("Any", seen.wanted.numpy()), cast("Any", seen.found.numpy())))
+
+
+def class_f1(seen: Classes) -> float:
+    """Compute F1 of the second of two classes; of more classes, the mean of their own."""
+    from sklearn import metrics
+
+    average = "binary" if seen.logits.shape[-1] == 2 else "macro"
+    return float(metrics.f1_score(cast("Any", seen.wanted.numpy()), cast("Any", seen.found.numpy()), average=average))
+
+
+def matthews(seen: Classes) -> float:
+    """Compute Matthews' correlation."""
+    from sklearn import metrics
+
+    return float(metrics.matthews_corrcoef(cast("Any", seen.wanted.numpy()), cast("Any", seen.found.numpy())))
+
+
+def rows_wholly_right(seen: Decisions) -> float:
+    """Compute the share of samples of which every class is right."""
+    return float((seen.found == seen.wanted).all(-1).double().mean())
+
+
+def decision_f1(seen: Decisions) -> float:
+    """Compute F1 over all decisions."""
+    return _decision_f1(seen, "micro")
+
+
+def decision_f1_macro(seen: Decisions) -> float:
+    """Compute the mean over the classes of their own F1."""
+    return _decision_f1(seen, "macro")
+
+
+def _decision_f1(seen: Decisions, average: str) -> float:
+    from sklearn import metrics
+
+    none: Any = 0.0  # its stubs want a string
+    return float(metrics.f1_score(seen.wanted.numpy(), seen.found.numpy(), average=average, zero_division=none))
+
+
+def spearman(seen: Scores) -> float:
+    """Compute the rank correlation."""
+    from scipy.stats import spearmanr
+
+    return float(cast("SupportsFloat", spearmanr(seen.found.numpy(), seen.wanted.numpy())[0]))
+
+
+def cosine(seen: Embeddings) -> float:
+    """Compute the mean cosine; 1 of embeddings to themselves, without rounding."""
+    return 1.0 if seen.found is seen.wanted else float((seen.found * seen.wanted).sum(-1).mean())
+
+
+def tag_accuracy(seen: Tags) -> float:
+    """Compute the share of words whose class is right."""
+    return share_alike(seen.found, seen.wanted)
+
+
+def share_alike(found: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    """Compute the share of entries that are the same."""
+    return float((torch.cat(list(found)) == torch.cat(list(others))).double().mean())
+
+
+def entity_f1(seen: Tags) -> float:
+    """Compute seqeval's F1: an entity counts when both its ends and its type are right."""
+    from seqeval.metrics import f1_score
+
+    def named(tags: Sequence[Tensor]) -> list[list[str]]:
+        return [[seen.names[int(tag)] for tag in own] for own in tags]
+
+    score: Any = f1_score
+    return float(score(named(seen.wanted), named(seen.found), zero_division=0))
+
+
+def exact_match(seen: Replies) -> float:
+    """Compute the share of answers that are right, as SQuAD does (Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1).
+
+    Texts are compared without case, punctuation, articles and extra spaces, with the best of the right answers. A question
+    without answer is answered by nothing.
+    """
+    return _best(seen, lambda own, right: float(own == right))
+
+
+def word_f1(seen: Replies) -> float:
+    """Compute F1 of the words of answers, as SQuAD does: see `exact_match`."""
+    return _best(seen, lambda own, right: _overlap(own.split(), right.split()))
+
+
+def _best(seen: Replies, compare: Callable[[str, str], float]) -> float:
+    found = [
+        max(compare(_plain(own), _plain(one)) for one in right or ("",))
+        for own, right in zip(seen.found, seen.wanted, strict=True)
+    ]
+    return sum(found) / len(found)
+
+
+def _plain(text: str) -> str:
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def _overlap(found: Sequence[str], right: Sequence[str]) -> float:
+    if not found or not right:
+        return float(found == right)
+    common = sum((Counter(found) & Counter(right)).values())
+    return 2 * common / (len(found) + len(right))
+
+
+def token_loss(seen: Losses) -> float:
+    """Take the loss a token."""
+    return seen.mean
+
+
+def perplexity(seen: Losses) -> float:
+    """Compute the exponential of the loss; a model that is worse than any guess is reported as such, not as an overflow."""
+    return math.exp(min(seen.mean, 700.0))
+
+
+def token_accuracy(seen: Tokens) -> float:
+    """Compute the share of tokens that are right."""
+    return float((seen.found == seen.wanted).double().mean())
+
+
+def rouge1(seen: Texts) -> float:
+    """Compute ROUGE-1 (Lin 2004)."""
+    return _rouge("rouge1", seen)
+
+
+def rouge2(seen: Texts) -> float:
+    """Compute ROUGE-2."""
+    return _rouge("rouge2", seen)
+
+
+def rouge_l(seen: Texts) -> float:
+    """Compute ROUGE-L."""
+    return _rouge("rougeL", seen)
+
+
+def _rouge(name: str, seen: Texts) -> float:
+    from rouge_score import rouge_scorer
+
+    scorer: Any = rouge_scorer.RougeScorer([name], use_stemmer=False)
+    scores = [float(scorer.score(right, own)[name].fmeasure) for right, own in zip(seen.wanted, seen.found, strict=True)]
+    return sum(scores) / len(scores)
+
+
+def bleu(seen: Texts) -> float:
+    """Compute the BLEU of the whole, from 0 to 100."""
+    import sacrebleu
+
+    return float(sacrebleu.corpus_bleu(list(seen.found), [list(seen.wanted)]).score)
