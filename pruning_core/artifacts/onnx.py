@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
 
 # Where the Hub and sentence-transformers look for it.
@@ -72,7 +73,7 @@ def export_onnx(model: TaskModel, folder: Path) -> None:
         ExportFailed: The exporter cannot express the model, or is not installed.
     """
     family = model.family
-    if not family.one_graph:
+    if not KINDS[model.task_type].one_graph:
         raise ExportFailed(f"{model.task_type} models need a graph for each half and a cache between them")
     inputs = family.probe_inputs(model, family.example, model.longest(8)).to(model.device).inputs
     names = list(inputs)

@@ -26,7 +26,7 @@ def check_request(spec: PruneSpec) -> None:
     """
     kind = KINDS[spec.task.type]
     spec.method.check_task(spec.task.type)
-    if kind.label == "text" and "onnx" in spec.artifacts.formats:
+    if not kind.one_graph and "onnx" in spec.artifacts.formats:
         raise UnsupportedArchitecture(
             f"{spec.task.type} needs a graph for each half of a model and a cache between them: no such graphs are written; "
             "leave onnx out",

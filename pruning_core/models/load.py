@@ -119,7 +119,7 @@ def _check_padding(model: PreTrainedModel, processor: PreTrainedTokenizerBase, t
     if KINDS[task_type].reads == "image":
         return
     if processor.pad_token_id is None:
-        if task_type != "text-generation" or processor.eos_token_id is None:
+        if KINDS[task_type].pads or processor.eos_token_id is None:
             raise ModelUnreadable(NO_PADDING, param="model")
         # Nothing that counts ever looks at what stands behind it.
         processor.pad_token = processor.eos_token

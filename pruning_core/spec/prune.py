@@ -18,8 +18,9 @@ from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.glue import GLUE_TASKS
 from pruning_core.spec.memory import MemorySpec, check_paged
 from pruning_core.spec.method import METHODS, FisherCG, Method, complete_by_method
+from pruning_core.spec.metrics import METRICS, Metric
 from pruning_core.spec.targets import Target, any_measured, target_name
-from pruning_core.spec.tasks import KINDS, LABEL_WORDS, LOWER_IS_BETTER, RANGES, Metric, TaskType
+from pruning_core.spec.tasks import KINDS, TaskType
 
 NonEmptyStr = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024)]
 
@@ -76,10 +77,10 @@ class TaskSpec(Frozen):
         kind = KINDS[self.type]
         if self.metric not in kind.metrics:
             raise ValueError(f"metric of a {self.type} task must be one of {', '.join(kind.metrics)}, got {self.metric}")
-        if kind.label is not None and self.columns.label is None:
+        if kind.labels is not None and self.columns.label is None:
             raise ValueError(
                 f"columns.label is required for a {self.type} task: it names the column with the answers, "
-                f"which are {LABEL_WORDS[kind.label]}"
+                f"which are {kind.labels.words}"
             )
         return self
 
@@ -92,14 +93,15 @@ class TaskSpec(Frozen):
             raise ValueError(f"a {self.type} task reads {reads}")
         if given > len(kind.inputs) or (given < len(kind.inputs) and not kind.optional):
             raise ValueError(f"a {self.type} task reads {wanted} columns, got {given}: {', '.join(self.columns.inputs)}")
-        if self.prefix is not None and self.type not in ("summarization", "translation"):
-            raise ValueError("prefix is for tasks that make a text from a text: summarization, translation")
+        if self.prefix is not None and not kind.takes_prefix:
+            takers = ", ".join(name for name, other in KINDS.items() if other.takes_prefix)
+            raise ValueError(f"prefix is for tasks that make a text from a text: {takers}")
         return self
 
     @property
     def lower_is_better(self) -> bool:
         """Whether less of the metric is better."""
-        return self.metric in LOWER_IS_BETTER
+        return METRICS[self.metric].lower_is_better
 
 
 class TaskByName(Frozen):
@@ -279,13 +281,15 @@ class PruneSpec(Frozen):
     def _one_way_to_say_the_targets(self) -> PruneSpec:
         if self.target is not None and self.targets:
             raise ValueError("give one target, or a list of targets, not both")
-        labels = self.task.type != "feature-extraction"
+        kind = KINDS[self.task.type]
+        labels = kind.has_loss or kind.labels is not None
         self.method.check_targets(self.all_targets, recovery=self.recovery.kind, labels=labels)
         check_paged(self.memory, self.artifacts.formats, clocks=any_measured(self.all_targets), trains=self.method.trains)
         if self.target is None and not self.targets and self.quality_floor is None:
             raise ValueError("give one target, or a list of targets, or a quality_floor to search for the smallest model")
         if self.quality_floor is not None:
-            self.quality_floor.check_range(self.task.metric, *RANGES.get(self.task.metric, (-1.0, 1.0)))
+            metric = METRICS[self.task.metric]
+            self.quality_floor.check_range(self.task.metric, metric.least, metric.most)
         names = [target_name(target) for target in self.targets]
         if len(set(names)) < len(names):
             raise ValueError("targets must differ from each other")

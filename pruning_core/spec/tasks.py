@@ -23,19 +23,6 @@ from pruning_core.spec.labels import (
 from pruning_core.spec.metrics import METRICS, Metric
 from pruning_core.spec.registered import OneOf
 
-__all__ = [
-    "KINDS",
-    "LABEL_WORDS",
-    "LOWER_IS_BETTER",
-    "RANGES",
-    "Metric",
-    "Reads",
-    "TaskKind",
-    "TaskType",
-    "finding_of",
-    "misfit",
-]
-
 Reads = Literal["text", "words", "image"]
 
 
@@ -53,6 +40,8 @@ class TaskKind:
         optional: Whether one input column is enough where two are listed.
         reads: What a row's inputs are: text, words that are split already, or an image.
         pads: Whether samples have several lengths, so that a tokenizer must be able to pad them.
+        takes_prefix: Whether a prefix may be put before every text, as T5 wants it.
+        one_graph: Whether one graph of tensors in and out is of use. A decoder without its cache writes in quadratic time.
         labels: The kind of its labels; None where there are none.
         metrics: What it may be measured by; the first is the usual one.
         findings: What its family can give a metric to compare: see `pruning_core.spec.metrics`.
@@ -68,6 +57,8 @@ class TaskKind:
     optional: bool = False
     reads: Reads = "text"
     pads: bool = True
+    takes_prefix: bool = False
+    one_graph: bool = True
     labels: LabelKind | None = None
     metrics: tuple[Metric, ...]
     findings: tuple[str, ...]
@@ -77,11 +68,6 @@ class TaskKind:
     def has_loss(self) -> bool:
         """Whether labels make a loss; embeddings are judged by them at most."""
         return self.loads_as != "AutoModel"
-
-    @property
-    def label(self) -> str | None:
-        """Name of the kind of its labels; None where there are none."""
-        return None if self.labels is None else self.labels.name
 
 
 _SENTENCES = ("a text", "its second text")
@@ -191,6 +177,8 @@ KINDS: Mapping[str, TaskKind] = {
         head=_SEQUENCES,
         pipeline="summarization",
         inputs=("a text",),
+        takes_prefix=True,
+        one_graph=False,
         labels=TextLabel(),
         metrics=("rougeL", "rouge1", "rouge2", "loss"),
         findings=("losses", "texts"),
@@ -201,6 +189,8 @@ KINDS: Mapping[str, TaskKind] = {
         head=_SEQUENCES,
         pipeline="translation",
         inputs=("a text",),
+        takes_prefix=True,
+        one_graph=False,
         labels=TextLabel(),
         metrics=("bleu", "loss"),
         findings=("losses", "texts"),
@@ -220,11 +210,6 @@ KINDS: Mapping[str, TaskKind] = {
 }
 
 TaskType = Annotated[str, OneOf(KINDS)]
-
-# What the tables say, in the form that `pruning_core.spec.prune` asks for.
-LABEL_WORDS: Mapping[str, str] = {kind.labels.name: kind.labels.words for kind in KINDS.values() if kind.labels is not None}
-LOWER_IS_BETTER: frozenset[str] = frozenset(name for name, metric in METRICS.items() if metric.lower_is_better)
-RANGES: Mapping[str, tuple[float, float]] = {name: (metric.least, metric.most) for name, metric in METRICS.items()}
 
 
 def finding_of(task_type: TaskType, metric: Metric) -> str:

@@ -166,7 +166,6 @@ class TaskFamily(ABC):
         softens: Whether outputs are logits of classes, which a temperature softens.
         joins_rows: Whether rows are short of samples: many of them make one.
         example: Inputs of two rows, of several lengths, to show an exporter what inputs look like.
-        one_graph: Whether one graph of tensors in and out is of use.
         tokenizer_options: What the tokenizer must be told of such texts.
     """
 
@@ -174,7 +173,6 @@ class TaskFamily(ABC):
     softens: ClassVar[bool] = True
     joins_rows: ClassVar[bool] = False
     example: ClassVar[tuple[tuple[str, ...], ...]] = (("one two three",), ("four",))
-    one_graph: ClassVar[bool] = True
     tokenizer_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def encode(self, model: TaskModel, rows: Rows, limit: int) -> Encoded:

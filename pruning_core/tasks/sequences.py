@@ -57,8 +57,6 @@ def shifted(tokens: Tensor, start: int) -> Tensor:
 class SequenceToSequence(PerToken):
     """Encoder-decoder models: the loss under teacher forcing, and what they write on their own."""
 
-    one_graph = False  # a decoder without its cache writes in quadratic time; tools that split the model serve it
-
     def encode(self, model: TaskModel, rows: Rows, limit: int) -> Translations:
         """Make one sample of each row; sources and targets are cut to the same length."""
         tokenizer = model.tokenizer

@@ -47,17 +47,12 @@ HERE = __name__
 
 def add_metric(monkeypatch: pytest.MonkeyPatch, name: str, row: QualityMetric) -> None:
     monkeypatch.setitem(cast("dict[str, QualityMetric]", METRICS), name, row)
-    # What the request makes of the table when it is imported.
-    monkeypatch.setitem(cast("dict[str, Any]", prune.RANGES), name, (row.least, row.most))
-    monkeypatch.setattr(prune, "LOWER_IS_BETTER", frozenset(own for own, kind in METRICS.items() if kind.lower_is_better))
 
 
 def add_task(monkeypatch: pytest.MonkeyPatch, name: str, row: TaskKind) -> None:
     monkeypatch.setitem(cast("dict[str, TaskKind]", KINDS), name, row)
-    # Likewise.
+    # What the request makes of the table when it is imported.
     monkeypatch.setitem(cast("dict[str, str]", prune.AUTO_CLASSES), name, row.loads_as)
-    if row.labels is not None:
-        monkeypatch.setitem(cast("dict[str, str]", prune.LABEL_WORDS), row.labels.name, row.labels.words)
 
 
 # --- a quality metric -------------------------------------------------------------------------------------------------
