@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TIMED = "<timed>"
+_PACKAGES = "pruning_core|coppice|app|worker"
 _CHECKPOINT = (
     *(f"{where}.{name}" for where in ("latency_ms", "acceptance.latency_ms") for name in ("dense", "pruned", "speedup")),
     *(f"{where}.{name}" for where in ("latency_ms", "acceptance.latency_ms") for name in ("dense_iqr", "pruned_iqr")),
@@ -62,9 +63,9 @@ RULES = {
     "ONNX graph; version of coppice; warnings as above",
     "README.md": "the row latency; warnings as above",
     "manifest.json": "each size and sha256 is checked against the file that it names; the files themselves are compared",
-    "model.onnx": "of what nodes say of their origin: the frames of stack traces that lie in the tree, and the name of our "
+    "model.onnx": "of what nodes say of their origin: the frames of stack traces that are in our code, and the name of our "
     "class around the model. Its size follows (onnx.bytes of report.json, which is checked against the file)",
-    "everywhere": "the folders of the tree, of the inputs and of the bundle, which have names of their own each time; "
+    "everywhere": "the folders of our packages, of the inputs and of the bundle, which have names of their own each time; "
     "versions.coppice is that of the installed package, not of the tree",
 }
 
@@ -79,9 +80,10 @@ class Places:
 
     def hide(self, text: str) -> str:
         """Replace them by what they are."""
-        for name, path in (("out", self.out), ("inputs", self.inputs), ("tree", self.tree)):
+        for name, path in (("out", self.out), ("inputs", self.inputs)):
             text = text.replace(path, f"<{name}>")
-        return text
+        # Not all of a tree: an environment with other libraries may lie in it.
+        return re.sub(rf"{re.escape(self.tree)}(?=/(?:{_PACKAGES})/)", "<tree>", text)
 
 
 @dataclass(frozen=True)
@@ -189,5 +191,7 @@ def _onnx(_bundle: Path, path: Path, places: Places) -> Form:
             if entry.key == "pkg.torch.onnx.stack_trace":
                 entry.value = re.sub(r'(?m)^ *File "<tree>/[^\n]*\n[^\n]*$\n?', "", places.hide(entry.value))
             elif entry.key in ("namespace", "pkg.torch.onnx.class_hierarchy"):
-                entry.value = re.sub(r"\bpruning_core\.[\w.]+", "<wrapper>", entry.value)
-    return Form(hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest())
+                entry.value = re.sub(rf"\b(?:{_PACKAGES})\.[\w.]+", "<wrapper>", entry.value)
+    told = [f"node {node}" for graph in graphs for node in graph.node]
+    told += [f"initializer {own.name} {hashlib.sha256(own.SerializeToString()).hexdigest()}" for own in model.graph.initializer]
+    return Form(hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(), "\n".join(told))
