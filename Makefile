@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test test-dists dist check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines
+.PHONY: help install demo serve servers test test-dists dist check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines same
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -121,6 +121,11 @@ bench-families: install ## Quality kept on small models of every kind, trained h
 
 bench-service: install servers ## Throughput, overhead, cancellation, long queues and scaling of the service, both profiles
 	$(BIN)/python -m benchmarks.service
+
+# BASE is a commit; SAME_ARGS="--only fisher-cg" runs some of the cells.
+BASE ?= HEAD
+same: install ## Run a commit and this tree side by side, and compare every file that they write; BASE=1ac4d00 names the commit
+	$(BIN)/python -m benchmarks.same $(BASE) $(SAME_ARGS)
 
 settings-page: install ## Write docs/guides/settings.md from app/settings.py
 	@$(BIN)/python -m app.settings_page > docs/guides/settings.md

@@ -1,0 +1,147 @@
+"""What `benchmarks.same` runs, and which differences it takes: one table of cells, one of expected differences, one of texts.
+
+A cell is a spec for ``coppice run``; its name says model, method and what is special. Only fields of the versioned spec are
+used, so that the same cell means the same in both trees. Left out, with the reason: see `LEFT_OUT`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+# Differences that a change means to make. Cells, or "cell:file", by shell patterns, and why; all else fails the run.
+EXPECTED: dict[str, str] = {}
+
+# Files of text that may read otherwise without meaning anything else, by shell patterns of their path in a bundle, and why.
+# They are shown and do not fail the run; --allow adds to them.
+TEXTS: dict[str, str] = {}
+
+LEFT_OUT = {
+    "targets of latency": "what is planned follows from times that were measured",
+    "models that do not fit into memory": "whether one does follows from the memory that is free",
+    "GPU, several threads, several training processes": "sums in another order round otherwise",
+    "ONNX of encoder-decoders": "refused at submit",
+    "stock layout of encoder-decoders, paged training": "refused at submit",
+    "what a command prints": "the report has it; of a failed cell its last words are compared",
+}
+
+_TASKS: dict[str, dict[str, Any]] = {
+    "bert": {"type": "text-classification", "columns": {"text": ["text"], "label": "label"}, "metric": "accuracy"},
+    "llama": {"type": "text-generation", "columns": {"text": ["text"]}, "metric": "perplexity"},
+    "t5": {"type": "summarization", "columns": {"text": ["text"], "label": "summary"}, "metric": "loss"},
+}
+_SMALL: dict[str, Any] = {
+    "calibration": {"samples": 48, "max_length": 32, "batch_tokens": 256, "precision": "float32"},
+    "latency": {"batch": 2, "length": 16, "repeats": 3},
+}
+_HALF = {"target": {"metric": "macs", "keep": 0.5}}
+_SPARSE = {"target": {"metric": "sparsity", "sparsity": 0.5}}
+_BFLOAT16 = {"calibration": {**_SMALL["calibration"], "precision": "bfloat16"}}
+_STOCK = {"artifacts": {"layout": "stock"}}
+_PAGED = {"memory": {"weights": "paged"}}
+_STEPS = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "holdout": 0.1}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One job: the spec, in which ``{inputs}`` stands for the folder of models and data, and how it ends."""
+
+    name: str
+    spec: str
+    exit: int = 0
+
+    def fill(self, inputs: str) -> str:
+        """Give the spec as JSON, for a folder of inputs."""
+        return self.spec.replace("{inputs}", inputs)
+
+
+def _cell(model: str, method: str, special: str = "", *fields: dict[str, Any], ends: int = 0, **options: Any) -> Cell:
+    """Make a cell.
+
+    Args:
+        model: Folder of the model and of its data.
+        method: Its name in a spec.
+        special: What the cell's name ends with.
+        fields: Of the spec, beside the usual ones; later ones win.
+        ends: Exit code of the command.
+        options: Of the method.
+    """
+    spec: dict[str, Any] = {
+        "model": f"{{inputs}}/{model}",
+        "task": {**_TASKS[model], "dataset": f"{{inputs}}/data/{model}"},
+        "method": {"name": method, **options},
+        **_SMALL,
+    }
+    for own in fields:
+        spec.update(own)
+    return Cell("-".join(part for part in (model, method, special) if part), json.dumps(spec), ends)
+
+
+def _repair(**options: Any) -> dict[str, Any]:
+    return {"recovery": options}
+
+
+def _units() -> list[Cell]:
+    """List the cells of methods that remove heads and neurons."""
+    both = {"targets": [{"metric": "macs", "keep": 0.6}, {"metric": "macs", "keep": 0.35}]}
+    mixed = {"targets": [{"metric": "params", "keep": 0.8}, {"metric": "sparsity", "sparsity": 0.6}]}
+    written = {"artifacts": {"dtype": "bfloat16"}}
+    onnx = {"artifacts": {"formats": ["safetensors", "onnx"]}}
+    stock_onnx = {"artifacts": {"layout": "stock", "formats": ["safetensors", "onnx"]}}
+    rouge = {"task": {**_TASKS["t5"], "metric": "rougeL", "dataset": "{inputs}/data/t5", "prefix": "w1 "}}
+    floor = {"quality_floor": 1.0}
+    return [
+        *(_cell(model, "fisher-cg", "", _HALF) for model in _TASKS),
+        _cell("bert", "fisher-cg", "stock", _HALF, _STOCK),
+        _cell("llama", "fisher-cg", "stock-onnx", _HALF, stock_onnx),
+        _cell("bert", "fisher-cg", "bfloat16-onnx", _HALF, _BFLOAT16, onnx),
+        _cell("llama", "fisher-cg", "bfloat16-stored", _HALF, _BFLOAT16, written),
+        _cell("bert", "fisher-cg", "masks-cg", _HALF, _repair(kind="masks", solver="cg")),
+        _cell("llama", "fisher-cg", "masks", _HALF, _repair(kind="masks")),
+        _cell("t5", "fisher-cg", "unrepaired-rearranged", _HALF, _repair(kind="none"), rearrange=True),
+        _cell("bert", "fisher-cg", "lsmr", _HALF, _repair(solver="lsmr")),
+        _cell("bert", "fisher-cg", "cg-labels", _SPARSE, _repair(solver="cg"), labels="use", representation=0),
+        _cell("llama", "fisher-cg", "pcg", _HALF, _repair(solver="pcg", max_iterations=5)),
+        _cell("bert", "fisher-cg", "frontier", both),
+        _cell("t5", "fisher-cg", "frontier-cholesky", mixed, _repair(solver="cholesky")),
+        _cell("llama", "fisher-cg", "floor", {"quality_floor": 0.8}),
+        _cell("llama", "fisher-cg", "paged", _HALF, _PAGED),
+        _cell("t5", "fisher-cg", "paged", _HALF, _PAGED),
+        _cell("llama", "fisher-cg", "shards", _HALF, {"artifacts": {"shard_mb": 1}}),
+        _cell("bert", "magnitude", "stock", _SPARSE, _STOCK),
+        _cell("llama", "magnitude", "", _HALF),
+        _cell("t5", "magnitude", "rouge", _HALF, rouge),
+        _cell("bert", "random", "floor-missed", _HALF, floor, _repair(kind="none"), ends=1),
+        _cell("llama", "random", "unrepaired", _HALF, _repair(kind="none"), {"seed": 7}),
+        _cell("t5", "random", "stored-bfloat16", _HALF, written),
+    ]
+
+
+def _zeros() -> list[Cell]:
+    """List the cells of methods that set weights to zero."""
+    two = {"targets": [{"metric": "sparsity", "sparsity": 0.5}, {"metric": "sparsity", "sparsity": 0.7}]}
+    plain = {"artifacts": {"formats": ["safetensors"]}}
+    sr_ste = {**_STEPS, "finish": "sr-ste"}
+    dense = {**_STEPS, "start": "dense"}
+    return [
+        *(_cell(model, "admm-pattern", "2of4") for model in _TASKS),
+        _cell("bert", "admm-pattern", "4x4", {"artifacts": {"layout": "per_layer"}}, pattern="4x4:8"),
+        _cell("llama", "admm-pattern", "4x4-any", pattern="4x4", pool=None),
+        _cell("llama", "admm-pattern", "unstructured-frontier", two, pattern="unstructured"),
+        _cell("t5", "admm-pattern", "unstructured-bfloat16", _SPARSE, _BFLOAT16, pattern="unstructured"),
+        _cell("bert", "admm-pattern", "sparsegpt", selection="sparsegpt"),
+        _cell("llama", "admm-pattern", "wanda-unrepaired", _repair(kind="none"), selection="wanda"),
+        _cell("bert", "admm-pattern", "paged", _PAGED),
+        _cell("bert", "admm-pattern", "trained", tier="trained", training=_STEPS),
+        _cell("llama", "admm-pattern", "trained-sr-ste", tier="trained", training=sr_ste),
+        _cell("t5", "admm-pattern", "trained", _SPARSE, tier="trained", training=_STEPS, pattern="unstructured"),
+        *(_cell(model, "block-lasso", "", _SPARSE) for model in _TASKS),
+        _cell("llama", "block-lasso", "columns-uniform", _SPARSE, plain, block="32x32", segment="column", threshold="uniform"),
+        _cell("t5", "block-lasso", "magnitude-paged", _SPARSE, _PAGED, selection="magnitude"),
+        _cell("bert", "block-lasso", "trained", _SPARSE, tier="trained", training=_STEPS),
+        _cell("llama", "block-lasso", "trained-dense", _SPARSE, tier="trained", training=dense),
+    ]
+
+
+CELLS: tuple[Cell, ...] = (*_units(), *_zeros())
