@@ -23,9 +23,9 @@ from app.api.deps import Owner, Service
 from app.api.files import Conditions, file_headers, serve_file
 from app.api.jobs import JOB_ID
 from app.errors import Problem, ProblemDetails
-from app.jobs.errors import NotFound
 from app.jobs.records import Job, PublishedArtifact
 from app.jobs.states import JobStatus
+from app.refusals import NotFound
 from pruning_core.tasks.kinds import KINDS
 
 router = APIRouter(prefix="/hub", tags=["hub"], responses={"default": {"model": ProblemDetails}})

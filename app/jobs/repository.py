@@ -128,6 +128,10 @@ class JobRepository:
         row = self._connection.execute(query).mappings().one_or_none()
         return None if row is None else _job(row)
 
+    def spec_as_stored(self, job_id: str) -> dict[str, Any]:
+        """Read the spec of a job with the fields, and their order, that the version which wrote it knew."""
+        return self._connection.execute(sa.select(_jobs.c.spec).where(_jobs.c.id == job_id)).scalar_one()
+
     def list(
         self,
         *,
