@@ -113,8 +113,8 @@ class LeaseRepository:
         report: Report,
         artifacts: Sequence[StoredArtifact],
         keep_s: float | None = None,
-    ) -> bool:
-        """Publish a result: artifact rows, report, state and event, all or nothing. False: the fence is stale.
+    ) -> JobStatus | None:
+        """Publish a result: artifact rows, report, state and event, all or nothing. A request to cancel comes too late for it.
 
         Args:
             job_id: The job.
@@ -122,10 +122,13 @@ class LeaseRepository:
             report: What was measured.
             artifacts: What the store holds under the fence.
             keep_s: After which time the artifacts expire; None: never.
+
+        Returns:
+            What became of the job; None where the fence is stale.
         """
         expiry = _expiry(artifacts, keep_s)
         if not self._finish(job_id, fence, Transition.SUCCEED, report=report.model_dump(mode="json"), expires_at=expiry):
-            return False
+            return None
         self._publish(job_id, fence, artifacts)
         add_event(
             self._connection,
@@ -133,7 +136,7 @@ class LeaseRepository:
             EventType.SUCCEEDED,
             {"target": report.target.model_dump(), "quality": report.quality.model_dump()},
         )
-        return True
+        return JobStatus.SUCCEEDED
 
     def fail(
         self,
@@ -144,32 +147,62 @@ class LeaseRepository:
         report: Report | None = None,
         artifacts: Sequence[StoredArtifact] = (),
         keep_s: float | None = None,
-    ) -> bool:
-        """End a job with an error. False: the fence is stale.
+    ) -> JobStatus | None:
+        """End a job with an error, or as cancelled where somebody has asked for that.
 
         A job that missed its target or its quality floor still publishes its best candidate and the report on it.
+
+        Returns:
+            What became of the job; None where the fence is stale. Only a failed job has published anything.
         """
-        measured = None if report is None else report.model_dump(mode="json")
-        expiry = _expiry(artifacts, keep_s)
-        if not self._finish(job_id, fence, Transition.FAIL, error=asdict(error), report=measured, expires_at=expiry):
-            return False
-        self._publish(job_id, fence, artifacts)
-        add_event(self._connection, job_id, EventType.FAILED, asdict(error))
-        return True
+        if self._finish(
+            job_id,
+            fence,
+            Transition.FAIL,
+            error=asdict(error),
+            report=None if report is None else report.model_dump(mode="json"),
+            expires_at=_expiry(artifacts, keep_s),
+        ):
+            self._publish(job_id, fence, artifacts)
+            add_event(self._connection, job_id, EventType.FAILED, asdict(error))
+            return JobStatus.FAILED
+        return self.confirm_cancelled(job_id, fence)
 
-    def cancelled(self, job_id: str, fence: int) -> bool:
-        """Confirm a cancellation, once the process is gone. False: the fence is stale."""
+    def confirm_cancelled(self, job_id: str, fence: int) -> JobStatus | None:
+        """End a job whose cancellation was asked for, once its process is gone.
+
+        Whatever ends an attempt without success comes here in the end, so that no such job ends in another way.
+
+        Returns:
+            What became of the job; None where the fence is stale, or nobody has asked.
+        """
         if not self._finish(job_id, fence, Transition.CONFIRM_CANCEL):
-            return False
+            return None
         add_event(self._connection, job_id, EventType.CANCELLED, {})
-        return True
+        return JobStatus.CANCELLED
 
-    def release(self, job_id: str, fence: int) -> bool:
+    def release(self, job_id: str, fence: int) -> JobStatus | None:
         """Give a job back to the queue without charging the attempt: the worker is shutting down."""
-        return self.requeue(job_id, fence, "worker_shutdown", attempt=_jobs.c.attempt - 1) or self.cancelled(job_id, fence)
+        return self._requeue(job_id, fence, "worker_shutdown", attempt=_jobs.c.attempt - 1)
 
-    def crashed(self, job_id: str, fence: int, *, error: JobError, max_attempts: int, pause_s: float = 0) -> bool:
-        """The job's process died: queue it again, or end it with the error once it has crashed too often.
+    def lost(self, job_id: str, fence: int, *, error: JobError, max_attempts: int) -> JobStatus | None:
+        """Take a job from a worker whose lease has run out: queue it again, or end it with the error at the cap.
+
+        Args:
+            job_id: The job.
+            fence: Of the lost claim.
+            error: What to say if this was once too often.
+            max_attempts: How many losses are that.
+        """
+        losses = self._count(job_id, fence, _jobs.c.losses)
+        if losses is None:
+            return None
+        if losses + 1 >= max_attempts:
+            return self.fail(job_id, fence, error=error)
+        return self._requeue(job_id, fence, "lease_expired", losses=_jobs.c.losses + 1)
+
+    def crashed(self, job_id: str, fence: int, *, error: JobError, max_attempts: int, pause_s: float = 0) -> JobStatus | None:
+        """Note that a job's process died: queue it again, or end it with the error once it has crashed too often.
 
         Args:
             job_id: The job.
@@ -180,16 +213,15 @@ class LeaseRepository:
         """
         crashes = self._count(job_id, fence, _jobs.c.crashes)
         if crashes is None:
-            return False
+            return None
         if crashes + 1 >= max_attempts:
             return self.fail(job_id, fence, error=error)
         due = now() + pause_s * 2**crashes
-        requeued = self.requeue(job_id, fence, error.code, crashes=_jobs.c.crashes + 1, not_before=due)
-        return requeued or self.cancelled(job_id, fence)
+        return self._requeue(job_id, fence, error.code, crashes=_jobs.c.crashes + 1, not_before=due)
 
-    def requeue(self, job_id: str, fence: int, reason: str, **values: Any) -> bool:
-        """Put a running job back into the queue, with changes to its counters. False: the fence is stale."""
-        moved = move(
+    def _requeue(self, job_id: str, fence: int, reason: str, **values: Any) -> JobStatus | None:
+        """Put a running job back into the queue, with changes to its counters."""
+        if move(
             self._connection,
             job_id,
             Transition.REQUEUE,
@@ -200,10 +232,10 @@ class LeaseRepository:
             published_at=None,
             publish_count=0,
             **values,
-        )
-        if moved:
+        ):
             add_event(self._connection, job_id, EventType.REQUEUED, {"reason": reason})
-        return moved
+            return JobStatus.QUEUED
+        return self.confirm_cancelled(job_id, fence)
 
     def _publish(self, job_id: str, fence: int, artifacts: Sequence[StoredArtifact]) -> None:
         if artifacts:

@@ -79,7 +79,7 @@ class UpkeepRepository:
         """
         leases = LeaseRepository(self._connection)
         expired = (
-            sa.select(_jobs.c.id, _jobs.c.fence, _jobs.c.status, _jobs.c.losses)
+            sa.select(_jobs.c.id, _jobs.c.fence)
             .where(_jobs.c.status.in_(sorted(ACTIVE)), _jobs.c.lease_until < now())
             .order_by(_jobs.c.lease_until)
             .limit(_BATCH)
@@ -87,13 +87,7 @@ class UpkeepRepository:
         )
         taken: list[Taken] = []
         for row in self._connection.execute(expired).all():
-            if row.status == JobStatus.CANCELLING:
-                became = JobStatus.CANCELLED if leases.cancelled(row.id, row.fence) else None
-            elif row.losses + 1 >= max_attempts:
-                became = JobStatus.FAILED if leases.fail(row.id, row.fence, error=LOST) else None
-            else:
-                requeued = leases.requeue(row.id, row.fence, "lease_expired", losses=_jobs.c.losses + 1)
-                became = JobStatus.QUEUED if requeued else None
+            became = leases.lost(row.id, row.fence, error=LOST, max_attempts=max_attempts)
             if became is not None:
                 taken.append(Taken(row.id, row.fence, became))
         return taken
