@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -45,7 +45,6 @@ _POSTGRESQL = {
     "tcp_user_timeout": 15_000,
     "options": "-c idle_in_transaction_session_timeout=15s -c lock_timeout=10s",
 }
-_DISK_FULL = "53100"  # PostgreSQL's SQLSTATE
 
 
 class now(FunctionElement[float]):  # noqa: N801 - it stands in SQL expressions like any function
@@ -125,12 +124,6 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()
-
-
-def is_disk_full(error: Exception) -> bool:
-    """Whether a statement failed because the database has no room left."""
-    found = error.orig if isinstance(error, DBAPIError) else error
-    return getattr(found, "sqlstate", None) == _DISK_FULL or "disk is full" in str(found) or "No space left" in str(found)
 
 
 def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:

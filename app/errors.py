@@ -15,7 +15,8 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app.db import OUTAGES, is_disk_full
+from app.db import OUTAGES
+from app.disk import is_disk_full
 from app.logs import first_line
 from app.paths import is_under
 from app.refusals import Conflict, NotFound, QuotaExceeded, RequestError
@@ -210,9 +211,7 @@ def _on_store_down(request: Request, error: Exception) -> JSONResponse:
 
 
 def _on_os_error(request: Request, error: Exception) -> JSONResponse:
-    import errno
-
-    if cast("OSError", error).errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return _storage_full(request.url.path)
     return internal_problem(request.url.path, error)
 

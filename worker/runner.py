@@ -7,7 +7,6 @@ pipe of its own.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import resource
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.report import Progress
 from pruning_core.waiting import keep_few_kernels, sleep_when_waiting
+from worker.failures import explain
 from worker.process import die_with_parent
 from worker.protocol import ChildError, ChildRequest, ExitCode, Scratch
 
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
             _write_error(scratch, ChildError(code=error.code, message=error.message, param=error.param, transient=transient))
         except Exception as error:  # whatever else goes wrong is ours, and its details are for the log alone
             traceback.print_exc()
-            _write_error(scratch, _explain(error))
+            _write_error(scratch, explain(error))
         else:
             return ExitCode.SUCCEEDED
     return ExitCode.FAILED
@@ -75,20 +75,6 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
 
 def _write_error(scratch: Scratch, error: ChildError) -> None:
     scratch.error.write_text(error.model_dump_json(), encoding="utf-8")
-
-
-def _explain(error: Exception) -> ChildError:
-    """Tell what another attempt may cure, memory and disk space, from what it will not."""
-    text = str(error)
-    # torch's CPU allocator and safetensors' writer raise errors of their own.
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "Cannot allocate memory" in text:
-        message = "the job ran out of memory; lower calibration.samples, calibration.batch_tokens or latency.batch"
-        return ChildError(code=OutOfMemory.code, message=message, transient=True)
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or "No space left on device" in text:
-        message = "the worker's disk is full; its operator has to make room"
-        return ChildError(code="storage_full", message=message, transient=True)
-    return ChildError(code="internal", message="the job failed on an error of the server; its log says more")
 
 
 def _be_first_to_go() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
 from app.db import OUTAGES, Database
+from app.disk import is_disk_full
 from app.jobs.leases import LeaseRepository
 from app.jobs.records import Claim, JobError
 from app.jobs.states import JobStatus
@@ -330,7 +330,7 @@ def _report_in(scratch: Scratch) -> Report:
 
 
 def _failure_of(error: Exception) -> JobError:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return JobError("storage_full", "the worker's disk or the artifact store is full; its operator has to make room")
     if isinstance(error, StoreUnavailable):
         return JobError("storage_unavailable", "the artifact store could not be reached for too long")
