@@ -19,14 +19,20 @@ from app.db import OUTAGES
 from app.disk import is_disk_full
 from app.logs import first_line
 from app.paths import is_under
-from app.refusals import Conflict, NotFound, QuotaExceeded, RequestError
+from app.refusals import Conflict, NotFound, QuotaExceeded, Refused, RequestError
 from app.storage import StoreUnavailable
 from pruning_core.sentences import message_of
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_AFTER_S = "5"
-_STATUSES = {NotFound: 404, Conflict: 409, QuotaExceeded: 429}
+# Total: a test holds it against the classes that there are.
+STATUSES: Mapping[type[RequestError], HTTPStatus] = {
+    Refused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotFound: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+    QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+}
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 # Messages that follow the name of a field.
 _WITHOUT_SUBJECT = ("must ", "is ")
@@ -134,12 +140,12 @@ def _on_problem(request: Request, error: Exception) -> JSONResponse:
 
 def _on_request_error(request: Request, error: Exception) -> JSONResponse:
     failure = cast("RequestError", error)
-    status = next((status for kind, status in _STATUSES.items() if isinstance(failure, kind)), 422)
+    status = STATUSES[type(failure)]
     pointer = failure.pointer
     if pointer is not None and pointer.startswith("/"):
         pointer = _pointer_into(getattr(request.state, "sent", None), pointer)
     errors = [] if pointer is None else [FieldError(pointer=pointer, message=failure.message)]
-    headers = {"Retry-After": _RETRY_AFTER_S} if status == 429 else None
+    headers = {"Retry-After": _RETRY_AFTER_S} if status is HTTPStatus.TOO_MANY_REQUESTS else None
     return problem_response(request.url.path, status, failure.code, failure.message, errors=errors, headers=headers)
 
 

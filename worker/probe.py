@@ -10,7 +10,7 @@ import sys
 from pydantic import BaseModel
 
 
-class Probe(BaseModel):
+class TorchProbe(BaseModel):
     """What was found."""
 
     torch: str
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     from pruning_core.environment import choose_device
     from pruning_core.errors import PruningError
 
-    found = Probe(torch=torch.__version__)
+    found = TorchProbe(torch=torch.__version__)
     try:
         device = choose_device(arguments[0] if arguments else None)
         found.device = str(device)

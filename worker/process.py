@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -21,6 +23,13 @@ def die_with_parent(parent: int, number: signal.Signals) -> bool:
         return True
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     return os.getppid() == parent
+
+
+def be_first_to_go() -> None:
+    """Let the kernel take this process, not the supervisor, when memory runs out."""
+    # A container may forbid it; then the kernel chooses by itself.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
 
 
 class SharedFlag:

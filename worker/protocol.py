@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from pathlib import Path
+from typing import assert_never
 
 from pydantic import BaseModel
 
@@ -11,7 +12,7 @@ from pruning_core.spec import PruneSpec
 from worker.scratch import WORK
 
 
-class ExitCode(IntEnum):
+class ChildExit(IntEnum):
     """How a child ends when nothing kills it."""
 
     SUCCEEDED = 0
@@ -47,6 +48,20 @@ class Scratch:
         self.report = folder / "result.json"
         self.bundle = folder / "bundle"
         self.work = folder / WORK
+
+    def ending(self, code: int) -> ChildExit | None:
+        """Read how a child has ended by its exit code; None: by neither way, or without the files that it owes then."""
+        try:
+            way = ChildExit(code)
+        except ValueError:
+            return None
+        match way:
+            case ChildExit.SUCCEEDED:
+                return way if self.has_result else None
+            case ChildExit.FAILED:
+                return way if self.error.is_file() else None
+            case _:
+                assert_never(way)
 
     @property
     def has_result(self) -> bool:

@@ -31,9 +31,20 @@ _SWEEP_KEYS = 1000
 
 
 class Reaper:
-    """Looks after jobs and files in a thread of the worker's main process."""
+    """Looks after jobs and files in a thread of the worker's main process.
 
-    def __init__(self, settings: Settings, database: Database, store: ArtifactStore, celery: Celery) -> None:
+    Args:
+        settings: How long leases are, and how often to look.
+        database: Where the jobs are.
+        store: Where the files are.
+        celery: Where wake-ups go.
+        sweep_keys: How many files of the store one sweep looks at.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, store: ArtifactStore, celery: Celery, *, sweep_keys: int = _SWEEP_KEYS
+    ) -> None:
+        self._sweep_keys = sweep_keys
         self._settings = settings
         self._database = database
         self._store = store
@@ -114,8 +125,8 @@ class Reaper:
         for job_id in expired:
             self._store.delete_prefix(f"jobs/{job_id}")
         # Files are listed before the database is asked: what appears in between belongs to a living fence.
-        keys = self._store.keys("jobs", after=self._swept_up_to, limit=_SWEEP_KEYS)
-        self._swept_up_to = keys[-1] if len(keys) == _SWEEP_KEYS else ""
+        keys = self._store.keys("jobs", after=self._swept_up_to, limit=self._sweep_keys)
+        self._swept_up_to = keys[-1] if len(keys) == self._sweep_keys else ""
         found = {(parts[1], parts[2]) for key in keys if len(parts := key.split("/")) > 3}
         with self._database.read() as connection:
             live = UpkeepRepository(connection).live_fences({job_id for job_id, _fence in found})

@@ -6,7 +6,6 @@ pipe of its own.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
@@ -19,8 +18,8 @@ from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.report import Progress
 from pruning_core.waiting import keep_few_kernels, sleep_when_waiting
 from worker.failures import explain
-from worker.process import die_with_parent
-from worker.protocol import ChildError, ChildRequest, ExitCode, Scratch
+from worker.process import be_first_to_go, die_with_parent
+from worker.protocol import ChildError, ChildExit, ChildRequest, Scratch
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +27,7 @@ def main(arguments: list[str]) -> int:
     scratch, progress_fd, parent = Scratch(Path(arguments[0])), int(arguments[1]), int(arguments[2])
     if not die_with_parent(parent, signal.SIGKILL):
         return 1
-    _be_first_to_go()
+    be_first_to_go()
     with os.fdopen(progress_fd, "w", encoding="utf-8", buffering=1) as pipe:
         try:
             _run(scratch, pipe.write)
@@ -39,8 +38,8 @@ def main(arguments: list[str]) -> int:
             traceback.print_exc()
             _write_error(scratch, explain(error))
         else:
-            return ExitCode.SUCCEEDED
-    return ExitCode.FAILED
+            return ChildExit.SUCCEEDED
+    return ChildExit.FAILED
 
 
 def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
@@ -75,13 +74,6 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
 
 def _write_error(scratch: Scratch, error: ChildError) -> None:
     scratch.error.write_text(error.model_dump_json(), encoding="utf-8")
-
-
-def _be_first_to_go() -> None:
-    """Let the kernel take this process, not the supervisor, when memory runs out."""
-    # A container may forbid it; then the kernel chooses by itself.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pruning_core.report import Progress, Report
 from worker.child import CHILD_COMMAND, Child
 from worker.lease import Lease
 from worker.memory import OomWatch
-from worker.protocol import ChildError, ChildRequest, ExitCode, Scratch
+from worker.protocol import ChildError, ChildExit, ChildRequest, Scratch
 from worker.publication import store_bundle
 from worker.scratch import Attempt, ScratchRoom
 
@@ -137,12 +137,17 @@ class Supervisor:
             outcome = self._watch(child, lease)
             if isinstance(outcome, _Stop):
                 self._stopped(claim, outcome)
-            elif outcome == ExitCode.SUCCEEDED and scratch.has_result:
-                self._succeeded(claim, scratch, lease)
-            elif outcome == ExitCode.FAILED and scratch.error.is_file():
-                self._failed(claim, scratch, lease)
-            else:
-                self._crashed(claim, outcome, out_of_memory=oom_watch.fired())
+                return
+            ending = scratch.ending(outcome)
+            match ending:
+                case ChildExit.SUCCEEDED:
+                    self._succeeded(claim, scratch, lease)
+                case ChildExit.FAILED:
+                    self._failed(claim, scratch, lease)
+                case None:
+                    self._crashed(claim, outcome, out_of_memory=oom_watch.fired())
+                case _:
+                    assert_never(ending)
 
     def _watch(self, child: Child, lease: Lease) -> int | _Stop:
         """Wait for the child, or for a reason to stop it. Either way the child is gone when this returns."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -31,6 +31,8 @@ from pruning_core.tasks.kinds import KINDS
 router = APIRouter(prefix="/hub", tags=["hub"], responses={"default": {"model": ProblemDetails}})
 
 _MAIN = "main"
+
+_HubCode = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 
 # The Hub mixes two styles of names; these are the camels.
 _CAMELS = {"model_id": "modelId", "last_modified": "lastModified", "created_at": "createdAt", "pointer_size": "pointerSize"}
@@ -267,11 +269,22 @@ def _no_repository(request: Request) -> Problem:
     return _problem(status, "RepoNotFound", "Repository not found")
 
 
-def _problem(status: HTTPStatus, code: str, message: str, *, commit: str | None = None) -> Problem:
+def _problem(status: HTTPStatus, code: _HubCode, message: str, *, commit: str | None = None) -> Problem:
     headers = {"X-Error-Code": code, "X-Error-Message": message}
     if commit is not None:
         headers["X-Repo-Commit"] = commit
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="Authentication required", charset="UTF-8"'
-    own = {"RepoNotFound": "repository_not_found", "RevisionNotFound": "revision_not_found", "EntryNotFound": "not_found"}
-    return Problem(status, own[code], message, headers=headers)
+    return Problem(status, _own_code(code), message, headers=headers)
+
+
+def _own_code(code: _HubCode) -> str:
+    match code:
+        case "RepoNotFound":
+            return "repository_not_found"
+        case "RevisionNotFound":
+            return "revision_not_found"
+        case "EntryNotFound":
+            return "not_found"
+        case _:
+            assert_never(code)

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from app.db import now
+from app.db import now, take_turns
 from app.jobs import models
 from app.jobs.records import Claim, EventType, Heartbeat, JobError
 from app.jobs.repository import add_event, move
@@ -259,8 +259,7 @@ class LeaseRepository:
 
     def _below(self, max_running: int) -> sa.ColumnElement[bool]:
         """Leave out owners who have as many jobs running as they may. On PostgreSQL, such claims take turns."""
-        if self._connection.dialect.name != "sqlite":  # where writers take turns anyway
-            self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIM_LOCK)))
+        take_turns(self._connection, _CLAIM_LOCK)
         busy = (
             sa.select(_jobs.c.owner)
             .where(_jobs.c.status.in_(sorted(ACTIVE)))

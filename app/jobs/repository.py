@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.db import now
+from app.db import now, take_turns
 from app.jobs import models
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
 from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
@@ -98,8 +98,7 @@ class JobRepository:
 
     def waiting(self, owner: str, limit: int) -> int:
         """Count the jobs of an owner that wait, up to a limit. On PostgreSQL, submits of one owner take turns for this."""
-        if self._connection.dialect.name != "sqlite":  # where writers take turns anyway
-            self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_QUOTA_LOCK, sa.func.hashtext(owner))))
+        take_turns(self._connection, _QUOTA_LOCK, owner)
         waiting = (
             sa.select(sa.literal(1))
             .where(_jobs.c.owner == owner, _jobs.c.status == str(JobStatus.QUEUED))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import sqlalchemy as sa
 
-from app.db import now
+from app.db import dialect_of, now
 from app.jobs import models
 from app.jobs.leases import LeaseRepository
 from app.jobs.records import JobError
@@ -101,10 +102,7 @@ class UpkeepRepository:
             patient: False where the broker holds no message at all: then the wait does not double.
         """
         doublings = sa.case((_jobs.c.publish_count > _MOST_DOUBLINGS, _MOST_DOUBLINGS), else_=_jobs.c.publish_count)
-        # SQLite is built without mathematical functions on some systems.
-        on_sqlite = self._connection.dialect.name == "sqlite"
-        factor = sa.literal(1).op("<<")(doublings) if on_sqlite else sa.func.pow(2.0, doublings)
-        wait_s = older_than_s * factor if patient else sa.literal(older_than_s)
+        wait_s = older_than_s * self._power_of_two(doublings) if patient else sa.literal(older_than_s)
         due = (
             sa.select(_jobs.c.id)
             .where(
@@ -122,6 +120,16 @@ class UpkeepRepository:
                 _jobs.update().where(_jobs.c.id.in_(ids)).values(published_at=now(), publish_count=_jobs.c.publish_count + 1)
             )
         return ids
+
+    def _power_of_two(self, exponent: sa.ColumnElement[int]) -> sa.ColumnElement[float]:
+        dialect = dialect_of(self._connection)
+        match dialect:
+            case "sqlite":  # which is built without mathematical functions on some systems
+                return sa.cast(sa.literal(1).op("<<")(exponent), sa.Double)
+            case "postgresql":
+                return sa.func.pow(2.0, exponent)
+            case _:
+                assert_never(dialect)
 
     def not_published(self, job_ids: Sequence[str]) -> None:
         """Take back what `due_for_publish` has counted: the broker did not take the messages."""

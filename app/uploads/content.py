@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, assert_never
 
 from app.refusals import Refused
 from app.uploads.records import UploadedFile, UploadKind
@@ -122,16 +122,27 @@ def _without_common_folder(folder: Path, files: dict[str, UploadedFile]) -> tupl
 def _check(kind: UploadKind, files: Sequence[UploadedFile], folder: Path) -> None:
     if not files:
         raise _refused("the archive is empty")
-    if kind is UploadKind.DATASET:
-        splits = any(file.path.endswith(DATA_SUFFIXES) and "/" not in file.path for file in files)
-        # <split>/<class>/<image>
-        images = any(file.path.lower().endswith(IMAGE_SUFFIXES) and file.path.count("/") == 2 for file in files)
-        if not splits and not images:
-            raise _refused(
-                f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES)}, "
-                "or as a folder with a folder of images for each class"
-            )
-        return
+    match kind:
+        case UploadKind.DATASET:
+            _check_dataset(files)
+        case UploadKind.MODEL:
+            _check_model(folder)
+        case _:
+            assert_never(kind)
+
+
+def _check_dataset(files: Sequence[UploadedFile]) -> None:
+    splits = any(file.path.endswith(DATA_SUFFIXES) and "/" not in file.path for file in files)
+    # <split>/<class>/<image>
+    images = any(file.path.lower().endswith(IMAGE_SUFFIXES) and file.path.count("/") == 2 for file in files)
+    if not splits and not images:
+        raise _refused(
+            f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES)}, "
+            "or as a folder with a folder of images for each class"
+        )
+
+
+def _check_model(folder: Path) -> None:
     try:
         structure_of(read_checkpoint(folder))
     except PruningError as error:

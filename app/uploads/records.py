@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-
-_FORM = re.compile(r"(mdl|dst)_[0-9a-f]{64}", re.ASCII)
+from typing import assert_never
 
 
 class UploadKind(StrEnum):
@@ -18,7 +17,16 @@ class UploadKind(StrEnum):
     @property
     def prefix(self) -> str:
         """What its ids begin with."""
-        return "mdl_" if self is UploadKind.MODEL else "dst_"
+        match self:
+            case UploadKind.MODEL:
+                return "mdl_"
+            case UploadKind.DATASET:
+                return "dst_"
+            case _:
+                assert_never(self)
+
+
+_FORM = re.compile(f"({'|'.join(kind.prefix for kind in UploadKind)})[0-9a-f]{{64}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

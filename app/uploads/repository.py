@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from app.db import now
+from app.db import now, take_turns
 from app.uploads.models import uploads as _uploads
 from app.uploads.records import Upload, UploadedFile, UploadKind
 
@@ -22,9 +22,7 @@ class UploadRepository:
 
     def lock(self, upload_id: str) -> None:
         """Take turns with everybody else who stores or deletes this content, until the transaction ends."""
-        if self._connection.dialect.name != "sqlite":  # where writers take turns anyway
-            key = sa.func.hashtext(upload_id)
-            self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CONTENT_LOCK, key)))
+        take_turns(self._connection, _CONTENT_LOCK, upload_id)
 
     def insert(self, upload: Upload) -> None:
         """Insert an upload, with the time of now."""

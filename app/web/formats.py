@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
+from typing import assert_never
 
 from pruning_core.method_spec import AdmmPattern
 from pruning_core.report import TargetReport
@@ -95,7 +96,13 @@ def target(spec: PruneSpec) -> str:
     asked = [f"{pattern} pattern"] if spec.all_targets[:1] and spec.all_targets[0].metric == "pattern" else _budgets(spec)
     if spec.quality_floor is not None:
         floor = spec.quality_floor
-        asked.append(f"quality ≥ {floor.value:.4g}" if floor.kind == "absolute" else f"≥ {floor.value:.4g} of the quality")
+        match floor.kind:
+            case "absolute":
+                asked.append(f"quality ≥ {floor.value:.4g}")
+            case "relative":
+                asked.append(f"≥ {floor.value:.4g} of the quality")
+            case _:
+                assert_never(floor.kind)
     return ", ".join(asked)
 
 
@@ -110,11 +117,16 @@ def _budgets(spec: PruneSpec) -> list[str]:
 def verdict(asked: TargetReport) -> str:
     """Say what was asked for and what came of it, as a sentence without its end."""
     share, got = f"{100 * asked.requested:.4g}%", f"{100 * asked.achieved:.2f}%"
-    if asked.metric == "sparsity":
-        return f"Asked to remove {share} of the prunable weights; {got} are gone"
-    if asked.metric == "pattern":
-        return f"Asked for {share} of the weights in whole blocks to be zero; {got} are"
-    return f"Asked to keep at most {share} {_METRICS[asked.metric]}; {got} stayed"
+    metric = asked.metric
+    match metric:
+        case "sparsity":
+            return f"Asked to remove {share} of the prunable weights; {got} are gone"
+        case "pattern":
+            return f"Asked for {share} of the weights in whole blocks to be zero; {got} are"
+        case "macs" | "params" | "latency":
+            return f"Asked to keep at most {share} {_METRICS[metric]}; {got} stayed"
+        case _:
+            assert_never(metric)
 
 
 def model_name(reference: str) -> str:

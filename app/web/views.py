@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal, assert_never
 
 from app.jobs.records import EventType, Job, JobEvent
 from app.jobs.schemas import ArtifactView, JobView
@@ -15,7 +16,8 @@ from app.web.formats import ratio
 from app.web.plots import Datum
 from pruning_core.report import STAGES, Outcome, Report, Stage
 
-STATUS_WORDS = {
+# Total, as is the next: tests hold them against what there is.
+STATUS_WORDS: Mapping[JobStatus, str] = {
     JobStatus.QUEUED: "Queued",
     JobStatus.RUNNING: "Running",
     JobStatus.CANCELLING: "Cancelling",
@@ -23,10 +25,11 @@ STATUS_WORDS = {
     JobStatus.FAILED: "Failed",
     JobStatus.CANCELLED: "Cancelled",
 }
-_EVENT_WORDS = {
+_EVENT_WORDS: Mapping[EventType, str] = {
     EventType.QUEUED: "Submitted",
     EventType.RETRIED: "Tried again",
     EventType.STARTED: "A worker took it",
+    EventType.STAGE: "Stage",
     EventType.REQUEUED: "Back in the queue",
     EventType.CANCELLING: "Cancellation asked for",
     EventType.SUCCEEDED: "Succeeded",
@@ -96,12 +99,15 @@ class JobPage:
         return sum(artifact.size for artifact in self.view.artifacts)
 
 
+StepState = Literal["done", "current", "ahead", "stopped", "ended"]
+
+
 @dataclass(frozen=True, slots=True)
 class StageStep:
     """One stage of a job: ``done``, ``current``, ``ahead``, or where it failed (``stopped``) or was cancelled (``ended``)."""
 
     name: Stage
-    state: str
+    state: StepState
     detail: str
 
 
@@ -127,13 +133,28 @@ def steps(job: Job) -> list[StageStep]:
         if finished or index < current:
             found.append(StageStep(stage, "done", "" if taken is None else formats.span(taken)))
         elif index == current and progress is not None:
-            ended = "ended" if job.status == JobStatus.CANCELLED else "stopped"
-            state = "current" if job.status in ACTIVE else ended
             counted = f"{progress.step} of {progress.total}" if progress.total > 1 else ""
-            found.append(StageStep(stage, state, counted))
+            found.append(StageStep(stage, _state_of_the_last(job.status), counted))
         else:
             found.append(StageStep(stage, "ahead", ""))
     return found
+
+
+def _state_of_the_last(status: JobStatus) -> StepState:
+    """Say how the stage stands that a job has reached."""
+    match status:
+        case JobStatus.RUNNING | JobStatus.CANCELLING:
+            return "current"
+        case JobStatus.CANCELLED:
+            return "ended"
+        case JobStatus.FAILED:
+            return "stopped"
+        case JobStatus.SUCCEEDED:
+            return "done"
+        case JobStatus.QUEUED:
+            return "ahead"
+        case _:
+            assert_never(status)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,23 @@ _GONE = 410
 
 
 class Deliverer:
-    """Delivers in a thread of the API's process. Several processes may do so at once: each claims what it sends."""
+    """Delivers in a thread of the API's process. Several processes may do so at once: each claims what it sends.
 
-    def __init__(self, settings: Settings, database: Database, secrets: WebhookSecrets) -> None:
+    Args:
+        settings: Which networks are allowed, and how often to look.
+        database: Where the outbox is.
+        secrets: What messages are signed with.
+        lifetime_s: How long one receiver may take in all.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, secrets: WebhookSecrets, *, lifetime_s: float = _LIFETIME_S
+    ) -> None:
+        self._lifetime_s = lifetime_s
         self._database = database
         self._secrets = secrets
         self._poll_s = settings.webhook_poll_s
-        self._backend = GuardedBackend(settings.webhook_networks, _LIFETIME_S)
+        self._backend = GuardedBackend(settings.webhook_networks, lifetime_s)
         self._tls = ssl.create_default_context()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
@@ -59,7 +69,7 @@ class Deliverer:
     def stop(self) -> None:
         """End, once what is being sent has been sent."""
         self._stop.set()
-        self._thread.join(_LIFETIME_S)
+        self._thread.join(self._lifetime_s)
 
     def deliver_due(self) -> int:
         """Send what is due; gives how much that was."""

@@ -10,7 +10,7 @@ from app.jobs.states import TERMINAL
 from app.keys import schemas as keys
 from app.uploads import schemas as uploads
 from coppice import types
-from pruning_core import prediction
+from pruning_core import prediction, report
 
 PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (types.Job, jobs.JobView),
@@ -19,6 +19,7 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (types.Artifact, jobs.ArtifactView),
     (types.JobEvent, jobs.EventView),
     (types.Plan, jobs.PlanView),
+    (types.IntPair, report.IntPair),
     (types.Predicted, prediction.Prediction),
     (types.Upload, uploads.UploadView),
     (types.ApiKey, keys.KeyView),
