@@ -102,7 +102,7 @@ class Database:
 
     @contextmanager
     def _turn(self) -> Generator[None]:
-        """Have the writers of this process take turns on SQLite, whose own waiting is by chance and starves some of them."""
+        """Make the writers of this process take turns on SQLite, whose own waiting is by chance and starves some of them."""
         if not self.is_sqlite:
             yield
             return
@@ -123,7 +123,7 @@ class Database:
                 yield connection
 
     def check(self) -> None:
-        """Ask the database for a sign of life; raises SQLAlchemy's error where there is none."""
+        """Check that the database answers. Raise SQLAlchemy's error where it does not."""
         with self.read() as connection:
             connection.execute(sa.select(sa.literal(1)))
 

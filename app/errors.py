@@ -127,7 +127,7 @@ def _handlers() -> list[tuple[type[Exception], Callable[[Request, Exception], JS
 
 
 def field_errors(error: ValidationError, body: object) -> list[FieldError]:
-    """Say what is wrong with the fields of a body that was not read by FastAPI."""
+    """Describe what is wrong with the fields of a body that was not read by FastAPI."""
     return [_field_error({**item, "loc": ("body", *item["loc"])}, body) for item in error.errors()]
 
 

@@ -9,7 +9,7 @@ from worker.protocol import ChildError
 
 
 def explain(error: Exception) -> ChildError:
-    """Say for people why a job failed. Memory and disk space may be there for another attempt; the rest is for the log."""
+    """Explain to people why a job failed. Memory and disk space may be there for another attempt; the rest is for the log."""
     if is_out_of_memory(error):
         message = "the job ran out of memory; lower calibration.samples, calibration.batch_tokens or latency.batch"
         return ChildError(code=OutOfMemory.code, message=message, transient=True)

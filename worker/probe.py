@@ -1,4 +1,4 @@
-"""Whether torch works on the device that the settings name: one line of JSON. A process of its own, as it loads torch.
+"""A check that torch works on the device of the settings. It loads torch, so it is a process of its own.
 
 ``python -m worker.probe [DEVICE]``
 """
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 
 class TorchProbe(BaseModel):
-    """What was found."""
+    """The findings, printed as one line of JSON."""
 
     torch: str
     device: str = ""
@@ -22,7 +22,7 @@ class TorchProbe(BaseModel):
 
 
 def main(arguments: list[str]) -> None:
-    """Multiply once on the device, and say so."""
+    """Multiply once on the device, and print the findings."""
     import torch
 
     from pruning_core.environment import choose_device

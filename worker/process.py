@@ -14,7 +14,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int, number: signal.Signals) -> bool:
-    """Have the kernel send a signal to this process when its parent dies.
+    """Arrange that the kernel sends a signal to this process when its parent dies.
 
     Returns:
         False where the parent was gone before that could be arranged.
@@ -26,7 +26,7 @@ def die_with_parent(parent: int, number: signal.Signals) -> bool:
 
 
 def be_first_to_go() -> None:
-    """Let the kernel take this process, not the supervisor, when memory runs out."""
+    """Arrange that the kernel kills this process, not the supervisor, when memory runs out."""
     # A container may forbid it; then the kernel chooses by itself.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")

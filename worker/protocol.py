@@ -1,4 +1,4 @@
-"""What supervisor and child say to each other: files in the scratch folder, progress lines on a pipe. Torch-free."""
+"""The protocol of supervisor and child: files in the scratch folder, progress lines on a pipe. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.scratch import WORK
 
 
 class ChildExit(IntEnum):
-    """How a child ends when nothing kills it."""
+    """The exit codes of a child that nothing has killed."""
 
     SUCCEEDED = 0
     FAILED = 3  # error.json says why; a bundle beside it, with result.json, is the best candidate
@@ -50,7 +50,7 @@ class Scratch:
         self.work = folder / WORK
 
     def ending(self, code: int) -> ChildExit | None:
-        """Read how a child has ended by its exit code; None: by neither way, or without the files that it owes then."""
+        """Return how a child has ended, or None where its exit code is another, or the files that it owes are missing."""
         try:
             way = ChildExit(code)
         except ValueError:

@@ -67,11 +67,11 @@ class Reaper:
         self._stop.set()
 
     def silent_s(self) -> float:
-        """Give for how long no look was finished without an error."""
+        """Return the seconds since a look was last finished without an error."""
         return time.monotonic() - self._looked_at
 
     def tick(self) -> None:
-        """Look once, as the thread does: judge leases if the database has worked for long enough, and wake sleepers."""
+        """Look once, as the thread does: judge leases if the database has worked for long enough, and wake queued jobs."""
         with self._database.write() as connection:
             clock = UpkeepRepository(connection).sign_in(self._name)
         if self._watch.look(clock):
@@ -183,7 +183,7 @@ class Watch:
         self._offset_s = 0.0
 
     def look(self, database_clock: float) -> bool:
-        """Note that the database took a write, and what its clock says; gives whether it has done so for one lease."""
+        """Note that the database took a write, and its clock. Return whether it has done so for one lease."""
         here = time.monotonic()
         offset_s = database_clock - here
         if here - self._last > self._gap_s or abs(offset_s - self._offset_s) > self._gap_s:

@@ -1,4 +1,4 @@
-"""The child: one job, one process, the only place of the service where torch is imported.
+"""The child process of one job: the only place of the service where torch is imported.
 
 Started as ``python -m worker.runner SCRATCH PROGRESS_FD PARENT_PID``. Whatever libraries print goes to the log; progress has a
 pipe of its own.

@@ -39,7 +39,7 @@ _LONGEST_OUTAGE_S = 3600
 
 
 class _Stop(Enum):
-    """Why a child was stopped."""
+    """The reasons to stop a child."""
 
     LEASE_LOST = auto()
     CANCELLED = auto()
@@ -81,7 +81,7 @@ class Supervisor:
         self._room = ScratchRoom(settings.resolved_scratch_dir)
 
     def run_next(self) -> bool:
-        """Claim the due job and bring it to its end, or give it back. False where nothing is due, or nothing can be done."""
+        """Claim the due job and run it to its end, or give it back. Return False where nothing is due or can be done."""
         if self._stopping() or not self._has_room():
             return False
         settings = self._settings

@@ -1,4 +1,4 @@
-"""What routes depend on: the services of this application, and who is asking."""
+"""Dependencies of routes: the services of this application, and the caller."""
 
 from __future__ import annotations
 

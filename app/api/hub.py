@@ -214,7 +214,7 @@ def unknown(anything: str, request: Request) -> Response:
 
 
 def _require_revision(repository: Repository, revision: str) -> str:
-    """Give the commit of a revision; there is one branch with one commit."""
+    """Return the commit of a revision. There is one branch with one commit."""
     commit = repository.commit
     if revision not in (_MAIN, commit):
         raise _problem(HTTPStatus.NOT_FOUND, "RevisionNotFound", "Invalid rev id")
@@ -263,7 +263,7 @@ def _sha1(content: bytes) -> str:
 
 
 def _no_repository(request: Request) -> Problem:
-    """The Hub does not tell strangers whether a repository exists: 401 without a token, 404 with one."""
+    """Build the Hub's answer for no repository. It tells strangers nothing: 401 without a token, 404 with one."""
     anonymous = "authorization" not in request.headers
     status = HTTPStatus.UNAUTHORIZED if anonymous else HTTPStatus.NOT_FOUND
     return _problem(status, "RepoNotFound", "Repository not found")

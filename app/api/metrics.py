@@ -75,7 +75,7 @@ def _refuse_strangers(request: Request, settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one look at the database gives."""
+    """The result of one look at the database."""
 
     queue: QueueState
     outbox: Backlog
@@ -92,7 +92,7 @@ class JobMetrics(Collector):
         self._turn = threading.Lock()
 
     def describe(self) -> Iterable[Metric]:
-        """Say nothing ahead, so that registering reads no database."""
+        """Return no description, so that registering reads no database."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -130,7 +130,7 @@ class JobMetrics(Collector):
         return _Found(queued, outbox)
 
     def _read_log(self, database: Database, clock: float) -> bool:
-        """Go on in the log; gives whether its end was reached."""
+        """Read on in the log. Return whether its end was reached."""
         after, until = self._tally.settled, time.monotonic() + _READ_S
         while True:
             with database.read() as connection:

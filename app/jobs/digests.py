@@ -1,4 +1,4 @@
-"""Digests of requests: whether two requests for a job are the same one.
+"""Digests of requests: they tell whether two requests for a job are the same one.
 
 A digest is taken of what was sent, not of what this version makes of it, so that a later version, whose model has more fields,
 finds a request that it has answered before. JSON that means the same has the same digest: the order of keys, white space and

@@ -1,4 +1,4 @@
-"""SQL of the workers: claim, heartbeat, finish, release. Every statement is guarded by fence and state.
+"""Job leases: claim, renew, finish, release. Every statement is guarded by fence and state.
 
 The promise of the job protocol rests on this file: a claim is a compare-and-set that raises the fence, and every later
 statement names its fence, so that whoever has lost the lease affects no row. Only the database's clock is used.
@@ -36,7 +36,7 @@ class LeaseRepository:
         self._connection = connection
 
     def claim(self, *, worker: str, lease_s: float, max_running: int | None = None) -> Claim | None:
-        """Take the due job of highest priority, the oldest of them first.
+        """Claim the due job of highest priority, the oldest first.
 
         It need not be the one that a message named: a message only says that there is work.
 
@@ -80,7 +80,7 @@ class LeaseRepository:
         return None
 
     def heartbeat(self, job_id: str, fence: int, *, lease_s: float, progress: Progress | None) -> Heartbeat | None:
-        """Renew the lease and write progress; None where the lease is lost."""
+        """Renew the lease and write progress. Return None where the lease is lost."""
         values: dict[str, Any] = {"lease_until": now() + lease_s}
         if progress is not None:
             written = progress.model_dump(mode="json")
@@ -95,7 +95,7 @@ class LeaseRepository:
         return None if row is None else Heartbeat(row.cancel_requested)
 
     def stage_begun(self, job_id: str, fence: int, progress: Progress) -> None:
-        """Tell the event log that a stage has begun; nothing where the lease is lost."""
+        """Append the beginning of a stage to the event log. Do nothing where the lease is lost."""
         held = sa.select(_jobs.c.id).where(_jobs.c.id == job_id, _jobs.c.fence == fence, _jobs.c.status.in_(sorted(ACTIVE)))
         if self._connection.execute(held).one_or_none() is not None:
             add_event(
@@ -182,7 +182,7 @@ class LeaseRepository:
         return JobStatus.CANCELLED
 
     def release(self, job_id: str, fence: int) -> JobStatus | None:
-        """Give a job back to the queue without charging the attempt: the worker is shutting down."""
+        """Return a job to the queue without charging the attempt, because the worker is shutting down."""
         return self._requeue(job_id, fence, "worker_shutdown", attempt=_jobs.c.attempt - 1)
 
     def lost(self, job_id: str, fence: int, *, error: JobError, max_attempts: int) -> JobStatus | None:

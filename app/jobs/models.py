@@ -1,4 +1,4 @@
-"""The tables. Times are seconds since the epoch by the database's clock."""
+"""Tables of jobs. Times are seconds since the epoch by the database's clock."""
 
 from __future__ import annotations
 

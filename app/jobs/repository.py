@@ -93,7 +93,7 @@ class JobRepository:
         add_event(self._connection, job_id, EventType.QUEUED, {})
 
     def check(self) -> None:
-        """Read a row as this version knows them, whatever stands in it."""
+        """Read one row with this version's columns."""
         self._connection.execute(sa.select(_jobs).limit(1)).all()
 
     def waiting(self, owner: str, limit: int) -> int:
@@ -114,7 +114,7 @@ class JobRepository:
         )
 
     def find_key(self, owner: str, key: str) -> tuple[str, str] | None:
-        """Give the body hash and the job id of an idempotency key."""
+        """Return the request's digest and the job's id of an idempotency key."""
         row = self._connection.execute(
             sa.select(_keys.c.body_sha256, _keys.c.job_id).where(_keys.c.owner == owner, _keys.c.key == key)
         ).one_or_none()

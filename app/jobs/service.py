@@ -1,4 +1,4 @@
-"""What can be asked of jobs, apart from HTTP: one transaction a request, the wake-up after the commit."""
+"""Use cases of jobs, apart from HTTP: one transaction per request, the wake-up after the commit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class JobDetails:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What an owner has: jobs by status, and the models of the newest ones as the API shows them."""
+    """The jobs of an owner by status, and the models of the newest ones as the API shows them."""
 
     counts: Mapping[JobStatus, int]
     models: tuple[str, ...]
@@ -66,7 +66,7 @@ class _Asked:
 
 
 class JobService:
-    """The use cases of the front end."""
+    """The front end's use cases: submit, read, list, cancel, retry, download."""
 
     def __init__(
         self, settings: Settings, database: Database, store: ArtifactStore, announcer: Announcer, uploads: UploadService
@@ -157,7 +157,7 @@ class JobService:
         return JobDetails(job, [])
 
     def _earlier(self, asked: _Asked) -> JobDetails | None:
-        """Find the job that an earlier request of this name made. Raises where that request was another."""
+        """Find the job that an earlier request of this name made. Raise where that request was another one."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
             found = _named(repository, asked)
@@ -208,7 +208,7 @@ class JobService:
         model_like: str | None = None,
         method: str | None = None,
     ) -> tuple[list[JobDetails], bool]:
-        """List a page of jobs, newest first, and whether there are more."""
+        """List a page of jobs, newest first. Also return whether there are more."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
             start = None
@@ -273,7 +273,7 @@ class JobService:
         return JobDetails(job, [])
 
     def check_database(self) -> None:
-        """Raise SQLAlchemy's error where jobs cannot be read: no database, or one that was never migrated."""
+        """Check that jobs can be read. Raise SQLAlchemy's error where there is no database, or it was never migrated."""
         with self._database.read() as connection:
             JobRepository(connection).check()
 
@@ -339,7 +339,7 @@ def _named(repository: JobRepository, asked: _Asked) -> tuple[Job, str | None] |
 
 
 def _scope_of_keys(caller: Caller) -> str:
-    """Idempotency keys are per API key: two pipelines of a tenant may well count their runs alike."""
+    """Return the scope of idempotency keys: the API key. Two pipelines of a tenant may well count their runs alike."""
     return caller.key_id
 
 

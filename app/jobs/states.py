@@ -18,7 +18,7 @@ class JobStatus(StrEnum):
 
 
 class Transition(StrEnum):
-    """What can happen to a job."""
+    """The changes of state of a job."""
 
     CLAIM = "claim"
     REQUEUE = "requeue"

@@ -20,7 +20,7 @@ _UNCOUNTED = frozenset({EventType.STAGE, EventType.CANCELLING})
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """What counts of one line of the log."""
+    """One line of the event log, reduced to what the tally counts."""
 
     id: int
     job_id: str

@@ -1,4 +1,4 @@
-"""What has happened to all jobs together: counts and distributions, folded from the event log.
+"""The tally of all jobs: counts and distributions, folded from the event log.
 
 The log only grows, so the fold of it is the same in every process and after every restart: counters that never go back,
 whichever API process is asked, however many there are.
@@ -23,7 +23,7 @@ _SETTLED_AFTER_S = 60
 
 @dataclass(slots=True)
 class Distribution:
-    """How often a duration was at most so many seconds."""
+    """A histogram of durations: how often each bound in seconds was kept."""
 
     bounds: tuple[float, ...] = _SECONDS
     counts: list[int] = field(default_factory=lambda: [0] * (len(_SECONDS) + 1))
@@ -46,7 +46,7 @@ class _Open:
 
 
 class Tally:
-    """The fold. Feed it every page of the log, in order; pages may overlap."""
+    """The fold of the event log. Feed it every page of the log in order; pages may overlap."""
 
     def __init__(self) -> None:
         self.attempts = 0

@@ -1,4 +1,4 @@
-"""SQL of the reaper: lost jobs, lost wake-ups, what has expired, what may be deleted. Safe to run twice at once.
+"""Upkeep of jobs, for the reaper: lost jobs, lost wake-ups, expiry, deletion. Safe to run twice at once.
 
 Every statement takes a bounded number of rows, and only the database's clock is used.
 """
@@ -46,7 +46,7 @@ class UpkeepRepository:
         return self._connection.execute(sa.select(now())).scalar_one()
 
     def sign_in(self, worker: str) -> float:
-        """Write down that a worker is there; gives the database's clock. It writes, so it fails where workers cannot renew."""
+        """Record that a worker is alive, and return the database's clock. It writes, so it fails where workers cannot renew."""
         clock = self.clock()
         seen = _workers.update().where(_workers.c.name == worker).values(seen_at=clock)
         if self._connection.execute(seen).rowcount == 0:
@@ -161,7 +161,7 @@ class UpkeepRepository:
         return ids
 
     def forget_keys(self, *, older_than_s: float) -> int:
-        """Forget idempotency keys that nobody will use again; gives how many."""
+        """Delete old idempotency keys. Return how many."""
         old = sa.select(_keys.c.owner, _keys.c.key).where(_keys.c.created_at < self.clock() - older_than_s).limit(_BATCH)
         found = [tuple(row) for row in self._connection.execute(old)]
         if found:
@@ -169,7 +169,7 @@ class UpkeepRepository:
         return len(found)
 
     def live_fences(self, job_ids: Collection[str]) -> dict[str, set[int]]:
-        """For each job, the fences whose files must stay in the store: the running attempt's, and the published one's."""
+        """Return for each job the fences whose files must stay in the store: the running attempt's and the published one's."""
         known: dict[str, set[int]] = {job_id: set() for job_id in job_ids}
         running = sa.select(_jobs.c.id, _jobs.c.fence).where(_jobs.c.id.in_(job_ids), _jobs.c.status.in_(sorted(ACTIVE)))
         published = sa.select(_artifacts.c.job_id, _artifacts.c.fence).where(_artifacts.c.job_id.in_(job_ids)).distinct()
@@ -179,7 +179,7 @@ class UpkeepRepository:
         return known
 
     def unfinished(self, job_ids: Collection[str]) -> dict[str, int | None]:
-        """Of some jobs, those that have not finished, each with the fence under which it runs, or None while it waits."""
+        """Return those of some jobs that have not finished, each with the fence under which it runs, or None while it waits."""
         query = sa.select(_jobs.c.id, _jobs.c.fence, _jobs.c.status).where(
             _jobs.c.id.in_(job_ids), _jobs.c.status.not_in(sorted(TERMINAL))
         )

@@ -1,4 +1,4 @@
-"""From an archive of a stranger's to a folder of checked files: names, kinds and sizes are decided before a byte is kept."""
+"""Unpacking of archives from strangers. Names, kinds and sizes are checked before a byte is kept."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def unpack(archive: IO[bytes], kind: UploadKind, folder: Path, *, max_bytes: int
 
 
 def content_id(kind: UploadKind, files: Sequence[UploadedFile]) -> str:
-    """Give the address of some content: the same files have the same, whoever sends them, however they are packed."""
+    """Return the id of some content. The same files have the same id, whoever sends them and however they are packed."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.path):
         digest.update(f"{file.path}\0{file.size}\0{file.sha256}\n".encode())
@@ -76,7 +76,7 @@ def content_id(kind: UploadKind, files: Sequence[UploadedFile]) -> str:
 
 
 def _safe(name: str, kind: UploadKind) -> str:
-    """Judge a member's name; gives its relative path."""
+    """Check a member's name, and return its relative path."""
     parts = PurePosixPath(name).parts  # which drops ./
     if name.startswith("/") or not parts or len(parts) > _DEEPEST or not all(map(_PART.fullmatch, parts)):
         raise _refused(

@@ -16,7 +16,7 @@ class UploadKind(StrEnum):
 
     @property
     def prefix(self) -> str:
-        """What its ids begin with."""
+        """The prefix of its ids."""
         match self:
             case UploadKind.MODEL:
                 return "mdl_"
@@ -51,5 +51,5 @@ class Upload:
 
 
 def is_upload_id(reference: str) -> bool:
-    """Tell the id of an upload from Hub ids and paths."""
+    """Whether a reference is the id of an upload, not a Hub id or a path."""
     return _FORM.fullmatch(reference) is not None

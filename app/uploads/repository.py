@@ -56,11 +56,11 @@ class UploadRepository:
         return int(self._connection.execute(query).scalar_one())
 
     def delete(self, upload_id: str, *, owner: str) -> None:
-        """Delete an owner's claim to some content."""
+        """Delete an owner's upload."""
         self._connection.execute(_uploads.delete().where(_uploads.c.id == upload_id, _uploads.c.owner == owner))
 
     def claimed(self, upload_ids: Sequence[str]) -> set[str]:
-        """Say which of some contents anybody has a claim to."""
+        """Return those of some contents that any owner has uploaded."""
         return set(self._connection.scalars(sa.select(_uploads.c.id).where(_uploads.c.id.in_(upload_ids))))
 
 

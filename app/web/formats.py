@@ -19,12 +19,12 @@ _KILO = 1000
 
 
 def finite(value: float | None) -> float | None:
-    """Give a number that can be drawn; None for what cannot."""
+    """Return a number if it can be drawn, else None."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:
-    """Give a share; None where it means nothing."""
+    """Return a share, or None where it means nothing."""
     if finite(part) is None or finite(whole) is None or not whole or part is None:
         return None
     return finite(part / whole)
@@ -107,7 +107,7 @@ def target(spec: PruneSpec) -> str:
 
 
 def _budgets(spec: PruneSpec) -> list[str]:
-    """Say budgets of one metric together: 70%, 50% of the MACs."""
+    """Format the budgets of one metric together: 70%, 50% of the MACs."""
     by_metric: dict[str, list[str]] = {}
     for one in spec.all_targets:
         by_metric.setdefault(one.metric, []).append(f"{one.requested * 100:.4g}%")
@@ -115,7 +115,7 @@ def _budgets(spec: PruneSpec) -> list[str]:
 
 
 def verdict(asked: TargetReport) -> str:
-    """Say what was asked for and what came of it, as a sentence without its end."""
+    """Format what was asked for and what was reached, as a sentence without its end."""
     share, got = f"{100 * asked.requested:.4g}%", f"{100 * asked.achieved:.2f}%"
     metric = asked.metric
     match metric:

@@ -22,16 +22,16 @@ Control = Literal["select", "number", "checkbox", "checks", "text"]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What was filled in: every value of every name."""
+    """A filled-in form: every value of every name."""
 
     values: Mapping[str, Sequence[str]]
 
     def one(self, name: str, default: str = "") -> str:
-        """Give the last value of a name."""
+        """Return the last value of a name."""
         return (self.values.get(name) or [default])[-1]
 
     def all(self, name: str) -> list[str]:
-        """Give all values of a name."""
+        """Return all values of a name."""
         return list(self.values.get(name, []))
 
 
@@ -73,7 +73,7 @@ class Field:
     nullable: bool = False
 
     def read(self, form: Form) -> tuple[object, ...]:
-        """Give the value in the body's own type; nothing where the default is meant."""
+        """Return the value in the body's own type, as a tuple of one. Return an empty tuple where the default is meant."""
         given = self._given(form)
         if given in ("", None):
             cleared = self.nullable and self.default is not None and self.name in form.values
@@ -81,7 +81,7 @@ class Field:
         return () if given == self.default else (given,)
 
     def shown(self, value: object) -> list[str]:
-        """Give what the control sends where it shows a value."""
+        """Return what the control sends where it shows a value."""
         match self.control:
             case "checks":
                 return [str(item) for item in cast("list[object]", value or [])]
@@ -169,7 +169,7 @@ def _control(schema: Mapping[str, Any]) -> Control | None:
 
 
 def _number(text: str) -> object:
-    """Read a number; what is none stays as it is, and the spec says what would be right."""
+    """Read a number. Other text stays as it is, and the spec says what would be right."""
     try:
         return json.loads(text)
     except ValueError:

@@ -112,7 +112,7 @@ def blueprint() -> Blueprint:
 
 
 def body_of(form: Form) -> dict[str, Any]:
-    """Give the body that a form stands for; defaults are left out, so that the body says what was chosen."""
+    """Return the body that a form stands for. Defaults are left out, so that the body says what was chosen."""
     plan = blueprint()
     body: dict[str, Any] = {"model": form.one("model").strip(), "task": _task(form, plan)}
     for name, read in (

@@ -1,4 +1,4 @@
-"""What pages show of jobs, beside what the API shows."""
+"""Views of jobs for pages, beside the API's own."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def steps(job: Job) -> list[StageStep]:
 
 
 def _state_of_the_last(status: JobStatus) -> StepState:
-    """Say how the stage stands that a job has reached."""
+    """Return the state of the stage that a job has reached."""
     match status:
         case JobStatus.RUNNING | JobStatus.CANCELLING:
             return "current"
@@ -166,7 +166,7 @@ class EventLine:
 
 
 def event_lines(events: Sequence[JobEvent]) -> list[EventLine]:
-    """Say events in words."""
+    """Describe events in words."""
     return [EventLine(_words(event), datetime.fromtimestamp(event.created_at, UTC)) for event in events]
 
 
@@ -202,7 +202,7 @@ class Checkpoint:
 
     @property
     def speedup(self) -> float | None:
-        """How much faster it is."""
+        """The speed-up."""
         return formats.finite(self.outcome.latency_ms.speedup)
 
     @property
@@ -217,12 +217,12 @@ class Checkpoint:
 
     @property
     def budget(self) -> str:
-        """What was asked of it."""
+        """The budget that was asked for."""
         target = self.outcome.target
         return f"{target.metric} {target.requested:g}"
 
     def along(self, axis: str) -> float | None:
-        """Give its figure on one of the axes of `AXES`."""
+        """Return the figure on one of the axes of `AXES`."""
         return {"macs": self.macs_kept, "size": self.size_kept, "speedup": self.speedup}[axis]
 
 
@@ -240,7 +240,7 @@ class Comparison:
     lower_is_better: bool = False
 
     def data(self, axis: str, methods: Sequence[str]) -> list[Datum]:
-        """Give what is drawn."""
+        """Return the checkpoints as the chart draws them."""
         return [
             Datum(
                 found.along(axis),

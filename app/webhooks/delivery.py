@@ -1,4 +1,4 @@
-"""Sends what stands in the outbox, by the Standard Webhooks specification: signed, at least once, patiently, for a day."""
+"""Delivery of the outbox by the Standard Webhooks specification: signed, at least once, retried for a day."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Deliverer:
         self._thread.join(self._lifetime_s)
 
     def deliver_due(self) -> int:
-        """Send what is due; gives how much that was."""
+        """Send what is due. Return how many messages that was."""
         with self._database.read() as connection:
             if not WebhookRepository(connection).anything_due():
                 return 0
@@ -97,7 +97,7 @@ class Deliverer:
         _log.info("webhook.sent", webhook_id=delivery.webhook_id, message_id=delivery.id, outcome=outcome)
 
     def _send(self, delivery: Delivery) -> tuple[int | None, str]:
-        """Send once; gives the status, if there was an answer, and what to write down."""
+        """Send once. Return the status, if there was an answer, and the outcome to write down."""
         body, headers = self._message(delivery)
         timeouts = {"connect": _TIMEOUT_S, "read": _TIMEOUT_S, "write": _TIMEOUT_S, "pool": _TIMEOUT_S}
         try:
@@ -145,7 +145,7 @@ class Deliverer:
 
 
 def _pause(attempts: int) -> float | None:
-    """Give the pause before the next attempt, a little random so that receivers are not hit by all at once."""
+    """Return the pause before the next attempt. It is a little random, so that receivers are not hit by all at once."""
     if attempts >= len(DELAYS_S):
         return None
     return DELAYS_S[attempts] * (1 + random.uniform(-_JITTER, _JITTER))  # noqa: S311 - no secret hangs on it

@@ -98,7 +98,7 @@ class _MortalStream(httpcore2.NetworkStream):
         return _MortalStream(self._inner.start_tls(ssl_context, server_hostname, self._left(timeout)), self._until)
 
     def get_extra_info(self, info: str) -> Any:
-        """Tell about the socket."""
+        """Return information about the socket."""
         return self._inner.get_extra_info(info)
 
     def _left(self, timeout: float | None) -> float:
