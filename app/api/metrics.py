@@ -50,7 +50,7 @@ _log = structlog.get_logger(__name__)
 
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
-    """Give all metrics in the format that the scraper prefers."""
+    """Return all metrics in the format that the scraper prefers."""
     state = request.app.state
     _refuse_strangers(request, state.settings)
     registry = state.meter.registry()

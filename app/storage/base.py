@@ -31,7 +31,7 @@ class ArtifactStore(Protocol):
     """The interface of stores. Keys are relative POSIX paths. OSError and `StoreUnavailable` mean: perhaps later."""
 
     def put(self, key: str, source: Path) -> tuple[int, str]:
-        """Store a file whole or not at all; gives its size and sha256."""
+        """Store a file whole or not at all. Return its size and sha256."""
         ...
 
     def open(self, key: str, start: int, stop: int) -> Iterator[bytes]:
