@@ -1,4 +1,4 @@
-"""Who is asking: decided before anything of a request is looked at, for every address of the API at once."""
+"""Authentication: the caller is known before anything else of a request is read, at every address of the API."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class AuthenticationMiddleware:
 
 
 def _unauthenticated(scope: Scope) -> Response:
-    """Tell a person where to give a key, and a program how."""
+    """Build the answer without a key: people are sent to the form, programs are told the header."""
     if _is_page(scope["path"]):
         return RedirectResponse(_sign_in_first(scope), HTTPStatus.SEE_OTHER)
     detail = "show an API key: Authorization: Bearer cpk_..."
@@ -121,7 +121,7 @@ def _session(scope: Scope) -> str | None:
 
 
 def _sign_in_first(scope: Scope) -> str:
-    """Give the address of the form, and in it the page to come back to."""
+    """Return the address of the sign-in form, with the page to come back to in it."""
     query = scope.get("query_string", b"").decode("latin-1")
     wanted = quote(scope["path"]) + (f"?{query}" if query else "")
     return f"{SIGN_IN}?{urlencode({'next': wanted})}" if scope["method"] in _SAFE and wanted != _START else SIGN_IN

@@ -10,11 +10,11 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, assert_never, cast, get_args
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -33,6 +33,8 @@ metadata = sa.MetaData(
     }
 )
 
+Dialect = Literal["sqlite", "postgresql"]
+
 _POOL_SIZE = 20
 _POOL_PATIENCE_S = 5
 _SQLITE_BUSY_TIMEOUT_MS = 10_000
@@ -45,7 +47,6 @@ _POSTGRESQL = {
     "tcp_user_timeout": 15_000,
     "options": "-c idle_in_transaction_session_timeout=15s -c lock_timeout=10s",
 }
-_DISK_FULL = "53100"  # PostgreSQL's SQLSTATE
 
 
 class now(FunctionElement[float]):  # noqa: N801 - it stands in SQL expressions like any function
@@ -75,19 +76,23 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = sa.make_url(url)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        dialect = _known_dialect(self.url.get_backend_name())
+        self.is_sqlite = dialect == "sqlite"
         self._writer = threading.Lock()
-        if self.is_sqlite:
-            Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            self.engine = sa.create_engine(
-                self.url, pool_size=_POOL_SIZE, pool_timeout=_POOL_PATIENCE_S, connect_args={"timeout": 10}
-            )
-            event.listen(self.engine, "connect", _configure_sqlite)
-            event.listen(self.engine, "begin", _begin_sqlite)
-        else:
-            self.engine = sa.create_engine(
-                self.url, pool_size=_POOL_SIZE, pool_timeout=_POOL_PATIENCE_S, pool_pre_ping=True, connect_args=_POSTGRESQL
-            )
+        match dialect:
+            case "sqlite":
+                Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
+                self.engine = sa.create_engine(
+                    self.url, pool_size=_POOL_SIZE, pool_timeout=_POOL_PATIENCE_S, connect_args={"timeout": 10}
+                )
+                event.listen(self.engine, "connect", _configure_sqlite)
+                event.listen(self.engine, "begin", _begin_sqlite)
+            case "postgresql":
+                self.engine = sa.create_engine(
+                    self.url, pool_size=_POOL_SIZE, pool_timeout=_POOL_PATIENCE_S, pool_pre_ping=True, connect_args=_POSTGRESQL
+                )
+            case _:
+                assert_never(dialect)
 
     @contextmanager
     def write(self) -> Generator[sa.Connection]:
@@ -97,7 +102,7 @@ class Database:
 
     @contextmanager
     def _turn(self) -> Generator[None]:
-        """Have the writers of this process take turns on SQLite, whose own waiting is by chance and starves some of them."""
+        """Make the writers of this process take turns on SQLite, whose own waiting is by chance and starves some of them."""
         if not self.is_sqlite:
             yield
             return
@@ -118,7 +123,7 @@ class Database:
                 yield connection
 
     def check(self) -> None:
-        """Ask the database for a sign of life; raises SQLAlchemy's error where there is none."""
+        """Check that the database answers. Raise SQLAlchemy's error where it does not."""
         with self.read() as connection:
             connection.execute(sa.select(sa.literal(1)))
 
@@ -127,10 +132,34 @@ class Database:
         self.engine.dispose()
 
 
-def is_disk_full(error: Exception) -> bool:
-    """Whether a statement failed because the database has no room left."""
-    found = error.orig if isinstance(error, DBAPIError) else error
-    return getattr(found, "sqlstate", None) == _DISK_FULL or "disk is full" in str(found) or "No space left" in str(found)
+def dialect_of(connection: sa.Connection) -> Dialect:
+    """Name the kind of database behind a connection."""
+    return _known_dialect(connection.dialect.name)
+
+
+def take_turns(connection: sa.Connection, lock: int, name: str | None = None) -> None:
+    """Wait until nobody else holds a lock, and hold it until the transaction ends.
+
+    Args:
+        connection: A write transaction.
+        lock: Number of the lock, the same in every process.
+        name: Whose turn it is; None: everybody's.
+    """
+    dialect = dialect_of(connection)
+    match dialect:
+        case "sqlite":  # where writers take turns anyway
+            return
+        case "postgresql":
+            key = (lock,) if name is None else (lock, sa.func.hashtext(name))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(*key)))
+        case _:
+            assert_never(dialect)
+
+
+def _known_dialect(name: str) -> Dialect:
+    if name not in get_args(Dialect):
+        raise ValueError(f"the service keeps its jobs in SQLite or PostgreSQL, not in {name}")
+    return cast("Dialect", name)
 
 
 def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:

@@ -15,17 +15,24 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app.db import OUTAGES, is_disk_full
+from app.db import OUTAGES
+from app.disk import is_disk_full
 from app.logs import first_line
 from app.paths import is_under
-from app.refusals import Conflict, NotFound, QuotaExceeded, RequestError
+from app.refusals import Conflict, NotFound, QuotaExceeded, Refused, RequestError
 from app.storage import StoreUnavailable
 from pruning_core.spec.messages import message_of
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_AFTER_S = "5"
-_STATUSES = {NotFound: 404, Conflict: 409, QuotaExceeded: 429}
+# Total: a test holds it against the classes that there are.
+STATUSES: Mapping[type[RequestError], HTTPStatus] = {
+    Refused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotFound: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+    QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+}
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 # Messages that follow the name of a field.
 _WITHOUT_SUBJECT = ("must ", "is ")
@@ -120,7 +127,7 @@ def _handlers() -> list[tuple[type[Exception], Callable[[Request, Exception], JS
 
 
 def field_errors(error: ValidationError, body: object) -> list[FieldError]:
-    """Say what is wrong with the fields of a body that was not read by FastAPI."""
+    """Describe what is wrong with the fields of a body that was not read by FastAPI."""
     return [_field_error({**item, "loc": ("body", *item["loc"])}, body) for item in error.errors()]
 
 
@@ -133,12 +140,12 @@ def _on_problem(request: Request, error: Exception) -> JSONResponse:
 
 def _on_request_error(request: Request, error: Exception) -> JSONResponse:
     failure = cast("RequestError", error)
-    status = next((status for kind, status in _STATUSES.items() if isinstance(failure, kind)), 422)
+    status = STATUSES[type(failure)]
     pointer = failure.pointer
     if pointer is not None and pointer.startswith("/"):
         pointer = _pointer_into(getattr(request.state, "sent", None), pointer)
     errors = [] if pointer is None else [FieldError(pointer=pointer, message=failure.message)]
-    headers = {"Retry-After": _RETRY_AFTER_S} if status == 429 else None
+    headers = {"Retry-After": _RETRY_AFTER_S} if status is HTTPStatus.TOO_MANY_REQUESTS else None
     return problem_response(request.url.path, status, failure.code, failure.message, errors=errors, headers=headers)
 
 
@@ -210,9 +217,7 @@ def _on_store_down(request: Request, error: Exception) -> JSONResponse:
 
 
 def _on_os_error(request: Request, error: Exception) -> JSONResponse:
-    import errno
-
-    if cast("OSError", error).errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return _storage_full(request.url.path)
     return internal_problem(request.url.path, error)
 

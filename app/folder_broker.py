@@ -52,7 +52,7 @@ class Channel(filesystem.Channel):
 
 
 class Transport(filesystem.Transport):
-    """What a URL of our scheme means."""
+    """The transport behind our scheme of URLs."""
 
     Channel = Channel
 

@@ -44,5 +44,5 @@ def configure_logging(*, as_json: bool) -> None:
 
 
 def first_line(error: object) -> str:
-    """Give what an error says, short enough for a log line."""
+    """Return the first line of an error's message, short enough for a log line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

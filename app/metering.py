@@ -1,4 +1,4 @@
-"""What this process counts of its requests, for Prometheus. Jobs are counted from the database instead: see app.api.metrics."""
+"""Request metrics of this process, for Prometheus. Jobs are counted from the database: see app.api.metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HttpMeter:
         )
 
     def registry(self) -> CollectorRegistry:
-        """Give what to expose: this process's own, or that of all processes under one master (PROMETHEUS_MULTIPROC_DIR)."""
+        """Return the registry to expose: this process's, or that of all processes of one master (PROMETHEUS_MULTIPROC_DIR)."""
         exposed = CollectorRegistry()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             MultiProcessCollector(exposed)

@@ -1,4 +1,4 @@
-"""What every request passes through: a request id in logs and answers, and bounds on bodies."""
+"""Middleware of every request: a request id in logs and answers, and bounds on bodies."""
 
 from __future__ import annotations
 
@@ -136,4 +136,4 @@ class _TooLarge(BaseException):
 
 
 class _TooSlow(BaseException):
-    """As above."""
+    """Not an Exception, as `_TooLarge` is none."""

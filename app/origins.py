@@ -1,4 +1,4 @@
-"""Where a request comes from, as browsers tell it: other sites' pages must not use a service that its visitor can reach."""
+"""Origins of requests, as browsers tell them. Other sites' pages must not use a service that their visitor can reach."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class Announcer:
         self._thread: threading.Thread | None = None
 
     def announce(self, job_id: str) -> None:
-        """Have a worker woken for a job, soon."""
+        """Request that a worker be woken for a job, soon."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)

@@ -1,4 +1,4 @@
-"""How often a caller may ask: a token bucket each, in the memory of this process."""
+"""Rate limits: one token bucket per caller, in the memory of this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_BUCKETS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What is left for a caller. ``reset_s``: when there will be all of it again, or, if refused, one request."""
+    """The requests left to a caller. ``reset_s``: seconds until all are there again, or, after a refusal, one."""
 
     granted: bool
     limit: int
@@ -21,7 +21,7 @@ class Allowance:
     reset_s: int
 
     def headers(self) -> dict[str, str]:
-        """Tell the caller (draft-ietf-httpapi-ratelimit-headers)."""
+        """Return the headers that tell the caller (draft-ietf-httpapi-ratelimit-headers)."""
         return {
             "RateLimit-Policy": f'"requests";q={self.limit};w={_WINDOW_S}',
             "RateLimit": f'"requests";r={self.remaining};t={self.reset_s}',

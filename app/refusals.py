@@ -1,4 +1,4 @@
-"""What can be wrong with a request; only the edge knows what that is in HTTP."""
+"""Refusals of requests. Only the edge knows their status in HTTP."""
 
 from __future__ import annotations
 

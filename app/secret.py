@@ -1,4 +1,4 @@
-"""The server's secret: what keys are hashed with, and webhook secrets derived from."""
+"""The server's secret: keys are hashed with it, webhook secrets are derived from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ServerSecret:
         self._found = b""
 
     def digest(self, purpose: str, text: str) -> bytes:
-        """Give the HMAC-SHA256 of a text."""
+        """Return the HMAC-SHA256 of a text."""
         self._found = self._found or self._given.encode() or _from_file(self._path)
         return hmac.digest(self._found, f"{purpose}\0{text}".encode(), "sha256")
 

@@ -25,7 +25,7 @@ process starts.
 
 
 def page() -> str:
-    """Give the whole page, in Markdown."""
+    """Return the whole page in Markdown."""
     return _HEAD + "".join(f"{row}\n" for row in _rows())
 
 

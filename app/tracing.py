@@ -27,7 +27,7 @@ _attempt: ContextVar[Span | None] = ContextVar("attempt", default=None)
 
 
 class Tracing:
-    """What one process tells a collector, in the background; where OpenTelemetry's own variables say.
+    """The traces that one process sends to a collector, in the background. OpenTelemetry's own variables say where.
 
     Args:
         part: Which part of the service this process is.
@@ -52,25 +52,25 @@ class Tracing:
 
 
 def create_tracing(settings: Settings, part: str) -> Tracing | None:
-    """Give what a process traces with; None where it does not."""
+    """Build the tracing of a process. Return None where the settings ask for none."""
     return Tracing(part) if settings.tracing else None
 
 
 def telemetry_of(tracing: Tracing | None) -> TelemetryConfig:
-    """Say what FastAPI traces: requests, and only where asked for. Its logs would hold what clients sent."""
+    """Configure what FastAPI traces: requests, and only where asked for. Its logs would hold what clients sent."""
     config: TelemetryConfig = {"metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
     return {**config, "tracing": False} if tracing is None else {**config, "tracer_provider": tracing.provider}
 
 
 def current_traceparent() -> str | None:
-    """Give the W3C trace context of the request that is being answered; None where nothing is traced."""
+    """Return the W3C trace context of the request that is being answered, or None where nothing is traced."""
     carrier: dict[str, str] = {}
     _W3C.inject(carrier)
     return carrier.get(_PARENT)
 
 
 class AttemptTrace:
-    """The span of one attempt of a job, and of the stage that it is in. Does nothing without a tracer."""
+    """The span of one attempt of a job, and of its present stage. Without a tracer it does nothing."""
 
     def __init__(self, tracer: Tracer | None = None, span: Span | None = None) -> None:
         self._tracer, self._span = tracer, span
@@ -121,7 +121,7 @@ def attempt_traced(
 
 
 def note_failure(code: str, message: str) -> None:
-    """Say on the present attempt's span why it has failed."""
+    """Record on the span of the present attempt why the attempt has failed."""
     span = _attempt.get()
     if span is not None:
         span.set_attribute("error.type", code)

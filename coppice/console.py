@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import NoReturn
+from typing import NoReturn, assert_never
 
 import typer
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from coppice.errors import ApiError, CoppiceError, ServiceUnreachable
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of
 from pruning_core.spec.method import METHODS
+from pruning_core.spec.targets import TARGET_METRICS
 
 out = Console()
 err = Console(stderr=True)
@@ -32,15 +33,29 @@ class ExitCode(IntEnum):
     UNREACHABLE = 3
     CONDITION_HOLDS = 4
 
+    @property
+    def meaning(self) -> str:
+        """What a command that ends with it says."""
+        match self:
+            case ExitCode.OK:
+                return "success"
+            case ExitCode.JOB_FAILED:
+                return "the job failed or was cancelled"
+            case ExitCode.BAD_INPUT:
+                return "bad input or a refused request"
+            case ExitCode.UNREACHABLE:
+                return "the service cannot be reached"
+            case ExitCode.CONDITION_HOLDS:
+                return "a condition of --fail-if holds"
+            case _:
+                assert_never(self)
 
-EXIT_CODES = (
-    "Exit codes: 0 success, 1 the job failed or was cancelled, 2 bad input or a refused request, 3 the service cannot be "
-    "reached, 4 a condition of --fail-if holds."
-)
+
+EXIT_CODES = f"Exit codes: {', '.join(f'{code:d} {code.meaning}' for code in ExitCode)}."
 
 
 _WIDEST = 240
-_TAGS = frozenset({"sparsity", "macs", "params", "latency", "pattern", *METHODS})
+_TAGS = frozenset({*TARGET_METRICS, *METHODS})
 _OPTION_FOR = {
     "model": ": give --model DIR_OR_ID",
     "task": ": give --task, e.g. glue/sst2",

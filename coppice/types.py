@@ -71,8 +71,8 @@ class JobEvent(_View):
     data: dict[str, Any]
 
 
-class Count(_View):
-    """Of the dense and of the pruned model."""
+class IntPair(_View):
+    """The same count of the dense and of the pruned model."""
 
     dense: int
     pruned: int
@@ -81,8 +81,8 @@ class Count(_View):
 class Predicted(_View):
     """Estimates of a result and of the work."""
 
-    parameters: Count | None = None
-    bytes: Count | None = None
+    parameters: IntPair | None = None
+    bytes: IntPair | None = None
     memory_bytes: int
     seconds: float
 

@@ -52,7 +52,7 @@ class Child:
         self._reader.start()
 
     def wait(self, timeout_s: float) -> int | None:
-        """Wait for the end; the exit code (negative: the signal that killed it), or None while it runs."""
+        """Wait for the end. Return the exit code (negative: the signal that killed it), or None while the child runs."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:

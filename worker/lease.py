@@ -1,4 +1,4 @@
-"""The lease of a running job: a thread renews it, brings the newest progress, and listens for a cancellation."""
+"""The lease of a running job. A thread renews it, writes the newest progress, and listens for a cancellation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROGRESS_EVERY_S = 1.0
 
 
 class Lease:
-    """Held while the context is open.
+    """The lease of one claim, held while the context is open.
 
     Attributes:
         lost: Set once the database says that the job is no longer ours.

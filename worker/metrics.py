@@ -1,4 +1,4 @@
-"""What only a worker knows of itself, for Prometheus: its job's memory, its GPUs, its disk. Never imports torch.
+"""Worker metrics, for Prometheus: the job's memory, the GPUs, the disk. Never imports torch.
 
 What happens to jobs is told by the API, from the database: a worker that dies takes no count with it.
 """
@@ -44,11 +44,11 @@ class WorkerMetrics(Collector):
         self._reaper_silent_s = reaper_silent_s
 
     def describe(self) -> Iterable[Metric]:
-        """Say nothing ahead, so that registering looks at nothing."""
+        """Return no description, so that registering looks at nothing."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Look at this worker."""
+        """Yield the present figures of this worker."""
         job = _job_memory_bytes()
         yield GaugeMetricFamily("coppice_worker_busy", "Whether a job's process runs.", value=job is not None)
         yield GaugeMetricFamily(
@@ -78,7 +78,7 @@ class MetricsServer:
         self._collector = collector
 
     def start(self) -> int | None:
-        """Listen, if the settings name a port; gives the one that was taken. A port that is taken costs metrics, not jobs."""
+        """Listen, if the settings name a port, and return the port in use. An occupied port costs metrics, not jobs."""
         settings = self._settings
         if settings.worker_metrics_port is None:
             return None
@@ -119,7 +119,7 @@ def _guarded(app: WSGIApplication, token: str) -> WSGIApplication:
 
 
 def _job_memory_bytes() -> int | None:
-    """Add up the processes below the pool's; None where there are none."""
+    """Return the memory of the processes below the pool's, or None where there are none."""
     found = [process for pool in psutil.Process().children() for process in _family(pool)]
     return sum(map(_resident_bytes, found)) if found else None
 

@@ -1,4 +1,4 @@
-"""Whether torch works on the device that the settings name: one line of JSON. A process of its own, as it loads torch.
+"""A check that torch works on the device of the settings. It loads torch, so it is a process of its own.
 
 ``python -m worker.probe [DEVICE]``
 """
@@ -10,8 +10,8 @@ import sys
 from pydantic import BaseModel
 
 
-class Probe(BaseModel):
-    """What was found."""
+class TorchProbe(BaseModel):
+    """The findings, printed as one line of JSON."""
 
     torch: str
     device: str = ""
@@ -22,13 +22,13 @@ class Probe(BaseModel):
 
 
 def main(arguments: list[str]) -> None:
-    """Multiply once on the device, and say so."""
+    """Multiply once on the device, and print the findings."""
     import torch
 
     from pruning_core.errors import PruningError
     from pruning_core.machine.environment import choose_device
 
-    found = Probe(torch=torch.__version__)
+    found = TorchProbe(torch=torch.__version__)
     try:
         device = choose_device(arguments[0] if arguments else None)
         found.device = str(device)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int, number: signal.Signals) -> bool:
-    """Have the kernel send a signal to this process when its parent dies.
+    """Arrange that the kernel sends a signal to this process when its parent dies.
 
     Returns:
         False where the parent was gone before that could be arranged.
@@ -21,6 +23,13 @@ def die_with_parent(parent: int, number: signal.Signals) -> bool:
         return True
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     return os.getppid() == parent
+
+
+def be_first_to_go() -> None:
+    """Arrange that the kernel kills this process, not the supervisor, when memory runs out."""
+    # A container may forbid it; then the kernel chooses by itself.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
 
 
 class SharedFlag:

@@ -1,9 +1,10 @@
-"""What supervisor and child say to each other: files in the scratch folder, progress lines on a pipe. Torch-free."""
+"""The protocol of supervisor and child: files in the scratch folder, progress lines on a pipe. Torch-free."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 from pathlib import Path
+from typing import assert_never
 
 from pydantic import BaseModel
 
@@ -11,8 +12,8 @@ from pruning_core.spec.prune import PruneSpec
 from worker.scratch import WORK
 
 
-class ExitCode(IntEnum):
-    """How a child ends when nothing kills it."""
+class ChildExit(IntEnum):
+    """The exit codes of a child that nothing has killed."""
 
     SUCCEEDED = 0
     FAILED = 3  # error.json says why; a bundle beside it, with result.json, is the best candidate
@@ -47,6 +48,20 @@ class Scratch:
         self.report = folder / "result.json"
         self.bundle = folder / "bundle"
         self.work = folder / WORK
+
+    def ending(self, code: int) -> ChildExit | None:
+        """Return how a child has ended, or None where its exit code is another, or the files that it owes are missing."""
+        try:
+            way = ChildExit(code)
+        except ValueError:
+            return None
+        match way:
+            case ChildExit.SUCCEEDED:
+                return way if self.has_result else None
+            case ChildExit.FAILED:
+                return way if self.error.is_file() else None
+            case _:
+                assert_never(way)
 
     @property
     def has_result(self) -> bool:

@@ -1,4 +1,4 @@
-"""Storing a bundle under a fence, through a store that is full or out of reach. Nothing of it is visible before the commit."""
+"""Storage of a bundle under a fence, with patience for a store that fails. Nothing is visible before the commit."""
 
 from __future__ import annotations
 

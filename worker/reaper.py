@@ -31,9 +31,20 @@ _SWEEP_KEYS = 1000
 
 
 class Reaper:
-    """Looks after jobs and files in a thread of the worker's main process."""
+    """Looks after jobs and files in a thread of the worker's main process.
 
-    def __init__(self, settings: Settings, database: Database, store: ArtifactStore, celery: Celery) -> None:
+    Args:
+        settings: How long leases are, and how often to look.
+        database: Where the jobs are.
+        store: Where the files are.
+        celery: Where wake-ups go.
+        sweep_keys: How many files of the store one sweep looks at.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, store: ArtifactStore, celery: Celery, *, sweep_keys: int = _SWEEP_KEYS
+    ) -> None:
+        self._sweep_keys = sweep_keys
         self._settings = settings
         self._database = database
         self._store = store
@@ -56,11 +67,11 @@ class Reaper:
         self._stop.set()
 
     def silent_s(self) -> float:
-        """Give for how long no look was finished without an error."""
+        """Return the seconds since a look was last finished without an error."""
         return time.monotonic() - self._looked_at
 
     def tick(self) -> None:
-        """Look once, as the thread does: judge leases if the database has worked for long enough, and wake sleepers."""
+        """Look once, as the thread does: judge leases if the database has worked for long enough, and wake queued jobs."""
         with self._database.write() as connection:
             clock = UpkeepRepository(connection).sign_in(self._name)
         if self._watch.look(clock):
@@ -114,8 +125,8 @@ class Reaper:
         for job_id in expired:
             self._store.delete_prefix(f"jobs/{job_id}")
         # Files are listed before the database is asked: what appears in between belongs to a living fence.
-        keys = self._store.keys("jobs", after=self._swept_up_to, limit=_SWEEP_KEYS)
-        self._swept_up_to = keys[-1] if len(keys) == _SWEEP_KEYS else ""
+        keys = self._store.keys("jobs", after=self._swept_up_to, limit=self._sweep_keys)
+        self._swept_up_to = keys[-1] if len(keys) == self._sweep_keys else ""
         found = {(parts[1], parts[2]) for key in keys if len(parts := key.split("/")) > 3}
         with self._database.read() as connection:
             live = UpkeepRepository(connection).live_fences({job_id for job_id, _fence in found})
@@ -172,7 +183,7 @@ class Watch:
         self._offset_s = 0.0
 
     def look(self, database_clock: float) -> bool:
-        """Note that the database took a write, and what its clock says; gives whether it has done so for one lease."""
+        """Note that the database took a write, and its clock. Return whether it has done so for one lease."""
         here = time.monotonic()
         offset_s = database_clock - here
         if here - self._last > self._gap_s or abs(offset_s - self._offset_s) > self._gap_s:

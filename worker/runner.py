@@ -1,4 +1,4 @@
-"""The child: one job, one process, the only place of the service where torch is imported.
+"""The child process of one job: the only place of the service where torch is imported.
 
 Started as ``python -m worker.runner SCRATCH PROGRESS_FD PARENT_PID``. Whatever libraries print goes to the log; progress has a
 pipe of its own.
@@ -6,8 +6,6 @@ pipe of its own.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import resource
 import signal
@@ -19,8 +17,9 @@ from pathlib import Path
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
 from pruning_core.machine.threads import keep_few_kernels, sleep_when_waiting
 from pruning_core.report.progress import Progress
-from worker.process import die_with_parent
-from worker.protocol import ChildError, ChildRequest, ExitCode, Scratch
+from worker.failures import explain
+from worker.process import be_first_to_go, die_with_parent
+from worker.protocol import ChildError, ChildExit, ChildRequest, Scratch
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +27,7 @@ def main(arguments: list[str]) -> int:
     scratch, progress_fd, parent = Scratch(Path(arguments[0])), int(arguments[1]), int(arguments[2])
     if not die_with_parent(parent, signal.SIGKILL):
         return 1
-    _be_first_to_go()
+    be_first_to_go()
     with os.fdopen(progress_fd, "w", encoding="utf-8", buffering=1) as pipe:
         try:
             _run(scratch, pipe.write)
@@ -37,10 +36,10 @@ def main(arguments: list[str]) -> int:
             _write_error(scratch, ChildError(code=error.code, message=error.message, param=error.param, transient=transient))
         except Exception as error:  # whatever else goes wrong is ours, and its details are for the log alone
             traceback.print_exc()
-            _write_error(scratch, _explain(error))
+            _write_error(scratch, explain(error))
         else:
-            return ExitCode.SUCCEEDED
-    return ExitCode.FAILED
+            return ChildExit.SUCCEEDED
+    return ChildExit.FAILED
 
 
 def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
@@ -75,27 +74,6 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
 
 def _write_error(scratch: Scratch, error: ChildError) -> None:
     scratch.error.write_text(error.model_dump_json(), encoding="utf-8")
-
-
-def _explain(error: Exception) -> ChildError:
-    """Tell what another attempt may cure, memory and disk space, from what it will not."""
-    text = str(error)
-    # torch's CPU allocator and safetensors' writer raise errors of their own.
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "Cannot allocate memory" in text:
-        message = "the job ran out of memory; lower calibration.samples, calibration.batch_tokens or latency.batch"
-        return ChildError(code=OutOfMemory.code, message=message, transient=True)
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or "No space left on device" in text:
-        message = "the worker's disk is full; its operator has to make room"
-        return ChildError(code="storage_full", message=message, transient=True)
-    return ChildError(code="internal", message="the job failed on an error of the server; its log says more")
-
-
-def _be_first_to_go() -> None:
-    """Let the kernel take this process, not the supervisor, when memory runs out."""
-    # A container may forbid it; then the kernel chooses by itself.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The scratch folder of this host: one folder an attempt, ``<job>.<fence>``, and in it what a later attempt may go on from.
+"""The scratch folder of this host: one folder per attempt, ``<job>.<fence>``, with the work that a later attempt resumes.
 
 A stage that takes long writes its checkpoints to ``work``. The folder survives an attempt that crashed or was interrupted, and
 the next attempt on this host takes it over by renaming it, so that an attempt that has lost its lease without knowing finds
@@ -54,7 +54,7 @@ class ScratchRoom:
         self._root = root.resolve()
 
     def free_bytes(self) -> int:
-        """Ask the disk how much room there is."""
+        """Return the free bytes of the disk."""
         self._root.mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(self._root).free
 

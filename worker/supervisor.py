@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum, auto
+from typing import assert_never
 
 import structlog
 from pydantic import ValidationError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
 from app.db import OUTAGES, Database
+from app.disk import is_disk_full
 from app.jobs.leases import LeaseRepository
 from app.jobs.records import Claim, JobError
+from app.jobs.states import JobStatus
 from app.jobs.upkeep import UpkeepRepository
 from app.logs import first_line
 from app.settings import Settings
@@ -26,7 +28,7 @@ from pruning_core.report.report import Report
 from worker.child import CHILD_COMMAND, Child
 from worker.lease import Lease
 from worker.memory import OomWatch
-from worker.protocol import ChildError, ChildRequest, ExitCode, Scratch
+from worker.protocol import ChildError, ChildExit, ChildRequest, Scratch
 from worker.publication import store_bundle
 from worker.scratch import Attempt, ScratchRoom
 
@@ -38,7 +40,7 @@ _LONGEST_OUTAGE_S = 3600
 
 
 class _Stop(Enum):
-    """Why a child was stopped."""
+    """The reasons to stop a child."""
 
     LEASE_LOST = auto()
     CANCELLED = auto()
@@ -80,7 +82,7 @@ class Supervisor:
         self._room = ScratchRoom(settings.resolved_scratch_dir)
 
     def run_next(self) -> bool:
-        """Claim the due job and bring it to its end, or give it back. False where nothing is due, or nothing can be done."""
+        """Claim the due job and run it to its end, or give it back. Return False where nothing is due or can be done."""
         if self._stopping() or not self._has_room():
             return False
         settings = self._settings
@@ -136,12 +138,17 @@ class Supervisor:
             outcome = self._watch(child, lease)
             if isinstance(outcome, _Stop):
                 self._stopped(claim, outcome)
-            elif outcome == ExitCode.SUCCEEDED and scratch.has_result:
-                self._succeeded(claim, scratch, lease)
-            elif outcome == ExitCode.FAILED and scratch.error.is_file():
-                self._failed(claim, scratch, lease)
-            else:
-                self._crashed(claim, outcome, out_of_memory=oom_watch.fired())
+                return
+            ending = scratch.ending(outcome)
+            match ending:
+                case ChildExit.SUCCEEDED:
+                    self._succeeded(claim, scratch, lease)
+                case ChildExit.FAILED:
+                    self._failed(claim, scratch, lease)
+                case None:
+                    self._crashed(claim, outcome, out_of_memory=oom_watch.fired())
+                case _:
+                    assert_never(ending)
 
     def _watch(self, child: Child, lease: Lease) -> int | _Stop:
         """Wait for the child, or for a reason to stop it. Either way the child is gone when this returns."""
@@ -164,33 +171,33 @@ class Supervisor:
             return _Stop.TIMEOUT
         return _Stop.SHUTDOWN if self._stopping() else None
 
-    def _stopped(self, claim: Claim, reason: _Stop | None) -> None:
-        if reason is _Stop.LEASE_LOST:
-            _log.warning("job.lease_lost")
-        elif reason is _Stop.CANCELLED:
-            self._commit(lambda leases: leases.cancelled(claim.job_id, claim.fence))
-        elif reason is _Stop.TIMEOUT:
-            limit = self._settings.job_timeout_s
-            error = JobError("timeout", f"the job ran longer than the {limit:g} s that this server allows")
-            note_failure(error.code, error.message)
-            self._commit(lambda leases: leases.fail(claim.job_id, claim.fence, error=error))
-        else:
-            self._commit(lambda leases: leases.release(claim.job_id, claim.fence))
+    def _stopped(self, claim: Claim, reason: _Stop) -> None:
+        match reason:
+            case _Stop.LEASE_LOST:
+                _log.warning("job.lease_lost")
+            case _Stop.CANCELLED:
+                self._commit(lambda leases: leases.confirm_cancelled(claim.job_id, claim.fence))
+            case _Stop.TIMEOUT:
+                limit = self._settings.job_timeout_s
+                error = JobError("timeout", f"the job ran longer than the {limit:g} s that this server allows")
+                note_failure(error.code, error.message)
+                self._commit(lambda leases: leases.fail(claim.job_id, claim.fence, error=error))
+            case _Stop.SHUTDOWN:
+                self._commit(lambda leases: leases.release(claim.job_id, claim.fence))
+            case _:
+                assert_never(reason)
 
     def _succeeded(self, claim: Claim, scratch: Scratch, lease: Lease) -> None:
-        """Store every file under the fence, then make them visible in one transaction."""
-        report, stored = _report_in(scratch), self._store_bundle(claim, scratch, lease)
-        if stored is None:
-            self._stopped(claim, self._reason_to_stop(lease))
-            self._withdraw(claim)
-            return
-        keep_s = self._settings.artifacts_keep_s
-        done = self._commit(
-            lambda leases: leases.succeed(claim.job_id, claim.fence, report=report, artifacts=stored, keep_s=keep_s)
+        report, keep_s = _report_in(scratch), self._settings.artifacts_keep_s
+        stored = self._store_bundle(claim, scratch, lease)
+        became = self._publish(
+            claim,
+            lease,
+            stored,
+            lambda leases, files: leases.succeed(claim.job_id, claim.fence, report=report, artifacts=files, keep_s=keep_s),
         )
-        _log.info("job.succeeded" if done else "job.result_refused", files=len(stored))
-        if not done:
-            self._withdraw(claim)
+        if stored is not None:
+            _log.info("job.succeeded" if became is JobStatus.SUCCEEDED else "job.result_refused", files=len(stored))
 
     def _failed(self, claim: Claim, scratch: Scratch, lease: Lease) -> None:
         failure = ChildError.model_validate_json(scratch.error.read_text(encoding="utf-8"))
@@ -203,16 +210,44 @@ class Supervisor:
         report, stored = (
             (_report_in(scratch), self._store_candidate(claim, scratch, lease)) if scratch.has_result else (None, ())
         )
-        if stored is None:
-            self._stopped(claim, self._reason_to_stop(lease))
-            self._withdraw(claim)
-            return
         keep_s = self._settings.artifacts_keep_s
-        done = self._commit(
-            lambda leases: leases.fail(claim.job_id, claim.fence, error=error, report=report, artifacts=stored, keep_s=keep_s)
+        self._publish(
+            claim,
+            lease,
+            stored,
+            lambda leases, files: leases.fail(
+                claim.job_id, claim.fence, error=error, report=report, artifacts=files, keep_s=keep_s
+            ),
         )
-        if not done:
+
+    def _publish(
+        self,
+        claim: Claim,
+        lease: Lease,
+        stored: Sequence[StoredArtifact] | None,
+        end: Callable[[LeaseRepository, Sequence[StoredArtifact]], JobStatus | None],
+    ) -> JobStatus | None:
+        """Make what is stored under the fence visible in the transaction that ends the job, or delete it.
+
+        Args:
+            claim: Whose fence it is.
+            lease: Says why the storing was interrupted, if it was.
+            stored: The files; None where storing them was interrupted.
+            end: Ends the job with the files.
+
+        Returns:
+            What became of the job; None where the fence was stale or the storing interrupted.
+        """
+        if stored is None:
+            reason = self._reason_to_stop(lease)
+            assert reason is not None, "only a reason to stop interrupts the storing, and none of them passes"
+            self._stopped(claim, reason)
             self._withdraw(claim)
+            return None
+        became = self._commit(lambda leases: end(leases, stored))
+        if became is None or became is JobStatus.CANCELLED:
+            self._withdraw(claim)
+        return became
 
     def _store_bundle(self, claim: Claim, scratch: Scratch, lease: Lease) -> Sequence[StoredArtifact] | None:
         try:
@@ -265,12 +300,16 @@ class Supervisor:
             )
         )
 
-    def _commit(self, statement: Callable[[LeaseRepository], bool]) -> bool:
-        """Run one guarded transition in a transaction, through outages of the database."""
+    def _commit(self, transition: Callable[[LeaseRepository], JobStatus | None]) -> JobStatus | None:
+        """Run one guarded transition in a transaction, through outages of the database.
 
-        def once() -> bool:
+        Returns:
+            What became of the job; None where the fence is stale.
+        """
+
+        def once() -> JobStatus | None:
             with self._database.write() as connection:
-                return statement(LeaseRepository(connection))
+                return transition(LeaseRepository(connection))
 
         def given_up(state: RetryCallState) -> bool:
             # A worker that is told to stop leaves the job to the reaper rather than be killed over it.
@@ -297,7 +336,7 @@ def _report_in(scratch: Scratch) -> Report:
 
 
 def _failure_of(error: Exception) -> JobError:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return JobError("storage_full", "the worker's disk or the artifact store is full; its operator has to make room")
     if isinstance(error, StoreUnavailable):
         return JobError("storage_unavailable", "the artifact store could not be reached for too long")

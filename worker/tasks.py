@@ -1,4 +1,4 @@
-"""The one task: a message says that there is work, the database says which."""
+"""The Celery task: a message says that there is work, the database says which."""
 
 from __future__ import annotations
 

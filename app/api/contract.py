@@ -36,7 +36,7 @@ _BY_OPERATION = {
 
 
 def install_contract(app: FastAPI) -> None:
-    """Have the application give the completed document; made once, at the first request for it."""
+    """Make the application serve the completed document. It is built once, at the first request for it."""
     derive = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""What routes depend on: the services of this application, and who is asking."""
+"""Dependencies of routes: the services of this application, and the caller."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -68,15 +68,17 @@ def _audit(request: Request) -> AuditService:
     return cast("AuditService", request.app.state.audit)
 
 
-async def sent_json(request: Request) -> None:
-    """Refuse bodies that are declared to be something else than JSON; keep the body, for errors to point into."""
+async def sent_json(request: Request) -> object:
+    """Refuse bodies that are declared to be something else than JSON; keep the body as sent, for errors to point into."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send the body as Content-Type: application/json"
         )
+    request.state.sent = None
     with contextlib.suppress(ValueError, RecursionError):  # which the body's own validation says better
         request.state.sent = await request.json()
+    return request.state.sent
 
 
 Service = Annotated[JobService, Depends(_service)]
@@ -84,6 +86,9 @@ Keys = Annotated[KeyService, Depends(_keys)]
 Uploads = Annotated[UploadService, Depends(_uploads)]
 Webhooks = Annotated[WebhookService, Depends(_webhooks)]
 Audit = Annotated[AuditService, Depends(_audit)]
+
+# The JSON of a body before it was validated; an object wherever the body's model has taken it.
+Sent = Annotated[dict[str, Any], Depends(sent_json)]
 
 # The tenant whose things may be read: what is another's does not exist.
 Owner = Annotated[str, Depends(_owner)]

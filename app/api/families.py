@@ -1,4 +1,4 @@
-"""The names under which Prometheus knows what was counted of the whole service."""
+"""Metric families of the whole service, by the names under which Prometheus knows them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from app.webhooks.records import Backlog
 
 
 def build_info(version: str) -> Metric:
-    """Tell which version answers."""
+    """Return the version of the service."""
     return _gauges("coppice_build_info", "Version of the service.", "version", {version: 1})
 
 
 def parts_up(parts: Mapping[str, bool]) -> Metric:
-    """Tell which parts can be used."""
+    """Return which parts can be used."""
     return _gauges("coppice_part_up", "Whether database, store and broker can be used.", "part", parts)
 
 
 def broker_messages(count: int) -> Metric:
-    """Tell how many wake-ups lie in the broker."""
+    """Return the count of wake-ups in the broker."""
     return GaugeMetricFamily("coppice_broker_messages", "Wake-ups that no worker has taken yet; not the queue.", value=count)
 
 
 def store_free_bytes(count: int) -> Metric:
-    """Tell how much room a folder store has."""
+    """Return the free space of a folder store."""
     return GaugeMetricFamily("coppice_store_free_bytes", "Room on the disk of the artifact folder.", value=count)
 
 
 def of_queue(state: QueueState) -> Iterator[Metric]:
-    """Tell how jobs stand now."""
+    """Yield the present state of the queue."""
     yield _gauges("coppice_jobs", "Jobs by status.", "status", {str(status): count for status, count in state.jobs.items()})
     yield GaugeMetricFamily(
         "coppice_queue_oldest_seconds",
@@ -49,7 +49,7 @@ def of_queue(state: QueueState) -> Iterator[Metric]:
 
 
 def of_outbox(backlog: Backlog) -> Iterator[Metric]:
-    """Tell what webhooks wait for."""
+    """Yield the state of the webhooks' outbox."""
     yield GaugeMetricFamily("coppice_webhook_outbox_messages", "Messages still to be delivered.", value=backlog.messages)
     yield GaugeMetricFamily(
         "coppice_webhook_outbox_oldest_seconds", "Age of the oldest message still to be delivered.", value=backlog.oldest_s
@@ -58,7 +58,7 @@ def of_outbox(backlog: Backlog) -> Iterator[Metric]:
 
 
 def of_log(tally: Tally) -> Iterator[Metric]:
-    """Tell what has happened since the first job."""
+    """Yield the counts since the first job."""
     yield CounterMetricFamily("coppice_job_attempts", "Attempts begun.", value=tally.attempts)
     yield _counters("coppice_jobs_finished", "Jobs that ended, by how.", "status", tally.finished)
     yield _counters("coppice_job_failures", "Failed jobs, by error code.", "code", tally.failures)

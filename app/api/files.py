@@ -19,7 +19,7 @@ from app.jobs.records import PublishedArtifact
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a request says about the representation that it wants."""
+    """The headers of a request that choose the representation."""
 
     head: bool = False
     range: str | None = None
@@ -28,13 +28,13 @@ class Conditions:
 
 
 def attachment(name: str) -> str:
-    """Give the Content-Disposition by which a file is saved under its name; by curl too, which reads the plain form alone."""
+    """Return the Content-Disposition that saves a file under its name. Curl reads the plain form alone."""
     plain = name if name.isascii() and not set(name) & set('"\\') else quote(name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
 
 
 def file_headers(artifact: PublishedArtifact) -> dict[str, str]:
-    """Give the headers that say what a file is; its sha256 is the ETag."""
+    """Return the headers that describe a file. Its sha256 is the ETag."""
     digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
     return {
         "ETag": f'"{artifact.sha256}"',

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -23,14 +23,16 @@ from app.api.deps import Owner, Service
 from app.api.files import Conditions, file_headers, serve_file
 from app.api.jobs import JOB_ID
 from app.errors import Problem, ProblemDetails
-from app.jobs.errors import NotFound
 from app.jobs.records import Job, PublishedArtifact
 from app.jobs.states import JobStatus
+from app.refusals import NotFound
 from pruning_core.spec.tasks import KINDS
 
 router = APIRouter(prefix="/hub", tags=["hub"], responses={"default": {"model": ProblemDetails}})
 
 _MAIN = "main"
+
+_HubCode = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 
 # The Hub mixes two styles of names; these are the camels.
 _CAMELS = {"model_id": "modelId", "last_modified": "lastModified", "created_at": "createdAt", "pointer_size": "pointerSize"}
@@ -212,7 +214,7 @@ def unknown(anything: str, request: Request) -> Response:
 
 
 def _require_revision(repository: Repository, revision: str) -> str:
-    """Give the commit of a revision; there is one branch with one commit."""
+    """Return the commit of a revision. There is one branch with one commit."""
     commit = repository.commit
     if revision not in (_MAIN, commit):
         raise _problem(HTTPStatus.NOT_FOUND, "RevisionNotFound", "Invalid rev id")
@@ -261,17 +263,28 @@ def _sha1(content: bytes) -> str:
 
 
 def _no_repository(request: Request) -> Problem:
-    """The Hub does not tell strangers whether a repository exists: 401 without a token, 404 with one."""
+    """Build the Hub's answer for no repository. It tells strangers nothing: 401 without a token, 404 with one."""
     anonymous = "authorization" not in request.headers
     status = HTTPStatus.UNAUTHORIZED if anonymous else HTTPStatus.NOT_FOUND
     return _problem(status, "RepoNotFound", "Repository not found")
 
 
-def _problem(status: HTTPStatus, code: str, message: str, *, commit: str | None = None) -> Problem:
+def _problem(status: HTTPStatus, code: _HubCode, message: str, *, commit: str | None = None) -> Problem:
     headers = {"X-Error-Code": code, "X-Error-Message": message}
     if commit is not None:
         headers["X-Repo-Commit"] = commit
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="Authentication required", charset="UTF-8"'
-    own = {"RepoNotFound": "repository_not_found", "RevisionNotFound": "revision_not_found", "EntryNotFound": "not_found"}
-    return Problem(status, own[code], message, headers=headers)
+    return Problem(status, _own_code(code), message, headers=headers)
+
+
+def _own_code(code: _HubCode) -> str:
+    match code:
+        case "RepoNotFound":
+            return "repository_not_found"
+        case "RevisionNotFound":
+            return "revision_not_found"
+        case "EntryNotFound":
+            return "not_found"
+        case _:
+            assert_never(code)

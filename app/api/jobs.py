@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from app.api.deps import Owner, Service, Writer, sent_json
+from app.api.deps import Owner, Sent, Service, Writer
 from app.api.files import Conditions, file_headers, serve_file
 from app.api.filters import METADATA_PARAMETER, metadata_filter
 from app.api.negotiation import prefers_html
@@ -57,11 +57,10 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post(
-    "", status_code=202, operation_id="createJob", dependencies=[Depends(sent_json)], response_model=None, responses=_ACCEPTED
-)
+@router.post("", status_code=202, operation_id="createJob", response_model=None, responses=_ACCEPTED)
 def create_job(
     body: JobCreate,
+    sent: Sent,
     service: Service,
     writer: Writer,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
@@ -69,22 +68,21 @@ def create_job(
     """Submit a job. It is accepted when this answers; poll its ``Location``, or follow its events."""
     if body.validate_only:
         return _plan(body, service, writer)
-    return _accepted(service.submit(body, caller=writer, idempotency_key=idempotency_key))
+    return _accepted(service.submit(body, sent, caller=writer, idempotency_key=idempotency_key))
 
 
 @router.put(
     "/{job_id}",
     status_code=202,
     operation_id="putJob",
-    dependencies=[Depends(sent_json)],
     response_model=None,
     responses=_ACCEPTED,
 )
-def put_job(job_id: JobId, body: JobCreate, service: Service, writer: Writer) -> Response:
+def put_job(job_id: JobId, body: JobCreate, sent: Sent, service: Service, writer: Writer) -> Response:
     """Submit a job under an id of your own. The same body again gives the same job, however often."""
     if body.validate_only:
         return _plan(body, service, writer)
-    return _accepted(service.put(job_id, body, caller=writer))
+    return _accepted(service.put(job_id, body, sent, caller=writer))
 
 
 def _plan(body: JobCreate, service: JobService, writer: Caller) -> Response:

@@ -51,7 +51,7 @@ _log = structlog.get_logger(__name__)
 
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
-    """Give all metrics in the format that the scraper prefers."""
+    """Return all metrics in the format that the scraper prefers."""
     state = request.app.state
     _refuse_strangers(request, state.settings)
     registry = state.meter.registry()
@@ -76,7 +76,7 @@ def _refuse_strangers(request: Request, settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one look at the database gives."""
+    """The result of one look at the database."""
 
     queue: QueueState
     outbox: Backlog
@@ -93,7 +93,7 @@ class JobMetrics(Collector):
         self._turn = threading.Lock()
 
     def describe(self) -> Iterable[Metric]:
-        """Say nothing ahead, so that registering reads no database."""
+        """Return no description, so that registering reads no database."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -131,7 +131,7 @@ class JobMetrics(Collector):
         return _Found(queued, outbox)
 
     def _read_log(self, database: Database, clock: float) -> bool:
-        """Go on in the log; gives whether its end was reached."""
+        """Read on in the log. Return whether its end was reached."""
         after, until = self._tally.settled, time.monotonic() + _READ_S
         while True:
             with database.read() as connection:

@@ -1,10 +1,10 @@
-"""Which of two representations a client would rather have (RFC 9110, section 12.5.1)."""
+"""Content negotiation between two representations (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
 
 def prefers_html(accept: str) -> bool:
-    """Tell a browser from a program: HTML is asked for by name, and no less than JSON."""
+    """Whether a client is a browser: it asks for HTML by name, and for JSON no more."""
     weights: dict[str, float] = {}
     for part in accept.lower().split(","):
         kind, *parameters = (piece.strip() for piece in part.split(";"))

@@ -1,4 +1,4 @@
-"""What can be asked of the audit log: to be read."""
+"""Use cases of the audit log: reading it."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def admit(spec: PruneSpec, settings: Settings, find_upload: Finder) -> PruneSpec
 
 
 def _uploaded(reference: str, kind: UploadKind, pointer: str, find: Finder) -> str | None:
-    """Give the folder of an upload; None where the reference is not the id of one."""
+    """Return the folder of an upload, or None where the reference is not the id of one."""
     if not is_upload_id(reference):
         return None
     try:
@@ -87,7 +87,7 @@ def _confined(reference: str, pointer: str, settings: Settings) -> str:
 
 
 def _members(folder: Path) -> Iterator[Path]:
-    """Give what a checkpoint or a data set may be read from: the files of a folder, and of its subfolders."""
+    """List the paths that a checkpoint or a data set may be read from: in a folder and in its subfolders."""
     for child in folder.iterdir() if folder.is_dir() else ():
         yield child
         if child.is_dir() and not child.is_symlink():

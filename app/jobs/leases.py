@@ -1,4 +1,4 @@
-"""SQL of the workers: claim, heartbeat, finish, release. Every statement is guarded by fence and state.
+"""Job leases: claim, renew, finish, release. Every statement is guarded by fence and state.
 
 The promise of the job protocol rests on this file: a claim is a compare-and-set that raises the fence, and every later
 statement names its fence, so that whoever has lost the lease affects no row. Only the database's clock is used.
@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from app.db import now
+from app.db import now, take_turns
 from app.jobs import models
 from app.jobs.records import Claim, EventType, Heartbeat, JobError
 from app.jobs.repository import add_event, move
@@ -37,7 +37,7 @@ class LeaseRepository:
         self._connection = connection
 
     def claim(self, *, worker: str, lease_s: float, max_running: int | None = None) -> Claim | None:
-        """Take the due job of highest priority, the oldest of them first.
+        """Claim the due job of highest priority, the oldest first.
 
         It need not be the one that a message named: a message only says that there is work.
 
@@ -81,7 +81,7 @@ class LeaseRepository:
         return None
 
     def heartbeat(self, job_id: str, fence: int, *, lease_s: float, progress: Progress | None) -> Heartbeat | None:
-        """Renew the lease and write progress; None where the lease is lost."""
+        """Renew the lease and write progress. Return None where the lease is lost."""
         values: dict[str, Any] = {"lease_until": now() + lease_s}
         if progress is not None:
             written = progress.model_dump(mode="json")
@@ -96,7 +96,7 @@ class LeaseRepository:
         return None if row is None else Heartbeat(row.cancel_requested)
 
     def stage_begun(self, job_id: str, fence: int, progress: Progress) -> None:
-        """Tell the event log that a stage has begun; nothing where the lease is lost."""
+        """Append the beginning of a stage to the event log. Do nothing where the lease is lost."""
         held = sa.select(_jobs.c.id).where(_jobs.c.id == job_id, _jobs.c.fence == fence, _jobs.c.status.in_(sorted(ACTIVE)))
         if self._connection.execute(held).one_or_none() is not None:
             add_event(
@@ -114,8 +114,8 @@ class LeaseRepository:
         report: Report,
         artifacts: Sequence[StoredArtifact],
         keep_s: float | None = None,
-    ) -> bool:
-        """Publish a result: artifact rows, report, state and event, all or nothing. False: the fence is stale.
+    ) -> JobStatus | None:
+        """Publish a result: artifact rows, report, state and event, all or nothing. A request to cancel comes too late for it.
 
         Args:
             job_id: The job.
@@ -123,10 +123,13 @@ class LeaseRepository:
             report: What was measured.
             artifacts: What the store holds under the fence.
             keep_s: After which time the artifacts expire; None: never.
+
+        Returns:
+            What became of the job; None where the fence is stale.
         """
         expiry = _expiry(artifacts, keep_s)
         if not self._finish(job_id, fence, Transition.SUCCEED, report=report.model_dump(mode="json"), expires_at=expiry):
-            return False
+            return None
         self._publish(job_id, fence, artifacts)
         add_event(
             self._connection,
@@ -134,7 +137,7 @@ class LeaseRepository:
             EventType.SUCCEEDED,
             {"target": report.target.model_dump(), "quality": report.quality.model_dump()},
         )
-        return True
+        return JobStatus.SUCCEEDED
 
     def fail(
         self,
@@ -145,32 +148,62 @@ class LeaseRepository:
         report: Report | None = None,
         artifacts: Sequence[StoredArtifact] = (),
         keep_s: float | None = None,
-    ) -> bool:
-        """End a job with an error. False: the fence is stale.
+    ) -> JobStatus | None:
+        """End a job with an error, or as cancelled where somebody has asked for that.
 
         A job that missed its target or its quality floor still publishes its best candidate and the report on it.
+
+        Returns:
+            What became of the job; None where the fence is stale. Only a failed job has published anything.
         """
-        measured = None if report is None else report.model_dump(mode="json")
-        expiry = _expiry(artifacts, keep_s)
-        if not self._finish(job_id, fence, Transition.FAIL, error=asdict(error), report=measured, expires_at=expiry):
-            return False
-        self._publish(job_id, fence, artifacts)
-        add_event(self._connection, job_id, EventType.FAILED, asdict(error))
-        return True
+        if self._finish(
+            job_id,
+            fence,
+            Transition.FAIL,
+            error=asdict(error),
+            report=None if report is None else report.model_dump(mode="json"),
+            expires_at=_expiry(artifacts, keep_s),
+        ):
+            self._publish(job_id, fence, artifacts)
+            add_event(self._connection, job_id, EventType.FAILED, asdict(error))
+            return JobStatus.FAILED
+        return self.confirm_cancelled(job_id, fence)
 
-    def cancelled(self, job_id: str, fence: int) -> bool:
-        """Confirm a cancellation, once the process is gone. False: the fence is stale."""
+    def confirm_cancelled(self, job_id: str, fence: int) -> JobStatus | None:
+        """End a job whose cancellation was asked for, once its process is gone.
+
+        Whatever ends an attempt without success comes here in the end, so that no such job ends in another way.
+
+        Returns:
+            What became of the job; None where the fence is stale, or nobody has asked.
+        """
         if not self._finish(job_id, fence, Transition.CONFIRM_CANCEL):
-            return False
+            return None
         add_event(self._connection, job_id, EventType.CANCELLED, {})
-        return True
+        return JobStatus.CANCELLED
 
-    def release(self, job_id: str, fence: int) -> bool:
-        """Give a job back to the queue without charging the attempt: the worker is shutting down."""
-        return self.requeue(job_id, fence, "worker_shutdown", attempt=_jobs.c.attempt - 1) or self.cancelled(job_id, fence)
+    def release(self, job_id: str, fence: int) -> JobStatus | None:
+        """Return a job to the queue without charging the attempt, because the worker is shutting down."""
+        return self._requeue(job_id, fence, "worker_shutdown", attempt=_jobs.c.attempt - 1)
 
-    def crashed(self, job_id: str, fence: int, *, error: JobError, max_attempts: int, pause_s: float = 0) -> bool:
-        """The job's process died: queue it again, or end it with the error once it has crashed too often.
+    def lost(self, job_id: str, fence: int, *, error: JobError, max_attempts: int) -> JobStatus | None:
+        """Take a job from a worker whose lease has run out: queue it again, or end it with the error at the cap.
+
+        Args:
+            job_id: The job.
+            fence: Of the lost claim.
+            error: What to say if this was once too often.
+            max_attempts: How many losses are that.
+        """
+        losses = self._count(job_id, fence, _jobs.c.losses)
+        if losses is None:
+            return None
+        if losses + 1 >= max_attempts:
+            return self.fail(job_id, fence, error=error)
+        return self._requeue(job_id, fence, "lease_expired", losses=_jobs.c.losses + 1)
+
+    def crashed(self, job_id: str, fence: int, *, error: JobError, max_attempts: int, pause_s: float = 0) -> JobStatus | None:
+        """Note that a job's process died: queue it again, or end it with the error once it has crashed too often.
 
         Args:
             job_id: The job.
@@ -181,16 +214,15 @@ class LeaseRepository:
         """
         crashes = self._count(job_id, fence, _jobs.c.crashes)
         if crashes is None:
-            return False
+            return None
         if crashes + 1 >= max_attempts:
             return self.fail(job_id, fence, error=error)
         due = now() + pause_s * 2**crashes
-        requeued = self.requeue(job_id, fence, error.code, crashes=_jobs.c.crashes + 1, not_before=due)
-        return requeued or self.cancelled(job_id, fence)
+        return self._requeue(job_id, fence, error.code, crashes=_jobs.c.crashes + 1, not_before=due)
 
-    def requeue(self, job_id: str, fence: int, reason: str, **values: Any) -> bool:
-        """Put a running job back into the queue, with changes to its counters. False: the fence is stale."""
-        moved = move(
+    def _requeue(self, job_id: str, fence: int, reason: str, **values: Any) -> JobStatus | None:
+        """Put a running job back into the queue, with changes to its counters."""
+        if move(
             self._connection,
             job_id,
             Transition.REQUEUE,
@@ -201,10 +233,10 @@ class LeaseRepository:
             published_at=None,
             publish_count=0,
             **values,
-        )
-        if moved:
+        ):
             add_event(self._connection, job_id, EventType.REQUEUED, {"reason": reason})
-        return moved
+            return JobStatus.QUEUED
+        return self.confirm_cancelled(job_id, fence)
 
     def _publish(self, job_id: str, fence: int, artifacts: Sequence[StoredArtifact]) -> None:
         if artifacts:
@@ -228,8 +260,7 @@ class LeaseRepository:
 
     def _below(self, max_running: int) -> sa.ColumnElement[bool]:
         """Leave out owners who have as many jobs running as they may. On PostgreSQL, such claims take turns."""
-        if self._connection.dialect.name != "sqlite":  # where writers take turns anyway
-            self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIM_LOCK)))
+        take_turns(self._connection, _CLAIM_LOCK)
         busy = (
             sa.select(_jobs.c.owner)
             .where(_jobs.c.status.in_(sorted(ACTIVE)))

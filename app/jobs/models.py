@@ -1,4 +1,4 @@
-"""The tables. Times are seconds since the epoch by the database's clock."""
+"""Tables of jobs. Times are seconds since the epoch by the database's clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ jobs = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("owner", sa.String(64), nullable=False),  # "" while authentication is off
     sa.Column("client_id", sa.String(64)),  # the id that a client chose with PUT; by it the API knows the job then
-    sa.Column("body_sha256", sa.String(64)),  # of a PUT: the same body again is the same request
+    sa.Column("body_sha256", sa.String(64)),  # of a PUT, as app.jobs.digests computes it
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("spec", sa.JSON, nullable=False),

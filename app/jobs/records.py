@@ -97,7 +97,7 @@ class PublishedArtifact:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to run a job, for as long as the lease is renewed."""
+    """A claim: the right to run a job for as long as its lease is renewed."""
 
     job_id: str
     fence: int
@@ -108,11 +108,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What a worker learns when it renews its lease."""
+    """The database's answer when a worker renews its lease."""
 
     cancel_requested: bool
 
 
 def artifact_key(job_id: str, fence: int, path: str) -> str:
-    """Give the store's key of one file of one attempt."""
+    """Return the store's key of one file of one attempt."""
     return f"jobs/{job_id}/{fence}/{path}"

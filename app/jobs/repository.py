@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.db import now
+from app.db import now, take_turns
 from app.jobs import models
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
 from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
@@ -94,13 +94,12 @@ class JobRepository:
         add_event(self._connection, job_id, EventType.QUEUED, {})
 
     def check(self) -> None:
-        """Read a row as this version knows them, whatever stands in it."""
+        """Read one row with this version's columns."""
         self._connection.execute(sa.select(_jobs).limit(1)).all()
 
     def waiting(self, owner: str, limit: int) -> int:
         """Count the jobs of an owner that wait, up to a limit. On PostgreSQL, submits of one owner take turns for this."""
-        if self._connection.dialect.name != "sqlite":  # where writers take turns anyway
-            self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_QUOTA_LOCK, sa.func.hashtext(owner))))
+        take_turns(self._connection, _QUOTA_LOCK, owner)
         waiting = (
             sa.select(sa.literal(1))
             .where(_jobs.c.owner == owner, _jobs.c.status == str(JobStatus.QUEUED))
@@ -116,7 +115,7 @@ class JobRepository:
         )
 
     def find_key(self, owner: str, key: str) -> tuple[str, str] | None:
-        """Give the body hash and the job id of an idempotency key."""
+        """Return the request's digest and the job's id of an idempotency key."""
         row = self._connection.execute(
             sa.select(_keys.c.body_sha256, _keys.c.job_id).where(_keys.c.owner == owner, _keys.c.key == key)
         ).one_or_none()
@@ -128,6 +127,10 @@ class JobRepository:
         query = sa.select(_jobs).where(named, _jobs.c.owner == owner)
         row = self._connection.execute(query).mappings().one_or_none()
         return None if row is None else _job(row)
+
+    def spec_as_stored(self, job_id: str) -> dict[str, Any]:
+        """Read the spec of a job with the fields, and their order, that the version which wrote it knew."""
+        return self._connection.execute(sa.select(_jobs.c.spec).where(_jobs.c.id == job_id)).scalar_one()
 
     def list(
         self,

@@ -32,7 +32,7 @@ class JobCreate(PruneSpec):
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
     def to_spec(self) -> PruneSpec:
-        """Give the spec alone."""
+        """Return the spec alone."""
         return PruneSpec.model_validate({name: getattr(self, name) for name in PruneSpec.model_fields})
 
 

@@ -1,12 +1,12 @@
-"""What can be asked of jobs, apart from HTTP: one transaction a request, the wake-up after the commit."""
+"""Use cases of jobs, apart from HTTP: one transaction per request, the wake-up after the commit."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -17,6 +17,7 @@ from app.audit.repository import AuditRepository
 from app.db import Database
 from app.jobs.admission import admit
 from app.jobs.archive import Archive
+from app.jobs.digests import digest_of, first_digest
 from app.jobs.records import Job, JobEvent, PublishedArtifact
 from app.jobs.repository import JobRepository
 from app.jobs.schemas import JobCreate, shown_reference
@@ -47,14 +48,25 @@ class JobDetails:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What an owner has: jobs by status, and the models of the newest ones as the API shows them."""
+    """The jobs of an owner by status, and the models of the newest ones as the API shows them."""
 
     counts: Mapping[JobStatus, int]
     models: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request for a job, and the name under which it may come again."""
+
+    request: JobCreate
+    digest: str
+    caller: Caller
+    idempotency_key: str | None = None
+    client_id: str | None = None
+
+
 class JobService:
-    """The use cases of the front end."""
+    """The front end's use cases: submit, read, list, cancel, retry, download."""
 
     def __init__(
         self, settings: Settings, database: Database, store: ArtifactStore, announcer: Announcer, uploads: UploadService
@@ -65,31 +77,31 @@ class JobService:
         self._store = store
         self._announcer = announcer
 
-    def submit(self, request: JobCreate, *, caller: Caller, idempotency_key: str | None) -> JobDetails:
+    def submit(self, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller, idempotency_key: str | None) -> JobDetails:
         """Accept a job: checked, then written with its first event in one transaction, then announced.
 
         The same key with the same body gives the job that it gave before.
+
+        Args:
+            request: The body as this version reads it.
+            sent: The body as it was sent.
+            caller: Who asks.
+            idempotency_key: The name of this request among those of the caller's key; None: it has none.
 
         Raises:
             Refused: It cannot work, or the key came with another body.
             QuotaExceeded: Too many of the owner's jobs are waiting already.
         """
-        digest = _digest(request)
-        earlier = self._earlier(caller, idempotency_key, digest)
-        if earlier is not None:
-            return earlier
-        spec = self.admit(request, owner=caller.owner)
-        try:
-            return self._insert(request, spec, caller, idempotency_key=idempotency_key, digest=digest)
-        except IntegrityError:
-            # Another request with this key committed between our look and our insert: its answer is ours.
-            earlier = self._earlier(caller, idempotency_key, digest)
-            if earlier is None:
-                raise
-            return earlier
+        return self._accept(_Asked(request, digest_of(sent), caller, idempotency_key=idempotency_key))
 
-    def put(self, client_id: str, request: JobCreate, *, caller: Caller) -> JobDetails:
+    def put(self, client_id: str, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller) -> JobDetails:
         """Accept a job under an id of the client's choice; the same body again gives the same job.
+
+        Args:
+            client_id: The id.
+            request: The body as this version reads it.
+            sent: The body as it was sent.
+            caller: Who asks.
 
         Raises:
             Refused: It cannot work.
@@ -100,34 +112,28 @@ class JobService:
             raise Refused(
                 "invalid_request", f"ids that begin with {JOB_PREFIX} are given by the server; choose another", "job_id"
             )
-        digest = _digest(request)
-        earlier = self._put_before(client_id, digest, caller)
-        if earlier is not None:
-            return earlier
-        spec = self.admit(request, owner=caller.owner)
-        try:
-            return self._insert(request, spec, caller, client_id=client_id, digest=digest)
-        except IntegrityError:
-            earlier = self._put_before(client_id, digest, caller)
-            if earlier is None:
-                raise
-            return earlier
+        return self._accept(_Asked(request, digest_of(sent), caller, client_id=client_id))
 
     def admit(self, request: JobCreate, *, owner: str) -> PruneSpec:
         """Check a request against this server and its files, as a submit does. Raises `Refused`."""
         return admit(request.to_spec(), self._settings, self._uploads.finder(owner))
 
-    def _insert(
-        self,
-        request: JobCreate,
-        spec: PruneSpec,
-        caller: Caller,
-        *,
-        digest: str,
-        idempotency_key: str | None = None,
-        client_id: str | None = None,
-    ) -> JobDetails:
-        job_id = f"{JOB_PREFIX}{uuid4().hex}"
+    def _accept(self, asked: _Asked) -> JobDetails:
+        earlier = self._earlier(asked)
+        if earlier is not None:
+            return earlier
+        spec = self.admit(asked.request, owner=asked.caller.owner)
+        try:
+            return self._insert(asked, spec)
+        except IntegrityError:
+            # Another request under this name committed between our look and our insert: its answer is ours.
+            earlier = self._earlier(asked)
+            if earlier is None:
+                raise
+            return earlier
+
+    def _insert(self, asked: _Asked, spec: PruneSpec) -> JobDetails:
+        job_id, request, caller = f"{JOB_PREFIX}{uuid4().hex}", asked.request, asked.caller
         with self._database.write() as connection:
             repository = JobRepository(connection)
             self._check_quota(repository, caller.owner)
@@ -137,12 +143,12 @@ class JobService:
                 spec=spec,
                 metadata=request.metadata,
                 priority=request.priority,
-                client_id=client_id,
-                body_sha256=None if client_id is None else digest,
+                client_id=asked.client_id,
+                body_sha256=None if asked.client_id is None else asked.digest,
                 traceparent=current_traceparent(),
             )
-            if idempotency_key is not None:
-                repository.remember_key(_scope_of_keys(caller), idempotency_key, digest, job_id)
+            if asked.idempotency_key is not None:
+                repository.remember_key(_scope_of_keys(caller), asked.idempotency_key, asked.digest, job_id)
             AuditRepository(connection).record(Action.JOB_SUBMITTED, caller.owner, caller.key_id, job_id)
             job = repository.get(job_id, owner=caller.owner)
         assert job is not None
@@ -150,15 +156,32 @@ class JobService:
         _log.info("job.accepted", job_id=job_id, method=spec.method.name, task=spec.task.name or spec.task.type)
         return JobDetails(job, [])
 
-    def _put_before(self, client_id: str, digest: str, caller: Caller) -> JobDetails | None:
+    def _earlier(self, asked: _Asked) -> JobDetails | None:
+        """Find the job that an earlier request of this name made. Raise where that request was another one."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
-            job = repository.get(client_id, owner=caller.owner)
-            if job is None:
+            found = _named(repository, asked)
+            if found is None:
                 return None
-            if job.body_sha256 != digest:
-                raise Conflict("job_exists", "there is a job of this id already, made with another body; choose another id")
-            return JobDetails(job, repository.artifacts(job.id))
+            job, digest = found
+            details, stored = JobDetails(job, repository.artifacts(job.id)), repository.spec_as_stored(job.id)
+        if digest in {asked.digest, first_digest(asked.request, stored)} or self._asks_for(job, asked):
+            return details
+        if asked.client_id is not None:
+            raise Conflict("job_exists", "there is a job of this id already, made with another body; choose another id")
+        raise Refused(
+            "idempotency_key_reused", "this Idempotency-Key was used with another body; use a new key for a new request"
+        )
+
+    def _asks_for(self, job: Job, asked: _Asked) -> bool:
+        """Whether a request asks for a job in other words: ``sparsity`` for a target, or a default written out."""
+        request = asked.request
+        if (request.metadata, request.priority) != (job.metadata, job.priority):
+            return False
+        try:
+            return self.admit(request, owner=asked.caller.owner) == job.spec
+        except Refused:  # its files may have changed since
+            return False
 
     def _check_quota(self, repository: JobRepository, owner: str) -> None:
         limit = self._settings.max_queued_jobs
@@ -185,7 +208,7 @@ class JobService:
         model_like: str | None = None,
         method: str | None = None,
     ) -> tuple[list[JobDetails], bool]:
-        """List a page of jobs, newest first, and whether there are more."""
+        """List a page of jobs, newest first. Also return whether there are more."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
             start = None
@@ -250,7 +273,7 @@ class JobService:
         return JobDetails(job, [])
 
     def check_database(self) -> None:
-        """Raise SQLAlchemy's error where jobs cannot be read: no database, or one that was never migrated."""
+        """Check that jobs can be read. Raise SQLAlchemy's error where there is no database, or it was never migrated."""
         with self._database.read() as connection:
             JobRepository(connection).check()
 
@@ -299,28 +322,25 @@ class JobService:
         with self._database.read() as connection:
             return JobRepository(connection).is_needed(str(folder), owner=owner)
 
-    def _earlier(self, caller: Caller, key: str | None, digest: str) -> JobDetails | None:
-        if key is None:
-            return None
-        with self._database.read() as connection:
-            repository = JobRepository(connection)
-            found = repository.find_key(_scope_of_keys(caller), key)
-            if found is None:
-                return None
-            body_sha256, job_id = found
-            if body_sha256 != digest:
-                detail = "this Idempotency-Key was used with another body; use a new key for a new request"
-                raise Refused("idempotency_key_reused", detail)
-            return JobDetails(_known(repository.get(job_id, owner=caller.owner)), repository.artifacts(job_id))
+
+def _named(repository: JobRepository, asked: _Asked) -> tuple[Job, str | None] | None:
+    """Find the job that goes by the name of a request, and the digest of the request that made it."""
+    owner = asked.caller.owner
+    if asked.client_id is not None:
+        job = repository.get(asked.client_id, owner=owner)
+        return None if job is None else (job, job.body_sha256)
+    if asked.idempotency_key is None:
+        return None
+    found = repository.find_key(_scope_of_keys(asked.caller), asked.idempotency_key)
+    if found is None:
+        return None
+    digest, job_id = found
+    return _known(repository.get(job_id, owner=owner)), digest
 
 
 def _scope_of_keys(caller: Caller) -> str:
-    """Idempotency keys are per API key: two pipelines of a tenant may well count their runs alike."""
+    """Return the scope of idempotency keys: the API key. Two pipelines of a tenant may well count their runs alike."""
     return caller.key_id
-
-
-def _digest(request: JobCreate) -> str:
-    return hashlib.sha256(request.model_dump_json().encode()).hexdigest()
 
 
 def _expired(moment: float) -> NotFound:

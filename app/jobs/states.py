@@ -18,7 +18,7 @@ class JobStatus(StrEnum):
 
 
 class Transition(StrEnum):
-    """What can happen to a job."""
+    """The changes of state of a job."""
 
     CLAIM = "claim"
     REQUEUE = "requeue"
@@ -30,7 +30,9 @@ class Transition(StrEnum):
     RETRY = "retry"
 
 
-# A job whose cancellation was asked for may still finish: the worker may have been committing. Its result then stands.
+# A job that somebody asked to cancel ends cancelled unless it succeeds first: the worker may have been committing, and then the
+# result stands. So an attempt that fails, crashes, is lost or is given back has no way out of `cancelling` but that one
+# (`LeaseRepository.confirm_cancelled`).
 TRANSITIONS: Mapping[Transition, tuple[frozenset[JobStatus], JobStatus]] = {
     Transition.CLAIM: (frozenset({JobStatus.QUEUED}), JobStatus.RUNNING),
     Transition.REQUEUE: (frozenset({JobStatus.RUNNING}), JobStatus.QUEUED),
@@ -38,7 +40,7 @@ TRANSITIONS: Mapping[Transition, tuple[frozenset[JobStatus], JobStatus]] = {
     Transition.CANCEL_QUEUED: (frozenset({JobStatus.QUEUED}), JobStatus.CANCELLED),
     Transition.CONFIRM_CANCEL: (frozenset({JobStatus.CANCELLING}), JobStatus.CANCELLED),
     Transition.SUCCEED: (frozenset({JobStatus.RUNNING, JobStatus.CANCELLING}), JobStatus.SUCCEEDED),
-    Transition.FAIL: (frozenset({JobStatus.RUNNING, JobStatus.CANCELLING}), JobStatus.FAILED),
+    Transition.FAIL: (frozenset({JobStatus.RUNNING}), JobStatus.FAILED),
     # The one way out of an end, and only its owner can ask for it.
     Transition.RETRY: (frozenset({JobStatus.FAILED}), JobStatus.QUEUED),
 }

@@ -9,17 +9,18 @@ import sqlalchemy as sa
 
 from app.db import now
 from app.jobs import models
-from app.jobs.records import TERMINAL_EVENTS, EventType
+from app.jobs.records import EventType
 from app.jobs.states import ACTIVE, JobStatus
 
 _jobs, _events, _workers = models.jobs, models.job_events, models.workers
 
-_COUNTED = TERMINAL_EVENTS | {EventType.QUEUED, EventType.RETRIED, EventType.REQUEUED, EventType.STARTED}
+# What the tally takes no notice of.
+_UNCOUNTED = frozenset({EventType.STAGE, EventType.CANCELLING})
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """What counts of one line of the log."""
+    """One line of the event log, reduced to what the tally counts."""
 
     id: int
     job_id: str
@@ -66,7 +67,7 @@ class StatisticsRepository:
         """Read the log of all jobs from behind an id."""
         query = (
             sa.select(_events.c.id, _events.c.job_id, _events.c.type, _events.c.data, _events.c.created_at)
-            .where(_events.c.id > after, _events.c.type.in_(sorted(_COUNTED)))
+            .where(_events.c.id > after, _events.c.type.not_in(sorted(_UNCOUNTED)))
             .order_by(_events.c.id)
             .limit(limit)
         )

@@ -1,4 +1,4 @@
-"""What has happened to all jobs together: counts and distributions, folded from the event log.
+"""The tally of all jobs: counts and distributions, folded from the event log.
 
 The log only grows, so the fold of it is the same in every process and after every restart: counters that never go back,
 whichever API process is asked, however many there are.
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from app.jobs.records import EventType
+from app.jobs.states import JobStatus
 from app.jobs.statistics import LoggedEvent
 
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600)
@@ -21,7 +23,7 @@ _SETTLED_AFTER_S = 60
 
 @dataclass(slots=True)
 class Distribution:
-    """How often a duration was at most so many seconds."""
+    """A histogram of durations: how often each bound in seconds was kept."""
 
     bounds: tuple[float, ...] = _SECONDS
     counts: list[int] = field(default_factory=lambda: [0] * (len(_SECONDS) + 1))
@@ -44,7 +46,7 @@ class _Open:
 
 
 class Tally:
-    """The fold. Feed it every page of the log, in order; pages may overlap."""
+    """The fold of the event log. Feed it every page of the log in order; pages may overlap."""
 
     def __init__(self) -> None:
         self.attempts = 0
@@ -79,26 +81,35 @@ class Tally:
             del self._recent[event_id]
 
     def _count(self, event: LoggedEvent, stages: Mapping[str, Mapping[str, float]]) -> None:
-        job = self._open.setdefault(event.job_id, _Open())
-        if event.type in {EventType.QUEUED, EventType.RETRIED, EventType.REQUEUED}:
-            job.queued_at, job.started_at = event.created_at, None
-            if event.type == EventType.REQUEUED:
+        kind = event.type
+        match kind:
+            case EventType.QUEUED | EventType.RETRIED:
+                self._open[event.job_id] = _Open(queued_at=event.created_at)
+            case EventType.REQUEUED:
+                self._open[event.job_id] = _Open(queued_at=event.created_at)
                 self.requeues[event.reason] += 1
-        elif event.type == EventType.STARTED:
-            self.attempts += 1
-            if job.queued_at is not None:
-                self.wait_s.add(event.created_at - job.queued_at)
-            job.started_at = event.created_at
-        else:
-            self._count_end(event, job, stages)
-            del self._open[event.job_id]
+            case EventType.STARTED:
+                self.attempts += 1
+                job = self._open.setdefault(event.job_id, _Open())
+                if job.queued_at is not None:
+                    self.wait_s.add(event.created_at - job.queued_at)
+                job.started_at = event.created_at
+            case EventType.SUCCEEDED:
+                self._count_end(event, JobStatus.SUCCEEDED)
+                for stage, seconds in stages.get(event.job_id, {}).items():
+                    self.stage_s[stage].add(seconds)
+            case EventType.FAILED:
+                self._count_end(event, JobStatus.FAILED)
+                self.failures[event.reason] += 1
+            case EventType.CANCELLED:
+                self._count_end(event, JobStatus.CANCELLED)
+            case EventType.STAGE | EventType.CANCELLING:
+                pass
+            case _:
+                assert_never(kind)
 
-    def _count_end(self, event: LoggedEvent, job: _Open, stages: Mapping[str, Mapping[str, float]]) -> None:
-        self.finished[event.type.removeprefix("job.")] += 1
+    def _count_end(self, event: LoggedEvent, status: JobStatus) -> None:
+        self.finished[str(status)] += 1
+        job = self._open.pop(event.job_id, _Open())
         if job.started_at is not None:
             self.run_s.add(event.created_at - job.started_at)
-        if event.type == EventType.FAILED:
-            self.failures[event.reason] += 1
-        elif event.type == EventType.SUCCEEDED:
-            for stage, seconds in stages.get(event.job_id, {}).items():
-                self.stage_s[stage].add(seconds)

@@ -1,4 +1,4 @@
-"""SQL of the reaper: lost jobs, lost wake-ups, what has expired, what may be deleted. Safe to run twice at once.
+"""Upkeep of jobs, for the reaper: lost jobs, lost wake-ups, expiry, deletion. Safe to run twice at once.
 
 Every statement takes a bounded number of rows, and only the database's clock is used.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import sqlalchemy as sa
 
-from app.db import now
+from app.db import dialect_of, now
 from app.jobs import models
 from app.jobs.leases import LeaseRepository
 from app.jobs.records import JobError
@@ -45,7 +46,7 @@ class UpkeepRepository:
         return self._connection.execute(sa.select(now())).scalar_one()
 
     def sign_in(self, worker: str) -> float:
-        """Write down that a worker is there; gives the database's clock. It writes, so it fails where workers cannot renew."""
+        """Record that a worker is alive, and return the database's clock. It writes, so it fails where workers cannot renew."""
         clock = self.clock()
         seen = _workers.update().where(_workers.c.name == worker).values(seen_at=clock)
         if self._connection.execute(seen).rowcount == 0:
@@ -79,7 +80,7 @@ class UpkeepRepository:
         """
         leases = LeaseRepository(self._connection)
         expired = (
-            sa.select(_jobs.c.id, _jobs.c.fence, _jobs.c.status, _jobs.c.losses)
+            sa.select(_jobs.c.id, _jobs.c.fence)
             .where(_jobs.c.status.in_(sorted(ACTIVE)), _jobs.c.lease_until < now())
             .order_by(_jobs.c.lease_until)
             .limit(_BATCH)
@@ -87,13 +88,7 @@ class UpkeepRepository:
         )
         taken: list[Taken] = []
         for row in self._connection.execute(expired).all():
-            if row.status == JobStatus.CANCELLING:
-                became = JobStatus.CANCELLED if leases.cancelled(row.id, row.fence) else None
-            elif row.losses + 1 >= max_attempts:
-                became = JobStatus.FAILED if leases.fail(row.id, row.fence, error=LOST) else None
-            else:
-                requeued = leases.requeue(row.id, row.fence, "lease_expired", losses=_jobs.c.losses + 1)
-                became = JobStatus.QUEUED if requeued else None
+            became = leases.lost(row.id, row.fence, error=LOST, max_attempts=max_attempts)
             if became is not None:
                 taken.append(Taken(row.id, row.fence, became))
         return taken
@@ -107,10 +102,7 @@ class UpkeepRepository:
             patient: False where the broker holds no message at all: then the wait does not double.
         """
         doublings = sa.case((_jobs.c.publish_count > _MOST_DOUBLINGS, _MOST_DOUBLINGS), else_=_jobs.c.publish_count)
-        # SQLite is built without mathematical functions on some systems.
-        on_sqlite = self._connection.dialect.name == "sqlite"
-        factor = sa.literal(1).op("<<")(doublings) if on_sqlite else sa.func.pow(2.0, doublings)
-        wait_s = older_than_s * factor if patient else sa.literal(older_than_s)
+        wait_s = older_than_s * self._power_of_two(doublings) if patient else sa.literal(older_than_s)
         due = (
             sa.select(_jobs.c.id)
             .where(
@@ -128,6 +120,16 @@ class UpkeepRepository:
                 _jobs.update().where(_jobs.c.id.in_(ids)).values(published_at=now(), publish_count=_jobs.c.publish_count + 1)
             )
         return ids
+
+    def _power_of_two(self, exponent: sa.ColumnElement[int]) -> sa.ColumnElement[float]:
+        dialect = dialect_of(self._connection)
+        match dialect:
+            case "sqlite":  # which is built without mathematical functions on some systems
+                return sa.cast(sa.literal(1).op("<<")(exponent), sa.Double)
+            case "postgresql":
+                return sa.func.pow(2.0, exponent)
+            case _:
+                assert_never(dialect)
 
     def not_published(self, job_ids: Sequence[str]) -> None:
         """Take back what `due_for_publish` has counted: the broker did not take the messages."""
@@ -159,7 +161,7 @@ class UpkeepRepository:
         return ids
 
     def forget_keys(self, *, older_than_s: float) -> int:
-        """Forget idempotency keys that nobody will use again; gives how many."""
+        """Delete old idempotency keys. Return how many."""
         old = sa.select(_keys.c.owner, _keys.c.key).where(_keys.c.created_at < self.clock() - older_than_s).limit(_BATCH)
         found = [tuple(row) for row in self._connection.execute(old)]
         if found:
@@ -167,7 +169,7 @@ class UpkeepRepository:
         return len(found)
 
     def live_fences(self, job_ids: Collection[str]) -> dict[str, set[int]]:
-        """For each job, the fences whose files must stay in the store: the running attempt's, and the published one's."""
+        """Return for each job the fences whose files must stay in the store: the running attempt's and the published one's."""
         known: dict[str, set[int]] = {job_id: set() for job_id in job_ids}
         running = sa.select(_jobs.c.id, _jobs.c.fence).where(_jobs.c.id.in_(job_ids), _jobs.c.status.in_(sorted(ACTIVE)))
         published = sa.select(_artifacts.c.job_id, _artifacts.c.fence).where(_artifacts.c.job_id.in_(job_ids)).distinct()
@@ -177,7 +179,7 @@ class UpkeepRepository:
         return known
 
     def unfinished(self, job_ids: Collection[str]) -> dict[str, int | None]:
-        """Of some jobs, those that have not finished, each with the fence under which it runs, or None while it waits."""
+        """Return those of some jobs that have not finished, each with the fence under which it runs, or None while it waits."""
         query = sa.select(_jobs.c.id, _jobs.c.fence, _jobs.c.status).where(
             _jobs.c.id.in_(job_ids), _jobs.c.status.not_in(sorted(TERMINAL))
         )

@@ -1,4 +1,4 @@
-"""The table of API keys. Of a key itself only an HMAC is kept."""
+"""Table of API keys. Of a key itself only an HMAC is kept."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking: a tenant, by one of its keys.
+    """The caller: a tenant, by one of its keys.
 
     While authentication is off there is one caller, without a name, who may do everything.
     """

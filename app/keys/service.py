@@ -1,4 +1,4 @@
-"""What can be asked of API keys: create, recognise, list, revoke."""
+"""Use cases of API keys: create, recognise, list, revoke."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class KeyService:
         return key, text
 
     def recognise(self, text: str) -> ApiKey | None:
-        """Give the key with this text, unless it was revoked, has expired or never was."""
+        """Return the key with this text, or None where it was revoked, has expired or never was."""
         if not _FORM.fullmatch(text):
             return None
         with self._database.read() as connection:
             return KeyRepository(connection).valid(self._digest(text))
 
     def begin_session(self, key: ApiKey) -> str:
-        """Give what a browser may hold instead of a key."""
+        """Return the value of a browser's session cookie for a key."""
         return self._sessions.seal(key.id)
 
     def of_session(self, value: str) -> ApiKey | None:
-        """Give the key that a browser's session names, unless it has been revoked or has expired since."""
+        """Return the key that a browser's session names, or None where it was revoked or has expired since."""
         key_id = self._sessions.open(value)
         if key_id is None:
             return None
@@ -70,7 +70,7 @@ class KeyService:
             return KeyRepository(connection).list(owner, limit=_MOST_LISTED)
 
     def revoke(self, key_id: str, *, caller: Caller) -> ApiKey:
-        """Make a key worthless from now on. Raises `NotFound`."""
+        """Revoke a key. Raises `NotFound`."""
         with self._database.write() as connection:
             key = KeyRepository(connection).revoke(key_id)
             if key is None:

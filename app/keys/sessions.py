@@ -1,4 +1,4 @@
-"""What a browser holds instead of a key: the key's id, signed, for as long as a working day (docs/decisions/0050)."""
+"""Browser sessions: a cookie with a key's id, signed, that lasts a working day (docs/decisions/0050)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Sessions:
         self._secret = secret
 
     def seal(self, key_id: str) -> str:
-        """Give the cookie's value for a key."""
+        """Return the cookie's value for a key."""
         return self._signer().dumps(key_id)
 
     def open(self, value: str) -> str | None:
-        """Give the id of the key that a cookie names; None where it is too old, or not of our making."""
+        """Return the id of the key that a cookie names, or None where it is too old or not ours."""
         try:
             found = self._signer().loads(value, max_age=LIFETIME_S)
         except BadData:

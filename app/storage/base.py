@@ -1,4 +1,4 @@
-"""What a store is: bytes under keys ``jobs/<id>/<fence>/<path>``. The database says which of them are published."""
+"""The artifact store: bytes under keys ``jobs/<id>/<fence>/<path>``. The database says which are published."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class StoreUnavailable(Exception):
 
 
 class ArtifactStore(Protocol):
-    """What a store must do. Keys are relative POSIX paths. OSError and `StoreUnavailable` mean: perhaps later."""
+    """The interface of stores. Keys are relative POSIX paths. OSError and `StoreUnavailable` mean: perhaps later."""
 
     def put(self, key: str, source: Path) -> tuple[int, str]:
-        """Store a file whole or not at all; gives its size and sha256."""
+        """Store a file whole or not at all. Return its size and sha256."""
         ...
 
     def open(self, key: str, start: int, stop: int) -> Iterator[bytes]:

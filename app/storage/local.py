@@ -86,7 +86,7 @@ class LocalArtifactStore:
 
 
 def _walk(folder: Path, here: tuple[str, ...], after: tuple[str, ...]) -> Iterator[str]:
-    """Give the keys of the files under a folder in the order of their parts, from behind ``after``."""
+    """Yield the keys of the files under a folder in the order of their parts, from behind ``after``."""
     try:
         with os.scandir(folder) as found:
             entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)

@@ -1,4 +1,4 @@
-"""From an archive of a stranger's to a folder of checked files: names, kinds and sizes are decided before a byte is kept."""
+"""Unpacking of archives from strangers. Names, kinds and sizes are checked before a byte is kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, assert_never
 
 from app.refusals import Refused
 from app.uploads.records import UploadedFile, UploadKind
@@ -68,7 +68,7 @@ def unpack(archive: IO[bytes], kind: UploadKind, folder: Path, *, max_bytes: int
 
 
 def content_id(kind: UploadKind, files: Sequence[UploadedFile]) -> str:
-    """Give the address of some content: the same files have the same, whoever sends them, however they are packed."""
+    """Return the id of some content. The same files have the same id, whoever sends them and however they are packed."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.path):
         digest.update(f"{file.path}\0{file.size}\0{file.sha256}\n".encode())
@@ -76,7 +76,7 @@ def content_id(kind: UploadKind, files: Sequence[UploadedFile]) -> str:
 
 
 def _safe(name: str, kind: UploadKind) -> str:
-    """Judge a member's name; gives its relative path."""
+    """Check a member's name, and return its relative path."""
     parts = PurePosixPath(name).parts  # which drops ./
     if name.startswith("/") or not parts or len(parts) > _DEEPEST or not all(map(_PART.fullmatch, parts)):
         raise _refused(
@@ -122,16 +122,27 @@ def _without_common_folder(folder: Path, files: dict[str, UploadedFile]) -> tupl
 def _check(kind: UploadKind, files: Sequence[UploadedFile], folder: Path) -> None:
     if not files:
         raise _refused("the archive is empty")
-    if kind is UploadKind.DATASET:
-        splits = any(file.path.endswith(DATA_SUFFIXES) and "/" not in file.path for file in files)
-        # <split>/<class>/<image>
-        images = any(file.path.lower().endswith(IMAGE_SUFFIXES) and file.path.count("/") == 2 for file in files)
-        if not splits and not images:
-            raise _refused(
-                f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES)}, "
-                "or as a folder with a folder of images for each class"
-            )
-        return
+    match kind:
+        case UploadKind.DATASET:
+            _check_dataset(files)
+        case UploadKind.MODEL:
+            _check_model(folder)
+        case _:
+            assert_never(kind)
+
+
+def _check_dataset(files: Sequence[UploadedFile]) -> None:
+    splits = any(file.path.endswith(DATA_SUFFIXES) and "/" not in file.path for file in files)
+    # <split>/<class>/<image>
+    images = any(file.path.lower().endswith(IMAGE_SUFFIXES) and file.path.count("/") == 2 for file in files)
+    if not splits and not images:
+        raise _refused(
+            f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES)}, "
+            "or as a folder with a folder of images for each class"
+        )
+
+
+def _check_model(folder: Path) -> None:
     try:
         check_checkpoint(folder)
     except PruningError as error:

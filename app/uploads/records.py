@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-
-_FORM = re.compile(r"(mdl|dst)_[0-9a-f]{64}", re.ASCII)
+from typing import assert_never
 
 
 class UploadKind(StrEnum):
@@ -17,8 +16,17 @@ class UploadKind(StrEnum):
 
     @property
     def prefix(self) -> str:
-        """What its ids begin with."""
-        return "mdl_" if self is UploadKind.MODEL else "dst_"
+        """The prefix of its ids."""
+        match self:
+            case UploadKind.MODEL:
+                return "mdl_"
+            case UploadKind.DATASET:
+                return "dst_"
+            case _:
+                assert_never(self)
+
+
+_FORM = re.compile(f"({'|'.join(kind.prefix for kind in UploadKind)})[0-9a-f]{{64}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,5 +51,5 @@ class Upload:
 
 
 def is_upload_id(reference: str) -> bool:
-    """Tell the id of an upload from Hub ids and paths."""
+    """Whether a reference is the id of an upload, not a Hub id or a path."""
     return _FORM.fullmatch(reference) is not None

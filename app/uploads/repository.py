@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from app.db import now
+from app.db import now, take_turns
 from app.uploads.models import uploads as _uploads
 from app.uploads.records import Upload, UploadedFile, UploadKind
 
@@ -22,9 +22,7 @@ class UploadRepository:
 
     def lock(self, upload_id: str) -> None:
         """Take turns with everybody else who stores or deletes this content, until the transaction ends."""
-        if self._connection.dialect.name != "sqlite":  # where writers take turns anyway
-            key = sa.func.hashtext(upload_id)
-            self._connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CONTENT_LOCK, key)))
+        take_turns(self._connection, _CONTENT_LOCK, upload_id)
 
     def insert(self, upload: Upload) -> None:
         """Insert an upload, with the time of now."""
@@ -58,11 +56,11 @@ class UploadRepository:
         return int(self._connection.execute(query).scalar_one())
 
     def delete(self, upload_id: str, *, owner: str) -> None:
-        """Delete an owner's claim to some content."""
+        """Delete an owner's upload."""
         self._connection.execute(_uploads.delete().where(_uploads.c.id == upload_id, _uploads.c.owner == owner))
 
     def claimed(self, upload_ids: Sequence[str]) -> set[str]:
-        """Say which of some contents anybody has a claim to."""
+        """Return those of some contents that any owner has uploaded."""
         return set(self._connection.scalars(sa.select(_uploads.c.id).where(_uploads.c.id.in_(upload_ids))))
 
 

@@ -1,4 +1,4 @@
-"""What can be asked of uploads: store, find, list, delete. Content lies under its own hash, once for everybody."""
+"""Use cases of uploads: store, find, list, delete. Content lies under its own hash, once for everybody."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UploadService:
         self._root = settings.resolved_uploads_dir
 
     def folder(self, upload_id: str) -> Path:
-        """Give the place of some content."""
+        """Return the folder of some content."""
         return self._root / upload_id
 
     def draft(self) -> Path:
@@ -116,7 +116,7 @@ class UploadService:
         return upload
 
     def list(self, kind: UploadKind, *, owner: str, after: str | None, limit: int) -> tuple[list[Upload], bool]:
-        """List a page of uploads, newest first, and whether there are more."""
+        """List a page of uploads, newest first. Also return whether there are more."""
         start = None
         if after is not None:
             try:
@@ -172,7 +172,7 @@ class UploadService:
 
 
 def _untouched_s(draft: Path) -> float:
-    """Give the seconds since the youngest change of a draft."""
+    """Return the seconds since the youngest change of a draft."""
     moments = [0.0]
     for path in (draft, *draft.rglob("*")):
         with contextlib.suppress(FileNotFoundError):  # it is being finished at this moment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
+from typing import assert_never
 
 from pruning_core.report.report import TargetReport
 from pruning_core.spec.prune import PruneSpec
@@ -17,12 +18,12 @@ _KILO = 1000
 
 
 def finite(value: float | None) -> float | None:
-    """Give a number that can be drawn; None for what cannot."""
+    """Return a number if it can be drawn, else None."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:
-    """Give a share; None where it means nothing."""
+    """Return a share, or None where it means nothing."""
     if finite(part) is None or finite(whole) is None or not whole or part is None:
         return None
     return finite(part / whole)
@@ -95,12 +96,18 @@ def target(spec: PruneSpec) -> str:
     asked = [f"{zeroing.title} pattern"] if zeroing is not None and by_pattern else _budgets(spec)
     if spec.quality_floor is not None:
         floor = spec.quality_floor
-        asked.append(f"quality ≥ {floor.value:.4g}" if floor.kind == "absolute" else f"≥ {floor.value:.4g} of the quality")
+        match floor.kind:
+            case "absolute":
+                asked.append(f"quality ≥ {floor.value:.4g}")
+            case "relative":
+                asked.append(f"≥ {floor.value:.4g} of the quality")
+            case _:
+                assert_never(floor.kind)
     return ", ".join(asked)
 
 
 def _budgets(spec: PruneSpec) -> list[str]:
-    """Say budgets of one metric together: 70%, 50% of the MACs."""
+    """Format the budgets of one metric together: 70%, 50% of the MACs."""
     by_metric: dict[str, list[str]] = {}
     for one in spec.all_targets:
         by_metric.setdefault(one.metric, []).append(f"{one.requested * 100:.4g}%")
@@ -108,7 +115,7 @@ def _budgets(spec: PruneSpec) -> list[str]:
 
 
 def verdict(asked: TargetReport) -> str:
-    """Say what was asked for and what came of it, as a sentence without its end."""
+    """Format what was asked for and what was reached, as a sentence without its end."""
     return target_verdict(asked.metric, asked.requested, asked.achieved)
 
 

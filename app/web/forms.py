@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any, Literal, cast
+from typing import Any, Literal, assert_never, cast
 from urllib.parse import parse_qsl
 
 from fastapi import Request
@@ -22,16 +22,16 @@ Control = Literal["select", "number", "checkbox", "checks", "text"]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What was filled in: every value of every name."""
+    """A filled-in form: every value of every name."""
 
     values: Mapping[str, Sequence[str]]
 
     def one(self, name: str, default: str = "") -> str:
-        """Give the last value of a name."""
+        """Return the last value of a name."""
         return (self.values.get(name) or [default])[-1]
 
     def all(self, name: str) -> list[str]:
-        """Give all values of a name."""
+        """Return all values of a name."""
         return list(self.values.get(name, []))
 
 
@@ -73,17 +73,37 @@ class Field:
     nullable: bool = False
 
     def read(self, form: Form) -> tuple[object, ...]:
-        """Give the value in the body's own type; nothing where the default is meant."""
-        if self.control == "checks":
-            given: object = form.all(self.name)
-        elif self.control == "checkbox":
-            given = bool(form.one(self.name))
-        else:
-            given = _typed(form.one(self.name).strip(), self.control)
+        """Return the value in the body's own type, as a tuple of one. Return an empty tuple where the default is meant."""
+        given = self._given(form)
         if given in ("", None):
             cleared = self.nullable and self.default is not None and self.name in form.values
             return (None,) if cleared else ()
         return () if given == self.default else (given,)
+
+    def shown(self, value: object) -> list[str]:
+        """Return what the control sends where it shows a value."""
+        match self.control:
+            case "checks":
+                return [str(item) for item in cast("list[object]", value or [])]
+            case "checkbox":
+                return ["on"] if value else []
+            case "select" | "number" | "text":
+                return ["" if value is None else str(value)]
+            case _:
+                assert_never(self.control)
+
+    def _given(self, form: Form) -> object:
+        match self.control:
+            case "checks":
+                return form.all(self.name)
+            case "checkbox":
+                return bool(form.one(self.name))
+            case "number":
+                return _number(form.one(self.name).strip())
+            case "select" | "text":
+                return form.one(self.name).strip()
+            case _:
+                assert_never(self.control)
 
 
 def fields_of(schema: Mapping[str, Any], prefix: str, path: tuple[str, ...]) -> Iterator[Field]:
@@ -148,10 +168,8 @@ def _control(schema: Mapping[str, Any]) -> Control | None:
     ).get(schema.get("type"))
 
 
-def _typed(text: str, control: Control) -> object:
-    """Read numbers as numbers; what is none stays as it is, and the spec says what would be right."""
-    if control != "number" or not text:
-        return text
+def _number(text: str) -> object:
+    """Read a number. Other text stays as it is, and the spec says what would be right."""
     try:
         return json.loads(text)
     except ValueError:

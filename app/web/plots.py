@@ -1,4 +1,4 @@
-"""Where the marks of a chart go. Charts are SVG in the page itself, coloured by its style sheet (docs/decisions/0050)."""
+"""Charts: the places of their marks. A chart is SVG in the page, coloured by its style sheet (docs/decisions/0050)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Scatter:
 
 @dataclass(frozen=True, slots=True)
 class Datum:
-    """What is to be drawn; numbers that are none are left out. ``good``: it kept what was promised."""
+    """One checkpoint to draw. It is left out where a number is missing. ``good``: it kept what was promised."""
 
     x: float | None
     y: float | None
@@ -100,7 +100,7 @@ def scatter(data: Sequence[Datum], dense: float | None, *, as_percent: bool, low
 
 
 def _axis(values: Sequence[float]) -> list[float]:
-    """Give round values, evenly apart, around all of some values."""
+    """Return round values at even distances that enclose all given values."""
     low, high = min(values), max(values)
     rough = max(high - low, 1e-6) / (_TICKS - 1)
     power = 10.0 ** math.floor(math.log10(rough))

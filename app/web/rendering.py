@@ -59,7 +59,7 @@ class PageRoute(APIRoute):
 
 
 def problem_page(request: Request, response: Response) -> Response:
-    """Say a problem, given as the API's answer, to a person."""
+    """Render a problem, given as the API's answer, as a page."""
     problem = ProblemDetails.model_validate_json(bytes(response.body))
     shown = page(request, "problem.html", {"problem": problem}, status=response.status_code)
     for name in ("Retry-After", "WWW-Authenticate", "Allow", "Connection"):
@@ -96,6 +96,6 @@ def _environment() -> Environment:
 
 @cache
 def _asset(name: str) -> str:
-    """Give the address of a file of ours; it changes with the content, so that nobody sees an old one."""
+    """Return the address of a static file. It changes with the content, so that no browser shows an old one."""
     content = files("app.web").joinpath("static", name).read_bytes()
     return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"

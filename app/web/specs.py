@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 from app.errors import FieldError
 from app.jobs.schemas import JobCreate
@@ -14,11 +14,11 @@ from app.paths import is_under
 from app.web.formats import words
 from app.web.forms import Field, Form, fields_of, put
 from pruning_core.spec.targets import TARGET_METRICS
-from pruning_core.spec.tasks import KINDS
+from pruning_core.spec.tasks import KINDS, Reads
 from pruning_core.support.capabilities import methods, tasks
 
 # Sections below the first screen, each an object of the spec.
-_SECTIONS = (
+SECTIONS = (
     ("recovery", "Recovery", "RecoverySpec"),
     ("calibration", "Calibration", "CalibrationSpec"),
     ("memory", "Memory", "MemorySpec"),
@@ -101,7 +101,7 @@ def blueprint() -> Blueprint:
         ),
         sections=tuple(
             Section(name, title, tuple(fields_of(definitions[definition], name, (name,))))
-            for name, title, definition in _SECTIONS
+            for name, title, definition in SECTIONS
         ),
         tasks=tuple(info.name for info in known if info.task is not None),
         types=tuple(info.name for info in known if info.task is None),
@@ -110,7 +110,7 @@ def blueprint() -> Blueprint:
 
 
 def body_of(form: Form) -> dict[str, Any]:
-    """Give the body that a form stands for; defaults are left out, so that the body says what was chosen."""
+    """Return the body that a form stands for. Defaults are left out, so that the body says what was chosen."""
     plan = blueprint()
     body: dict[str, Any] = {"model": form.one("model").strip(), "task": _task(form, plan)}
     for name, read in (
@@ -142,12 +142,21 @@ def _task(form: Form, plan: Blueprint) -> object:
     if name not in plan.types:
         return name
     text = [part.strip() for part in form.one("text_column").split(",") if part.strip()]
-    images = KINDS[name].reads == "image"
-    columns: dict[str, Any] = {"image": ", ".join(text)} if images else {"text": text}
+    columns = _columns(KINDS[name].reads, text)
     task: dict[str, Any] = {"type": name, "columns": columns, "metric": form.one("task_metric")}
     if label := form.one("label_column").strip():
         task["columns"]["label"] = label
     return task | {key: value for key in _OWN_DATA if (value := form.one(key).strip())}
+
+
+def _columns(reads: Reads, names: list[str]) -> dict[str, Any]:
+    match reads:
+        case "image":
+            return {"image": ", ".join(names)}
+        case "text" | "words":
+            return {"text": names}
+        case _:
+            assert_never(reads)
 
 
 def _target(form: Form) -> dict[str, Any]:
@@ -209,17 +218,8 @@ def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str
     for one in _fields():
         section = cast("dict[str, Any]", spec[one.path[0]])
         others = one.name.startswith("method.") and not one.name.startswith(f"method.{section['name']}.")
-        values[one.name] = _shown(one, one.default if others else section.get(one.path[-1]))
+        values[one.name] = one.shown(one.default if others else section.get(one.path[-1]))
     return Form(values)
-
-
-def _shown(field: Field, value: object) -> list[str]:
-    """Give what a control sends where it shows a value."""
-    if field.control == "checks":
-        return [str(item) for item in cast("list[object]", value or [])]
-    if field.control == "checkbox":
-        return ["on"] if value else []
-    return ["" if value is None else str(value)]
 
 
 def _is_whole(task: Mapping[str, Any]) -> bool:
@@ -231,7 +231,7 @@ def _is_whole(task: Mapping[str, Any]) -> bool:
 def empty_form() -> Form:
     """Fill in the form with what is meant where nothing is said."""
     values = {"method": ["fisher-cg"], "task": ["glue/sst2"], "metric": ["macs"], "amount": ["0.5"]}
-    values |= {field.name: _shown(field, field.default) for field in _fields()}
+    values |= {field.name: field.shown(field.default) for field in _fields()}
     return Form(values)
 
 

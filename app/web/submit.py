@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -18,6 +16,7 @@ from pydantic import ValidationError
 from app.api.deps import Owner, Service, Writer
 from app.api.jobs import JOB_ID
 from app.errors import FieldError, field_errors
+from app.jobs.digests import digest_of
 from app.jobs.schemas import JobCreate, JobView, PlanView
 from app.jobs.service import JobService
 from app.keys.records import Caller
@@ -63,7 +62,7 @@ def _submit(request: Request, form: Form, service: JobService, writer: Caller) -
         if form.one("do") == "check":
             spec = service.admit(job, owner=writer.owner)
             return _page(request, form, models=models, plan=PlanView.of(spec, predict(spec)))
-        details = service.submit(job, caller=writer, idempotency_key=_key(form, body))
+        details = service.submit(job, body, caller=writer, idempotency_key=_key(form, body))
     except ValidationError as error:
         return _page(request, form, models=models, errors=field_errors(error, body))
     except RequestError as error:
@@ -75,8 +74,7 @@ def _submit(request: Request, form: Form, service: JobService, writer: Caller) -
 def _key(form: Form, body: Mapping[str, Any]) -> str:
     """Sending a form twice submits once; sending it again with changes is another request."""
     once = form.one("once")
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    return f"page-{once if _ONCE.fullmatch(once) else uuid4().hex}-{digest}"
+    return f"page-{once if _ONCE.fullmatch(once) else uuid4().hex}-{digest_of(body)}"
 
 
 def _page(

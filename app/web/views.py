@@ -1,10 +1,11 @@
-"""What pages show of jobs, beside what the API shows."""
+"""Views of jobs for pages, beside the API's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal, assert_never
 
 from app.jobs.records import EventType, Job, JobEvent
 from app.jobs.schemas import ArtifactView, JobView
@@ -16,7 +17,8 @@ from app.web.plots import Datum
 from pruning_core.report.progress import STAGES, Stage
 from pruning_core.report.report import Outcome, Report
 
-STATUS_WORDS = {
+# Total, as is the next: tests hold them against what there is.
+STATUS_WORDS: Mapping[JobStatus, str] = {
     JobStatus.QUEUED: "Queued",
     JobStatus.RUNNING: "Running",
     JobStatus.CANCELLING: "Cancelling",
@@ -24,10 +26,11 @@ STATUS_WORDS = {
     JobStatus.FAILED: "Failed",
     JobStatus.CANCELLED: "Cancelled",
 }
-_EVENT_WORDS = {
+_EVENT_WORDS: Mapping[EventType, str] = {
     EventType.QUEUED: "Submitted",
     EventType.RETRIED: "Tried again",
     EventType.STARTED: "A worker took it",
+    EventType.STAGE: "Stage",
     EventType.REQUEUED: "Back in the queue",
     EventType.CANCELLING: "Cancellation asked for",
     EventType.SUCCEEDED: "Succeeded",
@@ -97,12 +100,15 @@ class JobPage:
         return sum(artifact.size for artifact in self.view.artifacts)
 
 
+StepState = Literal["done", "current", "ahead", "stopped", "ended"]
+
+
 @dataclass(frozen=True, slots=True)
 class StageStep:
     """One stage of a job: ``done``, ``current``, ``ahead``, or where it failed (``stopped``) or was cancelled (``ended``)."""
 
     name: Stage
-    state: str
+    state: StepState
     detail: str
 
 
@@ -128,13 +134,28 @@ def steps(job: Job) -> list[StageStep]:
         if finished or index < current:
             found.append(StageStep(stage, "done", "" if taken is None else formats.span(taken)))
         elif index == current and progress is not None:
-            ended = "ended" if job.status == JobStatus.CANCELLED else "stopped"
-            state = "current" if job.status in ACTIVE else ended
             counted = f"{progress.step} of {progress.total}" if progress.total > 1 else ""
-            found.append(StageStep(stage, state, counted))
+            found.append(StageStep(stage, _state_of_the_last(job.status), counted))
         else:
             found.append(StageStep(stage, "ahead", ""))
     return found
+
+
+def _state_of_the_last(status: JobStatus) -> StepState:
+    """Return the state of the stage that a job has reached."""
+    match status:
+        case JobStatus.RUNNING | JobStatus.CANCELLING:
+            return "current"
+        case JobStatus.CANCELLED:
+            return "ended"
+        case JobStatus.FAILED:
+            return "stopped"
+        case JobStatus.SUCCEEDED:
+            return "done"
+        case JobStatus.QUEUED:
+            return "ahead"
+        case _:
+            assert_never(status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +167,7 @@ class EventLine:
 
 
 def event_lines(events: Sequence[JobEvent]) -> list[EventLine]:
-    """Say events in words."""
+    """Describe events in words."""
     return [EventLine(_words(event), datetime.fromtimestamp(event.created_at, UTC)) for event in events]
 
 
@@ -182,7 +203,7 @@ class Checkpoint:
 
     @property
     def speedup(self) -> float | None:
-        """How much faster it is."""
+        """The speed-up."""
         return formats.finite(self.outcome.latency_ms.speedup)
 
     @property
@@ -197,12 +218,12 @@ class Checkpoint:
 
     @property
     def budget(self) -> str:
-        """What was asked of it."""
+        """The budget that was asked for."""
         target = self.outcome.target
         return f"{target.metric} {target.requested:g}"
 
     def along(self, axis: str) -> float | None:
-        """Give its figure on one of the axes of `AXES`."""
+        """Return the figure on one of the axes of `AXES`."""
         return {"macs": self.macs_kept, "size": self.size_kept, "speedup": self.speedup}[axis]
 
 
@@ -220,7 +241,7 @@ class Comparison:
     lower_is_better: bool = False
 
     def data(self, axis: str, methods: Sequence[str]) -> list[Datum]:
-        """Give what is drawn."""
+        """Return the checkpoints as the chart draws them."""
         return [
             Datum(
                 found.along(axis),

@@ -1,4 +1,4 @@
-"""Sends what stands in the outbox, by the Standard Webhooks specification: signed, at least once, patiently, for a day."""
+"""Delivery of the outbox by the Standard Webhooks specification: signed, at least once, retried for a day."""
 
 from __future__ import annotations
 
@@ -41,13 +41,23 @@ _GONE = 410
 
 
 class Deliverer:
-    """Delivers in a thread of the API's process. Several processes may do so at once: each claims what it sends."""
+    """Delivers in a thread of the API's process. Several processes may do so at once: each claims what it sends.
 
-    def __init__(self, settings: Settings, database: Database, secrets: WebhookSecrets) -> None:
+    Args:
+        settings: Which networks are allowed, and how often to look.
+        database: Where the outbox is.
+        secrets: What messages are signed with.
+        lifetime_s: How long one receiver may take in all.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, secrets: WebhookSecrets, *, lifetime_s: float = _LIFETIME_S
+    ) -> None:
+        self._lifetime_s = lifetime_s
         self._database = database
         self._secrets = secrets
         self._poll_s = settings.webhook_poll_s
-        self._backend = GuardedBackend(settings.webhook_networks, _LIFETIME_S)
+        self._backend = GuardedBackend(settings.webhook_networks, lifetime_s)
         self._tls = ssl.create_default_context()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
@@ -59,10 +69,10 @@ class Deliverer:
     def stop(self) -> None:
         """End, once what is being sent has been sent."""
         self._stop.set()
-        self._thread.join(_LIFETIME_S)
+        self._thread.join(self._lifetime_s)
 
     def deliver_due(self) -> int:
-        """Send what is due; gives how much that was."""
+        """Send what is due. Return how many messages that was."""
         with self._database.read() as connection:
             if not WebhookRepository(connection).anything_due():
                 return 0
@@ -87,7 +97,7 @@ class Deliverer:
         _log.info("webhook.sent", webhook_id=delivery.webhook_id, message_id=delivery.id, outcome=outcome)
 
     def _send(self, delivery: Delivery) -> tuple[int | None, str]:
-        """Send once; gives the status, if there was an answer, and what to write down."""
+        """Send once. Return the status, if there was an answer, and the outcome to write down."""
         body, headers = self._message(delivery)
         timeouts = {"connect": _TIMEOUT_S, "read": _TIMEOUT_S, "write": _TIMEOUT_S, "pool": _TIMEOUT_S}
         try:
@@ -135,7 +145,7 @@ class Deliverer:
 
 
 def _pause(attempts: int) -> float | None:
-    """Give the pause before the next attempt, a little random so that receivers are not hit by all at once."""
+    """Return the pause before the next attempt. It is a little random, so that receivers are not hit by all at once."""
     if attempts >= len(DELAYS_S):
         return None
     return DELAYS_S[attempts] * (1 + random.uniform(-_JITTER, _JITTER))  # noqa: S311 - no secret hangs on it

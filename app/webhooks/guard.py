@@ -43,12 +43,13 @@ class GuardedBackend(httpcore2.NetworkBackend):
     Args:
         allowed: Networks that are not public and yet allowed.
         lifetime_s: How long a connection may last, whatever is sent over it how slowly.
+        inner: What connects to an address that was judged; by default the system's sockets.
     """
 
-    def __init__(self, allowed: Sequence[Network], lifetime_s: float) -> None:
+    def __init__(self, allowed: Sequence[Network], lifetime_s: float, inner: httpcore2.NetworkBackend | None = None) -> None:
         self._allowed = allowed
         self._lifetime_s = lifetime_s
-        self._inner = httpcore2.SyncBackend()
+        self._inner = httpcore2.SyncBackend() if inner is None else inner
 
     def connect_tcp(
         self,
@@ -97,7 +98,7 @@ class _MortalStream(httpcore2.NetworkStream):
         return _MortalStream(self._inner.start_tls(ssl_context, server_hostname, self._left(timeout)), self._until)
 
     def get_extra_info(self, info: str) -> Any:
-        """Tell about the socket."""
+        """Return information about the socket."""
         return self._inner.get_extra_info(info)
 
     def _left(self, timeout: float | None) -> float:

@@ -1,4 +1,4 @@
-"""The tables of webhooks: where to send events, and the outbox of what is still to be sent."""
+"""Tables of webhooks: the addresses, and the outbox of messages still to be sent."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where a tenant wants to hear of its jobs."""
+    """An address that is sent a tenant's events."""
 
     id: str
     owner: str
@@ -32,7 +32,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryState:
-    """What became of a delivery so far."""
+    """The state of a delivery."""
 
     id: str
     created_at: float
@@ -44,7 +44,7 @@ class DeliveryState:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The outbox of all tenants: what is still to be sent, and how long the message that has waited longest has waited."""
+    """The outbox of all tenants: the messages still to be sent, and the age of the oldest."""
 
     messages: int
     oldest_s: float

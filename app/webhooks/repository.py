@@ -60,7 +60,7 @@ class WebhookRepository:
             self.send(webhook_id, payload)
 
     def send(self, webhook_id: str, payload: str) -> str:
-        """Put one message into the outbox; gives its id."""
+        """Put one message into the outbox, and return its id."""
         delivery_id = f"msg_{uuid4().hex}"
         self._connection.execute(
             _deliveries.insert().values(
@@ -70,7 +70,7 @@ class WebhookRepository:
         return delivery_id
 
     def claim(self, *, lease_s: float) -> list[Delivery]:
-        """Take what is due. Unless told of an outcome, it is due again after the lease: whoever took it may have died."""
+        """Claim what is due. Without an outcome it is due again after the lease: the process that claimed it may have died."""
         due = (
             sa.select(_deliveries.c.id)
             .where(_deliveries.c.due_at <= self._connection.execute(sa.select(now())).scalar_one())
@@ -135,7 +135,7 @@ class WebhookRepository:
         return Backlog(messages, max(0.0, clock - oldest) if messages else 0.0, self._connection.scalar(disabled) or 0)
 
     def forget(self, *, older_than_s: float) -> int:
-        """Forget deliveries that are settled and old; gives how many."""
+        """Delete deliveries that are settled and old. Return how many."""
         clock = self._connection.execute(sa.select(now())).scalar_one()
         old = _deliveries.delete().where(_deliveries.c.due_at.is_(None), _deliveries.c.created_at < clock - older_than_s)
         return self._connection.execute(old).rowcount

@@ -1,4 +1,4 @@
-"""What can be asked of webhooks: create, list, try, delete."""
+"""Use cases of webhooks: create, list, test, delete."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ TEST_EVENT = "webhook.test"
 
 
 class WebhookSecrets:
-    """What messages are signed with: derived from the server's secret, so that none is stored."""
+    """The secrets that messages are signed with. They are derived from the server's secret, so none is stored."""
 
     def __init__(self, secret: ServerSecret) -> None:
         self._secret = secret
 
     def of(self, webhook_id: str) -> str:
-        """Give the secret of one webhook, as the specification writes them."""
+        """Return the secret of one webhook, in the specification's form."""
         return f"whsec_{base64.b64encode(self._secret.digest('webhook', webhook_id)).decode()}"
 
 
@@ -45,7 +45,7 @@ class WebhookService:
         self._secrets = secrets
 
     def create(self, url: str, events: Sequence[str], *, caller: Caller) -> tuple[Webhook, str]:
-        """Make a webhook; gives its secret too.
+        """Create a webhook, and return it with its secret.
 
         Raises:
             Refused: The address is written out and not allowed. A name is judged when it is connected to.
@@ -81,7 +81,7 @@ class WebhookService:
             return repository.deliveries(webhook_id, limit=_SHOWN_DELIVERIES)
 
     def test(self, webhook_id: str, *, caller: Caller) -> DeliveryState:
-        """Send a message that means nothing. Raises `NotFound`."""
+        """Send a test message, which means nothing. Raises `NotFound`."""
         with self._database.write() as connection:
             repository = WebhookRepository(connection)
             _known(repository.get(webhook_id, owner=caller.owner))

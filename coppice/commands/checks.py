@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 Status = Literal["ok", "warning", "failed", "skipped"]
+# What may fail, and by this name has advice.
+Look = Literal["database", "migrations", "workers", "broker", "store", "uploads", "scratch", "device"]
 
 _LIBRARIES = (SERVER, "torch", "transformers", "celery", "fastapi", "sqlalchemy", "psycopg", "redis", "boto3")
 _PROBE_S = 120
@@ -46,17 +48,19 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Look at one thing after the other; everything that is made is deleted again."""
     yield _versions()
     yield from _database(settings)
-    for name, check in (("broker", _broker), ("store", _store), ("uploads", _uploads), ("scratch", _scratch)):
-        yield _guarded(name, check, settings)
+    yield _guarded("broker", _broker, settings)
+    yield _guarded("store", _store, settings)
+    yield _guarded("uploads", _uploads, settings)
+    yield _guarded("scratch", _scratch, settings)
     yield _guarded("device", _device, settings)
     yield _access(settings)
 
 
-def _guarded(name: str, check: Callable[[Settings], Finding], settings: Settings) -> Finding:
+def _guarded(name: Look, check: Callable[[Settings], Finding], settings: Settings) -> Finding:
     try:
         return check(settings)
     except Exception as error:  # every client library has errors of its own, and each is what we are here for
-        return Finding(check=name, status="failed", found=_first_line(error), advice=_ADVICE.get(name, ""))
+        return Finding(check=name, status="failed", found=_first_line(error), advice=ADVICE[name])
 
 
 def _versions() -> Finding:
@@ -181,16 +185,16 @@ def _device(settings: Settings) -> Finding:
             status="skipped",
             found=f"torch is not installed: this host can run the API only; a worker needs {SERVER}[worker]",
         )
-    from worker.probe import Probe
+    from worker.probe import TorchProbe
 
     command = [sys.executable, "-P", "-m", "worker.probe", *([settings.device] if settings.device else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=False)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        return Finding(check="device", status="failed", found=f"torch does not start: {last[0]}", advice=_ADVICE["device"])
-    probe = Probe.model_validate_json(done.stdout.strip().splitlines()[-1])
+        return Finding(check="device", status="failed", found=f"torch does not start: {last[0]}", advice=ADVICE["device"])
+    probe = TorchProbe.model_validate_json(done.stdout.strip().splitlines()[-1])
     if probe.error:
-        return Finding(check="device", status="failed", found=f"torch {probe.torch}: {probe.error}", advice=_ADVICE["device"])
+        return Finding(check="device", status="failed", found=f"torch {probe.torch}: {probe.error}", advice=ADVICE["device"])
     found = f"torch {probe.torch} computes on {probe.device}"
     if probe.memory_free_bytes is not None and probe.memory_bytes is not None:
         found += f" ({probe.name}), {_size(probe.memory_free_bytes)} of {_size(probe.memory_bytes)} free"
@@ -219,9 +223,11 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {told}"[:300] if told else type(error).__name__
 
 
-_ADVICE = {
+# Total: a test holds it against the names.
+ADVICE: Mapping[Look, str] = {
     "database": "COPPICE_DATABASE_URL: is the server up, and the name and password right?",
     "migrations": "coppice migrate",
+    "workers": "coppice migrate, where the tables are another version's",
     "broker": "COPPICE_BROKER_URL; meanwhile jobs are accepted, and wait",
     "store": "COPPICE_ARTIFACTS_DIR or COPPICE_ARTIFACTS_URL: is it mounted, writable, and are the credentials right?",
     "uploads": "COPPICE_UPLOADS_DIR: is it mounted and writable?",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, assert_never
 
 import typer
 from rich.table import Table
@@ -15,7 +15,8 @@ from coppice.commands.service import read_settings
 from coppice.console import ExitCode
 from coppice.installation import require_server
 
-_SHOWN = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[bold red]failed[/]", "skipped": "[dim]skipped[/]"}
+if TYPE_CHECKING:
+    from coppice.commands.checks import Status
 
 
 def doctor(
@@ -43,8 +44,33 @@ def doctor(
         for heading in ("check", "", "found", "advice"):
             table.add_column(heading, no_wrap=heading in ("check", ""))
         for finding in findings:
-            table.add_row(finding.check, _SHOWN[finding.status], Text(finding.found), Text(finding.advice))
+            table.add_row(finding.check, _shown(finding.status), Text(finding.found), Text(finding.advice))
         console.show_table(table)
-    bad = {"failed", "warning"} if strict else {"failed"}
-    if any(finding.status in bad for finding in findings):
+    if any(_is_bad(finding.status, strict=strict) for finding in findings):
         raise typer.Exit(ExitCode.UNREACHABLE)
+
+
+def _shown(status: Status) -> str:
+    match status:
+        case "ok":
+            return "[green]ok[/]"
+        case "warning":
+            return "[yellow]warning[/]"
+        case "failed":
+            return "[bold red]failed[/]"
+        case "skipped":
+            return "[dim]skipped[/]"
+        case _:
+            assert_never(status)
+
+
+def _is_bad(status: Status, *, strict: bool) -> bool:
+    match status:
+        case "failed":
+            return True
+        case "warning":
+            return strict
+        case "ok" | "skipped":
+            return False
+        case _:
+            assert_never(status)

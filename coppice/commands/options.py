@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from coppice.console import ExitCode, fail, first_sentences, note
+from pruning_core.spec.method import MethodName
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.tasks import KINDS, TaskType
 
@@ -91,7 +92,13 @@ _TARGETS = {
     "params_keep": "--params-keep",
     "latency_keep": "--latency-keep",
 }
-_OF_METHODS = ("pattern", "tier", "block", "segment")
+# Options of methods, and the method that one alone means. A tier is of several, and pruning to a pattern comes first.
+_OF_METHODS: Mapping[str, MethodName] = {
+    "pattern": "admm-pattern",
+    "tier": "admm-pattern",
+    "block": "block-lasso",
+    "segment": "block-lasso",
+}
 _FIELDS = ("model", "task", "seed", "quality_floor")  # of the spec, that are set as they are
 _OF_TASKS = ("text", "image", "label", "metric", "prefix")
 _OPTIONS = {
@@ -214,7 +221,7 @@ class JobOptions:
             return self.method
         kept = cast("Mapping[str, Any]", in_file) if isinstance(in_file, Mapping) else {}
         of_file = in_file if isinstance(in_file, str) else kept.get("name")
-        meant = "block-lasso" if {"block", "segment"} & chosen.keys() else "admm-pattern"
+        meant = next((_OF_METHODS[name] for name in ("block", "segment", "pattern") if name in chosen), _OF_METHODS["tier"])
         name = self.method or (of_file if chosen.keys() == {"tier"} and isinstance(of_file, str) else meant)
         return {**(kept if kept.get("name") == name else {}), "name": name, **chosen}
 

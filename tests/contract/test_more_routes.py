@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpx2
 import jsonschema
 import pytest
+import sqlalchemy as sa
 
+from app.jobs.models import idempotency_keys, jobs
 from app.jobs.records import JobError
+from app.jobs.schemas import JobCreate
+from app.keys.records import Caller
+from app.refusals import Conflict, Refused
 from tests.contract.conftest import FILES, Api
 from tests.contract.problems import assert_problem
 
@@ -24,6 +33,75 @@ def test_putting_a_job_twice_is_putting_it_once(api: Api) -> None:
     assert answers[0].headers["location"] == "/v1/jobs/nightly-7"
     assert len(api.client.get("/v1/jobs").json()["data"]) == 1
     assert_problem(api.client.put("/v1/jobs/nightly-7", json=api.body | {"seed": 1}), 409, "job_exists")
+
+
+@pytest.mark.parametrize("name", ["id", "key"])
+def test_the_same_body_is_the_same_request_however_it_is_written(api: Api, name: str) -> None:
+    first = _ask(api, name, api.body | {"seed": 1, "metadata": {"run": "7"}})
+    assert first.status_code == 202
+    target = {"metric": "sparsity", "sparsity": 0.5}
+    spelled = {key: value for key, value in api.body.items() if key not in ("sparsity", "data")}
+    task = {"name": "glue/sst2", "dataset": api.body["data"]}
+    for same in (
+        api.body | {"metadata": {"run": "7"}, "seed": 1.0},
+        api.body | {"seed": 1, "metadata": {"run": "7"}, "priority": 0, "method": "fisher-cg"},
+        spelled | {"seed": 1, "metadata": {"run": "7"}, "target": target, "task": task},
+    ):
+        again = _ask(api, name, same)
+        assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    for other in ({"seed": 2}, {"metadata": {"run": "8"}}, {"metadata": {}}, {"priority": 1}, {"sparsity": 0.4}):
+        response = _ask(api, name, api.body | {"seed": 1, "metadata": {"run": "7"}} | other)
+        assert_problem(response, *(409, "job_exists") if name == "id" else (422, "idempotency_key_reused"))
+    assert len(api.client.get("/v1/jobs").json()["data"]) == 1
+
+
+@pytest.mark.parametrize("name", ["id", "key"])
+def test_a_later_version_with_one_more_field_knows_the_requests_of_this_one(api: Api, name: str) -> None:
+    class Later(JobCreate):
+        """The model of a version to come."""
+
+        colour: str = "green"
+
+    body = api.body | {"model": str(shutil.copytree(api.body["model"], api.scratch / "model"))}
+    first = _ask(api, name, body).json()["id"]
+    shutil.rmtree(body["model"])  # nothing but the request itself can tell now
+    service, caller = api.client.app.state.service, Caller()
+
+    def again(**more: object) -> str:
+        sent = body | more
+        request = Later.model_validate(sent)
+        if name == "id":
+            return service.put("mine", request, sent, caller=caller).job.public_id
+        return service.submit(request, sent, caller=caller, idempotency_key="mine").job.public_id
+
+    assert again() == first
+    with pytest.raises((Conflict, Refused), match="another body"):
+        again(colour="red")
+
+
+@pytest.mark.parametrize("name", ["id", "key"])
+def test_the_digests_of_earlier_versions_are_still_known(api: Api, name: str) -> None:
+    """Their rows hold the digest of the whole model with its defaults, and know fewer fields."""
+    body = api.body | {"model": str(shutil.copytree(api.body["model"], api.scratch / "model"))}
+    first = _ask(api, name, body).json()["id"]
+    model = JobCreate.model_validate(body)
+    digest = hashlib.sha256(model.model_dump_json(exclude={"memory": True}).encode()).hexdigest()
+    with api.database.write() as connection:
+        spec = connection.execute(sa.select(jobs.c.spec)).scalar_one()
+        del spec["memory"]
+        connection.execute(jobs.update().values(spec=spec, body_sha256=digest if name == "id" else None))
+        connection.execute(idempotency_keys.update().values(body_sha256=digest))
+    shutil.rmtree(body["model"])
+    again = _ask(api, name, body)
+    assert (again.status_code, again.json()["id"]) == (202, first)
+    assert _ask(api, name, body | {"memory": {"weights": "paged"}}).status_code in (409, 422)
+    assert _ask(api, name, body | {"seed": 1}).status_code in (409, 422)
+
+
+def _ask(api: Api, name: str, body: dict[str, Any]) -> httpx2.Response:
+    if name == "id":
+        return api.client.put("/v1/jobs/mine", json=body)
+    return api.client.post("/v1/jobs", json=body, headers={"Idempotency-Key": "mine"})
 
 
 def test_a_job_goes_by_its_own_id_everywhere(api: Api) -> None:

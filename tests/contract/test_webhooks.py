@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
+import httpcore2
 import pytest
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
@@ -302,18 +303,18 @@ def test_a_name_that_changes_its_meaning_is_connected_to_as_it_was_judged(
     # First harmless, then loopback: whoever resolved twice would judge the one and connect to the other.
     monkeypatch.setattr("app.webhooks.guard.socket.getaddrinfo", Names(["93.184.216.34"], ["127.0.0.1"]))
     connected: list[str] = []
-    backend = GuardedBackend((), 5)
-    monkeypatch.setattr(backend._inner, "connect_tcp", lambda host, *_rest: connected.append(host))
+    sockets = httpcore2.SyncBackend()
+    monkeypatch.setattr(sockets, "connect_tcp", lambda host, *_rest: connected.append(host))
+    backend = GuardedBackend((), 5, sockets)
     backend.connect_tcp("innocent.example", int(receiver.split(":")[2].split("/", maxsplit=1)[0]))
     assert connected == ["93.184.216.34"]
     with pytest.raises(AddressRefused):
         backend.connect_tcp("innocent.example", 80)
 
 
-def test_a_receiver_that_drips_is_left(api: Api, monkeypatch: pytest.MonkeyPatch, deliver: Callable[[], int]) -> None:
-    monkeypatch.setattr("app.webhooks.delivery._LIFETIME_S", 0.5)
+def test_a_receiver_that_drips_is_left(api: Api, deliver: Callable[[], int]) -> None:
     state = api.client.app.state
-    impatient = Deliverer(state.settings, api.database, WebhookSecrets(state.secret))
+    impatient = Deliverer(state.settings, api.database, WebhookSecrets(state.secret), lifetime_s=0.5)
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

@@ -106,7 +106,7 @@ class Service:
         """Run the API; the value is a client of it."""
         port = self.url.rpartition(":")[2]
         with (
-            self._process("api", "-m", "uvicorn", "app.main:create_app", "--factory", "--port", port),
+            self.process("api", "-m", "uvicorn", "app.main:create_app", "--factory", "--port", port),
             Client(self.url) as client,
         ):
             with Client(self.url, retry_for_s=0) as impatient:
@@ -116,7 +116,7 @@ class Service:
     @contextmanager
     def worker(self) -> Iterator[psutil.Process]:
         """Run a worker; the value is its main process."""
-        with self._process("worker", "-m", "coppice.cli", "worker") as process:
+        with self.process("worker", "-m", "coppice.cli", "worker") as process:
             yield process
 
     @contextmanager
@@ -128,7 +128,7 @@ class Service:
             yield client
 
     @contextmanager
-    def _process(self, name: str, *arguments: str, changes: Mapping[str, str] | None = None) -> Iterator[psutil.Process]:
+    def process(self, name: str, *arguments: str, changes: Mapping[str, str] | None = None) -> Iterator[psutil.Process]:
         self._count += 1
         log = self.log_folder / f"{name}{self._count}.log"
         with log.open("wb") as output:

@@ -68,7 +68,7 @@ def test_prometheus_scrapes_two_api_processes_and_a_worker(
     uvicorn = ("-m", "uvicorn", "app.main:create_app", "--factory", "--port", str(second_port))
     with ExitStack() as stack:
         client = stack.enter_context(service.running())
-        stack.enter_context(service._process("api", *uvicorn))
+        stack.enter_context(service.process("api", *uvicorn))
         job = client.submit(tiny_spec(tiny_bert, tiny_sst2))
         apis = [service.url.removeprefix("http://"), f"127.0.0.1:{second_port}"]
         url = stack.enter_context(_prometheus(tmp_path, apis, f"127.0.0.1:{worker_port}"))
@@ -101,7 +101,7 @@ def test_processes_under_one_master_are_counted_together(tmp_path: Path) -> None
     settings = {"PROMETHEUS_MULTIPROC_DIR": str(shared)}
     service = Service(backend, tmp_path, settings=settings)
     uvicorn = ("-m", "uvicorn", "app.main:create_app", "--factory", "--workers", "2", "--port", str(port))
-    with service._process("api", *uvicorn):
+    with service.process("api", *uvicorn):
         wait_until(lambda: _answers(f"http://127.0.0.1:{port}/healthz"), "the API to answer")
         sent = 0
 

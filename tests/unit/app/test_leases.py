@@ -125,7 +125,7 @@ def test_a_stale_fence_affects_nothing(database, lease):
     assert lease("heartbeat", job_id, stale.fence, lease_s=30, progress=None) is None
     assert not lease("succeed", job_id, stale.fence, report=report, artifacts=[StoredArtifact("a", 1, "0" * 64)])
     assert not lease("fail", job_id, stale.fence, error=ERROR)
-    assert not lease("cancelled", job_id, stale.fence)
+    assert not lease("confirm_cancelled", job_id, stale.fence)
     assert not lease("release", job_id, stale.fence)
     assert not lease("crashed", job_id, stale.fence, error=ERROR, max_attempts=3)
     assert _row(database, job_id).status == "running"
@@ -200,7 +200,7 @@ def test_cancel_of_a_running_job_waits_for_the_worker(database, lease):
             assert JobRepository(connection).request_cancel(job_id)
     assert _row(database, job_id).status == "cancelling"
     assert lease("heartbeat", job_id, claim.fence, lease_s=30, progress=None).cancel_requested
-    assert lease("cancelled", job_id, claim.fence)
+    assert lease("confirm_cancelled", job_id, claim.fence)
     with database.write() as connection:
         assert not JobRepository(connection).request_cancel(job_id)
     assert _events(database, job_id).count("job.cancelling") == 1
@@ -221,7 +221,7 @@ def test_cancel_against_claim_has_one_winner(database, lease):
         status = _row(database, job_id).status
         assert status == ("cancelled" if claim is None else "cancelling")
         if claim is not None:
-            lease("cancelled", job_id, claim.fence)
+            lease("confirm_cancelled", job_id, claim.fence)
 
 
 def test_cancel_against_release_is_never_missed(database, lease):
@@ -269,14 +269,85 @@ def test_a_living_lease_is_left_alone(database, lease):
     assert _reap(lease) == []
 
 
-def test_a_lost_job_that_was_being_cancelled_is_cancelled(database, lease):
+FILES = [StoredArtifact("model.safetensors", 10, "a" * 64)]
+# Every way in which an attempt ends without success, and the counters that stand before it.
+ENDS = {
+    "confirmed": ({}, "confirm_cancelled", {}),
+    "crashed": ({"crashes": 0}, "crashed", {"error": ERROR, "max_attempts": 3}),
+    "crashed for the last time": ({"crashes": 2}, "crashed", {"error": ERROR, "max_attempts": 3}),
+    "failed": ({}, "fail", {"error": ERROR}),
+    "failed with a candidate": ({}, "fail", {"error": ERROR, "report": Report.model_validate(REPORT), "artifacts": FILES}),
+    "released": ({}, "release", {}),
+    "lost": ({"losses": 0}, "lost", {"error": ERROR, "max_attempts": 3}),
+    "lost for the last time": ({"losses": 2}, "lost", {"error": ERROR, "max_attempts": 3}),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_job_that_is_being_cancelled_ends_so_whatever_else_ends_it(database, lease, end):
+    before, name, arguments = ENDS[end]
+    job_id = _insert(database)
+    claim = _claim(lease)
+    _ask_to_cancel(database, job_id)
+    _change(database, job_id, **before)
+    assert lease(name, job_id, claim.fence, **arguments) == "cancelled"
+    row = _row(database, job_id)
+    assert (row.status, row.error, row.report, row.lease_until, row.expires_at) == ("cancelled", None, None, None, None)
+    assert row.finished_at is not None
+    assert _events(database, job_id) == ["job.queued", "job.started", "job.cancelling", "job.cancelled"]
+    assert lease("live_fences", [job_id]) == {job_id: set()}, "nothing is published"
+    assert not lease(name, job_id, claim.fence, **arguments), "it has ended"
+    assert _claim(lease) is None
+
+
+@pytest.mark.parametrize("losses", [0, 2])
+def test_the_reaper_cancels_a_lost_job_that_was_being_cancelled(database, lease, losses):
     job_id = _insert(database)
     _claim(lease)
-    with database.write() as connection:
-        JobRepository(connection).request_cancel(job_id)
+    _ask_to_cancel(database, job_id)
+    _change(database, job_id, losses=losses)
     _expire(database, job_id)
-    lease("reap", max_attempts=3)
-    assert _row(database, job_id).status == "cancelled"
+    assert [(taken.job_id, taken.status) for taken in lease("reap", max_attempts=3)] == [(job_id, "cancelled")]
+    assert _events(database, job_id)[-1] == "job.cancelled"
+
+
+@pytest.mark.parametrize("crashes", [0, 2])
+def test_a_job_that_was_tried_again_is_cancelled_like_any_other(database, lease, crashes):
+    job_id = _insert(database)
+    assert lease("fail", job_id, _claim(lease).fence, error=ERROR) == "failed"
+    with database.write() as connection:
+        assert JobRepository(connection).retry(job_id)
+    claim = _claim(lease)
+    _change(database, job_id, crashes=crashes)
+    _ask_to_cancel(database, job_id)
+    assert lease("crashed", job_id, claim.fence, error=ERROR, max_attempts=3) == "cancelled"
+    with database.write() as connection:
+        assert not JobRepository(connection).retry(job_id), "what was cancelled stays so"
+
+
+def test_a_success_stands_though_somebody_has_asked_to_cancel(database, lease):
+    job_id = _insert(database)
+    claim = _claim(lease)
+    _ask_to_cancel(database, job_id)
+    assert lease("succeed", job_id, claim.fence, report=Report.model_validate(REPORT), artifacts=FILES) == "succeeded"
+    assert _events(database, job_id)[-1] == "job.succeeded"
+    assert lease("confirm_cancelled", job_id, claim.fence) is None
+
+
+def test_nobody_s_request_to_cancel_is_confirmed(database, lease):
+    job_id = _insert(database)
+    assert lease("confirm_cancelled", job_id, _claim(lease).fence) is None
+    assert _row(database, job_id).status == "running"
+
+
+def _ask_to_cancel(database, job_id):
+    with database.write() as connection:
+        assert JobRepository(connection).request_cancel(job_id)
+
+
+def _change(database, job_id, **values):
+    with database.write() as connection:
+        connection.execute(jobs.update().where(jobs.c.id == job_id).values(version=jobs.c.version, **values))
 
 
 def test_release_charges_no_attempt(database, lease):

@@ -34,6 +34,11 @@ def test_every_state_is_reached_and_ends():
     assert frozenset({JobStatus.RUNNING, JobStatus.CANCELLING}) == ACTIVE
 
 
+def test_a_job_that_is_being_cancelled_succeeds_or_is_cancelled():
+    ways = {target for sources, target in TRANSITIONS.values() if JobStatus.CANCELLING in sources}
+    assert ways == {JobStatus.SUCCEEDED, JobStatus.CANCELLED}
+
+
 @pytest.mark.parametrize("transition", Transition)
 def test_rows_move_as_the_table_says(database, transition):
     sources, target = TRANSITIONS[transition]

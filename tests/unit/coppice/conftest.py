@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from tests.servers import free_port, wait_until
 from tests.tiny import tiny_spec
 from tests.unit.app.sample import REPORT
 
-FILES = {"model.safetensors": os.urandom(300_000), "1_Pooling/config.json": b"{}", "empty.txt": b""}
+FILES = {"model.safetensors": random.Random(0).randbytes(300_000), "1_Pooling/config.json": b"{}", "empty.txt": b""}
 
 
 @dataclass

@@ -11,6 +11,7 @@ from app.keys import schemas as keys
 from app.uploads import schemas as uploads
 from coppice import types
 from pruning_core.checks import prediction
+from pruning_core.report import report
 
 PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (types.Job, jobs.JobView),
@@ -19,6 +20,7 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (types.Artifact, jobs.ArtifactView),
     (types.JobEvent, jobs.EventView),
     (types.Plan, jobs.PlanView),
+    (types.IntPair, report.IntPair),
     (types.Predicted, prediction.Prediction),
     (types.Upload, uploads.UploadView),
     (types.ApiKey, keys.KeyView),

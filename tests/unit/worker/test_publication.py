@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -111,6 +113,19 @@ def test_a_commit_whose_confirmation_is_lost_keeps_its_files(bench: Bench) -> No
     ]
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_store_says_so_whatever_is_full(bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def put(*_arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    bench.settings = bench.settings.model_copy(update={"max_attempts": 1})
+    job_id = bench.submit()
+    monkeypatch.setattr(bench.store, "put", put)
+    bench.run("succeed()")
+    row = bench.row(job_id)
+    assert (row.status, row.error["code"]) == (JobStatus.FAILED, "storage_full")
+
+
 def test_without_room_on_the_disk_a_worker_takes_nothing(bench: Bench) -> None:
     job_id = bench.submit()
     room = bench.settings
@@ -140,7 +155,7 @@ def test_what_may_pass_is_tried_again(bench: Bench, error: str) -> None:
         "disk": "OSError(28, 'No space left on device')",
     }
     job_id = bench.submit()
-    bench.run(f"from worker.runner import _explain\nfail(**json.loads(_explain({texts[error]}).model_dump_json()))")
+    bench.run(f"from worker.failures import explain\nfail(**json.loads(explain({texts[error]}).model_dump_json()))")
     row = bench.row(job_id)
     assert (row.status, row.crashes) == (JobStatus.QUEUED, 1)
     assert json.dumps(row.error) == "null"

@@ -128,8 +128,8 @@ def test_only_files_of_living_or_published_fences_survive_a_sweep(bench: Bench, 
     assert bench.store.keys("jobs", after="", limit=10) == sorted([f"jobs/{done}/1/model.safetensors", f"jobs/{running}/1/f"])
 
 
-def test_a_long_store_is_swept_page_by_page(bench: Bench, reaper: Reaper, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.reaper._SWEEP_KEYS", 2)
+def test_a_long_store_is_swept_page_by_page(bench: Bench, celery: Celery) -> None:
+    reaper = Reaper(bench.settings, bench.database, bench.store, celery, sweep_keys=2)
     source = bench.notes / "file"
     source.write_bytes(b"x")
     for job in ("a", "b", "c"):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from pruning_core.spec.prune import PruneSpec
 from tests.tiny import tiny_spec
-from worker.protocol import ChildRequest, ExitCode, Scratch
+from worker.protocol import ChildExit, ChildRequest, Scratch
 
 
 def test_an_error_that_a_user_can_act_on_is_written_down(tmp_path: Path) -> None:
     spec = PruneSpec.model_validate({"model": str(tmp_path / "nothing"), "task": "glue/sst2", "sparsity": 0.5})
     code, _progress, log = _run(tmp_path, spec)
-    assert code == ExitCode.FAILED
+    assert code == ChildExit.FAILED
     error = json.loads(Scratch(tmp_path).error.read_text())
     assert (error["code"], error["param"], error["transient"]) == ("model_unreadable", "model", False)
     assert "Traceback" not in log
@@ -25,7 +25,7 @@ def test_an_error_that_a_user_can_act_on_is_written_down(tmp_path: Path) -> None
 def test_an_error_of_ours_keeps_its_details_in_the_log(tmp_path: Path) -> None:
     Scratch(tmp_path).request.write_text('{"spec": "secret nonsense"}')
     code, _progress, log = _run(tmp_path)
-    assert code == ExitCode.FAILED
+    assert code == ChildExit.FAILED
     error = json.loads(Scratch(tmp_path).error.read_text())
     assert error["code"] == "internal"
     assert "nonsense" not in error["message"]
@@ -42,7 +42,7 @@ def test_a_child_without_its_parent_does_nothing(tmp_path: Path) -> None:
 
 def test_a_run_writes_bundle_and_report_and_tells_every_stage(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     code, progress, log = _run(tmp_path, tiny_spec(tiny_bert, tiny_sst2))
-    assert code == ExitCode.SUCCEEDED, log
+    assert code == ChildExit.SUCCEEDED, log
     stages = list(dict.fromkeys(json.loads(line)["stage"] for line in progress))
     assert stages[0] == "load"
     assert stages[-1] == "bundle"
@@ -54,7 +54,7 @@ def test_a_run_writes_bundle_and_report_and_tells_every_stage(tmp_path: Path, ti
 
 
 def test_the_child_is_the_first_that_the_kernel_kills(tmp_path: Path) -> None:
-    watched = "from worker import runner; runner._be_first_to_go(); print(open('/proc/self/oom_score_adj').read())"
+    watched = "from worker.process import be_first_to_go; be_first_to_go(); print(open('/proc/self/oom_score_adj').read())"
     done = subprocess.run([sys.executable, "-c", watched], capture_output=True, text=True, check=True)
     assert int(done.stdout) >= 500
 

@@ -146,6 +146,54 @@ def test_a_killed_child_s_temporary_files_are_gone_too(bench: Bench) -> None:
     assert not place.exists()
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "fail(code='dataset_invalid', message='empty')",
+        "fail(code='oom', message='out of memory', transient=True)",
+        "succeed()\nfail(code='quality_floor', message='too bad')",  # which leaves its best candidate
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        "sys.exit(7)",
+        "time.sleep(60)",
+        "succeed()\n(scratch / 'result.json').write_text('no report')",
+    ],
+    ids=["failed", "out of memory", "rejected", "killed", "crashed", "too long", "unreadable report"],
+)
+@pytest.mark.parametrize("max_attempts", [1, 3], ids=["at the cap", "below it"])
+def test_an_attempt_that_ends_before_it_hears_of_its_cancellation_ends_cancelled(
+    bench: Bench, script: str, max_attempts: int
+) -> None:
+    timeout_s = 2.5 if "sleep" in script else 60
+    bench.settings = bench.settings.model_copy(
+        update={"heartbeat_s": 60.0, "max_attempts": max_attempts, "job_timeout_s": timeout_s}
+    )
+    job_id = bench.submit()
+    wait = "while not (Path(os.environ['CHILD_NOTES']) / 'asked').exists(): time.sleep(0.02)\n"
+
+    def cancel() -> None:
+        _cancel(bench, job_id)
+        (bench.notes / "asked").touch()
+
+    bench.run_while(wait + script, cancel)
+    row = bench.row(job_id)
+    assert (row.status, row.error) == (JobStatus.CANCELLED, None)
+    assert bench.artifacts(job_id) == []
+    assert bench.store.keys("jobs", after="", limit=9) == []
+    assert bench.events(job_id)[-1] == "job.cancelled"
+
+
+def test_a_worker_that_shuts_down_while_its_job_is_being_cancelled_cancels_it(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"heartbeat_s": 60.0})
+    job_id = bench.submit()
+
+    def cancel_and_stop() -> None:
+        _cancel(bench, job_id)
+        bench.stopping.set()
+
+    bench.run_while(HANG, cancel_and_stop)
+    assert bench.row(job_id).status == JobStatus.CANCELLED
+
+
 def test_a_job_that_runs_too_long_fails(bench: Bench) -> None:
     bench.settings = bench.settings.model_copy(update={"job_timeout_s": 0.5})
     job_id = bench.submit()
