@@ -87,7 +87,7 @@ def throughput(bench: Bench, seconds: float) -> Figures:
 
 
 def overhead(bench: Bench, repeats: int) -> Figures:
-    """Measure the time from POST to claim, from the work's end to `succeeded` at the client, and from cancel to process gone."""
+    """Measure the time from POST to claim, from the work's end to `succeeded` at the client, from cancel to process gone."""
     cluster = bench.cluster()
     claim_s, visible_s, gone_s = [], [], []
     with cluster.api() as client, cluster.sleeping_worker() as worker:
