@@ -1,4 +1,4 @@
-"""``make bench-accuracy``: quality kept by the defaults, over budgets and seeds, on the real models and data of ``../shared``.
+"""``make bench-accuracy``: the quality that the defaults keep, over budgets and seeds, on the models and data of ``../shared``.
 
 Prints a table of means over the seeds and, as the last line of stdout, one JSON object with every run.
 """

@@ -1,4 +1,4 @@
-"""A job in a process of its own, so that its peak memory is that of nothing else."""
+"""Run a job in a process of its own, so that the peak memory is the job's alone."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ print(json.dumps(found))
 
 @dataclass(frozen=True)
 class Done:
-    """How a job went.
+    """The outcome of a job.
 
     Attributes:
-        report: What it says of itself; None where there is no bundle.
-        problem: Why it was refused or failed, or the last line of what it crashed with; None where it succeeded.
-        submitted: Whether it passed what is checked before any work starts.
-        peak: Peak bytes of the worker's process.
-        job_peak: Most bytes of that process and the one that proves the bundle, side by side, as looked at 20 times a second.
+        report: The bundle's report; None where there is no bundle.
+        problem: Why the job was refused or failed, or the last line of its crash; None where it succeeded.
+        submitted: Whether the job passed the checks of a submit.
+        peak: Peak bytes of the job's process.
+        job_peak: Peak bytes of the job's process and the one that proves the bundle together, read 20 times a second.
     """
 
     report: Report | None
@@ -77,10 +77,10 @@ def run_apart(spec: dict[str, Any], out: Path, device: str = "", threads: int | 
 
 
 def _resident(pid: int) -> int:
-    """Give the resident bytes of a process and of those that it started; libraries that they share count twice."""
+    """Return the resident bytes of a process and its descendants. Libraries that they share count twice."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
         children = [task.joinpath("children").read_text(encoding="ascii") for task in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
-        return 0  # it has just ended
+        return 0  # the process has just ended
     return pages * 4096 + sum(_resident(int(child)) for text in children for child in text.split())

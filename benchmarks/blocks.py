@@ -1,10 +1,10 @@
-"""``make bench-blocks``: what block sparsity keeps of the quality, one shot and trained, on ``../shared``.
+"""``make bench-blocks``: the quality that block sparsity keeps, one shot and trained, on ``../shared``.
 
-For each task, sparsity and seed every way prunes the same model on the same calibration samples, with the same blocks: the
-largest segments by their norms alone, with and without our refit; one sparsity for every matrix, as in the sketch that the
-issue gives; the one-shot tier; and the trained tier, from the one-shot tier's weights and by the group Lasso from dense ones,
-beside the same training of what magnitude has left. Quality is that of the pruned model on the whole validation split, as a
-share of the dense model's. Prints a table and, as the last line of stdout, one JSON object.
+For each task, sparsity and seed, every way prunes the same model on the same calibration samples, with the same blocks. The
+ways are: the largest segments by their norms alone, with and without our refit; one sparsity for every matrix, as in the sketch
+of the issue; the one-shot tier; the trained tier from the one-shot tier's weights; the trained tier by the group Lasso from
+dense weights; and the same training of the segments that magnitude keeps. Quality is the pruned model's score on the whole
+validation split, as a share of the dense model's. Prints a table and, as the last line of stdout, one JSON object.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from pruning_core.training.runner import TrainingRunner
 
 _NORMS = {"selection": "magnitude"}
 
-# Each way: options of the method, whether what it keeps is refitted, and how it is trained; None: it is not.
+# Each way: the method's options, the kind of recovery, and the options of the training (None: not trained).
 ONE_SHOT: dict[str, tuple[dict[str, Any], str, dict[str, Any] | None]] = {
     "magnitude": (_NORMS, "none", None),
     "magnitude, refit": (_NORMS, "weights", None),
@@ -61,7 +61,7 @@ ONE_SHOT_GOAL = ("stsb", "2x", 0.938)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model with its task, one draw of calibration samples, and what the dense model says of them."""
+    """A model with its task, one draw of calibration samples, and the dense model's states on them."""
 
     spec: PruneSpec
     dense: TaskModel
@@ -71,7 +71,7 @@ class Case:
 
     @classmethod
     def of(cls, task: str, seed: int, options: argparse.Namespace) -> Case:
-        """Load, draw and tokenise, as a run does."""
+        """Load the model, draw and tokenise the samples, as a run does."""
         folder, device = shared_model(options.shared, task), torch.device(options.device)
         spec = PruneSpec.model_validate(
             {
@@ -99,7 +99,7 @@ class Case:
         return cls(spec, dense, rows, Evaluator(spec, dense, read_rows(spec.task, "validation")), evidence)
 
     def prune(self, way: str, sparsity: float, training: dict[str, Any]) -> tuple[float, float, float]:
-        """Prune a copy one way; give the share of the dense score, the share of zeros, and seconds."""
+        """Prune a copy of the model one way. Return the share of the dense score, the share of zeros, and the seconds."""
         began = time.perf_counter()
         changes, kind, trained = WAYS[way]
         assert isinstance(self.spec.method, BlockLasso)

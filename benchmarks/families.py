@@ -1,6 +1,6 @@
-"""``make bench-families``: quality kept on small models of every kind, trained here, by every method beside the baselines.
+"""``make bench-families``: the quality that every method and baseline keeps, on small models of every kind, trained here.
 
-A whole job each, from the request to the proof in a fresh process. Prints a table and, last, one JSON object.
+Each figure is that of a whole job, from the request to the proof in a fresh process. Prints a table and, last, one JSON object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NOTHING = {"kind": "none"}
 
 
 def ways(keep: float) -> dict[str, dict[str, Any]]:
-    """Name what is compared at a share of the MACs, and at the sparsity of the same share."""
+    """Return what is compared: specs with a target of MACs, and specs with the sparsity that leaves the same share."""
     half = {"target": {"metric": "macs", "keep": keep}}
     zeros = {"target": {"metric": "sparsity", "sparsity": 1 - keep}}
     return {
@@ -55,7 +55,7 @@ def prune(model: Path, task: dict[str, Any], changes: dict[str, Any], samples: i
 
 
 def kept(report: Report) -> float:
-    """Give the share of the dense model's quality."""
+    """Return the share of the dense model's quality that is kept."""
     quality = report.quality
     return quality.dense / quality.pruned if quality.lower_is_better else quality.pruned / quality.dense
 

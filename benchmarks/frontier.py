@@ -1,4 +1,4 @@
-"""``make bench-frontier``: what eight budgets in one job cost beside one, and beside eight jobs. Prints a table and JSON."""
+"""``make bench-frontier``: the time of a job with eight budgets beside that of a job with one. Prints a table and JSON."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The recovery of Kwon et al. 2022 (arXiv 2204.09656, section 4.3) the way its public code works, written from a description.
+"""The recovery of Kwon et al. 2022 (arXiv 2204.09656, section 4.3) as its public code works, written from a description.
 
-Scalar masks by LSMR with unit damping on the normal equations of the normal equations. Nothing is kept between two readings of
-a layer: the whole encoder runs to reach layer 0, and every layer runs again for each statistic that is read from it, twice by
-the teacher (the targets of its two halves) and four times by the student (matrix and right-hand side of its two halves).
+Scalar masks are solved by LSMR with unit damping on the normal equations of the normal equations. No activation is kept: the
+whole encoder runs to reach layer 0, and a layer runs again for each statistic that is read from it. That is twice a layer for
+the teacher (the targets of the two sublayers) and four times for the student (matrix and right-hand side of each sublayer).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pruning_core.stats.gram import Gram
 
 
 def recover_by_rerunning_(student: ModelAdapter, mask: Mask, evidence: Evidence) -> None:
-    """Slice the student to the mask and tune one scale a unit, layer after layer."""
+    """Slice the student to the mask and tune one scale per unit, layer after layer."""
     dense, batches = evidence.dense, evidence.calibration.batches
     for index, sublayer in enumerate(student.sublayers):
         sublayer.slice_(mask.indices(index))
@@ -50,13 +50,13 @@ def _layer_zero_inputs(dense: ModelAdapter, batch: Batch) -> Tensor:
         caught.append(args[0] if args else kwargs["hidden_states"])
 
     handle = dense.first_block.register_forward_pre_hook(keep, with_kwargs=True)
-    dense.model(**batch.inputs)  # all of it, as the reference does
+    dense.model(**batch.inputs)  # the whole model, as the reference does
     handle.remove()
     return caught[0]
 
 
 def _half_sum(pair: Sequence[Sublayer], hidden: Tensor, batch: Batch, half: int) -> tuple[Tensor, Tensor]:
-    """Run a layer and give one half's features and its residual sum less the residual; the rest of the work is thrown away."""
+    """Run a layer, and return one sublayer's features and its output added to the residual stream. The rest is thrown away."""
     found: list[tuple[Tensor, Tensor]] = []
     for sublayer in pair:
         features = sublayer.features(hidden, BlockContext(batch.real))
@@ -92,5 +92,5 @@ def _tune_(sublayer: Sublayer, gram: Gram) -> None:
     c = (gram.C * W).sum(1).unflatten(0, (-1, width)).sum(1)
     ones = torch.ones(len(A), 1, dtype=A.dtype, device=A.device)
     scales = lsmr(A, c[:, None], ones, damp=1.0, tolerance=1e-6, max_iterations=len(A)).value
-    if float(scales.abs().max()) <= 10:  # beyond, the reference gives up
+    if float(scales.abs().max()) <= 10:  # larger scales are discarded, as in the reference
         sublayer.output.weight.mul_(scales.repeat_interleave(width, 0).T.to(sublayer.output.weight.dtype))

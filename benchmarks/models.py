@@ -12,7 +12,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def shared_model(shared: Path, task: str) -> Path:
-    """Give the folder of a fine-tuned model."""
+    """Return the folder of a fine-tuned model."""
     folder = shared / "models" / f"minilm-{task}"
     if not folder.is_dir():
         sys.exit(f"no models under {shared}; give --shared a folder with models/ and data/")
@@ -20,7 +20,7 @@ def shared_model(shared: Path, task: str) -> Path:
 
 
 def random_bert_base(folder: Path, shared: Path) -> Path:
-    """Write a classifier of BERT-base's size: random weights, the real tokenizer, so that real text can be run through it."""
+    """Write a classifier of BERT-base's size with random weights, and a real tokenizer so that it can read real text."""
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)

@@ -1,12 +1,12 @@
-"""``make bench-patterns``: what sparsity patterns keep of the quality, and what choosing them takes, on ``../shared``.
+"""``make bench-patterns``: the quality that sparsity patterns keep, and the time to choose them, on ``../shared``.
 
-For each task, pattern and seed every way prunes the same model on the same calibration samples: magnitude, Wanda and SparseGPT
-as published (no refit), the masks of the first two with our refit, and ADMM. Quality is that of the pruned model on the whole
-validation split, as a share of the dense model's. Layers lists how many of the matrices ADMM leaves with a smaller residual
-than each peer does, on the very same statistics of all calibration samples: those that ADMM itself met on its way through the
-layers. Time is ADMM's, from the texts to the pruned model, beside one forward and one activation-backward of the dense model
-over the same tokens, in the same precision, best of the rounds in turns. Prints tables and, as the last line of stdout, one
-JSON object.
+For each task, pattern and seed, every way prunes the same model on the same calibration samples: magnitude, Wanda and SparseGPT
+as published (no refit), the masks of the first two with our refit, and ADMM. Quality is the pruned model's score on the whole
+validation split, as a share of the dense model's. The column of layers counts, for each peer, the matrices that ADMM leaves
+with a smaller residual than the peer does; both are fitted to the same statistics of all calibration samples, those that ADMM
+meets on its way through the layers. Time is ADMM's, from the texts to the pruned model, beside one forward and one
+activation-backward of the dense model over the same tokens in the same precision. The two are timed in turns, and the best
+round counts. Prints tables and, as the last line of stdout, one JSON object.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from pruning_core.recovery.sparsify import sparsify_
 from pruning_core.spec.prune import PruneSpec, RecoverySpec
 from pruning_core.tasks.base import TaskModel
 
-# How each way is called: its selection, and whether what it keeps is refitted.
+# Each way: how the support is selected, and the kind of recovery.
 WAYS = {
     "magnitude": ("magnitude", "none"),
     "Wanda": ("wanda", "none"),
@@ -67,7 +67,7 @@ class Goal:
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """Name of the pattern in the tables."""
         return self.pattern if self.sparsity is None else f"{self.pattern} {self.sparsity:g}"
 
 
@@ -103,7 +103,7 @@ class Case:
         self.evaluator = Evaluator(self.spec, self.dense, read_rows(self.spec.task, "validation"))
 
     def evidence(self) -> Evidence:
-        """Draw and tokenise, as a run does."""
+        """Draw and tokenise the calibration samples, as a run does."""
         options, adapter = self.spec.calibration, adapt(self.dense.model)
         tokens = tokenise(
             self.dense,
@@ -116,7 +116,7 @@ class Case:
         return Evidence(adapter, tokens, states, matmul_dtype(options.precision, self.dense.device))
 
     def plan(self, evidence: Evidence) -> PatternPlan:
-        """Let the method gather what it stands on."""
+        """Return the method's plan for the target, made from the evidence."""
         method, (target,) = self.spec.method, self.spec.all_targets
         assert isinstance(method, AdmmPattern)
         ctx = Context(self.dense, evidence, StageClock(lambda _progress: None), self.spec.seed)
@@ -140,7 +140,7 @@ class Case:
         return student
 
     def seconds(self) -> float:
-        """Time everything that pruning takes beyond loading."""
+        """Return the seconds of pruning, without loading the model."""
         began = time.perf_counter()
         evidence = self.evidence()
         self.prune(evidence, self.plan(evidence), "ADMM, refit")
@@ -148,14 +148,14 @@ class Case:
 
 
 class Peers:
-    """Fits every matrix that ADMM meets by each peer as well, on the same statistics, and keeps the residuals."""
+    """Fits of every peer to the matrices and statistics that ADMM meets, and their residuals beside ADMM's."""
 
     def __init__(self, projection: Projection, options: AdmmPattern) -> None:
         self._projection, self._options = projection, options
         self.residuals: dict[str, list[float]] = {way: [] for way in (*PEERS, "ADMM, refit")}
 
     def look(self, matrix: Matrix) -> None:
-        """Fit a matrix every way."""
+        """Fit one matrix every way, and keep the residuals."""
         everything = matrix.fit + matrix.judge
         for way, found in self.residuals.items():
             selection, kind = WAYS[way]
@@ -165,7 +165,7 @@ class Peers:
             found.append(everything.relative_residual(torch.cat([weights, last[None, :]])))
 
     def beaten(self) -> dict[str, int]:
-        """Count the matrices on which ADMM leaves less than each peer."""
+        """Count, for each peer, the matrices that ADMM leaves with a smaller residual."""
         ours = self.residuals["ADMM, refit"]
         return {way: sum(a < b for a, b in zip(ours, self.residuals[way], strict=True)) for way in PEERS}
 

@@ -1,10 +1,10 @@
-"""``make bench-prune``: what pruning costs, stage by stage, beside the floor and beside the published recoveries.
+"""``make bench-prune``: the time of pruning, stage by stage, beside a floor and beside the published recoveries.
 
 The floor is one forward and one activation-backward of the dense model over the same calibration tokens, in the same precision,
-on the same threads, in the same run; everything is measured in turns, and the best of the rounds counts. On one CPU thread,
-the default, processor time is counted. Compared are our
-defaults, the paper's (rearranged masks, scalar scales by plain conjugate gradient; Li, Zhu, Sun 2024) and Kwon's recovery with
-its re-runs of layers (`benchmarks.kwon`). Prints a table a model and, as the last line of stdout, one JSON object.
+on the same threads, in the same run. Everything is measured in turns, and the best round counts. On one CPU thread, the
+default, processor time is counted. Three are compared: our defaults; the paper's configuration (rearranged masks, scalar scales
+by plain conjugate gradient; Li, Zhu, Sun 2024); and Kwon's recovery, which runs layers again (`benchmarks.kwon`). Prints a
+table per model and, as the last line of stdout, one JSON object.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STAGES = ("calibrate", "score", "search", "rearrange", "recover")
 
 
 def floor(model: TaskModel, evidence: Evidence) -> float:
-    """Seconds of one forward and one backward to the input of the first block."""
+    """Return the seconds of one forward and one backward to the input of the first block, over all calibration batches."""
     objective = loss_sum(model.task_type)
     began = seconds()
     for cpu_batch in evidence.calibration.batches:
@@ -68,7 +68,7 @@ def floor(model: TaskModel, evidence: Evidence) -> float:
 
 
 def seconds() -> float:
-    """Read the clock: the processor's where one thread does all the work, which other programs slow down less."""
+    """Read the clock. One CPU thread is timed by processor time, which other programs disturb less."""
     alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
     return time.process_time() if alone else time.perf_counter()
 
@@ -99,12 +99,12 @@ class Case:
 
     @classmethod
     def of_shared(cls, shared: Path, task: str, *, samples: int, precision: str, device: torch.device) -> Case:
-        """Take a fine-tuned model with its own task."""
+        """Load a fine-tuned model of ``../shared`` with its own task."""
         folder = shared_model(shared, task)
         return cls(f"minilm-{task}", folder, shared=shared, task=task, samples=samples, precision=precision, device=device)
 
     def evidence(self) -> Evidence:
-        """Draw and tokenise, as a run does."""
+        """Draw and tokenise the calibration samples, as a run does."""
         options, adapter = self.spec.calibration, adapt(self.model.model)
         tokens = tokenise(
             self.model,
@@ -117,17 +117,17 @@ class Case:
         return Evidence(adapter, tokens, states, matmul_dtype(options.precision, self.model.device))
 
     def ours(self) -> dict[str, float]:
-        """Seconds by stage of the defaults."""
+        """Return the seconds by stage of the defaults."""
         return self._prune(FisherCG(), lambda student, mask, evidence: self._recover(student, mask, evidence, RecoverySpec()))
 
     def paper(self) -> dict[str, float]:
-        """Seconds by stage of the paper's configuration."""
+        """Return the seconds by stage of the paper's configuration."""
         spec = RecoverySpec(kind="masks", solver="cg")
         method = FisherCG(labels="auto", representation=0, rearrange=True)
         return self._prune(method, lambda student, mask, evidence: self._recover(student, mask, evidence, spec))
 
     def kwon(self) -> dict[str, float]:
-        """Seconds by stage with Kwon's recovery."""
+        """Return the seconds by stage with Kwon's recovery."""
         return self._prune(
             FisherCG(labels="auto", representation=0, rearrange=True),
             lambda student, mask, evidence: recover_by_rerunning_(adapt(student.model), mask, evidence),

@@ -1,8 +1,8 @@
 """``make bench-reach``: one random model of real size per family, from the request to the proof.
 
-Every model is of widths and depths that are published, its weights drawn by its own initialisation: quality says nothing here,
-time, memory and the measured target do. Each job runs in a process of its own, one at a time. Models whose job would not fit
-the memory are left out, and it is said. Prints a table and, last, one JSON object.
+Every model has published widths and depths, and weights drawn by its own initialisation: its quality means nothing, but time,
+memory and the measured target do. Each job runs in a process of its own, one at a time. Models whose job would not fit into
+memory are left out, and listed as such. Prints a table and, last, one JSON object.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.apart import Done, run_apart
 from benchmarks.reach_models import CATALOGUE, RealSize, task_of, write_data
 
 STAGES = ("load", "calibrate", "score", "search", "recover", "materialise", "evaluate", "latency", "accept")
-# What a job takes at most of float32 weights: the dense model, the student's part, and what is written and loaded back.
+# A job holds at most so many times the float32 weights: dense model, its pruned part, and what is written and loaded back.
 _COPIES = 2.6
 _LIBRARIES = 0.7 * 2**30
 
@@ -60,10 +60,10 @@ def main() -> None:
 
 
 def measure(own: RealSize, options: argparse.Namespace) -> dict[str, Any]:
-    """Write a model and its data, run the job, and say how it went."""
+    """Write a model and its data, run the job, and return its outcome."""
     folder = Path(tempfile.mkdtemp(prefix="coppice-reach-"))
     try:
-        # Calibration takes the longer of rows drawn: here all are alike.
+        # Calibration draws twice the samples and keeps the longer half. Here all rows are equally long.
         data = write_data(folder / "data", own.task, 2 * options.samples, 16, options.length)
         model = own.write(folder / "model")
         spec = {
@@ -104,7 +104,7 @@ def _told(done: Done) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]], options: argparse.Namespace) -> Table:
-    """Lay the rows out for people: memory in GB, and as a multiple of the float32 weights."""
+    """Return the table of all models. Memory is in GB, and as a multiple of the float32 weights."""
     shown = Table(title=f"{options.samples} samples of {options.length} tokens, {os.cpu_count()} cores")
     shown.add_column("model")
     heads = ("M par.", "f32 GB", "peak GB", "x", "job GB", *STAGES, "total s", "achieved", "speed-up", "proof diff.")

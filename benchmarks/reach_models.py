@@ -1,4 +1,4 @@
-"""Random models of real sizes: the published widths and depths of each family, and text or pictures that they can run on."""
+"""Random models of real sizes: published widths and depths of each family, and texts or pictures for them."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def _decoder(*, hidden: int, layers: int, heads: int, groups: int, neurons: int,
 
 @dataclass(frozen=True)
 class RealSize:
-    """A model of a size that is published.
+    """A model of a published size.
 
     Attributes:
-        name: Of the published model, or of the family with a word on its size.
+        name: Name of the published model, or of the family with a word on its size.
         config: transformers' configuration class.
-        options: What of its defaults is not the published size.
-        task: Type of task that it is pruned for.
-        dtype: Type of the weights as they are published.
+        options: Arguments of the configuration, where its defaults are not the published size.
+        task: Type of task that the model is pruned for.
+        dtype: Type in which the weights are published.
     """
 
     name: str
@@ -56,7 +56,7 @@ class RealSize:
     dtype: str = "float32"
 
     def configuration(self) -> Any:
-        """Make the configuration, with tokens for what its tokenizer must have."""
+        """Return the configuration, with ids of the special tokens that its tokenizer must have."""
         import transformers
 
         config = getattr(transformers, self.config)(**self.options)
@@ -65,7 +65,7 @@ class RealSize:
         return config
 
     def build(self, config: Any) -> Any:
-        """Make the model, its weights drawn as its own initialisation draws them."""
+        """Return the model, with weights drawn by its own initialisation."""
         import torch
         import transformers
 
@@ -76,7 +76,7 @@ class RealSize:
         return getattr(transformers, kind.loads_as).from_config(config, dtype=getattr(torch, self.dtype))
 
     def parameters(self) -> int:
-        """Count the parameters without making any."""
+        """Count the parameters without allocating them."""
         import torch
 
         with torch.device("meta"):
@@ -213,7 +213,7 @@ CATALOGUE = {
 
 
 def write_data(folder: Path, task: str, rows: int, held_out: int, tokens: int) -> Path:
-    """Write both splits: rows of words drawn at random, of as many tokens as are asked for, or pictures of noise."""
+    """Write both splits: rows of random words, each of ``tokens`` tokens, or pictures of noise."""
     folder.mkdir()
     rng = random.Random(0)  # noqa: S311 - text for a benchmark, no secret
     for split, count in (("train", rows), ("validation", held_out)):
@@ -226,7 +226,7 @@ def write_data(folder: Path, task: str, rows: int, held_out: int, tokens: int) -
 
 
 def task_of(task: str, data: Path) -> dict[str, Any]:
-    """Give the task over the data that `write_data` writes."""
+    """Return the task over the data that `write_data` writes."""
     columns: dict[str, dict[str, Any]] = {
         "text-classification": {"text": ["text"], "label": "label"},
         "text-generation": {"text": ["text"]},
@@ -237,7 +237,7 @@ def task_of(task: str, data: Path) -> dict[str, Any]:
     return {"type": task, "dataset": str(data), "columns": columns[task], "metric": metrics.get(task, "accuracy")}
 
 
-# Ids below are special in one family or another; words begin behind them.
+# Smaller ids are special tokens in one family or another.
 _FIRST_WORD = 10
 _WORDS = 5000
 
@@ -263,7 +263,7 @@ def _write_pictures(folder: Path, count: int, rng: random.Random) -> None:
 
 
 def _write_tokenizer(folder: Path, config: Any) -> None:
-    """Write a tokenizer with a word for every row of the embeddings: the files and the products are of real size."""
+    """Write a tokenizer with a word for every row of the embeddings, so that files and products have their real size."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

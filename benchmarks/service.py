@@ -1,7 +1,7 @@
-"""``make bench-service``: what the service adds to a job, and what it holds out.
+"""``make bench-service``: the time that the service adds to a job, and the load that it bears.
 
-Real processes on both profiles: API, workers, Redis and PostgreSQL on this host; jobs sleep (`tests.faults.sleeper`), as work
-of their own would only blur the figures. Prints tables and writes ``benchmarks/results/service.json``.
+Real processes on both profiles: API, workers, Redis and PostgreSQL on this host. Jobs sleep (`tests.faults.sleeper`), because
+work of their own would only blur the figures. Prints tables and writes ``benchmarks/results/service.json``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Figures = dict[str, float]
 
 
 class Bench:
-    """One profile, started afresh for every measurement."""
+    """One profile of the service, started afresh for every measurement."""
 
     def __init__(self, profile: str, folder: Path, ports: tuple[int, int] | None) -> None:
         self.profile = profile
@@ -47,11 +47,11 @@ class Bench:
         self._data = tiny.write_dataset(folder / "data")
 
     def nap(self, seconds: float) -> PruneSpec:
-        """Give a job that sleeps."""
+        """Return the spec of a job that sleeps."""
         return tiny.tiny_spec(self._model, self._data, seed=round(1000 * seconds))
 
     def cluster(self) -> Cluster:
-        """Give a migrated service without state."""
+        """Return a new service: migrated, without any jobs."""
         self._count += 1
         work = self._folder / str(self._count)
         work.mkdir()
@@ -60,13 +60,13 @@ class Bench:
             redis, postgres = self._ports
             broker = f"redis://127.0.0.1:{redis}/{self._count % 16}"
             backend = Backend(self.profile, work / "data", servers.new_database(postgres), broker)
-        # A lease for a busy host: here nothing is to be lost.
+        # A long lease: on a busy host no job may be lost here.
         settings = SETTINGS | {"COPPICE_LEASE_S": "30", "COPPICE_MAX_QUEUED_JOBS": "1000000", "COPPICE_REPUBLISH_AFTER_S": "10"}
         return Cluster(backend, work, self._folder, settings=settings)
 
 
 def throughput(bench: Bench, seconds: float) -> Figures:
-    """Submit, then poll, from 32 connections at once."""
+    """Measure submits, then polls and lists, from 32 connections at once."""
     cluster = bench.cluster()
     body = bench.nap(0).model_dump_json()
     with cluster.api() as client:
@@ -87,11 +87,11 @@ def throughput(bench: Bench, seconds: float) -> Figures:
 
 
 def overhead(bench: Bench, repeats: int) -> Figures:
-    """From the POST to the claim, from the end of the work to `succeeded` in the client's hands, and from cancel to gone."""
+    """Measure the time from POST to claim, from the work's end to `succeeded` at the client, from cancel to process gone."""
     cluster = bench.cluster()
     claim_s, visible_s, gone_s = [], [], []
     with cluster.api() as client, cluster.sleeping_worker() as worker:
-        client.wait(client.submit(bench.nap(0)).id)  # the first wakes everything
+        client.wait(client.submit(bench.nap(0)).id)  # warm up
         for _ in range(repeats):
             posted = time.time()
             job = client.submit(bench.nap(0.5))
@@ -121,7 +121,7 @@ def overhead(bench: Bench, repeats: int) -> Figures:
 
 
 def backlog(bench: Bench) -> Figures:
-    """Ten thousand queued: what lists, claims and memory cost then."""
+    """Measure lists, claims and memory with ten thousand jobs in the queue."""
     cluster = bench.cluster()
     fill_queue(cluster, bench.nap(0), QUEUED)
     with cluster.faulty_api() as api, Client(cluster.url) as client:
@@ -143,7 +143,7 @@ def backlog(bench: Bench) -> Figures:
 
 
 def scaling(bench: Bench, nap_s: float, jobs_each: int) -> Figures:
-    """Throughput of 1, 2 and 4 workers on sleeping jobs, from the first claim to the last end."""
+    """Measure the throughput of 1, 2 and 4 workers on sleeping jobs, from the first claim to the last end."""
     figures: Figures = {}
     for count in (1, 2, 4):
         cluster = bench.cluster()
@@ -166,7 +166,7 @@ def scaling(bench: Bench, nap_s: float, jobs_each: int) -> Figures:
 
 
 def _load(url: str, method: str, path: str, body: str | None, seconds: float) -> tuple[int, list[float]]:
-    """Send requests from every client, one after the other, for so long; gives their number and milliseconds."""
+    """Send requests from every client for some seconds, each client one at a time. Return their number and milliseconds."""
     address = urlsplit(url)
     headers = {"Content-Type": "application/json"} if body else {}
     expected = 202 if method == "POST" else 200
@@ -221,7 +221,7 @@ def _profiles() -> Iterator[list[Bench]]:
         ]
 
 
-# A figure's name, and the largest value that it may have (the least, where it begins with >).
+# The largest value that a figure may have; the least, where it begins with >.
 TARGETS = {
     "overhead_max_s": "1",
     "cancel_to_gone_max_s": str(HEARTBEAT_S + 1),

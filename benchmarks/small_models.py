@@ -1,9 +1,9 @@
-"""Small models of every kind, trained on the spot: quality says something only of models that have learnt something.
+"""Small models of every kind, trained on the spot, because quality means something only for models that have learnt something.
 
-Real weights at hand are of BERT alone. These models have four layers and are trained from nothing in minutes: encoders on the
-sentences of SST-2, encoder-decoders on numbers in words (``forty two`` becomes ``4 2``), decoders on the same (``forty two =
-4 2``), ViT on the handwritten digits that scikit-learn brings. Written as anyone would write a checkpoint, with what reads its
-inputs.
+Of the real models only BERTs are at hand. These models have four layers and are trained from nothing in minutes: encoders on
+the sentences of SST-2, encoder-decoders on numbers in words (``forty two`` becomes ``4 2``), decoders on the same (``forty two
+= 4 2``), ViT on the handwritten digits of scikit-learn. They are written as ordinary checkpoints, each with its tokenizer or
+image processor.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ _BART = {
 
 @dataclass(frozen=True)
 class SmallModel:
-    """A model to be trained.
+    """A model to train.
 
     Attributes:
-        name: Of the architecture.
+        name: Name of the architecture.
         config: transformers' configuration class.
         task: Type of task.
-        metric: Of the task.
-        options: Of the configuration.
+        metric: Metric of the task.
+        options: Arguments of the configuration.
         rate: Learning rate.
         epochs: Passes over the training rows.
     """
@@ -92,13 +92,13 @@ SMALL_MODELS = (
 
 
 def prepare(small: SmallModel, shared: Path, folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
-    """Write data and a trained model below a folder, where they are not there yet, and give the task that a spec names.
+    """Write data and a trained model into a folder, unless they are there, and return the task for a spec.
 
     Args:
-        small: Which model.
+        small: The model.
         shared: Folder with ``data/``.
         folder: Where to write.
-        told: Told of the loss, once an epoch.
+        told: Called with a line about the loss, once an epoch.
     """
     data = folder / "data" / small.task
     if not data.is_dir():
@@ -148,7 +148,7 @@ _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 
 
 def in_words(number: int) -> str:
-    """Write a number below a million in words."""
+    """Return a number below a million in words."""
     if number >= 1000:
         rest = f" {in_words(number % 1000)}" if number % 1000 else ""
         return f"{in_words(number // 1000)} thousand{rest}"
@@ -187,7 +187,7 @@ def _digits(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _write_reader(task: str, data: Path, folder: Path) -> None:
-    """Write the tokenizer, learnt from the training rows, or the image processor."""
+    """Write the tokenizer, trained on the training rows, or the image processor."""
     if task == "image-classification":
         from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -222,7 +222,7 @@ def _rows(data: Path, split: str) -> list[dict[str, Any]]:
 
 
 def _train(small: SmallModel, data: Path, folder: Path, told: Callable[[str], None]) -> None:
-    """Train with AdamW, a warm-up and a cosine; bfloat16 products."""
+    """Train with AdamW, a warm-up and a cosine schedule, with products in bfloat16."""
     import transformers
 
     from pruning_core.spec.tasks import KINDS
@@ -255,7 +255,7 @@ def _train(small: SmallModel, data: Path, folder: Path, told: Callable[[str], No
 
 
 def _batches_of(small: SmallModel, data: Path, folder: Path) -> Callable[[int], Iterator[dict[str, torch.Tensor]]]:
-    """Give what makes the batches of an epoch."""
+    """Return a function that yields the batches of an epoch."""
     if small.task == "image-classification":
         return _image_batches(data, folder)
     from transformers import AutoTokenizer
@@ -272,7 +272,7 @@ def _batches_of(small: SmallModel, data: Path, folder: Path) -> Callable[[int], 
 
     def batches(epoch: int) -> Iterator[dict[str, torch.Tensor]]:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(epoch)).tolist()
-        if small.task == "text-generation":  # rows one after the other, as they are judged
+        if small.task == "text-generation":  # rows are joined, as in the evaluation
             words = [token for row in order for token in (*tokenizer(rows[row]["line"])["input_ids"], 3)]
             blocks = torch.tensor(words[: len(words) // 2048 * 2048]).view(-1, 32, 64)
             yield from ({"input_ids": block, "labels": block} for block in blocks)

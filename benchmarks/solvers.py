@@ -1,8 +1,9 @@
 """``make bench-solvers``: CG, PCG, Cholesky and LSMR on the real least-squares problems of the shared models.
 
-Every sublayer of both models at half the MACs, in order, each repaired before the next one's statistics, as recovery does it.
-Of every problem (heads or neurons; one scale a unit, or all weights) each solver tells iterations, residual, the distance
-from the dense float64 solve and its time. Prints a table and, as the last line of stdout, one JSON object.
+The problems are those of every sublayer of both models at half the MACs. As in recovery, each sublayer is repaired before the
+statistics of the next are taken. A sublayer (heads or neurons) has two problems: one scale per unit, and all weights. For each
+problem and solver, iterations, residual, time and the distance from the dense float64 solve are measured. Prints a table and,
+as the last line of stdout, one JSON object.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Key = tuple[str, str, str]
 
 
 def problems(case: Case) -> list[tuple[str, str, NormalEquations]]:
-    """Walk through the layers and give every sublayer's two problems: (units, kind, system)."""
+    """Walk through the layers and return the two problems of every sublayer: (units, kind, system)."""
     evidence = case.evidence()
     ctx = Context(case.model, evidence, StageClock(lambda _progress: None), 0)
     method = FisherCGMethod(FisherCG())

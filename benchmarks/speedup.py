@@ -1,11 +1,11 @@
-"""``make bench-speedup``: how much faster a pruned checkpoint is, over batch sizes and lengths, and how much memory it takes.
+"""``make bench-speedup``: speed and memory of pruned checkpoints, over batch sizes and lengths.
 
-Each model is pruned by the pipeline to half of its MACs at 128 tokens (SST-2 sentences, joined until they are that long).
-What is timed are the checkpoints as written, dense and pruned in turns, after a warm-up, medians of the repeats. ``macs_keep``
-is what was asked for, ``achieved`` the share of the blocks' MACs that stayed, counted at the row's own length; its product
-with the speed-up, ``efficiency``, is the part of the reduction that arrives (1: all of it). Memory is what the resident set of
-a process that does nothing else grows by, from before loading to the peak of one forward. Prints a table and, as the last line
-of stdout, one JSON object.
+Each model is pruned by the pipeline to half of its MACs at 128 tokens (SST-2 sentences, joined until they are that long). The
+written checkpoints are timed, dense and pruned in turns, after a warm-up; times are medians of the repeats. ``macs_keep`` is
+the share of MACs that was asked for. ``achieved`` is the share of the blocks' MACs that stayed, counted at the row's own
+length. ``efficiency`` is ``achieved`` times the speed-up: the part of the reduction that becomes speed (1: all of it). Memory
+is the growth of the resident set of a process of its own, from before loading to the peak of one forward. Prints a table and,
+as the last line of stdout, one JSON object.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ print(peak() - before)
 
 
 def long_sentences(shared: Path, folder: Path, rows: int = 512) -> Path:
-    """Join SST-2 sentences until they are certainly longer than 128 tokens."""
+    """Write joined SST-2 sentences that are certainly longer than 128 tokens."""
     folder.mkdir()
     for split in ("train", "validation"):
         table = pq.read_table(shared / "data" / "glue" / "sst2" / f"{split}.parquet")
@@ -68,7 +68,7 @@ def long_sentences(shared: Path, folder: Path, rows: int = 512) -> Path:
 
 
 def prune(name: str, model: Path, data: Path, layout: str, out: Path) -> tuple[LayerReport, ...]:
-    """Prune to half of the MACs. Random weights have nothing to repair or to judge: only widths matter there."""
+    """Prune to half of the MACs. Random weights need no recovery and no good choice of units: only their widths matter."""
     spec = {
         "model": str(model),
         "task": "glue/sst2",
@@ -85,7 +85,7 @@ def prune(name: str, model: Path, data: Path, layout: str, out: Path) -> tuple[L
 
 
 def inference_memory(folder: Path, shape: tuple[int, int], threads: int) -> float:
-    """Megabytes that loading and one forward take, in a process of its own."""
+    """Return the megabytes that loading and one forward take, in a process of its own."""
     command = [sys.executable, "-c", _MEMORY, str(folder), *map(str, shape), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.splitlines()[-1]) / 1024

@@ -1,9 +1,9 @@
-"""``make bench-streaming``: prune a model several times larger than a limit of memory that the kernel keeps.
+"""``make bench-streaming``: prune a model several times larger than a memory limit that the kernel enforces.
 
-A random Llama in bfloat16, many blocks deep, in shards. What the libraries and one block take is what the same run takes of a
-model with two blocks; the limit is that and a fraction of the float32 weights of the deep one. Under the limit the whole of
-``coppice run`` is made, with weights paged and with all of them in memory, which ends for want of it; then both without a
-limit, for their time. Prints a table and, last, one JSON object. Needs the right to make control groups of memory (version 1).
+The model is a random Llama in bfloat16, many blocks deep, in shards. The limit is the memory of the same run of a model with
+two blocks (libraries and one block), plus a fraction of the deep model's float32 weights. Under the limit ``coppice run`` runs
+as a whole twice: with paged weights, and with all weights in memory, which ends out of memory. Then both run without a limit,
+for their time. Prints a table and, last, one JSON object. Needs the right to make memory control groups (version 1).
 """
 
 from __future__ import annotations

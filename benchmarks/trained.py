@@ -1,8 +1,8 @@
-"""``make bench-patterns PATTERNS_ARGS=--trained``: what training buys under a pattern, and which way of training, side by side.
+"""``make bench-patterns PATTERNS_ARGS=--trained``: the quality that training gains under a pattern, by ways of training.
 
-Every way trains for the same steps on the same rows in the same order, with the method's own options but for what its name
-says. ``one-shot`` starts from what the one-shot tier leaves, ``dense`` from the dense weights. The last row is a control: the
-dense model, trained alike and not pruned at all; what lies above 100 % there is what more training on labels gives by itself.
+Every way trains for the same steps on the same rows in the same order, with the method's default options except for those that
+its name says. ``one-shot`` starts from the weights of the one-shot tier, ``dense`` from the dense weights. The last row is a
+control: the dense model, trained alike and not pruned. Whatever it has above 100 % comes from more training on labels alone.
 SST-2 is subsampled: 4000 of its 67349 rows.
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TRAINED_GOALS = (("stsb", "2:4"), ("sst2", "2:4"), ("stsb", "4x4:8"), ("sst2", "4x4:8"))
 KEPT = 0.998
 ROWS = {"stsb": None, "sst2": 4000}
-# What each way changes in the method's options; None: not trained.
+# The options of the training that each way changes; None: not trained.
 WAYS: dict[str, dict[str, object] | None] = {
     "one-shot, not trained": None,
     "one-shot, ADMM": {},
@@ -53,15 +53,15 @@ DEFAULT = "one-shot, ADMM"
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """No constraint at all."""
+    """A recipe without any constraint."""
 
     def constraint(self, weights: Weights) -> Constraint:
-        """Train freely."""
+        """Return a constraint that leaves the weights free."""
         return Unconstrained(weights)
 
 
 def measure(case: Case, goal: Goal, ways: list[str], options: argparse.Namespace) -> list[dict[str, object]]:
-    """Train one draw every way."""
+    """Train on one draw of samples every way."""
     evidence = case.evidence()
     plan = case.plan(evidence)
     start = case.prune(evidence, plan, "ADMM, refit").model
@@ -96,7 +96,7 @@ def measure(case: Case, goal: Goal, ways: list[str], options: argparse.Namespace
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train all goals, seeds and ways, and print the table."""
+    """Train for all goals, seeds and ways, and print the table."""
     from benchmarks.patterns import Case, Goal
 
     rows: list[dict[str, object]] = []
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def show(rows: list[dict[str, object]], ways: list[str], options: argparse.Namespace, console: Console) -> None:
-    """Print the share of the dense score, mean over seeds."""
+    """Print the shares of the dense score, as means over the seeds."""
     table = Table(title=f"Share of the dense score after training, mean of seeds {options.seeds} (each in brackets)")
     kinds = list(dict.fromkeys((str(row["task"]), str(row["pattern"])) for row in rows))
     for heading in ("start, way", *(f"{task} {pattern}" for task, pattern in kinds)):

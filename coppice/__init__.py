@@ -1,4 +1,4 @@
-"""Coppice's client: ``from coppice import Client``. Imports neither torch nor a server."""
+"""The Python client of a Coppice service: ``from coppice import Client``. Importing it loads neither torch nor a server."""
 
 from coppice.async_client import AsyncClient, AsyncJobHandle
 from coppice.client import Client, JobHandle

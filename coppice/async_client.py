@@ -1,4 +1,4 @@
-"""The client for programs that use asyncio: the same operations, awaited.
+"""The Python client for asyncio: the operations of `coppice.Client`, awaited.
 
 >>> async with AsyncClient("http://127.0.0.1:8000") as client:
 ...     job = await client.prune("org/name", "glue/sst2", sparsity=0.5)
@@ -73,7 +73,7 @@ class AsyncClient:
         priority: int | None = None,
         job_id: str | None = None,
     ) -> AsyncJobHandle:
-        """Submit a job and give a handle of it; see `Client.prune`."""
+        """Submit a job and return its handle; see `Client.prune`."""
         body = job_body(
             (await self.upload_model(model)).id if isinstance(model, Path) else model,
             task,
@@ -90,15 +90,15 @@ class AsyncClient:
     async def submit(
         self, spec: PruneSpec | Mapping[str, Any], *, job_id: str | None = None, idempotency_key: str | None = None
     ) -> Job:
-        """Submit a job. Either key makes it safe to submit again; without one, one is made for this call."""
+        """Submit a job. Either argument makes it safe to submit again; without both, a key is made for this call."""
         return await self._run(operations.submit(spec, job_id=job_id, idempotency_key=idempotency_key))
 
     async def plan(self, spec: PruneSpec | Mapping[str, Any]) -> Plan:
-        """Ask what a submit would do, and submit nothing."""
+        """Return what the service would do with a spec, and submit nothing."""
         return await self._run(operations.plan(spec))
 
     async def job(self, job_id: str) -> AsyncJobHandle:
-        """Give a handle of a job."""
+        """Return the handle of a job."""
         return AsyncJobHandle(self, await self.get(job_id))
 
     async def get(self, job_id: str) -> Job:
@@ -106,7 +106,7 @@ class AsyncClient:
         return await self._run(operations.get(job_id))
 
     async def wait(self, job_id: str, on_change: OnChange = _ignore) -> Job:
-        """Wait until a job has finished, well or not; told of every change on the way."""
+        """Wait until a job has finished, successfully or not. ``on_change`` is called at every change."""
         return await self._run(operations.wait(job_id, on_change))
 
     async def list(
@@ -120,7 +120,7 @@ class AsyncClient:
         return await self._run(operations.cancel(job_id))
 
     async def retry(self, job_id: str) -> Job:
-        """Have a failed job tried again."""
+        """Ask for another try of a failed job."""
         return await self._run(operations.retry(job_id))
 
     async def events(self, job_id: str) -> builtins.list[JobEvent]:
@@ -128,7 +128,7 @@ class AsyncClient:
         return await self._run(operations.events(job_id))
 
     async def follow(self, job_id: str) -> AsyncIterator[JobEvent]:
-        """Read the events, those so far and those to come, until the job has finished."""
+        """Read the events so far and those to come, until the job has finished."""
         following = Following(job_id)
         while not following.finished:
             for event in await self._run(following.more()):
@@ -211,7 +211,7 @@ class AsyncClient:
 
 
 class AsyncJobHandle:
-    """A job of a service, and what can be done with it.
+    """A job of a service, and the operations on it.
 
     Attributes:
         latest: The job as last seen.
@@ -227,7 +227,7 @@ class AsyncJobHandle:
         return self.latest.id
 
     async def wait(self, on_change: OnChange = _ignore) -> AsyncJobHandle:
-        """Wait for success; told of every change on the way.
+        """Wait until the job has succeeded. ``on_change`` is called at every change.
 
         Raises:
             JobUnsuccessful: The job has failed or was cancelled.
@@ -255,7 +255,7 @@ class AsyncJobHandle:
         return self
 
     async def retry(self) -> AsyncJobHandle:
-        """Have the failed job tried again."""
+        """Ask for another try of the failed job."""
         self.latest = await self._client.retry(self.id)
         return self
 

@@ -1,4 +1,4 @@
-"""The command line. Starting it loads neither torch nor a server; each command imports what it runs."""
+"""The command line ``coppice``. Starting it loads neither torch nor a server; each command imports what it runs."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Hold what comes before a command; its help is the application's."""
+    """Hold the options that come before a command. The help text is the application's."""
 
 
 def main() -> None:

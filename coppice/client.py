@@ -1,4 +1,4 @@
-"""The Python client: a thin layer over HTTP. Needs no torch.
+"""The Python client: a thin layer over HTTP that needs no torch.
 
 >>> from coppice import Client
 >>> with Client("http://127.0.0.1:8000") as client:
@@ -42,9 +42,9 @@ class Client:
     """A connection to a service.
 
     Args:
-        url: Where it is.
-        api_key: ``cpk_...``; that of the environment variable COPPICE_API_KEY by default.
-        retry_for_s: How long a request is tried again while the service is busy, restarting or out of reach.
+        url: Address of the service.
+        api_key: ``cpk_...``; by default the value of the environment variable COPPICE_API_KEY.
+        retry_for_s: Seconds for which a request is tried again while the service is busy, restarting or out of reach.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, retry_for_s: float = RETRY_FOR_S) -> None:
@@ -77,19 +77,19 @@ class Client:
         priority: int | None = None,
         job_id: str | None = None,
     ) -> JobHandle:
-        """Submit a job and give a handle of it: ``client.prune(...).wait().download(Path("bundle"))``.
+        """Submit a job and return its handle: ``client.prune(...).wait().download(Path("bundle"))``.
 
         Args:
-            model: A Hub id, a path on the service's host, or the id of an upload; a `Path` is a folder here, and is uploaded.
+            model: A Hub id, a path on the service's host, or the id of an upload. A local `Path` is uploaded.
             task: A GLUE name such as ``glue/sst2``, or an object with type, dataset, columns and metric.
             sparsity: Fraction of the prunable weights to remove.
-            target: Another target instead, e.g. ``{"metric": "macs", "keep": 0.5}``.
-            data: Where the task's data is; a `Path` is uploaded.
-            method: Name or object; the service's default otherwise.
+            target: Another target instead of the sparsity, e.g. ``{"metric": "macs", "keep": 0.5}``.
+            data: The task's data, named as the model is. A local `Path` is uploaded.
+            method: Name or object; None: the service's default.
             options: Further fields of the spec, e.g. ``{"quality_floor": 0.99, "seed": 1}``.
             metadata: Up to 16 strings of your own, to find the job by.
             priority: 0 to 9; higher runs first.
-            job_id: An id of your own: submitting it twice is submitting it once.
+            job_id: An id of your own choice. Submitting it twice makes one job.
         """
         body = job_body(
             self.upload_model(model).id if isinstance(model, Path) else model,
@@ -107,15 +107,15 @@ class Client:
     def submit(
         self, spec: PruneSpec | Mapping[str, Any], *, job_id: str | None = None, idempotency_key: str | None = None
     ) -> Job:
-        """Submit a job. Either key makes it safe to submit again; without one, one is made for this call."""
+        """Submit a job. Either argument makes it safe to submit again; without both, a key is made for this call."""
         return self._run(operations.submit(spec, job_id=job_id, idempotency_key=idempotency_key))
 
     def plan(self, spec: PruneSpec | Mapping[str, Any]) -> Plan:
-        """Ask what a submit would do, and submit nothing."""
+        """Return what the service would do with a spec, and submit nothing."""
         return self._run(operations.plan(spec))
 
     def job(self, job_id: str) -> JobHandle:
-        """Give a handle of a job."""
+        """Return the handle of a job."""
         return JobHandle(self, self.get(job_id))
 
     def get(self, job_id: str) -> Job:
@@ -123,7 +123,7 @@ class Client:
         return self._run(operations.get(job_id))
 
     def wait(self, job_id: str, on_change: OnChange = _ignore) -> Job:
-        """Wait until a job has finished, well or not; told of every change on the way."""
+        """Wait until a job has finished, successfully or not. ``on_change`` is called at every change."""
         return self._run(operations.wait(job_id, on_change))
 
     def list(self, *, statuses: Sequence[str] = (), metadata: Mapping[str, str] | None = None, limit: int = 20) -> list[Job]:
@@ -135,7 +135,7 @@ class Client:
         return self._run(operations.cancel(job_id))
 
     def retry(self, job_id: str) -> Job:
-        """Have a failed job tried again."""
+        """Ask for another try of a failed job."""
         return self._run(operations.retry(job_id))
 
     def events(self, job_id: str) -> Iterator[JobEvent]:
@@ -143,7 +143,7 @@ class Client:
         yield from self._run(operations.events(job_id))
 
     def follow(self, job_id: str) -> Iterator[JobEvent]:
-        """Read the events, those so far and those to come, until the job has finished."""
+        """Read the events so far and those to come, until the job has finished."""
         following = Following(job_id)
         while not following.finished:
             yield from self._run(following.more())
@@ -161,16 +161,16 @@ class Client:
         return self._run(operations.artifacts(job_id))
 
     def download(self, job_id: str, folder: Path, on_bytes: OnBytes = _ignore) -> Path:
-        """Download a bundle. Files that are there already are kept, broken ones resumed, all checked by their sha256.
+        """Download a bundle. Complete files are kept, interrupted downloads resumed, and all files checked by their sha256.
 
         Args:
-            job_id: A finished job.
-            folder: Where to; created if need be.
-            on_bytes: Told how many bytes of how many are there.
+            job_id: Id of a finished job.
+            folder: Folder to write to; created if need be.
+            on_bytes: Called with the bytes that have arrived and the bytes of the whole bundle.
 
         Raises:
-            FolderTaken: The folder holds other files under the same names: those of another bundle. Nothing is touched.
-            DownloadCorrupt: A file does not have the sha256 that the service says.
+            FolderTaken: The folder holds a file of the same name and other content, as of another bundle. Nothing is touched.
+            DownloadCorrupt: A file has another sha256 than the service says, or its path leads outside the bundle.
         """
         return self._run(operations.download(job_id, folder, on_bytes))
 
@@ -185,15 +185,15 @@ class Client:
     def create_key(
         self, tenant: str, *, name: str = "", scopes: Sequence[str] | None = None, expires_days: int | None = None
     ) -> NewApiKey:
-        """Make an API key; for operators."""
+        """Make an API key. Needs a key with the scope ``admin``."""
         return self._run(operations.create_key(tenant, name=name, scopes=scopes, expires_days=expires_days))
 
     def keys(self, tenant: str | None = None) -> builtins.list[ApiKey]:
-        """List API keys; for operators."""
+        """List API keys. Needs a key with the scope ``admin``."""
         return self._run(operations.keys(tenant))
 
     def revoke_key(self, key_id: str) -> ApiKey:
-        """Revoke an API key; for operators."""
+        """Revoke an API key. Needs a key with the scope ``admin``."""
         return self._run(operations.revoke_key(key_id))
 
     def _upload(self, kind: str, folder: Path) -> Upload:
@@ -249,7 +249,7 @@ class Client:
 
 
 class JobHandle:
-    """A job of a service, and what can be done with it.
+    """A job of a service, and the operations on it.
 
     Attributes:
         latest: The job as last seen.
@@ -265,7 +265,7 @@ class JobHandle:
         return self.latest.id
 
     def wait(self, on_change: OnChange = _ignore) -> JobHandle:
-        """Wait for success; told of every change on the way.
+        """Wait until the job has succeeded. ``on_change`` is called at every change.
 
         Raises:
             JobUnsuccessful: The job has failed or was cancelled.
@@ -293,6 +293,6 @@ class JobHandle:
         return self
 
     def retry(self) -> JobHandle:
-        """Have the failed job tried again."""
+        """Ask for another try of the failed job."""
         self.latest = self._client.retry(self.id)
         return self

@@ -1,4 +1,4 @@
-"""Conditions on a report, for pipelines: ``drop>0.01``."""
+"""Conditions on a report, for ``--fail-if``: ``drop>0.01``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pruning_core.report.report import Report
 
 FIGURES: Mapping[str, tuple[str, Callable[[Report], float]]] = {
-    "drop": ("quality of the dense model less that of the pruned one", lambda r: r.quality.dense - r.quality.pruned),
+    "drop": ("quality of the dense model minus that of the pruned model", lambda r: r.quality.dense - r.quality.pruned),
     "quality": ("quality of the pruned model", lambda r: r.quality.pruned),
-    "sparsity": ("fraction of the prunable weights that is gone", lambda r: r.sparsity.achieved),
+    "sparsity": ("fraction of the prunable weights that is removed", lambda r: r.sparsity.achieved),
     "macs": ("fraction of the MACs that is kept", lambda r: r.macs.pruned / r.macs.dense),
     "params": ("fraction of the parameters that is kept", lambda r: r.parameters.pruned / r.parameters.dense),
     "bytes": ("size of the weights in bytes", lambda r: float(r.bytes.pruned)),
@@ -39,11 +39,11 @@ class Condition:
     bound: float
 
     def holds(self, report: Report) -> bool:
-        """Whether it holds of a report."""
+        """Return whether the condition holds of a report."""
         return _OPERATORS[self.comparison](self.value(report), self.bound)
 
     def value(self, report: Report) -> float:
-        """The figure itself."""
+        """Return the figure's value in a report."""
         return FIGURES[self.figure][1](report)
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ def parse(text: str) -> Condition:
     """Read a condition.
 
     Raises:
-        ValueError: It is none; the message says what would be one.
+        ValueError: The text is not a condition. The message shows what one looks like.
     """
     match = _FORM.fullmatch(text)
     if match is None or match[1] not in FIGURES:

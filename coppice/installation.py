@@ -1,4 +1,4 @@
-"""What is installed here, and what a command needs."""
+"""Checks that what a command needs is installed."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from coppice.console import ExitCode, fail, note
 
 DISTRIBUTION = "coppice-prune"
 SERVER = "coppice-server"
-# Called as our package is: a library of decision trees, which has a package `coppice`, too.
+# Somebody else's library of decision trees. Its package is called `coppice`, as ours is.
 _NAMESAKE = "coppice"
 NAMESAKE_ADVICE = f"pip uninstall --yes {_NAMESAKE}; pip install --force-reinstall --no-deps {DISTRIBUTION}"
 
 
 def require(module: str, requirement: str) -> None:
-    """Leave with a sentence where a library is not installed.
+    """End the command with a sentence if a library is not installed.
 
     Args:
-        module: What is to be imported.
-        requirement: What brings it.
+        module: Module that the command imports.
+        requirement: What to install for it.
     """
     if find_spec(module) is None:
         fail(f"this command needs {module}: pip install '{requirement}'", ExitCode.BAD_INPUT)
 
 
 def require_server(*, worker: bool = False) -> None:
-    """Leave with a sentence where the service is not installed, or not in an environment of its own.
+    """End the command with a sentence if the service is not installed, or not in an environment of its own.
 
-    Nothing of it is imported before it is known to be ours: `app` is a name that others use, too.
+    `app` is imported only once its place shows that it is ours: others use that name, too.
 
     Args:
-        worker: Whether the command prunes.
+        worker: Whether the command needs what prunes, too.
     """
     requirement = f"{SERVER}[worker]" if worker else SERVER
     wanted = f"an environment of its own: python -m venv coppice-env && coppice-env/bin/pip install '{requirement}'"
@@ -54,7 +54,7 @@ def require_server(*, worker: bool = False) -> None:
 
 
 def _place_of_app() -> Path | None:
-    """Say where the service's `app` is: beside this package in a source tree, else where its distribution has put it."""
+    """Return where the service's `app` is: beside this package in a source tree, else where its distribution put it."""
     tree = Path(__file__).resolve().parents[1]
     if (tree / "deploy" / "server" / "pyproject.toml").is_file():
         return tree / "app"
@@ -65,7 +65,7 @@ def _place_of_app() -> Path | None:
 
 
 def namesake() -> str | None:
-    """Name the other distribution with a package `coppice`, and its version, where it is installed."""
+    """Return name and version of the other distribution with a package `coppice`; None if it is not installed."""
     try:
         return f"{_NAMESAKE} {version(_NAMESAKE)}"
     except PackageNotFoundError:
@@ -73,6 +73,6 @@ def namesake() -> str | None:
 
 
 def warn_of_namesake() -> None:
-    """Say that another distribution is installed that writes the same files."""
+    """Print a note if the other distribution with a package `coppice` is installed."""
     if (other := namesake()) is not None:
         note(f"{other} is installed, too, and is not {DISTRIBUTION}; both write the folder coppice/: {NAMESAKE_ADVICE}")

@@ -1,4 +1,4 @@
-"""A finished job as an MLflow run: what was asked for as parameters, what was measured as metrics, the bundle as artifacts."""
+"""A finished job as an MLflow run: parameters of the request, metrics of the report, the bundle as artifacts."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def log_job(
     run_name: str | None = None,
     with_bundle: bool = True,
 ) -> str:
-    """Log a succeeded job; a job that was logged before gives the run that it has.
+    """Log a succeeded job to MLflow. A job that was logged before is not logged again.
 
     Args:
-        client: Of the service.
-        job_id: The job.
-        tracking_uri: Of MLflow; None: as MLflow's own environment says.
-        experiment: Name; made if there is none.
-        run_name: None: the job's id.
-        with_bundle: Whether the files go along, or only numbers and the report.
+        client: Client of the service.
+        job_id: Id of the job.
+        tracking_uri: MLflow's server or store; None: as MLflow's own environment says.
+        experiment: Name of the experiment; made if there is none.
+        run_name: Name of the run; None: the job's id.
+        with_bundle: Whether the bundle's files are logged, too, or only numbers and the report.
 
     Returns:
-        The run's id.
+        The id of the new or earlier run.
 
     Raises:
-        JobUnsuccessful: It has not succeeded.
+        JobUnsuccessful: The job has not succeeded.
     """
     from mlflow import MlflowClient
 
@@ -67,7 +67,7 @@ def log_job(
 
 
 def metrics_of(report: Report) -> dict[str, float]:
-    """Flatten what was measured; of several budgets, each under its checkpoint's folder."""
+    """Return what was measured, flat. Of several budgets, the names of all but the first begin with the checkpoint's folder."""
     found = _metrics(report) | {f"seconds.{stage}": seconds for stage, seconds in report.seconds.by_stage.items()}
     found["seconds.total"] = report.seconds.total
     for point in report.frontier:
@@ -77,7 +77,7 @@ def metrics_of(report: Report) -> dict[str, float]:
 
 
 def params_of(report: Report) -> dict[str, str]:
-    """Say what was asked for."""
+    """Return what was asked for."""
     target = report.target
     return {
         "model": report.model,
@@ -120,7 +120,7 @@ def _fill(tracking: MlflowClient, run_id: str, client: Client, job: Job, *, with
         tracking.log_metric(run_id, name, number)
     with tempfile.TemporaryDirectory(prefix="coppice-mlflow-") as name:
         folder = Path(name)
-        if any(artifact.path == "report.html" for artifact in job.artifacts):  # its files may have expired
+        if any(artifact.path == "report.html" for artifact in job.artifacts):  # the bundle's files may have expired
             (folder / "report.html").write_text(client.report_page(job.id), encoding="utf-8")
         (folder / "report.json").write_text(report.model_dump_json(indent=2), encoding="utf-8")
         (folder / "spec.json").write_text(json.dumps(job.spec, indent=2), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""What can be asked of a service, apart from how it is sent: the sync and the async client run the same operations.
+"""The operations of a service, apart from how requests are sent: the sync and the async client run the same ones.
 
-An operation is a generator: it yields requests, is sent their answers, and returns its result.
+An operation is a generator: it yields requests, is sent their responses, and returns its result.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _NOT_MODIFIED = 304
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request.
+    """One HTTP request.
 
     Attributes:
-        repeatable: Whether sending it twice does no more than sending it once. If not, it is sent again only where it cannot
-            have arrived.
-        upload: An archive that is the body.
+        repeatable: Whether sending the request twice does no more than sending it once. If not, it is sent again only where it
+            cannot have arrived.
+        upload: The archive to send as the body.
     """
 
     method: str
@@ -50,7 +50,7 @@ Operation = Generator[Request | Fetch, httpx2.Response, Result]
 
 
 def submit(spec: PruneSpec | Mapping[str, Any], *, job_id: str | None, idempotency_key: str | None) -> Operation[Job]:
-    """Submit a job, under an id of the client's choice or with an idempotency key: the answer may be lost, the job is one."""
+    """Submit a job, under the client's own id or with an idempotency key, so that a repeated request makes no second job."""
     if job_id is not None:
         answer = yield Request("PUT", f"/v1/jobs/{job_id}", json=body_of(spec))
     else:
@@ -60,7 +60,7 @@ def submit(spec: PruneSpec | Mapping[str, Any], *, job_id: str | None, idempoten
 
 
 def plan(spec: PruneSpec | Mapping[str, Any]) -> Operation[Plan]:
-    """Ask what a submit would do."""
+    """Return what the service would do with a spec."""
     answer = yield Request("POST", "/v1/jobs", json={**body_of(spec), "validate_only": True})
     return Plan.model_validate(answer.json())
 
@@ -72,7 +72,7 @@ def get(job_id: str) -> Operation[Job]:
 
 
 def wait(job_id: str, on_change: Callable[[Job], None]) -> Operation[Job]:
-    """Wait for a job's end."""
+    """Wait until a job has finished. ``on_change`` is called at every change."""
     answer = yield Request("GET", f"/v1/jobs/{job_id}")
     job = Job.model_validate(answer.json())
     on_change(job)
@@ -109,13 +109,13 @@ def cancel(job_id: str) -> Operation[Job]:
 
 
 def retry(job_id: str) -> Operation[Job]:
-    """Have a failed job tried again."""
+    """Ask for another try of a failed job."""
     answer = yield Request("POST", f"/v1/jobs/{job_id}/retry", repeatable=False)
     return Job.model_validate(answer.json())
 
 
 def events(job_id: str, *, after: int = 0) -> Operation[list[JobEvent]]:
-    """Read the events behind an id, following pages."""
+    """Read the events after an event's id, following pages."""
     found: list[JobEvent] = []
     start: int | None = after
     while start is not None:
@@ -127,7 +127,7 @@ def events(job_id: str, *, after: int = 0) -> Operation[list[JobEvent]]:
 
 @dataclass
 class Following:
-    """How far somebody has followed a job's events."""
+    """How far a client has followed a job's events."""
 
     job_id: str
     after: int = 0
@@ -135,12 +135,12 @@ class Following:
     finished: bool = False
 
     def more(self) -> Operation[list[JobEvent]]:
-        """Wait for something to happen, and give what did."""
+        """Wait for a change of the job, and return the new events."""
         headers = {"If-None-Match": self.etag, "Prefer": f"wait={WAIT_S}"} if self.etag else {}
         answer = yield Request("GET", f"/v1/jobs/{self.job_id}", headers=headers)
         if answer.status_code != _NOT_MODIFIED:
             self.etag = answer.headers["etag"]
-            # The job first, then its events: at the end none is missing.
+            # The job is read before its events, so that at its end no event is missing.
             self.finished = Job.model_validate(answer.json()).finished
         found = yield from events(self.job_id, after=self.after)
         self.after = found[-1].id if found else self.after
@@ -153,7 +153,7 @@ def report(job_id: str) -> Operation[Report]:
 
 
 def report_page(job_id: str) -> Operation[str]:
-    """Read the report of a finished job as a page."""
+    """Read the report of a finished job as an HTML page."""
     answer = yield Request("GET", f"/v1/jobs/{job_id}/report", headers={"Accept": "text/html"})
     if not answer.headers["content-type"].startswith("text/html"):
         raise CoppiceError("the service has no page of this report")
@@ -184,7 +184,7 @@ def download(job_id: str, folder: Path, on_bytes: Callable[[int, int], None]) ->
 
 
 def _refuse_taken(files: Sequence[Artifact], folder: Path) -> None:
-    """Half of one bundle among files of another would look like a bundle."""
+    """Refuse a folder that holds another bundle: half of one among files of the other would look like a bundle."""
     for artifact in files:
         target = target_of(folder, artifact.path)
         if target.exists() and not (target.is_file() and sha256_of(target) == artifact.sha256):
@@ -228,5 +228,5 @@ def revoke_key(key_id: str) -> Operation[ApiKey]:
 
 
 def body_of(spec: PruneSpec | Mapping[str, Any]) -> dict[str, Any]:
-    """Give the JSON of a spec."""
+    """Return a spec as a JSON object."""
     return spec.model_dump(mode="json") if isinstance(spec, PruneSpec) else dict(spec)

@@ -1,4 +1,4 @@
-"""From what people write in one line to the body of a job."""
+"""The body of a job, made of the arguments of `Client.prune`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def job_body(
     metadata: Mapping[str, str] | None,
     priority: int | None,
 ) -> dict[str, Any]:
-    """Leave out what was not given, so that the service's defaults hold."""
+    """Return the body of a job. What was not given is left out, so that the service's defaults hold."""
     given = {
         "model": model,
         "task": task,

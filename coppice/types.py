@@ -1,4 +1,4 @@
-"""What the service answers, as a client sees it. Fields that a newer service adds are ignored."""
+"""The service's answers, as the client reads them. Fields that a newer service adds are ignored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _View(BaseModel):
 
 
 class JobProgress(_View):
-    """Where a running job is."""
+    """The stage of a running job, and how far it is."""
 
     stage: str
     step: int
@@ -58,7 +58,7 @@ class Job(_View):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the job has reached its final status."""
         return self.status in TERMINAL
 
 
@@ -72,14 +72,14 @@ class JobEvent(_View):
 
 
 class IntPair(_View):
-    """The same count of the dense and of the pruned model."""
+    """A count of the dense model and of the pruned one."""
 
     dense: int
     pruned: int
 
 
 class Predicted(_View):
-    """Estimates of a result and of the work."""
+    """The estimated size of a result, and the memory and time of the work."""
 
     parameters: IntPair | None = None
     bytes: IntPair | None = None
@@ -88,7 +88,7 @@ class Predicted(_View):
 
 
 class Plan(_View):
-    """What a submit would accept, and what would come of it."""
+    """A spec that would be accepted, with its defaults filled in, and the estimates for it."""
 
     spec: dict[str, Any]
     predicted: Predicted | None = None
@@ -104,7 +104,7 @@ class Upload(_View):
 
 
 class ApiKey(_View):
-    """An API key, without its text."""
+    """An API key, without its secret text."""
 
     id: str
     tenant: str
@@ -116,6 +116,6 @@ class ApiKey(_View):
 
 
 class NewApiKey(ApiKey):
-    """A new API key, with its text."""
+    """A new API key, with its secret text."""
 
     key: str

@@ -1,4 +1,4 @@
-"""``coppice check``: what a submit would say of a job, without a server and without any work."""
+"""``coppice check``: whether a service would accept a job, from the files alone, without a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pruning_core.errors import PruningError
 
 @options.takes_job
 def check(job: options.JobOptions, json: options.Json = False) -> None:
-    """Say whether a job would be accepted, and what would come of it; from the files alone, in a second.
+    """Check whether a job would be accepted, and predict its size, memory and time: from the files alone, in a second.
 
     Example: coppice check --model ./minilm-sst2 --task glue/sst2 --data ./sst2 --macs-keep 0.5
     """

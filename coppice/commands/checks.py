@@ -1,4 +1,4 @@
-"""What ``coppice doctor`` looks at. Each check finds something to say; an exception is a finding too."""
+"""The checks of ``coppice doctor``. Each returns a finding; an exception is a finding too."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EXPECTED = b"coppice doctor was here"
 
 
 class Finding(BaseModel):
-    """One line of the table."""
+    """One line of doctor's table."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,7 +45,7 @@ class Finding(BaseModel):
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at one thing after the other; everything that is made is deleted again."""
+    """Run the checks one after the other. Whatever they write is deleted again."""
     yield _versions()
     yield from _database(settings)
     yield _guarded("broker", _broker, settings)
@@ -59,7 +59,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def _guarded(name: Look, check: Callable[[Settings], Finding], settings: Settings) -> Finding:
     try:
         return check(settings)
-    except Exception as error:  # every client library has errors of its own, and each is what we are here for
+    except Exception as error:  # client libraries have errors of their own, and each is a finding
         return Finding(check=name, status="failed", found=_first_line(error), advice=ADVICE[name])
 
 
@@ -95,7 +95,7 @@ def _reach(database: Database) -> Finding:
         return Finding(check="database", status="failed", found="there is no database file yet", advice="coppice migrate")
     begun = time.perf_counter()
     database.check()
-    with database.write():  # which a full or read-only disk refuses on SQLite
+    with database.write():  # with SQLite, a full or read-only disk refuses it
         pass
     spent_ms = (time.perf_counter() - begun) * 1000
     return Finding(check="database", status="ok", found=f"{database.url.get_backend_name()}, {spent_ms:.0f} ms")
@@ -120,7 +120,9 @@ def _workers(settings: Settings, database: Database) -> Finding:
     found = f"{state.workers} signed in; {counts}"
     if state.expired_leases:
         advice = "a worker's reaper takes them back: is one running?"
-        return Finding(check="workers", status="warning", found=f"{found}; {state.expired_leases} lost", advice=advice)
+        return Finding(
+            check="workers", status="warning", found=f"{found}; {state.expired_leases} with an expired lease", advice=advice
+        )
     if state.workers == 0:
         return Finding(check="workers", status="warning", found=found, advice="coppice worker, on every host that is to prune")
     return Finding(check="workers", status="ok", found=found)
@@ -136,7 +138,7 @@ def _broker(settings: Settings) -> Finding:
 
 
 def _store(settings: Settings) -> Finding:
-    """Write, read, list and delete one small file, as a job that nobody knows."""
+    """Write, read, list and delete one small file, in the folder of a job that does not exist."""
     from app.storage import create_store
 
     store, folder = create_store(settings), f"jobs/doctor_{uuid4().hex}"
@@ -152,7 +154,9 @@ def _store(settings: Settings) -> Finding:
     finally:
         store.delete_prefix(folder)
     if read != _EXPECTED or not listed or store.keys(folder, after="", limit=1):
-        return Finding(check="store", status="failed", found="what was written is not what was read, listed and deleted")
+        return Finding(
+            check="store", status="failed", found="a test file was not read back, listed and deleted as it was written"
+        )
     spent = f"written, read and deleted in {(time.perf_counter() - begun) * 1000:.0f} ms"
     if settings.artifacts_url:
         return Finding(check="store", status="ok", found=f"object store; {spent}")

@@ -1,4 +1,4 @@
-"""``coppice doctor``: is everything here that this host's part of the service needs?"""
+"""``coppice doctor``: check everything that this host's part of the service needs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    strict: Annotated[bool, typer.Option(help="Warnings fail, too.")] = False,
+    strict: Annotated[bool, typer.Option(help="Exit with 3 on warnings, too.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Look at database, migrations, workers, broker, store, disks and device, with the settings of this environment.
+    """Check database, migrations, workers, broker, store, disks and device, with the settings of this environment.
 
     It writes and deletes one small file in each folder and in the store, and changes nothing else. Exit codes: 0 all is
     well, 2 the settings make no sense, 3 something cannot be used.
@@ -33,7 +33,7 @@ def doctor(
     from app.logs import configure_logging
     from coppice.commands.checks import examine
 
-    # What libraries would log is in the findings.
+    # The findings say what libraries would log.
     configure_logging(as_json=False)
     logging.getLogger().setLevel(logging.CRITICAL)
     findings = list(examine(settings))

@@ -16,7 +16,7 @@ def expand(
     folder: Annotated[Path, typer.Argument(help="A bundle's folder compressed/, with its config.json.")],
     out: Annotated[Path, typer.Option(help="Where to write; must not exist, or be empty.")],
 ) -> None:
-    """Write the dense layout of a compressed checkpoint: every tensor as it was, bit for bit. A corrupt one is refused.
+    """Write the dense layout of a compressed checkpoint: every tensor as it was, bit for bit. A corrupt checkpoint is refused.
 
     Example: coppice expand ./bundle/compressed --out ./dense
     """

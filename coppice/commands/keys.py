@@ -1,4 +1,4 @@
-"""``coppice keys``: API keys, on the service's own database or, with ``--url``, over HTTP by a key with the scope admin."""
+"""``coppice keys``: manage API keys, in the service's database or, with ``--url``, over HTTP by a key with the scope admin."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ from coppice.installation import require_server
 from coppice.types import ApiKey, NewApiKey
 
 keys = typer.Typer(
-    help="Make, list and revoke API keys. On the service's host, with the service's settings; elsewhere with --url and a key "
+    help="Make, list and revoke API keys: on the service's host with the service's settings, elsewhere with --url and a key "
     "that has the scope admin.",
     no_args_is_help=True,
 )
 
-Url = Annotated[str | None, typer.Option(help="The service; without it, the database of COPPICE_* settings on this host.")]
+Url = Annotated[
+    str | None, typer.Option(help="Address of the service; without it, the database of this host's COPPICE_* settings.")
+]
 
 
 @keys.command()
 def create(
-    tenant: Annotated[str, typer.Option(help="Whom the key is for: what its jobs make is seen by the tenant's keys only.")],
-    name: Annotated[str, typer.Option(help="What you will know the key by.")] = "",
+    tenant: Annotated[
+        str, typer.Option(help="Tenant that the key belongs to. Only this tenant's keys see what its jobs make.")
+    ],
+    name: Annotated[str, typer.Option(help="Name to recognise the key by.")] = "",
     scope: Annotated[
         list[str] | None, typer.Option(help="jobs:read, jobs:write or admin; repeatable. Default: jobs:read and jobs:write.")
     ] = None,
-    expires_days: Annotated[int | None, typer.Option(min=1, help="Worthless after so many days; default: never.")] = None,
+    expires_days: Annotated[int | None, typer.Option(min=1, help="Days after which the key expires; default: never.")] = None,
     url: Url = None,
     key: options.ApiKey = None,
     json: options.Json = False,
 ) -> None:
-    """Make a key. It is printed once, alone on stdout, and kept nowhere.
+    """Make a key. Its text is printed once, alone on stdout, and stored nowhere.
 
     Example: export COPPICE_API_KEY=$(coppice keys create --tenant acme)
     """
@@ -55,12 +59,12 @@ def create(
 
 @keys.command("list")
 def list_keys(
-    tenant: Annotated[str | None, typer.Option(help="Only this one's.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's keys.")] = None,
     url: Url = None,
     key: options.ApiKey = None,
     json: options.Json = False,
 ) -> None:
-    """List keys, newest first, the revoked ones too."""
+    """List keys, newest first, with the revoked ones."""
     with explained():
         if url is not None:
             with Client(url, api_key=key) as client:
@@ -80,7 +84,7 @@ def list_keys(
 
 @keys.command()
 def revoke(key_id: str, url: Url = None, key: options.ApiKey = None) -> None:
-    """Revoke a key; it is worthless from now on."""
+    """Revoke a key. No request is accepted with it from now on."""
     with explained():
         if url is not None:
             with Client(url, api_key=key) as client:

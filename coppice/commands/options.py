@@ -1,4 +1,4 @@
-"""Options that describe a job, shared by ``run`` and ``prune``, and the spec that they make."""
+"""The options that describe a job, shared by ``run``, ``check`` and ``prune``, and the spec that they make."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ Model = Annotated[str | None, typer.Option(help="Hub id, or a folder with config
 Task = Annotated[
     str | None,
     typer.Option(
-        help="GLUE task, e.g. glue/sst2; or a type such as question-answering over --data of your own, whose columns --text, "
-        "--image and --label name."
+        help="GLUE task, e.g. glue/sst2; or a type of task such as question-answering: then --data is your own, and --text, "
+        "--image and --label name its columns."
     ),
 ]
 Text = Annotated[
-    list[str] | None, typer.Option(help="Column of texts, of a --task type; twice for pairs, or for question and context.")
+    list[str] | None,
+    typer.Option(help="Column of texts, where --task is a type; twice for pairs, or for question and context."),
 ]
 Image = Annotated[str | None, typer.Option(help="Column of images, instead of --text.")]
-Label = Annotated[str | None, typer.Option(help="Column of labels: classes, scores, tags, answers or wanted texts.")]
-Metric = Annotated[str | None, typer.Option(help="What a --task type is measured by; its usual metric by default.")]
-Prefix = Annotated[str | None, typer.Option(help="Put before every text, as T5 wants it: 'summarize: '.")]
+Label = Annotated[str | None, typer.Option(help="Column of labels: classes, scores, tags, answers or target texts.")]
+Metric = Annotated[str | None, typer.Option(help="Metric, where --task is a type; by default the type's usual one.")]
+Prefix = Annotated[str | None, typer.Option(help="Prefix of every text, as T5 expects it: 'summarize: '.")]
 Data = Annotated[str | None, typer.Option(help="Folder with train and validation as Parquet, JSON Lines or CSV.")]
 Sparsity = Annotated[
     list[float] | None,
@@ -53,7 +54,7 @@ QualityFloor = Annotated[
 Layout = Annotated[
     str | None,
     typer.Option(
-        help="per_layer (default, best quality, loads with one import) or stock (loads in plain transformers as it is)."
+        help="per_layer (default, best quality, loads with one import) or stock (loads in plain transformers, without import)."
     ),
 ]
 Formats = Annotated[list[str] | None, typer.Option("--format", help="safetensors (always there) or onnx; repeatable.")]
@@ -61,7 +62,7 @@ Method = Annotated[str | None, typer.Option(help="fisher-cg (default), admm-patt
 Pattern = Annotated[
     str | None,
     typer.Option(
-        help="N:M such as 2:4, PxQ:K such as 4x4:8, or unstructured, which takes --sparsity. Means --method admm-pattern."
+        help="N:M such as 2:4, PxQ:K such as 4x4:8, or unstructured, which takes --sparsity. Implies --method admm-pattern."
     ),
 ]
 Tier = Annotated[
@@ -70,11 +71,14 @@ Tier = Annotated[
 ]
 Block = Annotated[
     str | None,
-    typer.Option(help="PxQ such as 64x64: outputs and inputs of blocks of which whole rows go. Means --method block-lasso."),
+    typer.Option(
+        help="PxQ such as 64x64: outputs and inputs of a block, whose rows or columns become zero as a whole. Implies --method "
+        "block-lasso."
+    ),
 ]
-Segment = Annotated[str | None, typer.Option(help="row (default) or column: what goes together in a block.")]
+Segment = Annotated[str | None, typer.Option(help="row (default) or column: the weights of a block that become zero together.")]
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn (default 0).")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random draws (default 0).")]
 Weights = Annotated[
     str | None,
     typer.Option(help="resident (all in memory) or paged (one block at a time, for models larger than memory); auto decides."),
@@ -82,7 +86,9 @@ Weights = Annotated[
 SpecFile = Annotated[Path | None, typer.Option("--spec", help="JSON file with a PruneSpec; options override its fields.")]
 ApiKey = Annotated[
     str | None,
-    typer.Option("--api-key", envvar="COPPICE_API_KEY", show_envvar=True, help="cpk_...; better set in the environment."),
+    typer.Option(
+        "--api-key", envvar="COPPICE_API_KEY", show_envvar=True, help="API key, cpk_...; better set in the environment."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 
@@ -99,7 +105,7 @@ _OF_METHODS: Mapping[str, MethodName] = {
     "block": "block-lasso",
     "segment": "block-lasso",
 }
-_FIELDS = ("model", "task", "seed", "quality_floor")  # of the spec, that are set as they are
+_FIELDS = ("model", "task", "seed", "quality_floor")  # of the spec, that an option sets as it is given
 _OF_TASKS = ("text", "image", "label", "metric", "prefix")
 _OPTIONS = {
     "model": ("model", "--model"),
@@ -129,7 +135,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """What describes a job on a command line. Commands take these as options of their own by `takes_job`."""
+    """The options that describe a job. A command takes them as its own options by `takes_job`."""
 
     model: Model = None
     task: Task = None
@@ -157,7 +163,7 @@ class JobOptions:
     spec: SpecFile = None
 
     def to_spec(self) -> PruneSpec:
-        """Merge spec file and options into a validated spec, or leave with a sentence. Paths become absolute."""
+        """Merge the spec file and the options into a validated spec. Paths become absolute; bad input ends the command."""
         fields = _read(self.spec) if self.spec is not None else {}
         fields |= {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
         fields |= self._task(fields.get("task"))
@@ -168,7 +174,7 @@ class JobOptions:
             for name in ("sparsity", "target", "targets"):
                 fields.pop(name, None)
             fields |= {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
-        # A pattern may be the target; the spec says so where it is not.
+        # 2:4 and its like are targets by themselves. `PruneSpec` refuses the pattern that is none, unstructured.
         if fields.keys().isdisjoint({"sparsity", "target", "targets", "quality_floor"}) and not _is_pattern(
             fields.get("method")
         ):
@@ -192,21 +198,21 @@ class JobOptions:
             fail(first_sentences(error, self.option_for), ExitCode.BAD_INPUT)
 
     def option_for(self, field: str) -> str | None:
-        """Name the option that set a field of the spec; None where none did."""
+        """Return the option that set a field of the spec; None if no option did."""
         if field.partition(".")[0] in ("target", "targets"):
             used = list(self._used())
             return _TARGETS[used[0]] if len(used) == 1 else None
-        name, option = _OPTIONS.get(field.rstrip(".0123456789"), (None, None))  # an item of a list is its option's
+        name, option = _OPTIONS.get(field.rstrip(".0123456789"), (None, None))  # task.columns.text.0 is set by --text
         return None if name is None or getattr(self, name) is None else option
 
     def _task(self, given: object) -> dict[str, object]:
-        """Make a task of a type and its columns; nothing where a name or a spec file says all of it."""
+        """Return the field ``task`` made of a type and its columns; empty where a GLUE name or the spec file says all of it."""
         said: dict[str, Any] = {name: value for name in _OF_TASKS if (value := getattr(self, name)) is not None}
         is_type = isinstance(given, str) and given in KINDS
         if not is_type and not (said and isinstance(given, Mapping)):
             if said:
                 some = ", ".join(f"--{name}" for name in said)
-                fail(f"{some}: for a --task of a type alone, which are {', '.join(KINDS)}", ExitCode.BAD_INPUT)
+                fail(f"{some}: only where --task is a type: {', '.join(KINDS)}", ExitCode.BAD_INPUT)
             return {}
         columns = {name: said.pop(name) for name in ("text", "image", "label") if name in said}
         if is_type:
@@ -215,7 +221,7 @@ class JobOptions:
         return {"task": {**whole, **said, "columns": {**whole.get("columns", {}), **columns}}}
 
     def _method(self, in_file: object) -> object:
-        """Name the method: an option of one alone means that one, and keeps what a spec file says of it besides."""
+        """Return the field ``method``. An option of one method implies it, and keeps the spec file's other options of it."""
         chosen = self._of_method()
         if not chosen:
             return self.method
@@ -226,12 +232,12 @@ class JobOptions:
         return {**(kept if kept.get("name") == name else {}), "name": name, **chosen}
 
     def _of_method(self) -> dict[str, str]:
-        """Give the options that belong to a method."""
+        """Return the given options that belong to a method."""
         given = {name: getattr(self, name) for name in _OF_METHODS}
         return {name: value for name, value in given.items() if value is not None}
 
     def _used(self) -> dict[str, list[float]]:
-        """Give the targets that count. Beside a more specific one --sparsity gives way: what will be measured decides."""
+        """Return the targets that count. --sparsity gives way to any other: what will be measured decides."""
         given: dict[str, list[float]] = {name: values for name in _TARGETS if (values := getattr(self, name))}
         if len(given) > 1:
             given.pop("sparsity", None)
@@ -249,7 +255,7 @@ class JobOptions:
 
 
 def takes_job(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `JobOptions` in place of its parameter ``job``, which gets what was chosen."""
+    """Replace a command's parameter ``job`` by the options of `JobOptions`. The command gets what was chosen as ``job``."""
     signature = inspect.signature(command, eval_str=True)
     options = list(inspect.signature(JobOptions, eval_str=True).parameters.values())
     parameters: list[inspect.Parameter] = []
@@ -261,14 +267,14 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
         chosen = {option.name: given.pop(option.name) for option in options}
         command(job=JobOptions(**chosen), **given)
 
-    # Both are where typer looks.
+    # typer reads both.
     taking.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
     taking.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return taking
 
 
 def require_free(out: Path) -> None:
-    """Refuse a folder that holds something, before any work is done for it."""
+    """Refuse an output folder that is not empty, before any work is done for it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         fail("out: the output folder must not exist, or be empty", ExitCode.BAD_INPUT)
 
@@ -299,10 +305,10 @@ def _absolute(path: str) -> str:
 
 
 def is_path(reference: str) -> bool:
-    """Tell a path from a Hub id."""
+    """Return whether a reference is a path, and not a Hub id."""
     return reference.startswith(("/", "./", "../", "~"))
 
 
 def _local_model(reference: str) -> str:
-    """Take a folder that exists for a path, as people expect at a command line; anything else may be a Hub id."""
+    """Make the path of a model absolute. A folder that exists is a path, as people expect; anything else may be a Hub id."""
     return _absolute(reference) if is_path(reference) or Path(reference).is_dir() else reference

@@ -22,9 +22,9 @@ from coppice.types import Job, Plan
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
-Url = Annotated[str, typer.Option(envvar="COPPICE_URL", help="Where the service is.")]
+Url = Annotated[str, typer.Option(envvar="COPPICE_URL", help="Address of the service.")]
 
-jobs = typer.Typer(help="Look at jobs of a service, and cancel them.", no_args_is_help=True)
+jobs = typer.Typer(help="List, show, follow, cancel and retry the jobs of a service.", no_args_is_help=True)
 
 
 @options.takes_job
@@ -32,15 +32,21 @@ def prune(
     job: options.JobOptions,
     out: Annotated[Path | None, typer.Option(help="Folder for the downloaded bundle; must not exist, or be empty.")] = None,
     upload: Annotated[
-        bool, typer.Option("--upload", help="Send the folders of --model and --data: the service is on another host.")
+        bool, typer.Option("--upload", help="Upload the folders of --model and --data, for a service on another host.")
     ] = False,
-    wait: Annotated[bool, typer.Option(help="Wait for the end and download; otherwise print the job and leave.")] = True,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would come of it, and submit nothing.")] = False,
+    wait: Annotated[
+        bool, typer.Option(help="Wait for the job's end and download the bundle; otherwise print the job and exit.")
+    ] = True,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the predicted size, memory and time, and submit nothing.")
+    ] = False,
     fail_if: Annotated[
         list[str] | None,
-        typer.Option(help="Leave with exit code 4 where this holds of the report, e.g. 'drop>0.01'; repeatable."),
+        typer.Option(help="Exit with code 4 if this condition holds of the report, e.g. 'drop>0.01'; repeatable."),
     ] = None,
-    job_id: Annotated[str | None, typer.Option(help="An id of your own: submitting it again is submitting it once.")] = None,
+    job_id: Annotated[
+        str | None, typer.Option(help="An id of your own choice; submitting it again makes no second job.")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
     json: options.Json = False,
@@ -55,7 +61,7 @@ def prune(
     if conditions and (plan or not wait):
         fail("--fail-if judges the report, so it needs --wait", ExitCode.BAD_INPUT)
     spec = job.to_spec()
-    if out is not None and job_id is None:  # with an id of its own it may be called again, and goes on downloading
+    if out is not None and job_id is None:  # with --job-id the command may be repeated, and goes on downloading
         options.require_free(out)
     with explained(), Client(url, api_key=key) as client:
         spec = _with_uploads(client, spec) if upload else spec
@@ -89,7 +95,7 @@ def report(
     job_id: str,
     open_page: Annotated[bool, typer.Option("--open", help="Show the page of the report in a browser.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the page of the report to this file.")] = None,
-    fail_if: Annotated[list[str] | None, typer.Option(help="As of prune; repeatable.")] = None,
+    fail_if: Annotated[list[str] | None, typer.Option(help="Condition, as for coppice prune; repeatable.")] = None,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
     json: options.Json = False,
@@ -116,7 +122,7 @@ def report(
 
 
 def _with_uploads(client: Client, spec: PruneSpec) -> PruneSpec:
-    """Send what lies in folders of this host, and name it by the ids of the uploads."""
+    """Upload the folders that a spec names, and return the spec with the ids of the uploads."""
     with progress("upload") as show:
         model, dataset = spec.model, spec.task.dataset
         if options.is_path(model):
@@ -142,11 +148,11 @@ def _judge(conditions: list[Condition], report: Report) -> None:
         if condition.holds(report)
     ]
     if held:
-        fail(f"what must not be is: {'; '.join(held)}", ExitCode.CONDITION_HOLDS)
+        fail(f"a condition of --fail-if holds: {'; '.join(held)}", ExitCode.CONDITION_HOLDS)
 
 
 def show_plan(plan: Plan, *, json: bool) -> None:
-    """Print what would come of a job."""
+    """Print the predicted size, memory and time of a job."""
     if json:
         typer.echo(plan.model_dump_json())
     elif plan.predicted is None:
@@ -162,7 +168,7 @@ def show_plan(plan: Plan, *, json: bool) -> None:
 
 
 def follow(client: Client, job: Job) -> Job:
-    """Wait for a job with a progress bar."""
+    """Wait for a job's end with a progress bar, and return the finished job."""
     with progress("queued") as show:
 
         def tell(now: Job) -> None:
@@ -173,7 +179,7 @@ def follow(client: Client, job: Job) -> Job:
 
 
 def result_document(job: Job, bundle: Path, report: Report) -> str:
-    """Give the one JSON document that a finished job is reported with."""
+    """Return the JSON document that reports a finished job."""
     result = {
         "status": job.status,
         "job_id": job.id,
@@ -191,8 +197,8 @@ def fetch(client: Client, job: Job, folder: Path) -> None:
 
 @jobs.command("list")
 def list_jobs(
-    status: Annotated[list[str] | None, typer.Option(help="Only these; repeat the option.")] = None,
-    metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: only jobs with it; repeat the option.")] = None,
+    status: Annotated[list[str] | None, typer.Option(help="Only jobs of this status; repeatable.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: only jobs with this metadata; repeatable.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
@@ -212,7 +218,7 @@ def list_jobs(
 
 
 def _table_of(found: list[Job]) -> Table:
-    """Lay out jobs for 80 columns: what people copy stays in one piece, the rest gives way."""
+    """Lay out jobs for 80 columns: what people copy stays whole, the names of model and task are shortened."""
     table = Table(box=None, pad_edge=False)
     for heading, whole in (("id", True), ("status", True), ("done", True), ("age", True), ("model", False), ("task", False)):
         table.add_column(heading, no_wrap=True, overflow="ignore" if whole else "ellipsis", min_width=None if whole else 5)
@@ -225,7 +231,7 @@ def _table_of(found: list[Job]) -> Table:
 
 
 def _age(moment: datetime) -> str:
-    """Say how long ago something was, in one unit."""
+    """Return how long ago a moment was, in one unit."""
     seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= size:
@@ -235,7 +241,7 @@ def _age(moment: datetime) -> str:
 
 @jobs.command()
 def show(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: options.Json = False) -> None:
-    """Show one job; with its report once it has succeeded."""
+    """Show one job, and its report once it has succeeded."""
     with explained(), Client(url, api_key=key) as client:
         job = client.get(job_id)
         found = client.report(job_id) if job.status == "succeeded" else None
@@ -263,7 +269,7 @@ def cancel(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> N
 
 @jobs.command()
 def retry(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> None:
-    """Have a failed job tried again."""
+    """Ask for another try of a failed job."""
     with explained(), Client(url, api_key=key) as client:
         job = client.retry(job_id)
     console.out.print(f"{job.id}: {job.status}", highlight=False)
@@ -276,9 +282,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has finished.")] = False,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")] = False,
 ) -> None:
-    """Show what has happened to a job, and with --follow what is happening."""
+    """Show the events of a job so far, and with --follow those to come."""
     with explained(), Client(url, api_key=key) as client:
         for event in client.follow(job_id) if follow else client.events(job_id):
             if json:

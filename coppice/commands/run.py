@@ -25,11 +25,11 @@ from pruning_core.report.progress import Progress
 def run(
     out: Annotated[Path, typer.Option(help="Folder of the bundle; must not exist, or be empty.")],
     job: options.JobOptions,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU where there is one by default.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the pruning.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads to prune with.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Prune a model in this process and write the bundle. No server, the same pipeline.
+    """Prune a model in this process and write the bundle, by the same pipeline as the service.
 
     Example: coppice run --model ./minilm-sst2 --task glue/sst2 --data ./sst2 --macs-keep 0.5 --out ./bundle
     """
@@ -49,7 +49,7 @@ def run(
             show(now.stage, now.fraction)
 
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # whatever libraries print: stdout is for the result
+            with contextlib.redirect_stdout(sys.stderr):  # libraries may print, and stdout is for the result
                 report = run_pipeline(built, out, device=device, threads=threads, cache=_cache_folder(), on_progress=tell)
         except Rejected as error:
             fail(f"{error.message} ({error.code}). The best candidate, with its report, is in {out}", ExitCode.JOB_FAILED)
@@ -66,5 +66,5 @@ def run(
 
 
 def _cache_folder() -> Path:
-    """Give the user's folder for what can be measured again."""
+    """Return the user's cache folder, for measurements that later runs use again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coppice"

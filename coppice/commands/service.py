@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 _WORKER_GRACE_S = 20
 _BACKLOG = 128
-# -P: a folder `worker` where somebody happens to be is not ours.
+# -P: the current folder is not searched, where a folder `worker` need not be ours.
 _WORKER_COMMAND = [sys.executable, "-P", "-m", "worker.main"]
 
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port (default 8000); 0 picks a free one.")] = None,
-    allow_root: Annotated[list[Path] | None, typer.Option(help="Folder that jobs may name paths under; repeatable.")] = None,
+    allow_root: Annotated[list[Path] | None, typer.Option(help="Folder under which jobs may name paths; repeatable.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder for database, queue and artifacts.")] = None,
 ) -> None:
     """Run the whole service in one place: API and worker on the local profile. Nothing else to install, Ctrl-C ends it.
@@ -64,7 +64,7 @@ def serve(
     worker = subprocess.Popen([*_WORKER_COMMAND, str(os.getpid())], stdin=subprocess.DEVNULL)
     server = uvicorn.Server(uvicorn.Config(create_app, factory=True, log_config=None, timeout_graceful_shutdown=5))
     threading.Thread(target=_end_with, args=(worker, server), daemon=True).start()
-    signal.signal(signal.SIGTERM, _leave)  # which uvicorn passes on once it has shut down: the worker is still to be stopped
+    signal.signal(signal.SIGTERM, _leave)  # uvicorn passes it on after its shutdown; the worker is still to be stopped
     console.err.print(f"Coppice listens on {shown}; Ctrl-C ends it", highlight=False)
     try:
         server.run(sockets=[listener])
@@ -76,13 +76,13 @@ def serve(
 
 
 def worker() -> None:
-    """Run one worker: it takes jobs from the queue, one at a time, each in a process of its own."""
+    """Run one worker. It takes jobs from the queue, one at a time, and runs each in a process of its own."""
     require_server(worker=True)
     os.execv(sys.executable, _WORKER_COMMAND)
 
 
 def migrate() -> None:
-    """Bring the database up to this version's schema. Run it before new versions of the other services start."""
+    """Bring the database to this version's schema. Run it before the new version of the API and of the workers starts."""
     require_server()
     _migrate()
 
@@ -108,7 +108,7 @@ def _migrate() -> None:
 
 @contextmanager
 def open_keys() -> Generator[KeyService]:
-    """Open the service's own database for its API keys, brought up to date first; after `require_server`."""
+    """Open the API keys in the service's own database, which is migrated first. Call `require_server` before."""
     _migrate()
     from app.db import Database
     from app.keys.service import KeyService
@@ -123,7 +123,7 @@ def open_keys() -> Generator[KeyService]:
 
 
 def read_settings() -> Settings:
-    """Read the environment, or say what of it makes no sense, and leave."""
+    """Read the settings of the environment. Settings that make no sense end the command with a sentence."""
     from app.settings import SettingsInvalid, get_settings
 
     try:
@@ -136,7 +136,7 @@ def _listen(host: str, port: int) -> socket.socket:
     if not _is_loopback(host) and not read_settings().auth:
         fail(
             "without authentication the service listens on loopback only; set COPPICE_AUTH=true and make a key with "
-            "coppice keys create, or put a proxy that asks who is there in front of it",
+            "coppice keys create, or put a proxy that authenticates in front of it",
             ExitCode.BAD_INPUT,
         )
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -163,7 +163,7 @@ def _leave(number: int, _frame: object) -> NoReturn:
 
 
 def _end_with(worker: subprocess.Popen[bytes], server: uvicorn.Server) -> None:
-    """A service without its worker would only collect jobs: end both, loudly."""
+    """End the server when the worker ends: without a worker the service would only collect jobs."""
     worker.wait()
     server.should_exit = True
 

@@ -1,4 +1,4 @@
-"""``coppice mlflow-log``: finished jobs in other people's experiment tracking."""
+"""``coppice mlflow-log``: log a finished job to MLflow."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def mlflow_log(
         str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", show_envvar=True, help="MLflow's server or store.")
     ] = None,
     experiment: Annotated[
-        str, typer.Option(envvar="MLFLOW_EXPERIMENT_NAME", show_envvar=True, help="Made if there is none.")
+        str,
+        typer.Option(envvar="MLFLOW_EXPERIMENT_NAME", show_envvar=True, help="Name of the experiment; made if there is none."),
     ] = "coppice",
-    run_name: Annotated[str | None, typer.Option(help="Default: the job's id.")] = None,
-    bundle: Annotated[bool, typer.Option(help="Whether the files go along, or only numbers and the report.")] = True,
+    run_name: Annotated[str | None, typer.Option(help="Name of the run; default: the job's id.")] = None,
+    bundle: Annotated[bool, typer.Option(help="Log the bundle's files, too, not only numbers and the report.")] = True,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
 ) -> None:

@@ -54,7 +54,7 @@ def test_every_type_of_task_is_said_by_options(task_type, tmp_path):
         (["--label", "written"], "no column 'written'; it has"),
         (["--metric", "bleu"], "metric of a summarization task must be one of rougeL"),
         (["--text", "text", "--text", "other"], "a summarization task reads 1 (a text) columns, got 2"),
-        (["--task", "glue/sst2"], "--text, --label: for a --task of a type alone, which are text-classification"),
+        (["--task", "glue/sst2"], "--text, --label: only where --task is a type: text-classification"),
     ],
 )
 def test_what_would_be_refused_is_said_before_anything_is_submitted(changes, says, tmp_path):
