@@ -1,4 +1,4 @@
-"""Budgets over unit groups: what a target allows to be kept. Torch-free."""
+"""Budgets over unit groups: how much a target allows to keep. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pruning_core.spec.targets import TARGET_METRICS, Target
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A bound on what may be kept: ``sum(kept units * price) <= limit``, one price a group.
+    """A bound on the units kept: ``sum(kept units * price) <= limit``, with one price for each group.
 
     Attributes:
-        prices: Of one unit of each group.
-        limit: What the kept units may cost.
+        prices: Price of one unit of each group.
+        limit: Largest total price of the kept units.
         slack: How much of the limit may stay unspent with the target still met.
     """
 
@@ -25,17 +25,17 @@ class Budget:
     slack: float = 0.0
 
     def spent(self, kept: Sequence[int]) -> float:
-        """Price of keeping ``kept[i]`` units of group i."""
+        """Compute the price of keeping ``kept[i]`` units of group i."""
         return sum(price * count for price, count in zip(self.prices, kept, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class CurveBudget:
-    """A bound on a cost that is a curve of the number of units kept, one curve a group.
+    """A bound on a cost that depends on the number of units kept through a curve, with one curve for each group.
 
     Attributes:
-        curves: Of each group the offered ``(units kept, cost)``, ascending in units.
-        limit: What the costs may sum to.
+        curves: For each group the pairs ``(units kept, cost)`` to choose from, ascending in units.
+        limit: Largest sum of the costs.
     """
 
     curves: tuple[tuple[tuple[int, float], ...], ...]
@@ -49,16 +49,16 @@ class CurveBudget:
 
 @dataclass(frozen=True, slots=True)
 class Recounted:
-    """What was counted in the written files, and what was measured of them.
+    """Counts and measurements of the written checkpoint, from which the metrics of targets are computed.
 
     Attributes:
-        groups: Units of the dense model.
-        kept: Units of each group that are in the files.
+        groups: Unit groups of the dense model.
+        kept: Number of units of each group in the files.
         length: Mean real sequence length of the task, in tokens.
-        parameters: Of the dense model, and in the files.
-        sparsity: Share of the prunable weights that are gone or zero.
-        covered_sparsity: The same of the weights in whole blocks; None where there are no blocks.
-        latency_ms: Of the dense model, and of the model in the files.
+        parameters: Number of parameters of the dense model, and in the files.
+        sparsity: Share of the prunable weights that are removed or zero.
+        covered_sparsity: The same share of the weights in whole blocks; None where there are no blocks.
+        latency_ms: Latency of the dense model, and of the model in the files.
     """
 
     groups: Sequence[UnitGroup]
@@ -70,7 +70,7 @@ class Recounted:
     latency_ms: tuple[float, float]
 
     def kept_share(self, price: Callable[[UnitGroup, float], float]) -> float:
-        """Return the share that is kept of a cost of units."""
+        """Compute the share of the dense model's cost that the kept units have, under a price of one unit."""
         prices = [price(group, self.length) for group in self.groups]
         whole = sum(one * group.size for one, group in zip(prices, self.groups, strict=True))
         return sum(one * count for one, count in zip(prices, self.kept, strict=True)) / whole
@@ -81,9 +81,9 @@ class Rule:
     """How a metric of targets is priced before pruning, and recounted after.
 
     Attributes:
-        recount: The metric of a written checkpoint.
-        price: Of one unit, at a mean length in tokens; None where the metric is no sum over units.
-        whole_model: Whether what cannot be pruned counts too.
+        recount: Computes the metric of a written checkpoint.
+        price: Computes the price of one unit at a mean length in tokens. None where the metric is not a sum over units.
+        whole_model: Whether the parameters that cannot be pruned count too.
     """
 
     recount: Callable[[Recounted], float]
@@ -113,13 +113,14 @@ def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int
     """Translate a target into a budget over unit groups.
 
     Args:
-        target: What the user asked for, in a metric that units have a price in.
-        groups: All prunable sublayers.
+        target: Target of the user, in a metric that gives units a price.
+        groups: Unit group of every prunable sublayer.
         total_params: Parameters of the whole dense model.
         length: Mean real sequence length of the task, in tokens.
 
     Raises:
-        TargetUnreachable: Even the smallest model that keeps each group's floor is above the budget.
+        TargetUnreachable: Even the smallest model, which keeps only each group's floor, is above the budget.
+        ValueError: Units have no price in the metric of the target.
     """
     rule, metric = RULES[target.metric], TARGET_METRICS[target.metric]
     if rule.price is None:
@@ -141,10 +142,10 @@ def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int
 
 
 def kept_macs(groups: Sequence[UnitGroup], kept: Sequence[int], length: float) -> float:
-    """Multiply-accumulates of the prunable blocks for one sequence of ``length`` tokens (a mean need not be whole)."""
+    """Compute the multiply-accumulates of the kept units for one sequence of ``length`` tokens (a mean may be fractional)."""
     return sum(group.macs_per_unit(length) * count for group, count in zip(groups, kept, strict=True))
 
 
 def kept_weights(groups: Sequence[UnitGroup], kept: Sequence[int]) -> int:
-    """Weights that stay in the prunable linear layers."""
+    """Count the weights that the kept units have in the prunable linears."""
     return sum(group.weights_per_unit * count for group, count in zip(groups, kept, strict=True))

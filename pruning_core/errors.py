@@ -1,8 +1,8 @@
-"""Errors of the pruning core, torch-free.
+"""Errors of the pruning core. Torch-free.
 
-Each class carries a stable ``code`` (what programs match on), a message that says what was wrong and what would be
-right (what people read), and optionally ``param``: the field of the spec to change, as a dotted path. Only the edges
-(HTTP, command line) translate them; nothing in the core knows about status codes or retries.
+Each class has a stable ``code`` for programs to match on. Each error has a message for people, which says what was wrong and
+what would be right, and optionally ``param``, the dotted path of the spec field to change. Only the edges (HTTP, command line)
+translate errors; nothing in the core knows about status codes or retries.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ModelUnreadable(PruningError):
 
 
 class UnsupportedArchitecture(PruningError):
-    """The model has no block structure that an adapter knows."""
+    """The model has no block structure that Coppice can prune, or not in the way that was asked for."""
 
     code = "unsupported_architecture"
 
@@ -54,12 +54,12 @@ class TargetUnreachable(PruningError):
 
 
 class Rejected(PruningError):
-    """A checkpoint was made, and does not keep what was promised. Its bundle and its report are kept as the best candidate.
+    """A checkpoint was made, but misses a requirement. Its bundle and its report are kept as the best candidate.
 
     Args:
         message: What was missed, and what would be right.
-        param: Field of the spec to change.
-        report: On the candidate; set by whoever has kept it.
+        param: Dotted path of the spec field to change.
+        report: Report on the candidate, set by the code that keeps it.
     """
 
     def __init__(self, message: str, *, param: str | None = None, report: Report | None = None) -> None:
@@ -80,13 +80,13 @@ class QualityFloorMissed(Rejected):
 
 
 class Diverged(Rejected):
-    """A training diverged. What is kept are the best weights before it did."""
+    """The training diverged. The best weights before the divergence are kept."""
 
     code = "diverged"
 
 
 class Unloadable(Rejected):
-    """A fresh process with stock libraries could not load the bundle, or found something else in it than was said."""
+    """A fresh process with stock libraries could not load the bundle, or found other values in it than the worker."""
 
     code = "unloadable"
 

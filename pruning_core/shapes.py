@@ -1,6 +1,6 @@
-"""Shape annotations. With jaxtyping installed (development, tests) they are checked; without it they mean nothing.
+"""Shape annotations. jaxtyping checks them where it is installed (development, tests); elsewhere they have no effect.
 
-The core must import where there is nothing but torch, transformers, safetensors, numpy and pydantic.
+The core must import where only torch, transformers, safetensors, numpy and pydantic are installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The adapter: a model's blocks, found by their structure, each as sublayers that run on their own."""
+"""The model adapter: a model's blocks, found by their structure and split into sublayers that run on their own."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a batch brings to the blocks.
+    """One batch as it enters the blocks: hidden states, and the other arguments of every block.
 
     Attributes:
-        hidden: The input of the first block, (batch, length, d).
-        contexts: What else each block is given.
-        decoder: The input of the first block of a decoder that follows; None where there is none.
+        hidden: Input of the first block, (batch, length, d).
+        contexts: The other arguments of each block, one context a block.
+        decoder: Input of the first decoder block; None where no decoder follows an encoder.
     """
 
     hidden: Float[Tensor, "b s d"]
@@ -46,9 +46,9 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class ModelAdapter:
-    """The blocks of a model, each as its sublayers, first to last: attention 0, FFN 0, attention 1, ...
+    """The blocks of a model and their sublayers, in the order in which they run: attention 0, FFN 0, attention 1, ...
 
-    A decoder's blocks follow its encoder's, each with its cross-attention between.
+    A decoder's blocks follow its encoder's. Each has its cross-attention between self-attention and FFN.
     """
 
     model: PreTrainedModel
@@ -57,11 +57,11 @@ class ModelAdapter:
 
     @property
     def crossing(self) -> int | None:
-        """Index of the first sublayer of a decoder that follows an encoder."""
+        """Index of the first decoder sublayer; None where no decoder follows an encoder."""
         return next((i for i, own in enumerate(self.sublayers) if own.family is self.family.decoder), None)
 
     def memory(self, hidden: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
-        """Give what a decoder's blocks read of the encoder, from what its last block gives."""
+        """Return the encoder's output that decoder blocks read, given the output of its last block."""
         if self.family.memory is None:
             return hidden
         _, stack = _holder(self.model, self.first_block)
@@ -69,25 +69,25 @@ class ModelAdapter:
 
     @property
     def paths(self) -> dict[nn.Module, str]:
-        """Where every module of the model is."""
+        """Module path of every module of the model."""
         return {module: path for path, module in self.model.named_modules()}
 
     @property
     def linears(self) -> dict[str, AnyLinear]:
-        """Every linear of the blocks by its module path, in the order in which they are pruned."""
+        """The linears of the blocks by module path, in the order in which they are pruned."""
         paths = self.paths
         return {paths[linear]: linear for sublayer in self.sublayers for linear in (*sublayer.inputs, sublayer.output)}
 
     @property
     def written(self) -> frozenset[str]:
-        """Paths of the linears that read the tokens of a decoder that follows an encoder, not the encoder's."""
+        """Paths of the linears that read the decoder's own tokens, where a decoder follows an encoder."""
         paths, first = self.paths, self.crossing
         own = () if first is None else self.sublayers[first:]
         inputs = (part.linear for sublayer in own for part in sublayer.parts if not part.reads_memory)
         return frozenset(paths[linear] for linear in (*inputs, *(sublayer.output for sublayer in own)))
 
     def held_linears(self) -> Iterator[tuple[str, AnyLinear]]:
-        """Give the same one by one, each with its weights while it is looked at."""
+        """Yield the pairs of `linears` one by one. The weights of a linear are present while its pair is in use."""
         paths = self.paths
         for sublayer in self.sublayers:
             with held(sublayer.block):
@@ -95,30 +95,39 @@ class ModelAdapter:
 
     @property
     def first_block(self) -> nn.Module:
-        """Where the embeddings end."""
+        """The block that reads the embeddings."""
         return self.blocks[0]
 
     @property
     def groups(self) -> tuple[UnitGroup, ...]:
-        """Size and price of every sublayer's units."""
+        """The unit group of every sublayer: number and cost of its units."""
         return tuple(sublayer.group for sublayer in self.sublayers)
 
     @property
     def family(self) -> BlockSignature:
-        """The layout of the blocks."""
+        """Signature of the blocks; the encoder's where a decoder follows."""
         return self.sublayers[0].family
 
     @property
     def reads_sums(self) -> bool:
-        """Whether residual sums say what output projections should give: not where norms stand between, nor of two streams."""
+        """Whether the residual sums determine the targets of the output projections.
+
+        They do not where a norm stands between projection and sum, nor where there are two residual streams.
+        """
         return self.crossing is None and all(sublayer.inner is None for sublayer in self.sublayers)
 
     def plain_trace(self, hidden: Float[Tensor, "b s d"], real: Bool[Tensor, "b s"]) -> Trace | None:
-        """Give the trace of a batch whose embeddings are known, where blocks need no more than which tokens are real."""
+        """Return the trace of a batch from its embeddings; None where blocks need more than the mask of real tokens."""
         return Trace(hidden, (BlockContext(real),) * len(self.blocks)) if self.family.plain else None
 
     def trace(self, inputs: Mapping[str, Tensor]) -> Trace:
-        """Run the model's own code around its blocks, which pass their hidden states on as they are."""
+        """Compute the trace of a batch by running the model's own code around its blocks.
+
+        Each block is replaced by a stand-in, which records its arguments and passes its hidden states on unchanged.
+
+        Raises:
+            UnsupportedArchitecture: The forward pass ends before it has reached the blocks.
+        """
         hidden: list[Tensor] = []
         calls: list[dict[str, object]] = []
 
@@ -150,7 +159,7 @@ class ModelAdapter:
     def _trace(self, hidden: Sequence[Tensor], calls: Sequence[dict[str, object]], inputs: Mapping[str, Tensor]) -> Trace:
         first = self.crossing
         start = None if first is None else self.sublayers[first].layer
-        for sublayer in self.sublayers:  # a bias that the first block makes for the others, which it was kept from
+        for sublayer in self.sublayers:  # the first block computes the position bias of its stack (T5); its stand-in did not
             compute = getattr(sublayer.module, "compute_bias", None)
             if sublayer.is_first and sublayer.layer in (0, start) and compute is not None:
                 length = hidden[sublayer.layer].shape[1]
@@ -164,13 +173,13 @@ class ModelAdapter:
         return Trace(hidden[0], tuple(contexts), None if start is None else hidden[start])
 
     def crossed(self, trace: Trace, memory: Float[Tensor, "b s d"]) -> Trace:
-        """Give what a batch brings to the blocks of a decoder, now that the encoder's output is known."""
+        """Return the trace of a decoder's blocks, given the encoder's output."""
         assert trace.decoder is not None, "only a decoder after an encoder is crossed to"
         contexts = tuple(context.reading(memory) for context in trace.contexts)
         return Trace(trace.decoder, contexts)
 
     def blocks_forward(self, trace: Trace) -> Float[Tensor, "b s d"]:
-        """Run all blocks through the sublayers."""
+        """Run all blocks, sublayer by sublayer, and return the last hidden states."""
         hidden = trace.hidden
         for index, sublayer in enumerate(self.sublayers):
             if index == self.crossing:
@@ -181,7 +190,10 @@ class ModelAdapter:
         return hidden
 
     def block_forward(self, layer: int, trace: Trace) -> object:
-        """Run one block on what would enter the first one of its stack: for its time, which does not depend on the values."""
+        """Run one block on the input of the first block of its stack.
+
+        The result serves to time the block only, since its time does not depend on the values.
+        """
         start = None if self.crossing is None else self.sublayers[self.crossing].layer
         decodes = start is not None and layer >= start
         hidden = trace.decoder if decodes and trace.decoder is not None else trace.hidden
@@ -189,7 +201,7 @@ class ModelAdapter:
 
     @contextmanager
     def masked(self, masks: tuple[Float[Tensor, " u"], ...]) -> Generator[None]:
-        """Multiply each unit by its mask at the input of the output projection, while the context is open."""
+        """Multiply each unit by its mask at the input of the output projections while the context is open."""
         with ExitStack() as stack:
             for sublayer, mask in zip(self.sublayers, masks, strict=True):
                 hook = _multiply(mask.repeat_interleave(sublayer.unit_width))
@@ -198,7 +210,7 @@ class ModelAdapter:
 
     @contextmanager
     def reading_sums(self, keep: Callable[[int, Tensor], None]) -> Generator[None]:
-        """Hand over the input of the first block as number 0 and every residual sum from 1 on, while the context is open.
+        """Pass the first block's input (number 0) and every residual sum (from 1 on) to ``keep`` while the context is open.
 
         A sum is read where it goes next: into the norm after it, into the norm before the next sublayer, or out of the block.
         """
@@ -238,7 +250,7 @@ class _BlocksReached(Exception):  # a jump out of the model's forward, not an er
 
 @contextmanager
 def _replaced_forward(block: nn.Module, forward: Callable[..., object]) -> Generator[None]:
-    """Let a block do something else while the context is open; an attribute of the instance goes before the class's."""
+    """Replace a block's forward while the context is open. An attribute of the instance takes precedence over the class's."""
     own = block.__dict__.get("forward")
     block.__dict__["forward"] = forward
     try:
@@ -250,21 +262,22 @@ def _replaced_forward(block: nn.Module, forward: Callable[..., object]) -> Gener
 
 
 def _without_cache(value: object) -> object:
-    """Leave caches of keys and values out: a block that runs twice would find its own tokens there."""
+    """Replace a key-value cache by None, since a block that runs twice would find its own tokens in it."""
     from transformers.cache_utils import Cache
 
     return None if isinstance(value, Cache) else value
 
 
 def real_tokens(inputs: Mapping[str, Tensor], length: int, *, decodes: bool = False) -> Bool[Tensor, "b s"]:
-    """Tell which tokens are real, of a batch as the model is given it.
+    """Return the mask of real tokens of a batch.
 
-    A decoder that is given no tokens of its own reads the encoder's. Where there is no mask, as with images, all are real.
+    A decoder without tokens of its own reads the encoder's tokens. All tokens are real where the batch has no mask, as with
+    images.
 
     Args:
-        inputs: What the model is given.
+        inputs: The model's arguments.
         length: Tokens of a sequence.
-        decodes: Whether the decoder's tokens are meant.
+        decodes: Whether to return the mask of the decoder's tokens.
     """
     name = "decoder_attention_mask" if decodes and "decoder_input_ids" in inputs else "attention_mask"
     mask = inputs.get(name)
@@ -275,7 +288,7 @@ def real_tokens(inputs: Mapping[str, Tensor], length: int, *, decodes: bool = Fa
 
 
 def _holder(model: nn.Module, block: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
-    """Find the list that a block is in, and the module that has it."""
+    """Find the module list that contains a block, and the module that owns the list."""
     return next(
         (child, module)
         for module in model.modules()
@@ -295,7 +308,7 @@ def adapt(model: PreTrainedModel) -> ModelAdapter:
     """Find the blocks of a model by their structure.
 
     Raises:
-        UnsupportedArchitecture: No signature fits, or something is known against the model.
+        UnsupportedArchitecture: No signature fits, or the model type is refused by name.
     """
     config = {"model_type": model.config.model_type, **vars(model.config)}
     for signature in SIGNATURES if reason_against(config) is None else ():
@@ -314,14 +327,15 @@ def adapt(model: PreTrainedModel) -> ModelAdapter:
 
 
 def _ends_right(model: PreTrainedModel, block: nn.Module, signature: BlockSignature) -> bool:
-    """Tell whether the norm that is to end an encoder is there."""
+    """Return whether the encoder ends in the norm that its signature names, if it names one."""
     return signature.memory is None or isinstance(get(_holder(model, block)[1], signature.memory), nn.Module)
 
 
 def clone(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy a model whose sublayers will be sliced; parameters are shared with the original until then.
+    """Copy a model whose sublayers will be sliced. Parameters are shared with the original until then.
 
-    Slicing gives a sublayer weights of its own. Only the bias of its output projection is changed in place and not sliced.
+    Slicing replaces the parameters of a sublayer by new tensors. Only the biases of output projections are not sliced but
+    changed in place, so they are copied here.
     """
     own = {id(sublayer.output.bias) for sublayer in adapt(model).sublayers}
     shared = {id(p): p for p in model.parameters() if id(p) not in own}
@@ -329,10 +343,10 @@ def clone(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def drop_blocks_(model: PreTrainedModel, mask: Mask) -> tuple[int, ...]:
-    """Remove in place every block of which the mask keeps no head: attention over no head has no shape, so all of it goes.
+    """Remove in place every block in which the mask keeps no head, with its FFN: attention over no head has no shape.
 
     Returns:
-        Indices of the sublayers that stay, as they were counted before.
+        Indices of the sublayers that stay, as numbered before the removal.
     """
     adapter = adapt(model)
     heads: dict[int, int] = {}
@@ -345,14 +359,14 @@ def drop_blocks_(model: PreTrainedModel, mask: Mask) -> tuple[int, ...]:
         for layer in reversed(gone):
             del blocks[layer]
         for layer, block in enumerate(blocks):
-            for module in block.modules():  # caches of keys and values are found by it
+            for module in block.modules():  # the key-value cache is indexed by it
                 if hasattr(module, "layer_idx"):
                     setattr(module, "layer_idx", layer)  # noqa: B010 - torch types attributes as tensors
     return tuple(index for index, sublayer in enumerate(adapter.sublayers) if sublayer.layer not in gone)
 
 
 def slice_(model: PreTrainedModel, mask: Mask) -> None:
-    """Remove in place everything that the mask does not keep, repairing nothing."""
+    """Remove in place every unit that the mask does not keep. The remaining weights are not refitted."""
     survivors = drop_blocks_(model, mask)
     for index, sublayer in zip(survivors, adapt(model).sublayers, strict=True):
         with held(sublayer.block):

@@ -1,6 +1,6 @@
-"""Whether all layers of a model are alike and as wide as its config says, which the stock layout needs. Torch-free.
+"""The condition of the stock layout: all layers of a model are alike and as wide as its config says. Torch-free.
 
-Asked of the files of a checkpoint at submit, and of the loaded model by the job: one judgement, in the same words.
+Submit checks it on the files of a checkpoint, the job on the loaded model, with the same verdict in the same words.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pruning_core.arch.structure import HEADS, LAYERS, CheckpointStructure, numb
 from pruning_core.arch.units import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
 
-# A config keeps any other name that it is given, without a meaning: a family's own word goes first.
+# A config also keeps names that have no meaning in its family, so the names of single families come first.
 FFN_WIDTHS = ("n_inner", "ffn_dim", "hidden_dim", "intermediate_size")
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """How a model is built.
+    """The layers of a model beside what its configuration says of them.
 
     Attributes:
-        config: What its configuration says, by name. What it leaves unsaid is not judged.
-        family: Layout of its blocks.
-        groups: Its units, sublayer by sublayer.
-        parts: What each block consists of: names of its tensors, or the kinds of its modules.
+        config: The configuration, by name. Values that it does not state are not checked.
+        family: Signature of the blocks.
+        groups: Unit group of every sublayer.
+        parts: Parts of each block: the names of its tensors, or the kinds of its modules.
     """
 
     config: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Build:
         structure: CheckpointStructure,
         groups: Sequence[UnitGroup],
     ) -> Build:
-        """Read it off the names of tensors."""
+        """Read the parts of each block from the tensor names of a checkpoint."""
         prefixes = {
             sublayer.layer: sublayer.output.name.removesuffix(sublayer.family.stored_path(sublayer.output.path))
             for sublayer in structure.sublayers
@@ -54,14 +54,14 @@ class Build:
 
 
 def check_alike(build: Build, *, cuts: bool) -> None:
-    """See that a model is built as its config says, layer for layer, and alike in every layer.
+    """Check that a model is as wide as its config says and that all its layers are alike.
 
     Args:
-        build: Of the dense model.
-        cuts: Whether units are to go; a method that changes no shape needs no words for it.
+        build: The dense model's.
+        cuts: Whether units will be removed. A method that changes no shape only needs a model that is not quantised.
 
     Raises:
-        UnsupportedArchitecture: It is not, or its config says it in words that are not known here.
+        UnsupportedArchitecture: The stock layout cannot hold the model; the message says why.
     """
     if build.config.get("quantization_config") is not None:
         raise _refused("this one has widths of its own")
@@ -74,7 +74,7 @@ def check_alike(build: Build, *, cuts: bool) -> None:
     if len(set(build.parts)) > 1:
         raise _refused("the first layer of this one differs from the others")
     if build.config.get("residual_multiplier", 1) != 1:
-        raise _refused("this one scales what each half of a layer adds")
+        raise _refused("this one scales what each sublayer adds")
     if any(sublayer.inner is not None for sublayer in build.family.sublayers):
         raise _refused("this one has norms that no other layer can stand in for")
     kinds = build.config.get("layer_types")
@@ -93,7 +93,7 @@ def _is_as_said(build: Build) -> bool:
 
 
 def ffn_width(config: Mapping[str, Any], hidden: int, names: Sequence[str] = FFN_WIDTHS) -> int | None:
-    """Give the FFN width that a config says; GPT-2's is four times the hidden one where it says none."""
+    """Return the FFN width that a config states, or None. Where ``n_inner`` is null (GPT-2), it is four times ``hidden``."""
     name = next((name for name in names if name in config), None)
     if name == "n_inner" and config[name] is None:
         return 4 * hidden

@@ -1,7 +1,7 @@
-"""The block structures that Coppice can prune. Torch-free.
+"""The block structures that Coppice can prune, as signatures. Torch-free.
 
-A family is a layout of modules, not a model: Mistral and Qwen have Llama's, and so may a model that is not written yet.
-More specific layouts come first.
+A family is a layout of modules, not a model: Mistral and Qwen share Llama's layout, and so may a model that is not written
+yet. The first signature that fits is taken, so more specific layouts come first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BERT_FFN = SublayerSignature(
 
 
 def _bert_pre_norm(attention: str, ffn: str, *, returns: int = 0) -> BlockSignature:
-    """Describe blocks with BERT's matrices and norms before them, at the paths given."""
+    """Describe blocks with BERT's matrices and a norm before each sublayer, at the given paths."""
     return BlockSignature(
         family="bert-pre-norm",
         returns=returns,
@@ -208,7 +208,7 @@ SIGNATURES = (
             ),
         ),
     ),
-    # Disentangled attention: keys and queries of relative positions have matrices of their own, or share those of the tokens.
+    # Disentangled attention: keys and queries of relative positions have their own matrices, or share those of the tokens.
     BlockSignature(
         family="deberta-v2",
         returns=2,
@@ -259,7 +259,7 @@ SIGNATURES = (
         sublayers=_vit(attention=("layernorm_before", None), ffn=("layernorm_after", None)),
         stored={**_VIT_ATTENTION_STORED, "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"},
     ),
-    # DINOv2: what a half adds is scaled, each entry by a number of its own.
+    # DINOv2: what a sublayer adds is scaled, each entry by its own factor.
     BlockSignature(
         family="dinov2",
         sublayers=_vit(attention=("norm1", "layer_scale1"), ffn=("norm2", "layer_scale2")),
@@ -285,7 +285,7 @@ SIGNATURES = (
     ),
     BlockSignature(family="opt", causal=True, flag=("do_layer_norm_before", True), sublayers=_opt(pre_norm=True)),
     BlockSignature(family="opt-post-norm", causal=True, flag=("do_layer_norm_before", False), sublayers=_opt(pre_norm=False)),
-    # Gemma 2 and 3: norms before and after each half, the latter on what is added.
+    # Gemma 2 and 3: one norm before each sublayer, and one on what it adds.
     BlockSignature(
         family="gemma2",
         causal=True,
@@ -303,11 +303,11 @@ SIGNATURES = (
     ),
     _t5(gated=False),
     _t5(gated=True),
-    replace(_t5(gated=False), decoder=None, memory=None),  # its encoder alone, which token-classification is done with
+    replace(_t5(gated=False), decoder=None, memory=None),  # the encoder alone, for token-classification
     replace(_t5(gated=True), decoder=None, memory=None),
     # mBART, Pegasus, M2M100, NLLB and Blenderbot; then BART and Marian.
     _bart(pre_norm=True),
     _bart(pre_norm=False),
-    # BioGPT and XGLM: OPT's modules, norms before.
+    # BioGPT and XGLM: OPT's modules, pre-norm.
     BlockSignature(family="biogpt", causal=True, sublayers=_opt(pre_norm=True)),
 )

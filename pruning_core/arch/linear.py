@@ -1,4 +1,4 @@
-"""Linear layers of either orientation, read and cut alike: ``nn.Linear`` is output-major, ``Conv1D`` input-major."""
+"""Linear layers of both orientations, read and cut alike: ``nn.Linear`` is output-major, ``Conv1D`` input-major."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 
 def is_linear(module: object) -> bool:
-    """Tell whether a module is a linear layer that can be cut."""
+    """Return whether a module is a linear layer that can be cut."""
     return isinstance(module, nn.Linear) or is_transposed(module)
 
 
 def is_transposed(module: object) -> bool:
-    """Tell whether a module keeps its weights input-major."""
+    """Return whether a module stores its weights input-major."""
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, Conv1D)
 
 
 def weight_of(linear: AnyLinear) -> Float[Tensor, "outputs inputs"]:
-    """Give the weights output-major, without a gradient; a view of them."""
+    """Return a view of the weights, output-major and without a gradient."""
     weight = linear.weight.detach()
     return weight.T if is_transposed(linear) else weight
 
 
 def bias_of(linear: AnyLinear) -> Float[Tensor, " outputs"] | None:
-    """Give the bias, without a gradient; None where there is none."""
-    bias = cast("nn.Parameter | None", linear.bias)  # torch's stubs forget that there may be none
+    """Return the bias without a gradient, or None where the layer has none."""
+    bias = cast("nn.Parameter | None", linear.bias)  # torch's stubs do not know that it may be None
     return None if bias is None else bias.detach()
 
 
@@ -50,10 +50,10 @@ def outputs_of(linear: AnyLinear) -> int:
 
 
 def set_(linear: AnyLinear, weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, " outputs"] | None) -> None:
-    """Give a linear parameters of its own, in the type and on the device of the present ones, and the sizes that follow."""
+    """Replace the parameters of a linear by copies, in the dtype and on the device of the present ones, and set its sizes."""
     outputs, inputs = weight.shape
     stored = weight.T if is_transposed(linear) else weight
-    # A copy, even where nothing is cut: the present ones may be another model's.
+    # A copy even where nothing is cut: another model may share the present parameters.
     linear.weight = nn.Parameter(stored.to(linear.weight).clone(memory_format=torch.contiguous_format), requires_grad=False)
     if bias is not None:
         linear.bias = nn.Parameter(bias.to(linear.weight).clone(), requires_grad=False)

@@ -1,4 +1,4 @@
-"""Masks: which units stay. A support only, never a scale."""
+"""Masks: which units stay. A mask is a support, never a scale."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """For every unit group, in the groups' order, True where the unit stays. Tensors are boolean and on the CPU."""
+    """One boolean CPU tensor for every unit group, in the groups' order: True where the unit stays."""
 
     kept: tuple[Tensor, ...]
 
     @classmethod
     def full(cls, sizes: Sequence[int]) -> Mask:
-        """Keep everything."""
+        """Return the mask that keeps every unit."""
         return cls(tuple(torch.ones(size, dtype=torch.bool) for size in sizes))
 
     def counts(self) -> list[int]:
-        """Units kept in each group."""
+        """Count the units kept in each group."""
         return [int(kept.sum()) for kept in self.kept]
 
     def indices(self, group: int) -> Tensor:
-        """Ascending indices of the units kept in a group, int64."""
+        """Return the indices of the units kept in a group, ascending, int64."""
         return self.kept[group].nonzero().flatten()

@@ -1,13 +1,14 @@
-"""Blocks whose weights lie in files until they run, so that a model may be larger than the memory of its device.
+"""Paged blocks: weights stay in files until a block runs, so that a model may be larger than the memory of its device.
 
-Nearly all of a model's weights are those of the linears in its blocks. A paged block has them on the meta device, and a `Page`
-that knows where in a file each one lies. While the block runs, or while somebody holds it, they are on the device; then they
-are gone again. A file that has them in float32 is mapped: on a CPU nothing is copied, and the system may take the memory back
-at any time. Who gives a held linear other weights (a slice, a repair) changes nothing in the file: when the block is let go,
-they are written to an unnamed file of their own, and are read from there. Norms, biases and tables of positions stay where
-they are; they take next to nothing.
+Nearly all weights of a model belong to the linears in its blocks. In a paged block, these weights are on the meta device, and
+a `Page` knows where in a file each one lies. They are on the device while the block runs or is held, and are dropped
+afterwards. A float32 file is memory-mapped: on a CPU nothing is copied, and the system may reclaim the memory at any time.
 
-Copies of a model copy its pages, which then go their own ways.
+Replacing the weights of a held linear (a slice, a repair) does not change the file. When the block is released, the new weights
+are written to an unnamed file of their own and read from there. Norms, biases and position tables stay on the device; they
+are small.
+
+A copy of a model has copies of its pages. The pages of the two models are independent from then on.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """What a backward pass needs of a weight: the view of it that some operation read."""
+    """A view of a weight, saved for the backward pass as its place in a file."""
 
     stored: MappedTensor
     dtype: torch.dtype
@@ -44,19 +45,19 @@ class _Saved:
 
 
 class Page:
-    """The weights of one block's linears, on the device only while the block is held. It stands before the block's forward."""
+    """The weights of one block's linears, on the device only while the block is held. The page replaces the block's forward."""
 
     def __init__(self, block: nn.Module, mapped: Mapping[AnyLinear, MappedTensor], device: torch.device, scratch: Path) -> None:
-        """Take the weights of a block away.
+        """Move the weights of a block off the device.
 
         Args:
-            block: Changed in place: from now on its forward is this page.
+            block: Changed in place: its forward becomes this page.
             mapped: Where the weights of its linears lie.
-            device: Where they are used.
-            scratch: Folder for what they are replaced by.
+            device: Device on which the block runs.
+            scratch: Folder for the files of replaced weights.
         """
-        self._block = weakref.ref(block)  # a cycle would keep dropped copies in memory until somebody collects them
-        self.__signature__ = inspect.signature(block.forward)  # what is asked of forwards by whoever calls them
+        self._block = weakref.ref(block)  # a cycle would keep dropped copies in memory until the garbage collector runs
+        self.__signature__ = inspect.signature(block.forward)  # callers inspect the signature of a block's forward
         self._mapped = dict(mapped)
         self._device, self._scratch = device, scratch
         self._holders = 0
@@ -68,7 +69,7 @@ class Page:
         block.__dict__["forward"] = self
 
     def __deepcopy__(self, memo: dict[int, object]) -> Page:
-        """Give the page of a copy of the block."""
+        """Return the page of a copy of the block."""
         own = copy.copy(self)
         own._block = weakref.ref(copy.deepcopy(self._block_(), memo))
         own._mapped = copy.deepcopy(self._mapped, memo)
@@ -81,9 +82,9 @@ class Page:
         return block
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        """Run the block, with its weights in the type in which its products are computed.
+        """Run the block with its weights in the dtype in which its products are computed.
 
-        A backward pass reads the weights again: what it would keep of them is only the place where they lie.
+        For the backward pass, only the place of the weights is saved. It reads them again.
         """
         block = self._block_()
         forward = cast("Callable[..., object]", type(block).forward)
@@ -97,7 +98,7 @@ class Page:
 
     @contextmanager
     def held(self, dtype: torch.dtype = torch.float32) -> Generator[None]:
-        """Keep the weights on the device while the context is open."""
+        """Keep the weights on the device while the context is open. Nested contexts share the weights of the outermost."""
         if not self._holders:
             for linear, stored in self._mapped.items():
                 linear.weight = self._loaded[linear] = nn.Parameter(stored.read(self._device, dtype), requires_grad=False)
@@ -128,12 +129,12 @@ class Page:
         linear.weight = away
 
     def tensor_of(self, linear: AnyLinear) -> MappedTensor:
-        """Give where the weights of a linear lie, of a block that nobody holds."""
+        """Return where the weights of a linear lie. The block must not be held."""
         return self._mapped[linear]
 
     @property
     def linears(self) -> tuple[AnyLinear, ...]:
-        """The linears whose weights come and go."""
+        """The linears whose weights are paged."""
         return tuple(self._mapped)
 
     def _packer(self) -> Callable[[Tensor], Tensor | _Saved]:
@@ -157,20 +158,20 @@ class Page:
 
 
 def page_of(block: nn.Module) -> Page | None:
-    """Give the page of a block; None where its weights are always there."""
+    """Return the page of a block, or None where the block is not paged."""
     page = block.__dict__.get("forward")
     return page if isinstance(page, Page) else None
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
-    """Give, for each name of a model's state, the first name of the same tensor: another where weights are tied."""
-    seen: dict[Tensor, str] = {}  # tensors are told apart by identity
+    """Map each name in a model's state to the first name of the same tensor; the two differ where weights are tied."""
+    seen: dict[Tensor, str] = {}  # tensors are hashed by identity
     state = cast("dict[str, Tensor]", model.state_dict(keep_vars=True))
     return {name: seen.setdefault(tensor, name) for name, tensor in state.items()}
 
 
 def each_tensor(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Give a model's state, name by name as ``state_dict`` has it; what lies in files is read when its turn comes."""
+    """Yield a model's state in the order of ``state_dict``. Paged weights are read when their turn comes."""
     paths = {module: path for path, module in model.named_modules()}
     pages = [page for page in map(page_of, model.modules()) if page is not None]
     mapped = {f"{paths[linear]}.weight": page.tensor_of(linear) for page in pages for linear in page.linears}
@@ -182,7 +183,7 @@ def each_tensor(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def device_map(model: nn.Module, device: torch.device) -> dict[str, str]:
-    """Give the ``device_map`` by which transformers leaves the same blocks on the disk, and everything else on the device."""
+    """Return the ``device_map`` by which transformers leaves paged blocks on disk and puts everything else on the device."""
     found: dict[str, str] = {}
 
     def visit(module: nn.Module, path: str) -> None:
@@ -203,7 +204,7 @@ def device_map(model: nn.Module, device: torch.device) -> dict[str, str]:
 
 @contextmanager
 def held(*blocks: nn.Module) -> Generator[None]:
-    """Keep the weights of blocks on the device while the context is open; nothing happens to those that are always there."""
+    """Keep the weights of blocks on the device while the context is open. Blocks that are not paged are left alone."""
     with ExitStack() as stack:
         for page in filter(None, map(page_of, blocks)):
             stack.enter_context(page.held())
@@ -211,13 +212,13 @@ def held(*blocks: nn.Module) -> Generator[None]:
 
 
 def give_back() -> None:
-    """Give what nobody uses any more back to the system, before another process needs memory beside this one."""
+    """Return unused memory to the system before another process needs memory beside this one."""
     gc.collect()
     _trim_heap()
 
 
 def _trim_heap() -> None:
-    """Give the holes of the heap back to the system (glibc), which what comes and goes with a block has left there."""
+    """Return the holes of the heap to the system (glibc). Blocks leave them behind as their weights come and go."""
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

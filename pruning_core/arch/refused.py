@@ -1,8 +1,8 @@
-"""What is refused by name, and why: models whose modules or files look like a known layout and that compute something else.
+"""Model types refused by name, each with its reason: they look like a known layout and compute something else.
 
-Torch-free: submit says it before any work. What is not listed here and still computes something else is refused by
-`arch.verify` when the job begins; `tests/contract/test_model_types.py` walks all types that transformers has, and finds what
-is missing here.
+Torch-free, so that submit can refuse them before any work. A type that computes something else and is not listed here is
+refused by `arch.verify` when the job begins. `tests/contract/test_model_types.py` walks all model types of transformers, and
+so finds the types that are missing here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUPPORTED = (
 _SPARSE = "its attention is not that of every token to every other"
 _ROTARY = "its queries and keys are turned by positions inside modules that look like BERT's"
 _SEEN = "it reads more of a page than its words"
-_PICTURES = "it reads no texts, and pictures otherwise than a ViT"
+_PICTURES = "it reads no texts, and it reads pictures in another way than a ViT"
 _REASONS = {
     "albert": "its layers share one set of weights, so that no layer can have units of its own; a BERT of the same size can",
     "deberta": "it fuses query, key and value with biases apart; DeBERTa-v2 and -v3 are supported",
@@ -35,7 +35,7 @@ _REASONS = {
     "fsmt": "its layers lay sequences out along the first axis; Marian, BART and mBART are supported",
     "doge": "its attention makes masks of the values of all heads at once",
     "diffllama": "it subtracts one half of its heads' attention from the other's",
-    "hyperclovax": "it may have norms on what its halves add, where Llama has none",
+    "hyperclovax": "it may have norms on what its sublayers add, where Llama has none",
     "beam": "it scales each residual sum by the depth of its layer",
     "decision_transformer": "it reads states, actions and returns, no texts",
     **dict.fromkeys(("longformer", "led", "nystromformer", "mra", "yoso", "pegasus_x", "bigbird_pegasus"), _SPARSE),
@@ -55,10 +55,10 @@ _REASONS = {
 
 
 def reason_against(config: Mapping[str, Any]) -> str | None:
-    """Say why a model is refused, whatever its weights look like; None where nothing is known against it.
+    """Return why a model type is refused whatever its weights look like, or None where nothing is known against it.
 
     Args:
-        config: The checkpoint's.
+        config: Configuration of the checkpoint.
     """
     reason = _REASONS.get(str(config.get("model_type")))
     if reason is not None:
@@ -69,7 +69,7 @@ def reason_against(config: Mapping[str, Any]) -> str | None:
 
 
 def unsupported(config: Mapping[str, Any]) -> UnsupportedArchitecture:
-    """Make the error of a model that is refused, or whose blocks answer to no signature."""
+    """Return the error for a model that is refused by name, or whose blocks match no signature."""
     name = str(config.get("model_type", "unknown"))[:64]
     reason = reason_against(config) or "it has no block structure that Coppice can prune yet"
     return UnsupportedArchitecture(f"model type {name!r}: {reason}; {SUPPORTED}", param="model")

@@ -1,8 +1,8 @@
-"""Where the parts of a Transformer block stand, as relative paths of modules. Torch-free.
+"""Block signatures: where the parts of a Transformer block stand, as relative module paths. Torch-free.
 
-Structure is found by shape and position, not by model name: any module whose children answer to one of the signatures of
-`families` is a block. The same paths are matched against module trees (`arch.encoder`) and against the tensor names in a
-safetensors header (`arch.stored`), so what is accepted at submit is what the worker can prune.
+Structure is found by shape and position, not by model name: any module whose children match one of the signatures in
+`arch.families` is a block. The same paths are matched against module trees (`arch.adapter`) and against the tensor names of a
+checkpoint (`arch.structure`), so submit accepts exactly what the worker can prune.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ class UnitRows:
     """A matrix whose output rows belong to units.
 
     Attributes:
-        path: Of the linear layer.
-        pieces: Matrices that it fuses one after the other: 3 for query, key and value in one, 2 for gate and up.
-        grouped: It has the rows of one head a unit where several query heads share a key and a value.
+        path: Path of the linear layer.
+        pieces: Number of matrices that it fuses, one after the other: 3 for query, key and value, 2 for gate and up.
+        grouped: Whether it is a key or value projection. Where several query heads share a key and a value, a unit has the rows
+            of one head in it.
     """
 
     path: str
@@ -31,22 +32,22 @@ class UnitRows:
 
 @dataclass(frozen=True, slots=True)
 class SublayerSignature:
-    """One sublayer, ``h' = after(h + inner(output(features(before(h)))))``, whose norms are the identity where they are None.
+    """One sublayer: ``h' = after(h + inner(output(features(before(h)))))``. A norm whose path is None is the identity.
 
     Attributes:
         kind: Attention heads or FFN neurons.
         inputs: Matrices that read the hidden states.
-        output: The output projection; its input columns belong to units.
-        before: Norm of what the sublayer reads.
-        inner: Norm of what it adds.
-        after: Norm of the sum.
-        module: The attention's own module, which knows the size of a head; of an FFN the one that ends in the output
-            projection, where the features are more than an activation.
-        activation: Of an FFN without a gate.
-        followers: Matrices, where they are there, whose rows belong to units but which read something else.
-        positions: The attention is given a position bias of every head.
-        crosses: Of cross-attention, the parameters of its module, and which of the block's own each is given. Its grouped rows
-            read the encoder's output.
+        output: Path of the output projection, whose input columns belong to units.
+        before: Path of the norm of what the sublayer reads.
+        inner: Path of the norm of what the sublayer adds.
+        after: Path of the norm of the residual sum.
+        module: Path of the attention module, which knows the head size. For an FFN whose features are more than an activation,
+            path of the module that ends in the output projection.
+        activation: Path of the activation of an FFN without a gate.
+        followers: Optional matrices whose rows belong to units and which read something else than the hidden states.
+        positions: Whether the attention has a position bias for every head.
+        crosses: For cross-attention, pairs of a parameter of its module and the block's parameter that is passed to it. The
+            grouped inputs read the encoder's output.
     """
 
     kind: UnitKind
@@ -63,11 +64,11 @@ class SublayerSignature:
 
     @property
     def norms(self) -> tuple[str, ...]:
-        """Paths of the norms that there are."""
+        """Paths of the norms that the sublayer has."""
         return tuple(path for path in (self.before, self.inner, self.after) if path is not None)
 
     def paths(self) -> Iterator[tuple[str, str]]:
-        """Name the parts and where they stand, for people."""
+        """Yield the name and the path of each part, for people to read."""
         yield "inputs", ", ".join(rows.path for rows in self.inputs)
         yield "output", self.output
         for name in ("before", "inner", "after"):
@@ -81,19 +82,20 @@ class BlockSignature:
     """Relative module paths of one block.
 
     Attributes:
-        family: A name for it.
-        halves: Its sublayers in the order in which they run.
-        plain: The attention is softmax over all real tokens and nothing else, so that it can be computed without the model's
-            own code, on whole batches without any mask.
-        transposed: The matrices are stored input-major (``Conv1D``).
-        returns: How many things the block returns in a tuple; 0 where it returns the hidden states alone.
-        least_neurons: That an FFN must keep for the model's own code to run.
-        stored: Where the files of a checkpoint have other paths than the modules.
-        marks: Modules beside the matrices that set the layout apart from another with the same matrices.
-        flag: Attribute of the block, and the value that it must have: where norms stand is not always seen from the modules.
-        decoder: Layout of a decoder's blocks that follow, and read this encoder's output.
-        memory: Norm that ends the encoder, on the module that holds its blocks; it sets pre-norm stacks apart from others.
-        causal: Tokens see only what is before them, so that a classifier reads the last real one.
+        family: Name of the layout.
+        sublayers: The sublayers in the order in which they run.
+        plain: Whether the attention is a softmax over all real tokens and nothing else. Then it can be computed without the
+            model's own code, and without a mask on batches that have no padding.
+        transposed: Whether the matrices are stored input-major (``Conv1D``).
+        returns: Length of the tuple that the block returns; 0 where it returns the hidden states alone.
+        least_neurons: Number of neurons that an FFN must keep for the model's own code to run.
+        stored: Paths in the files of a checkpoint, by module path, where the two differ.
+        marks: Paths of modules that tell the layout from another one with the same matrices.
+        flag: An attribute of the block and its required value. Modules alone do not always show where the norms stand.
+        decoder: Signature of the decoder blocks that follow and read this encoder's output.
+        memory: Path of the norm that ends the encoder, on the module that holds its blocks. It tells pre-norm stacks from
+            others.
+        causal: Whether a token sees only the tokens before it, so that a classifier reads the last real token.
     """
 
     family: str
@@ -110,11 +112,11 @@ class BlockSignature:
     memory: str | None = None
 
     def stored_path(self, path: str) -> str:
-        """Give the path that a checkpoint's files have for a module."""
+        """Return the path that a module has in a checkpoint's files."""
         return self.stored.get(path, path)
 
 
 def qkv(*paths: str) -> tuple[UnitRows, ...]:
-    """Describe query, key and value as three matrices."""
+    """Describe the query, key and value projections as three matrices."""
     query, key, value = paths
     return UnitRows(query), UnitRows(key, grouped=True), UnitRows(value, grouped=True)

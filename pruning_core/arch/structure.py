@@ -1,4 +1,4 @@
-"""The block structure of a checkpoint, from the names and shapes of its tensors and from its configuration. Torch-free."""
+"""The block structure of a checkpoint, found from its tensor names, tensor shapes and configuration. Torch-free."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pruning_core.arch.units import RowCount, UnitGroup, unit_group
 from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
 from pruning_core.files.checkpoint import CheckpointFacts
 
-# What configurations call the same things.
+# Names under which configurations state the same value.
 HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads", "attention_heads")
 DECODER_HEADS = ("decoder_attention_heads", *HEADS)
 _CROSS_ATTENTION = (".encoder_attn.", ".crossattention.", ".EncDecAttention.")
@@ -24,7 +24,15 @@ _HEAD_SIZES = ("head_dim", "d_kv")
 
 @dataclass(frozen=True, slots=True)
 class StoredMatrix:
-    """A matrix of a checkpoint: its path within the block, output-major shape, bias or none, and its path in the file."""
+    """A matrix of a checkpoint.
+
+    Attributes:
+        path: Module path within the block.
+        outputs: Number of outputs.
+        inputs: Number of inputs.
+        bias: Whether it has a bias.
+        name: Path in the file, without ``.weight``.
+    """
 
     path: str
     outputs: int
@@ -38,11 +46,11 @@ class StoredSublayer:
     """One sublayer of a checkpoint.
 
     Attributes:
-        layer: Index of the block among all, a decoder's after its encoder's.
-        family: Layout of the block.
-        signature: What it is.
+        layer: Index of the block among all blocks; a decoder's come after its encoder's.
+        family: Signature of the block.
+        signature: Signature of the sublayer.
         inputs: Matrices that read the hidden states.
-        followers: Those whose rows belong to units all the same.
+        followers: Other matrices whose rows belong to units.
         output: The output projection.
     """
 
@@ -81,7 +89,7 @@ def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure
     crosses = any(mark in name for name in shapes for mark in _CROSS_ATTENTION)
     for signature in SIGNATURES:
         if crosses and signature.decoder is None:
-            continue  # blocks that read another model's output are not those of a model that stands alone
+            continue  # blocks with cross-attention are not those of an encoder or a decoder alone
         others: tuple[str, ...] = ()
         if signature.decoder is not None:
             others = _prefixes(shapes, signature.decoder.sublayers[1].output, signature)
@@ -106,7 +114,11 @@ def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure
 def _prefixes(
     shapes: Mapping[str, tuple[int, ...]], path: str, signature: BlockSignature, without: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Find what the tensors of each block start with, first to last, by one matrix of it; nothing where blocks are missing."""
+    """Find the prefix of each block's tensor names, first block to last, by one of its matrices.
+
+    Returns:
+        The prefixes; empty where block numbers are missing or occur twice.
+    """
     pattern = re.compile(rf"(?P<prefix>(?:.*\.)?(?P<index>\d+))\.{re.escape(signature.stored_path(path))}\.weight")
     found = [m for m in map(pattern.fullmatch, shapes) if m and m["prefix"] not in without]
     prefixes = {int(m["index"]): m["prefix"] for m in found}
@@ -115,9 +127,9 @@ def _prefixes(
 
 
 def _has_norms(shapes: Mapping[str, tuple[int, ...]], prefixes: Sequence[str], signature: BlockSignature) -> bool:
-    """Tell whether the norms are where the layout has them: the same matrices with norms elsewhere are another model.
+    """Return whether the norms are where the signature has them. The same matrices with norms elsewhere are another model.
 
-    The first block may lack one (ModernBERT); norms without weights (OLMo) are not in a file at all.
+    The last block is checked, since the first may lack a norm (ModernBERT). Norms without weights (OLMo) are in no file.
     """
     own = [name for prefix in prefixes for name in shapes if name.startswith(f"{prefix}.")]
     if not any("norm" in name.lower() or ".ln" in name for name in own):
@@ -152,7 +164,7 @@ def _stored_sublayer(
 
 
 def _misfit(sublayer: SublayerSignature, inputs: tuple[StoredMatrix, ...], output: StoredMatrix) -> bool:
-    """Tell whether the rows cannot be those of the output projection's columns."""
+    """Return whether the output rows of the input matrices do not fit the columns of the output projection."""
     plain = [
         own.outputs != rows.pieces * output.inputs
         for rows, own in zip(sublayer.inputs, inputs, strict=True)
@@ -166,8 +178,8 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
     """Describe the prunable units of a checkpoint, sublayer by sublayer.
 
     Raises:
-        UnsupportedArchitecture: The configuration does not say how wide a head is, or widths are no multiples of it.
-        ModelUnreadable: It says other numbers of keys and values than there are.
+        UnsupportedArchitecture: The configuration does not state the head size, or a width is not a multiple of it.
+        ModelUnreadable: The configuration states another number of key and value heads than the checkpoint has.
     """
     hidden, decoder = structure.sublayers[0].hidden, structure.signature.decoder
     encoder_shape = head_shape(config, hidden)
@@ -178,10 +190,10 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
 
 
 def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = HEADS) -> tuple[int, int]:
-    """Give the width of a head, and the number of query heads that share a key and a value.
+    """Return the head size, and the number of query heads that share a key and a value.
 
     Raises:
-        UnsupportedArchitecture: The configuration does not say.
+        UnsupportedArchitecture: The configuration does not state them, or they do not divide evenly.
     """
     heads = number(config, names)
     if heads is None:
@@ -196,7 +208,7 @@ def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = 
 
 
 def number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    """Give the first of some values of a configuration that is there, where it is a positive integer."""
+    """Return the first value that a configuration states under one of the names; None unless it is a positive integer."""
     found = next((config[name] for name in names if config.get(name) is not None), None)
     return found if isinstance(found, int) and found >= 1 else None
 
@@ -207,15 +219,15 @@ def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
     units, rest = divmod(sublayer.output.inputs, width)
     if rest:
         raise UnsupportedArchitecture(
-            f"attention width {sublayer.output.inputs} of layer {sublayer.layer} is not a multiple of {width}, the width of a "
-            "head with those that share its key and value",
+            f"attention width {sublayer.output.inputs} of layer {sublayer.layer} is not a multiple of {width}, the width of "
+            "the heads that share a key and a value",
             param="model",
         )
 
     for rows, matrix in zip(sublayer.signature.inputs, sublayer.inputs, strict=True):
         if rows.grouped and matrix.outputs != units * size:
             raise ModelUnreadable(
-                f"config.json says that {units} keys and values are shared, {size} wide each, and {matrix.path} of layer "
+                f"config.json says that there are {units} keys and values, {size} wide each, but {matrix.path} of layer "
                 f"{sublayer.layer + 1} has {matrix.outputs} rows; the two belong to different models",
                 param="model",
             )
@@ -237,14 +249,14 @@ def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
 
 
 def matrices_of(structure: CheckpointStructure) -> Iterator[tuple[int, StoredMatrix]]:
-    """List the prunable matrices of a checkpoint, each with the index of its block."""
+    """Yield the prunable matrices of a checkpoint, each with the index of its block."""
     for sublayer in structure.sublayers:
         for matrix in sublayer.prunable:
             yield sublayer.layer, matrix
 
 
 def stored_name(module: str, structure: CheckpointStructure | None) -> str:
-    """Give the path that a checkpoint's files have for a linear layer of the model; most have the model's own."""
+    """Return the path of a linear layer in the checkpoint's files. In most checkpoints it is the module path."""
     if structure is not None and structure.signature.stored:
         for layer, matrix in matrices_of(structure):
             if module.endswith(f".{layer}.{matrix.path}"):
@@ -256,16 +268,17 @@ def groups_of(facts: CheckpointFacts) -> tuple[UnitGroup, ...]:
     """Describe the prunable units of a checkpoint, sublayer by sublayer in the order in which they run.
 
     Raises:
-        UnsupportedArchitecture: No known block structure.
+        UnsupportedArchitecture: The checkpoint has no known block structure, or as `unit_groups`.
+        ModelUnreadable: As `unit_groups`.
     """
     return unit_groups(structure_of(facts), facts.config)
 
 
 def structure_of(facts: CheckpointFacts) -> CheckpointStructure:
-    """Find the block structure, or say what would be supported.
+    """Find the block structure of a checkpoint.
 
     Raises:
-        UnsupportedArchitecture: No signature fits.
+        UnsupportedArchitecture: No signature fits, or the model type is refused by name. The message says what is supported.
     """
     structure = find_structure(facts.shapes)
     if structure is None or reason_against(facts.config) is not None:

@@ -1,9 +1,9 @@
-"""One half of a block of the live model: ``h' = after(h + inner(output(features(before(h)))))``.
+"""Sublayers of the loaded model, attention or FFN of a block: ``h' = after(h + inner(output(features(before(h)))))``.
 
-Pruning removes units from ``features``; recovery refits ``output``. ``features`` is what the model's own code gives to the
-output projection: the block, or the FFN's module, runs with its arguments as the model gave them and is left as soon as it
-gets there. So relative positions, rotary embeddings, causal and sliding masks, gates and norms of single heads need no code
-here. Each half runs on its own, so that no layer is run twice to read a statistic.
+Pruning removes units from ``features``; recovery refits ``output``. ``features`` is the input of the output projection in the
+model's own code: the block, or the FFN's module, runs with the arguments that the model gave it and is left at its output
+projection. So relative positions, rotary embeddings, causal and sliding masks, gates and norms of single heads need no code
+here. Each sublayer runs on its own, so that no layer is run twice to read a statistic.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear
 
 _HEAD_SIZES = ("attention_head_size", "head_dim", "key_value_proj_dim")
-# What attention modules call the number of their heads, and the width of all heads together. Some reshape by them.
+# Names that attention modules have for the number of their heads, and for the width of all heads together. Some reshape by
+# these attributes.
 _HEAD_COUNTS = ("num_attention_heads", "num_heads", "n_heads")
 _WIDTHS = ("all_head_size", "split_size", "inner_dim", "hidden_size", "embed_dim")
 _GROUP_COUNT = "num_key_value_heads"
@@ -34,27 +35,31 @@ _GROUP_COUNT = "num_key_value_heads"
 
 @dataclass(frozen=True, slots=True)
 class BlockContext:
-    """What a batch brings into a block beside the hidden states.
+    """The arguments of a block beside the hidden states, for one batch.
 
     Attributes:
-        real: True at real tokens, (batch, length).
-        kwargs: What the model gives the block beside the hidden states, by name, caches left out.
+        real: Mask of real tokens, (batch, length).
+        kwargs: The arguments that the model gives the block, by name, without caches.
     """
 
     real: Bool[Tensor, "b s"]
     kwargs: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def reading(self, memory: Float[Tensor, "b s d"]) -> BlockContext:
-        """Give the same with another output of the encoder, where the block reads one."""
+        """Return the context with another encoder output, where the block reads one."""
         name = "encoder_hidden_states"
         return replace(self, kwargs={**self.kwargs, name: memory}) if self.kwargs.get(name) is not None else self
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A linear whose output rows belong to units: ``pieces`` matrices one after the other, ``rows`` rows of each a unit.
+    """A linear whose output rows belong to units.
 
-    Keys and values of cross-attention read the memory, which is the encoder's output.
+    Attributes:
+        linear: The layer.
+        rows: Rows of one unit in each fused matrix.
+        pieces: Number of matrices that the layer fuses, one after the other.
+        reads_memory: Whether it reads the memory (the encoder's output), as keys and values of cross-attention do.
     """
 
     linear: AnyLinear
@@ -71,20 +76,21 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Sublayer:
-    """One half of a block, as modules of the live model.
+    """One sublayer, as modules of the loaded model.
 
     Attributes:
         layer: Index of the block.
         block: The block itself.
-        family: The block's signature.
-        signature: The half's own.
-        unit_width: Columns of ``features`` that belong to one unit: the heads that share a key and a value, 1 for an FFN.
+        family: Signature of the block.
+        signature: Signature of the sublayer.
+        unit_width: Columns of ``features`` that belong to one unit: those of all heads that share a key and a value, or 1 for
+            an FFN.
         parts: Linears that read the hidden states and whose rows belong to units.
         followers: Other linears whose rows belong to units.
-        output: The output projection; its input columns belong to units.
-        before: Norm of what is read; None where there is none, as of the two others.
-        inner: Norm of what is added.
-        after: Norm of the sum.
+        output: The output projection, whose input columns belong to units.
+        before: Norm of what the sublayer reads, or None.
+        inner: Norm or scale of what it adds, or None.
+        after: Norm of the residual sum, or None.
     """
 
     layer: int
@@ -101,7 +107,7 @@ class Sublayer:
 
     @property
     def inputs(self) -> tuple[AnyLinear, ...]:
-        """The linears that read the hidden states: Q, K, V, or the first FFN matrix and its gate."""
+        """The linears that read the hidden states: query, key and value projections, or the first FFN matrix and its gate."""
         return tuple(part.linear for part in self.parts)
 
     @property
@@ -116,12 +122,12 @@ class Sublayer:
 
     @property
     def units(self) -> int:
-        """Number of heads or neurons now present."""
+        """Number of units now present."""
         return self.width // self.unit_width
 
     @property
     def group(self) -> UnitGroup:
-        """Size and price of the units now present."""
+        """Number and cost of the units now present."""
 
         def count(part: Part) -> RowCount:
             return RowCount(part.rows * part.pieces, bias_of(part.linear) is not None)
@@ -138,7 +144,7 @@ class Sublayer:
         )
 
     def read(self, hidden: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
-        """Give what the sublayer's linears read of the residual stream."""
+        """Return what the sublayer's linears read of the residual stream."""
         return hidden if self.before is None else self.before(hidden)
 
     def features(self, hidden: Float[Tensor, "b s d"], context: BlockContext) -> Float[Tensor, "b s k"]:
@@ -157,12 +163,12 @@ class Sublayer:
         return caught(self.output, lambda: self.module(read))
 
     def total(self, hidden: Float[Tensor, "b s d"], features: Float[Tensor, "b s k"]) -> Float[Tensor, "b s d"]:
-        """Give the residual sum, before the norm that may follow it."""
+        """Compute the residual sum, before the norm that may follow it."""
         added = self.output(features)
         return hidden + (added if self.inner is None else self.inner(added))
 
     def close(self, total: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
-        """Give the hidden states that follow a residual sum."""
+        """Compute the hidden states after a residual sum."""
         return total if self.after is None else self.after(total)
 
     def forward(self, hidden: Float[Tensor, "b s d"], context: BlockContext) -> Float[Tensor, "b s d"]:
@@ -179,22 +185,22 @@ class Sublayer:
             self._tell_module_(kept)
 
     def copied(self) -> Sublayer:
-        """Give the same half of a copy of the block."""
+        """Return the same sublayer of a copy of the block."""
         return sublayer_of(copy.deepcopy(self.block), self.layer, self.family, self.signature)
 
     @property
     def is_first(self) -> bool:
-        """Whether the block begins with it."""
+        """Whether the block begins with this sublayer."""
         return self.signature is self.family.sublayers[0]
 
     @property
     def module(self) -> nn.Module:
-        """The attention's own module, or the FFN's; the block where an FFN has none."""
+        """The attention module or the FFN's module; the block where the FFN has none."""
         return cast("nn.Module", get(self.block, self.signature.module)) if self.signature.module else self.block
 
     @property
     def counts(self) -> dict[str, int | list[int]]:
-        """What the attention's module says of its heads, which a loader must set as it sets widths."""
+        """Attributes of the attention module that depend on its heads, by name. A loader must set them beside the widths."""
         if self.signature.kind != "head":
             return {}
         names = (*_HEAD_COUNTS, _GROUP_COUNT, *_WIDTHS, "position_heads")
@@ -228,7 +234,7 @@ class Sublayer:
 
 
 def sublayer_of(block: nn.Module, layer: int, family: BlockSignature, signature: SublayerSignature) -> Sublayer:
-    """Find the parts of a half in a block that answers to its signature."""
+    """Find the parts of a sublayer in a block that matches its signature."""
     output = cast("AnyLinear", get(block, signature.output))
     size, unit_width = 1, 1
     if signature.kind == "head":
@@ -263,7 +269,7 @@ def sublayer_of(block: nn.Module, layer: int, family: BlockSignature, signature:
 
 
 class _Scale(nn.Module):
-    """Multiplies by a number, where a norm of what is added may stand."""
+    """A constant factor on what a sublayer adds, in the place of ``inner``."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -274,16 +280,16 @@ class _Scale(nn.Module):
 
 
 def _scale_of(block: nn.Module) -> nn.Module | None:
-    """Give what multiplies the sums of a block's halves (Granite); None where nothing does."""
+    """Return the scale of what a block's sublayers add (Granite), or None where there is none."""
     factor = cast("float", getattr(block, "residual_multiplier", 1.0))
     return None if factor == 1 else _Scale(factor)
 
 
 def head_size(module: object) -> int:
-    """Give the width of one head, as the attention's module has it.
+    """Return the width of one head, as the attention module states it.
 
     Raises:
-        UnsupportedArchitecture: It does not say.
+        UnsupportedArchitecture: The module does not state it.
     """
     size = next((cast("int", getattr(module, name)) for name in _HEAD_SIZES if hasattr(module, name)), None)
     if size is None:
@@ -293,7 +299,7 @@ def head_size(module: object) -> int:
 
 
 def get(module: object, path: str) -> object:
-    """Follow a path of attributes; None where it ends early."""
+    """Return the object at a path of attributes, or None where the path ends early."""
     for name in path.split("."):
         module = getattr(module, name, None)
     return module
@@ -304,7 +310,7 @@ class _Reached(Exception):  # a jump out of the model's code, not an error
 
 
 def caught(module: nn.Module, run: Callable[[], object]) -> Tensor:
-    """Run until a module is called, and give its first argument."""
+    """Run code until a module is called, and return the module's first argument."""
     found: list[Tensor] = []
 
     def stop(_module: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -1,8 +1,8 @@
-"""Units of a sublayer and what one of them costs: multiply-accumulates and parameters. Torch-free.
+"""Units of a sublayer, and the cost of one unit in multiply-accumulates and parameters. Torch-free.
 
-One unit is an attention head (its rows of Q, K, V and its columns of the output projection; where query heads share a key and
-a value, all that share them) or an FFN neuron (its rows of the first matrix, with that of the gate, and its column of the
-last). Costs follow Kwon et al. 2022 (arXiv 2204.09656, section 3.3).
+A unit is an attention head or an FFN neuron. A head has rows of the query, key and value projections and columns of the output
+projection; query heads that share a key and a value are one unit. A neuron has a row of the first matrix, one of the gate where
+there is a gate, and a column of the last matrix. Costs follow Kwon et al. 2022 (arXiv 2204.09656, section 3.3).
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from pruning_core.arch.signatures import UnitKind
 
 @dataclass(frozen=True, slots=True)
 class UnitGroup:
-    """The units of one sublayer: all of one kind, all of one price.
+    """The units of one sublayer: all of one kind, all of one cost.
 
     Attributes:
         layer: Index of the block.
         kind: Heads of an attention sublayer, or neurons of an FFN.
         size: Number of units.
-        unit_width: Columns of the output projection's input that belong to one unit (head size, or 1).
+        unit_width: Input columns of the output projection that belong to one unit; 1 for a neuron.
         hidden: Width of the residual stream.
-        weights_per_unit: Weights of the prunable linear layers, biases excluded.
-        params_per_unit: Parameters, biases included, and those of matrices that read something else than the hidden states.
-        least_neurons: That must stay of an FFN; most may vanish.
+        weights_per_unit: Weights of one unit in the prunable linears, biases excluded.
+        params_per_unit: Parameters of one unit: its weights, its biases, and its rows of matrices that read something else
+            than the hidden states.
+        least_neurons: Number of neurons that an FFN must keep; 0 for most models.
     """
 
     layer: int
@@ -39,14 +40,14 @@ class UnitGroup:
 
     @property
     def floor(self) -> int:
-        """Units that must stay: one head, since attention over no head has no shape."""
+        """Number of units that must stay. Of an attention it is one head, since attention over no head has no shape."""
         return 1 if self.kind == "head" else self.least_neurons
 
     def macs_per_unit(self, length: float) -> float:
-        """Multiply-accumulates of one unit for one sequence of ``length`` tokens.
+        """Compute the multiply-accumulates of one unit for one sequence of ``length`` (S) tokens.
 
-        A head costs four projections and the two products with the attention matrix, ``4 S d d_h + 2 S^2 d_h``; a neuron
-        ``2 S d``, with a gate ``3 S d``.
+        A head costs four projections and the two products with the attention matrix, ``4 S d d_h + 2 S^2 d_h``. A neuron costs
+        ``2 S d``, or ``3 S d`` with a gate.
         """
         linear = length * self.weights_per_unit
         return linear + 2 * length**2 * self.unit_width if self.kind == "head" else linear
@@ -54,7 +55,7 @@ class UnitGroup:
 
 @dataclass(frozen=True, slots=True)
 class RowCount:
-    """Rows of a matrix that belong to one unit, and whether they have a bias."""
+    """Number of rows of a matrix that belong to one unit, and whether they have a bias."""
 
     rows: int
     bias: bool
@@ -71,7 +72,18 @@ def unit_group(
     followers: Sequence[RowCount] = (),
     least_neurons: int = 0,
 ) -> UnitGroup:
-    """Describe one sublayer's units from the matrices that they have rows of, beside their columns of the output projection."""
+    """Describe the units of one sublayer.
+
+    Args:
+        layer: Index of the block.
+        kind: Heads or neurons.
+        units: Number of units.
+        unit_width: Input columns of the output projection that belong to one unit.
+        hidden: Width of the residual stream.
+        inputs: Rows of one unit in the matrices that read the hidden states.
+        followers: Rows of one unit in other matrices.
+        least_neurons: Number of neurons that an FFN must keep.
+    """
     weights = hidden * (sum(own.rows for own in inputs) + unit_width)
     beside = hidden * sum(own.rows for own in followers)
     biases = sum(own.rows for own in (*inputs, *followers) if own.bias)
@@ -79,7 +91,7 @@ def unit_group(
 
 
 def head_group(layer: int, *, heads: int, head_size: int, hidden: int, biases: bool = True) -> UnitGroup:
-    """Describe the heads of one attention sublayer, each with a query, a key and a value of its own."""
+    """Describe the heads of one attention sublayer in which no heads share a key and a value."""
     rows = [RowCount(head_size, biases)] * 3
     return unit_group(layer, "head", units=heads, unit_width=head_size, hidden=hidden, inputs=rows)
 

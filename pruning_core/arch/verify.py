@@ -1,4 +1,4 @@
-"""Whether the sublayers of an adapter compute what the model computes, tried on real inputs."""
+"""Verification of a model adapter: its sublayers must compute what the model computes, on real inputs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pruning_core.arch.refused import SUPPORTED
 from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.errors import UnsupportedArchitecture
 
-# What two ways of computing the same may differ by, relative to its size.
+# Relative difference allowed between two ways of computing the same values.
 _TOLERANCE = 1e-4
 
 
 def verify(adapter: ModelAdapter, inputs: Mapping[str, Tensor]) -> None:
-    """Check on real inputs that the halves give what the model's own blocks give, and that cutting units equals masking them.
+    """Check on real inputs that the sublayers compute what the model's blocks compute, and that cutting equals masking.
 
     A model may have the modules of a known structure and still compute something else: norms at other places, layers between
-    the blocks, heads in another order. This is where such a one is caught, before anything is built on it.
+    the blocks, heads in another order. Such a model is caught here, before anything is built on it.
 
     Raises:
-        UnsupportedArchitecture: They differ.
+        UnsupportedArchitecture: The results differ, or the blocks cannot be run one by one.
     """
     try:
         _verify(adapter, inputs)
     except (torch.OutOfMemoryError, UnsupportedArchitecture):
         raise
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:  # of code that is not ours
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:  # from the model's own code
         what = str(error).strip().splitlines()
         raise UnsupportedArchitecture(
             f"model type {adapter.model.config.model_type!r} has the modules of the family {adapter.family.family!r}, but its "
@@ -63,7 +63,7 @@ def _verify(adapter: ModelAdapter, inputs: Mapping[str, Tensor]) -> None:
 
 
 def _verify_cuts(adapter: ModelAdapter, trace: Trace) -> None:
-    """See that a sublayer with every other unit gives what the whole one gives with the others masked."""
+    """Check that removing every other unit of a sublayer gives the same as masking these units."""
     hidden = trace.hidden
     for index, sublayer in enumerate(adapter.sublayers):
         if index == adapter.crossing:
@@ -74,7 +74,7 @@ def _verify_cuts(adapter: ModelAdapter, trace: Trace) -> None:
 
 
 def _verify_cut(adapter: ModelAdapter, sublayer: Sublayer, hidden: Tensor, context: BlockContext) -> Tensor:
-    """Try it on one sublayer, and give what follows it."""
+    """Check one sublayer, and return the hidden states after it."""
     kept = torch.arange(0, sublayer.units, 2, device=hidden.device)
     features = sublayer.features(hidden, context)
     flags = torch.zeros(sublayer.units, device=hidden.device).index_fill_(0, kept, 1.0)

@@ -1,4 +1,4 @@
-"""Whether method, layout and formats can work on a model, as far as its configuration and shapes tell. Torch-free."""
+"""Checks of method, layout and formats against a model's configuration and tensor shapes. Torch-free."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pruning_core.spec.tasks import KINDS
 
 
 def check_request(spec: PruneSpec) -> None:
-    """Check what a task and a method, or a task and a format, make of each other, whatever the model.
+    """Check whether the task fits the method and the formats, whatever the model.
 
     Raises:
-        DatasetInvalid: Labels are needed, and the task has none that make a loss.
-        UnsupportedArchitecture: There is no graph of such models.
+        DatasetInvalid: The method needs labels, and the task has none that give a loss.
+        UnsupportedArchitecture: Models of the task have no ONNX graph.
     """
     kind = KINDS[spec.task.type]
     spec.method.check_task(spec.task.type)
@@ -41,17 +41,17 @@ def check_method(
     structure: CheckpointStructure,
     groups: Sequence[UnitGroup],
 ) -> None:
-    """Check a method, its targets and the layout of the bundle.
+    """Check the method, its targets and the layout of the bundle against a model.
 
     Args:
-        spec: What is asked for.
-        config: The checkpoint's.
-        shapes: Of its tensors.
-        structure: Its blocks.
-        groups: Its units.
+        spec: The request.
+        config: Configuration of the checkpoint.
+        shapes: Shape of each tensor, by stored name.
+        structure: Blocks of the checkpoint.
+        groups: Unit group of every sublayer.
 
     Raises:
-        UnsupportedArchitecture: The layout, or the training, is none for models built like this one.
+        UnsupportedArchitecture: The layout or the training does not work for models built like this one.
         TargetUnreachable: The target is below what any mask can reach, or a pattern is larger than a matrix.
     """
     method = spec.method
@@ -72,8 +72,8 @@ def check_method(
 def _check_reachable(target: Target, groups: Sequence[UnitGroup], parameters: int, longest: int) -> None:
     """Refuse a target that is out of reach at every mean length.
 
-    The task's mean length is not known yet. Heads get dearer with length, so a target that is out of reach at both ends is
-    out of reach at every length between them.
+    The mean length of the task's samples is not known yet. Heads cost relatively more the longer the samples are, so a target
+    that is out of reach at both ends is out of reach at every length between them.
     """
     try:
         budget_for(target, groups, total_params=parameters, length=longest)

@@ -1,4 +1,4 @@
-"""Whether the weights of a checkpoint are what its configuration says, and of which type they are. Torch-free."""
+"""Checks of a checkpoint's weights: their sizes against its configuration, and their types. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pruning_core.errors import ModelUnreadable
 
 _FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}
 _QUANTISED = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F4", "I4"})
-# A checkpoint keeps a few small tables in odd types; its weights are the rest.
+# A checkpoint may keep small tables in integer types. Up to this share of its values is not taken for quantised weights.
 _FEW = 0.01
 
 
@@ -23,15 +23,15 @@ def check_weights(
     structure: CheckpointStructure,
     groups: Sequence[UnitGroup],
 ) -> None:
-    """Compare what a configuration says with the tensors beside it; what it leaves unsaid is not judged.
+    """Compare the sizes that a configuration states with the tensors beside it. Sizes that it does not state are not checked.
 
-    Where it says fewer layers than there are, transformers would leave the others out without a word.
+    Where a configuration states too few layers, transformers would drop the others silently.
 
     Args:
-        config: The checkpoint's.
-        shapes: Of its tensors.
-        structure: The blocks found among them.
-        groups: Their units.
+        config: Configuration of the checkpoint.
+        shapes: Shape of each tensor, by stored name.
+        structure: The blocks found among the tensors.
+        groups: Unit group of every sublayer.
 
     Raises:
         ModelUnreadable: They differ.
@@ -58,7 +58,7 @@ def _compare_layers(config: Mapping[str, Any], stack: str, groups: Sequence[Unit
     if said not in (None, layers):
         of = "" if stack == "model" else f" of its {stack}"
         raise _other(f"{said} layers{of}", f"the weights have {layers}")
-    if config.get("quantization_config") is not None:  # widths of its own are told there
+    if config.get("quantization_config") is not None:  # the widths are stated there
         return
     heads = number(config, ("num_key_value_heads",)) or number(config, names.heads)
     neurons = ffn_width(config, groups[0].hidden, names.neurons)
@@ -77,7 +77,7 @@ def _other(said: str, found: str) -> ModelUnreadable:
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """What configurations call the sizes of a stack."""
+    """Names under which configurations state the sizes of a stack of blocks."""
 
     layers: tuple[str, ...]
     heads: tuple[str, ...]
@@ -90,7 +90,8 @@ _NAMES = {
     "decoder": _Names(("decoder_layers", "num_decoder_layers", "num_layers"), DECODER_HEADS, ("decoder_ffn_dim", "d_ff")),
 }
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
-# Tables with a row for each of what a configuration counts; OPT's and BART's positions have two more.
+# Embedding tables whose number of rows a configuration states. OPT's and BART's tables of positions, which have two more rows,
+# have other names.
 _TABLES = (
     (("word_embeddings.weight", "embed_tokens.weight", "wte.weight", "tok_embeddings.weight"), "vocab_size", "a vocabulary of"),
     ((".position_embeddings.weight",), "max_position_embeddings", "a number of positions of"),
@@ -99,13 +100,13 @@ _TABLES = (
 
 
 def check_types(values: Mapping[str, int]) -> None:
-    """Refuse quantised weights: what they stand for is known to the library that packed them alone.
+    """Refuse quantised weights, which only the library that packed them can read.
 
     Args:
         values: Number of values of each type, as safetensors names types.
 
     Raises:
-        ModelUnreadable: They are.
+        ModelUnreadable: The weights are quantised.
     """
     packed = sum(count for kind, count in values.items() if kind in _QUANTISED)
     if packed > _FEW * sum(values.values()):
@@ -117,9 +118,9 @@ def check_types(values: Mapping[str, int]) -> None:
 
 
 def stored_type(values: Mapping[str, int]) -> str:
-    """Name the type of a checkpoint's weights: that of most values; float32 where float16 and bfloat16 are mixed.
+    """Return the type of a checkpoint's weights: the type of most values, or float32 where float16 and bfloat16 are mixed.
 
-    Neither of those two holds all that the other does: one lacks the range, the other the digits.
+    Neither of these two can hold the values of the other: float16 lacks the range, bfloat16 the digits.
     """
     found = {kind: count for kind, count in values.items() if kind in _FLOATS}
     if not found or {"F16", "BF16"} <= found.keys():
@@ -128,7 +129,7 @@ def stored_type(values: Mapping[str, int]) -> str:
 
 
 def mixture(values: Mapping[str, int]) -> str | None:
-    """Say in a sentence that a checkpoint mixes types; None where it does not."""
+    """Return a sentence that says which types a checkpoint mixes, or None where it has one type."""
     found = sorted({_FLOATS[kind] for kind in values if kind in _FLOATS})
     if len(found) < 2:
         return None

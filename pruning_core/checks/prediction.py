@@ -1,7 +1,7 @@
-"""What a job will come to, told from files alone before any work is done. Torch-free, and an estimate.
+"""Predictions: estimates of a job's result, memory and time, made from files alone before any work. Torch-free.
 
-Sizes follow from the target and are good to a few per cent. Memory and time follow from counting operations; they are meant
-for choosing a machine and a time-out, not for billing.
+Sizes follow from the target and are accurate to a few per cent. Memory and time follow from counts of operations. They serve
+to choose a machine and a time-out, not for billing.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from pruning_core.spec.options import ZeroingOptions
 from pruning_core.spec.prune import Frozen, PruneSpec
 from pruning_core.spec.targets import TARGET_METRICS, Target
 
-# An ordinary host: what it multiplies in a second with all its cores and with one, and what an idle process with torch takes.
+# An ordinary host: operations a second with all cores and with one, and what an idle process with torch takes.
 _FLOPS = 2e11
 _FLOPS_OF_ONE_THREAD = 4e10
 _STARTUP_S = 12
 _RUNTIME_BYTES = 800 * 2**20
 
-_MEAN_SHARE = 0.25  # of a typical sample's length in the longest allowed
+_MEAN_SHARE = 0.25  # length of a typical sample as a share of the longest allowed
 _TYPICAL_EVALUATION = 1000
 _TYPICAL_BATCH_TOKENS = 4096
 _BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
-# Passes over the calibration samples, in forwards: score with a backward (3), record the dense stream (1), repair (2).
+# Passes over the calibration samples, counted in forward passes: scores with a backward (3), the dense stream (1), repair (2).
 _PASSES = 6
 _PASSES_OF_A_REPAIR = 2
-# Of a row that is trained on: the dense model's forward, the student's, and its backward, twice a forward.
+# Passes of a training row: the forward of the dense model, that of the student, and its backward (as long as two forwards).
 _PASSES_OF_A_STEP = 4
-_TYPICAL_TRAINING = 10_000  # rows of a training split that was not counted
+_TYPICAL_TRAINING = 10_000  # rows of a training split of unknown size
 _STEPS_OF_A_RHO = 4
-# Activations kept for each token of a repair: the dense and the pruned residual stream, and the inputs of one sublayer.
+# Residual streams kept for each token of a repair: the dense one and the pruned one.
 _STREAMS = 2
 
 
 class Prediction(Frozen):
-    """Estimates of the result and of the work. Of several targets, the sizes are those of the first."""
+    """Estimates of the result and of the work. With several targets, the sizes are those of the first target."""
 
-    parameters: IntPair | None = Field(description="Null where a quality floor alone is given: the search finds the size.")
+    parameters: IntPair | None = Field(description="Null where only a quality floor is given: the search finds the size.")
     bytes: IntPair | None = Field(description="As `parameters`.")
     memory_bytes: int = Field(description="Peak of the job's process on a CPU, roughly.")
     seconds: float = Field(description="Whole job on an ordinary CPU host, roughly; a GPU is faster.")
@@ -55,7 +55,7 @@ def predict(spec: PruneSpec) -> Prediction | None:
     """Predict a job whose model is a local folder; None for Hub ids.
 
     Raises:
-        PruningError: What `check_local_inputs` would raise, too.
+        PruningError: One of the errors that `check_local_inputs` raises for such a model.
     """
     if not is_local(spec.model):
         return None
@@ -78,7 +78,7 @@ def _prunable(groups: tuple[UnitGroup, ...]) -> int:
 
 
 def _removed_share(target: Target, groups: tuple[UnitGroup, ...], dense: int) -> float:
-    """Share of the prunable parameters that will go, taking heads and neurons to shrink alike."""
+    """Estimate the share of the prunable parameters that will be removed, assuming that heads and neurons shrink alike."""
     removed = target.requested if TARGET_METRICS[target.metric].removed else 1 - target.requested
     return min(1.0, removed * dense / _prunable(groups)) if RULES[target.metric].whole_model else removed
 
@@ -88,11 +88,11 @@ def _memory(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> int:
     hidden = groups[0].hidden
     widest = max(group.size * group.unit_width for group in groups)
     here = dense
-    if spec.memory.weights == "paged":  # of the blocks' weights those of one are in memory
+    if spec.memory.weights == "paged":  # the weights of only one block are in memory
         here -= _prunable(groups) - max(group.params_per_unit * group.size for group in groups)
     weights = 3 * 4 * here  # the dense model, the pruned one, and the file that is being written
     streams = _STREAMS * 4 * tokens * hidden
-    batch = 40 * 4 * (spec.calibration.batch_tokens or _TYPICAL_BATCH_TOKENS) * (hidden + widest)  # what one backward keeps
+    batch = 40 * 4 * (spec.calibration.batch_tokens or _TYPICAL_BATCH_TOKENS) * (hidden + widest)  # kept for one backward
     gram = 3 * 8 * widest**2
     return int(_RUNTIME_BYTES + weights + streams + batch + gram)
 
@@ -105,7 +105,7 @@ def _seconds(spec: PruneSpec, groups: tuple[UnitGroup, ...]) -> float:
     timed = 2 * spec.latency.repeats * spec.latency.batch * _forward_flops(groups, spec.latency.length)
     threads = min(_FLOPS, _FLOPS_OF_ONE_THREAD * spec.latency.threads)
     scored = (_PASSES - _PASSES_OF_A_REPAIR) * calibration
-    repaired = len(spec.all_targets) or FLOOR_TRIALS  # checkpoints that are made and judged
+    repaired = len(spec.all_targets) or FLOOR_TRIALS  # number of checkpoints that are made and evaluated
     work = scored + repaired * (_PASSES_OF_A_REPAIR * calibration + evaluation + solves)
     if spec.method.zeroing is not None:
         work += repaired * _zeroing_work(spec, spec.method.zeroing, groups)
@@ -113,7 +113,7 @@ def _seconds(spec: PruneSpec, groups: tuple[UnitGroup, ...]) -> float:
 
 
 def _zeroing_work(spec: PruneSpec, method: ZeroingOptions, groups: tuple[UnitGroup, ...]) -> float:
-    """Operations of choosing zeros: products of ADMM and of the refits, factors where rho changes, and the training."""
+    """Estimate the operations of zeroing: products of ADMM and of the refits, factors where rho changes, and the training."""
     steps = 2 * method.steps + (method.iterations if method.selection == "admm" else 0)
     factors = 1 + (method.iterations / _STEPS_OF_A_RHO if method.selection == "admm" else 0)
     found = 0.0

@@ -1,4 +1,4 @@
-"""Whether a checkpoint brings what reads its inputs, and a folder of images holds images, as far as files tell. Torch-free."""
+"""Checks of input files: a checkpoint has a tokenizer or image processor, an image folder holds images. Torch-free."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ NO_PADDING = (
     "tokenizer_config.json"
 )
 NO_PADDING_INDEX = (
-    "the model's config has no pad_token_id, by which a decoder finds the last token of a text, which it reads; set it in "
-    "config.json to the tokenizer's"
+    "the model's config has no pad_token_id, by which a decoder finds the last token of a text; set it in config.json to the "
+    "tokenizer's"
 )
-# Model types whose configurations name no padding token by themselves, and tokenizers that have none.
+# Model types whose default configuration has no padding token, and tokenizer classes that have none by default.
 _WITHOUT_PADDING = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3"})
 _PLAIN_TOKENIZERS = frozenset(
     {
@@ -39,16 +39,16 @@ _PLAIN_TOKENIZERS = frozenset(
         "LlamaTokenizerFast",
     }
 )
-# For these transformers takes another tokenizer than the files name.
+# Model types for which transformers takes another tokenizer than the files name.
 _OVERRIDDEN = frozenset({"qwen2", "qwen3"})
 _LARGEST_BYTES = 64 * 2**20
 
 
 def check_reader(task: TaskSpec, folder: Path) -> None:
-    """See that a model brings what reads its inputs: an image processor for images, a tokenizer for everything else.
+    """Check that a model has an image processor if its task reads images, and a tokenizer otherwise.
 
     Raises:
-        ModelUnreadable: It does not.
+        ModelUnreadable: It has none.
     """
     wanted = IMAGE_PROCESSOR_NAMES if KINDS[task.type].reads == "image" else TOKENIZER_NAMES
     if not any((folder / name).is_file() for name in wanted):
@@ -60,10 +60,10 @@ def check_reader(task: TaskSpec, folder: Path) -> None:
 
 
 def check_padding(task: TaskSpec, folder: Path, config: Mapping[str, Any], family: BlockSignature) -> None:
-    """See that texts of several lengths can share a batch, where files say so; the job asks the tokenizer itself.
+    """Check that texts of several lengths can share a batch, as far as the files tell. The job asks the tokenizer itself.
 
     Raises:
-        ModelUnreadable: There is no token to pad with, or a decoder is not told which one it is.
+        ModelUnreadable: The tokenizer has no padding token, or the config of a decoder that needs it has no ``pad_token_id``.
     """
     model_type: object = config.get("model_type")
     if KINDS[task.type].reads == "image" or not KINDS[task.type].pads or model_type not in _WITHOUT_PADDING:
@@ -76,7 +76,7 @@ def check_padding(task: TaskSpec, folder: Path, config: Mapping[str, Any], famil
 
 
 def _has_no_padding(folder: Path) -> bool:
-    """Tell whether the files of a tokenizer leave no doubt that it has no padding token."""
+    """Return whether a tokenizer's files prove that it has no padding token."""
     said = _read_json(folder / "tokenizer_config.json")
     if said is None or said.get("tokenizer_class") not in _PLAIN_TOKENIZERS or said.get("pad_token") is not None:
         return False
@@ -98,14 +98,14 @@ def _read_json(path: Path) -> Mapping[str, Any] | None:
 
 
 def check_image_folder(folder: Path, names: Sequence[str]) -> None:
-    """See that a split's folder holds images by class, and that the first of them begin as images do.
+    """Check that a split's folder holds images by class, and that its first images begin with the bytes of an image format.
 
     Args:
-        folder: Of the split.
-        names: The model's classes, where they are known.
+        folder: Folder of the split.
+        names: Class names of the model; empty where unknown.
 
     Raises:
-        DatasetInvalid: It does not, or a class is none of the model's.
+        DatasetInvalid: The folder has no images, a file is not an image, or the model does not have one of the classes.
     """
     classes = [one for one in sorted(folder.iterdir()) if one.is_dir()]
     images = [path for own in classes for path in sorted(own.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -123,15 +123,15 @@ def check_image_folder(folder: Path, names: Sequence[str]) -> None:
         except OSError:
             raise DatasetInvalid(f"the image {path.name} cannot be read", param="task.dataset") from None
         if not start.startswith(_IMAGE_STARTS):
-            raise no_image(f"{folder.name}/{path.parent.name}/{path.name}", "it begins as none")
+            raise no_image(f"{folder.name}/{path.parent.name}/{path.name}", "it does not begin like one")
 
 
 def no_image(which: str, why: str) -> DatasetInvalid:
-    """Make the error of a file that is no image.
+    """Return the error for a file that is not an image.
 
     Args:
-        which: Its name, or where it was found.
-        why: What tells.
+        which: Name of the file, or the place where it was found.
+        why: Reason, in parentheses in the message.
     """
     return DatasetInvalid(
         f"{which} is no image that can be read ({why}); PNG, JPEG and WebP files are", param="task.columns.image"

@@ -1,7 +1,7 @@
-"""What can be known of a request before any work starts, from local files alone. Torch-free.
+"""Checks of a request before any work, on local files alone. Torch-free.
 
-Used twice: by the front end, to refuse a hopeless job at submit, and by the pipeline, so that both say the same.
-A checkpoint is judged by its ``config.json`` and by the headers of its safetensors files; no weight is read.
+The front end uses them to refuse a hopeless job at submit, and the pipeline uses the same ones, so that both say the same. A
+checkpoint is judged by its ``config.json`` and the headers of its safetensors files; no weight is read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pruning_core.spec.tasks import KINDS
 
 
 def check_local_inputs(spec: PruneSpec) -> None:
-    """Refuse what cannot work, as far as local files tell; Hub ids pass.
+    """Refuse a request that cannot work, as far as local files tell. A model or data set with a Hub id is not checked.
 
     Raises:
-        ModelUnreadable: No checkpoint there, a corrupt one, or pickle instead of safetensors.
-        UnsupportedArchitecture: No block structure that an adapter knows.
-        DatasetInvalid: A split is missing, or a column, or the labels do not fit the model.
+        ModelUnreadable: The checkpoint is missing or corrupt, does not fit its configuration, or is pickle.
+        UnsupportedArchitecture: The model has no known block structure, or none for the method, the layout or the task.
+        DatasetInvalid: A split or a column is missing, or the labels do not fit the model.
         TargetUnreachable: The target is below what any mask can reach.
     """
     check_request(spec)
@@ -46,11 +46,11 @@ def check_local_inputs(spec: PruneSpec) -> None:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Refuse a folder that holds no checkpoint, or one whose blocks no adapter knows, whatever will be asked of it.
+    """Refuse a folder without a readable checkpoint of a known block structure, whatever will be asked of it.
 
     Raises:
-        ModelUnreadable: No checkpoint there, a corrupt one, or pickle instead of safetensors.
-        UnsupportedArchitecture: No block structure that an adapter knows.
+        ModelUnreadable: The checkpoint is missing or corrupt, or is pickle.
+        UnsupportedArchitecture: The model has no known block structure.
     """
     structure_of(read_checkpoint(folder))
 
@@ -59,15 +59,15 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     """Refuse a checkpoint that cannot do what a spec asks of it, by its configuration and the headers of its files.
 
     Args:
-        spec: What is asked.
-        folder: Where the checkpoint lies.
+        spec: The request.
+        folder: Folder of the checkpoint.
 
     Returns:
-        The classes of its head.
+        The classes of its task head.
 
     Raises:
-        ModelUnreadable: No checkpoint there, a corrupt one, one that does not fit its configuration, or pickle.
-        UnsupportedArchitecture: No block structure that an adapter knows, or none for the method, the layout or the task.
+        ModelUnreadable: The checkpoint is missing or corrupt, does not fit its configuration, or is pickle.
+        UnsupportedArchitecture: The model has no known block structure, or none for the method, the layout or the task.
         DatasetInvalid: The head does not fit the task.
         TargetUnreachable: The target is below what any mask can reach.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: the configuration, and the headers of the safetensors files. Torch-free; no weight is read."""
+"""Checkpoints on disk: configuration and headers of the safetensors files. Torch-free; no weight is read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ _DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I1
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFacts:
-    """What the files of a checkpoint say: configuration, tensor shapes, values of each type, sizes."""
+    """Facts from the files of a checkpoint.
+
+    Attributes:
+        config: Its configuration.
+        shapes: Shape of each tensor, by stored name.
+        dtypes: Number of values of each type, as safetensors names types.
+        weight_files: The safetensors files.
+    """
 
     config: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
@@ -47,14 +54,14 @@ class CheckpointFacts:
 
 
 def read_checkpoint(folder: Path) -> CheckpointFacts:
-    """Read a checkpoint's configuration and safetensors headers, and see that it has a tokenizer.
+    """Read a checkpoint's configuration and safetensors headers, and check that it has a tokenizer or an image processor.
 
     Raises:
-        ModelUnreadable: Missing, corrupt, or pickle.
+        ModelUnreadable: One of them is missing or corrupt, or the weights are pickle files.
     """
     config = _read_config(folder)
     files, named = _weight_files(folder)
-    # transformers would make an empty tokenizer of nothing, and every text would become unknown tokens.
+    # Without these files, transformers makes an empty tokenizer, and every text becomes unknown tokens.
     if not any((folder / name).is_file() for name in (*TOKENIZER_NAMES, *IMAGE_PROCESSOR_NAMES)):
         names = ", ".join(TOKENIZER_NAMES[:3])
         raise ModelUnreadable(
@@ -77,7 +84,7 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
 
 
 def classes_of(facts: CheckpointFacts) -> int:
-    """Count the outputs of a checkpoint's task head, as transformers reads its configuration."""
+    """Return the number of outputs of a checkpoint's task head, as transformers reads it from the configuration."""
     names, count = facts.config.get("id2label"), facts.config.get("num_labels")
     if isinstance(names, dict):
         return len(cast("dict[str, object]", names))
@@ -85,7 +92,7 @@ def classes_of(facts: CheckpointFacts) -> int:
 
 
 def names_of(facts: CheckpointFacts) -> tuple[str, ...]:
-    """List the names of the classes of a checkpoint's task head by index; nothing where it does not say, or says it oddly."""
+    """List the class names of a checkpoint's task head by index; empty where the configuration has none or malformed ones."""
     names = facts.config.get("id2label")
     given = cast("dict[str, object]", names) if isinstance(names, dict) else {}
     found = [given.get(str(index)) for index in range(len(given))]
@@ -108,7 +115,7 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
 
 
 def _weight_files(folder: Path) -> tuple[tuple[Path, ...], frozenset[str]]:
-    """Find the files of the weights, and the tensors that an index says are in them."""
+    """Find the weight files, and the tensor names that the shard index lists; none for a single file."""
     single, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
     if single.is_file():
         return (single,), frozenset()
@@ -139,8 +146,8 @@ def _weight_files(folder: Path) -> tuple[tuple[Path, ...], frozenset[str]]:
 def _read_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
     """Read and check the header of one safetensors file: (name, dtype, shape) of each tensor.
 
-    Checked here rather than with the library because the front end has neither torch nor numpy, and because a truncated
-    file must be told from a whole one without reading it.
+    The safetensors library is not used because the front end has neither torch nor numpy, and because a truncated file must be
+    found without reading it whole.
     """
     try:
         size = path.stat().st_size

@@ -1,7 +1,7 @@
-"""What the columns of a data file are, told from its first rows or its footer. Torch-free.
+"""Columns of a data file, judged by its first rows or its footer. Torch-free.
 
-For what can be said when a job is submitted. What is not told here (`None`, ``unknown``) is found when the job reads the file
-whole, by `pruning_core.data.read`.
+This serves the checks at submit. What stays open here (`None`, ``unknown``) is decided when the job reads the whole file with
+`pruning_core.data.read`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Kind = Literal["text", "number", "nested", "undecodable", "unknown"]
 
 _HEAD_BYTES = 2**20
 _MOST_ROWS = 1000
-# What Arrow's reader of CSV takes for a missing value, or for a boolean, in lower case.
+# Spellings that Arrow's CSV reader takes for a missing value or a boolean, in lower case.
 _MISSING = frozenset(
     {"", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "n/a", "na", "nan", "null"}
 )
@@ -32,13 +32,13 @@ _BOOLEANS = frozenset({"true", "false"})
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column.
+    """One column, as far as it is known. Bounds and names may come from some of the rows only.
 
     Attributes:
-        kind: What it holds.
-        smallest: Of its numbers, or of those in its lists, where they are known (of some rows at least).
-        largest: Likewise.
-        names: Texts in its lists, of some rows.
+        kind: Kind of its values.
+        smallest: Smallest number in it, or in its lists; None where unknown.
+        largest: Largest number, likewise.
+        names: Texts found in its lists.
     """
 
     kind: Kind
@@ -48,10 +48,10 @@ class Column:
 
 
 def read_columns(path: Path) -> Mapping[str, Column] | None:
-    """Tell the columns of a Parquet, JSON Lines or CSV file by name; None where the file does not say.
+    """Read the columns of a Parquet, JSON Lines or CSV file by name; None where they cannot be told without reading it whole.
 
     Raises:
-        DatasetInvalid: It is none, or it has no row.
+        DatasetInvalid: The file is unreadable, in another format or another encoding, or has no row.
     """
     try:
         if path.suffix == ".parquet":
@@ -65,7 +65,7 @@ def read_columns(path: Path) -> Mapping[str, Column] | None:
     whole_lines = head if len(head) < _HEAD_BYTES else head[: head.rfind(b"\n") + 1]
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise not_utf8(path.name, "task.dataset")
-    # What is no UTF-8 is only an error in a column that the task reads.
+    # Bytes that are not UTF-8 are only an error in a column that the task reads.
     text = whole_lines.decode("utf-8-sig", errors="surrogateescape")
     return _of_csv(path, text) if path.suffix == ".csv" else _of_json_lines(path, text)
 
@@ -104,7 +104,7 @@ def _of_csv(path: Path, text: str) -> Mapping[str, Column] | None:
 
 
 def _of_cells(cells: Sequence[str]) -> Column:
-    """Judge one column of a CSV file. Numbers here may be followed by text further down, so they prove nothing."""
+    """Judge one column of a CSV file. Numbers prove nothing, since text may follow further down."""
     numbers: list[float] = []
     if any(_legible(cell) != cell for cell in cells):
         return Column("undecodable")
@@ -126,7 +126,7 @@ def _of_json_lines(path: Path, text: str) -> Mapping[str, Column] | None:
         try:
             row: object = json.loads(line)
         except (ValueError, RecursionError):
-            return None  # an object over several lines, which is odd and allowed; or damage, which the job will name
+            return None  # either an object over several lines, which is allowed, or damage, which the job will report
         for name, value in cast("dict[str, object]", row).items() if isinstance(row, dict) else ():
             values.setdefault(name, []).append(value)
     return {_legible(name): _of_values(found) for name, found in values.items()}
@@ -151,18 +151,18 @@ def _with_bounds(kind: Kind, numbers: Sequence[float]) -> Column:
 
 
 def _legible(text: str) -> str:
-    """Put question marks where bytes were no UTF-8."""
+    """Replace bytes that were not UTF-8 by question marks."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def not_utf8(what: str, param: str) -> DatasetInvalid:
-    """Make the error of text in another encoding.
+    """Return the error for text in another encoding.
 
     Args:
-        what: The file, or the column.
-        param: Field of the spec.
+        what: Name of the file or the column.
+        param: Field of the spec to change.
     """
-    return DatasetInvalid(f"{what} is not written in UTF-8; save the file so (iconv -t UTF-8 converts it)", param=param)
+    return DatasetInvalid(f"{what} is not written in UTF-8; save the file in UTF-8 (iconv -t UTF-8 converts it)", param=param)
 
 
 def _empty(path: Path) -> DatasetInvalid:

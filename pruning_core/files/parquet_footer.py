@@ -1,8 +1,8 @@
-"""The footer of a Parquet file: names, types and bounds of its columns. Torch-free, and no value of the file is decoded.
+"""The footer of a Parquet file: names, types and bounds of its columns. Torch-free; no value of the file is decoded.
 
-Read by hand because the front end has no reader of Parquet and should need none: it looks at files of strangers, where
-native code that is fed what it does not expect may take the whole process along. This code can only raise `ValueError`.
-The footer is a `FileMetaData` of parquet.thrift in Thrift's compact encoding.
+The front end reads it by hand instead of with a Parquet library, because it looks at files of strangers. Malformed input may
+crash native code and the whole process with it. This code can only raise `ValueError`. The footer is a `FileMetaData` of
+parquet.thrift in Thrift's compact encoding.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, cast
 
 _MAGIC = b"PAR1"
-_LARGEST_BYTES = 2**20  # of a footer; decoding is slow here, and so large a one has row groups without end
+_LARGEST_BYTES = 2**20  # of a footer; decoding is slow here, and a larger footer lists very many row groups
 _DEEPEST = 16
 
-# parquet.thrift: Type, ConvertedType, and the numbers of the fields that are read.
+# From parquet.thrift: values of Type and ConvertedType, and the numbers of the fields read here.
 _BYTE_ARRAY = 6
 _UTF8 = 0
 _INTEGERS = (None, 15, 16, 17, 18)  # no annotation, INT_8 to INT_64
@@ -32,7 +32,7 @@ _STATISTICS_MAX, _STATISTICS_MIN = 5, 6
 
 @dataclass(frozen=True, slots=True)
 class FooterColumn:
-    """One column at the top of the schema; bounds are those that the writer noted for every row group, if it did."""
+    """One top-level column of the schema. Its bounds are None unless the writer noted them for every row group."""
 
     name: str
     is_text: bool
@@ -44,23 +44,23 @@ class FooterColumn:
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a footer says."""
+    """Number of rows and columns of a Parquet file."""
 
     rows: int
     columns: tuple[FooterColumn, ...]
 
 
 class FooterTooLarge(Exception):
-    """Nothing is wrong with the file, and nothing is known of it."""
+    """The footer is too large to decode here. The file may be sound, but nothing is known of it."""
 
 
 def read_footer(path: Path) -> Footer:
     """Read the footer of a Parquet file.
 
     Raises:
-        ValueError: It has none: no Parquet file, a truncated or a damaged one.
-        FooterTooLarge: It has too much of it.
-        OSError: It cannot be read.
+        ValueError: The file is not a Parquet file, or is truncated or damaged.
+        FooterTooLarge: The footer is larger than 1 MiB.
+        OSError: The file cannot be read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -88,7 +88,7 @@ def _footer(metadata: dict[int, Any]) -> Footer:
 
 
 def _top(elements: list[dict[int, Any]]) -> Iterator[dict[int, Any]]:
-    """Give the children of the root: the schema is one list, each element before its children."""
+    """Yield the children of the root. The schema is a flat list in which each element precedes its children."""
     at = 1
     for _child in range(int(elements[0][_ELEMENT_CHILDREN])):
         yield elements[at]
@@ -107,7 +107,7 @@ def _statistics(group: dict[int, Any]) -> Iterator[tuple[bytes, bytes | None, by
 
 
 def _bounds(groups: list[list[tuple[bytes, bytes | None, bytes | None]]]) -> dict[bytes, list[tuple[bytes, bytes]]]:
-    """Collect the bounds of each column; those of a column that lacks them in one group say nothing of the whole."""
+    """Collect the bounds of each column over all row groups, leaving out columns that lack them in one group."""
     found: dict[bytes, list[tuple[bytes, bytes]]] = {}
     for group in groups:
         for name, smallest, largest in group:
@@ -126,7 +126,7 @@ def _column(element: dict[int, Any], bounds: dict[bytes, list[tuple[bytes, bytes
     if is_number:
         form = _VALUES[cast("int", kind)]
         values = [float(struct.unpack(form, value)[0]) for pair in bounds.get(name, ()) for value in pair]
-    if not all(map(math.isfinite, values)):  # NaN has no place in bounds, but some writers note it
+    if not all(map(math.isfinite, values)):  # NaN is not allowed in bounds, but some writers note it
         values = []
     return FooterColumn(
         name.decode("utf-8"), is_text, is_number, is_nested, min(values) if values else None, max(values) if values else None
@@ -134,7 +134,7 @@ def _column(element: dict[int, Any], bounds: dict[bytes, list[tuple[bytes, bytes
 
 
 class _Compact:
-    """A reader of Thrift's compact encoding: structures become dicts by field number. Raises `ValueError` or `IndexError`."""
+    """A reader of Thrift's compact encoding. Structures become dicts by field number; errors are ValueError or IndexError."""
 
     def __init__(self, encoded: bytes) -> None:
         self._encoded = encoded
@@ -166,7 +166,7 @@ class _Compact:
             10: lambda: self._list(depth),
             12: lambda: self.struct(depth + 1),
         }
-        if kind not in readers:  # maps and whatever comes: parquet.thrift has none
+        if kind not in readers:  # maps (13) and unknown types, which parquet.thrift does not use
             raise ValueError("unknown type")
         return readers[kind]()
 

@@ -10,7 +10,7 @@ DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
 
 def is_local(reference: str) -> bool:
-    """Tell a path from a Hub id: paths start with ``/``, ``./``, ``../`` or ``~``."""
+    """Return whether a reference is a path (``/``, ``./``, ``../`` or ``~`` at its start) and not a Hub id."""
     return reference.startswith(("/", "./", "../", "~"))
 
 
@@ -34,6 +34,6 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def image_folder(folder: Path, split: str) -> Path | None:
-    """Give the folder that holds the images of a split, one folder a class; None where there is none."""
+    """Return the folder that holds the images of a split, one folder a class, or None where it does not exist."""
     path = folder / split
     return path if path.is_dir() else None

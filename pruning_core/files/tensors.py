@@ -1,4 +1,4 @@
-"""Tensors that lie in files: mapped where that will do, read where a copy is needed, written where memory is short."""
+"""Tensors in files: memory-mapped where possible, copied where needed, and written where memory is short."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _DTYPES = {
 }
 Name = TypeVar("Name")
 
-# Of what is written: kernels are fastest, and round alike, on addresses like those that torch's own allocator gives.
+# Alignment of written tensors in bytes, that of torch's own allocator: kernels are fastest there, and round the same way.
 _ALIGNMENT = 64
 
 
 class MappedFile:
-    """The bytes of a file, mapped for reading. The mapping outlives the file's name, and ends with the last tensor of it."""
+    """The bytes of a file, mapped for reading. The mapping outlives the file's name and ends with its last tensor."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Map an open file, which may be closed after."""
+        """Map an open file. The caller may close it afterwards."""
         self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __deepcopy__(self, _memo: object) -> Self:
-        """Copies of a model read the same file."""
+        """Return the same mapping: copies of a model read the same file."""
         return self
 
     def tensor(self, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Give what lies at a byte, without copying it where its address allows that; not to be written to."""
+        """Return the tensor that begins at a byte. It is read-only, and is copied only where its address is not aligned."""
         count = torch.Size(shape).numel()
         if count == 0:
             return torch.empty(shape, dtype=dtype)
@@ -58,7 +58,7 @@ class MappedFile:
             return torch.frombuffer(self._bytes, dtype=dtype, count=count, offset=start).view(shape)
 
     def forget(self, start: int, size: int) -> None:
-        """Give the memory of a range back to the system, which reads the file again where it is still used."""
+        """Return the memory of a range to the system, which reads the file again where the range is still used."""
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (start + size - first) // mmap.PAGESIZE * mmap.PAGESIZE
         if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
@@ -71,7 +71,7 @@ class MappedTensor:
 
     Attributes:
         file: The file.
-        start: Where it begins, in bytes.
+        start: Offset of its first byte.
         shape: Its shape.
         dtype: Type in which it is stored.
     """
@@ -83,15 +83,15 @@ class MappedTensor:
 
     @property
     def bytes(self) -> int:
-        """Size in the file."""
+        """Size in the file, in bytes."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
     def mapped(self) -> Tensor:
-        """Give the values as they lie in the file, not to be written to."""
+        """Return the values as they lie in the file, read-only."""
         return self.file.tensor(self.start, self.shape, self.dtype)
 
     def read(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Give the values; on a CPU and in the stored type they are the file's own memory, not to be written to."""
+        """Return the values. On a CPU and in the stored type, they are the file's own memory and read-only."""
         stored = self.mapped()
         if device.type == "cpu" and dtype == self.dtype:
             return stored
@@ -100,12 +100,12 @@ class MappedTensor:
         return values
 
     def forget(self) -> None:
-        """Give the memory that was mapped for it back."""
+        """Return the memory that was mapped for it to the system."""
         self.file.forget(self.start, self.bytes)
 
 
 def _copied(stored: Tensor, dtype: torch.dtype) -> Tensor:
-    """Copy into memory that goes back to the system as a whole: the heap would keep holes of what comes and goes."""
+    """Copy into an anonymous mapping, which returns to the system as a whole. On the heap, it would leave holes."""
     if not stored.numel():
         return stored.to(dtype)
     room = mmap.mmap(-1, stored.numel() * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -113,11 +113,11 @@ def _copied(stored: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def write_tensors(tensors: Iterable[tuple[Name, Tensor]], scratch: Path) -> dict[Name, MappedTensor]:
-    """Write tensors, one after the other, into an unnamed file, which takes disk as long as one of the tensors is used.
+    """Write tensors one after the other into an unnamed file. It takes up disk space as long as one of them is in use.
 
     Args:
-        tensors: Each with what it is to be found by.
-        scratch: A folder on the disk that is to hold them.
+        tensors: Tensors with their keys in the result.
+        scratch: A folder on the disk to write to.
     """
     places: dict[Name, tuple[int, tuple[int, ...], torch.dtype]] = {}
     with tempfile.TemporaryFile(dir=scratch) as file:
@@ -126,14 +126,14 @@ def write_tensors(tensors: Iterable[tuple[Name, Tensor]], scratch: Path) -> dict
             places[name] = (file.tell(), tuple(tensor.shape), tensor.dtype)
             if tensor.numel():
                 file.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        file.write(bytes(1))  # there is no mapping of nothing
+        file.write(bytes(1))  # an empty file cannot be mapped
         file.flush()
         mapped = MappedFile(file)
     return {name: MappedTensor(mapped, *place) for name, place in places.items()}
 
 
 def map_tensors(facts: CheckpointFacts) -> dict[str, MappedTensor]:
-    """Map a checkpoint's files, and give where each tensor lies, by its stored name."""
+    """Map a checkpoint's files, and return each mapped tensor by its stored name."""
     found: dict[str, MappedTensor] = {}
     for path in facts.weight_files:
         with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""Number formats: which one multiplies matrices, and the context in which it does.
+"""Precision of matrix products: the choice of the dtype, and the context that applies it.
 
-Only products run in the low format. Residual streams, normalisation, sums over tokens and every solve stay in float32 or
-float64, so that a step's rounding is never the next step's input.
+Only matrix products run in the low-precision dtype. Residual streams, normalisation, sums over tokens and every solve stay in
+float32 or float64, so that rounding does not carry over from one step to the next.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pruning_core.spec.prune import Precision
 
 
 def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Give the format of matrix products: bfloat16 where it is asked for, or where the device is built for it."""
+    """Return the dtype of matrix products: bfloat16 if asked for, or with ``auto`` if the hardware multiplies it."""
     if precision == "auto":
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -26,7 +26,7 @@ def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def products_in(dtype: torch.dtype, device: torch.device) -> Generator[None]:
-    """Run linear layers in a format, all else in float32; attention too, but only where its kernels are fast in it."""
+    """Run linear layers in a dtype and everything else in float32. Attention runs in it too, except in bfloat16 on a CPU."""
     with ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16))
         if dtype == torch.bfloat16 and device.type == "cpu":
@@ -35,7 +35,7 @@ def products_in(dtype: torch.dtype, device: torch.device) -> Generator[None]:
 
 
 class _AttentionInFloat32(TorchFunctionMode):
-    """Computes scaled dot products in float32: the bfloat16 kernel's backward pass is seven times slower on CPUs."""
+    """A mode that computes attention in float32. On CPUs, the backward pass of the bfloat16 kernel is seven times slower."""
 
     def __torch_function__(
         self,
@@ -59,7 +59,7 @@ def _widened(value: object) -> object:
 def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # Older releases of torch cannot tell; there float32 is always right.
+    # Older releases of torch cannot tell; float32 is the safe choice there.
     capabilities: Callable[[], dict[str, object]] | None = getattr(torch.cpu, "get_capabilities", None)
     if device.type != "cpu" or capabilities is None:
         return False

@@ -1,8 +1,8 @@
-"""Loading a model whose blocks stay in the checkpoint's files until they run.
+"""Loading of paged models: the weights of the blocks stay in the checkpoint's files until a block runs.
 
-transformers decides what goes where: it renames, ties, and resizes what a bundle of ours says. It is handed the checkpoint's
-tensors, mapped; but for each weight of a block's linears a stand-in of its shape that has one number of memory. Where that ends
-up in the model, the weight belongs.
+transformers decides which tensor goes where: it renames and ties tensors, and resizes layers as a bundle's config says. It is
+given the checkpoint's tensors, memory-mapped. For each weight of a block's linears, it is given a stand-in instead: a tensor of
+the same shape that takes the memory of one number. The place where the stand-in ends up is the place of the weight.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def load_paged(
 
     Args:
         folder: The checkpoint.
-        auto_class: The name of one of transformers' Auto classes.
-        facts: What its headers say.
-        device: Where the model runs.
-        scratch: Folder for what weights are replaced by.
+        auto_class: Name of one of transformers' Auto classes.
+        facts: Facts from the checkpoint's headers.
+        device: Device on which the model runs.
+        scratch: Folder for the files of replaced weights.
 
     Returns:
-        The model in float32, and transformers' account of the loading.
+        The model in float32, and the loading info of transformers.
 
     Raises:
-        UnsupportedArchitecture: The model does not take its weights as they are stored.
+        UnsupportedArchitecture: transformers converts the weights while it loads them.
     """
     mapped = map_tensors(facts)
     structure = structure_of(facts)
@@ -72,7 +72,7 @@ def load_paged(
 
 
 def _class_and_config(folder: Path, auto_class: str) -> tuple[Any, PreTrainedConfig]:
-    """Find what the Auto class would load: the state is given by hand, which only the model's own class takes."""
+    """Find the model class and config that the Auto class would load. Only the model's own class accepts a state dict."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -83,7 +83,7 @@ def _class_and_config(folder: Path, auto_class: str) -> tuple[Any, PreTrainedCon
 
 
 def _generation_config(folder: Path) -> GenerationConfig | None:
-    """Read it as transformers does where it is given a folder: from its own file, or from the model's configuration."""
+    """Read the generation config as transformers does from a folder: from its own file, or else from the model's config."""
     import transformers
 
     name = "generation_config.json" if (folder / "generation_config.json").is_file() else "config.json"
@@ -116,7 +116,7 @@ def _converted(model: PreTrainedModel) -> UnsupportedArchitecture:
 
 
 def _move_own_(module: nn.Module, device: torch.device, moved: dict[nn.Parameter, nn.Parameter]) -> None:
-    """Move what a module itself has, and is not paged, to the device, in place; what is tied stays one."""
+    """Move a module's own parameters and buffers to the device in place, except paged ones. Tied parameters stay tied."""
     for name, parameter in module.named_parameters(recurse=False):
         if not parameter.is_meta:
             if parameter not in moved:

@@ -1,4 +1,4 @@
-"""What memory a device has left for this process, and whether a model's weights fit into it."""
+"""Placement of a model's weights: the free memory of a device, and whether all weights fit into it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from pruning_core.spec.memory import needs_all_weights
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import any_measured
 
-# The dense model, its pruned copy, and that one loaded back from its files, all in float32 at the worst.
+# The dense model, its pruned copy, and the copy loaded back from its files; all in float32 in the worst case.
 _COPIES = 3
-# The least of them without which nothing can be done.
+# Copies without which no job can run.
 _LEAST_COPIES = 2
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A file that holds a limit, the one that says what is used of it, and the one that says what of that is only cached."""
+    """Where a control group states its memory.
+
+    Attributes:
+        limit: Name of the file with the limit.
+        used: Name of the file with the memory in use.
+        cached: Lines of ``memory.stat`` that count the part of it that only caches files.
+    """
 
     limit: str
     used: str
@@ -38,15 +44,15 @@ _V2 = _Limit("memory.max", "memory.current", ("inactive_file", "active_file"))
 
 
 def place_weights(spec: PruneSpec, facts: CheckpointFacts, device: torch.device) -> MemoryReport:
-    """Decide whether all weights are in memory, or those of one block at a time.
+    """Decide whether all weights are in memory, or only those of one block at a time.
 
     Args:
-        spec: What it says goes; auto is decided here.
-        facts: The model's headers.
-        device: Where it runs.
+        spec: The request. It may fix the placement; ``auto`` is decided here.
+        facts: Facts from the checkpoint's headers.
+        device: Device on which the model runs.
 
     Raises:
-        OutOfMemory: They do not fit, and what is asked for needs all of them.
+        OutOfMemory: The weights do not fit, and the request needs all of them at once.
     """
     needed = _COPIES * 4 * facts.parameters + spec.calibration.memory_mb * 2**20
     free = free_memory(device)
@@ -65,7 +71,7 @@ def place_weights(spec: PruneSpec, facts: CheckpointFacts, device: torch.device)
 
 
 def free_memory(device: torch.device) -> int:
-    """Give the bytes that the process may still take: of the GPU, or of the machine, its control groups and its limits."""
+    """Return the bytes that the process may still allocate: on the GPU, or within the machine, control groups and limits."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return max(0, min([2**62, *_machine(), *_control_groups(), *_process()]))
@@ -84,7 +90,7 @@ def _process() -> Iterator[int]:
 
 
 def _control_groups(root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """Give what each control group that the process is in has left; what is cached of files is given back when it is needed."""
+    """Yield the bytes left in each control group of the process. Cached files count as free, since the kernel can drop them."""
     if not membership.is_file():
         return
     for line in membership.read_text(encoding="utf-8").splitlines():
@@ -106,7 +112,7 @@ def _left(root: Path, path: str, files: _Limit) -> Iterator[int]:
 
 
 def _values(path: Path, names: tuple[str, ...]) -> list[int]:
-    """Read lines of a name and a number, in bytes or in the kernel's kilobytes."""
+    """Read the named lines of a file, each a name and a number in bytes or in kB, as bytes."""
     if not path.is_file():
         return []
     found: list[int] = []

@@ -1,4 +1,4 @@
-"""Counting segments in a written checkpoint, at the places that they had in the dense model."""
+"""Counts of segments in a written checkpoint, at their places in the dense model."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from pruning_core.spec.grammar import SegmentBlock
 
 @dataclass(frozen=True, slots=True)
 class SegmentCount:
-    """What a prunable matrix of a checkpoint holds.
+    """Counts for one prunable matrix of a checkpoint. A segment is kept if it has a weight that is not zero.
 
     Attributes:
-        name: Its module path.
-        block: Its blocks.
-        weights: Of the dense matrix.
-        nonzeros: Written weights that are not zero.
-        segments: Of the dense matrix.
-        kept: Segments that hold a weight.
-        smaller: Segments at the edge, with fewer weights than the others.
-        norms: Of the segments that hold a weight, (kept,), float32.
+        name: Module path.
+        block: Shape of its blocks.
+        weights: Number of weights of the dense matrix.
+        nonzeros: Number of written weights that are not zero.
+        segments: Number of segments of the dense matrix.
+        kept: Number of kept segments.
+        smaller: Number of segments at the edge that have fewer weights than the others.
+        norms: Norms of the kept segments, (kept,), float32.
     """
 
     name: str
@@ -47,19 +47,19 @@ class SegmentCount:
 def recount_segments(
     folder: Path, dense: ModelAdapter, mask: Mask, blocks: Mapping[str, SegmentBlock]
 ) -> tuple[SegmentCount, ...]:
-    """Count the matrices of a checkpoint.
+    """Count the segments in each matrix of a checkpoint.
 
     Args:
         folder: The written checkpoint.
         dense: The dense model.
         mask: Units that the checkpoint still has.
-        blocks: Of each matrix, by module path, in the order of the sublayers.
+        blocks: Shape of the blocks of each matrix, by module path, in the order of the sublayers.
     """
     places = _places(dense, mask)
     counts: list[SegmentCount] = []
     for name, written in read_weights(folder, list(blocks)):
         place = places[name]
-        weight = torch.zeros(place.shape)  # what was removed counts as zero, at its old place
+        weight = torch.zeros(place.shape)  # removed weights count as zeros at their old places
         weight[place.outputs[:, None], place.inputs] = (written.T if place.transposed else written).float()
         segments, values = Segments.of(blocks[name]), weight.T
         norms = segments.sums(values.square()).sqrt()
@@ -81,7 +81,7 @@ def recount_segments(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Which outputs and inputs of a dense matrix are still there, its shape, and whether it is stored input-major."""
+    """The outputs and inputs of a dense matrix that are still present, its shape, and whether it is stored input-major."""
 
     outputs: Int[Tensor, " n"]
     inputs: Int[Tensor, " m"]

@@ -1,9 +1,9 @@
 """Pools of block patterns, mined from the weights themselves.
 
-Wang 2024 (arXiv 2407.08334) counts, over all blocks of the model, which arrangement holds the weights of largest magnitude, and
-keeps the most frequent ones. Deviation: from there the pool is improved by Lloyd's iteration, as in k-means: each block takes
-the arrangement that keeps the most of its energy, and each arrangement is replaced by the one that keeps the most energy of
-the blocks that took it. The energy kept never falls.
+An arrangement is a set of positions in a block that may hold weights. Wang 2024 (arXiv 2407.08334) finds for every block of the
+model the arrangement of its largest weights, and keeps the most frequent arrangements. Deviation: Lloyd's iteration then
+improves the pool, as in k-means. Each block takes the arrangement that keeps the most of its energy, and each arrangement is
+replaced by the one that keeps the most energy of the blocks that took it. The energy kept never falls.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pruning_core.patterns.project import LargestOfBlock, best_of_pool, to_block
 from pruning_core.shapes import Bool, Float, Int
 from pruning_core.spec.grammar import BlockPattern
 
-# Blocks that take part in improving the pool: more of them change nothing that the next ones would not change as well.
+# Number of blocks that improve the pool. It is a sample of all blocks: more of them would not change the result.
 _SAMPLE = 65_536
 _ROUNDS = 10
 
@@ -26,16 +26,16 @@ _ROUNDS = 10
 def mine_pool(
     energies: Iterable[Float[Tensor, "k d"]], pattern: BlockPattern, patterns: int, generator: torch.Generator
 ) -> Bool[Tensor, "patterns size"]:
-    """Find a pool for a model.
+    """Find a pool of arrangements for a model.
 
     Args:
-        energies: One matrix of energies each, input-major. They are asked for three times, and need not all be in memory.
-        pattern: The blocks.
-        patterns: Size of the pool; fewer where fewer arrangements occur.
-        generator: Draws the blocks that improve it.
+        energies: Energies of each matrix, input-major. They are iterated over three times, and need not all be in memory.
+        pattern: Shape of the blocks, and weights kept in each.
+        patterns: Size of the pool. It is smaller where fewer arrangements occur.
+        generator: Draws the blocks that improve the pool.
     """
     pool = most_frequent(energies, pattern, patterns)
-    # Each matrix's blocks by their own scale: what a block keeps counts relative to its matrix.
+    # Energies are scaled by the mean of their matrix, so that every matrix counts alike.
     scaled = (to_blocks(energy / energy.mean().clamp_min(1e-30), pattern) for energy in energies)
     count = sum(math.prod(pattern.covered(*energy.T.shape)) // pattern.size for energy in energies)
     chosen = torch.randperm(count, generator=generator)[:_SAMPLE].to(pool.device)
@@ -43,7 +43,7 @@ def mine_pool(
 
 
 def _columns(parts: Iterable[Float[Tensor, "size n"]], chosen: Int[Tensor, " m"]) -> Float[Tensor, "size m"]:
-    """Give columns of what would be all parts side by side."""
+    """Return chosen columns of the concatenation of all parts, without concatenating them."""
     found: list[Tensor] = []
     places: list[Tensor] = []
     start = 0
@@ -58,7 +58,7 @@ def _columns(parts: Iterable[Float[Tensor, "size n"]], chosen: Int[Tensor, " m"]
 def most_frequent(
     energies: Iterable[Float[Tensor, "k d"]], pattern: BlockPattern, patterns: int
 ) -> Bool[Tensor, "patterns size"]:
-    """Count the best free arrangement of every block, and give the most frequent; ties by their bits."""
+    """Count the best free arrangement of every block, and return the most frequent ones. Ties are broken by their bits."""
     free = LargestOfBlock(pattern)
     counted = [encode(to_blocks(free.support(energy), pattern).T).unique(return_counts=True) for energy in energies]
     values, place = torch.cat([codes for codes, _ in counted]).unique(return_inverse=True)
@@ -70,7 +70,7 @@ def most_frequent(
 def improve(
     pool: Bool[Tensor, "patterns size"], blocks: Float[Tensor, "size blocks"], keep: int
 ) -> Bool[Tensor, "patterns size"]:
-    """Run Lloyd's iteration until nothing changes, or ten times. An arrangement that no block takes stays as it is."""
+    """Run Lloyd's iteration until nothing changes, at most ten times. An arrangement that no block takes stays as it is."""
     for _ in range(_ROUNDS):
         chosen = best_of_pool(blocks, pool)
         sums = torch.zeros(len(pool), len(blocks), dtype=blocks.dtype, device=blocks.device).index_add_(0, chosen, blocks.T)
@@ -84,7 +84,7 @@ def improve(
 
 
 def encode(arrangements: Bool[Tensor, "n size"]) -> Int[Tensor, " n"]:
-    """Write arrangements as the bits of integers."""
+    """Encode arrangements as the bits of integers."""
     bits = torch.ones(arrangements.shape[1], dtype=torch.int64, device=arrangements.device) << torch.arange(
         arrangements.shape[1], device=arrangements.device
     )
@@ -92,5 +92,5 @@ def encode(arrangements: Bool[Tensor, "n size"]) -> Int[Tensor, " n"]:
 
 
 def decode(codes: Int[Tensor, " n"], size: int) -> Bool[Tensor, "n size"]:
-    """Read the bits back."""
+    """Decode arrangements from the bits of integers."""
     return (codes[:, None] >> torch.arange(size, device=codes.device) & 1).bool()

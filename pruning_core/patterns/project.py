@@ -1,7 +1,7 @@
-"""Projections: which weights may stay, by the largest energy that a pattern can keep.
+"""Projections onto sparsity patterns: the support that keeps the largest energy.
 
-Weights and energies are input-major, (k, d): what belongs to one output is a column. An energy is what is lost with a weight,
-never negative; the projection of ``W`` in the Euclidean sense is the one of the energies ``W^2``.
+Weights and energies are input-major, (k, d): a column belongs to one output. The energy of a weight is the loss from removing
+it, never negative. With the energies ``W^2``, the support is that of the Euclidean projection of ``W``.
 """
 
 from __future__ import annotations
@@ -16,26 +16,29 @@ from torch import Tensor
 from pruning_core.shapes import Bool, Float, Int
 from pruning_core.spec.grammar import BlockPattern
 
-# Up to so many weights a block, comparing all pairs is faster than sorting: it runs along memory.
+# Largest block in which comparing all pairs is faster than sorting, since it reads memory in order.
 _PAIRWISE = 16
 
 
 class Projection(Protocol):
-    """A rule for supports."""
+    """A sparsity pattern, as a rule for supports."""
 
     def support(self, energy: Float[Tensor, "k d"]) -> Bool[Tensor, "k d"]:
-        """Give the support with the largest sum of energies among those that the rule allows."""
+        """Return the support with the largest sum of energies among those that the rule allows."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LargestFraction:
-    """Unstructured: of each matrix the weights of largest energy; ``sparsity`` of them or a few more go."""
+    """Unstructured sparsity: each matrix keeps its weights of largest energy. The share ``sparsity`` of them is removed.
+
+    More weights are removed where energies are equal.
+    """
 
     sparsity: float
 
     def support(self, energy: Float[Tensor, "k d"]) -> Bool[Tensor, "k d"]:
-        """Cut at the smallest energy that stays."""
+        """Keep all weights above a threshold on the energy."""
         gone = min(energy.numel() - 1, math.ceil(self.sparsity * energy.numel() - 1e-9))
         if gone < 1:
             return torch.ones_like(energy, dtype=torch.bool)
@@ -44,23 +47,23 @@ class LargestFraction:
 
 @dataclass(frozen=True, slots=True)
 class LargestOfBlock:
-    """Of each block the ``keep`` weights of largest energy, in any arrangement; what no whole block covers stays."""
+    """Each block keeps its ``keep`` weights of largest energy, in any arrangement. Weights outside whole blocks stay."""
 
     pattern: BlockPattern
 
     def support(self, energy: Float[Tensor, "k d"]) -> Bool[Tensor, "k d"]:
-        """Rank within blocks; of equal energies the first stays."""
+        """Rank the weights of each block. Of equal energies, the first stays."""
         blocks = to_blocks(energy, self.pattern)
         return from_blocks(_largest(blocks, self.pattern.keep), self.pattern, energy.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class LargestOfPool:
-    """Of each block the arrangement of a pool that keeps the most energy; what no whole block covers stays.
+    """Each block keeps the arrangement of a pool that keeps the most energy. Weights outside whole blocks stay.
 
     Attributes:
-        pattern: The blocks.
-        pool: (patterns, weights of a block), weights in the order of `to_blocks`.
+        pattern: Shape of the blocks.
+        pool: Arrangements, (patterns, weights of a block), with weights in the order of `to_blocks`.
     """
 
     pattern: BlockPattern
@@ -74,7 +77,7 @@ class LargestOfPool:
 
 
 def best_of_pool(blocks: Float[Tensor, "size blocks"], pool: Bool[Tensor, "patterns size"]) -> Int[Tensor, " blocks"]:
-    """Give the index of the arrangement that keeps the most energy of each block; the first of equals."""
+    """Return for each block the index of the arrangement that keeps the most energy; the first of equal ones."""
     return (pool.to(blocks.dtype) @ blocks).argmax(0)
 
 
@@ -90,7 +93,7 @@ def to_blocks(values: Tensor, pattern: BlockPattern) -> Tensor:
 
 
 def from_blocks(support: Bool[Tensor, "size blocks"], pattern: BlockPattern, shape: tuple[int, ...]) -> Bool[Tensor, "k d"]:
-    """Undo `to_blocks` for a support; what no block covers is in it."""
+    """Undo `to_blocks` for a support. Weights that no block covers belong to the support."""
     k, d = shape
     outputs, inputs = pattern.covered(d, k)
     whole = torch.ones(k, d, dtype=torch.bool, device=support.device)
@@ -100,13 +103,13 @@ def from_blocks(support: Bool[Tensor, "size blocks"], pattern: BlockPattern, sha
 
 
 def _largest(blocks: Float[Tensor, "size blocks"], keep: int) -> Bool[Tensor, "size blocks"]:
-    """Mark the ``keep`` largest of each column; of equals the first."""
+    """Mark the ``keep`` largest values of each column; of equal ones the first."""
     size = len(blocks)
     if size > _PAIRWISE:
         order = blocks.argsort(dim=0, descending=True, stable=True)
         kept = torch.zeros_like(blocks, dtype=torch.bool)
         return kept.scatter_(0, order[:keep], True)
-    larger = torch.zeros(blocks.shape, dtype=torch.int8, device=blocks.device)  # how many beat this one
+    larger = torch.zeros(blocks.shape, dtype=torch.int8, device=blocks.device)  # number of values that beat this one
     for first in range(size - 1):
         wins = blocks[first] >= blocks[first + 1 :]
         larger[first + 1 :] += wins

@@ -1,4 +1,4 @@
-"""Counting a pattern in a written checkpoint: what the files hold, not what was planned."""
+"""Counts of weights, zeros and pattern violations in a written checkpoint, from the files and not from the plan."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from pruning_core.spec.grammar import BlockPattern
 
 @dataclass(frozen=True, slots=True)
 class PatternCount:
-    """What a prunable matrix of a checkpoint holds.
+    """Counts for one prunable matrix of a checkpoint.
 
     Attributes:
-        name: Its module path.
-        weights: Stored.
-        zeros: That are zero.
-        covered: Weights that whole blocks cover; all of them where there is no pattern.
-        covered_zeros: Zeros among those.
-        blocks: Whole blocks; one where there is no pattern.
-        violations: Blocks that do not satisfy the pattern.
-        remainder: What no whole block covers; None where there is nothing.
+        name: Module path.
+        weights: Number of stored weights.
+        zeros: Number of stored weights that are zero.
+        covered: Number of weights in whole blocks; all weights where there is no pattern.
+        covered_zeros: Number of zeros among the covered weights.
+        blocks: Number of whole blocks; 1 where there is no pattern.
+        violations: Number of blocks that do not satisfy the pattern.
+        remainder: The weights outside whole blocks; None where there are none.
     """
 
     name: str
@@ -46,13 +46,13 @@ class PatternCount:
 def recount(
     folder: Path, matrices: Mapping[str, bool], pattern: BlockPattern | None, pool: Bool[Tensor, "patterns size"] | None
 ) -> tuple[PatternCount, ...]:
-    """PatternCount the matrices of a checkpoint.
+    """Count weights, zeros and violations in each matrix of a checkpoint.
 
     Args:
         folder: The written checkpoint.
         matrices: Module paths of the prunable linears, and whether each is stored input-major.
-        pattern: Blocks; None for unstructured.
-        pool: The arrangements that blocks may have; any with no more weights than the pattern keeps when None.
+        pattern: Block pattern; None for unstructured sparsity.
+        pool: Arrangements that blocks may have. With None, a block may have any that keeps no more weights than the pattern.
     """
     return tuple(
         count_matrix(name, weight.T if matrices[name] else weight, pattern, pool)
@@ -63,7 +63,7 @@ def recount(
 def count_matrix(
     name: str, weight: Float[Tensor, "d k"], pattern: BlockPattern | None, pool: Bool[Tensor, "patterns size"] | None
 ) -> PatternCount:
-    """PatternCount one matrix, output-major."""
+    """Count one matrix, output-major."""
     zeros = weight.numel() - int(weight.count_nonzero())
     if pattern is None:
         return PatternCount(name, weight.numel(), zeros, weight.numel(), zeros, 1, 0, None)
@@ -71,7 +71,7 @@ def count_matrix(
     outputs, inputs = pattern.covered(d, k)
     held = to_blocks(weight.T != 0, pattern)
     covered = outputs * inputs
-    # Rounding to the stored type may zero a weight more; a block with fewer weights satisfies the pattern too.
+    # Rounding to the stored type may make more weights zero; a block with fewer weights satisfies the pattern too.
     left = DenseRemainder(name=name, outputs=d - outputs, inputs=k - inputs, weights=d * k - covered)
     return PatternCount(
         name=name,
@@ -90,12 +90,12 @@ def _satisfied(
 ) -> Bool[Tensor, " blocks"]:
     if pool is None:
         return held.sum(0) <= pattern.keep
-    beside = (~pool).float() @ held.float()  # weights that a block holds outside of each arrangement
+    beside = (~pool).float() @ held.float()  # number of weights that a block has outside each arrangement
     return beside.min(0).values == 0
 
 
 def read_weights(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Give the weights of linears of a checkpoint one by one, as they are stored, in the order of the names."""
+    """Yield the weights of a checkpoint's linears one by one, as they are stored, in the order of the names."""
     facts = read_checkpoint(folder)
     structure, mapped = find_structure(facts.shapes), map_tensors(facts)
     for name in names:
@@ -105,6 +105,6 @@ def read_weights(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Tens
 
 
 def arrangements(pool: Bool[Tensor, "patterns size"] | None) -> tuple[str, ...]:
-    """Write a pool as digits."""
+    """Write each arrangement of a pool as a string of the digits 0 and 1."""
     rows: list[list[int]] = [] if pool is None else pool.to(torch.int8).tolist()
     return tuple("".join(str(bit) for bit in row) for row in rows)

@@ -1,10 +1,10 @@
-"""Segments: the groups of block-structured sparsity, runs of weights inside blocks that stay or go together.
+"""Segments, the groups of block-structured sparsity: runs of weights inside blocks that are kept or removed together.
 
 Li et al. 2020 (arXiv 2009.08065, section 3.1): a matrix is cut into blocks, and whole rows or columns of a block are pruned. A
 block of P outputs and Q inputs has row segments of Q consecutive inputs of one output, or column segments of P consecutive
-outputs of one input. Where blocks do not divide a matrix, the last ones are smaller, and so are their segments.
+outputs of one input. Where blocks do not divide a matrix, the last blocks are smaller, and so are their segments.
 
-Weights and energies are input-major, (k, d), as everywhere in the core: a row segment runs down a column of that.
+Weights and energies are input-major, (k, d), as everywhere in the core, so a row segment runs down a column of the tensor.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Segments:
 
     @classmethod
     def of(cls, block: SegmentBlock) -> Segments:
-        """Give the segments inside blocks."""
+        """Return the segments of blocks of a given shape."""
         return cls(block.length, 0 if block.segment == "row" else 1)
 
     def sums(self, values: Float[Tensor, "k d"]) -> Float[Tensor, "a b"]:
-        """Sum within segments; segments keep their place, (ceil(k / length), d) or (k, ceil(d / length))."""
+        """Sum the values of each segment, (ceil(k / length), d) or (k, ceil(d / length)); segments keep their places."""
         size = values.shape[self.axis]
         lack = -size % self.length
         if lack:
@@ -42,7 +42,7 @@ class Segments:
         return values.unflatten(self.axis, (-1, self.length)).sum(self.axis + 1)
 
     def spread(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Give each weight of a matrix of this shape the value of its segment."""
+        """Assign the value of each segment to all its weights, in a matrix of this shape."""
         return values.repeat_interleave(self.length, self.axis).narrow(self.axis, 0, shape[self.axis])
 
     def sizes(self, shape: tuple[int, ...], device: torch.device | None = None) -> Float[Tensor, "a b"]:
@@ -50,7 +50,7 @@ class Segments:
         return self.sums(torch.ones(1, 1, device=device).expand(*shape))
 
     def held(self, weights: Float[Tensor, "k d"]) -> Bool[Tensor, "a b"]:
-        """Tell the segments that hold a weight."""
+        """Return which segments have a weight that is not zero."""
         return self.sums((weights != 0).float()) > 0
 
     def count(self, shape: tuple[int, ...]) -> int:
@@ -60,14 +60,14 @@ class Segments:
 
 @dataclass(frozen=True, slots=True)
 class LargestSegments:
-    """Of a matrix the segments of largest energy a weight; as many go as it takes to be rid of ``gone`` weights.
+    """A matrix keeps its segments of largest energy per weight. Segments are removed until ``gone`` weights are removed.
 
-    One segment stays in any case: a matrix of zeros would cut the model in two.
+    At least one segment stays: a matrix of zeros would cut the model in two.
 
     Attributes:
-        segments: The groups.
-        gone: Weights that are to go.
-        output_weights: What an error of each output counts, (d,); all alike when None.
+        segments: Segments of the matrix.
+        gone: Number of weights to remove.
+        output_weights: Weight of an error of each output, (d,). With None, all outputs count alike.
     """
 
     segments: Segments
@@ -75,13 +75,13 @@ class LargestSegments:
     output_weights: Float[Tensor, " d"] | None = None
 
     def support(self, energy: Float[Tensor, "k d"]) -> Bool[Tensor, "k d"]:
-        """Rank all segments of the matrix; of equal ones the first go."""
+        """Rank all segments of the matrix. Of equal ones, the first are removed."""
         if self.output_weights is not None:
             energy = energy * self.output_weights.to(energy)
         return self.segments.spread(self.kept(self.segments.sums(energy), energy.shape), energy.shape)
 
     def kept(self, energies: Float[Tensor, "a b"], shape: tuple[int, ...]) -> Bool[Tensor, "a b"]:
-        """Choose among segments by the sum of their energies."""
+        """Return which segments stay, given the sum of the energies of each."""
         sizes = self.segments.sizes(shape, energies.device)
         order = (energies / sizes).flatten().argsort(stable=True)
         before = sizes.flatten()[order].cumsum(0) - sizes.flatten()[order]

@@ -1,8 +1,8 @@
 """Registration of the checkpoint plug-in with transformers, now or as soon as transformers is imported. Torch-free.
 
-``import pruning_core`` must be enough for ``from_pretrained`` to read a bundle, in whichever order the two are imported, and
-yet must not import torch: the front end has none. So where transformers is not there yet, a finder waits for the one module
-that holds its registry (docs/decisions/0004).
+``import pruning_core`` must be enough for ``from_pretrained`` to read a bundle, whether transformers is imported before or
+after. Yet it must not import torch, which the front end does not have. So where transformers is not imported yet, an import
+finder waits for the one module that holds its registry (docs/decisions/0004).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REGISTRY = "transformers.quantizers.auto"
 
 
 def install() -> None:
-    """Register now if transformers' registry is loaded, else when it is."""
+    """Register the plug-in now if transformers' registry is loaded, else as soon as it is."""
     if _REGISTRY in sys.modules:
         _register()
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -27,12 +27,12 @@ def install() -> None:
 
 
 def _register() -> None:
-    # It may be this very module whose import brought transformers in; then it registers when it is complete.
+    # If this very module is being imported and has brought transformers in, it registers itself at the end of its import.
     importlib.import_module("pruning_core.plugin.per_layer")
 
 
 class _Finder(MetaPathFinder):
-    """Waits for one module, wraps its loader, and is gone."""
+    """An import finder that waits for transformers' registry, wraps its loader, and removes itself."""
 
     def find_spec(self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None, /) -> ModuleSpec | None:
         if fullname != _REGISTRY:
@@ -45,7 +45,7 @@ class _Finder(MetaPathFinder):
 
 
 class _RegisteringLoader(Loader):
-    """Loads as the wrapped loader does, then registers the plug-in."""
+    """A loader that loads a module as the wrapped loader does, then registers the plug-in."""
 
     def __init__(self, wrapped: Loader) -> None:
         self._wrapped = wrapped

@@ -1,12 +1,14 @@
-"""Checkpoints with per-layer widths, and compressed ones, loadable by stock ``from_pretrained``.
+"""The loader of Coppice checkpoints: per-layer widths and compressed weights in stock ``from_pretrained``.
 
-transformers builds a model from one config with one width for all layers. A plug-in of its quantizer interface, which may
-replace modules on the meta device before the weights arrive, swaps in linear modules of the stored shapes. Nothing is
-quantized; loading is exact. Compressed matrices (`pruning_core.artifacts.compressed`) arrive as values and an index of where
-they stand, and are laid out as the dense matrices that they are before anyone sees them.
+transformers builds a model from one config, with one width for all layers. The layers of a pruned model have different widths.
+This plug-in uses transformers' quantizer interface, which lets it replace modules before the weights are loaded: each linear
+layer whose shape differs from the config is replaced by one of the stored shape. Nothing is quantized, and loading is exact.
 
-This file is self-contained on purpose: it is also copied into every bundle, where ``trust_remote_code=True`` runs it for
-users who do not have Coppice. Importing it registers the plug-in: that is all it is for.
+A compressed matrix (`pruning_core.artifacts.compressed`) is stored as its values and an index of their positions. After
+loading, it is unpacked into the ordinary dense matrix, so the model that ``from_pretrained`` returns has only ordinary layers.
+
+This file is self-contained on purpose: it is also copied into every bundle, where ``trust_remote_code=True`` runs it for users
+who do not have Coppice. Importing it does one thing: it registers the plug-in with transformers.
 """
 
 from __future__ import annotations
@@ -23,20 +25,22 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 if TYPE_CHECKING:
-    # Only for the checker: this module is imported while transformers' own modules are still being loaded.
+    # For the type checker only: this module may be imported while transformers' own modules are still being loaded.
     from transformers import PreTrainedModel
 
 QUANT_METHOD = "coppice"
 
 
 class CoppiceConfig(QuantizationConfigMixin):
-    """The part of ``config.json`` that says which linear layers are narrower than the config's widths.
+    """The ``quantization_config`` entry of ``config.json``: what differs from the model that the rest of the config describes.
 
     Attributes:
-        linears: Module path -> [outputs, inputs].
-        counts: Module path -> what the module says of its heads, such as ``{"num_heads": 3}``; some reshape by it.
-        packed: Module path -> how its weight is compressed, see `support_of`, and where files call it something else than the
-            model does, what (``stored``); empty where nothing is.
+        linears: Module path of a linear layer -> its stored shape, [outputs, inputs].
+        counts: Module path of an attention -> attributes that depend on its heads, such as ``{"num_heads": 3}``. Some modules
+            reshape by them. A list is the indices of the heads for `choose_positions`.
+        packed: Module path of a linear layer -> the form of its compressed weight: shape, sizes, checksums, and the fields
+            that `support_of` reads. ``stored`` is its name in the files where that differs from the module path. Empty where
+            no weight is compressed.
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class CoppiceConfig(QuantizationConfigMixin):
         quant_method: str = QUANT_METHOD,
         packed: dict[str, dict[str, Any]] | None = None,
     ) -> None:
-        """Keep the shapes; ``quant_method`` is what transformers finds this class by."""
+        """Store the arguments. transformers finds this class by ``quant_method``."""
         self.quant_method = quant_method  # pyright: ignore[reportAttributeAccessIssue] - typed as their closed enum
         self.linears = linears
         self.counts = counts or {}
@@ -54,7 +58,7 @@ class CoppiceConfig(QuantizationConfigMixin):
 
 
 class CoppiceQuantizer(HfQuantizer):
-    """Replaces the listed linear layers by ones of the stored shapes before the weights are read, and sets counts of heads."""
+    """The plug-in: sets shapes and head counts before the weights are loaded, and unpacks compressed weights afterwards."""
 
     quantization_config: CoppiceConfig
 
@@ -79,26 +83,28 @@ class CoppiceQuantizer(HfQuantizer):
         for path, form in self.quantization_config.packed.items():
             parent, name = _find(model, path)
             setattr(parent, name, _packed_at(parent, name).unpacked(path, form))
-        self.quantization_config.packed = {}  # whoever saves the model writes dense matrices
+        self.quantization_config.packed = {}  # the weights are dense now, and are saved as such
         return model
 
     def is_serializable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - theirs is unannotated
-        """The model can be saved again: the shapes travel in its config."""
+        """Return True: the model can be saved again, since its config holds the shapes."""
         return True
 
     @property
     def is_trainable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - theirs is unannotated
-        """Ordinary layers train as ever."""
+        """True, since all layers are ordinary ones."""
         return True
 
 
 def choose_positions(module: nn.Module, heads: list[int]) -> None:
-    """Let an attention module read, of a position bias that was made for all heads, those of the heads that it has.
+    """Make a pruned attention module use, of a position bias for all heads, only the part for the heads that it still has.
+
+    T5 computes the bias in its first layer (``compute_bias``), and each layer hands it on to the next. Pruned layers have
+    different heads, so each one uses its own part and hands on the whole bias.
 
     Args:
-        module: The module, whose forward takes a ``position_bias`` of shape (batch, heads, queries, keys). One that can
-            ``compute_bias`` (T5) makes it in the first layer and hands it on to the others: it is handed on whole.
-        heads: Indices of its heads among all.
+        module: The attention, whose forward takes a ``position_bias`` of shape (batch, heads, queries, keys).
+        heads: Indices of its heads among all heads of the dense model's layer.
     """
     if not hasattr(module, "position_heads"):
         module.register_forward_pre_hook(_pick_positions, with_kwargs=True)
@@ -107,6 +113,7 @@ def choose_positions(module: nn.Module, heads: list[int]) -> None:
     setattr(module, "position_heads", heads)  # noqa: B010 - torch types attributes as tensors
 
 
+# Forward pre-hook: passes the bias of the module's own heads, and keeps the whole bias for `_hand_on_positions`.
 def _pick_positions(
     module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> tuple[tuple[object, ...], dict[str, object]]:
@@ -115,12 +122,13 @@ def _pick_positions(
     given["position_bias"] = whole
     if whole is not None:
         given["position_bias"] = whole[:, getattr(module, "position_heads")]  # noqa: B009 - torch types it as a tensor
-        given["whole_bias"] = whole  # for the hook below; modules that hand it on take further keywords
+        given["whole_bias"] = whole  # for the hook below; a forward beside ``compute_bias`` accepts unknown keywords
     if not hasattr(module, "compute_bias"):
         given.pop("whole_bias", None)
     return (), given
 
 
+# Forward hook: replaces the bias that the module hands on to the next layer by the whole one.
 def _hand_on_positions(
     _module: nn.Module, _args: tuple[object, ...], kwargs: dict[str, object], output: tuple[object, ...]
 ) -> tuple[object, ...]:
@@ -128,9 +136,10 @@ def _hand_on_positions(
     return output if whole is None else (output[0], whole, *output[2:])
 
 
+# The position bias for all heads: the one that was handed on, or, in the first layer of a T5, a new one.
 def _whole_bias(module: nn.Module, given: dict[str, Any]) -> Tensor | None:
     if given.get("key_value_states") is not None:
-        return None  # another layer's zeros, of as many heads as that one has; the module makes its own
+        return None  # in cross-attention the bias is zeros for another layer's heads; the module makes its own zeros
     if given.get("position_bias") is not None or not getattr(module, "has_relative_attention_bias", False):
         return given.get("position_bias")
     hidden, cache = given["hidden_states"], given.get("past_key_values")
@@ -138,13 +147,18 @@ def _whole_bias(module: nn.Module, given: dict[str, Any]) -> Tensor | None:
     return cast("Any", module).compute_bias(length, length + past, device=hidden.device, past_seen_tokens=past)
 
 
+# All arguments of a forward, by name.
 def _named(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, Any]:
     names = list(inspect.signature(module.forward).parameters)
     return dict(zip(names, args, strict=False)) | kwargs
 
 
 def _find(model: PreTrainedModel, stored_path: str) -> tuple[nn.Module, str]:
-    """Find the parent of a module and its name there: a bundle of a task model also loads as its base, and the other way."""
+    """Find the parent of a module, and the module's name in it.
+
+    The path is tried with and without the prefix of the base model: a bundle of a task model also loads as its base model, and
+    the other way round.
+    """
     prefix = f"{model.base_model_prefix}."
     paths = (stored_path, stored_path.removeprefix(prefix), prefix + stored_path)
     path = next((path for path in paths if _has(model, path)), stored_path)
@@ -153,7 +167,7 @@ def _find(model: PreTrainedModel, stored_path: str) -> tuple[nn.Module, str]:
 
 
 class _Packed(nn.Module):
-    """A linear whose weight is on its way: the stored values, and the bytes that say where they stand."""
+    """A stand-in for a linear layer during loading: it receives the stored values and the bytes of their index."""
 
     weight_index: Tensor
 
@@ -163,10 +177,10 @@ class _Packed(nn.Module):
         self.weight_values = nn.Parameter(torch.empty(form["values"], dtype=weight.dtype, device=device), requires_grad=False)
         self.register_buffer("weight_index", torch.empty(form["bytes"], dtype=torch.uint8, device=device))
         self.bias = dict(dense.named_parameters()).get("bias")
-        self._dense = (dense,)  # in a tuple, it is no part of the model while the weights are read
+        self._dense = (dense,)  # in a tuple, so that torch does not register it as a part of the model
 
     def unpacked(self, path: str, form: dict[str, Any]) -> nn.Module:
-        """Give the dense linear."""
+        """Return the dense linear layer with the unpacked weight."""
         (dense,) = self._dense
         dense.register_parameter("weight", nn.Parameter(unpack(path, self.weight_values.detach(), self.weight_index, form)))
         dense.register_parameter("bias", self.bias)
@@ -175,15 +189,15 @@ class _Packed(nn.Module):
 
 def _packed_at(parent: nn.Module, name: str) -> _Packed:
     module = parent.get_submodule(name)
-    assert isinstance(module, _Packed), "put there before the weights were read"
+    assert isinstance(module, _Packed), "put there before the weights were loaded"
     return module
 
 
 def unpack(path: str, values: Tensor, index: Tensor, form: dict[str, Any]) -> Tensor:
-    """Lay a compressed matrix out.
+    """Unpack a compressed matrix into the dense one, (outputs, inputs).
 
     Raises:
-        ValueError: Index and values are not what was written.
+        ValueError: The form cannot be read, the index is not the one that was written, or the number of values is another.
     """
     try:
         support = support_of(index, form)
@@ -197,11 +211,14 @@ def unpack(path: str, values: Tensor, index: Tensor, form: dict[str, Any]) -> Te
 
 
 def support_of(index: Tensor, form: dict[str, Any]) -> Tensor:
-    """Read where values stand, (outputs, inputs), True where one does; values follow row by row.
+    """Return the support of a compressed matrix, (outputs, inputs): True where a value is stored. Values follow row by row.
 
-    Three forms. ``bits``: one bit a weight. ``segments``: one bit for each run of ``length`` inputs of an output (``axis`` 1)
-    or of outputs of an input (``axis`` 0). ``indices``: of every ``m`` consecutive inputs the places of ``n``, ascending. Bits
-    are packed from the lowest of each byte.
+    There are three forms of index. Bits are packed from the lowest bit of each byte.
+
+    - ``bits``: one bit for each weight.
+    - ``segments``: one bit for each run of ``length`` weights, along the inputs of an output (``axis`` 1) or along the outputs
+      of an input (``axis`` 0).
+    - ``indices``: for every ``m`` consecutive inputs of an output, the positions of ``n`` values, ascending.
     """
     outputs, inputs = form["shape"]
     if form["form"] == "indices":
@@ -220,6 +237,7 @@ def support_of(index: Tensor, form: dict[str, Any]) -> Tensor:
     return kept.repeat_interleave(length, axis).narrow(axis, 0, form["shape"][axis])
 
 
+# The first ``count`` bits of an index, the lowest bit of each byte first.
 def _bits(index: Tensor, count: int) -> Tensor:
     if index.numel() != -(-count // 8):
         raise ValueError("the index of a compressed matrix has the wrong length")
@@ -235,7 +253,7 @@ def _has(model: nn.Module, path: str) -> bool:
 
 
 def _resized(old: nn.Module, outputs: int, inputs: int) -> nn.Module:
-    """Make a linear layer of another shape, of the same class, type and device."""
+    """Return a linear layer of another shape, with the class, dtype and device of the old one."""
     parameters = dict(old.named_parameters())
     weight = parameters["weight"]
     with warnings.catch_warnings(), torch.device(weight.device):

@@ -1,8 +1,8 @@
-"""FFN widths that matrix kernels like: multiples of sixteen, at next to no cost in importance.
+"""Alignment of FFN widths to multiples of sixteen, which matrix kernels prefer, at next to no cost in importance.
 
-Kernels work in blocks; a width of 1191 costs as much as 1200, or more (docs/decisions/0014 has the measurements). So counts are
-rounded down, and what that leaves of the budget is spent again, a block at a time, where a block is worth most. The budget is
-never exceeded; where it has no room for blocks (a small model, a narrow tolerance), widths stay as they are.
+Kernels work in blocks: a width of 1191 takes as long as 1200, or longer (docs/decisions/0014 has the measurements). So widths
+are rounded down. The budget that this frees is spent again block by block, each time where a block is worth most. The budget is
+never exceeded. Where it has no room for blocks (a small model, a narrow tolerance), the widths stay as they are.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import Budget
 from pruning_core.shapes import Float
 
-# One vector of float32 in AVX-512, one cache line; on GPUs, the multiple that half precision wants twice over.
+# One AVX-512 vector of float32, which is one cache line, and twice the multiple that half precision wants on GPUs.
 BLOCK = 16
-# Of the slack of a budget, alignment takes no more than this: a target should not be met by a hair.
+# Largest share of a budget's slack that alignment may use: a target should not be met by a hair.
 _SHARE = 0.9
 
 
 def has_room(budget: Budget, unspent: float) -> bool:
-    """Tell whether a budget's target is met with so much of it unspent."""
+    """Return whether the target is still met, with a margin, where so much of the budget is unspent."""
     return unspent <= _SHARE * budget.slack
 
 
@@ -33,7 +33,7 @@ def align(mask: Mask, importance: Sequence[Float[Tensor, " units"]], groups: Seq
 
     Args:
         mask: The best mask without this constraint.
-        importance: One value >= 0 a unit, one tensor a group.
+        importance: One tensor for each group, with one value >= 0 for each unit.
         groups: The unit groups.
         budget: Prices and limit.
     """
@@ -45,7 +45,7 @@ def align(mask: Mask, importance: Sequence[Float[Tensor, " units"]], groups: Seq
     left = budget.limit - budget.spent(counts)
 
     def worth(index: int) -> float:
-        """What the next block of a group is worth, by what it costs."""
+        """Return the importance of a group's next block, divided by the price of a unit."""
         return float(ordered[index][counts[index] : counts[index] + BLOCK].sum()) / budget.prices[index]
 
     def fits(index: int) -> bool:

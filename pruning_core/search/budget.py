@@ -1,8 +1,8 @@
-"""The best mask under a budget, exactly.
+"""Exact search for the best mask under a budget of prices.
 
 Maximise the importance kept subject to ``sum(kept units * price) <= limit`` (Kwon et al. 2022, section 4.1: equivalently,
-minimise the importance pruned). All heads cost the same and all neurons cost the same, so the optimum over how many of each
-is found by trying every number of heads and spending the rest on neurons. Cost: two sorts and one prefix sum.
+minimise the importance pruned). All heads have one price and all neurons have one price. So the optimum is found by trying
+every number of heads and spending the rest of the budget on neurons. Cost: two sorts and one prefix sum.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import Budget
 from pruning_core.shapes import Float
 
-# A bound met exactly must not be lost to the rounding of sums of prices.
+# Relative tolerance, so that the rounding of sums of prices does not exclude a mask that meets the limit exactly.
 _SLACK = 1e-9
 
 
@@ -25,9 +25,12 @@ def search_budget(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
     """Find the mask of largest total importance within the budget that keeps each group's floor.
 
     Args:
-        importance: One value >= 0 a unit, one tensor a group.
-        groups: The unit groups; all heads must have one price, and all neurons one price.
-        budget: Prices and limit; must admit the floors (`cost.budget_for` has checked).
+        importance: One tensor for each group, with one value >= 0 for each unit.
+        groups: The unit groups. All heads must have one price, and all neurons one price.
+        budget: Prices and limit. The limit must admit every group's floor, which `budgets.budget_for` checks.
+
+    Raises:
+        ValueError: Units of one kind differ in price.
     """
     heads, neurons = (
         _Kind.gather("head", importance, groups, budget),
@@ -46,7 +49,7 @@ def search_budget(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
 
 
 class _Kind:
-    """All units of one kind over all groups, best first, those that a group must keep before the others."""
+    """All units of one kind over all groups: first the best of each group, up to its floor, then the others, best first."""
 
     def __init__(self, members: list[int], values: list[Tensor], floors: list[int], price: float) -> None:
         self.members = members

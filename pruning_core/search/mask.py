@@ -1,4 +1,4 @@
-"""The search for a mask, by the kind of its budget."""
+"""The search for a mask: dispatch by layout and kind of budget."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def search_mask(
     budget: Budget | CurveBudget,
     layers: tuple[int, ...] | None = None,
 ) -> Mask:
-    """Find the mask of largest total importance within a budget: exact prices a unit, or curves a sublayer.
+    """Find the mask of largest total importance within a budget.
 
-    Where units of a kind differ in price (an encoder with other heads than its decoder), prices become curves.
+    A budget of prices becomes one of curves where units of one kind differ in price, as where the heads of an encoder and its
+    decoder differ.
 
     Args:
-        importance: One value >= 0 a unit, one tensor a group.
+        importance: One tensor for each group, with one value >= 0 for each unit.
         groups: The unit groups.
-        budget: Prices or curves.
-        layers: In the stock layout, the layers that stay.
+        budget: A price for each unit, or a curve for each group.
+        layers: Layers that stay, in the stock layout; None in the per-layer layout.
     """
     if layers is not None:
         return search_stock(importance, groups, budget, layers)
@@ -50,7 +51,7 @@ def _differ(groups: Sequence[UnitGroup], budget: Budget) -> bool:
 
 
 def _curves(groups: Sequence[UnitGroup], budget: Budget) -> CurveBudget:
-    """Offer every count of a small group, and multiples of a block of a large one."""
+    """Make a curve for each group: it offers every count of a small group, and multiples of `BLOCK` of a large one."""
     curves: list[tuple[tuple[int, float], ...]] = []
     for group, price in zip(groups, budget.prices, strict=True):
         counts = range(min(group.floor, group.size), group.size + 1)

@@ -1,9 +1,11 @@
-"""The best mask that the model's own config can say: one FFN width for all layers, all heads of a layer, fewer layers.
+"""Search for the best mask in the stock layout: whole layers may go, the others keep all heads and share one FFN width.
 
-Given the layers, the width follows from the budget, and the best so many neurons of each stay: exact under the constraint,
-nothing is padded afterwards. Which layers go is another matter: importance is a sum over units that are removed one at a time,
-and does not foresee what becomes of a model that loses a whole layer (measured in docs/decisions/0013). So layers go one by
-one, as long as the repaired model comes closer to the dense one: few candidates, each judged by trying it.
+The model's own config can state such a mask. Given the layers, the FFN width follows from the budget, and each layer keeps its
+most important neurons. This is exact under the constraint, and nothing is padded afterwards.
+
+The choice of the layers needs more than importance. Importance is a sum over units that are removed one at a time, and does not
+predict what happens to a model that loses a whole layer (measured in docs/decisions/0013). So layers are removed one by one, as
+long as the repaired model comes closer to the dense one. There are few candidates, and each is judged by trying it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pruning_core.search.align import BLOCK, has_room
 from pruning_core.shapes import Float
 
 _SLACK = 1e-9
-# So many sets of layers are tried at each number of them, the most important ones.
+# Number of layer sets, the most important ones, that are tried for each number of layers.
 _TRIED = 3
 
 Layers = tuple[int, ...]
@@ -32,16 +34,16 @@ Layers = tuple[int, ...]
 def search_stock(
     importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], budget: Budget | CurveBudget, layers: Layers
 ) -> Mask:
-    """Find the mask of largest total importance within the budget that keeps all heads of some layers and one FFN width.
+    """Find the mask of largest total importance within the budget that keeps given layers, all their heads and one FFN width.
 
     Args:
-        importance: One value >= 0 a unit, one tensor a group.
-        groups: Attention and FFN of each layer, all layers alike.
-        budget: Prices a unit, or curves.
+        importance: One tensor for each group, with one value >= 0 for each unit.
+        groups: Attention and FFN of each layer; all layers alike.
+        budget: A price for each unit, or a curve for each group.
         layers: The layers that stay.
 
     Raises:
-        TargetUnreachable: So many layers are above the budget with one neuron each.
+        TargetUnreachable: The layers are above the budget even at the smallest FFN width.
     """
     width = widest(groups, budget, len(layers))
     if width is None:
@@ -65,13 +67,13 @@ def choose_layers(
     """Choose the layers that stay: as many as the budget admits, then fewer as long as that comes closer to the dense model.
 
     Args:
-        importance: One value >= 0 a unit, one tensor a group.
-        groups: Attention and FFN of each layer, all layers alike.
-        budget: Prices a unit, or curves.
-        divergence: Of the repaired model with these layers from the dense one.
+        importance: One tensor for each group, with one value >= 0 for each unit.
+        groups: Attention and FFN of each layer; all layers alike.
+        budget: A price for each unit, or a curve for each group.
+        divergence: Computes the divergence from the dense model of the repaired model with the given layers.
 
     Raises:
-        TargetUnreachable: Even one layer with one neuron is above the budget.
+        TargetUnreachable: Even one layer at the smallest FFN width is above the budget.
     """
     total = len(groups) // 2
     most = next((count for count in range(total, 0, -1) if widest(groups, budget, count) is not None), None)
@@ -79,7 +81,7 @@ def choose_layers(
         raise _unreachable()
     worth = _Worth(importance, groups, budget)
     chosen, best = _closest(worth.best(worth.first(most)), divergence)
-    # Where even full width does not use the budget up, fewer layers would be less than what was asked for.
+    # Once the full width does not use up the budget, fewer layers would keep less than the target asks for.
     while (narrower := widest(groups, budget, len(chosen) - 1)) is not None and narrower < groups[1].size:
         fewer, reached = _closest(worth.best(combinations(chosen, len(chosen) - 1)), divergence)
         if reached >= best:
@@ -89,7 +91,7 @@ def choose_layers(
 
 
 def widest(groups: Sequence[UnitGroup], budget: Budget | CurveBudget, layers: int) -> int | None:
-    """Give the largest FFN width at which so many layers fit; None where not even the narrowest does, or there is no layer."""
+    """Return the largest FFN width at which so many layers fit the budget; None where no width fits, or for no layer."""
     if layers < 1:
         return None
     limit = budget.limit * (1 + _SLACK)
@@ -108,7 +110,7 @@ def widest(groups: Sequence[UnitGroup], budget: Budget | CurveBudget, layers: in
 
 
 class _Worth:
-    """What a set of layers is worth: the importance of their heads and of their best neurons at the width that fits."""
+    """The worth of a set of layers: the importance of their heads, and of their best neurons at the width that fits."""
 
     def __init__(self, importance: Sequence[Tensor], groups: Sequence[UnitGroup], budget: Budget | CurveBudget) -> None:
         self._heads = [float(values.double().sum()) for values in importance[::2]]
@@ -116,7 +118,7 @@ class _Worth:
         self._groups, self._budget = groups, budget
 
     def first(self, count: int) -> list[Layers]:
-        """Give the most important so many layers, and every set that has one other layer in place of one of them."""
+        """Return the set of the ``count`` most important layers, and every set that swaps one of them for another layer."""
         width = widest(self._groups, self._budget, count) or 0
         total = range(len(self._heads))
         order = sorted(total, key=lambda layer: -self._heads[layer] - float(self._neurons[layer][width]))

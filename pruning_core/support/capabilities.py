@@ -1,4 +1,4 @@
-"""What this version can do, as values with JSON schemas. Torch-free."""
+"""Capabilities of this version: its methods, tasks and architectures, as values with JSON schemas. Torch-free."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pruning_core.support.matrix import TriedArchitecture, read_matrix
 
 
 class MethodInfo(Frozen):
-    """One method, and what can be set of it."""
+    """One method and its options."""
 
     name: str
     description: str
@@ -24,26 +24,26 @@ class MethodInfo(Frozen):
 
 
 class TaskInfo(Frozen):
-    """One task: a name that stands for a whole `task`, or a type for data of one's own."""
+    """One task: either a name that stands for a whole `task`, or a type of task for your own data."""
 
-    name: str = Field(description="A name to give as `task`, or the type of an explicit one.")
+    name: str = Field(description="A name to give as `task`, or the type of an explicit `task`.")
     type: TaskType
     loads_as: str = Field(description="The transformers class of its models.")
     reads: tuple[str, ...] = Field(description="What its input columns hold, one entry a column.")
     label: str | None = Field(description="What its column of labels holds; null where it has none.")
-    metrics: tuple[Metric, ...] = Field(description="What it may be measured by.")
-    task: dict[str, Any] | None = Field(description="What the name stands for; null for a type.")
+    metrics: tuple[Metric, ...] = Field(description="Metrics that it may be measured by.")
+    task: dict[str, Any] | None = Field(description="The `task` that the name stands for; null for a type.")
     options: dict[str, Any] = Field(description="JSON schema of the spec's `task`.")
 
 
 class ArchitectureInfo(TriedArchitecture):
-    """A kind of model: where its parts stand, and what was found to work. Models are recognised by it, not by their names."""
+    """A kind of model: its block layout, and what was found to work. Models are recognised by layout, not by name."""
 
-    modules: dict[str, str] = Field(description="Where the parts of a block stand, as paths of modules.")
+    modules: dict[str, str] = Field(description="Module paths of the parts of a block.")
 
 
 def methods() -> list[MethodInfo]:
-    """List the methods."""
+    """List the methods with their options."""
     return [
         MethodInfo(name=str(kind.model_fields["name"].default), description=_first_line(kind), options=kind.model_json_schema())
         for kind in _models_in(Method)
@@ -51,7 +51,7 @@ def methods() -> list[MethodInfo]:
 
 
 def tasks() -> list[TaskInfo]:
-    """List the named tasks, then the types."""
+    """List the named tasks, then the types of tasks."""
     schema = TaskSpec.model_json_schema()
     named = {name: TaskSpec.model_validate(task.as_task()) for name, task in sorted(GLUE_TASKS.items())}
     infos = [_task_info(name, task.type, schema, task.model_dump(mode="json")) for name, task in named.items()]
@@ -73,7 +73,7 @@ def _task_info(name: str, task_type: TaskType, schema: dict[str, Any], task: dic
 
 
 def architectures() -> list[ArchitectureInfo]:
-    """List the architectures with what the contract tests found."""
+    """List the architectures with the results of the contract tests."""
     layouts = {
         signature.family: {
             f"{sublayer.kind} {part}": path for sublayer in signature.sublayers for part, path in sublayer.paths()
@@ -84,7 +84,7 @@ def architectures() -> list[ArchitectureInfo]:
 
 
 def _models_in(annotation: object) -> list[type[BaseModel]]:
-    """Find the members of a discriminated union, whatever it is wrapped in."""
+    """Find the model classes of a discriminated union, inside any annotation that wraps it."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in cast("tuple[object, ...]", get_args(annotation)) for model in _models_in(part)]

@@ -1,7 +1,7 @@
-"""What is known to work: methods by architectures, tasks and outputs, as the contract tests found it. Torch-free.
+"""The support matrix: methods by architectures, tasks and outputs, with the results of the contract tests. Torch-free.
 
-``architectures.json`` is written by ``make architectures`` from the tests' own cells, and never by hand; a test of every cell
-compares what it finds with what stands there.
+``make architectures`` writes ``architectures.json`` from the cells of the tests; it is not edited by hand. For every cell, a
+test compares its own result with the recorded one.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ class Asked(Frozen):
 
     task: TaskType
     method: MethodName = "fisher-cg"
-    tier: Tier | None = Field(default=None, description="Of methods that have tiers.")
+    tier: Tier | None = Field(default=None, description="Tier of the method; null where it has none.")
     layout: Layout = "per_layer"
     formats: tuple[Format, ...] = ("safetensors",)
     dtype: Literal["auto", "float16", "bfloat16"] = "auto"
-    sharded: bool = Field(default=False, description="The model is given, and the checkpoint is written, in several files.")
+    sharded: bool = Field(default=False, description="Whether model and checkpoint are each split into several files.")
 
 
 class MatrixCell(Asked):
-    """One way to prune one kind of model, tried on a tiny random one from the request to the proof in a fresh process."""
+    """One way to prune one kind of model, and its result on a tiny random model: from submit to loading in a fresh process."""
 
     result: Literal["works", "refused"]
-    reason: str | None = Field(default=None, description="Why it is refused, as a submit says it.")
+    reason: str | None = Field(default=None, description="Why it is refused, in the words of submit.")
     onnx: Literal["ok", "failed"] | None = Field(
-        default=None, description="Whether an ONNX graph gives the same; null: not tried."
+        default=None, description="Whether an ONNX graph gives the same outputs; null: not tried."
     )
     compressed: Literal["ok", "failed"] | None = Field(
         default=None, description="Whether the compressed form holds the same bits; null: not tried."
     )
-    failure: str | None = Field(default=None, description="Why a format could not be made, as the report says it.")
+    failure: str | None = Field(default=None, description="Why a format could not be written, in the words of the report.")
 
     @property
     def asked(self) -> Asked:
-        """What was asked for."""
+        """The request that the cell answers."""
         return Asked(**{name: getattr(self, name) for name in Asked.model_fields})
 
 
 class TriedArchitecture(Frozen):
-    """A kind of model, and everything that was tried on it."""
+    """A kind of model, and the result of everything that was tried on it."""
 
     name: str
-    family: str | None = Field(description="The layout of its blocks; null where none is known.")
-    generates: bool = Field(description="A decoder whose pruned model was shown to generate with its cache of keys and values.")
+    family: str | None = Field(description="Name of its block layout; null where none is known.")
+    generates: bool = Field(description="Whether its pruned model was shown to generate text with a key-value cache.")
     cells: tuple[MatrixCell, ...]
 
     def cell(self, asked: Asked) -> MatrixCell | None:
-        """Give what came of a way to ask; None where it was not tried."""
+        """Return the cell of a request, or None where it was not tried."""
         return next((cell for cell in self.cells if cell.asked == asked), None)
 
 
@@ -68,12 +68,12 @@ _MATRIX = TypeAdapter(tuple[TriedArchitecture, ...])
 
 
 def read_matrix() -> tuple[TriedArchitecture, ...]:
-    """Read what the contract tests found."""
+    """Read the recorded results of the contract tests."""
     return _MATRIX.validate_json(files("pruning_core.support").joinpath(MATRIX_NAME).read_bytes())
 
 
 def write_matrix(architectures: tuple[TriedArchitecture, ...]) -> str:
-    """Give the text of the file: a cell a line, without what it leaves at its default."""
+    """Return the text of the file: one cell a line, without the fields that have their default."""
     lines: list[str] = []
     for own in architectures:
         head = own.model_dump_json(exclude={"cells"}).removesuffix("}")

@@ -91,7 +91,7 @@ def drop(part):
             "text-generation",
             config(num_key_value_heads=4),
             "model_unreadable",
-            "4 keys and values are shared, 8 wide each, and self_attn.k_proj",
+            "4 keys and values, 8 wide each, but self_attn.k_proj",
         ),
         (
             "bert",
