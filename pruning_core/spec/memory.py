@@ -17,7 +17,7 @@ class MemorySpec(Frozen):
         default="auto",
         description="resident: all weights in memory. paged: the weights of one block at a time, read from the checkpoint's "
         "files; the model may then be larger than its device's memory, but the job is slower and cannot do what needs the "
-        "whole model: latency targets, the trained tier, ONNX and the compressed form. auto: paged if the weights would not fit.",
+        "whole model: latency targets, the trained tier, ONNX and the compressed form. auto: paged if they would not fit.",
     )
 
 
