@@ -39,7 +39,7 @@ class BlockLasso(ZeroingMethod):
     )
     segment: SegmentKind = Field(
         default="row",
-        description="Weights of a block that are pruned together. row: the inputs of an output; column: the outputs of an input.",
+        description="Weights of a block that go together. row: the inputs of one output; column: the outputs of one input.",
     )
     tier: Tier = Field(
         default="one-shot",
