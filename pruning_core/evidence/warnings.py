@@ -31,7 +31,7 @@ def data_warnings(model: TaskModel, train: Rows, validation: Rows, calibration: 
         if KINDS[model.task_type].label == "answers" and (missed := misplaced(rows)):
             found.append(
                 f"{len(missed)} of {len(rows)} {name} rows have answers that do not stand in their contexts where answer_start "
-                f"says, row {missed[0]} first; the loss takes them for not answered"
+                f"says (row {missed[0]} is the first); the loss treats them as unanswered"
             )
     share = unknown_share(model, calibration)
     if share >= _MANY_UNKNOWN:

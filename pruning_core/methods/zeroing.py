@@ -106,9 +106,9 @@ def zero_hints(outcome: Outcome) -> list[str]:
     if pattern.dense_remainders:
         left = sum(own.weights for own in pattern.dense_remainders)
         first = pattern.dense_remainders[0]
-        parts = [f"its last {count} {what}" for count, what in ((first.outputs, "outputs"), (first.inputs, "inputs")) if count]
+        parts = [f"the last {count} {what}" for count, what in ((first.outputs, "outputs"), (first.inputs, "inputs")) if count]
         found.append(
             f"{left} weights stay dense, since blocks of {pattern.pattern} do not divide {len(pattern.dense_remainders)} "
-            f"matrices; of {first.name} {' and '.join(parts)}"
+            f"matrices; in {first.name} {' and '.join(parts)}"
         )
     return found
