@@ -120,7 +120,9 @@ class LassoTraining(TrainingOptions):
     @model_validator(mode="after")
     def _something_prunes(self) -> LassoTraining:
         if self.start == "dense" and self.share == 0:
-            raise ValueError("start dense needs lasso > 0, since the Lasso chooses the segments; else set start to one-shot")
+            raise ValueError(
+                "with start dense lasso must be > 0, since the Lasso chooses the segments; else set start to one-shot"
+            )
         return self
 
 
