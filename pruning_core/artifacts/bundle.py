@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from pruning_core.arch.linear import AnyLinear
 
-# Copied as they are from the source checkpoint: what tokenizers and sentence-transformers read.
+# Files that are copied unchanged from the source checkpoint: those that tokenizers, processors, generation and
+# sentence-transformers read, and licences.
 _COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -61,14 +62,14 @@ _COMPANIONS = (
 def write_checkpoint(
     folder: Path, source: TaskModel, dense: ModelAdapter, student: PreTrainedModel, options: ArtifactSpec
 ) -> None:
-    """Write weights, config, loading code and tokenizer files of a sliced model.
+    """Write weights, config, loading code and tokenizer files of a pruned model.
 
     Args:
         folder: Where to write; must exist.
-        source: The dense model, for its tokenizer files and its stored type.
-        dense: Its sublayers, whose widths the student's are compared with.
-        student: The sliced model; its config is completed in place.
-        options: Type of the written weights, layout, and size of a file.
+        source: The dense model, for its tokenizer files and its stored data type.
+        dense: The dense model's adapter, with whose widths the student's are compared.
+        student: The pruned model; its config is completed in place.
+        options: Data type of the written weights, layout, and size of a file.
     """
     dtype = source.stored_dtype if options.dtype == "auto" else options.dtype
     config = student.config
@@ -79,7 +80,7 @@ def write_checkpoint(
     else:
         _describe_per_layer_(folder, source, dense, student)
     weights = _weights_in(getattr(torch, dtype), student, source.pages)
-    # A model that was loaded from a bundle of ours has our quantizer, which would have its own weights written, not these.
+    # A model that was loaded from a bundle of ours has our quantizer, which would make transformers write other weights.
     vars(student).pop("hf_quantizer", None)
     with quiet_transformers():
         student.save_pretrained(folder, state_dict=weights, max_shard_size=f"{options.shard_mb}MB")
@@ -94,9 +95,9 @@ def write_checkpoint(
 
 
 def _weights_in(dtype: torch.dtype, student: PreTrainedModel, pages: Path | None) -> dict[str, Tensor]:
-    """Give the state as it will be stored; of a model that does not fit into memory, in a file.
+    """Return the state dict in the stored data type; for a paged model its tensors lie in a file.
 
-    What is tied is one tensor under several names: by its memory `save_pretrained` knows to store it once.
+    Tied weights are one tensor under several names: `save_pretrained` recognises shared memory and stores it once.
     """
     first = first_names(student)
     own = ((name, tensor) for name, tensor in each_tensor(student) if first[name] == name)
@@ -107,10 +108,10 @@ def _weights_in(dtype: torch.dtype, student: PreTrainedModel, pages: Path | None
 
 
 def _without_signed_zeros(values: Tensor) -> Tensor:
-    """Make zeros that a product has made negative plain: they would be values to whoever stores what is not zero.
+    """Replace negative zeros, which products may leave, by plain ones: compared by their bits, they would not be zeros.
 
     Returns:
-        The same tensor where there are none: a model of float32 is then written from where it lies.
+        The same tensor if there are none, so that a float32 model is written without a copy.
     """
     return values + 0 if bool((values.signbit() & (values == 0)).any()) else values
 
@@ -118,19 +119,19 @@ def _without_signed_zeros(values: Tensor) -> Tensor:
 def write_compressed_form(
     folder: Path, source: TaskModel, student: PreTrainedModel, hints: Mapping[str, Hint]
 ) -> dict[str, int]:
-    """Write the compressed form of a written checkpoint, with its own loader and tokenizer: it is a checkpoint of its own.
+    """Write the compressed form of a written checkpoint. It is a checkpoint too, with its own loader and tokenizer.
 
     Args:
-        folder: The checkpoint.
+        folder: The checkpoint's folder.
         source: The dense model.
-        student: The pruned one.
-        hints: Prunable matrices by module path, and what their zeros are arranged by.
+        student: The pruned model.
+        hints: The structure of the zeros of each prunable matrix, by module path.
 
     Returns:
-        How many matrices got which form.
+        The number of matrices by form.
 
     Raises:
-        NothingToCompress: None did.
+        NothingToCompress: No matrix was compressed.
     """
     name = _class_name(student)
     loader = {AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{name}"}
@@ -154,7 +155,7 @@ def _class_name(student: PreTrainedModel) -> str:
 
 
 def _describe_per_layer_(folder: Path, source: TaskModel, dense: ModelAdapter, student: PreTrainedModel) -> None:
-    """List the widths in the student's config, in place, and write the file that reads them where Coppice is not installed."""
+    """Set the widths in the student's config, in place, and write the file that reads them if Coppice is not installed."""
     widths, original = _widths(student), _widths(dense.model)
     linears = {name: shape for name, shape in widths.items() if shape != original[name]} | _inherited(dense.model, widths)
     student.config.quantization_config = per_layer.CoppiceConfig(linears, _counts(student, linears))
@@ -169,22 +170,22 @@ def _widths(model: PreTrainedModel) -> dict[str, list[int]]:
 
 
 def _counts(student: PreTrainedModel, linears: Container[str]) -> dict[str, dict[str, int | list[int]]]:
-    """Give what the attention modules of narrower layers say of their heads."""
+    """Return the head counts of the attention modules in narrower layers, by module path."""
     adapter = adapt(student)
     paths = adapter.paths
-    # A position bias is handed from layer to layer: where one has fewer heads, all must know which of it is theirs.
+    # A position bias is handed from layer to layer: if one layer has fewer heads, all must know which part of it is theirs.
     narrower = [own for own in adapter.sublayers if paths[own.output] in linears or own.signature.positions]
     return {paths[own.module]: own.counts for own in narrower if own.counts}
 
 
 def _inherited(dense: PreTrainedModel, widths: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Layers that were already narrower than the config's widths: the source is itself a bundle of ours."""
+    """Return the linears that were already narrower than the config's widths, if the source is itself a bundle of ours."""
     earlier = getattr(dense.config, "quantization_config", None)
     return {name: widths[name] for name in earlier.linears} if isinstance(earlier, per_layer.CoppiceConfig) else {}
 
 
 def _remote_code(student: PreTrainedModel, class_name: str) -> str:
-    """Generate the file that ``trust_remote_code=True`` runs: the plug-in's own source and a class to load with it."""
+    """Generate the file that ``trust_remote_code=True`` runs: the plug-in's source, and a model class that uses it."""
     base = next(cls for cls in type(student).__mro__ if cls.__module__.startswith("transformers."))
     plug_in = inspect.getsource(per_layer)
     return (
@@ -197,7 +198,7 @@ def _remote_code(student: PreTrainedModel, class_name: str) -> str:
 
 def write_reports(folder: Path, spec: PruneSpec, report: Report, *, licence: str | None) -> None:
     """Write ``report.json``, the report page and the model card of one checkpoint."""
-    from pruning_core.artifacts.page import render_page  # drawing charts is for whoever writes a bundle
+    from pruning_core.artifacts.page import render_page  # imports matplotlib, which only writing a bundle needs
 
     (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(render_page(spec, report), encoding="utf-8")
@@ -205,7 +206,7 @@ def write_reports(folder: Path, spec: PruneSpec, report: Report, *, licence: str
 
 
 def write_manifest(folder: Path) -> None:
-    """Write, last of all, the sizes and hashes of everything in the bundle."""
+    """Write the sizes and hashes of all files of the bundle. It must be the last file to be written."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files}
     text = json.dumps({"version": 1, "files": manifest}, indent=2, sort_keys=True)
@@ -213,6 +214,6 @@ def write_manifest(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file without holding it in memory."""
+    """Compute the sha256 of a file without holding it in memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The model card: what was done, what it cost, and how to load the result. Torch-free."""
+"""The model card: how the model was pruned, what that cost, and how to load it. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pruning_core.spec.tasks import KINDS
 def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -> str:
     """Write the card as Markdown with the Hub's metadata block.
 
-    The base model is named by its last path component only: a server's folders are nobody's business.
+    A local base model is named by its last path component only, since a server's folders are private.
 
     Args:
-        spec: What was asked for.
-        report: What came of it.
-        licence: The base model's, where it says.
+        spec: The request.
+        report: The report of the checkpoint.
+        licence: The base model's licence; None if it states none.
     """
     latency, quality = report.latency_ms, report.quality
     ways = "\n\n".join(f"{way.title}:\n\n```python\n{way.code}\n```" for way in snippets(spec, report))
@@ -53,7 +53,7 @@ Licence: {f"that of the base model, `{licence}`" if licence else "that of the ba
 
 
 def _what_was_done(report: Report) -> str:
-    """Say in a sentence how the model was pruned."""
+    """Write the sentence that says how the model was pruned."""
     training = report.training
     trained = (
         "without retraining" if training is None else f"then trained for {training.epochs:g} epochs on {training.rows:,} rows"
@@ -65,7 +65,7 @@ def _what_was_done(report: Report) -> str:
 
 
 def _nonzeros(report: Report) -> str:
-    """Write the table's rows of what is not zero; nothing where shapes tell it all."""
+    """Write the table's rows of nonzero weights and MACs; nothing for methods that set no zeros."""
     pattern = report.pattern
     if pattern is None:
         return ""
@@ -77,7 +77,7 @@ def _nonzeros(report: Report) -> str:
 
 
 def _compressed(report: Report) -> str:
-    """Write the table's row of the compressed form; nothing where there is none."""
+    """Write the table's row of the compressed form; nothing if there is none."""
     if report.compressed is None or report.compressed.bytes is None:
         return ""
     share = report.compressed.bytes / report.bytes.dense
@@ -85,13 +85,13 @@ def _compressed(report: Report) -> str:
 
 
 def _notes(report: Report) -> str:
-    """List what the run warned of; nothing where it did not."""
+    """Write the section of the run's warnings; nothing if there are none."""
     listed = "".join(f"- {warning}\n" for warning in report.warnings)
     return f"## Worth knowing\n\n{listed}\n" if listed else ""
 
 
 def base_licence(folder: Path) -> str | None:
-    """Read the licence that a checkpoint states in the metadata of its own card; None where it states none."""
+    """Read the licence from the metadata of a checkpoint's own card; None if it states none."""
     import yaml
     from huggingface_hub import metadata_load
 
@@ -104,7 +104,7 @@ def base_licence(folder: Path) -> str | None:
 
 
 def _metadata(spec: PruneSpec, report: Report, licence: str | None) -> str:
-    """Write the block that the Hub reads: what the model is for, and its results as a model index."""
+    """Write the Hub's metadata block: the task of the model, and its results as a model index."""
     from huggingface_hub import EvalResult, ModelCardData
 
     quality, pipeline = report.quality, KINDS[spec.task.type].pipeline

@@ -1,7 +1,7 @@
 """Charts of a report as inline SVG, drawn by matplotlib (docs/decisions/0010).
 
-Each is drawn once and works in light, dark and print: colours are placeholders that become CSS variables of the page, and
-texts stay texts in the page's own font. Widths are those of a phone; on a larger screen they are scaled up.
+Each chart is drawn once and works in light, dark and print: its colours are placeholders that become CSS variables of the page,
+and its texts stay text, in the page's font. Charts are as wide as a phone, and scaled up on larger screens.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 _WIDTH = 340
-_NEURONS = 76.0  # width of the column that shades neurons
+_NEURONS = 76.0  # width of the column that shows the share of neurons
 _FONT = 11.0
 
-# Placeholder -> the page's CSS variable. Values are arbitrary; they only must not occur otherwise.
+# Placeholder -> the page's CSS variable. The values are arbitrary, but must not occur elsewhere.
 _INK, _MUTED, _LINE, _DENSE, _ACCENT, _WARN = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line", _DENSE: "dense", _ACCENT: "accent", _WARN: "warn"}
 
@@ -57,7 +57,7 @@ _STYLE: dict[RcKeyType, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One row of the comparison: what it is, its share of dense, and the two values as people read them."""
+    """One row of the comparison: the quantity, its share of the dense value, and both values as text."""
 
     label: str
     share: float
@@ -78,7 +78,7 @@ _R = TypeVar("_R")
 
 
 def _styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Draw with the page's style, and leave matplotlib's own settings as they were."""
+    """Decorate a function to draw in the page's style, without changing matplotlib's global settings."""
 
     @wraps(draw)
     def within(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -90,7 +90,7 @@ def _styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
 
 @_styled
 def comparison(bars: Sequence[Bar]) -> str:
-    """Draw pruned against dense, every quantity on the scale of its dense value."""
+    """Draw pruned beside dense values, each quantity on the scale of its dense value."""
     figure, axes = _figure(38 * len(bars) + 4)
     _bare(axes, (0, 1), (len(bars), 0))
     for row, bar in enumerate(bars):
@@ -104,7 +104,7 @@ def comparison(bars: Sequence[Bar]) -> str:
 
 @_styled
 def structure(layers: Sequence[LayerReport]) -> str:
-    """Draw which heads stayed in each layer, and which share of its neurons."""
+    """Draw the heads that stayed in each layer, and the share of its neurons."""
     heads = max(layer.dense_heads for layer in layers)
     cell = min(20.0, 220 / heads)
     row_height = max(9.0, min(20.0, cell))
@@ -142,12 +142,12 @@ def structure(layers: Sequence[LayerReport]) -> str:
 
 @_styled
 def residuals(layers: Sequence[LayerReport]) -> str | None:
-    """Draw each sublayer's relative residual before and after its repair; None where nothing was measured."""
+    """Draw each sublayer's relative residual before and after its repair; None if nothing was measured."""
     panels = (("attention", [layer.attention for layer in layers]), ("FFN", [layer.ffn for layer in layers]))
     values = [value for _, own in panels for sublayer in own for value in _measured(sublayer)]
     if not values:
         return None
-    # The bottom panel's row of layer numbers needs room, and two rows of panels stay readable on a phone.
+    # Two panels side by side stay readable on a phone; below them is room for the layer numbers.
     figure = Figure(figsize=(_WIDTH / 72, 150 / 72), dpi=72)
     for column, (name, sublayers) in enumerate(panels):
         axes = figure.add_axes((0.115 + 0.46 * column, 0.14, 0.415, 0.72))
@@ -171,7 +171,7 @@ def residuals(layers: Sequence[LayerReport]) -> str | None:
 
 @_styled
 def iterations(layers: Sequence[LayerReport]) -> str | None:
-    """Draw the solver's iterations of each sublayer; None where the solves were direct."""
+    """Draw the solver's iterations for each sublayer; None if all solves were direct."""
     panels = (("attention", [layer.attention for layer in layers]), ("FFN", [layer.ffn for layer in layers]))
     most = max(sublayer.iterations for _, own in panels for sublayer in own)
     if most == 0:
@@ -191,7 +191,7 @@ def iterations(layers: Sequence[LayerReport]) -> str | None:
 
 @_styled
 def stages(seconds: SecondsReport) -> str:
-    """Draw how long each stage took; stages that took no time worth seeing are left out."""
+    """Draw the seconds of each stage; stages of less than 0.5 % of the time are left out."""
     shown = [(name, taken) for name, taken in seconds.by_stage.items() if taken >= 0.005 * seconds.total]
     figure, axes = _figure(19 * len(shown) + 2)
     longest = max((taken for _, taken in shown), default=1.0)
@@ -206,7 +206,7 @@ def stages(seconds: SecondsReport) -> str:
 
 @_styled
 def frontier(points: Sequence[Point], quality: QualityReport) -> str:
-    """Draw quality against the share of the MACs that is kept, with the dense model as the reference; better is always up."""
+    """Draw quality against the share of the MACs that is kept, with the dense model as reference; better is always up."""
     dense, metric = quality.dense, quality.label
     ordered = sorted(points, key=lambda point: point.macs_kept)
     figure = Figure(figsize=(_WIDTH / 72, 190 / 72), dpi=72)
@@ -238,7 +238,7 @@ def frontier(points: Sequence[Point], quality: QualityReport) -> str:
 
 @_styled
 def training_losses(points: Sequence[TrainingPoint]) -> str:
-    """Draw the training loss, and that of the held-out rows, over the steps."""
+    """Draw the training loss and the held-out loss over the steps."""
     figure, axes = _curve_axes(170)
     trained = [point for point in points if point.step and point.loss > 0]
     judged = [(point.step, point.held_out) for point in points if point.held_out is not None]
@@ -252,7 +252,7 @@ def training_losses(points: Sequence[TrainingPoint]) -> str:
 
 @_styled
 def training_measures(points: Sequence[TrainingPoint]) -> str | None:
-    """Draw the method's own figures over the steps, on a logarithmic scale; None where there are none."""
+    """Draw the method's own figures over the steps, four at most, on a logarithmic scale; None if there are none."""
     names = list(dict.fromkeys(name for point in points for name, value in point.measures.items() if value > 0))[:4]
     if not names:
         return None
@@ -276,7 +276,7 @@ def _curve_axes(height: int) -> tuple[Figure, Axes]:
 
 
 def _phase_lines(axes: Axes, points: Sequence[TrainingPoint]) -> None:
-    """Mark where a phase begins."""
+    """Mark the step at which each phase begins."""
     for before, point in pairwise(points):
         if point.phase != before.phase:
             axes.axvline(before.step, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
@@ -293,7 +293,7 @@ def _phase_lines(axes: Axes, points: Sequence[TrainingPoint]) -> None:
 
 @_styled
 def norms(histogram: NormHistogram) -> str:
-    """Draw how many segments have which norm, relative to the mean of their matrix, on a scale of logarithms."""
+    """Draw the histogram of the segments' norms, relative to the mean of their matrix, on a logarithmic scale."""
     figure = Figure(figsize=(_WIDTH / 72, 120 / 72), dpi=72)
     axes = figure.add_axes((0.14, 0.2, 0.83, 0.7))
     axes.set_xscale("log")
@@ -313,7 +313,7 @@ def _measured(sublayer: SublayerReport) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Give round values between two bounds: 1, 2 and 5 of each decade, or only the decades where there are many."""
+    """Return round values between two bounds: 1, 2 and 5 of each decade; over more decades 1 and 3, or only 1."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1,) if len(decades) > 4 else (1, 3) if len(decades) > 2 else (1, 2, 5)
     return [tick for decade in decades for step in steps if low <= (tick := step * 10.0**decade) <= high]
@@ -338,12 +338,12 @@ def _bare(axes: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
 
 
 def _svg(figure: Figure, description: str) -> str:
-    """Render a figure for inlining: no document head, no fixed size, the page's colours and font."""
+    """Render a figure as SVG for inlining: no document head, no fixed size, the page's colours and font."""
     written = io.StringIO()
     FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None, "Creator": None})
     text = written.getvalue()
     text = text[text.index("<svg") :]
-    # Styles and names of an inlined document would reach, or clash with, the rest of the page.
+    # Styles of an inlined document would apply to the rest of the page, and its ids would clash with others.
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     spoken = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

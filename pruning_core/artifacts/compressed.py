@@ -1,9 +1,9 @@
-"""The compressed form of a checkpoint: of matrices full of zeros the values that are none, and where they stand.
+"""The compressed form of a checkpoint: the nonzero values of its sparse matrices, and an index of their positions.
 
-A folder of its own inside the bundle, ``compressed/``: ``from_pretrained`` reads it through our plug-in (`per_layer`, which
-also travels with it) and gives the very same model, bit for bit. What an index costs decides which of three forms a matrix
-gets, or that it stays as it is: one bit a weight (unstructured), one bit a segment (block-lasso), or two bits a value (2:4, the
-layout of sparse tensor cores; in general N indices for every M inputs).
+It is a folder inside the bundle, ``compressed/``. ``from_pretrained`` reads it through our plug-in (`per_layer`, of which the
+folder has a copy) and gives the same model, bit for bit. Each matrix gets the smallest of three forms, or stays dense if none
+saves bytes: one bit for each weight (unstructured), one bit for each segment (block-lasso), or two bits for each value (2:4,
+the layout of sparse tensor cores; in general N indices for every M inputs).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Hint = BlockPattern | SegmentBlock | None
 
 
 class NothingToCompress(Exception):
-    """No matrix has zeros enough for an index to pay."""
+    """No matrix has enough zeros to be smaller in a compressed form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Packed:
     """A compressed matrix.
 
     Attributes:
-        values: In the stored type, row by row.
-        index: Packed bits, uint8.
-        form: What `per_layer.support_of` needs to read them.
+        values: Nonzero values in the stored data type, row by row.
+        index: Index of their positions, packed bits, uint8.
+        form: What `per_layer.support_of` needs to read the index.
     """
 
     values: Float[Tensor, " n"]
@@ -58,11 +58,11 @@ class Packed:
 
 
 def pack(weight: Float[Tensor, "d k"], hint: Hint) -> Packed | None:
-    """Compress a matrix the smallest way; None where none is smaller than the matrix.
+    """Compress a matrix into the smallest form; return None if no form is smaller than the matrix.
 
     Args:
-        weight: As it is stored.
-        hint: What its zeros are arranged by.
+        weight: The matrix as it is stored.
+        hint: The structure of its zeros.
     """
     held = weight != 0
     forms: list[tuple[dict[str, Any], Tensor, Bool[Tensor, "d k"]]] = [({"form": "bits"}, held.flatten(), held)]
@@ -71,7 +71,7 @@ def pack(weight: Float[Tensor, "d k"], hint: Hint) -> Packed | None:
     elif hint is not None and hint.one_row and (indexed := _indices(held, hint)) is not None:
         forms.append(indexed)
     found = [_packed(weight, form, bits, support) for form, bits, support in forms]
-    best = min(reversed(found), key=lambda own: own.nbytes)  # of equal ones the structured
+    best = min(reversed(found), key=lambda own: own.nbytes)  # of forms of equal size, the structured one
     return best if best.nbytes < weight.nbytes else None
 
 
@@ -79,15 +79,15 @@ def write_compressed(folder: Path, hints: Mapping[str, Hint], loader: Mapping[st
     """Write weights and config of the compressed form of a written checkpoint into a folder inside it.
 
     Args:
-        folder: The checkpoint; in the per-layer layout or the stock one.
-        hints: Prunable matrices by module path, and what their zeros are arranged by.
-        loader: The config's ``auto_map``.
+        folder: The checkpoint's folder; in the per-layer or the stock layout.
+        hints: The structure of the zeros of each prunable matrix, by module path.
+        loader: The ``auto_map`` of the new config.
 
     Returns:
-        How many of them got which form; ``dense`` are those that stayed.
+        The number of matrices by form; ``dense`` for those that were not compressed.
 
     Raises:
-        NothingToCompress: All of them stayed.
+        NothingToCompress: No matrix was compressed.
     """
     out = folder / COMPRESSED_PATH
     facts = read_checkpoint(folder)
@@ -111,7 +111,7 @@ def write_compressed(folder: Path, hints: Mapping[str, Hint], loader: Mapping[st
         weights |= {f"{stored}.weight_values": packed.values, f"{stored}.weight_index": packed.index}
         forms[name] = packed.form if stored == name else packed.form | {"stored": stored}
     if not forms:
-        raise NothingToCompress("no matrix has zeros enough for an index to pay")
+        raise NothingToCompress("no matrix has enough zeros to be smaller in a compressed form")
     out.mkdir()
     save_file(weights, out / WEIGHTS_NAME, metadata={"format": "pt"})
     shutil.copymode(folder / "config.json", out / WEIGHTS_NAME)
@@ -123,14 +123,14 @@ def write_compressed(folder: Path, hints: Mapping[str, Hint], loader: Mapping[st
 
 
 def expand(folder: Path, out: Path) -> None:
-    """Write the dense layout of a compressed checkpoint: the files that it was made of, bit for bit in every tensor.
+    """Write the dense layout of a compressed checkpoint, with the tensors that it was made from, bit for bit.
 
     Args:
-        folder: A compressed checkpoint.
-        out: Must not exist; appears whole or not at all.
+        folder: The compressed checkpoint's folder.
+        out: Folder to write; must not exist, and appears whole or not at all.
 
     Raises:
-        ModelUnreadable: It is none, or corrupt.
+        ModelUnreadable: The checkpoint is not a compressed one, or it is corrupt.
     """
     facts = read_checkpoint(folder)
     own = facts.config.get("quantization_config")
@@ -158,7 +158,7 @@ def expand(folder: Path, out: Path) -> None:
     config.pop("quantization_config")
     if rest.get("linears"):
         config["quantization_config"] = rest
-    else:  # the stock layout has nothing of ours
+    else:  # the stock layout has no code of ours
         (partial / f"{REMOTE_CODE_NAME}.py").unlink(missing_ok=True)
         config.pop("auto_map", None)
     (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -183,7 +183,7 @@ def _segments(held: Bool[Tensor, "d k"], block: SegmentBlock) -> tuple[dict[str,
 
 
 def _indices(held: Bool[Tensor, "d k"], pattern: BlockPattern) -> tuple[dict[str, Any], Tensor, Bool[Tensor, "d k"]] | None:
-    """Give N places of every M inputs; blocks with fewer values list a zero as well. None where blocks do not fit."""
+    """Index N positions in every M inputs; blocks with fewer values list zeros as well. None if the matrix does not fit."""
     n, m = pattern.keep, pattern.inputs
     if held.shape[1] % m or not held.numel():
         return None

@@ -1,6 +1,6 @@
-"""How a bundle is loaded, as code that people copy: on the card, on the page and in the guide the same. Torch-free.
+"""Code that loads a bundle, for people to copy: the same on the card, on the page and in the guide. Torch-free.
 
-The type is named, since transformers computes in the stored one where it is not, and figures are of what was measured.
+The code names the data type in which quality and latency were measured: without it, transformers computes in the stored type.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Snippet:
     code: str
 
 
-# Classes that generate, and how.
+# Model classes that generate text, and the code that lets them.
 _WRITERS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 _WRITE = (
     'inputs = tokenizer("a text", return_tensors="pt")\n'
@@ -30,7 +30,7 @@ _WRITE = (
 
 
 def snippets(spec: PruneSpec, report: Report) -> tuple[Snippet, ...]:
-    """Give the ways to load what a spec has made, the plainest first."""
+    """Return the ways to load the bundle of a spec, the plainest first."""
     stock, dtype = report.layout == "stock", report.latency_ms.dtype
     loader, images = AUTO_CLASSES[spec.task.type], KINDS[spec.task.type].reads == "image"
     reader = ("processor", "AutoImageProcessor") if images else ("tokenizer", "AutoTokenizer")
@@ -72,7 +72,7 @@ def snippets(spec: PruneSpec, report: Report) -> tuple[Snippet, ...]:
 
 
 def summary(report: Report) -> str:
-    """Say in a sentence or two what loading takes, and which type the figures are of."""
+    """Return a sentence or two on what loading needs, and on the data type of the measurements."""
     needs = (
         "It loads in transformers as it is, with nothing of Coppice."
         if report.layout == "stock"
@@ -90,7 +90,7 @@ def summary(report: Report) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What differs from model to model in code that loads one: the class, the type, and what reads its inputs."""
+    """The variable parts of loading code: model class, data type, and the name and class of what reads the inputs."""
 
     loader: str
     dtype: str
@@ -116,5 +116,5 @@ def _per_layer(form: _Form) -> list[Snippet]:
 
 
 def display_name(model: str) -> str:
-    """Name the base model without telling a server's folders: a path by its last part, a Hub id whole."""
+    """Return the base model's name without a server's folders: the last component of a path, or the whole Hub id."""
     return model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".", "~")) else model

@@ -1,4 +1,4 @@
-"""The report page: one HTML file that needs no network, reads well on a phone, and prints."""
+"""The report page: one HTML file that needs no network, is readable on a phone, and can be printed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pruning_core.spec.targets import target_verdict
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """One of the figures that people came for."""
+    """One of the main figures at the top of the page."""
 
     figure: str
     label: str
@@ -35,11 +35,11 @@ class Headline:
 
 
 def render_page(spec: PruneSpec, report: Report) -> str:
-    """Render the page.
+    """Render the page of a report as HTML.
 
     Args:
-        spec: What was asked for.
-        report: What came of it; everything on the page is from there.
+        spec: The request.
+        report: The report; all figures on the page are from it.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -77,7 +77,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
 
 
 def latency_shape(latency: LatencyReport) -> str:
-    """Say at which shape a latency was measured: numbers without it mean nothing."""
+    """Return the shape at which a latency was measured, without which its figures mean nothing."""
     threads = "" if latency.device != "cpu" else ", 1 thread" if latency.threads == 1 else f", {latency.threads} threads"
     blocks = ", sum of its blocks" if latency.measured == "blocks" else ""
     return f"{latency.batch} × {latency.length} tokens{threads}, {latency.device}, {latency.dtype}{blocks}"

@@ -1,4 +1,4 @@
-"""The files by which sentence-transformers knows how token states become one embedding."""
+"""The files that tell sentence-transformers how token states become one embedding."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Norm
 
 
 def write_sentence_modules(folder: Path, *, hidden: int, pooling: Pooling) -> None:
-    """Say in sentence-transformers' own files what the pipeline did: pool, then scale to unit length.
+    """Write sentence-transformers' files for what the pipeline did: pool, then scale to unit length.
 
-    Where the source had such files they were copied, and stay. The names are those that every version since 2.0 reads.
+    Files that were copied from the source stay as they are. The names written here are read by every version since 2.0.
 
     Args:
-        folder: The checkpoint.
+        folder: The checkpoint's folder.
         hidden: Width of an embedding.
-        pooling: How the pipeline pooled.
+        pooling: The pipeline's pooling.
     """
     if (folder / "modules.json").exists():
         return

@@ -1,4 +1,4 @@
-"""The stock layout: what was removed is said in the config's own words, so that nothing of ours is needed to load it."""
+"""The stock layout: the config's own fields describe the pruned shapes, so that no code of Coppice is needed to load it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def check_stock(adapter: ModelAdapter, *, cuts: bool) -> None:
-    """See that the dense model is built as its config says, with the defaults that a file leaves unsaid.
+    """Check that the dense model is built as its config says, including the defaults that the config's file leaves out.
 
     Args:
         adapter: The dense model.
-        cuts: Whether units are to go.
+        cuts: Whether units will be removed.
 
     Raises:
-        UnsupportedArchitecture: It is not.
+        UnsupportedArchitecture: The model is built otherwise.
     """
     parts = [frozenset(f"{path} {type(module).__name__}" for path, module in block.named_modules()) for block in adapter.blocks]
     check_alike(Build(adapter.model.config.to_dict(), adapter.family, adapter.groups, parts), cuts=cuts)
 
 
 def describe_(config: PreTrainedConfig, groups: Sequence[UnitGroup]) -> None:
-    """Write the FFN width and the number of layers of a sliced model into its config, in place."""
+    """Set the FFN width and the number of layers of a sliced model in its config, in place."""
     setattr(config, next((name for name in FFN_WIDTHS if hasattr(config, name)), FFN_WIDTHS[-1]), groups[1].size)
     config.num_hidden_layers = len(groups) // 2
     kinds = getattr(config, "layer_types", None)

@@ -1,7 +1,7 @@
-"""Where hidden states lie between passes: in one block of memory, and beyond its budget in slower storage.
+"""Activation cache: hidden states between passes, in one block of memory and beyond its budget in slower storage.
 
-Thousands of pieces of half a megabyte, each allocated between a pass's own temporaries, would leave as much again in holes of
-the heap; a block holds them without. What does not fit any more lies in an unnamed file on a CPU, in host memory on a GPU.
+Thousands of tensors of half a megabyte, each allocated between a pass's own temporaries, would leave as much memory again in
+holes of the heap; a block has no holes. Tensors beyond the block lie in an unnamed file (CPU) or in host memory (GPU).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pruning_core.errors import PruningError
 
 
 class CacheEntry(Protocol):
-    """One tensor that is kept."""
+    """One tensor in the cache."""
 
     def read(self) -> Tensor:
-        """Give the values, on the device of the computation; not to be changed in place."""
+        """Return the values on the device of the computation. Callers must not change them in place."""
         ...
 
     def write(self, values: Tensor) -> None:
-        """Replace the values, in the entry's own format."""
+        """Replace the values, which are converted to the cache's format."""
         ...
 
 
@@ -73,34 +73,34 @@ class _InFile:
 
 
 class ActivationCache:
-    """Takes tensors in one format, the first ones into memory. A context manager: its end is the end of its entries.
+    """Keeps tensors in one format, the first ones in memory. A context manager: its entries are valid until it exits.
 
     Args:
-        numbers: How many numbers it will be given at most.
-        room: How many of them may lie in memory.
-        dtype: Their format.
-        device: Where they are computed.
-        scratch: Folder of the file for the others; the system's temporary folder when None.
+        numbers: Upper bound of the values that will be kept.
+        room: How many values may lie in memory.
+        dtype: Format of the values.
+        device: Device of the computation.
+        scratch: Folder of the file for the others; None: the system's temporary folder.
     """
 
     def __init__(self, numbers: int, room: int, dtype: torch.dtype, device: torch.device, scratch: Path | None = None) -> None:
-        """Allocate the block; the file is opened when it is needed."""
+        """Allocate the block; the file is opened when it is first needed."""
         self._left = torch.empty(min(numbers, room), dtype=dtype, device=device)
         self._scratch = scratch
         self._file: BufferedRandom | None = None
         self._end = 0
 
     def __enter__(self) -> Self:
-        """Open; nothing happens before the first tensor."""
+        """Return the cache itself."""
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Give the file back."""
+        """Close the file, which deletes it."""
         if self._file is not None:
             self._file.close()
 
     def keep(self, values: Tensor) -> CacheEntry:
-        """Copy values onto the cache."""
+        """Copy values into the cache."""
         entry = self._entry(values)
         entry.write(values)
         return entry

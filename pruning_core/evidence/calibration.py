@@ -1,4 +1,4 @@
-"""Token batches: drawing the calibration samples, and bucketing by length so that padding costs next to nothing."""
+"""Token batches: drawing the calibration samples, and batching by length so that padding costs next to nothing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pruning_core.tasks.batch import Batch, Encoded
 
 @dataclass(frozen=True, slots=True)
 class TokenSet:
-    """Tokenised samples in batches, with what reports say of them.
+    """Tokenised samples in batches, with their statistics for reports.
 
     Attributes:
-        batches: Sequences of similar length together.
+        batches: Batches of sequences of similar length.
         samples: Number of sequences.
-        tokens: Real tokens of all of them.
-        mean_length: Mean real length of the rows that the samples were chosen from: the task's, by which MACs are counted.
+        tokens: Number of real tokens in all of them.
+        mean_length: Mean real length, in tokens, of all rows that the samples were chosen from; MACs are counted at it.
         fingerprint: Hash of the exact token ids.
     """
 
@@ -34,13 +34,13 @@ class TokenSet:
     fingerprint: str
 
 
-# Numbers that the logits of a batch may have: half a gigabyte in float32 on a CPU, four on a GPU.
+# Largest size of a batch's logits: half a gigabyte in float32 on a CPU, four on a GPU.
 _LOGITS = {"cpu": 2**27}
 _LOGITS_ELSEWHERE = 2**30
 
 
 def evaluation_tokens(device: torch.device, entries: int = 1) -> int:
-    """Give the tokens a batch at which a plain forward is fastest: a CPU's caches are small, a GPU wants to be filled.
+    """Return the tokens in a batch at which a plain forward pass is fastest: CPU caches are small, a GPU must be filled.
 
     Args:
         device: Where the model runs.
@@ -51,10 +51,10 @@ def evaluation_tokens(device: torch.device, entries: int = 1) -> int:
 
 
 def batch_tokens_for(groups: Sequence[UnitGroup], device: torch.device, options: CalibrationSpec, entries: int) -> int:
-    """Give the tokens a batch of the scoring pass: what suits the device, within the memory for what its backward pass holds.
+    """Return the tokens in a batch of the scoring pass: what suits the device, within the memory of the backward pass.
 
-    Of every token a block holds, in float32 at the worst: the inputs of its norms and the query, key, value and context of its
-    heads, and its neurons before and after the activation; and its logits, beside their softmax and its gradient.
+    For every token the backward pass holds, in float32 at the worst: in each block the inputs of its norms, the query, key,
+    value and context of its heads, and its neurons before and after the activation; the logits, their softmax and its gradient.
     """
     held = 4 * (3 * entries + sum(2 * group.hidden + 3 * group.size * group.unit_width for group in groups))
     room = options.memory_mb * 2**20 // 2 // held
@@ -62,29 +62,29 @@ def batch_tokens_for(groups: Sequence[UnitGroup], device: torch.device, options:
 
 
 def draw(rows: Rows, samples: int, generator: torch.Generator) -> Rows:
-    """Draw samples without replacement; all of them, shuffled, where there are fewer."""
+    """Draw rows without replacement; return all rows, shuffled, if there are fewer than samples."""
     return rows.take(torch.randperm(len(rows), generator=generator)[:samples].tolist())
 
 
 def tokenise(model: TaskModel, rows: Rows, *, max_length: int, batch_tokens: int, longest: int | None = None) -> TokenSet:
-    """Make samples of rows, as the model's task says, and batch them by length.
+    """Tokenise rows into samples, as the model's task defines them, and batch them by length.
 
     Args:
-        model: Its task decides what a sample is; its tokenizer makes them.
-        rows: Texts and labels.
-        max_length: Truncation, in tokens.
-        batch_tokens: As for `batched`.
-        longest: As for `batched`.
+        model: Its task defines a sample; its tokenizer makes the tokens.
+        rows: Inputs and labels.
+        max_length: Length in tokens at which samples are truncated.
+        batch_tokens: See `batched`.
+        longest: See `batched`.
 
     Raises:
-        DatasetInvalid: The rows make no sample.
+        DatasetInvalid: The rows yield no sample.
     """
     encoded = model.family.encode(model, rows, model.longest(max_length))
     return batched(encoded, batch_tokens=batch_tokens, longest=longest)
 
 
 class _OnDemand(Sequence[Batch]):
-    """Batches that are made each time that they are asked for."""
+    """Batches that are made at each access."""
 
     def __init__(self, make: Callable[[Sequence[int]], Batch], members: Sequence[Sequence[int]]) -> None:
         self._make, self._members = make, members
@@ -105,13 +105,13 @@ class _OnDemand(Sequence[Batch]):
 def batched(encoded: Encoded, *, batch_tokens: int, longest: int | None = None, keep: bool = True) -> TokenSet:
     """Batch samples by length.
 
-    They are sorted by length (ties by row), then packed greedily so that ``batch * longest <= batch_tokens``.
+    Samples are sorted by length (ties by row), then packed greedily so that ``batch * longest <= batch_tokens``.
 
     Args:
         encoded: The samples.
-        batch_tokens: Upper bound of a batch, padding included; a single longer sample still makes a batch.
-        longest: Use only this many of the longest samples, in the rows' order; all of them when None.
-        keep: Make all batches now and keep them, rather than each time that one is asked for.
+        batch_tokens: Upper bound of a batch's tokens, padding included; a single longer sample still makes a batch.
+        longest: Use only this many of the longest samples, in the order of the rows; None: use all.
+        keep: Make all batches now and keep them; otherwise a batch is made at each access.
     """
     everything = encoded.lengths
     chosen = sorted(sorted(range(len(everything)), key=lambda i: (-everything[i], i))[:longest])
@@ -128,7 +128,7 @@ def batched(encoded: Encoded, *, batch_tokens: int, longest: int | None = None, 
 
 
 def pack(lengths: Sequence[int], batch_tokens: int) -> list[range]:
-    """Cut ascending lengths into runs whose size times longest member stays within ``batch_tokens``."""
+    """Split ascending lengths into runs, each of whose size times its longest length is at most ``batch_tokens``."""
     runs: list[range] = []
     start = 0
     for stop in range(1, len(lengths) + 1):

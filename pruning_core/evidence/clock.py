@@ -1,4 +1,4 @@
-"""Stages of a run: their order in time, their seconds, and what callers hear of them."""
+"""The clock of a run: seconds of each stage, and progress for callers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pruning_core.report.report import SecondsReport
 
 
 class StageClock:
-    """Measures the stages of one run and reports progress within each."""
+    """Measures the stages of one run, and reports progress within each."""
 
     def __init__(self, on_progress: Callable[[Progress], None], now: Callable[[], float] = time.perf_counter) -> None:
-        """Start.
+        """Start the clock.
 
         Args:
-            on_progress: Told of every step.
-            now: Seconds of some clock; a benchmark may count the processor's.
+            on_progress: Called at every step.
+            now: Returns the seconds of some clock; a benchmark may count processor time.
         """
         self._on_progress, self._now = on_progress, now
         self._start = now()
@@ -27,16 +27,16 @@ class StageClock:
         self._trains = False
 
     def begin_part(self, part: int, parts: int) -> None:
-        """Say that the stages from here on are those of one of several budgets."""
+        """Begin the stages of one of several targets."""
         self._part, self._parts = part, parts
 
     def expect_training(self) -> None:
-        """Say that this run trains, which takes most of its time."""
+        """Announce that this run trains, which takes most of its time."""
         self._trains = True
 
     @contextmanager
     def stage(self, stage: Stage, total: int = 1) -> Generator[Callable[[int], None]]:
-        """Time a stage; the value is a function to call with the number of steps done so far."""
+        """Time a stage. The context's value is a function to be called with the number of steps done so far."""
         began = self._now()
 
         def tell(step: int) -> None:
@@ -51,5 +51,5 @@ class StageClock:
         tell(total)
 
     def report(self) -> SecondsReport:
-        """Give the seconds so far."""
+        """Return the seconds so far."""
         return SecondsReport(total=self._now() - self._start, by_stage=dict(self._seconds))

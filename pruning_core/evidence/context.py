@@ -1,4 +1,4 @@
-"""What a run knows of the dense model on the calibration data: the ground of scores and of recovery."""
+"""Evidence of a run: the dense model on the calibration data, the ground of scores and recovery."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pruning_core.tasks.base import TaskModel
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Dense model, calibration data, and what is kept of the one on the other.
+    """The dense model, the calibration data, and the hidden states of the one on the other.
 
     Attributes:
-        dense: The dense model's sublayers.
+        dense: Adapter of the dense model.
         calibration: Calibration batches.
-        states: Hidden states kept from the scoring pass, as far as memory goes.
+        states: Hidden states that are kept from the scoring pass, as far as memory allows.
         dtype: Format of matrix products while statistics are gathered.
     """
 
@@ -34,9 +34,9 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every method works on.
+    """The input of every method: model, evidence, clock and seed.
 
-    ``layers`` are the layers that stay, where the stock layout is planned; None where every layer has widths of its own.
+    ``layers`` are the layers that stay when the stock layout is planned; None if every layer has widths of its own.
     """
 
     task_model: TaskModel
@@ -51,7 +51,7 @@ class Context:
         return self.evidence.dense.groups
 
     def generator(self, purpose: str) -> torch.Generator:
-        """Give a CPU generator of its own to each purpose, so that none depends on what another one drew."""
+        """Return a CPU generator for one purpose, independent of the draws for any other purpose."""
         return generator(self.seed, purpose)
 
 

@@ -1,9 +1,9 @@
-"""What is kept of the dense model between passes: its residual sums, as far as a memory budget goes.
+"""Hidden states of the dense model that are kept between passes: its residual sums, within a memory budget.
 
-Recovery fits every sublayer of the student to the dense model's residual stream ``x + f(x)``. The scoring pass computes that
-stream anyway. Kept, it saves recovery a whole teacher pass; where it does not fit, recovery lets the dense model run beside
-the student, batch by batch, and pays for it in time instead of memory. Either way the numbers are the same up to the rounding
-of the format they are kept in.
+Recovery fits every sublayer of the student to the dense model's residual stream ``x + f(x)``, which the scoring pass computes
+anyway. A stream that is kept saves recovery a whole teacher pass. For batches that do not fit, recovery runs the dense model
+beside the student, which costs time instead of memory. Both ways give the same numbers, up to the rounding of the format in
+which states are kept.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pruning_core.tasks.batch import Batch
 
 @dataclass(frozen=True, slots=True)
 class StatePlan:
-    """How hidden states are kept.
+    """Plan of which hidden states are kept, and in which format.
 
     Attributes:
-        dtype: float32, or float16 where float32 does not fit: 11 significant bits, of values that LayerNorm keeps small.
-        batches: Number of batches, the first ones, whose dense states are kept from the scoring pass.
-        streams: Bytes that the streams of recovery may take of the budget; what they need beyond lies in a file.
-        bytes: What all of that takes at most.
-        spare: What the budget leaves for a sublayer's features, which else are computed twice.
+        dtype: float32; or, if that does not fit, float16: 11 significant bits, of values that LayerNorm keeps small.
+        batches: Number of batches, from the first, whose dense states are kept from the scoring pass.
+        streams: Bytes of the budget for recovery's own streams; beyond it they lie in a file.
+        bytes: Bytes of the kept states and the streams together, at most.
+        spare: Bytes that the budget leaves for a sublayer's features, which would otherwise be computed twice.
     """
 
     dtype: torch.dtype
@@ -42,14 +42,14 @@ class StatePlan:
 
 
 def plan_states(tokens: Sequence[int], hidden: int, sublayers: int, budget: int, *, keeps_sums: bool = True) -> StatePlan:
-    """Decide what is kept.
+    """Plan which states to keep.
 
     Args:
-        tokens: Of each batch, padding included.
+        tokens: Tokens of each batch, padding included.
         hidden: Width of the residual stream.
-        sublayers: Number of sublayers; a kept batch has one sum each, and its embeddings.
-        budget: Bytes that may be kept. Recovery's own streams come first: two, and one where the dense model's states are kept.
-        keeps_sums: Whether residual sums are of use to the model's recovery; else the dense model always runs beside it.
+        sublayers: Number of sublayers. A kept batch has one residual sum for each, and its embeddings.
+        budget: Bytes that may be kept. Recovery's streams come first: two for a batch, one if its dense states are kept.
+        keeps_sums: Whether the model's recovery can use residual sums; if not, the dense model always runs beside it.
     """
     total = sum(tokens)
     for dtype in (torch.float32, torch.float16):
@@ -70,41 +70,41 @@ def plan_states(tokens: Sequence[int], hidden: int, sublayers: int, budget: int,
 
 
 class DenseStates:
-    """The dense model's states on the calibration batches, recorded while some other pass runs it."""
+    """The dense model's states on the calibration batches, recorded while another pass runs the model."""
 
     def __init__(self, adapter: ModelAdapter, batches: Sequence[Batch], budget: int, scratch: Path | None = None) -> None:
-        """Plan for batches of known sizes; nothing is allocated yet.
+        """Plan what to keep of the batches; nothing is allocated yet.
 
         Args:
             adapter: The dense model.
             batches: Calibration batches.
-            budget: Bytes of memory for what is kept.
-            scratch: Folder for what recovery must keep beyond the budget; the system's temporary folder when None.
+            budget: Bytes of memory for kept states.
+            scratch: Folder for recovery's streams beyond the budget; None: the system's temporary folder.
         """
         self._adapter = adapter
         self._hidden = adapter.groups[0].hidden
         self._tokens = [batch.real.numel() for batch in batches]
         self.plan = plan_states(self._tokens, self._hidden, len(adapter.sublayers), budget, keeps_sums=adapter.reads_sums)
         self._scratch = scratch
-        self._block: Tensor | None = None  # of all kept batches: freed as a whole, it goes back to the system
+        self._block: Tensor | None = None  # one for all kept batches: freed as a whole, it goes back to the system
         self._embedded: dict[int, Tensor] = {}
         self._sums: dict[int, list[Tensor]] = {}
 
     def cache(self) -> ActivationCache:
-        """Give the place for recovery's streams."""
+        """Return a new cache for recovery's streams."""
         numbers = 2 * sum(self._tokens) * self._hidden
         room = self.plan.streams // self.plan.dtype.itemsize
         return ActivationCache(numbers, room, self.plan.dtype, self._adapter.model.device, self._scratch)
 
     def release(self) -> None:
-        """Forget what was kept: no recovery follows."""
+        """Free the kept states; no recovery follows."""
         self._block = None
         self._embedded.clear()
         self._sums.clear()
 
     @contextmanager
     def recording(self, index: int) -> Generator[None]:
-        """Keep the states of batch ``index`` while the dense model runs it inside the context, if the plan has room for it."""
+        """Record the states of batch ``index``, which the dense model runs inside the context, if the plan has room for it."""
         if index >= self.plan.batches:
             yield
             return
@@ -121,7 +121,7 @@ class DenseStates:
         self._sums[index] = [kept[place] for place in range(1, len(kept))]
 
     def _room_for(self, index: int) -> Float[Tensor, "p n d"]:
-        """Give a batch's part of the block: its embeddings and its sums, (sublayers + 1, tokens, d)."""
+        """Return a batch's part of the block, for its embeddings and its sums: (sublayers + 1, tokens, d)."""
         places = len(self._adapter.sublayers) + 1
         if self._block is None:
             rows = places * sum(self._tokens[: self.plan.batches])
@@ -130,9 +130,9 @@ class DenseStates:
         return self._block[start : start + count].view(places, -1, self._hidden)
 
     def embedded(self, index: int) -> Float[Tensor, "b s d"] | None:
-        """Give the input of the first block; None where it was not kept."""
+        """Return the input of the first block; None if it was not kept."""
         return self._embedded.get(index)
 
     def sums(self, index: int) -> Sequence[Float[Tensor, "b s d"]] | None:
-        """Give ``x + f(x)`` of every sublayer, before the norm that may follow; None where they were not kept."""
+        """Return ``x + f(x)`` of every sublayer, before the norm that may follow; None if they were not kept."""
         return self._sums.get(index)

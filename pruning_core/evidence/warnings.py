@@ -1,4 +1,4 @@
-"""What is odd about a data set and no error: rows left out, answers in other places, texts that the tokenizer does not know."""
+"""Warnings about a data set: rows left out, misplaced answers, texts that the tokenizer does not know."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pruning_core.evidence.calibration import TokenSet
 from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
 
-# Below it, unknown tokens are the odd name or sign that every text has.
+# Below this share, unknown tokens are the rare names and signs that every text has.
 _MANY_UNKNOWN = 0.1
 
 
 def data_warnings(model: TaskModel, train: Rows, validation: Rows, calibration: TokenSet) -> list[str]:
-    """Say what whoever prepared the data may want to know.
+    """Return warnings for whoever prepared the data.
 
     Raises:
-        DatasetInvalid: The tokenizer makes nothing of the texts.
+        DatasetInvalid: The tokenizer makes no tokens of the texts.
     """
     found: list[str] = []
     for name, rows in (("training", train), ("validation", validation)):
@@ -40,10 +40,10 @@ def data_warnings(model: TaskModel, train: Rows, validation: Rows, calibration: 
 
 
 def unknown_share(model: TaskModel, calibration: TokenSet) -> float:
-    """Give the share of unknown tokens among those of the texts themselves; 0 where a tokenizer knows every byte.
+    """Compute the share of unknown tokens among the texts' own tokens; 0 for tokenizers that know every byte.
 
     Raises:
-        DatasetInvalid: There are no tokens but special ones.
+        DatasetInvalid: There are only special tokens.
     """
     if KINDS[model.task_type].reads == "image":
         return 0.0

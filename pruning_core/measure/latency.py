@@ -1,4 +1,4 @@
-"""Latency of dense and pruned models, measured in turns so that both see the same machine."""
+"""Latency of dense and pruned models, measured in turns so that both see the same state of the machine."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pruning_core.tasks.base import TaskModel
 
 
 def warm_up(repeats: int) -> int:
-    """Give the calls before the first that counts: three, and fewer where only a few count."""
+    """Return the number of warm-up calls: three, or fewer if there are only a few repeats."""
     return max(1, min(3, repeats // 5))
 
 
 def measure_latency(
     dense: TaskModel, pruned: TaskModel, spec: LatencySpec, generator: torch.Generator, on_repeat: Callable[[int], None]
 ) -> LatencyReport:
-    """Measure one forward of each model, dense, pruned, dense, pruned, after a warm-up.
+    """Measure the forward pass of two models after a warm-up; dense and pruned model take turns.
 
-    The input is random tokens without padding, or random pixels: time depends on the shape, not on the words.
+    The input is random tokens without padding, or random pixels: time depends on the shape, not on the values.
     """
     length = dense.input_length(spec.length)
     inputs = dense.family.random_inputs(dense, spec.batch, length, generator)
@@ -46,10 +46,10 @@ def measure_latency(
 def measure_blocks(
     dense: TaskModel, pruned: TaskModel, spec: LatencySpec, generator: torch.Generator, on_repeat: Callable[[int], None]
 ) -> LatencyReport:
-    """Measure the blocks of two models one by one, each with its weights in memory, and sum them up.
+    """Measure the blocks of two models one by one, each with its weights in memory, and sum the times.
 
-    For models that do not fit into memory, whose forward is mostly reading. Dense and pruned blocks run in turns. Embeddings
-    and head, which are the same in both models, are left out.
+    It is for models that do not fit into memory, whose forward pass is mostly reading. Dense and pruned blocks take turns.
+    Embeddings and head, which are the same in both models, are left out.
     """
     length = dense.input_length(spec.length)
     inputs = dense.family.random_inputs(dense, spec.batch, length, generator)
@@ -76,7 +76,7 @@ def measure_blocks(
 def latency_report(
     dense: Sequence[float], pruned: Sequence[float], spec: LatencySpec, *, threads: int, device: str
 ) -> LatencyReport:
-    """Sum up milliseconds that were taken in turns at the shape of a spec."""
+    """Report milliseconds that were measured in turns at the shape of a spec: medians, speed-up and interquartile ranges."""
     dense_ms, dense_iqr = median_and_iqr(dense)
     pruned_ms, pruned_iqr = median_and_iqr(pruned)
     return LatencyReport(
@@ -95,7 +95,7 @@ def latency_report(
 
 
 def timed(forward: Callable[[], object], device: torch.device) -> float:
-    """Milliseconds of one call, until the device is done."""
+    """Return the milliseconds of one call, until the device is done."""
     _synchronise(device)
     began = time.perf_counter()
     forward()
@@ -110,7 +110,7 @@ def _synchronise(device: torch.device) -> None:
 
 @contextmanager
 def limited_threads(count: int) -> Generator[None]:
-    """Run on a number of CPU threads while the context is open."""
+    """Limit torch to a number of CPU threads while the context is open."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -120,6 +120,6 @@ def limited_threads(count: int) -> Generator[None]:
 
 
 def median_and_iqr(milliseconds: Sequence[float]) -> tuple[float, float]:
-    """Give the median and the interquartile range."""
+    """Return the median and the interquartile range."""
     quartiles = torch.tensor(milliseconds, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
     return float(quartiles[1]), float(quartiles[2] - quartiles[0])

@@ -1,4 +1,4 @@
-"""What one checkpoint achieved, recounted from its written files."""
+"""The outcome of one checkpoint, recounted from its written files."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from pruning_core.tasks.base import TaskModel
 
 @dataclass(frozen=True, slots=True)
 class ShapeCount:
-    """What the shapes of a written checkpoint's tensors say.
+    """Counts that follow from the shapes of a written checkpoint's tensors.
 
     Attributes:
-        recounted: Units, parameters, and the latency beside them, as metrics of targets are recounted from.
+        recounted: Units, parameters and latency, from which the metrics of targets are recounted.
         macs: Multiply-accumulates of the blocks.
-        bytes: Of the weight files.
-        layers: Units of each block, and how their repair went.
+        bytes: Bytes of the weight files.
+        layers: Units of each block, and the reports of their repair.
     """
 
     recounted: Recounted
@@ -66,11 +66,11 @@ def count_shapes(
     Args:
         folder: The written checkpoint.
         source: The dense model.
-        dense: Its sublayers.
+        dense: The dense model's adapter.
         length: Mean real sequence length of the task, in tokens.
-        mask: Which units stayed.
-        sublayers: How the repairs went.
-        latency: Of the checkpoint as loaded back.
+        mask: The units that stayed.
+        sublayers: Report of the repair of each sublayer.
+        latency: Latency of the checkpoint as loaded back.
     """
     groups = dense.groups
     dense_files, written = read_checkpoint(source.source), read_checkpoint(folder)
@@ -94,12 +94,12 @@ def count_shapes(
 
 @dataclass(frozen=True, slots=True)
 class ZeroCount:
-    """What the matrices of a written checkpoint hold.
+    """Zeros in the matrices of a written checkpoint.
 
     Attributes:
-        sparsity: Share of the prunable weights that are zero or gone.
-        covered_sparsity: Of the weights in whole blocks; None where the structure has no blocks.
-        report: Matrix by matrix.
+        sparsity: Share of the prunable weights that are zero or removed.
+        covered_sparsity: The same share of the weights in whole blocks; None if the method has no pattern target.
+        report: The report of all matrices.
     """
 
     sparsity: float
@@ -109,18 +109,18 @@ class ZeroCount:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Everything that was counted and measured of a written checkpoint in the process that wrote it.
+    """All counts and measurements of a written checkpoint in the process that wrote it.
 
     Attributes:
-        target: What was asked for.
-        shapes: Counted by shapes.
-        zeros: Counted in the matrices; None where the method sets no zeros.
-        quality: Of the checkpoint as loaded back.
-        latency: Of the checkpoint as loaded back.
-        layout: Of its files.
-        stored_dtype: Type of its weights.
-        floor: The quality floor and what was kept of it; None where there is none.
-        training: How the training went; None where there was none.
+        target: The requested target.
+        shapes: Counts that follow from shapes.
+        zeros: Zeros in the matrices; None if the method sets none.
+        quality: Quality of the checkpoint as loaded back.
+        latency: Latency of the checkpoint as loaded back.
+        layout: Layout of its files.
+        stored_dtype: Data type of its weights.
+        floor: The quality floor and the quality achieved; None if there is no floor.
+        training: Report of the training; None if there was none.
     """
 
     target: Target
@@ -135,14 +135,14 @@ class Measured:
 
     @property
     def recounted(self) -> Recounted:
-        """What the metrics of targets are recounted from: shapes, and zeros where there are any."""
+        """The counts for the metrics of targets: those of shapes, with the sparsity of the zeros if the method sets any."""
         if self.zeros is None:
             return self.shapes.recounted
         return replace(self.shapes.recounted, sparsity=self.zeros.sparsity, covered_sparsity=self.zeros.covered_sparsity)
 
     @property
     def target_report(self) -> TargetReport:
-        """The target beside what was achieved of it."""
+        """The requested and the achieved target."""
         target = self.target
         return TargetReport(
             metric=target.metric,
@@ -154,12 +154,12 @@ class Measured:
     def outcome(
         self, *, acceptance: AcceptanceReport | None, onnx: OnnxReport | None, compressed: CompressedReport | None
     ) -> Outcome:
-        """Put the proof of a fresh process beside what was measured: the one place where an outcome is made.
+        """Make the outcome from the measurements and the proof of a fresh process. Outcomes are made only here.
 
         Args:
-            acceptance: What the fresh process found; None where it found nothing.
-            onnx: The graph, where one was asked for.
-            compressed: The compressed form, likewise.
+            acceptance: The findings of the fresh process; None if it found nothing.
+            onnx: Report of the ONNX graph; None if none was requested.
+            compressed: Report of the compressed form; None if none was requested.
         """
         recounted = self.recounted
         dense, pruned = recounted.parameters
@@ -184,7 +184,7 @@ class Measured:
 
 
 def _sizes(groups: tuple[UnitGroup, ...], written: tuple[UnitGroup, ...], mask: Mask) -> list[int]:
-    """Give the written sizes in the dense model's order, with zeros for blocks that are gone."""
+    """Return the written sizes of the dense model's groups, with 0 for groups of removed blocks."""
     counts = mask.counts()
     there = {group.layer for group, count in zip(groups, counts, strict=True) if group.kind == "head" and count}
     found = iter(written)
@@ -225,7 +225,7 @@ def _cross(
 
 
 def target_missed(target: TargetReport) -> TargetMissed:
-    """Say how a target was missed."""
+    """Return the error for a missed target."""
     why = (
         "clocks of this machine may be too noisy for it, allow a larger target.tolerance or more latency.repeats"
         if TARGET_METRICS[target.metric].measured

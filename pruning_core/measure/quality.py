@@ -1,4 +1,4 @@
-"""Quality of a model on the validation split, beside the dense one."""
+"""Quality of pruned models on the validation split, beside the dense model's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pruning_core.tasks.base import Observed, TaskModel
 
 
 class Evaluator:
-    """The validation split and what the dense model makes of it, found out once for all checkpoints of a run."""
+    """Evaluates the checkpoints of a run on the validation split. The dense model is run only once."""
 
     def __init__(self, spec: PruneSpec, dense: TaskModel, validation: Rows) -> None:
         """Tokenise the validation rows; the dense model runs at the first comparison."""
@@ -29,11 +29,11 @@ class Evaluator:
 
     @property
     def steps(self) -> int:
-        """Batches that the next comparison runs."""
+        """Number of batches that the next comparison runs."""
         return len(self._tokens.batches) * (2 if self._dense_observed is None else 1)
 
     def compare(self, pruned: TaskModel, on_batch: Callable[[int], None]) -> QualityReport:
-        """Judge a checkpoint by the task's metric, beside the dense model."""
+        """Evaluate a checkpoint by the task's metric, beside the dense model."""
         tokens, done = self._tokens, 0
         if self._dense_observed is None:
             self._dense_observed = observe(self._dense, tokens, self._task, on_batch)
@@ -43,7 +43,7 @@ class Evaluator:
 
 
 def observe(model: TaskModel, tokens: TokenSet, task: TaskSpec, on_batch: Callable[[int], None]) -> list[Tensor]:
-    """Run a model over all batches; what its task keeps of each sample, in the samples' own order, on the CPU."""
+    """Run a model over all batches, and return what its task keeps of each sample, in the samples' order, on the CPU."""
     found: dict[int, Tensor] = {}
     with torch.inference_mode():
         for done, batch in enumerate(tokens.batches, start=1):

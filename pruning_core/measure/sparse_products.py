@@ -1,8 +1,9 @@
-"""Matrix products that skip zeros, where they are faster than dense ones: measured for a job's device, used on request.
+"""Sparse matrix products: timed beside dense ones on a job's device, and used on request where they are faster.
 
-Three forms that torch offers: 2:4 semi-structured tensors (Mishra et al. 2021, arXiv 2104.08378; NVIDIA GPUs of compute
-capability 8.0 and later, in half precision), block-compressed rows where whole square blocks are zero, and compressed rows on
-the CPU for zeros that lie anywhere. A form whose product is not the dense one's is refused, whatever its speed.
+torch offers three forms: 2:4 semi-structured tensors (``2:4``; Mishra et al. 2021, arXiv 2104.08378; NVIDIA GPUs of compute
+capability 8.0 and later, in half precision), block-compressed rows for whole square blocks of zeros (``bsr``), and compressed
+rows on the CPU for zeros that lie anywhere (``csr``). A form whose product differs from the dense one is refused, whatever its
+speed.
 """
 
 from __future__ import annotations
@@ -33,27 +34,27 @@ if TYPE_CHECKING:
 
     from pruning_core.arch.linear import AnyLinear
 
-# Largest difference of a product from the dense one, relative to the largest entry: sums in another order, rounded once.
+# Largest difference of a product from the dense one, relative to the largest entry: sums are in another order, rounded once.
 _TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-_FASTER = 0.95  # of the dense product's time: less is noise
+_FASTER = 0.95  # largest share of the dense product's time that counts as faster: a smaller gain is noise
 _REPEATS, _FEWEST, _SECONDS_A_GROUP = 5, 3, 0.15
-_SIDES = (64, 32, 16)  # of square blocks; MKL's and torch's own kernels take these
-_MOST_STORED = 0.75  # of the blocks of a matrix: more and nothing can be won
-_MOST_KEPT = 0.5  # of the weights, in compressed rows: likewise
-_STEPS = 20  # matrices whose shares of zeros differ by less than one part of this are timed as one
+_SIDES = (64, 32, 16)  # sides of square blocks; MKL's and torch's own kernels support these
+_MOST_STORED = 0.75  # largest share of stored blocks: with more, nothing can be gained
+_MOST_KEPT = 0.5  # largest share of nonzero weights for compressed rows: likewise
+_STEPS = 20  # shares of nonzeros are rounded to one part of this; matrices with equal ones are timed as one
 
 
 class FormRefused(Exception):
-    """A matrix has no such form, or its product is wrong."""
+    """A matrix does not fit a sparse form, or its product in that form is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What `run_sparse_` did.
+    """Result of `run_sparse_`.
 
     Attributes:
-        forms: Of every matrix that runs sparse now, by its module path.
-        said: The same, in a sentence, with the reasons for what stayed dense.
+        forms: Form of every matrix that now runs sparse, by module path.
+        said: The result as a sentence, with the reasons why matrices stayed dense.
     """
 
     forms: Mapping[str, SparseForm]
@@ -61,31 +62,32 @@ class Applied:
 
 
 class SparseLinear(nn.Linear):
-    """A linear whose weight is a sparse tensor; takes and gives rows that lie one after another, as a dense one does.
+    """A linear layer with a sparse weight. Its inputs and outputs are contiguous rows, as those of a dense linear are.
 
-    torch's compressed rows give columns, and the next sparse product would be 5 times as slow on them.
+    torch's product with compressed rows returns contiguous columns, on which the next sparse product would be 5 times as slow.
     """
 
     def forward(self, input: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch d"]:  # noqa: A002
-        """Multiply."""
+        """Multiply the input by the sparse weight, and add the bias."""
         return product(input, self.weight, self.bias)
 
 
 def product(inputs: Float[Tensor, "*batch k"], weight: Tensor, bias: Float[Tensor, " d"] | None) -> Float[Tensor, "*batch d"]:
-    """Multiply by a weight of any form, output-major; all layouts are rows."""
+    """Multiply by an output-major weight in any form; inputs and result are contiguous rows."""
     return F.linear(inputs.contiguous(), weight, bias).contiguous()
 
 
 def measure_products(
     model: PreTrainedModel, latency: LatencyReport, stored_dtype: str, generator: torch.Generator
 ) -> ProductsReport:
-    """Time the dense product of every prunable matrix beside its sparse forms, in turns, on the model's device.
+    """Time the dense product of every prunable matrix and those of its sparse forms, in turns, on the model's device.
 
     Args:
-        model: Pruned, in float32.
-        latency: Gives batch, length and threads.
-        stored_dtype: Type of the written weights; GPUs that have 2:4 products are timed in it, or in bfloat16.
-        generator: Draws the inputs; on the CPU.
+        model: The pruned model, in float32.
+        latency: Report that gives batch, length and threads.
+        stored_dtype: Data type of the written weights. GPUs with 2:4 products are timed in float16 if it is that, else in
+            bfloat16; other devices in float32.
+        generator: CPU generator that draws the inputs.
     """
     device = model.device
     dtype = _compute_dtype(device, stored_dtype)
@@ -97,7 +99,7 @@ def measure_products(
     groups: list[ProductGroup] = []
     with torch.inference_mode(), limited_threads(latency.threads), _quiet():
         for members in alike.values():
-            members.sort(key=lambda own: own[0], reverse=True)  # who has more zeros is no slower
+            members.sort(key=lambda own: own[0], reverse=True)  # the one with the fewest zeros: the others are no slower
             linear = members[0][2]
             weight, bias = weight_of(linear).to(dtype).contiguous(), bias_of(linear)
             inputs = torch.randn(latency.batch, latency.length, weight.shape[1], generator=generator).to(device, dtype)
@@ -115,14 +117,14 @@ def measure_products(
 
 
 def run_sparse_(model: PreTrainedModel, report: Outcome) -> Applied:
-    """Give a model the sparse products that its report found faster than dense ones; all other matrices stay dense.
+    """Replace a model's matrices by the sparse forms that its report found faster; all others stay dense.
 
-    The speed holds for a device, a shape and a number of threads like the report's. A model that runs sparse is for inference:
+    The gain holds for a device, a shape and a number of threads like the report's. A model that runs sparse is for inference:
     no parameter requires a gradient any more, and ``save_pretrained`` does not write sparse weights.
 
     Args:
         model: The report's checkpoint, loaded; changed in place.
-        report: Of a job with a sparsity pattern.
+        report: Report of a job with a sparsity pattern.
 
     Raises:
         PruningError: The report names matrices that the model does not have.
@@ -143,7 +145,7 @@ def run_sparse_(model: PreTrainedModel, report: Outcome) -> Applied:
     done: dict[str, SparseForm] = {}
     refused: list[str] = []
     model.requires_grad_(requires_grad=False)
-    # What is made in inference mode works in and outside of it; torch 2.13 refuses some sparse products the other way round.
+    # Tensors made in inference mode work inside and outside of it; torch 2.13 refuses some sparse products the other way round.
     with torch.inference_mode(), _quiet():
         for group in products.groups:
             if group.fastest == "dense" or group.best is None:
@@ -164,10 +166,10 @@ def to_form(weight: Float[Tensor, "d k"], form: SparseForm) -> tuple[Tensor, int
     """Store a matrix in a sparse form of torch.
 
     Returns:
-        The tensor, and the side of its blocks where it has any.
+        The tensor, and the side of its blocks; None for forms without blocks.
 
     Raises:
-        FormRefused: It does not fit the matrix or its device.
+        FormRefused: The form does not fit the matrix or its device.
     """
     if form == "csr":
         if weight.device.type != "cpu":
@@ -188,9 +190,9 @@ def to_form(weight: Float[Tensor, "d k"], form: SparseForm) -> tuple[Tensor, int
 
 
 def block_side(weight: Float[Tensor, "d k"]) -> int | None:
-    """Give the side of the square blocks to store a matrix in; None where no blocks divide it, or too few are zero.
+    """Return the side of the square blocks to store a matrix in; None if no blocks divide it, or too few are zero.
 
-    The largest that stores hardly more than the smallest would.
+    It is the largest side that stores at most 5 % more weights than the side that stores the fewest.
     """
     stored = {side: share for side in _SIDES if (share := _stored_share(weight, side)) is not None}
     fewest = min(stored.values(), default=1.0)
@@ -200,7 +202,7 @@ def block_side(weight: Float[Tensor, "d k"]) -> int | None:
 
 
 def is_two_of_four(weight: Float[Tensor, "d k"]) -> bool:
-    """Tell whether no four consecutive inputs of an output have more than two weights."""
+    """Return whether each four consecutive inputs of an output have at most two nonzero weights."""
     if weight.shape[1] % 4:
         return False
     return bool(((weight != 0).unflatten(1, (-1, 4)).sum(-1) <= 2).all())
@@ -215,7 +217,7 @@ def _stored_share(weight: Float[Tensor, "d k"], side: int) -> float | None:
 
 
 def _likeness(weight: Float[Tensor, "d k"]) -> tuple[object, ...]:
-    """Give what matrices must share to be timed as one."""
+    """Return the properties that matrices must share to be timed as one."""
     weight = weight.contiguous()
     side = block_side(weight)
     stored = None if side is None else round(_STEPS * (_stored_share(weight, side) or 0.0))
@@ -249,7 +251,7 @@ def _time(weight: Float[Tensor, "d k"], bias: Tensor | None, inputs: Tensor, nam
 def _in_turns(
     dense: Tensor, sparse: Mapping[SparseForm, Tensor], multiply: Callable[[Tensor], Tensor]
 ) -> tuple[float, dict[SparseForm, float]]:
-    """Give the median milliseconds of the dense product, and of each sparse one."""
+    """Return the median milliseconds of the dense product, and of each sparse one."""
     times: tuple[list[float], ...] = tuple([] for _ in range(1 + len(sparse)))
     multiply(dense)
     began = time.perf_counter()
@@ -263,16 +265,16 @@ def _in_turns(
 
 
 def _proven(weight: Float[Tensor, "d k"], bias: Tensor | None, inputs: Tensor, form: SparseForm) -> tuple[Tensor, int | None]:
-    """Store a matrix in a form whose product was seen to be the dense one's; that also warms it up.
+    """Store a matrix in a sparse form, and check its product against the dense one, which also warms it up.
 
     Raises:
-        FormRefused: It does not fit, torch has no product of it here, or the product is another.
+        FormRefused: The form does not fit, torch has no product for it here, or the product is wrong.
     """
     sparse, block = to_form(weight, form)
     expected = F.linear(inputs, weight, bias)
     try:
         found = product(inputs, sparse, bias)
-    except (RuntimeError, NotImplementedError) as error:  # what a build of torch lacks shows only in the call
+    except (RuntimeError, NotImplementedError) as error:  # only the call shows what a build of torch lacks
         raise FormRefused(f"torch has no such product here: {str(error).splitlines()[0][:100]}") from error
     difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(weight.dtype).tiny))
     if not difference <= _TOLERANCE[weight.dtype]:
@@ -311,13 +313,13 @@ def _compute_dtype(device: torch.device, stored: str) -> torch.dtype:
 
 
 def _has_semi_structured(device: torch.device) -> bool:
-    """Tell whether a device has 2:4 products; AMD's GPUs, which torch calls CUDA too, are left out."""
+    """Return whether a device has 2:4 products; AMD's GPUs, which torch also calls CUDA, have none here."""
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Keep torch from warning that sparse layouts are in beta: every product here is compared with the dense one's."""
+    """Silence torch's warnings that sparse layouts are in beta: every product here is checked against the dense one."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(Sparse|sparse).*(beta|prototype)", category=UserWarning)
         yield

@@ -1,4 +1,4 @@
-"""What every method gives: a planner that gathers statistics once, and plans that prune, train, and count themselves."""
+"""Protocols of a pruning method: a planner that gathers statistics once, and plans that prune, train and count zeros."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What pruning and repair have done to a student.
+    """The result of pruning and repairing a student.
 
     Attributes:
-        mask: Units that stayed.
-        sublayers: How the repair of each sublayer went.
-        fits: How each matrix went, where weights were set to zero.
+        mask: The units that stayed.
+        sublayers: Report of the repair of each sublayer.
+        fits: Fit of each matrix, if the method sets weights to zero.
     """
 
     mask: Mask
@@ -46,9 +46,9 @@ class TrainingPlan:
     """The training that follows a pruning.
 
     Attributes:
-        recipe: Makes the constraint that the weights are held to.
-        options: Of the trained tier.
-        from_dense: Whether it begins with the dense weights; else with those that the pruning has left.
+        recipe: Makes the constraint on the weights.
+        options: Options of the trained tier.
+        from_dense: Whether training starts from the dense weights; otherwise it starts from the pruned ones.
     """
 
     recipe: Recipe
@@ -58,14 +58,14 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A checkpoint as it was written, counted by the shapes of its tensors.
+    """A written checkpoint, counted by the shapes of its tensors.
 
     Attributes:
-        folder: Where it is.
-        dense: Sublayers of the dense model.
-        applied: What was done to it.
-        recounted: Units, parameters and latency.
-        products: Products with its matrices, timed; None where they were not.
+        folder: Its folder.
+        dense: Adapter of the dense model.
+        applied: The pruning and repair that made it.
+        recounted: Its units, parameters and latency.
+        products: Timings of products with its matrices; None if there are none.
     """
 
     folder: Path
@@ -76,16 +76,16 @@ class Written:
 
 
 class Plan(Protocol):
-    """How a student is pruned. Nothing outside of a method asks which method a plan is of."""
+    """A way to prune a student for one target. Nothing outside of a method asks which method a plan is of."""
 
     @property
     def zeroes_weights(self) -> bool:
-        """Whether weights are set to zero in matrices that keep their shapes."""
+        """Whether the plan sets weights to zero in matrices that keep their shapes."""
         ...
 
     @property
     def training(self) -> TrainingPlan | None:
-        """The training that follows; None where there is none."""
+        """The training that follows; None if there is none."""
         ...
 
     def apply_(
@@ -101,39 +101,39 @@ class Plan(Protocol):
         Args:
             student: A clone of the dense model.
             evidence: Dense model and calibration batches.
-            recovery: How to repair.
-            on_sublayer: Told after each sublayer how many are done.
+            recovery: Options of the repair.
+            on_sublayer: Called after each sublayer with the number done.
         """
         ...
 
     def finish_(self, student: PreTrainedModel, applied: Applied, layout: Layout) -> Applied:
-        """Do what is left to do after a training, in place.
+        """Complete the student after training, in place.
 
         Args:
-            student: Pruned, repaired and trained.
-            applied: What was done so far.
-            layout: Of the checkpoint that will be written.
+            student: The pruned, repaired and trained model.
+            applied: The result of `apply_`.
+            layout: Layout of the checkpoint that will be written.
         """
         ...
 
     def recount(self, written: Written) -> ZeroCount | None:
-        """Count the zeros of a written checkpoint; None where the method sets none."""
+        """Count the zeros of a written checkpoint; return None if the method sets none."""
         ...
 
     def zero_blocks(self, names: Sequence[str]) -> Mapping[str, BlockPattern | SegmentBlock | None]:
-        """Return the blocks in which the zeros of each matrix stand, by module path; None where they stand anywhere."""
+        """Return the blocks that the zeros of each matrix follow, by module path; None if zeros lie anywhere."""
         ...
 
     def hints(self, outcome: Outcome) -> list[str]:
-        """Say what users should know of a result: what it does not buy, what was left dense, what went besides."""
+        """Return what users should know of an outcome: what zeros do not save, what stayed dense, what else was removed."""
         ...
 
 
 class Planner(Protocol):
-    """The statistics of a run, gathered once, and the plans that are made of them for any target."""
+    """The statistics of a run, gathered once, from which plans for any target are made."""
 
     def plans(self, target: Target) -> Iterator[Plan]:
-        """Plan a target; where a clock decides, give others to try should it say no.
+        """Yield plans for a target: one, or for a latency further ones to try if the measurement misses it.
 
         Raises:
             TargetUnreachable: No plan can meet it.

@@ -1,4 +1,4 @@
-"""From a spec to the planner of its method."""
+"""The planner of a spec's method."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Prepare = Callable[[PruneSpec, Context, Path | None], Planner]
 
 
 def planner_for(spec: PruneSpec, ctx: Context, cache: Path | None) -> Planner:
-    """Let the spec's method gather its statistics, and return what plans from them.
+    """Let the spec's method gather its statistics, and return its planner.
 
-    The method's options say where it is (`pruning_core.spec.options.MethodOptions.planner`).
+    The method's options name the function that does so (`pruning_core.spec.options.MethodOptions.planner`).
 
     Args:
-        spec: What was asked for.
+        spec: The request.
         ctx: Dense model and evidence.
-        cache: Folder of kept latency tables; nothing is kept when None.
+        cache: Folder of kept latency tables; None: keep nothing.
     """
     prepare = cast("Prepare", pkgutil.resolve_name(spec.method.planner))
     return prepare(spec, ctx, cache)

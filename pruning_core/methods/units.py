@@ -1,6 +1,6 @@
-"""Methods that remove units: from a target to the mask that meets it, and the plan that a mask is.
+"""Methods that remove units: plans that are masks, and the planner that finds the mask for a target.
 
-Counts are exact at once; a latency is approached by measuring.
+A target that counts (sparsity, MACs, parameters) is met at once; a latency is approached by measuring.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from pruning_core.spec.targets import KeepTarget, LatencyTarget, PatternTarget, 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# How often a latency that the finished checkpoint missed is planned anew, and how much further below the budget each time.
+# How often a latency is planned again, each time further below the budget, when the finished checkpoint has missed it.
 _REPLANS = 2
-# Where inside the tolerance a latency is aimed at, as a share of it: the clock must not carry the result over the budget.
+# The aim lies below the budget by this share of the tolerance: noise of the clock must not carry the result over the budget.
 _AIM = 0.4
 _ATTEMPTS = 4
-# Distance from the aim that is near enough, as a share of the tolerance.
+# A measurement this near to the aim, as a share of the tolerance, ends the attempts.
 _CLOSE = 0.25
 
 
@@ -48,8 +48,8 @@ class Scores:
     """Statistics of the dense model, reusable for every budget.
 
     Attributes:
-        importance: One value >= 0 a unit, one tensor a sublayer.
-        gradients: (samples, units) a sublayer, where the method has them.
+        importance: One tensor for each sublayer, with one value >= 0 for each unit.
+        gradients: Mask gradients of each sublayer, (samples, units); None if the method keeps none.
     """
 
     importance: Sequence[Float[Tensor, " units"]]
@@ -57,10 +57,10 @@ class Scores:
 
 
 class UnitMethod(Protocol):
-    """A way to choose which units stay."""
+    """A criterion that chooses the units that stay."""
 
     def prepare(self, ctx: Context) -> Scores:
-        """Gather what the choice needs; independent of the budget."""
+        """Gather the statistics for the choice; they do not depend on the budget."""
         ...
 
     def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
@@ -70,10 +70,10 @@ class UnitMethod(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
-    """Units that stay; the others are cut out of the model, and what is left is repaired.
+    """A plan that cuts all units but those of a mask out of the model, and repairs the rest.
 
     Attributes:
-        mask: Which units stay.
+        mask: The units that stay.
         zeroes_weights: False: matrices change their shapes instead.
         training: None: no training follows.
     """
@@ -85,44 +85,44 @@ class UnitPlan:
     def apply_(
         self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]
     ) -> Applied:
-        """Cut and repair, sublayer after sublayer."""
+        """Cut and repair the student, sublayer after sublayer."""
         sublayers = prune_and_recover_(adapt(student), self.mask, evidence, recovery, on_sublayer=on_sublayer)
         return Applied(self.mask, sublayers)
 
     def finish_(self, student: PreTrainedModel, applied: Applied, layout: Layout) -> Applied:
-        """Return what was done: nothing is left to do."""
+        """Return ``applied``: nothing is left to do."""
         del student, layout
         return applied
 
     def recount(self, written: Written) -> None:
-        """Count nothing: the shapes say all of it."""
+        """Return None: no weights are set to zero."""
         del written
 
     def zero_blocks(self, names: Sequence[str]) -> Mapping[str, None]:
-        """Return no block for any matrix."""
+        """Return None for every matrix."""
         return dict.fromkeys(names)
 
     def hints(self, outcome: Outcome) -> list[str]:
-        """Say nothing besides what every report says."""
+        """Return no hints: every report says all that there is to know."""
         del outcome
         return []
 
 
 class UnitPlanner:
-    """Plans masks for targets of one run; the latency table is measured once, when the first target needs it."""
+    """Planner of the masks of one run. It measures the latency table once, when a target first needs it."""
 
     def __init__(self, spec: PruneSpec, ctx: Context, method: UnitMethod, scores: Scores, cache: Path | None) -> None:
-        """Take a method and its statistics. ``cache`` is the folder of kept latency tables."""
+        """Keep a method and its statistics. ``cache`` is the folder of kept latency tables."""
         self._spec, self._ctx, self._method, self._scores, self._cache = spec, ctx, method, scores, cache
         self._latency: LatencyModel | None = None
         self._layers: tuple[int, ...] | None = None
         self._fidelity = Fidelity(ctx, spec.recovery)
 
     def plans(self, target: Target) -> Iterator[UnitPlan]:
-        """Give the mask of largest importance that meets the target; for a latency, others to try should its clock say no.
+        """Yield the mask of largest importance that meets the target; for a latency, further ones if measurements miss it.
 
         Raises:
-            TargetUnreachable: No mask can.
+            TargetUnreachable: No mask can meet it.
         """
         self._layers = None
         match target:
@@ -146,10 +146,10 @@ class UnitPlanner:
         )
 
     def _approach(self, target: LatencyTarget, aim: float) -> Mask:
-        """Plan by the table, time the sliced model beside the dense one, correct the budget by what the table missed.
+        """Plan by the latency table, time the sliced model beside the dense one, and correct the budget by the table's error.
 
-        Widths alone decide the time, so nothing is repaired yet. What was measured nearest to the aim is returned: a mask that
-        nobody has timed proves nothing.
+        Widths alone decide the time, so nothing is repaired yet. Only measured masks count: the one whose latency is nearest to
+        the aim is returned.
         """
         table = self._table()
         planned, best = aim, None
@@ -165,7 +165,7 @@ class UnitPlanner:
         return best[0]
 
     def _plan(self, budget: Budget | CurveBudget) -> Mask:
-        """Let the method choose within the budget; the layers that stay in the stock layout are chosen once for a target."""
+        """Let the method choose a mask within the budget. In the stock layout the layers are chosen once for a target."""
         if self._spec.artifacts.layout != "stock":
             return self._method.plan(self._scores, budget, self._ctx)
         if self._layers is None:
@@ -187,7 +187,7 @@ class UnitPlanner:
         return self._latency
 
     def _measure(self, mask: Mask, attempt: int) -> float:
-        """Give the latency of the sliced model as a share of the dense model's."""
+        """Measure the latency of the sliced model, as a share of the dense model's."""
         sliced = clone(self._ctx.task_model.model)
         slice_(sliced, mask)
         quick = self._spec.latency.but(repeats=max(5, self._spec.latency.repeats // 2))

@@ -1,4 +1,4 @@
-"""What all methods share that set weights to zero: pruning matrix by matrix, the reports of it, and what users should know."""
+"""Common parts of the methods that set weights to zero: pruning matrix by matrix, its reports, and hints for users."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pruning_core.spec.prune import RecoverySpec
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# The status of a half of a block is the worst of its matrices'.
+# The status of a sublayer is the worst of its matrices': the first of these that occurs.
 _WORST: tuple[SolverStatus, ...] = ("breakdown", "rejected", "max_iterations", "converged", "skipped")
 
 
@@ -36,11 +36,11 @@ def apply_zeros_(
 
     Args:
         student: A clone of the dense model.
-        rule: What the support of a matrix may be; or one rule for each matrix, by its module path.
+        rule: Projection onto the allowed supports; or one projection for each matrix, by its module path.
         evidence: Dense model and calibration batches.
-        options: Selection and solver.
-        recovery: Whether to refit.
-        on_sublayer: Told after each sublayer how many are done.
+        options: Options of the selection and the refit.
+        recovery: Decides whether to refit.
+        on_sublayer: Called after each sublayer with the number done.
     """
     fits = sparsify_(adapt(student), rule, evidence, options, recovery, on_sublayer=on_sublayer)
     mask = Mask.full([group.size for group in evidence.dense.groups])
@@ -48,7 +48,7 @@ def apply_zeros_(
 
 
 def sublayer_reports(fits: Sequence[Fit], dense: ModelAdapter) -> tuple[SublayerReport, ...]:
-    """Sum the matrices of each sublayer up: the residuals are those of its output projection, the status is the worst."""
+    """Report each sublayer from the fits of its matrices: the output projection's residuals, and the worst status."""
     reports: list[SublayerReport] = []
     following = iter(fits)
     for sublayer in dense.sublayers:
@@ -67,7 +67,7 @@ def sublayer_reports(fits: Sequence[Fit], dense: ModelAdapter) -> tuple[Sublayer
 
 
 def matrix_report(fit: Fit, weights: int, nonzeros: int) -> MatrixReport:
-    """Put what a matrix holds beside how it was fitted."""
+    """Report a matrix: its counts of weights and nonzeros, and its fit."""
     return MatrixReport(
         name=fit.name,
         weights=weights,
@@ -82,13 +82,13 @@ def matrix_report(fit: Fit, weights: int, nonzeros: int) -> MatrixReport:
     )
 
 
-# Whether units were removed physically as well.
+# Wording of the hint, by whether units were removed physically as well.
 _WHERE = {False: "they", True: "those whose unit was not removed"}
 _GAIN = {False: "the model is no smaller, and no faster on", True: "only removed units make the model smaller, and faster on"}
 
 
 def zero_hints(outcome: Outcome) -> list[str]:
-    """Say what zeros do not buy in a dense layout, and what blocks leave dense."""
+    """Return what zeros do not save in a dense layout, and which weights blocks leave dense."""
     pattern, latency = outcome.pattern, outcome.latency_ms
     if pattern is None:
         return []
@@ -106,9 +106,9 @@ def zero_hints(outcome: Outcome) -> list[str]:
     if pattern.dense_remainders:
         left = sum(own.weights for own in pattern.dense_remainders)
         first = pattern.dense_remainders[0]
-        parts = [f"its last {count} {what}" for count, what in ((first.outputs, "outputs"), (first.inputs, "inputs")) if count]
+        parts = [f"the last {count} {what}" for count, what in ((first.outputs, "outputs"), (first.inputs, "inputs")) if count]
         found.append(
             f"{left} weights stay dense, since blocks of {pattern.pattern} do not divide {len(pattern.dense_remainders)} "
-            f"matrices; of {first.name} {' and '.join(parts)}"
+            f"matrices; in {first.name} {' and '.join(parts)}"
         )
     return found

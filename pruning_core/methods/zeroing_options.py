@@ -1,4 +1,4 @@
-"""What the options of all methods that set weights to zero have in common. Torch-free."""
+"""`ZeroingMethod`, the base of the options of methods that set weights to zero. Torch-free."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ZeroingMethod(MethodOptions):
     @property
     @abstractmethod
     def zeroing(self) -> ZeroingOptions:
-        """The options themselves."""
+        """These options."""
 
     @classmethod
     def complete(cls, given: dict[str, Any], fields: object) -> dict[str, Any]:
-        """Add the compressed form to the artifacts, unless the weights are paged: it is made of the whole model at once."""
+        """Add the compressed form to the formats, unless weights are paged: it is made of the whole model at once."""
         del fields
         artifacts, memory = given.get("artifacts", {}), given.get("memory")
         if not isinstance(artifacts, Mapping):
@@ -33,7 +33,7 @@ class ZeroingMethod(MethodOptions):
         return {**given, "artifacts": {**formats, **cast("Mapping[str, Any]", artifacts)}}
 
     def check_targets(self, targets: Sequence[Target], *, recovery: str, labels: bool) -> None:
-        """Refuse what no method of this kind can have, then what this one cannot have."""
+        """Refuse what no method of this kind supports, then what this method does not support."""
         own = self.zeroing
         if recovery == "masks":
             raise ValueError(f"{own.name} refits weights: recovery.kind must be weights or none")
@@ -42,14 +42,14 @@ class ZeroingMethod(MethodOptions):
 
     @abstractmethod
     def check_sparsity(self, targets: Sequence[Target]) -> None:
-        """Refuse targets that are none of the method's.
+        """Refuse targets that the method does not support.
 
         Raises:
-            ValueError: One is none.
+            ValueError: The method does not support one of them.
         """
 
     def check_task(self, task_type: TaskType) -> None:
-        """Refuse a training on labels that make no loss."""
+        """Refuse training on labels that define no loss."""
         if KINDS[task_type].has_loss or not (self.trains and self.zeroing.training.needs_labels):
             return
         raise DatasetInvalid(

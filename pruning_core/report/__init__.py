@@ -1,4 +1,4 @@
-"""The versioned result: what a job achieved. Torch-free."""
+"""The versioned result of a pruning job. Torch-free."""
 
 from pruning_core.report.report import Report
 

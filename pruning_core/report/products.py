@@ -1,4 +1,4 @@
-"""What a model's zeros buy in matrix products on one device, measured. Torch-free."""
+"""Reports of sparse matrix products: what a model's zeros save on one device, measured. Torch-free."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ProductForm = Literal["dense", "2:4", "bsr", "csr"]
 
 
 class FormReport(Frozen):
-    """One sparse form of a matrix: how long its product takes, or why there is none."""
+    """One sparse form of a matrix: how long its product takes, or why it was not timed."""
 
     form: SparseForm
     ms: float | None = Field(default=None, description="Median milliseconds of one product.")
@@ -23,34 +23,34 @@ class FormReport(Frozen):
 
 
 class ProductGroup(Frozen):
-    """Matrices of one shape whose zeros are about as many and lie alike; the one with the fewest zeros was timed for all."""
+    """Matrices of one shape with alike zeros, in number and arrangement. The one with the fewest zeros was timed for all."""
 
     outputs: int
     inputs: int
     matrices: tuple[str, ...] = Field(description="Module paths; the first was timed.")
     nonzeros: float = Field(description="Share of the timed matrix's weights that are not zero.")
-    dense: float = Field(description="Median milliseconds of the dense product, in turns with the sparse ones.")
+    dense: float = Field(description="Median milliseconds of the dense product, timed in turns with the sparse ones.")
     forms: tuple[FormReport, ...]
     fastest: ProductForm = Field(
-        description="A sparse form only where it took at least a twentieth less than the dense product."
+        description="The fastest form; a sparse one only if its product took at least 5 % less time than the dense one."
     )
 
     @property
     def best(self) -> FormReport | None:
-        """The fastest sparse form, faster than the dense product or not; None where all were refused."""
+        """The fastest sparse form, even if the dense product is faster; None if all forms were refused."""
         return min((form for form in self.forms if form.ms is not None), key=lambda form: form.ms or 0.0, default=None)
 
     @property
     def ms(self) -> float:
-        """Milliseconds of the fastest product."""
+        """Milliseconds of the product in the fastest form."""
         return self.dense if self.best is None or self.best.ms is None or self.fastest == "dense" else self.best.ms
 
 
 class ProductsReport(Frozen):
-    """Dense and sparse products of every prunable matrix, at the shape of the report's latency."""
+    """Timings of dense and sparse products with every prunable matrix, at the shape of the report's latency."""
 
     device: str
-    dtype: str = Field(description="What all products computed in.")
+    dtype: str = Field(description="Data type of all products.")
     batch: int
     length: int
     threads: int
@@ -58,12 +58,12 @@ class ProductsReport(Frozen):
 
     @property
     def sparse(self) -> int:
-        """Count the matrices that a sparse form multiplies faster."""
+        """Number of matrices whose product is faster in a sparse form."""
         return sum(len(group.matrices) for group in self.groups if group.fastest != "dense")
 
     @property
     def said(self) -> str:
-        """Say in a sentence what sparse products buy on this device."""
+        """A sentence that says what sparse products save on this device."""
         total = sum(len(group.matrices) for group in self.groups)
         threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.device == "cpu" else ""
         where = f"on {self.device} (batch {self.batch}, length {self.length}{threads}, {self.dtype})"

@@ -1,4 +1,4 @@
-"""Stages of a job, and how far a running job is. Torch-free."""
+"""Stages and progress of a job. Torch-free."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Stage = Literal[
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
-# Share of a typical job's time; only the progress bar depends on it. Training, where there is any, is beside all else.
+# Each stage's share of a typical job's time; only the progress bar depends on it. Training has a share of its own, below.
 _STAGE_WEIGHT: dict[Stage, float] = {
     "load": 0.05,
     "calibrate": 0.03,
@@ -46,15 +46,15 @@ _STAGE_WEIGHT: dict[Stage, float] = {
 }
 
 
-_TRAINING = 0.75  # of a job that trains
+_TRAINING = 0.75  # share of the time of a job that trains
 
 
-# Stages that run once for each budget of a job; what lies before and after them runs once.
+# The stages from the first to the last of these run once for each target of a job; all others run once.
 _FIRST_OF_A_PART, _LAST_OF_A_PART = STAGES.index("search"), STAGES.index("latency")
 
 
 class Progress(Frozen):
-    """Where a running job is: ``step`` of ``total`` in a stage, for budget ``part`` of ``parts``."""
+    """Position of a running job: ``step`` of ``total`` in a stage, for target ``part`` of ``parts``."""
 
     stage: Stage
     step: int = Field(ge=0)
@@ -65,7 +65,7 @@ class Progress(Frozen):
 
     @property
     def fraction(self) -> float:
-        """Estimated share of the whole job that is done, in [0, 1]; never decreases."""
+        """Estimated share of the whole job that is done, in [0, 1]. It never decreases."""
         position = STAGES.index(self.stage)
         within = _share(self.stage, trains=self.trains) * min(self.step, self.total) / self.total
         if not _FIRST_OF_A_PART <= position <= _LAST_OF_A_PART:

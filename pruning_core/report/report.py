@@ -1,4 +1,4 @@
-"""The versioned result: what was achieved, measured on the written files. Torch-free."""
+"""`Report`, the versioned result: what was achieved, measured on the written files. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.targets import TARGET_METRICS, MetricName
 
-# What sums of prices may lose or gain in float64.
+# Rounding error of sums of prices in float64.
 _ROUNDING = 1e-9
 
 
 class TargetReport(Frozen):
-    """Requested and achieved target, both in the metric's own unit."""
+    """The requested and the achieved target, both in the metric's own unit."""
 
     metric: MetricName
     requested: float
@@ -27,7 +27,7 @@ class TargetReport(Frozen):
 
     @property
     def met(self) -> bool:
-        """Whether the target is met: never above the budget, and within the tolerance below it."""
+        """Whether the target is met: the achieved value is not above the budget, and below it by no more than the tolerance."""
         beyond = self.achieved - self.requested
         if TARGET_METRICS[self.metric].removed:
             beyond = -beyond
@@ -35,13 +35,13 @@ class TargetReport(Frozen):
 
 
 class SparsityReport(Frozen):
-    """Fraction of the weights of the prunable linear layers that were removed or are zero."""
+    """The fraction of the weights of the prunable linear layers that were removed or are zero."""
 
     achieved: float
 
 
 class IntPair(Frozen):
-    """A count of the dense and of the pruned model."""
+    """A count, for the dense and for the pruned model."""
 
     dense: int
     pruned: int
@@ -54,23 +54,25 @@ class QualityReport(Frozen):
     dense: float
     pruned: float
     samples: int
-    lower_is_better: bool = Field(default=False, description="Whether less of the metric is better, as of perplexity.")
+    lower_is_better: bool = Field(
+        default=False, description="Whether lower values of the metric are better, as for perplexity."
+    )
     details: dict[str, float] = Field(default_factory=dict[str, float])
 
     @property
     def label(self) -> str:
-        """The metric's name, with its direction where less is better."""
+        """The metric's name, with its direction if less is better."""
         return f"{self.metric} (less is better)" if self.lower_is_better else self.metric
 
     @property
     def kept(self) -> float | None:
-        """Share of the dense model's quality that was kept; of a metric of which less is better the inverse of its growth."""
+        """Share of the dense model's quality that was kept: pruned by dense, or dense by pruned if less is better."""
         part, whole = (self.dense, self.pruned) if self.lower_is_better else (self.pruned, self.dense)
         return part / whole if whole > 0 else None
 
 
 class LatencyReport(Frozen):
-    """Median milliseconds of one forward, measured in turns dense, pruned, dense, pruned.
+    """Median milliseconds of one forward pass. Dense and pruned model take turns.
 
     ``*_iqr`` is the interquartile range of the same samples.
     """
@@ -85,16 +87,16 @@ class LatencyReport(Frozen):
     repeats: int
     threads: int
     device: str
-    dtype: str = Field(default="float32", description="What both models computed in.")
+    dtype: str = Field(default="float32", description="Data type in which both models computed.")
     measured: Literal["model", "blocks"] = Field(
         default="model",
-        description="blocks: the sum of blocks measured one by one, without embeddings and head, of a model that is larger "
-        "than the memory of its device.",
+        description="model: the forward pass of the whole model. blocks: the sum of its blocks, measured one by one, without "
+        "embeddings and head; for models that are larger than the memory of their device.",
     )
 
 
 class SecondsReport(Frozen):
-    """Wall-clock seconds, in total and of each stage."""
+    """Wall-clock seconds, in total and by stage."""
 
     total: float
     by_stage: dict[Stage, float]
@@ -119,7 +121,7 @@ class SublayerReport(Frozen):
 
 
 class CrossReport(Frozen):
-    """Cross-attention: which heads stayed, and how its repair went."""
+    """The cross-attention of one block: the heads that stayed, and its repair."""
 
     dense_heads: int
     kept_heads: int
@@ -128,9 +130,9 @@ class CrossReport(Frozen):
 
 
 class LayerReport(Frozen):
-    """One block: which heads and how many neurons stayed, and how the repair of each half went.
+    """One block: the heads and the number of neurons that stayed, and the repair of each sublayer.
 
-    Where query heads share a key and a value, heads are counted by what they share. A decoder's blocks follow its encoder's.
+    Where query heads share a key and a value, each such group counts as one head. Decoder blocks follow the encoder's blocks.
     """
 
     layer: int
@@ -141,21 +143,24 @@ class LayerReport(Frozen):
     kept_neurons: int
     attention: SublayerReport
     ffn: SublayerReport
-    cross: CrossReport | None = Field(default=None, description="Of a decoder's block that reads an encoder's output.")
+    cross: CrossReport | None = Field(
+        default=None, description="The cross-attention of a decoder block that reads an encoder's output."
+    )
 
 
 class MatrixReport(Frozen):
-    """One matrix under a pattern: the search for what stays, and the refit of it.
+    """One matrix whose weights were pruned in place: the selection of its support, and the refit of the weights on it.
 
-    Statuses as in `SublayerReport`, of the selection, unless the refit broke down or was rejected. Residuals are relative to
-    the target's energy, on held-out calibration tokens: of the dense weights on the support, and of what was kept.
+    The status is the selection's, unless the refit broke down or was rejected; the values are those of `SublayerReport`.
+    Residuals are relative to the target's energy, on held-out calibration tokens: ``residual_before`` of the dense weights on
+    the support, ``residual_after`` of the weights that were kept.
     """
 
     name: str
     weights: int
     nonzeros: int
     status: SolverStatus
-    iterations: int = Field(description="ADMM steps; 0 for selections that do not iterate.")
+    iterations: int = Field(description="Number of ADMM steps; 0 for selections that do not iterate.")
     refit_steps: int
     primal: float | None = Field(default=None, description="||W - D|| / ||D|| when ADMM ended.")
     dual: float | None = Field(default=None, description="rho ||D - D before|| / ||V|| when ADMM ended.")
@@ -164,56 +169,58 @@ class MatrixReport(Frozen):
 
 
 class DenseRemainder(Frozen):
-    """Weights of a matrix that no whole block covers: they stay dense."""
+    """The weights of a matrix that stay dense because no whole block covers them."""
 
     name: str
-    outputs: int = Field(description="The last so many outputs.")
-    inputs: int = Field(description="The last so many inputs of all other outputs.")
+    outputs: int = Field(description="Number of the last outputs that stay dense.")
+    inputs: int = Field(description="Number of the last inputs that stay dense, for all other outputs.")
     weights: int
 
 
 class NormHistogram(Frozen):
-    """Segments by their norm, each relative to the mean of its matrix's kept segments; the outer bins hold what is beyond."""
+    """Histogram of the norms of kept segments. Norms are relative to the mean of their matrix; outer bins are open."""
 
-    edges: tuple[float, ...] = Field(description="Bounds of the bins, one more than there are bins.")
+    edges: tuple[float, ...] = Field(description="Bounds of the bins, one more than there are counts.")
     counts: tuple[int, ...]
-    zero: int = Field(description="Segments of norm zero.")
+    zero: int = Field(description="Number of segments that are zero.")
 
 
 class SegmentsReport(Frozen):
-    """Block sparsity: rows or columns of blocks that stayed, recounted from the written files."""
+    """Block sparsity: the segments (rows or columns of blocks) that stayed, recounted from the written files."""
 
     segment: Literal["row", "column"]
     kept: int
-    smaller: int = Field(description="Segments at the edge of a matrix that blocks do not divide.")
-    lengths: tuple[int, ...] = Field(description="Weights of a segment, where it is whole.")
-    emptied: tuple[str, ...] = Field(default=(), description="Matrices of which the threshold would have left nothing.")
-    removed_heads: int = Field(default=0, description="Heads without weights on one side, removed physically.")
-    removed_neurons: int = Field(default=0, description="As `removed_heads`.")
+    smaller: int = Field(description="Number of smaller segments, at the edges of matrices that blocks do not divide.")
+    lengths: tuple[int, ...] = Field(description="Numbers of weights in a whole segment.")
+    emptied: tuple[str, ...] = Field(
+        default=(), description="Matrices that the threshold would have emptied: one segment was kept."
+    )
+    removed_heads: int = Field(default=0, description="Heads that were removed because they had no weights left on one side.")
+    removed_neurons: int = Field(default=0, description="Neurons that were removed for the same reason.")
     norms: NormHistogram
 
 
 class PatternReport(Frozen):
-    """A sparsity pattern, recounted from the written files. Shapes stay: products that do not skip zeros are no faster."""
+    """A sparsity pattern, recounted from the written files. Shapes stay, so products that do not skip zeros are no faster."""
 
     pattern: str
     selection: str
-    blocks: int = Field(description="Whole blocks in all prunable matrices; for unstructured, matrices.")
-    violations: int = Field(description="Blocks that do not satisfy the pattern.")
+    blocks: int = Field(description="Number of whole blocks in all prunable matrices; of matrices, for unstructured.")
+    violations: int = Field(description="Number of blocks that do not satisfy the pattern.")
     zeros: int
     prunable_weights: int
-    nonzero_macs: int = Field(description="Multiply-accumulates that remain where zeros are skipped; macs counts them all.")
+    nonzero_macs: int = Field(description="Multiply-accumulates that remain if zeros are skipped; macs counts all.")
     dense_remainders: tuple[DenseRemainder, ...] = ()
     pool: tuple[str, ...] = Field(
-        default=(), description="Arrangements allowed, one digit a weight: by output of the block, then input."
+        default=(), description="Allowed arrangements, one digit for each weight: by the block's output, then input."
     )
     matrices: tuple[MatrixReport, ...]
-    segments: SegmentsReport | None = Field(default=None, description="For block-lasso; its `blocks` are segments.")
-    products: ProductsReport | None = Field(default=None, description="Dense and sparse products, timed on the job's device.")
+    segments: SegmentsReport | None = Field(default=None, description="For block-lasso, whose `blocks` are segments.")
+    products: ProductsReport | None = Field(default=None, description="Timings on the job's device.")
 
 
 class DataReport(Frozen):
-    """The calibration data: fingerprint of the exact token ids, and sizes."""
+    """The calibration data: a fingerprint of the exact token ids, and sizes."""
 
     fingerprint: str
     samples: int
@@ -222,7 +229,7 @@ class DataReport(Frozen):
 
 
 class MemoryReport(Frozen):
-    """Where the weights were, with what that was decided by: what all of them would have needed, and what was free."""
+    """Where the weights were kept, and the figures that decided it: the memory that all of them need, and the free memory."""
 
     weights: Literal["resident", "paged"]
     needed_bytes: int
@@ -230,13 +237,13 @@ class MemoryReport(Frozen):
 
 
 class FloorReport(Frozen):
-    """The quality floor in the metric's own unit, and what was kept of it."""
+    """The quality floor: as requested, in the metric's own unit (``required``), and the quality achieved."""
 
     kind: Literal["relative", "absolute"]
     requested: float
     required: float
     achieved: float
-    lower_is_better: bool = Field(default=False, description="Whether the floor is the most that is allowed.")
+    lower_is_better: bool = Field(default=False, description="Whether the floor is an upper bound.")
 
     @property
     def held(self) -> bool:
@@ -245,9 +252,10 @@ class FloorReport(Frozen):
 
 
 class AcceptanceReport(Frozen):
-    """What a fresh process with stock libraries, and nothing of Coppice, found in the written checkpoint.
+    """The proof of the written checkpoint: what a fresh process found, with stock libraries and nothing of Coppice.
 
-    ``max_difference`` is that of its outputs from the worker's on held-out inputs, relative to the largest output.
+    ``max_difference`` is the largest difference of its outputs from the worker's, on held-out inputs, relative to the largest
+    output.
     """
 
     loader: Literal["stock", "remote_code"]
@@ -257,36 +265,41 @@ class AcceptanceReport(Frozen):
     tolerance: float
     parameters: int
     bytes: int
-    latency_ms: LatencyReport | None = Field(default=None, description="Measured again, for targets of latency.")
+    latency_ms: LatencyReport | None = Field(default=None, description="The second measurement, for latency targets.")
 
 
 class OnnxReport(Frozen):
-    """The checkpoint as an ONNX graph, run by onnxruntime on the CPU; or why there is none."""
+    """The checkpoint as an ONNX graph, run by onnxruntime on the CPU; or the reason why there is none."""
 
     status: Literal["ok", "failed"]
     reason: str | None = None
     path: str | None = None
     bytes: int | None = None
     max_difference: float | None = None
-    latency_ms: float | None = Field(default=None, description="Median, at the shape and threads of the report's latency_ms.")
+    latency_ms: float | None = Field(
+        default=None, description="Median milliseconds, at the shape and threads of the report's latency_ms."
+    )
     latency_iqr: float | None = None
 
 
 class CompressedReport(Frozen):
-    """The checkpoint with its zeros left out, loaded in a fresh process and bit-identical; or why there is none."""
+    """The checkpoint without its zeros, loaded in a fresh process and found bit-identical; or the reason why there is none."""
 
     status: Literal["ok", "failed"]
     reason: str | None = None
     path: str | None = None
-    bytes: int | None = Field(default=None, description="Of its weight files; the report's are the dense layout's.")
+    bytes: int | None = Field(
+        default=None, description="Bytes of its weight files; the report's bytes are those of the dense layout."
+    )
     forms: dict[str, int] = Field(
         default_factory=dict[str, int],
-        description="Prunable matrices by form: bits (one a weight), segments (one a segment), indices (N for every M), dense.",
+        description="Number of prunable matrices by form of their index: bits (one for each weight), segments (one bit for "
+        "each segment), indices (N for every M inputs), or dense.",
     )
 
 
 class Outcome(Frozen):
-    """One checkpoint. Counts and sizes are recounted from the written files, never taken from the plan."""
+    """The outcome of one checkpoint. Counts and sizes are recounted from the written files, never taken from the plan."""
 
     target: TargetReport
     sparsity: SparsityReport
@@ -297,7 +310,9 @@ class Outcome(Frozen):
     latency_ms: LatencyReport
     layers: tuple[LayerReport, ...]
     layout: Layout = "per_layer"
-    stored_dtype: str | None = Field(default=None, description="Type of the written weights, which plain loading computes in.")
+    stored_dtype: str | None = Field(
+        default=None, description="Data type of the written weights; plain loading computes in it."
+    )
     quality_floor: FloorReport | None = None
     acceptance: AcceptanceReport | None = None
     onnx: OnnxReport | None = None
@@ -307,13 +322,13 @@ class Outcome(Frozen):
 
 
 class FrontierPoint(Outcome):
-    """One of several budgets of a job; ``path`` is its checkpoint's folder in the bundle, ``.`` for the first."""
+    """The outcome for one of several targets; ``path`` is its checkpoint's folder in the bundle, ``.`` for the first."""
 
     path: str
 
 
 class Report(Outcome):
-    """The result of one job. With several budgets, its own outcome is that of the first; ``frontier`` lists them all."""
+    """The result of one job. With several targets, its own outcome is that of the first; ``frontier`` lists them all."""
 
     version: Literal[1] = 1
     model: str
@@ -323,7 +338,7 @@ class Report(Outcome):
     seconds: SecondsReport
     data: DataReport
     peak_memory_bytes: int
-    memory: MemoryReport | None = Field(default=None, description="Null in reports from before it was decided.")
+    memory: MemoryReport | None = Field(default=None, description="Null in reports of earlier versions, which did not choose.")
     seed: int
     device: str
     versions: dict[str, str]
@@ -331,5 +346,5 @@ class Report(Outcome):
     warnings: tuple[str, ...] = ()
 
     def narrowed_to(self, outcome: Outcome) -> Report:
-        """Give the report of one checkpoint of several: the same run, its outcome alone."""
+        """Return the report of one of several checkpoints: the same run, with the outcome of that checkpoint alone."""
         return self.but(**{name: getattr(outcome, name) for name in Outcome.model_fields}, frontier=())

@@ -1,4 +1,4 @@
-"""The halves of all layers as people are told of them: where each is, and how its repair went. Torch-free."""
+"""Sublayers as reports name them, each with the outcome of its repair. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from pruning_core.report.report import LayerReport, SublayerReport
 
-# A residual below this is rounding: there is nothing to repair.
+# A residual below this is rounding error: there is nothing to repair.
 _NOTHING = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedSublayer:
-    """One half of a layer.
+    """One sublayer.
 
     Attributes:
-        name: Such as ``layer 3 FFN``, or ``decoder layer 1 cross-attention``.
-        report: Of its repair.
-        pruned: Whether units of it are gone.
+        name: Its name, such as ``layer 3 FFN`` or ``decoder layer 1 cross-attention``.
+        report: The report of its repair.
+        pruned: Whether units were removed from it.
     """
 
     name: str
@@ -27,25 +27,25 @@ class ReportedSublayer:
 
     @property
     def status(self) -> str:
-        """How the repair went, in words."""
+        """The outcome of the repair, in words."""
         if self.report.status == "rejected" and not self.lost:
             return "nothing to repair"
         return {"max_iterations": "all steps taken"}.get(self.report.status, self.report.status)
 
     @property
     def failed(self) -> bool:
-        """Whether weights were left unrepaired that have lost something."""
+        """Whether weights were left unrepaired although pruning had changed the output."""
         return self.report.status == "breakdown" or (self.report.status == "rejected" and self.lost)
 
     @property
     def lost(self) -> bool:
-        """Whether there was something to repair."""
+        """Whether pruning changed the output, so that there was something to repair."""
         before = self.report.residual_before
         return self.pruned or before is None or before >= _NOTHING
 
 
 def reported_sublayers(layers: Sequence[LayerReport]) -> Iterator[ReportedSublayer]:
-    """Give the halves of all layers, in order. Layers with cross-attention are a decoder's, which follow its encoder's."""
+    """Yield the sublayers of all layers, in order. Layers with cross-attention are a decoder's and follow the encoder's."""
     encoder = sum(layer.cross is None for layer in layers) if any(layer.cross is not None for layer in layers) else 0
     for index, layer in enumerate(layers):
         name = f"layer {layer.layer + 1}"
@@ -60,6 +60,6 @@ def reported_sublayers(layers: Sequence[LayerReport]) -> Iterator[ReportedSublay
 
 
 def heads_of(layers: Sequence[LayerReport]) -> tuple[int, int]:
-    """Count the heads that stayed, and those that there were, cross-attention's among them."""
+    """Count the kept heads and the dense model's heads, those of cross-attention included."""
     both = [own for layer in layers for own in (layer, layer.cross) if own is not None]
     return sum(own.kept_heads for own in both), sum(own.dense_heads for own in both)

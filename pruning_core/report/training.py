@@ -1,4 +1,4 @@
-"""What a training did, torch-free: curves, phases, and which of the weights on its way were kept."""
+"""Reports of a training: curves, phases, and which of its weights were kept. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ Ending = Literal["finished", "early", "diverged"]
 
 
 class TrainingPoint(Frozen):
-    """One point of the curves."""
+    """One point of the training curves."""
 
-    step: int = Field(description="Steps taken.")
+    step: int = Field(description="Number of steps taken.")
     phase: str
-    loss: float = Field(description="Mean of the training loss since the point before; 0 at the start.")
+    loss: float = Field(description="Mean training loss since the previous point; 0 at the start.")
     held_out: float | None = Field(
-        default=None, description="The same loss on held-out rows, of the weights as they would be written."
+        default=None, description="Loss on the held-out rows, of the weights as they would be written."
     )
     measures: dict[str, float] = Field(
-        default_factory=dict[str, float], description="The method's own: rho, primal and dual residuals, shares of zeros."
+        default_factory=dict[str, float],
+        description="The method's own figures: rho, primal and dual residuals, shares of zeros.",
     )
 
 
 class PhaseReport(Frozen):
-    """A part of a training."""
+    """One phase of a training."""
 
     phase: str
     steps: int
@@ -34,9 +35,9 @@ class PhaseReport(Frozen):
 
 
 class TrainingReport(Frozen):
-    """A training. The weights that were kept are those that did best on the held-out rows, its start included."""
+    """A training. It keeps the weights with the lowest loss on the held-out rows, those of its start included."""
 
-    rows: int = Field(description="Trained on.")
+    rows: int = Field(description="Number of rows that were trained on.")
     held_out_rows: int
     batch_size: int
     processes: int
@@ -45,9 +46,11 @@ class TrainingReport(Frozen):
     steps: int
     epochs: float
     ending: Ending
-    reason: str | None = Field(default=None, description="Why it ended before its last step.")
-    resumed_from: int | None = Field(default=None, description="Step at which an earlier attempt's checkpoint was taken up.")
-    best_step: int = Field(description="Steps taken when the weights that were kept were judged.")
+    reason: str | None = Field(default=None, description="Why the training ended before its last planned step.")
+    resumed_from: int | None = Field(
+        default=None, description="Step at which this attempt resumed from the checkpoint of an earlier one."
+    )
+    best_step: int = Field(description="Step after which the kept weights were judged.")
     held_out_start: float
     held_out_best: float
     phases: tuple[PhaseReport, ...]

@@ -1,4 +1,4 @@
-"""One checkpoint: sliced, repaired, written, loaded back and measured."""
+"""Building one checkpoint: prune, repair, train, write, load back and measure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-# Why there is no other form of it than safetensors.
+# Reason why a paged model has no ONNX graph and no compressed form.
 _TOO_LARGE = "the model is larger than the memory of its device, and this form is made of all of it at once"
 
 
@@ -41,11 +41,11 @@ class Candidate:
     """A written checkpoint.
 
     Attributes:
-        plan: What it was made by.
-        measured: What was counted and measured in this process.
-        expected: What a fresh process is to find.
-        export_problem: Why there is no ONNX graph, where one was asked for and could not be written.
-        compress_problem: Why there is no compressed form, likewise.
+        plan: The plan that it was made by.
+        measured: Counts and measurements of this process.
+        expected: What a fresh process must find in it.
+        export_problem: Why a requested ONNX graph could not be written; None otherwise.
+        compress_problem: Why a requested compressed form could not be written; None otherwise.
     """
 
     plan: Plan
@@ -56,13 +56,13 @@ class Candidate:
 
     @property
     def target(self) -> Target:
-        """What it was made for."""
+        """The target that it was made for."""
         return self.measured.target
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """A pruned model in memory, what was done to it, and how its training went, where it was trained."""
+    """A pruned model in memory, the result of its pruning and repair, and the report of its training if there was one."""
 
     student: PreTrainedModel
     applied: Applied
@@ -71,14 +71,14 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class CandidateBuilder:
-    """Makes the checkpoints of one run.
+    """Builds the checkpoints of one run.
 
     Attributes:
-        spec: What was asked for.
+        spec: The request.
         ctx: Dense model and evidence.
-        evaluator: The validation split.
-        probes: Held-out inputs of which the worker's outputs are kept.
-        trainer: Where students are trained.
+        evaluator: Evaluates models on the validation split.
+        probes: Held-out inputs for the acceptance check.
+        trainer: Trains students.
     """
 
     spec: PruneSpec
@@ -88,17 +88,17 @@ class CandidateBuilder:
     trainer: TrainingRunner
 
     def try_out(self, plan: Plan) -> QualityReport:
-        """Judge a plan with its repair, writing nothing."""
+        """Measure the quality of a plan's repaired model, without writing it."""
         student = self._repaired(plan).student
         with self.ctx.clock.stage("evaluate", self.evaluator.steps) as step:
             return self.evaluator.compare(self.ctx.task_model.with_model(student), step)
 
     def make(self, target: Target, plan: Plan, folder: Path) -> Candidate:
-        """Prune, repair, train, write, and measure what was written.
+        """Prune, repair and train a student, write it, and measure the written checkpoint.
 
         Args:
-            target: What it is to meet.
-            plan: How.
+            target: The target of the checkpoint.
+            plan: How to prune.
             folder: Where to write.
         """
         spec, ctx = self.spec, self.ctx
@@ -109,7 +109,7 @@ class CandidateBuilder:
             folder.mkdir(exist_ok=True)
             write_checkpoint(folder, dense, ctx.evidence.dense, made.student, spec.artifacts)
             compressed = self._compress(plan, made.student, folder)
-            del made  # the student takes as much memory as what is loaded back
+            del made  # the student takes as much memory as the model that is loaded back
             pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)
             export_problem = self._export(pruned, folder)
         with clock.stage("evaluate", self.evaluator.steps) as step:
@@ -149,7 +149,7 @@ class CandidateBuilder:
         return Candidate(plan, measured, expected, export_problem, compress_problem)
 
     def _made(self, target: Target, plan: Plan) -> Pruned:
-        """Prune and repair; train where the plan says so."""
+        """Prune and repair a student; train it if the plan says so."""
         pruned = self._repaired(plan)
         if self._is_last(target):
             self.ctx.evidence.states.release()
@@ -158,7 +158,7 @@ class CandidateBuilder:
         return replace(pruned, applied=plan.finish_(pruned.student, pruned.applied, self.spec.artifacts.layout))
 
     def _is_last(self, target: Target) -> bool:
-        """Whether no other repair can follow: of another budget, or of a latency or a floor that is missed."""
+        """Return whether no other repair can follow: for another target, or after a missed latency or quality floor."""
         return self.spec.all_targets == (target,) and not TARGET_METRICS[target.metric].measured
 
     def _repaired(self, plan: Plan) -> Pruned:
@@ -167,13 +167,13 @@ class CandidateBuilder:
             return Pruned(student, plan.apply_(student, self.ctx.evidence, self.spec.recovery, on_sublayer=step))
 
     def _trained(self, pruned: Pruned, training: TrainingPlan, target: Target) -> Pruned:
-        """Train a student, from where the pruning has left it or from the dense weights."""
+        """Train the pruned student, or a new student from the dense weights."""
         student = clone(self.ctx.task_model.model) if training.from_dense else pruned.student
         report = self.trainer.train_(student, training.recipe, training.options, name=target_name(target))
         return Pruned(student, pruned.applied, report)
 
     def _timed(self, pruned: TaskModel, plan: Plan) -> tuple[LatencyReport, ProductsReport | None]:
-        """Time the checkpoint beside the dense model; and products with its matrices, where they hold zeros."""
+        """Time the checkpoint beside the dense model, and products with its matrices if they hold zeros."""
         spec, dense = self.spec, self.ctx.task_model
         timing = spec.latency if len(spec.all_targets) <= 1 else spec.latency.for_frontier()
         with self.ctx.clock.stage("latency", timing.repeats) as step:
@@ -195,13 +195,17 @@ class CandidateBuilder:
         return None
 
     def _compress(self, plan: Plan, student: PreTrainedModel, folder: Path) -> dict[str, int] | str | None:
-        """Write the compressed form, and say what became of the matrices; a sentence where there is none."""
+        """Write the compressed form if requested.
+
+        Returns:
+            The number of matrices by form; or a sentence saying why there is no compressed form; None if none was requested.
+        """
         if "compressed" not in self.spec.artifacts.formats:
             return None
         if self.ctx.task_model.pages is not None:
             return _TOO_LARGE
         matrices = adapt(student).linears
-        # What is stored input-major is indexed bit by bit.
+        # Blocks are arranged output-major: a matrix that is stored input-major is indexed bit by bit.
         hints = {
             name: None if is_transposed(matrices[name]) else block for name, block in plan.zero_blocks(list(matrices)).items()
         }

@@ -1,4 +1,4 @@
-"""The pipeline: a spec in, a bundle and its report out."""
+"""The pipeline: from a spec to a bundle and its report."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
 from pruning_core.training.runner import TrainingRunner
 
-# Rows that are drawn for each sample where a sample is a block of several.
+# Rows drawn for each sample, for tasks that join several rows to one sample.
 _ROWS_A_BLOCK = 16
 
 
@@ -61,24 +61,24 @@ def run(
     scratch: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Report:
-    """Prune a model as a spec says and write the bundle.
+    """Prune a model as a spec says, and write the bundle.
 
     Args:
-        spec: What to do.
-        out: Folder of the bundle: must not exist, or be empty. It appears whole, or not at all.
-        device: A torch device; a GPU where there is one, else the CPU, when None.
-        threads: CPU threads of the run; torch's own default when None. Latency has its own setting in the spec.
-        cache: Folder for measurements that later runs can use again (latency tables); nothing is kept when None.
-        scratch: Folder that outlives this call: a training keeps its checkpoints there, and a later call with the same spec
-            goes on from them; nothing is kept when None.
-        on_progress: Told of every step.
+        spec: The request.
+        out: Folder of the bundle; must not exist, or be empty. It appears whole, or not at all.
+        device: A torch device; None: a GPU if there is one, else the CPU.
+        threads: CPU threads of the run; None: torch's default. Latency has its own setting in the spec.
+        cache: Folder for measurements that later runs can reuse (latency tables); None: keep nothing.
+        scratch: Folder that outlives this call. Training keeps its checkpoints there, and a later call with the same spec
+            resumes from them. None: keep nothing.
+        on_progress: Called at every step.
 
     Returns:
         The report, which is also in the bundle.
 
     Raises:
-        PruningError: One of its subclasses, for everything that a user can act on. A `Rejected` says that there is a bundle,
-            which does not keep what was promised; it carries the report.
+        PruningError: One of its subclasses, for everything that a user can act on. A `Rejected` means that the bundle was
+            written but does not hold what was promised; the error carries the report.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PruningError("the output folder must not exist, or be empty", param="out")
@@ -122,7 +122,7 @@ def _run(
         clock.expect_training()
     with clock.stage("load"):
         source = resolve_checkpoint(spec.model, spec.revision)
-        if not is_local(spec.model):  # what a submit could not see yet
+        if not is_local(spec.model):  # only a local model could be checked at submit
             check_model(spec, source)
         memory = place_weights(spec, read_checkpoint(source), device)
         pages = folder if memory.weights == "paged" else None
@@ -168,7 +168,7 @@ def _run(
 
 
 def _reach(target: Target, planner: Planner, builder: CandidateBuilder, folder: Path) -> Candidate:
-    """Make the checkpoint of a target; a latency that the finished checkpoint misses is planned anew a few times."""
+    """Build the checkpoint of a target. If it misses a latency, build it again by the planner's further plans."""
     candidate: Candidate | None = None
     for plan in planner.plans(target):
         candidate = builder.make(target, plan, folder)
@@ -179,7 +179,7 @@ def _reach(target: Target, planner: Planner, builder: CandidateBuilder, folder: 
 
 
 def _hold_floor(spec: PruneSpec, planner: Planner, builder: CandidateBuilder, folder: Path) -> Candidate:
-    """Make the checkpoint with the fewest MACs that holds the quality floor; the mildest that was tried where none does."""
+    """Build the checkpoint with the fewest MACs that holds the quality floor; if none does, the largest that was tried."""
     floor, clock, trial = spec.quality_floor, builder.ctx.clock, 0
     assert floor is not None, "a spec has targets or a floor"
 
@@ -198,7 +198,7 @@ def _hold_floor(spec: PruneSpec, planner: Planner, builder: CandidateBuilder, fo
     shares = shares_that_hold(holds)
     clock.begin_part(FLOOR_TRIALS, FLOOR_TRIALS + 1)
     candidate: Candidate | None = None
-    for share in shares:  # the written one, rounded to its stored type, may just miss what the trial held
+    for share in shares:  # a written checkpoint, rounded to its stored type, may just miss the floor that its trial held
         candidate = _reach(KeepTarget(metric="macs", keep=share), planner, builder, folder)
         reached = candidate.measured.floor
         if reached is not None and reached.held:
@@ -208,7 +208,7 @@ def _hold_floor(spec: PruneSpec, planner: Planner, builder: CandidateBuilder, fo
 
 
 def _place(folder: Path, part: int, target: Target) -> Path:
-    """Give the folder of a checkpoint: the first target's is the bundle itself."""
+    """Return the folder of a checkpoint: the bundle itself for the first target, a sub-folder for others."""
     return folder / target_name(target) if part else folder
 
 
@@ -224,6 +224,8 @@ def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pa
         batch_tokens=batch_tokens,
         longest=options.samples,
     )
-    verify(adapter, calibration.batches[-1].to(dense.device).inputs)  # the longest: padding and far positions show most
+    verify(
+        adapter, calibration.batches[-1].to(dense.device).inputs
+    )  # the longest: errors in padding and far positions show most
     states = DenseStates(adapter, calibration.batches, options.memory_mb * 2**20, scratch)
     return Evidence(adapter, calibration, states, matmul_dtype(options.precision, dense.device))

@@ -1,4 +1,4 @@
-"""How the report of a run is put together: what was measured of each checkpoint, and what people should be warned of."""
+"""The report of a run: the outcomes of its checkpoints, and warnings."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def summed_up(
     memory: MemoryReport,
     odd: Sequence[str],
 ) -> Report:
-    """Make the report.
+    """Make the report of a run.
 
     Args:
-        spec: What was asked for.
+        spec: The request.
         ctx: Dense model, evidence and clock.
-        candidates: The checkpoints, in order.
-        outcomes: What each achieved.
-        memory: Where the weights were.
-        odd: What is to be warned of besides, of the data.
+        candidates: The checkpoints, in the order of the targets.
+        outcomes: The outcome of each checkpoint.
+        memory: Where the weights were kept.
+        odd: Warnings about the data.
     """
     calibration = ctx.evidence.calibration
     points = [
@@ -70,7 +70,7 @@ def _mixed_types(spec: PruneSpec, ctx: Context) -> list[str]:
 
 
 def _paged(memory: MemoryReport) -> list[str]:
-    """Say it where weights were read one block at a time for want of memory, which takes longer."""
+    """Warn if weights were read one block at a time for want of memory, which takes longer."""
     if memory.weights == "resident" or memory.needed_bytes <= memory.free_bytes:
         return []
     needed, free = (f"{count / 2**30:.1f} GiB" for count in (memory.needed_bytes, memory.free_bytes))
@@ -78,7 +78,7 @@ def _paged(memory: MemoryReport) -> list[str]:
 
 
 def scarce(spec: PruneSpec, train: Rows) -> list[str]:
-    """Say it where there are fewer rows than samples were asked for."""
+    """Warn if there are fewer rows than requested samples."""
     if len(train) >= spec.calibration.samples:
         return []
     return [f"only {len(train)} training rows for {spec.calibration.samples} calibration samples; all were used"]

@@ -1,4 +1,4 @@
-"""The verdict on a bundle: what was promised and is not kept, the gravest first."""
+"""The verdict on a bundle: the gravest promise that it does not hold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pruning_core.spec.prune import PruneSpec
 
 
 def accepted(candidate: Candidate, proof: Proof) -> Outcome:
-    """Put the proof into the outcome. A graph or a compressed form that was not proven goes: nothing broken is delivered."""
+    """Make the outcome of a checkpoint with its proof, and delete an ONNX graph or a compressed form without proof."""
     onnx = proof.onnx
     if candidate.export_problem is not None:
         onnx = OnnxReport(status="failed", reason=f"the exporter cannot express the model ({candidate.export_problem})")
@@ -35,7 +35,7 @@ def accepted(candidate: Candidate, proof: Proof) -> Outcome:
 
 
 def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Proof]) -> Rejected | None:
-    """Find the first promise that is not kept; None where all are."""
+    """Return the error for the first promise that is not held; None if all are."""
     for proof in proofs:
         if proof.problem is not None:
             return Unloadable(f"the bundle does not prove itself: {proof.problem}")
@@ -73,7 +73,7 @@ def _target(outcome: Outcome) -> Rejected | None:
     if not target.met:
         return target_missed(target)
     again = None if outcome.acceptance is None else outcome.acceptance.latency_ms
-    # Faster than promised is no miss; the tolerance is for the clock.
+    # Only a slower second measurement is a miss; the tolerance allows for the clock's noise.
     if again is not None and again.pruned / again.dense > target.requested + target.tolerance:
         return TargetMissed(
             f"asked for latency {target.requested:g} within {target.tolerance:g}, and measured {target.achieved:.4f} at first "

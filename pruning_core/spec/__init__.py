@@ -1,4 +1,4 @@
-"""The versioned request: what a job is asked to do. Torch-free."""
+"""The versioned request of a pruning job. Torch-free."""
 
 from pruning_core.spec.prune import PruneSpec
 

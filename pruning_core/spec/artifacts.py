@@ -1,4 +1,4 @@
-"""What is delivered: layout and formats of the bundle, and the quality that it must keep. Torch-free."""
+"""Artifacts: the layout and formats of the bundle, and the quality floor that it must hold. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from pruning_core.spec.frozen import Frozen
 Layout = Literal["per_layer", "stock"]
 Format = Literal["safetensors", "onnx", "compressed"]
 
-# Shares of the MACs that are closer to each other are not told apart by the search for the smallest model that holds a quality
-# floor: the metric's own noise is larger.
+# The search for the smallest model that holds a quality floor does not tell apart shares of the MACs that are closer than this:
+# the metric's own noise is larger.
 FLOOR_RESOLUTION = 0.02
-# Trials that the bisection makes.
+# Number of trials of that search, a bisection.
 FLOOR_TRIALS = math.ceil(math.log2(1 / FLOOR_RESOLUTION))
 
 
 class ArtifactSpec(Frozen):
-    """What the bundle holds."""
+    """The contents of the bundle: type of the weights, layout, formats and size of the files."""
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        default="auto", description="Type of the written weights; auto keeps that of the checkpoint given."
+        default="auto", description="Type of the written weights; auto: the type of the source checkpoint."
     )
     layout: Layout = Field(
         default="per_layer",
-        description="per_layer: each layer has its own widths, for the best quality; loads with `import pruning_core` or "
-        "trust_remote_code. stock: what the model's own config can say (one FFN width, fewer layers), loads anywhere.",
+        description="per_layer: each layer has its own widths, for the best quality; the bundle loads with "
+        "`import pruning_core` or trust_remote_code. stock: only what the model's own config can express (one FFN width, fewer "
+        "layers); the bundle loads anywhere.",
     )
     formats: tuple[Format, ...] = Field(
         default=("safetensors",),
         min_length=1,
         max_length=3,
-        description="safetensors always; onnx in addition; compressed: a folder with the values that are not zero and where "
-        "they stand, for methods that set weights to zero, which have it by default.",
+        description="safetensors: always required. onnx: an ONNX graph in addition. compressed: a folder that stores only the "
+        "nonzero values and their positions, for methods that set weights to zero, which write it by default.",
     )
     shard_mb: int = Field(
         default=5000,
         ge=1,
         le=1_048_576,
-        description="Megabytes of weights in one file; larger checkpoints are written in several.",
+        description="Largest size of a weight file in megabytes; larger checkpoints are split into several files.",
     )
     strict: bool = Field(default=False, description="Fail the job when one of the formats cannot be delivered.")
 
@@ -55,15 +56,15 @@ class ArtifactSpec(Frozen):
 
 
 class QualityFloor(Frozen):
-    """The least quality that counts as success, by the task's metric on the validation split."""
+    """The lowest quality that counts as success, measured by the task's metric on the validation split."""
 
     kind: Literal["relative", "absolute"] = Field(
-        default="relative", description="relative: a share of the dense model's; absolute: in the metric's own unit."
+        default="relative", description="relative: a share of the dense model's quality; absolute: in the metric's own unit."
     )
     value: float = Field(
         allow_inf_nan=False,
-        description="Of metrics of which less is better (perplexity, loss) it is the most that is allowed: absolute as it "
-        "stands, relative the dense model's divided by it.",
+        description="The floor. For metrics where lower is better (perplexity, loss) it sets an upper bound: the value itself "
+        "where it is absolute, the dense model's metric divided by the value where it is relative.",
     )
 
     @model_validator(mode="after")
@@ -73,10 +74,10 @@ class QualityFloor(Frozen):
         return self
 
     def check_range(self, metric: str, least: float, most: float) -> None:
-        """Check an absolute floor against what a metric can be.
+        """Check that an absolute floor lies in the metric's range.
 
         Raises:
-            ValueError: It never is that.
+            ValueError: It does not.
         """
         if self.kind == "absolute" and not least <= self.value <= most:
             raise ValueError(
@@ -84,7 +85,7 @@ class QualityFloor(Frozen):
             )
 
     def required(self, dense: float, *, lower_is_better: bool = False) -> float:
-        """Give the floor in the metric's own unit, for a dense model of this quality."""
+        """Return the floor in the metric's own unit, for a dense model of this quality."""
         if self.kind == "absolute":
             return self.value
         return dense / self.value if lower_is_better else self.value * dense

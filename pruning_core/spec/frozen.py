@@ -1,4 +1,4 @@
-"""The base of every value that crosses a boundary. Torch-free."""
+"""`Frozen`, the base of every value that crosses a boundary. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def but(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed, validated as a new one is; an unknown field is an error."""
+        """Return a copy with some fields changed. The copy is validated; an unknown field is an error."""
         return type(self)(**{**dict(self), **changes})

@@ -1,8 +1,8 @@
 """Sparsity patterns and how they are written: ``2:4``, ``4x4:8``, ``unstructured``, blocks such as ``64x64``. Torch-free.
 
-``N:M`` keeps N of every M consecutive inputs of each output; ``PxQ:K`` keeps K weights of every block of P outputs and Q
-inputs, in one of a pool of arrangements, and ``PxQ`` is half of them. ``1x4:2`` is ``2:4``. Where a width is not a multiple of
-the block's, the inputs or outputs that are left over stay dense.
+``N:M`` keeps N of every M consecutive inputs of each output. ``PxQ:K`` keeps K weights of every block of P outputs and Q
+inputs, in one of a pool of arrangements; ``PxQ`` keeps half of them. So ``1x4:2`` is ``2:4``. Where a width is not a multiple
+of the block's, the remaining inputs or outputs stay dense.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Literal
 SegmentKind = Literal["row", "column"]
 
 UNSTRUCTURED: Literal["unstructured"] = "unstructured"
-# Arrangements are kept as the bits of one 64-bit integer.
+# An arrangement is stored in the bits of one 64-bit integer.
 LARGEST_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
 class BlockPattern:
-    """Blocks of ``outputs`` x ``inputs`` weights of which ``keep`` stay."""
+    """Blocks of ``outputs`` x ``inputs`` weights, ``keep`` of which stay."""
 
     outputs: int
     inputs: int
@@ -28,29 +28,29 @@ class BlockPattern:
 
     @property
     def size(self) -> int:
-        """Weights of a block."""
+        """Number of weights in a block."""
         return self.outputs * self.inputs
 
     @property
     def sparsity(self) -> float:
-        """Share of a block's weights that go."""
+        """Share of a block's weights that are pruned."""
         return 1 - self.keep / self.size
 
     @property
     def one_row(self) -> bool:
-        """Whether the blocks are runs of inputs of one output: N:M."""
+        """Whether each block is a run of inputs of one output, as in N:M."""
         return self.outputs == 1
 
     def covered(self, outputs: int, inputs: int) -> tuple[int, int]:
-        """Give how many outputs and inputs of a matrix whole blocks reach over."""
+        """Return the numbers of outputs and inputs of a matrix that whole blocks cover."""
         return outputs // self.outputs * self.outputs, inputs // self.inputs * self.inputs
 
 
 def parse_pattern(text: str) -> BlockPattern | None:
-    """Read a pattern; None for ``unstructured``.
+    """Parse a pattern; return None for ``unstructured``.
 
     Raises:
-        ValueError: It is none, or it prunes nothing or everything.
+        ValueError: The text is no pattern, its blocks are too large, or they keep nothing or everything.
     """
     if text == UNSTRUCTURED:
         return None
@@ -78,7 +78,7 @@ def parse_pattern(text: str) -> BlockPattern | None:
 
 @dataclass(frozen=True, slots=True)
 class SegmentBlock:
-    """Blocks of ``outputs`` x ``inputs`` weights of which whole rows or columns stay or go."""
+    """Blocks of ``outputs`` x ``inputs`` weights, whose rows or columns are kept or pruned as a whole."""
 
     outputs: int
     inputs: int
@@ -86,7 +86,7 @@ class SegmentBlock:
 
     @property
     def length(self) -> int:
-        """Weights of a segment: a row of the block runs over its inputs, a column over its outputs."""
+        """Number of weights in a segment: a row of the block runs over its inputs, a column over its outputs."""
         return self.inputs if self.segment == "row" else self.outputs
 
     def __str__(self) -> str:
@@ -94,15 +94,15 @@ class SegmentBlock:
 
 
 LARGEST_SIDE = 1024
-# Matrices at least so wide have blocks of so many weights a side, where nothing else is asked for.
+# Default blocks: the least width of a matrix, and the weights on each side of its blocks.
 _DEFAULT_SIDES = ((2048, 64), (768, 32), (0, 16))
 
 
 def parse_block(text: str, segment: SegmentKind) -> SegmentBlock:
-    """Read a block such as ``64x64``: outputs, then inputs.
+    """Parse a block such as ``64x64``: outputs, then inputs.
 
     Raises:
-        ValueError: It is none, or its segments are single weights.
+        ValueError: The text is no block, a side is too long, or the segments are single weights.
     """
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if found is None:
@@ -116,7 +116,7 @@ def parse_block(text: str, segment: SegmentKind) -> SegmentBlock:
 
 
 def default_block(outputs: int, inputs: int, segment: SegmentKind) -> SegmentBlock:
-    """Give the block for a matrix of this shape: 16, 32 or 64 weights a side, by its narrower one."""
+    """Return the default block for a matrix: 16, 32 or 64 weights on each side, by the matrix's narrower side."""
     narrower = max(1, min(outputs, inputs))
     side = next(side for least, side in _DEFAULT_SIDES if narrower >= least)
     return SegmentBlock(min(side, max(1, outputs)), min(side, max(1, inputs)), segment)
@@ -124,7 +124,7 @@ def default_block(outputs: int, inputs: int, segment: SegmentKind) -> SegmentBlo
 
 @dataclass(frozen=True, slots=True)
 class MatrixShape:
-    """A prunable matrix: where it is, its outputs and its inputs."""
+    """A prunable matrix: its module path, and its numbers of outputs and inputs."""
 
     name: str
     outputs: int

@@ -1,4 +1,4 @@
-"""Where a model's weights are while it is pruned, and what cannot be had without all of them in memory. Torch-free."""
+"""Memory: where a model's weights are kept while it is pruned, and what needs all of them at once. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pruning_core.spec.frozen import Frozen
 
 
 class MemorySpec(Frozen):
-    """Where the model's weights are while it is pruned."""
+    """Where the model's weights are kept while it is pruned."""
 
     weights: Literal["auto", "resident", "paged"] = Field(
         default="auto",
-        description="resident: all in memory. paged: those of one block at a time, read from the checkpoint's files, so that "
-        "the model may be larger than the memory of its device; slower, and without what needs the whole model at once: "
-        "targets of latency, the trained tier, ONNX and the compressed form. auto: paged where they would not fit.",
+        description="resident: all weights in memory. paged: the weights of one block at a time, read from the checkpoint's "
+        "files; the model may then be larger than its device's memory, but the job is slower and cannot do what needs the "
+        "whole model: latency targets, the trained tier, ONNX and the compressed form. auto: paged if they would not fit.",
     )
 
 
 def needs_all_weights(*, clocks: bool, trains: bool) -> str | None:
-    """Say what of a job cannot be done with the weights of one block at a time; None where everything can.
+    """Return why a job needs all weights in memory at once; None if it does not.
 
     Args:
-        clocks: Whether one of its targets is measured by a clock.
-        trains: Whether its method trains.
+        clocks: Whether one of the job's targets is measured by a clock.
+        trains: Whether the job's method trains.
     """
     if clocks:
         return "a target of latency is measured on the whole model"
@@ -34,10 +34,10 @@ def needs_all_weights(*, clocks: bool, trains: bool) -> str | None:
 
 
 def check_paged(memory: MemorySpec, formats: Collection[str], *, clocks: bool, trains: bool) -> None:
-    """Refuse at submit what cannot be done with the weights of one block at a time, where that is asked for.
+    """Refuse at submit a job that asks for paged weights and for something that needs all weights at once.
 
     Raises:
-        ValueError: Something cannot.
+        ValueError: The job asks for both.
     """
     if memory.weights != "paged":
         return

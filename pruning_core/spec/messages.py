@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a spec, in words that say what would be right. Torch-free."""
+"""Messages for pydantic's errors in a spec, in words that say what would be right. Torch-free."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SAID = {
 
 
 def message_of(error: Mapping[str, Any]) -> str:
-    """Say what one of pydantic's errors means, to stand behind the name of a field."""
+    """Return the message for one of pydantic's errors, phrased to follow the name of a field."""
     kind = str(error["type"])
     if kind in _OBJECT_EXPECTED:
         return "must be an object"

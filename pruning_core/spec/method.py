@@ -1,4 +1,4 @@
-"""How a model is pruned: the methods that a spec can name. Torch-free."""
+"""The methods that a spec can name, and their options. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pruning_core.methods.block_lasso.options import BlockLasso
 from pruning_core.methods.fisher_cg.options import FisherCG
 from pruning_core.spec.options import MethodOptions
 
-# The registry: a method is a folder of `pruning_core.methods`, and its options here.
+# The registry: a method is a folder of `pruning_core.methods`, and its options are a member of this union.
 AnyOptions = FisherCG | AdmmPattern | BlockLasso | Magnitude | Random
 
 METHODS: dict[str, type[MethodOptions]] = {kind.model_fields["name"].default: kind for kind in get_args(AnyOptions)}
@@ -25,7 +25,7 @@ else:
 
 
 def _expand_method(value: object) -> object:
-    """Turn ``"fisher-cg"`` into ``{"name": "fisher-cg"}``; name the known methods when it is not one."""
+    """Turn ``"fisher-cg"`` into ``{"name": "fisher-cg"}``; the error for an unknown method lists the known ones."""
     given = {"name": value} if isinstance(value, str) else value
     if isinstance(given, Mapping):
         name = cast("Mapping[str, Any]", given).get("name")
@@ -41,7 +41,7 @@ Method = Annotated[
 
 
 def complete_by_method(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a spec, completed by what follows from its method."""
+    """Return the fields of a spec, completed with what follows from its method."""
     method = given.get("method")
     fields = {"name": method} if isinstance(method, str) else method
     name = cast("Mapping[str, Any]", fields).get("name") if isinstance(fields, Mapping) else None

@@ -1,4 +1,4 @@
-"""What a method tells of itself in a request: the base of every method's options. Torch-free."""
+"""`MethodOptions`, the base of every method's options in a request. Torch-free."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Selection = Literal["admm", "sparsegpt", "wanda", "magnitude"]
 
 
 class ZeroingOptions(Protocol):
-    """Options of the methods that set weights to zero: how the weights are chosen, refitted and trained."""
+    """Options of the methods that set weights to zero: how the weights are selected, refitted and trained."""
 
     @property
     def name(self) -> str:
@@ -24,32 +24,32 @@ class ZeroingOptions(Protocol):
 
     @property
     def tier(self) -> Tier:
-        """Whether a training follows."""
+        """Tier: ``one-shot``, or ``trained``, where training follows."""
         ...
 
     @property
     def selection(self) -> Selection:
-        """What chooses the weights: ADMM, or a baseline."""
+        """What selects the weights: ADMM, or a baseline."""
         ...
 
     @property
     def iterations(self) -> int:
-        """Upper bound of ADMM steps a matrix."""
+        """Largest number of ADMM steps for each matrix."""
         ...
 
     @property
     def steps(self) -> int:
-        """Steps of the refit."""
+        """Number of steps of the refit."""
         ...
 
     @property
     def damping(self) -> float:
-        """Ridge, relative to the mean diagonal of the Gram."""
+        """Ridge, relative to the mean diagonal of the Gram matrix."""
         ...
 
     @property
     def obs_group(self) -> int | None:
-        """Inputs that the optimal brain surgeon prunes at a time; the paper's when None."""
+        """Number of inputs that the optimal brain surgeon prunes at a time; None: the paper's."""
         ...
 
     @property
@@ -59,16 +59,16 @@ class ZeroingOptions(Protocol):
 
     @property
     def title(self) -> str:
-        """What reports call the structure of the zeros."""
+        """Name of the structure of the zeros in reports."""
         ...
 
 
 class MethodOptions(Frozen):
-    """Base of the options of a method. What a request, its checks and the pages ask of a method is asked here.
+    """Base of the options of a method. It answers all that a request, its checks and the pages need to know of a method.
 
     Attributes:
-        planner: Where the method is, as ``module:function``: the function makes a `pruning_core.methods.base.Planner`.
-        implies_target: Whether a target may be left out, since it follows from the options.
+        planner: The function that makes the method's `pruning_core.methods.base.Planner`, as ``module:function``.
+        implies_target: Whether the target may be left out because it follows from the options.
     """
 
     planner: ClassVar[str]
@@ -76,59 +76,59 @@ class MethodOptions(Frozen):
 
     @property
     def zeroing(self) -> ZeroingOptions | None:
-        """The options, where the method sets weights to zero; None where it removes units."""
+        """These options, if the method sets weights to zero; None if it removes units."""
         return None
 
     @property
     def removes_units(self) -> bool:
-        """Whether heads and neurons go, and shapes change."""
+        """Whether the method removes heads and neurons, which changes shapes."""
         return self.zeroing is None
 
     @property
     def trains(self) -> bool:
-        """Whether a training follows the pruning."""
+        """Whether training follows the pruning."""
         return self.zeroing is not None and self.zeroing.tier == "trained"
 
     @classmethod
     def complete(cls, given: dict[str, Any], fields: object) -> dict[str, Any]:
-        """Return the fields of a spec as they were sent, completed by what follows from the method.
+        """Return the fields of a spec, completed with what follows from the method.
 
         Args:
-            given: Fields of the spec; not changed.
-            fields: Those of the method, not yet validated.
+            given: Fields of the spec as they were sent; not changed.
+            fields: Fields of the method, not yet validated.
         """
         del fields
         return given
 
     def check_targets(self, targets: Sequence[Target], *, recovery: str, labels: bool) -> None:
-        """Refuse targets, a recovery or a training that the method cannot have.
+        """Refuse targets, a recovery or a training that the method does not support.
 
         Args:
             targets: All targets of the spec.
-            recovery: ``recovery.kind``.
+            recovery: ``recovery.kind`` of the spec.
             labels: Whether the data of the task has labels.
 
         Raises:
-            ValueError: One does not fit.
+            ValueError: One of them is not supported.
         """
         del recovery, labels
         if any(target.metric == "pattern" for target in targets):
             raise ValueError("a pattern target needs method admm-pattern; give a sparsity, or keep of macs, params or latency")
 
     def check_task(self, task_type: TaskType) -> None:
-        """Refuse a task that the method cannot learn from.
+        """Refuse a task whose labels the method cannot use.
 
         Raises:
-            DatasetInvalid: Labels are needed, and the task has none that make a loss.
+            DatasetInvalid: The method needs labels, and the task has none that define a loss.
         """
 
     def check_matrices(self, matrices: Sequence[MatrixShape], sparsities: Sequence[float]) -> None:
         """Refuse matrices that the structure of the zeros does not fit.
 
         Args:
-            matrices: All prunable ones.
-            sparsities: Of targets that count all prunable weights.
+            matrices: All prunable matrices.
+            sparsities: The requested sparsities of all prunable weights.
 
         Raises:
-            TargetUnreachable: One does not fit.
+            TargetUnreachable: A matrix does not fit, or a sparsity is out of reach.
         """

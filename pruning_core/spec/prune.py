@@ -1,6 +1,6 @@
-"""The versioned request: what to prune, for which task, to which target, and how. Torch-free.
+"""`PruneSpec`, the versioned request: what to prune, for which task, to which target, and how. Torch-free.
 
-A `PruneSpec` is frozen and forbids unknown fields, so that equal specs mean equal work. Shorthands exist for what people
+A spec is frozen and forbids unknown fields, so that equal specs mean equal work. Shorthands exist for what people
 type (``task="glue/sst2"``, ``method="fisher-cg"``, ``sparsity=0.5``); validation expands them, so code only ever sees
 the full form.
 """
@@ -27,17 +27,19 @@ NonEmptyStr = Annotated[str, StringConstraints(strip_whitespace=True, min_length
 
 # --- task -------------------------------------------------------------------------------------------------------------
 
-# The transformers class that loads a model for each type.
+# The transformers class that loads a model, by type of task.
 AUTO_CLASSES: Mapping[TaskType, str] = {name: kind.loads_as for name, kind in KINDS.items()}
 
 
 class Columns(Frozen):
-    """Which columns of the data set hold the input (text, one or two columns, or an image) and the label."""
+    """Names of the data set's columns: the input (one or two columns of text, or one of images) and the label."""
 
     text: tuple[NonEmptyStr, ...] = Field(
-        default=(), max_length=2, description="Texts; for pairs, questions and contexts two columns; lists of words for tokens."
+        default=(),
+        max_length=2,
+        description="Text columns: two for pairs and for questions with contexts, else one. Lists of words for tokens.",
     )
-    image: NonEmptyStr | None = Field(default=None, description="Images: bytes, or paths within the data set's folder.")
+    image: NonEmptyStr | None = Field(default=None, description="Image column: bytes, or paths within the data set's folder.")
     label: NonEmptyStr | None = None
 
     @model_validator(mode="after")
@@ -48,17 +50,17 @@ class Columns(Frozen):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """All columns that are read as input."""
+        """Names of all input columns."""
         return self.text if self.image is None else (self.image,)
 
 
 class TaskSpec(Frozen):
-    """What the model is for, and the data that says so.
+    """The task that the model is pruned for, and its data.
 
     ``dataset`` is a Hub id, or a folder that holds ``train`` and ``validation`` as Parquet, JSON Lines or CSV files.
     """
 
-    name: NonEmptyStr | None = Field(default=None, description="A GLUE name such as glue/sst2 fills in the rest.")
+    name: NonEmptyStr | None = Field(default=None, description="A GLUE name such as glue/sst2 fills in the other fields.")
     type: TaskType
     dataset: NonEmptyStr
     config: NonEmptyStr | None = Field(default=None, description="Configuration (subset) of a Hub data set.")
@@ -69,7 +71,7 @@ class TaskSpec(Frozen):
     prefix: str | None = Field(
         default=None,
         max_length=1024,
-        description="Put before every text, as T5 wants it: 'summarize: '. For texts from texts only.",
+        description="Put before every text, as T5 expects: 'summarize: '. For summarization and translation only.",
     )
 
     @model_validator(mode="after")
@@ -100,12 +102,12 @@ class TaskSpec(Frozen):
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether less of the metric is better."""
+        """Whether lower values of the metric are better."""
         return METRICS[self.metric].lower_is_better
 
 
 class TaskByName(Frozen):
-    """A GLUE task with its data taken from elsewhere, for instance a local folder."""
+    """A GLUE task whose data is taken from elsewhere, for instance from a local folder."""
 
     name: NonEmptyStr
     dataset: NonEmptyStr
@@ -137,17 +139,20 @@ Task = Annotated[TaskSpec, BeforeValidator(_expand_task, json_schema_input_type=
 
 
 class RecoverySpec(Frozen):
-    """How each pruned sublayer is repaired against the dense model, layer by layer."""
+    """Recovery: the repair of each pruned sublayer against the dense model, layer by layer."""
 
     kind: Literal["weights", "masks", "none"] = Field(
         default="weights",
-        description="weights: least squares for the output projection; masks: one scale a unit (the paper's); none.",
+        description="weights: a least-squares fit of the output projection; masks: one scale for each unit, as in the paper; "
+        "none: no repair.",
     )
     solver: Literal["auto", "cg", "pcg", "cholesky", "lsmr"] = "auto"
-    damping: float = Field(default=0.1, ge=0, le=10, description="Ridge, relative to the mean diagonal of the Gram.")
-    tolerance: float = Field(default=1e-5, gt=0, lt=1, description="Relative residual at which iterations stop.")
+    damping: float = Field(default=0.1, ge=0, le=10, description="Ridge, relative to the mean diagonal of the Gram matrix.")
+    tolerance: float = Field(default=1e-5, gt=0, lt=1, description="Relative residual at which the solver stops.")
     max_iterations: int = Field(default=200, ge=1, le=10_000)
-    holdout: float = Field(default=0.125, gt=0, le=0.5, description="Share of the calibration samples that judges each repair.")
+    holdout: float = Field(
+        default=0.125, gt=0, le=0.5, description="Share of the calibration samples that is held out to judge each repair."
+    )
 
 
 # --- data, measurement, artifacts -------------------------------------------------------------------------------------
@@ -157,20 +162,20 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class CalibrationSpec(Frozen):
-    """The samples that statistics are gathered on, drawn from the training split with the seed, and what gathering may take."""
+    """The calibration samples, drawn from the training split with the seed, and the resources for gathering statistics."""
 
     samples: int = Field(default=512, ge=8, le=65_536)
     sampling: Literal["longer", "uniform"] = Field(
         default="longer",
-        description="longer: of twice as many rows drawn, the longer half, for more tokens of context from as many samples; "
-        "uniform: as drawn.",
+        description="longer: draw twice as many rows and keep the longer half, for more tokens of context from as many "
+        "samples; uniform: keep the rows as drawn.",
     )
-    max_length: int = Field(default=128, ge=4, le=8192, description="Longest sequence in tokens; longer is truncated.")
+    max_length: int = Field(default=128, ge=4, le=8192, description="Longest sequence in tokens; longer ones are truncated.")
     batch_tokens: int | None = Field(
         default=None,
         ge=64,
         le=1_048_576,
-        description="Tokens a batch, padding included; null: what suits the device. No result depends on it beyond rounding.",
+        description="Tokens in a batch, padding included; null: what suits the device. It changes results by rounding only.",
     )
     precision: Precision = Field(
         default="auto",
@@ -181,28 +186,28 @@ class CalibrationSpec(Frozen):
         default=448,
         ge=16,
         le=1_048_576,
-        description="Megabytes of hidden states that may be kept in memory between passes. With fewer the dense model runs "
-        "once more, and recovery's own streams lie in a file beside the bundle (on a GPU: in host memory).",
+        description="Megabytes of memory for hidden states that are kept between passes. Where they are too few, the dense "
+        "model runs once more, and recovery keeps its own states in a file beside the bundle (on a GPU: in host memory).",
     )
 
 
 class EvaluationSpec(Frozen):
-    """How quality is measured on the validation split."""
+    """The evaluation of quality on the validation split."""
 
-    max_samples: int | None = Field(default=None, ge=1, description="The first N rows; all of them when null.")
+    max_samples: int | None = Field(default=None, ge=1, description="Evaluate on the first N rows; null: on all rows.")
     max_length: int = Field(default=128, ge=4, le=8192)
 
 
 class LatencySpec(Frozen):
-    """The shape at which dense and pruned latency are measured side by side."""
+    """The input shape and the repeats with which dense and pruned latency are measured in turns."""
 
     batch: int = Field(default=8, ge=1, le=1024)
-    length: int = Field(default=128, ge=4, le=8192, description="Tokens a sequence, no padding.")
+    length: int = Field(default=128, ge=4, le=8192, description="Tokens in each sequence, without padding.")
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads; ignored on a GPU.")
     repeats: int = Field(default=20, ge=3, le=1000)
 
     def for_frontier(self) -> LatencySpec:
-        """Give the measurement for one of several checkpoints: a quarter of the repeats, since there are more of them."""
+        """Return the measurement for one of several checkpoints: a quarter of the repeats, since each checkpoint is timed."""
         return self.but(repeats=max(3, self.repeats // 4))
 
 
@@ -210,7 +215,7 @@ class LatencySpec(Frozen):
 
 
 def _document_shorthands(schema: JsonDict) -> None:
-    """Show the shorthands in the JSON schema: they are accepted, so a generated client must know them."""
+    """Add the shorthands to the JSON schema: they are accepted, so a generated client must know them."""
     properties = cast("dict[str, Any]", schema["properties"])
     properties["sparsity"] = {
         "type": "number",
@@ -226,13 +231,13 @@ def _document_shorthands(schema: JsonDict) -> None:
 
 
 def _naming(method: str) -> JsonDict:
-    """Describe a spec that names a method, by its name or as an object."""
+    """Return the JSON schema of specs that name a method, by its name or as an object."""
     named: JsonDict = {"properties": {"name": {"const": method}}, "required": ["name"]}
     return {"properties": {"method": {"anyOf": [{"const": method}, named]}}, "required": ["method"]}
 
 
 class PruneSpec(Frozen):
-    """One pruning job, complete: the same spec, machine and versions give the same bytes."""
+    """The complete request of one pruning job: the same spec, machine and versions give the same bytes."""
 
     model_config = ConfigDict(json_schema_extra=_document_shorthands)
 
@@ -244,11 +249,13 @@ class PruneSpec(Frozen):
     targets: tuple[Target, ...] = Field(
         default=(),
         max_length=16,
-        description="Several budgets instead of one target: one scoring pass, a checkpoint each, the frontier in the report.",
+        description="Several targets in place of one. They share one scoring pass, each of them gets a checkpoint, and the "
+        "report shows the frontier.",
     )
     quality_floor: Floor | None = Field(
         default=None,
-        description="Fail where less quality is kept. Without a target: find the model with the fewest MACs that holds it.",
+        description="With a target: fail the job where the floor is not held. Without: find the model with the fewest MACs "
+        "that holds it.",
     )
     method: Method = FisherCG()
     recovery: RecoverySpec = RecoverySpec()
@@ -297,8 +304,8 @@ class PruneSpec(Frozen):
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
-        """Every target asked for; none where the quality floor alone decides.
+        """All requested targets; empty where the quality floor alone decides.
 
-        The first is the job's own: its checkpoint is the bundle's, the others lie in sub-folders.
+        The checkpoint of the first target is the bundle itself; the others lie in sub-folders.
         """
         return self.targets or (() if self.target is None else (self.target,))

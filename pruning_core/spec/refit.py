@@ -1,4 +1,4 @@
-"""Options that all methods share which set weights to zero and refit what stays. Torch-free."""
+"""Options that are common to all methods that set weights to zero and refit the others. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Annotated
 
 from pydantic import Field
 
-Iterations = Annotated[int, Field(ge=1, le=1000, description="Upper bound of ADMM steps a matrix.")]
+Iterations = Annotated[int, Field(ge=1, le=1000, description="Largest number of ADMM steps for each matrix.")]
 RefitSteps = Annotated[
     int | None,
     Field(
         ge=1,
         le=1000,
-        description="Steps of conjugate gradient on what stays; null: 6 from where ADMM ended, 20 from dense weights.",
+        description="Steps of conjugate gradient that refit the kept weights; null: 6 from ADMM's weights, 20 from dense ones.",
     ),
 ]
-Damping = Annotated[float, Field(gt=0, le=10, description="Ridge, relative to the mean diagonal of the Gram.")]
+Damping = Annotated[float, Field(gt=0, le=10, description="Ridge, relative to the mean diagonal of the Gram matrix.")]
 
 
 def refit_steps(given: int | None, selection: str) -> int:
-    """Give the steps of a refit: those that were asked for, or what the selection leaves to do."""
+    """Return the number of refit steps: the given one, or else the default for the selection."""
     return given or (6 if selection == "admm" else 20)

@@ -1,4 +1,4 @@
-"""Targets: how much of a model may stay, and in which metric. Torch-free."""
+"""Targets: how much of a model may be kept, and in which metric. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pruning_core.spec.frozen import Frozen
 
 
 def _open_fraction(value: object) -> float:
-    """Accept a number strictly between 0 and 1; say in one sentence what would be right otherwise."""
+    """Validate a number strictly between 0 and 1; an error says in one sentence what would be right."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         given = "text" if isinstance(value, str) else f"a {type(value).__name__}"
         raise ValueError(f"must be a number > 0 and < 1, got {given}")  # noqa: TRY004 - pydantic's protocol
@@ -27,15 +27,15 @@ OpenFraction = Annotated[float, BeforeValidator(_open_fraction), Field(gt=0, lt=
 
 @dataclass(frozen=True, slots=True)
 class TargetMetric:
-    """What a target is asked in, in words. How it is priced and recounted is `pruning_core.budgets.RULES`.
+    """The words for a target's metric. Its price and its recount are in `pruning_core.budgets.RULES`.
 
     Attributes:
-        title: The metric and what its value is, as a form says it.
-        asked: What was asked for, as a sentence without its end; ``{}`` is the share.
-        came: What became of the share that was reached.
-        share_of: What a share of it is a share of.
-        removed: Whether the value is a share that goes; else one that may stay.
-        measured: Whether a clock decides, which is noisy; else a count.
+        title: The metric and the meaning of its value, for a form.
+        asked: The request, as a sentence without its end; ``{}`` stands for the share.
+        came: The verb that follows the achieved share in a sentence.
+        share_of: The words that follow a share in a list.
+        removed: Whether the value is the share that is removed; else it is the share that may be kept.
+        measured: Whether the metric is measured by a clock, which is noisy; else it is counted.
     """
 
     title: str
@@ -47,7 +47,7 @@ class TargetMetric:
 
     @property
     def field(self) -> str:
-        """Field of the target that holds the value."""
+        """Name of the target's field that holds the value."""
         return "sparsity" if self.removed else "keep"
 
 
@@ -96,17 +96,19 @@ MetricName = Annotated[str, AfterValidator(_known_metric), Field(json_schema_ext
 
 
 def target_verdict(metric: str, requested: float, achieved: float) -> str:
-    """Say what was asked for and what came of it, as a sentence without its end."""
+    """Return what was asked for and what was achieved, as a sentence without its end."""
     row = TARGET_METRICS[metric]
     return f"{row.asked.format(f'{100 * requested:.4g}%')}; {100 * achieved:.2f}% {row.came}"
 
 
 class SparsityTarget(Frozen):
-    """Remove this fraction of the weights in the prunable linear layers (no embeddings, no task head, no biases)."""
+    """Remove this fraction of the weights of the prunable linear layers; embeddings, task head and biases do not count."""
 
     metric: Literal["sparsity"] = "sparsity"
     sparsity: OpenFraction
-    tolerance: float = Field(default=0.01, gt=0, le=0.1, description="Allowed distance below the budget, same unit.")
+    tolerance: float = Field(
+        default=0.01, gt=0, le=0.1, description="How far the achieved sparsity may lie above the requested one."
+    )
 
     @property
     def requested(self) -> float:
@@ -123,7 +125,9 @@ class KeepTarget(Frozen):
 
     metric: Literal["macs", "params"]
     keep: OpenFraction
-    tolerance: float = Field(default=0.01, gt=0, le=0.1, description="Allowed distance below the budget, same unit.")
+    tolerance: float = Field(
+        default=0.01, gt=0, le=0.1, description="How far the achieved fraction may lie below the requested one."
+    )
 
     @property
     def requested(self) -> float:
@@ -132,12 +136,16 @@ class KeepTarget(Frozen):
 
 
 class LatencyTarget(Frozen):
-    """Keep at most this fraction of the dense latency, measured on the device that prunes at the spec's latency shape."""
+    """Keep at most this fraction of the dense latency. It is measured on the job's device, at the spec's latency shape."""
 
     metric: Literal["latency"]
     keep: OpenFraction
     tolerance: float = Field(
-        default=0.05, gt=0, le=0.2, description="Allowed distance below the budget; clocks are noisier than counts."
+        default=0.05,
+        gt=0,
+        le=0.2,
+        description="How far the achieved fraction may lie below the requested one, and above it when a fresh process "
+        "measures it again; clocks are noisier than counts.",
     )
 
     @property
@@ -147,15 +155,15 @@ class LatencyTarget(Frozen):
 
 
 class PatternTarget(Frozen):
-    """Every block keeps what its pattern says: this share of the weights that whole blocks cover is zero.
+    """Prune every block to its pattern: this share of the weights that whole blocks cover is zero.
 
-    It follows from ``method.pattern`` and need not be given. Where a width is no multiple of the block's, what is left over
-    stays dense and is counted in ``sparsity``, not here.
+    The target follows from ``method.pattern`` and need not be given. Where a width is no multiple of the block's, the remaining
+    weights stay dense. They count in the report's ``sparsity``, not here.
     """
 
     metric: Literal["pattern"] = "pattern"
     sparsity: float = Field(gt=0, lt=1)
-    tolerance: float = Field(default=0.01, gt=0, le=0.1, description="Share of further weights that may be zero.")
+    tolerance: float = Field(default=0.01, gt=0, le=0.1, description="Share of the weights that may be zero beyond it.")
 
     @property
     def requested(self) -> float:
@@ -167,15 +175,15 @@ Target = Annotated[SparsityTarget | KeepTarget | LatencyTarget | PatternTarget, 
 
 
 def target_name(target: Target) -> str:
-    """Name a target the way its sub-folder is named: ``macs-0.3``, ``sparsity-0.5``."""
+    """Return the name of a target and of its sub-folder: ``macs-0.3``, ``sparsity-0.5``."""
     return f"{target.metric}-{target.requested:g}"
 
 
 def sparsities_of(targets: Sequence[Target]) -> list[float]:
-    """List the sparsities that are asked for of all prunable weights."""
+    """Return the sparsities of the targets that count all prunable weights."""
     return [target.sparsity for target in targets if isinstance(target, SparsityTarget)]
 
 
 def any_measured(targets: Sequence[Target]) -> bool:
-    """Tell whether a clock decides about one of the targets."""
+    """Return whether one of the targets is measured by a clock."""
     return any(TARGET_METRICS[target.metric].measured for target in targets)

@@ -1,4 +1,4 @@
-"""Options of the trained tiers: one training loop for all methods, so one set of options; what a pattern adds. Torch-free."""
+"""Options of the trained tiers: one set for the one training loop, and what each method adds to it. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,71 +12,71 @@ Tier = Literal["one-shot", "trained"]
 
 
 class TrainingOptions(Frozen):
-    """How a pruned model is trained: AdamW on the task's labels, the dense model's outputs, or both.
+    """Training of a pruned model: AdamW on the task's labels, the dense model's outputs, or both.
 
-    Embeddings are not trained: what is pruned lies behind them, and half of a small model's weights are there.
+    Embeddings are not trained: the pruned layers lie behind them, and they hold half of a small model's weights.
     """
 
-    epochs: int = Field(default=2, ge=1, le=100, description="Passes over the rows that are trained on.")
-    learning_rate: float = Field(default=5e-5, gt=0, le=1, description="Peak: warmed up to linearly, then down to zero.")
+    epochs: int = Field(default=2, ge=1, le=100, description="Passes over the training rows.")
+    learning_rate: float = Field(
+        default=5e-5, gt=0, le=1, description="Peak learning rate, after a linear warm-up and before a linear decay to zero."
+    )
     warmup: float = Field(default=0.06, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Sequences a step, over all devices together.")
-    weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled, of matrices alone.")
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Sequences in each step, over all devices together.")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled weight decay; it applies to matrices only.")
     max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
     distillation: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="Weight of the dense model's outputs beside the labels'. 1: the labels are not read and need not be there.",
+        description="Weight of the dense model's outputs in the loss; labels have the rest. 1: the data needs no labels.",
     )
     hidden: float = Field(
         default=1.0,
         ge=0,
         le=1000,
-        description="Weight of the distance to the dense model's hidden states; 0: they are left out.",
+        description="Weight of the distance to the dense model's hidden states; 0: no such term.",
     )
-    temperature: float = Field(default=2.0, gt=0, le=100, description="Of the classes' distributions that are compared.")
-    dropout: bool = Field(default=False, description="Whether the model's own dropout is on.")
+    temperature: float = Field(default=2.0, gt=0, le=100, description="Softens the class distributions that are compared.")
+    dropout: bool = Field(default=False, description="Whether the model's own dropout is active.")
     max_train_rows: int | None = Field(
-        default=None, ge=8, description="Train on so many rows, drawn with the seed; null: on all of the training split."
+        default=None, ge=8, description="Number of rows to use, drawn with the seed; null: the whole training split."
     )
     holdout: float = Field(
-        default=0.05, gt=0, le=0.5, description="Share of those rows, 1024 at most, that judges and is not trained on."
+        default=0.05, gt=0, le=0.5, description="Share of those rows, 1024 at most, that is held out to judge the weights."
     )
     patience: int | None = Field(
-        default=None, ge=1, le=1000, description="Stop after so many judgements in a row without a new best; null: never."
+        default=None, ge=1, le=1000, description="Stop after this many judgements in a row without a new best; null: never."
     )
-    judgements: int = Field(default=4, ge=1, le=100, description="Times an epoch that the held-out rows judge.")
+    judgements: int = Field(default=4, ge=1, le=100, description="Judgements on the held-out rows in each epoch.")
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the labels are read."""
+        """Whether training reads the labels."""
         return self.distillation < 1
 
 
 class PatternTraining(TrainingOptions):
-    """Training under a pattern: ADMM (Wang 2024), then fine-tuning of what it has chosen, fixed or by SR-STE (Zhou 2021)."""
+    """Training under a pattern: ADMM (Wang 2024), then fine-tuning on its support, or by SR-STE (Zhou 2021)."""
 
     start: Literal["one-shot", "dense"] = Field(
-        default="one-shot", description="What training begins with: the weights of the one-shot tier, or the dense ones."
+        default="one-shot", description="Weights that training starts from: those of the one-shot tier, or the dense ones."
     )
-    admm: float = Field(
-        default=0.5, ge=0, le=1, description="Share of the steps under ADMM's penalty; 0: weights are pruned at once."
-    )
-    rho_first: float = Field(default=1e-3, gt=0, le=1000, description="ADMM's penalty at first.")
-    rho_last: float = Field(default=1.0, gt=0, le=1000, description="ADMM's penalty at last, however many steps there are.")
-    rho_growth: float = Field(default=1.1, gt=1, le=10, description="Growth at each dual update, at the least.")
+    admm: float = Field(default=0.5, ge=0, le=1, description="Share of the steps under ADMM's penalty; 0: pruned at the start.")
+    rho_first: float = Field(default=1e-3, gt=0, le=1000, description="First value of ADMM's penalty rho.")
+    rho_last: float = Field(default=1.0, gt=0, le=1000, description="Last value of rho, reached whatever the number of steps.")
+    rho_growth: float = Field(default=1.1, gt=1, le=10, description="Least growth of rho at each dual update.")
     penalty: Literal["decoupled", "coupled"] = Field(
         default="decoupled",
-        description="decoupled: each step moves weights by rho / (1 + rho) of the way, past AdamW, as weight decay does; "
-        "coupled: the penalty's gradient is added to the loss's.",
+        description="decoupled: apart from AdamW, as weight decay does, each step moves the weights rho / (1 + rho) of the way "
+        "to the pattern; coupled: the penalty's gradient is added to that of the loss.",
     )
     finish: Literal["fixed", "sr-ste", "none"] = Field(
         default="fixed",
-        description="After ADMM: fixed: what it chose is trained on; sr-ste: weights may still come and go; none: pruned, and "
-        "that is all.",
+        description="What follows ADMM. fixed: fine-tuning of the weights that it chose; sr-ste: fine-tuning in which the "
+        "choice may still change; none: pruning alone.",
     )
-    decay: float = Field(default=2e-4, ge=0, le=1, description="SR-STE's decay of pruned weights, a step at the peak rate.")
+    decay: float = Field(default=2e-4, ge=0, le=1, description="SR-STE's decay of pruned weights in a step at the peak rate.")
 
     @model_validator(mode="after")
     def _rho_grows(self) -> PatternTraining:
@@ -88,24 +88,29 @@ class PatternTraining(TrainingOptions):
 
 
 class LassoTraining(TrainingOptions):
-    """Training towards blocks: reweighted group Lasso (Li et al. 2020), then masked fine-tuning of what it has left."""
+    """Training towards block sparsity: reweighted group Lasso (Li et al. 2020), then fine-tuning under its mask."""
 
     start: Literal["one-shot", "dense"] = Field(
         default="one-shot",
-        description="one-shot: the weights and the segments of the one-shot tier, which are fine-tuned; dense: the dense "
-        "weights, of which the Lasso chooses.",
+        description="one-shot: start from the weights of the one-shot tier and fine-tune its segments; dense: start from the "
+        "dense weights and let the Lasso choose the segments.",
     )
     lasso: float | None = Field(
-        default=None, ge=0, le=1, description="Share of the steps under the penalty; null: half of them from dense, else none."
+        default=None, ge=0, le=1, description="Share of the steps under the penalty; null: half from dense weights, else none."
     )
     strength: float = Field(
         default=1.0,
         gt=0,
         le=1000,
-        description="Of the penalty. 1: what takes a group at the target's threshold to zero by the end of the phase.",
+        description="Strength of the penalty. 1: it takes a group at the target's threshold to zero by the end of the phase.",
     )
-    milestones: int = Field(default=8, ge=1, le=1000, description="Times that the penalty is reweighted, evenly in the phase.")
-    epsilon: float = Field(default=1e-3, gt=0, le=1, description="Beside a norm in its weight, relative to the mean norm.")
+    milestones: int = Field(default=8, ge=1, le=1000, description="How often the penalty is reweighted, evenly over the phase.")
+    epsilon: float = Field(
+        default=1e-3,
+        gt=0,
+        le=1,
+        description="Epsilon of a group's penalty weight, 1 / (norm + epsilon), relative to the mean norm.",
+    )
 
     @property
     def share(self) -> float:
@@ -115,21 +120,23 @@ class LassoTraining(TrainingOptions):
     @model_validator(mode="after")
     def _something_prunes(self) -> LassoTraining:
         if self.start == "dense" and self.share == 0:
-            raise ValueError("from dense weights the Lasso chooses what goes: lasso must be > 0, or start one-shot")
+            raise ValueError(
+                "with start dense lasso must be > 0, since the Lasso chooses the segments; else set start to one-shot"
+            )
         return self
 
 
 def check_tier(tier: Tier, training: TrainingOptions, *, labels: bool, selection_trains: bool) -> None:
-    """Refuse a tier that cannot work, at submit.
+    """Refuse at submit a tier that cannot work.
 
     Args:
-        tier: Of the method.
-        training: Its options.
+        tier: The method's tier.
+        training: The method's training options.
         labels: Whether the task's data has labels.
-        selection_trains: Whether what chooses the weights can begin a training.
+        selection_trains: Whether training can follow the method's selection.
 
     Raises:
-        ValueError: It cannot.
+        ValueError: It cannot work.
     """
     if tier == "one-shot":
         if training != type(training)():
@@ -141,4 +148,4 @@ def check_tier(tier: Tier, training: TrainingOptions, *, labels: bool, selection
             "model's outputs alone are trained on, or take tier one-shot"
         )
     if not selection_trains:
-        raise ValueError("the trained tier begins with selection admm; baselines of the one-shot tier are measured without it")
+        raise ValueError("the trained tier needs selection admm; the other selections are baselines of the one-shot tier")

@@ -1,13 +1,13 @@
 """ADMM in training, Wang 2024 (arXiv 2407.08334, section 3): ``min f(W) + g(Z), W = Z`` with g the indicator of a pattern.
 
-``W`` step: AdamW on the task's loss with the penalty ``rho / 2 ||W - Z + U||^2``. Every few steps ``Z = P(W + U)``, the exact
-projection block by block, and ``U += W - Z`` (scaled dual). rho grows from 1e-3 to 1. In the end the weights are ``P(W)``.
+The W step is AdamW on the task's loss with the penalty ``rho / 2 ||W - Z + U||^2``. Every few steps ``Z = P(W + U)``, the exact
+projection block by block, and ``U += W - Z`` (scaled dual). rho grows from 1e-3 to 1. At the end the weights are ``P(W)``.
 
-Deviations: (1) Under Adam a gradient of any size moves a weight by about the learning rate, so that a penalty that is added to
-the gradient means something else for every weight. ``decoupled`` takes the penalty's proximal step behind AdamW's instead, as
-far as the learning rate has risen: ``W -= rho / (1 + rho) (rate / peak) (W - Z + U)``. (2) rho reaches its last value whatever
-the number of steps: where there are too few updates for a growth of 1.1, it grows faster. (3) When rho grows the scaled dual
-shrinks with it, as Boyd et al. 2011 (section 3.4.1) have it, so that the multiplier stays what it was.
+Deviations: (1) Under Adam a gradient of any size moves a weight by about the learning rate, so a penalty that is added to the
+gradient has a different strength for every weight. ``decoupled`` instead takes the penalty's proximal step after AdamW's step,
+scaled by the learning rate's share of its peak: ``W -= rho / (1 + rho) (rate / peak) (W - Z + U)``. (2) rho reaches its last
+value whatever the number of steps: with too few updates for a growth of 1.1, it grows faster. (3) When rho grows, the scaled
+dual shrinks in proportion, as in Boyd et al. 2011 (section 3.4.1), so that the multiplier does not change.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pruning_core.training.support import project
 
 
 class Admm(Unconstrained):
-    """ADMM's penalty, projections and dual updates.
+    """The constraint of the ADMM phase: penalty, projections and dual updates.
 
     Args:
-        weights: To be moved towards the pattern.
-        projection: The pattern.
+        weights: The constrained weights.
+        projection: The projection onto the pattern.
         rho: First and last value of the penalty.
-        growth: Of rho at each update, at the least.
-        penalty: As in `PatternTraining`.
+        growth: Least growth of rho at each dual update.
+        penalty: See `pruning_core.spec.training.PatternTraining`.
     """
 
     phase = "admm"
@@ -56,7 +56,7 @@ class Admm(Unconstrained):
         self._primal = self._dual = 0.0
 
     def begin(self, steps: int, /) -> None:
-        """Plan the updates so that rho arrives, and start from ``Z = P(W), U = 0``."""
+        """Schedule the updates such that rho reaches its last value, and start from ``Z = P(W), U = 0``."""
         wanted = max(1, math.ceil(math.log(self._last / self._first) / math.log(self._least_growth)))
         self._every = max(1, steps // (wanted + 1))
         updates = max(1, steps // self._every - 1)
@@ -67,7 +67,7 @@ class Admm(Unconstrained):
             self.U[name] = torch.zeros_like(self.Z[name])
 
     def before_step(self, _moment: Moment, /) -> None:
-        """Add the penalty's gradient, ``rho (W - Z + U)``, where it is coupled."""
+        """Add the penalty's gradient, ``rho (W - Z + U)``, if the penalty is coupled."""
         if self._penalty != "coupled":
             return
         with torch.no_grad():
@@ -75,7 +75,7 @@ class Admm(Unconstrained):
                 gradient_of(weight).add_(self._offset(name), alpha=self.rho)
 
     def after_step(self, moment: Moment, /) -> None:
-        """Take the proximal step where the penalty is decoupled; update Z and U when it is time."""
+        """Take the proximal step if the penalty is decoupled; update Z and U if an update is due."""
         with torch.no_grad():
             if self._penalty == "decoupled":
                 share = self.rho / (1 + self.rho) * moment.rate / moment.peak
@@ -85,24 +85,24 @@ class Admm(Unconstrained):
                 self._update_duals()
 
     def finish(self) -> None:
-        """Prune hard."""
+        """Prune the weights to their projection."""
         with torch.no_grad():
             for weight in self.weights.values():
                 weight.mul_(project(weight, self._projection))
 
     def measures(self) -> dict[str, float]:
-        """Give rho and the relative residuals: ``||W - Z|| / ||Z||`` and ``||Z - Z before|| / ||Z||``."""
+        """Return rho and the relative residuals: ``||W - Z|| / ||Z||`` and ``||Z - Z before|| / ||Z||``."""
         return {"rho": self.rho, "primal": self._primal, "dual": self._dual}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give Z, U, and rho with the residuals, which no tensor needs to be."""
+        """Return the state: Z and U; and rho with the residuals as ``scalars``."""
         scalars = torch.tensor([self.rho, self._primal, self._dual], dtype=torch.float64)
         return {f"{kind}.{name}": own for kind, of in (("Z", self.Z), ("U", self.U)) for name, own in of.items()} | {
             "scalars": scalars
         }
 
     def restore(self, tensors: Mapping[str, Tensor], /) -> None:
-        """Take them up."""
+        """Restore the state."""
         for name in self.weights:
             self.Z[name], self.U[name] = tensors[f"Z.{name}"], tensors[f"U.{name}"]
         self.rho, self._primal, self._dual = tensors["scalars"].tolist()

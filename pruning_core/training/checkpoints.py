@@ -1,6 +1,7 @@
-"""Checkpoints of a training: one safetensors file with the rest as JSON in its header, replaced whole.
+"""Checkpoints of a training: one safetensors file, with all but the tensors as JSON in its header, replaced as a whole.
 
-One file, because two cannot be replaced at once. Nothing random is in it: data order and dropout follow from seed and step.
+It is one file because two cannot be replaced at once. It holds no random state: data order and dropout follow from seed and
+step.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ EVERY_S = 60.0
 
 
 class TrainingState(Frozen):
-    """What a resumed training goes on from, beside its tensors."""
+    """State of a training other than its tensors."""
 
     identity: str
     step: int = 0
@@ -43,13 +44,13 @@ class TrainingState(Frozen):
 
 @dataclass(slots=True)
 class Checkpoints:
-    """Where a training keeps its state.
+    """The checkpoint file of a training.
 
     Attributes:
-        folder: Of this training alone.
-        identity: Hash of everything that the training depends on; a state of another one is not taken up.
-        every_s: Seconds between two checkpoints, at the least; EVERY_S when None.
-        now: A clock.
+        folder: Folder of this training alone.
+        identity: Hash of everything that the training depends on; a checkpoint with another identity is ignored.
+        every_s: Least number of seconds between two checkpoints; None: `EVERY_S`.
+        now: Returns the seconds of a clock.
     """
 
     folder: Path
@@ -60,11 +61,11 @@ class Checkpoints:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the checkpoint file."""
         return self.folder / "training.safetensors"
 
     def due(self) -> bool:
-        """Whether it is time for another one."""
+        """Return whether another checkpoint is due."""
         if self._last is None:
             self._last = self.now()
         return self.now() - self._last >= (EVERY_S if self.every_s is None else self.every_s)
@@ -81,7 +82,7 @@ class Checkpoints:
         self._last = self.now()
 
     def load(self) -> tuple[dict[str, Tensor], TrainingState] | None:
-        """Read the checkpoint; None where there is none of this training."""
+        """Read the checkpoint; return None if there is none of this training."""
         try:
             with safe_open(self.path, framework="pt") as file:
                 state = TrainingState.model_validate_json((file.metadata() or {}).get("state", ""))

@@ -1,8 +1,8 @@
-"""What a method adds to the training loop: the loop knows the loss, a constraint knows which weights may stay.
+"""Constraints on trained weights: a method's part of the training loop.
 
 The methods of the trained tiers differ in their constraint alone: ADMM moves weights towards a pattern, SR-STE masks the
-forward pass, a fixed support masks what a step has written, group lasso shrinks. A constraint works in place on the weights it
-was given, and must do the same from the same state: several processes train side by side and only gradients are exchanged.
+forward pass, a fixed support masks the weights after each step, group Lasso shrinks groups. A constraint works in place on the
+weights that it was given. It must be deterministic: several processes train side by side and exchange only gradients.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# By module path, output-major (d, k): a parameter, or the transposed view of one that is stored input-major.
+# Weights by module path, output-major (d, k): a parameter, or the transposed view of one that is stored input-major.
 Weights = Mapping[str, Tensor]
 
 
 def gradient_of(weight: Tensor) -> Tensor:
-    """Give a weight's gradient in the weight's own orientation, to be changed in place."""
-    base = weight._base  # pyright: ignore[reportPrivateUsage] - torch's only name for what a view is one of
+    """Return a weight's gradient in the weight's own orientation, to be changed in place."""
+    base = weight._base  # pyright: ignore[reportPrivateUsage] - torch's only name for the tensor that a view belongs to
     gradient = weight.grad if base is None else base.grad
     assert gradient is not None, "the loop has run the backward pass"
     return gradient if base is None else gradient.T
@@ -29,11 +29,11 @@ def gradient_of(weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Where training is.
+    """Position in the training.
 
     Attributes:
         step: Index of the step, from 0.
-        steps: How many there will be.
+        steps: Number of steps.
         rate: Learning rate of the step.
         peak: Largest learning rate of the schedule.
     """
@@ -45,20 +45,24 @@ class Moment:
 
 
 class Constraint(Protocol):
-    """Called by the loop in this order: ``begin`` once, each step's three, ``at_epoch`` after an epoch's last, ``finish``."""
+    """A constraint on the trained weights.
+
+    The loop calls ``begin`` once; ``before_forward``, ``before_step`` and ``after_step`` in each step; ``at_epoch`` after the
+    last step of each epoch; ``finish`` at the end.
+    """
 
     @property
     def phase(self) -> str:
-        """Name what is going on, for reports."""
+        """Name of the present phase, for reports."""
         ...
 
     @property
     def ready(self) -> bool:
-        """Whether what `applied` holds could be written: only then can it be the best so far."""
+        """Whether the weights inside `applied` could be written; only then can they be the best so far."""
         ...
 
     def begin(self, steps: int, /) -> None:
-        """Learn how many steps there will be; called again after a resume, before `restore`."""
+        """Prepare for a number of steps. It is called again after a resume, before `restore`."""
         ...
 
     def before_forward(self, moment: Moment, /) -> None:
@@ -66,43 +70,43 @@ class Constraint(Protocol):
         ...
 
     def before_step(self, moment: Moment, /) -> None:
-        """Undo that, and add to the gradients, which are summed over all devices and clipped."""
+        """Undo `before_forward`, and add to the gradients, which are summed over all devices and clipped already."""
         ...
 
     def after_step(self, moment: Moment, /) -> None:
-        """Change what the optimiser has written: projections, proximal steps, dual updates."""
+        """Change the weights after the optimiser's step: projections, proximal steps, dual updates."""
         ...
 
     def at_epoch(self, epoch: int, /) -> None:
-        """Look at an epoch's end; ``epoch`` counts from 1."""
+        """React to the end of an epoch; ``epoch`` counts from 1."""
         ...
 
     def finish(self) -> None:
-        """Leave the weights as they are to be written."""
+        """Bring the weights into the form in which they will be written."""
         ...
 
     def applied(self) -> AbstractContextManager[None]:
-        """Hold the weights as `finish` would leave them now, while the context is open. They are judged, and kept if best."""
+        """Hold the weights as `finish` would leave them now, while the context is open: they are judged, and kept if best."""
         ...
 
     def measures(self) -> dict[str, float]:
-        """Give figures of the present state for the report's curve: rho and residuals, zero groups, a penalty."""
+        """Return figures of the present state for the report's curves: rho and residuals, zero groups, a penalty."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give the state beside the weights; saved with a checkpoint."""
+        """Return the state other than the weights; it is saved with a checkpoint."""
         ...
 
     def restore(self, tensors: Mapping[str, Tensor], /) -> None:
-        """Take a saved state up."""
+        """Restore a saved state."""
         ...
 
 
 class Unconstrained:
-    """Plain training, and the base of what constrains: a method overrides what it needs.
+    """Training without a constraint, and the base of constraints, which override what they need.
 
     Args:
-        weights: The weights that the constraint is about.
+        weights: The constrained weights.
     """
 
     phase = "train"
@@ -112,26 +116,26 @@ class Unconstrained:
         self.weights = weights
 
     def begin(self, steps: int, /) -> None:
-        """Nothing to plan."""
+        """Prepare nothing."""
 
     def before_forward(self, moment: Moment, /) -> None:
-        """Nothing to change."""
+        """Change nothing."""
 
     def before_step(self, moment: Moment, /) -> None:
-        """Nothing to add."""
+        """Add nothing."""
 
     def after_step(self, moment: Moment, /) -> None:
-        """Nothing to project."""
+        """Project nothing."""
 
     def at_epoch(self, epoch: int, /) -> None:
-        """Nothing to look at."""
+        """Do nothing."""
 
     def finish(self) -> None:
-        """The weights are what they are."""
+        """Leave the weights as they are."""
 
     @contextmanager
     def applied(self) -> Generator[None]:
-        """Finish, and put the weights back afterwards."""
+        """Call `finish`, and restore the weights when the context closes."""
         kept = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self.finish()
         try:
@@ -142,12 +146,12 @@ class Unconstrained:
                     weight.copy_(kept[name])
 
     def measures(self) -> dict[str, float]:
-        """Nothing to tell."""
+        """Return no figures."""
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """No state."""
+        """Return no state."""
         return {}
 
     def restore(self, tensors: Mapping[str, Tensor], /) -> None:
-        """No state."""
+        """Restore no state."""

@@ -1,4 +1,4 @@
-"""The record of a training on its way: losses, judgements, phases, and when it is time to stop."""
+"""Curves of a running training: losses, judgements and phases, and the decision to stop."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import statistics
 from pruning_core.report.training import Ending, PhaseReport, TrainingPoint
 from pruning_core.training.checkpoints import TrainingState
 
-# A mean of so many steps' losses that is so many times the loss of a model that has learnt nothing has exploded.
+# The loss has exploded if its mean over this many steps is more than this many times that of a model that has learnt nothing.
 _WINDOW = 20
 _EXPLODED = 10.0
 
 
 class Curves:
-    """What is known of a training that runs.
+    """The record of a running training.
 
     Args:
         point_every: Steps between two points of the curve.
@@ -35,7 +35,7 @@ class Curves:
         self._best_ready = False
 
     def took(self, phase: str, loss: float, measures: dict[str, float], seconds: float) -> None:
-        """Note a step."""
+        """Record a step."""
         self.step += 1
         steps, spent = self._phases.get(phase, (0, 0.0))
         self._phases[phase] = steps + 1, spent + seconds
@@ -50,9 +50,10 @@ class Curves:
             self.diverge(f"at step {self.step} the loss is {mean:.3g}, and that of guessing would be {self._naive:.3g}")
 
     def judged(self, judgement: TrainingPoint, *, ready: bool, patience: int | None) -> bool:
-        """Note a judgement; whether its weights are the best so far.
+        """Record a judgement, and return whether its weights are the best so far.
 
-        Those of the start are there to go back to, even if they cannot be written as they are (``ready``).
+        The initial weights always are, even if they cannot be written as they are (not ``ready``): training falls back to
+        them. The first ready weights replace those that are not ready.
         """
         step, loss = judgement.step, judgement.held_out
         if loss is None:
@@ -70,22 +71,22 @@ class Curves:
         return False
 
     def spent(self, phase: str, seconds: float) -> None:
-        """Count the time of a judgement."""
+        """Add the time of a judgement to a phase."""
         steps, before = self._phases.get(phase, (0, 0.0))
         self._phases[phase] = steps, before + seconds
 
     def diverge(self, reason: str) -> None:
-        """End the training."""
+        """End the training as diverged."""
         self.ending, self.reason = "diverged", reason
 
     def phases(self) -> tuple[PhaseReport, ...]:
-        """Give the phases in order."""
+        """Return the reports of the phases, in order."""
         return tuple(
             PhaseReport(phase=phase, steps=steps, seconds=round(seconds, 3)) for phase, (steps, seconds) in self._phases.items()
         )
 
     def state(self, identity: str, step: int) -> TrainingState:
-        """Give what a checkpoint keeps."""
+        """Return the record as the state of a checkpoint."""
         return TrainingState(
             identity=identity,
             step=step,
@@ -103,7 +104,7 @@ class Curves:
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Take up what a checkpoint kept."""
+        """Restore the record from the state of a checkpoint."""
         self.step, self.points = state.step, list(state.points)
         self._phases = {own.phase: (own.steps, own.seconds) for own in state.phases}
         self._recent, self._pending = list(state.recent), list(state.pending)
@@ -112,7 +113,7 @@ class Curves:
         self._without_best, self.ending, self.reason = state.without_best, state.ending, state.reason
 
     def _point(self, point: TrainingPoint) -> None:
-        """Add to the curve; a judgement right behind a point completes that."""
+        """Add a point to the curve; a judgement at the step of the last point is merged into it."""
         if point.held_out is not None and self.points and self.points[-1].step == point.step and not self._pending:
             self.points[-1] = self.points[-1].but(held_out=point.held_out)
             return
@@ -122,5 +123,5 @@ class Curves:
 
 
 def _number(value: float) -> float:
-    """Values at a boundary are finite."""
+    """Return a finite value, as all values at a boundary are: 1e300 for infinity and NaN."""
     return value if math.isfinite(value) else 1e300

@@ -1,4 +1,4 @@
-"""What is trained on: rows of the training split, some of them held out, in batches of similar length, new ones every epoch."""
+"""The training set: rows of the training split, some of them held out, in batches of similar length drawn anew each epoch."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pruning_core.spec.training import TrainingOptions
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch, Encoded
 
-# So many batches are drawn at random together and sorted by length among each other.
+# Number of batches whose rows are drawn at random together and then sorted by length.
 _SORTED_TOGETHER = 50
 _MOST_HELD_OUT = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Rows to train on and rows to judge by.
+    """Tokenised rows, split into those to train on and those held out to judge the weights.
 
     Attributes:
-        encoded: All of them.
-        train: Indices of the rows that are trained on.
-        held_out: Indices of the others.
-        seed: Of the order; each epoch has its own, which depends on nothing that was drawn before.
+        encoded: All rows, tokenised.
+        train: Indices of the rows to train on.
+        held_out: Indices of the held-out rows.
+        seed: Seed of the order. Each epoch's order follows from seed and epoch alone, not from earlier draws.
         micro_tokens: Tokens that run through the model at once, padding included.
     """
 
@@ -43,7 +43,7 @@ class TrainingSet:
     def draw(
         cls, model: TaskModel, rows: Rows, options: TrainingOptions, *, max_length: int, seed: int, micro_tokens: int
     ) -> TrainingSet:
-        """Draw the rows, tokenise them, and hold some out.
+        """Draw rows, tokenise them, and hold some out.
 
         Raises:
             DatasetInvalid: There are fewer than two rows.
@@ -69,7 +69,7 @@ class TrainingSet:
         return options.epochs * self.steps(options.batch_size)
 
     def epoch(self, epoch: int, batch_size: int) -> list[list[int]]:
-        """Give the rows of each step of an epoch; every row is in one of them."""
+        """Return the rows of each step of an epoch; every row is in exactly one step."""
         draws = generator(self.seed, f"training epoch {epoch}")
         lengths = self.encoded.lengths
         drawn: list[int] = torch.randperm(len(self.train), generator=draws).tolist()
@@ -82,7 +82,7 @@ class TrainingSet:
         return [batches[i] for i in torch.randperm(len(batches), generator=draws).tolist()]
 
     def batches(self, rows: Sequence[int]) -> list[Batch]:
-        """Pad rows in batches that run at once."""
+        """Pad rows into batches of at most ``micro_tokens`` tokens."""
         lengths = self.encoded.lengths
         order = sorted(rows, key=lambda row: (lengths[row], row))
         runs = pack([lengths[row] for row in order], self.micro_tokens) if order else []

@@ -1,4 +1,4 @@
-"""The processes that train side by side: gradients are summed, everything else is done alike by each."""
+"""Groups of processes that train side by side: gradients are summed; each process does everything else alike."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Group(Protocol):
 
     @property
     def rank(self) -> int:
-        """Number of this process."""
+        """Number of this process, from 0."""
         ...
 
     @property
     def world(self) -> int:
-        """How many there are."""
+        """Number of processes."""
         ...
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
@@ -30,13 +30,13 @@ class Group(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """One process."""
+    """A group of one process."""
 
     rank: int = 0
     world: int = 1
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """The sum of one."""
+        """Do nothing: a tensor is the sum of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Joined:
     world: int
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Start all sums, then wait: small ones travel beside large ones."""
+        """Start all sums, then wait for them, so that small ones travel beside large ones."""
         from torch import distributed
 
         works = [distributed.all_reduce(tensor, async_op=True) for tensor in tensors]

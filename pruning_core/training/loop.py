@@ -1,4 +1,4 @@
-"""The one training loop of all trained tiers: AdamW under a constraint, judged on held-out rows, resumable at any step."""
+"""The training loop of all trained tiers: AdamW under a constraint, judged on held-out rows, resumable from a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a training takes beside the model and its constraint.
+    """The inputs of a training, besides the models and the constraint.
 
     Attributes:
-        training_set: Rows.
-        options: Of the method.
+        training_set: Training and held-out rows.
+        options: The method's training options.
         dtype: Format of matrix products.
         group: The processes that train together.
-        checkpoints: Where the state is kept; nowhere when None.
-        on_step: Told the number of steps taken.
+        checkpoints: Where the state is kept; None: nowhere.
+        on_step: Called with the number of steps taken.
     """
 
     training_set: TrainingSet
@@ -53,11 +53,11 @@ class Trainer:
     """Trains one student in place.
 
     Args:
-        student: The model; its trained parameters are its own, see `make_trainable_`.
+        student: The model. It shares no trained parameter with the dense model; see `make_trainable_`.
         teacher: The dense model.
-        parameters: Those that are trained.
-        constraint: The method's.
-        setting: All else.
+        parameters: The student's trained parameters, by name.
+        constraint: The method's constraint.
+        setting: All other inputs.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Trainer:
         self._resumed_from: int | None = None
 
     def run(self) -> TrainingReport:
-        """Train, from the checkpoint where there is one, and leave the best weights in the model.
+        """Train, from the checkpoint if there is one, and leave the best weights in the model.
 
-        A loss or gradient that is no number, or a loss that has exploded, ends the training with the weights that were best
-        until then, and the report says so.
+        A loss or gradient that is not finite, or a loss that has exploded, ends the training. The best weights until then are
+        kept, and the report says so.
         """
         constraint, curves = self._constraint, self._curves
         constraint.begin(self._steps)
@@ -103,7 +103,7 @@ class Trainer:
             self._step(step, order[within])
             self._setting.on_step(curves.step)
         if curves.ending is None:
-            constraint.finish()  # what that leaves was judged at the last step, which ends an epoch
+            constraint.finish()  # the finished weights were judged at the last step, which ends an epoch
             curves.ending = "finished"
         self._load_best_()
         freeze_(self._student.model)
@@ -111,7 +111,7 @@ class Trainer:
         return self._report()
 
     def _step(self, step: int, rows: Sequence[int]) -> None:
-        """Take one step, and whatever is due behind it."""
+        """Take one step, then judge and save if due."""
         constraint, curves, options = self._constraint, self._curves, self._setting.options
         began = time.perf_counter()
         rate = options.learning_rate * _schedule(step, self._steps, options.warmup)
@@ -137,7 +137,7 @@ class Trainer:
             self._save(step + 1)
 
     def _backward(self, step: int, rows: Sequence[int]) -> float:
-        """Compute the gradients of a batch, of all processes together; the mean loss."""
+        """Compute the gradients of a step, summed over all processes, and return the mean loss."""
         setting = self._setting
         for own in self._parameters.values():
             own.grad = torch.zeros_like(own) if own.grad is None else own.grad.zero_()
@@ -163,7 +163,7 @@ class Trainer:
             return self._objective.per_sample(batch.to(device)).sum()
 
     def _judge(self, step: int) -> None:
-        """Compute the loss on the held-out rows, and keep the weights where it is the lowest so far."""
+        """Compute the loss on the held-out rows, and keep the weights if it is the lowest so far."""
         setting, began = self._setting, time.perf_counter()
         with self._constraint.applied():
             with torch.no_grad():
@@ -186,7 +186,7 @@ class Trainer:
                 own.copy_(self._best[name])
 
     def _save(self, step: int, *, finished: bool = False) -> None:
-        """Write a checkpoint where one is due; the first process does."""
+        """Write a checkpoint if one is due; only the first process writes."""
         checkpoints = self._setting.checkpoints
         if checkpoints is None or self._setting.group.rank or not (finished or checkpoints.due()):
             return
@@ -198,10 +198,10 @@ class Trainer:
         checkpoints.save(tensors, self._curves.state(checkpoints.identity, step))
 
     def _resume(self) -> bool:
-        """Take up a checkpoint of this training; False where there is none."""
+        """Resume from a checkpoint of this training; return False if there is none."""
         setting = self._setting
         found = None if setting.checkpoints is None else setting.checkpoints.load()
-        # All processes have looked before the first one may write; what one cannot read, none takes up.
+        # The sum waits until all processes have looked, so the first cannot overwrite the file before. All resume, or none.
         if summed(setting.group, float(found is not None), self._student.device) < setting.group.world or found is None:
             return False
         tensors, state = found
@@ -243,7 +243,7 @@ class Trainer:
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:
-    """Rise linearly to 1 in the first steps, then fall to 0 behind the last."""
+    """Return the learning rate's share of its peak: a linear rise to 1, then a linear fall to 0 after the last step."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return (step + 1) / rising

@@ -1,8 +1,8 @@
-"""What training minimises: the task's loss, the distance to the dense model's outputs, and that to its hidden states.
+"""The training objective: the task's loss, and the distances to the dense model's outputs and hidden states.
 
 Hinton et al. 2015 (arXiv 1503.02531) for the outputs, TinyBERT, Jiao et al. 2020 (arXiv 1909.10351, equation 8) for the hidden
-states. Deviation: distances of hidden states are relative to their own size, so that one weight fits all models and layers.
-Every term is a value a sample, so that no result depends on which samples share a batch or a device.
+states. Deviation: distances of hidden states are relative to the size of the dense ones, so that one weight fits all models and
+layers. Every term is computed for each sample, so results do not depend on which samples share a batch or a device.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Objective:
     """The loss of a student.
 
     Args:
-        student: What is trained.
+        student: The trained model.
         teacher: The dense model.
         options: Weights of the terms.
     """
@@ -35,7 +35,7 @@ class Objective:
         self._decoder = None if adapter.crossing is None else adapter.sublayers[adapter.crossing].layer
 
     def per_sample(self, batch: Batch) -> Float[Tensor, " b"]:
-        """Run student and, where it is needed, teacher."""
+        """Run the student, and the teacher if a term needs it, and return the loss of each sample."""
         options, inputs = self._options, batch.inputs
         if options.hidden:
             outputs, states = _with_states(self._student, inputs)
@@ -59,11 +59,11 @@ class Objective:
         return loss
 
     def naive_loss(self, batches: Sequence[Batch]) -> float:
-        """Give the loss of a model that has learnt nothing: it finds all classes alike, or the mean score of these samples."""
+        """Return the loss of a model that has learnt nothing: equal class probabilities, or the mean score of these samples."""
         return self._family.naive_loss(self._teacher, batches) + self._options.hidden
 
     def _counted(self, layer: int, hidden: Float[Tensor, "b s d"], batch: Batch) -> Bool[Tensor, "b s 1"]:
-        """Tell which tokens of a block's hidden states are real; a decoder behind an encoder has tokens of its own."""
+        """Return the mask of real tokens in a block's hidden states; a decoder behind an encoder has tokens of its own."""
         if self._decoder is None or layer < self._decoder:
             return batch.real.unsqueeze(-1)
         mask = batch.inputs.get("decoder_attention_mask")
@@ -71,7 +71,11 @@ class Objective:
         return (torch.ones(shape, dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()).unsqueeze(-1)
 
     def _apart(self, outputs: Tensor, targets: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the task's divergence; that of softened classes times the temperature's square, as its gradient shrinks so."""
+        """Return the task's divergence from the teacher's outputs.
+
+        Class distributions are softened by the temperature. Their divergence is multiplied by its square, by which the
+        gradient shrinks.
+        """
         if not self._family.softens:
             return self._family.divergences(outputs, targets, batch)
         heat = self._options.temperature
@@ -79,7 +83,7 @@ class Objective:
 
 
 def _with_states(model: TaskModel, inputs: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Give the outputs, and the hidden states after each block, (batch, length, hidden)."""
+    """Return the outputs, and the hidden states after each block, (batch, length, hidden)."""
     states: list[Tensor] = []
 
     def keep(_block: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:

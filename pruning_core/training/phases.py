@@ -1,4 +1,4 @@
-"""Constraints one after the other under one schedule: ADMM, then fine-tuning of what it chose."""
+"""Phases: constraints that follow each other in one training, such as ADMM and fine-tuning on its support."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pruning_core.training.constraint import Constraint, Moment
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A constraint and its share of the steps; it is made when its turn comes."""
+    """A constraint, made when its phase begins, and its share of the steps."""
 
     share: float
     make: Callable[[], Constraint]
 
 
 class Phases:
-    """Runs phases in turn. Each one but the last is finished before the next begins, which starts from what it left.
+    """A constraint that runs phases in turn. Each phase is finished before the next begins, which starts from its weights.
 
     Args:
-        phases: In order. Shares are relative to their sum; a phase that gets no step is left out, unless it is the last.
+        phases: The phases in order. Shares are relative to their sum; a phase that gets no step is skipped, except the last.
     """
 
     def __init__(self, phases: Sequence[Phase]) -> None:
@@ -35,16 +35,16 @@ class Phases:
 
     @property
     def phase(self) -> str:
-        """Name the present phase."""
+        """Name of the present phase."""
         return self._present.phase
 
     @property
     def ready(self) -> bool:
-        """Ask the present phase."""
+        """Whether the present phase is ready."""
         return self._present.ready
 
     def begin(self, steps: int, /) -> None:
-        """Cut the steps, and begin with the first phase that gets any."""
+        """Divide the steps among the phases, and begin the first phase that gets any."""
         total, ends, reached = sum(phase.share for phase in self._phases), list[int](), 0.0
         for phase in self._phases:
             reached += phase.share / total
@@ -53,7 +53,7 @@ class Phases:
         self._enter(next(index for index, end in enumerate(self._ends) if end > 0))
 
     def before_forward(self, moment: Moment, /) -> None:
-        """Go on to the next phase when it is time."""
+        """Enter the next phase if it is due, then let the present phase change the weights."""
         while moment.step >= self._ends[self._index]:
             self._present.finish()
             self._enter(self._index + 1)
@@ -64,11 +64,11 @@ class Phases:
         self._present.before_step(self._within(moment))
 
     def after_step(self, moment: Moment, /) -> None:
-        """Let the present phase project."""
+        """Let the present phase change the weights after the optimiser's step."""
         self._present.after_step(self._within(moment))
 
     def at_epoch(self, epoch: int, /) -> None:
-        """Tell the present phase."""
+        """Let the present phase react to the end of an epoch."""
         self._present.at_epoch(epoch)
 
     def finish(self) -> None:
@@ -80,16 +80,16 @@ class Phases:
         return self._present.applied()
 
     def measures(self) -> dict[str, float]:
-        """Give the present phase's figures."""
+        """Return the present phase's figures."""
         return self._present.measures()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give the present phase's state, under its index."""
+        """Return the present phase's state, and its index."""
         own = {f"present.{name}": tensor for name, tensor in self._present.tensors().items()}
         return own | {"index": torch.tensor(self._index)}
 
     def restore(self, tensors: Mapping[str, Tensor], /) -> None:
-        """Enter the phase that was saved."""
+        """Enter the saved phase, and restore its state."""
         self._enter(int(tensors["index"]))
         self._present.restore({name.removeprefix("present."): own for name, own in tensors.items() if name != "index"})
 

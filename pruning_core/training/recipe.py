@@ -1,4 +1,4 @@
-"""How a method's constraint is made, wherever it is needed."""
+"""Recipes: the makers of a method's constraint, in whichever process trains."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Recipe(Protocol):
-    """What makes a method's constraint; a value that can be sent to other processes."""
+    """A maker of a method's constraint; a value that can be sent to other processes."""
 
     def constraint(self, weights: Weights) -> Constraint:
-        """Make the constraint of the prunable weights, which are given by module path."""
+        """Make the constraint on the prunable weights, given by module path."""
         ...
 
 
 def prunable_weights(student: PreTrainedModel) -> Weights:
-    """Give the weights of every prunable linear by its module path, output-major; what is done to one is done to the linear."""
+    """Return the weights of every prunable linear by module path, output-major; they share memory with the linears."""
     linears = adapt(student).linears
     with torch.no_grad():
         return {path: own.weight.T if is_transposed(own) else own.weight for path, own in linears.items()}

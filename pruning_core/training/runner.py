@@ -1,4 +1,4 @@
-"""Training as a stage of a run: what a method asks for, with the run's model, rows, device, clock and scratch folder."""
+"""Training as a stage of a run, with the run's model, rows, device, clock and scratch folder."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRunner:
-    """What every training of a run has in common.
+    """Trains the students of one run.
 
     Attributes:
-        spec: What was asked for.
+        spec: The request.
         ctx: Dense model, evidence and clock.
         rows: The training split.
-        scratch: Folder that outlives this attempt; nothing is kept when None.
+        scratch: Folder for checkpoints that outlives this attempt; None: keep nothing.
     """
 
     spec: PruneSpec
@@ -45,8 +45,8 @@ class TrainingRunner:
         Args:
             student: A model whose prunable weights are its own or the dense model's.
             recipe: Makes the method's constraint.
-            options: The method's.
-            name: Of this training among those of the run, as a folder's name.
+            options: The method's training options.
+            name: Name of this training, unique in the run; its folder's name.
 
         Raises:
             DatasetInvalid: There are too few rows.
@@ -88,7 +88,7 @@ class TrainingRunner:
 
 
 def training_warnings(training: TrainingReport | None) -> list[str]:
-    """Say what a training did not do."""
+    """Return warnings for a training that ended early or found nothing better."""
     if training is None:
         return []
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""Constraints that hold weights to a support: fixed, or found anew at every step as SR-STE does."""
+"""Constraints that hold weights to a support: a fixed one, or one that is chosen anew at every step (SR-STE)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pruning_core.training.constraint import Moment, Unconstrained, Weights
 
 
 def project(weight: Float[Tensor, "d k"], projection: Projection) -> Bool[Tensor, "d k"]:
-    """Give the support of the Euclidean projection of a weight matrix, output-major."""
+    """Return the support of the Euclidean projection of a weight matrix, output-major."""
     return projection.support(weight.detach().float().T.square()).T
 
 
 class FixedSupport(Unconstrained):
-    """Fine-tuning of what stays: the support is that of the weights when training begins, or of their projection.
+    """Fine-tuning on a fixed support: that of the initial weights, or of their projection.
 
     Args:
-        weights: To be held.
-        projection: Chooses the support when training begins; what is not zero then when None.
+        weights: The constrained weights.
+        projection: Chooses the support when the phase begins; None: the weights that are then nonzero.
     """
 
     phase = "fixed"
@@ -33,41 +33,41 @@ class FixedSupport(Unconstrained):
         self._supports: dict[str, Tensor] = {}
 
     def begin(self, _steps: int, /) -> None:
-        """Choose the support, and prune."""
+        """Choose the supports, and prune the weights to them."""
         for name, weight in self.weights.items():
             self._supports[name] = weight.detach() != 0 if self._projection is None else project(weight, self._projection)
         self.finish()
 
     def after_step(self, _moment: Moment, /) -> None:
-        """Take back what the step has given to pruned weights."""
+        """Set pruned weights to zero again."""
         self.finish()
 
     def finish(self) -> None:
-        """Set pruned weights to zero."""
+        """Set the weights outside of the supports to zero."""
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.mul_(self._supports[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give the supports."""
+        """Return the supports."""
         return dict(self._supports)
 
     def restore(self, tensors: Mapping[str, Tensor], /) -> None:
-        """Take the supports up."""
+        """Restore the supports."""
         self._supports = dict(tensors)
 
 
 class SrSte(Unconstrained):
-    """SR-STE, Zhou et al. 2021 (arXiv 2102.04010, equation 9): sparse forward, dense weights, decay of what is pruned.
+    """SR-STE, Zhou et al. 2021 (arXiv 2102.04010, equation 9): sparse forward pass, dense weights, decay of pruned weights.
 
-    The forward pass runs on ``W o M``, M the projection's support of the present W; its gradient goes to all of W, and pruned
-    weights decay: ``W -= lambda (1 - M) o W``. Deviation: there the decay is added to the gradient, for SGD; under Adam the
-    adaptive scale would make a constant pull of it, so that it is decoupled, as in AdamW, and follows the learning rate.
+    The forward pass runs on ``W o M`` with M the support of the present W's projection. Its gradient goes to all of W, and
+    pruned weights decay: ``W -= lambda (1 - M) o W``. Deviation: the paper adds the decay to the gradient, for SGD. Under Adam
+    the adaptive scale would turn it into a constant pull, so here it is decoupled, as in AdamW, and follows the learning rate.
 
     Args:
-        weights: To be held.
-        projection: The pattern.
-        decay: lambda at the peak of the learning rate.
+        weights: The constrained weights.
+        projection: The projection onto the pattern.
+        decay: lambda at the peak learning rate.
     """
 
     phase = "sr-ste"
@@ -80,7 +80,7 @@ class SrSte(Unconstrained):
         self._changed = 0.0
 
     def before_forward(self, _moment: Moment, /) -> None:
-        """Find the supports anew, and mask."""
+        """Compute the supports of the present weights, and mask the weights."""
         changed, total = 0, 0
         with torch.no_grad():
             for name, weight in self.weights.items():
@@ -93,32 +93,32 @@ class SrSte(Unconstrained):
         self._changed = changed / total
 
     def before_step(self, _moment: Moment, /) -> None:
-        """Put the dense weights back: the gradient at the masked ones is theirs."""
+        """Restore the dense weights, which take the gradient of the masked ones."""
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(self._dense.pop(name))
 
     def after_step(self, moment: Moment, /) -> None:
-        """Let pruned weights decay."""
+        """Decay the pruned weights."""
         kept = 1 - self._decay * moment.rate / moment.peak
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.mul_(torch.where(self._supports[name], 1.0, kept))
 
     def finish(self) -> None:
-        """Prune."""
+        """Prune the weights to their projection."""
         with torch.no_grad():
             for weight in self.weights.values():
                 weight.mul_(project(weight, self._projection))
 
     def measures(self) -> dict[str, float]:
-        """Give the share of the weights that the last step's support has gained or lost."""
+        """Return the share of weights that entered or left the support in the last step."""
         return {"support_changed": self._changed}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give the supports: what has changed is counted from them."""
+        """Return the supports, from which the next step counts changes."""
         return dict(self._supports)
 
     def restore(self, tensors: Mapping[str, Tensor], /) -> None:
-        """Take the supports up."""
+        """Restore the supports."""
         self._supports = dict(tensors)

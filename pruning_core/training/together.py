@@ -1,6 +1,6 @@
-"""One training by several processes, one a device: each takes its share of every batch, gradients are summed.
+"""Training by several processes, one for each device: each takes its share of every batch, and gradients are summed.
 
-The calling process is the first of them: it tells the progress, writes the checkpoints and keeps the result. The others are
+The calling process is the first of them: it reports progress, writes the checkpoints and keeps the result. The helpers are
 started for the training, take the same steps on the same state, and end with it.
 """
 
@@ -37,16 +37,16 @@ _PATIENCE = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """One training: all that a process needs to take part.
+    """One training: all that a process needs to take part in it.
 
     Attributes:
-        student: What is trained, in place.
+        student: The model, trained in place.
         teacher: The dense model.
-        training_set: Rows.
+        training_set: Training and held-out rows.
         recipe: Makes the constraint.
-        options: Of the method.
+        options: The method's training options.
         dtype: Format of matrix products.
-        checkpoints: Where the state is kept; nowhere when None.
+        checkpoints: Where the state is kept; None: nowhere.
     """
 
     student: TaskModel
@@ -65,7 +65,7 @@ class TrainingJob:
         return Trainer(self.student, self.teacher, parameters, constraint, setting).run()
 
     def on(self, device: torch.device) -> TrainingJob:
-        """Give the same training with copies of its models on another device."""
+        """Return the same training with copies of its models on another device."""
         student, teacher = (
             own.with_model(copy.deepcopy(own.model).to(device))  # pyright: ignore[reportArgumentType] - transformers' stub of `to`
             for own in (self.student, self.teacher)
@@ -74,7 +74,7 @@ class TrainingJob:
 
 
 def training_devices(device: torch.device) -> tuple[torch.device, ...]:
-    """Give the devices to train on: all GPUs, unless one of them, or the CPU, was asked for."""
+    """Return the devices to train on: all GPUs, unless the run's device is the CPU or one GPU by number."""
     index = cast("int | None", device.index)  # torch's stubs forget that there may be none
     if device.type != "cuda" or index is not None or torch.cuda.device_count() < 2:
         return (device,)
@@ -85,7 +85,7 @@ def train(job: TrainingJob, devices: Sequence[torch.device], on_step: Callable[[
     """Train on one device in this process, or on several with one process each.
 
     Raises:
-        PruningError: One of the processes has ended too early.
+        PruningError: One of the helpers ended too early.
     """
     if len(devices) == 1:
         return job.run(Alone(), on_step)
@@ -106,7 +106,7 @@ def train(job: TrainingJob, devices: Sequence[torch.device], on_step: Callable[[
 
 @contextmanager
 def _helpers(payload: bytes, meeting: Path, devices: Sequence[torch.device]) -> Generator[list[BaseProcess]]:
-    """Start the other processes, and see that none is left."""
+    """Start the helper processes, and end them when the context closes."""
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // len(devices))
     helpers: list[BaseProcess] = [
@@ -127,7 +127,7 @@ def _helpers(payload: bytes, meeting: Path, devices: Sequence[torch.device]) -> 
 
 
 def _wait_for(helpers: Sequence[BaseProcess], meeting: Path) -> None:
-    """Wait until all helpers have their models: who then joins does not wait for one that will never come."""
+    """Wait until all helpers have their models: a process that joins the group would wait for a helper that has died."""
     while not all(_ready(meeting, rank).exists() for rank in range(1, len(helpers) + 1)):
         _check(helpers, None)
         time.sleep(0.05)
@@ -146,7 +146,7 @@ def _ready(meeting: Path, rank: int) -> Path:
 
 
 def _help(payload: bytes, rank: int, meeting: str, devices: tuple[torch.device, ...], threads: int) -> None:
-    """Take part in a training; the body of a helper's process."""
+    """Take part in a training. This is the body of a helper process."""
     torch.set_num_threads(threads)
     job: TrainingJob = pickle.loads(payload)  # noqa: S301 - from the process that started this one
     job = job.on(devices[rank])
@@ -157,7 +157,7 @@ def _help(payload: bytes, rank: int, meeting: str, devices: tuple[torch.device, 
 
 @contextmanager
 def _joined(rank: int, meeting: Path, devices: Sequence[torch.device]) -> Generator[None]:
-    """Be a member of torch's default group; they meet by a file, no port is opened for it."""
+    """Join torch's default process group while the context is open. Processes meet by a file, so no port is opened for that."""
     from torch import distributed
 
     device = devices[rank]

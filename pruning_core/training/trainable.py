@@ -1,4 +1,4 @@
-"""Which parameters of a model are trained, as parameters of its own."""
+"""Trained parameters and their optimiser: making a student's parameters its own, and freezing them again."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def make_trainable_(student: TaskModel, sample: Batch) -> dict[str, nn.Parameter]:
-    """Give a model parameters of its own for all that its outputs depend on, embeddings excepted.
+    """Replace a model's parameters, except those of embeddings, by copies of its own, and find those to train.
 
-    A clone shares parameters with the dense model until here. What no gradient reaches (a pooler that nothing reads) stays as
-    it is: weight decay alone would shrink it.
+    Until here a clone shares its parameters with the dense model. A parameter that no gradient reaches (in a pooler that
+    nothing reads) is not trained: weight decay alone would shrink it.
 
     Args:
         student: The model; its parameters are replaced in place.
-        sample: Any input.
+        sample: Any input; its backward pass shows which parameters the outputs depend on.
 
     Returns:
-        The trained parameters by name, in the model's order.
+        The parameters to train by name, in the model's order.
     """
     model = student.model
     embedded = {id(own) for module in model.modules() if isinstance(module, nn.Embedding) for own in module.parameters()}
@@ -47,14 +47,14 @@ def make_trainable_(student: TaskModel, sample: Batch) -> dict[str, nn.Parameter
 
 
 def freeze_(model: PreTrainedModel) -> None:
-    """End the training: no parameter takes a gradient."""
+    """Free all gradients; no parameter requires one from here on."""
     for parameter in model.parameters():
         parameter.grad = None
         parameter.requires_grad = False
 
 
 def optimiser_for(parameters: Mapping[str, nn.Parameter], *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Make AdamW, with weight decay for matrices alone."""
+    """Make AdamW with weight decay for matrices only."""
     matrices = [own for own in parameters.values() if own.ndim > 1]
     others = [own for own in parameters.values() if own.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -62,7 +62,7 @@ def optimiser_for(parameters: Mapping[str, nn.Parameter], *, learning_rate: floa
 
 
 def optimiser_tensors(optimiser: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Give the optimiser's moments and step counts by the parameters' names."""
+    """Return the optimiser's moments and step counts by the parameters' names."""
     return {
         f"{key}/{name}": value
         for name, own in parameters.items()
@@ -74,7 +74,7 @@ def optimiser_tensors(optimiser: torch.optim.AdamW, parameters: Mapping[str, nn.
 def restore_optimiser_(
     optimiser: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], keys: Sequence[str]
 ) -> None:
-    """Take moments and step counts up; counts stay on the CPU, where torch keeps them."""
+    """Restore moments and step counts; counts stay on the CPU, where torch keeps them."""
     for name, own in parameters.items():
         for key in keys:
             if (value := tensors.get(f"{key}/{name}")) is not None:

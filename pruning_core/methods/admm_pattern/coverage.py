@@ -1,4 +1,4 @@
-"""Whether a pattern fits the matrices of a model, known from their shapes alone. Torch-free."""
+"""The check whether a pattern fits the matrices of a model, from their shapes alone. Torch-free."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pruning_core.spec.grammar import MatrixShape, parse_pattern
 
 
 def check_coverage(pattern: str, matrices: Sequence[MatrixShape], sparsities: Sequence[float]) -> None:
-    """See that whole blocks fit into every matrix, and that they can reach the sparsities asked for of all weights.
+    """Check that whole blocks fit into every matrix, and that they can reach the requested sparsities of all weights.
 
     Matrices without weights, which an earlier pruning may have left, pass.
 
     Args:
-        pattern: As it is written.
-        matrices: All prunable ones.
-        sparsities: Of targets that count all prunable weights.
+        pattern: The pattern's text.
+        matrices: All prunable matrices.
+        sparsities: The requested sparsities of all prunable weights.
 
     Raises:
-        TargetUnreachable: The pattern is larger than a matrix, or leaves too much dense.
+        TargetUnreachable: The pattern is larger than a matrix, or leaves too many weights dense.
     """
     block = parse_pattern(pattern)
     if block is None:

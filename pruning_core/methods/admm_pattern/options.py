@@ -25,16 +25,16 @@ PatternText = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=32),
     AfterValidator(_pattern),
-    Field(description="N:M, PxQ:K (PxQ keeps half) or unstructured, which takes a sparsity target."),
+    Field(description="N:M, PxQ:K (PxQ keeps half of a block) or unstructured, which needs a sparsity target."),
 ]
 
 
 class AdmmPattern(ZeroingMethod):
-    """N:M, pattern and unstructured sparsity of every linear of the blocks; shapes stay (ADMM on Grams, Wang 2024, ALPS 2024).
+    """N:M, pattern and unstructured sparsity in every linear layer; shapes stay (ADMM on Grams, Wang 2024, ALPS 2024).
 
-    What is kept is chosen and refitted on calibration data, without labels and without training; tier ``trained`` goes on from
-    there with the task's loss. ``recovery.kind`` none leaves the chosen weights as the selection gives them; other settings of
-    recovery but ``holdout`` are those of methods that remove units.
+    The kept weights are selected and refitted on calibration data, without labels and without training. Tier ``trained`` goes
+    on from there with the task's loss. ``recovery.kind`` none skips the refit: weights stay as the selection leaves them. Of
+    the other settings of recovery only ``holdout`` is used; the rest are for methods that remove units.
     """
 
     planner: ClassVar[str] = "pruning_core.methods.admm_pattern.plan:prepare"
@@ -44,16 +44,16 @@ class AdmmPattern(ZeroingMethod):
     pattern: PatternText = "2:4"
     tier: Tier = Field(
         default="one-shot",
-        description="one-shot: no labels, no training; trained: that, and then training on the task under the pattern.",
+        description="one-shot: no labels, no training; trained: one-shot, then training on the task under the pattern.",
     )
     selection: Selection = Field(
-        default="admm", description="What chooses the weights: admm, or one of the baselines that it is measured against."
+        default="admm", description="What selects the weights: admm, or one of the baselines for comparison."
     )
     pool: int | None = Field(
         default=32,
         ge=2,
         le=256,
-        description="Arrangements that blocks of several outputs may choose from, mined from the weights; null: any.",
+        description="Number of arrangements, mined from the weights, that blocks of several outputs may have; null: any.",
     )
     iterations: Iterations = 12
     refit_steps: RefitSteps = None
@@ -62,32 +62,32 @@ class AdmmPattern(ZeroingMethod):
 
     @property
     def block(self) -> BlockPattern | None:
-        """The pattern, read; None for unstructured."""
+        """The parsed pattern; None for unstructured."""
         return parse_pattern(self.pattern)
 
     @property
     def obs_group(self) -> int | None:
-        """Inputs that the optimal brain surgeon prunes at a time; its own choice where the pattern has no blocks."""
+        """Number of inputs that the optimal brain surgeon prunes at a time; None, its own choice, if there are no blocks."""
         return None if self.block is None else self.block.inputs
 
     @property
     def steps(self) -> int:
-        """Steps of the refit."""
+        """Number of steps of the refit."""
         return refit_steps(self.refit_steps, self.selection)
 
     @property
     def zeroing(self) -> AdmmPattern:
-        """The options themselves."""
+        """These options."""
         return self
 
     @property
     def title(self) -> str:
-        """What reports call the structure."""
+        """Name of the structure of the zeros in reports."""
         return self.pattern
 
     @classmethod
     def complete(cls, given: dict[str, Any], fields: object) -> dict[str, Any]:
-        """Add the stock layout, since no shape changes, the compressed form, and the target that follows from the pattern."""
+        """Add the compressed form, the stock layout (no shape changes), and the target that follows from the pattern."""
         completed = super().complete(given, fields)
         artifacts = completed.get("artifacts", {})
         if isinstance(artifacts, Mapping):
@@ -101,7 +101,7 @@ class AdmmPattern(ZeroingMethod):
         return completed
 
     def check_sparsity(self, targets: Sequence[Target]) -> None:
-        """Refuse what is no sparsity, or not that of the pattern."""
+        """Refuse targets that are no sparsity, or not the pattern's."""
         if any(target.metric not in ("sparsity", "pattern") for target in targets):
             raise ValueError(
                 f"{self.name} keeps every shape, so that only a "
@@ -118,5 +118,5 @@ class AdmmPattern(ZeroingMethod):
             )
 
     def check_matrices(self, matrices: Sequence[MatrixShape], sparsities: Sequence[float]) -> None:
-        """Refuse a pattern that is larger than a matrix, or that leaves too much dense."""
+        """Refuse a pattern that is larger than a matrix, or that leaves too many weights dense."""
         check_coverage(self.pattern, matrices, sparsities)

@@ -1,4 +1,4 @@
-"""The pattern of a written checkpoint: its matrices recounted from the files, beside how they were fitted."""
+"""The report of a pattern: the matrices of a written checkpoint, recounted from its files, and their fits."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pruning_core.spec.grammar import BlockPattern
 def count_pattern(
     written: Written, options: AdmmPattern, block: BlockPattern | None, pool: Bool[Tensor, "patterns size"] | None
 ) -> ZeroCount:
-    """Count what the matrices hold. Shapes are the dense model's.
+    """Count the zeros of the matrices, whose shapes are the dense model's.
 
     Args:
         written: The checkpoint.
-        options: The method's.
+        options: The method's options.
         block: The pattern; None for unstructured.
-        pool: Arrangements that blocks may have; any when None.
+        pool: Arrangements that blocks may have; None: any.
     """
     matrices = {path: is_transposed(linear) for path, linear in written.dense.linears.items()}
     counts = recount(written.folder, matrices, block, pool)
@@ -42,7 +42,7 @@ def count_pattern(
             violations=sum(count.violations for count in counts),
             zeros=zeros,
             prunable_weights=weights,
-            # A weight is one multiply-accumulate a token; what attention multiplies besides has no zeros.
+            # A weight is one multiply-accumulate for each token; attention's products of activations have no zeros.
             nonzero_macs=round(round(dense_macs) - zeros * recounted.length),
             dense_remainders=tuple(count.remainder for count in counts if count.remainder is not None),
             pool=arrangements(pool),

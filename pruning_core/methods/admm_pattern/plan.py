@@ -1,8 +1,8 @@
-"""``admm-pattern``: sparsity patterns by ADMM, one shot.
+"""Plans of ``admm-pattern``: sparsity patterns by ADMM, in one shot.
 
 Wang 2024 (arXiv 2407.08334) for patterns and their pools; ALPS, Meng et al. 2024 (arXiv 2406.07831), for ADMM and the refit on
-the Gram of a layer's inputs, which need neither labels nor training. Here is what is asked for and what it stands on; the work
-on each matrix is `pruning_core.recovery.sparsify`.
+the Gram matrix of a layer's inputs, which need neither labels nor training. The work on each matrix is in
+`pruning_core.recovery.sparsify`.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PatternPlan:
-    """What every prunable matrix is held to.
+    """The pattern of every prunable matrix.
 
     Attributes:
-        options: The method's.
-        block: Its pattern; None for unstructured.
-        pool: Arrangements that blocks may have; any when None.
-        sparsity: Share of the weights, of each matrix or of each block, that go.
+        options: The method's options.
+        block: The pattern; None for unstructured.
+        pool: Arrangements that blocks may have; None: any.
+        sparsity: Share of the weights of each matrix (unstructured) or of each block that are pruned.
         zeroes_weights: True: shapes stay.
     """
 
@@ -58,14 +58,14 @@ class PatternPlan:
 
     @property
     def projection(self) -> Projection:
-        """The rule for supports."""
+        """The projection onto the supports that the pattern allows."""
         if self.block is None:
             return LargestFraction(self.sparsity)
         return LargestOfBlock(self.block) if self.pool is None else LargestOfPool(self.block, self.pool)
 
     @property
     def training(self) -> TrainingPlan | None:
-        """The training that tier ``trained`` adds."""
+        """The training that tier ``trained`` adds; None for ``one-shot``."""
         if not self.options.trains:
             return None
         options = self.options.training
@@ -74,11 +74,11 @@ class PatternPlan:
     def apply_(
         self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]
     ) -> Applied:
-        """Choose the weights of every matrix under the pattern, and refit them."""
+        """Select the weights of every matrix under the pattern, and refit them."""
         return apply_zeros_(student, self.projection, evidence, self.options, recovery, on_sublayer=on_sublayer)
 
     def finish_(self, student: PreTrainedModel, applied: Applied, layout: Layout) -> Applied:
-        """Return what was done: nothing is left to do."""
+        """Return ``applied``: nothing is left to do."""
         del student, layout
         return applied
 
@@ -91,27 +91,27 @@ class PatternPlan:
         return dict.fromkeys(names, self.block)
 
     def hints(self, outcome: Outcome) -> list[str]:
-        """Say what zeros do not buy, and what was left dense."""
+        """Return what zeros do not save, and which weights stayed dense."""
         return zero_hints(outcome)
 
 
 @dataclass(frozen=True, slots=True)
 class _Energies:
-    """The squared weights of every linear, input-major, made anew each time that they are asked for."""
+    """The squared weights of every prunable linear, input-major; computed again in each iteration."""
 
     dense: ModelAdapter
 
     def __iter__(self) -> Iterator[Float[Tensor, "k d"]]:
-        """Give them in order."""
+        """Yield the matrices in order."""
         for _, linear in self.dense.held_linears():
             yield weight_of(linear).float().T.square()
 
 
 class PatternPlanner:
-    """Plans the targets of one run: the dense model runs once, and the pool is mined once."""
+    """Planner of one run: the dense model runs once, and the pool is mined once."""
 
     def __init__(self, options: AdmmPattern, ctx: Context) -> None:
-        """Record the dense model's states, and mine a pool where blocks have several outputs."""
+        """Record the dense model's states, and mine a pool if blocks have several outputs."""
         self._options, self._ctx = options, ctx
         self._block, self._pool = options.block, None
         with ctx.clock.stage("score", max(1, ctx.evidence.states.plan.batches)) as step:
@@ -121,10 +121,10 @@ class PatternPlanner:
                 self._pool = mine_pool(_Energies(ctx.evidence.dense), self._block, options.pool, ctx.generator("pool"))
 
     def plans(self, target: Target) -> Iterator[PatternPlan]:
-        """Give the one plan of a target.
+        """Yield the one plan for a target.
 
         Raises:
-            PruningError: The target is none of a pattern's; a validated spec has no such.
+            PruningError: The target is no sparsity and no pattern; a validated spec has no such target.
             TargetUnreachable: The pattern does not fit the model.
         """
         if not isinstance(target, SparsityTarget | PatternTarget):
@@ -136,7 +136,7 @@ class PatternPlanner:
 
 
 def prepare(spec: PruneSpec, ctx: Context, cache: Path | None) -> PatternPlanner:
-    """Record the dense model, and return what plans patterns."""
+    """Record the dense model's states, and return the planner."""
     del cache
     assert isinstance(spec.method, AdmmPattern), "the registry leads here by these options"
     return PatternPlanner(spec.method, ctx)

@@ -1,4 +1,4 @@
-"""The trained tier of ``admm-pattern``: which constraints follow each other."""
+"""The trained tier of ``admm-pattern``: the constraints that follow each other."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pruning_core.training.support import FixedSupport, SrSte
 
 @dataclass(frozen=True, slots=True)
 class PatternRecipe:
-    """ADMM for its share of the steps, then what is to follow.
+    """ADMM for its share of the steps, then a fixed support or SR-STE.
 
     Attributes:
-        projection: The pattern.
-        options: Of the tier.
+        projection: The projection onto the pattern.
+        options: Options of the trained tier.
     """
 
     projection: Projection
     options: PatternTraining
 
     def constraint(self, weights: Weights) -> Constraint:
-        """Make the phases; each of them prunes hard at its end."""
+        """Make the phases. Each of them projects the weights onto the pattern at its end."""
         options, projection = self.options, self.projection
 
         def admm() -> Constraint:

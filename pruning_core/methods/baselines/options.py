@@ -8,7 +8,7 @@ from pruning_core.spec.options import MethodOptions
 
 
 class Magnitude(MethodOptions):
-    """Baseline: a unit's importance is the squared norm of its output weights."""
+    """Baseline: the importance of a unit is the squared norm of its weights in the output projection."""
 
     planner: ClassVar[str] = "pruning_core.methods.baselines.scores:prepare_magnitude"
 
@@ -16,7 +16,7 @@ class Magnitude(MethodOptions):
 
 
 class Random(MethodOptions):
-    """Baseline: importance drawn uniformly with the seed."""
+    """Baseline: the importance of a unit is drawn uniformly with the seed."""
 
     planner: ClassVar[str] = "pruning_core.methods.baselines.scores:prepare_random"
 

@@ -1,4 +1,4 @@
-"""What every claim is measured against: magnitude and random, through the same search and the same recovery."""
+"""The baselines ``magnitude`` and ``random``: their scores go through the same search and recovery as other methods'."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from pruning_core.spec.prune import PruneSpec
 
 class _SearchOnly:
     def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
-        """Search the exact optimum of the scores."""
+        """Search the mask with the largest sum of scores; the search is exact."""
         with ctx.clock.stage("search"):
             return search_mask(scores.importance, ctx.groups, budget, ctx.layers)
 
 
 class MagnitudeMethod(_SearchOnly):
-    """A unit's importance is the squared norm of its columns of the output projection."""
+    """Importance of a unit: the squared norm of its columns of the output projection."""
 
     def prepare(self, ctx: Context) -> Scores:
-        """Read the weights."""
+        """Compute the norms from the dense weights."""
         with ctx.clock.stage("score"):
             return Scores([_norms(sublayer).cpu() for sublayer in ctx.evidence.dense.sublayers])
 
@@ -41,22 +41,22 @@ def _norms(sublayer: Sublayer) -> Float[Tensor, " units"]:
 
 
 class RandomMethod(_SearchOnly):
-    """Importance is uniform noise."""
+    """Importance of a unit: uniform noise."""
 
     def prepare(self, ctx: Context) -> Scores:
-        """Draw from the seed."""
+        """Draw the importances with the run's seed."""
         generator = ctx.generator("random-scores")
         with ctx.clock.stage("score"):
             return Scores([torch.rand(group.size, generator=generator) for group in ctx.groups])
 
 
 def prepare_magnitude(spec: PruneSpec, ctx: Context, cache: Path | None) -> UnitPlanner:
-    """Read the norms of the units, and return what plans from them."""
+    """Compute the norms of all units, and return the planner for them."""
     return _prepare(MagnitudeMethod(), spec, ctx, cache)
 
 
 def prepare_random(spec: PruneSpec, ctx: Context, cache: Path | None) -> UnitPlanner:
-    """Draw an importance for every unit, and return what plans from it."""
+    """Draw an importance for every unit, and return the planner for them."""
     return _prepare(RandomMethod(), spec, ctx, cache)
 
 

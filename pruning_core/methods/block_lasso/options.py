@@ -1,4 +1,4 @@
-"""The options of ``block-lasso``. Torch-free."""
+"""Options of ``block-lasso``. Torch-free."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pruning_core.spec.training import LassoTraining, Tier
 
 
 def _block(text: str) -> str:
-    parse_block(text, "row" if not text.endswith("x1") else "column")  # which sides may be 1 is known with the segment
+    parse_block(text, "row" if not text.endswith("x1") else "column")  # which side may be 1 depends on the segment
     return text
 
 
@@ -24,10 +24,10 @@ BlockText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1
 
 
 class BlockLasso(ZeroingMethod):
-    """Block-structured sparsity of every linear: whole rows or columns of blocks go (reweighted group Lasso, Li et al. 2020).
+    """Block sparsity in every linear layer: rows or columns of blocks are zero (reweighted group Lasso, Li et al. 2020).
 
-    What goes is decided by one threshold for all matrices, and what stays is refitted on calibration data, as with
-    ``admm-pattern``. ``recovery.kind`` none leaves the chosen weights as the selection gives them.
+    One threshold for all matrices decides which segments are pruned. The kept weights are refitted on calibration data, as
+    with ``admm-pattern``; ``recovery.kind`` none skips the refit.
     """
 
     planner: ClassVar[str] = "pruning_core.methods.block_lasso.plan:prepare"
@@ -35,22 +35,22 @@ class BlockLasso(ZeroingMethod):
     name: Literal["block-lasso"] = "block-lasso"
     block: BlockText | None = Field(
         default=None,
-        description="PxQ such as 64x64: outputs and inputs of a block; null: by the width of each matrix, 16, 32 or 64 a side.",
+        description="PxQ such as 64x64: outputs and inputs of a block; null: 16, 32 or 64 a side, by each matrix's width.",
     )
     segment: SegmentKind = Field(
         default="row",
-        description="What goes together: row, the inputs of one output in a block; column, the outputs of one input.",
+        description="Weights of a block that go together. row: the inputs of one output; column: the outputs of one input.",
     )
     tier: Tier = Field(
         default="one-shot",
-        description="one-shot: no labels, no training; trained: then training on the task, or by the group Lasso from dense.",
+        description="one-shot: no labels, no training; trained: fine-tuning on the task, or group Lasso from dense weights.",
     )
     selection: Literal["admm", "magnitude"] = Field(
-        default="admm", description="What chooses the segments: admm on calibration data, or their norms, the baseline."
+        default="admm", description="What selects the segments: admm on calibration data, or magnitude, a baseline."
     )
     threshold: Literal["global", "uniform"] = Field(
         default="global",
-        description="global: one threshold of the estimated loss for all matrices; uniform: the same sparsity for each.",
+        description="global: one threshold on the estimated loss for all matrices; uniform: the same sparsity for each.",
     )
     iterations: Iterations = 12
     refit_steps: RefitSteps = None
@@ -64,31 +64,31 @@ class BlockLasso(ZeroingMethod):
         return self
 
     def block_for(self, outputs: int, inputs: int) -> SegmentBlock:
-        """Give the block for a matrix of this shape."""
+        """Return the block for a matrix of this shape."""
         return default_block(outputs, inputs, self.segment) if self.block is None else parse_block(self.block, self.segment)
 
     @property
     def obs_group(self) -> None:
-        """Inputs that the optimal brain surgeon prunes at a time; it is no selection of this method."""
+        """None: the optimal brain surgeon is no selection of this method."""
         return
 
     @property
     def steps(self) -> int:
-        """Steps of the refit."""
+        """Number of steps of the refit."""
         return refit_steps(self.refit_steps, self.selection)
 
     @property
     def title(self) -> str:
-        """What reports call the structure."""
+        """Name of the structure of the zeros in reports."""
         return f"{self.segment}s of {'blocks by width' if self.block is None else f'{self.block} blocks'}"
 
     @property
     def zeroing(self) -> BlockLasso:
-        """The options themselves."""
+        """These options."""
         return self
 
     def check_sparsity(self, targets: Sequence[Target]) -> None:
-        """Refuse what is no sparsity."""
+        """Refuse targets that are no sparsity, and a request without a target."""
         if any(target.metric != "sparsity" for target in targets):
             raise ValueError(
                 f"{self.name} zeroes weights, so that only a "

@@ -1,4 +1,4 @@
-"""The block sparsity of a written checkpoint: its segments recounted from the files, beside how they were fitted."""
+"""The report of block sparsity: the segments of a written checkpoint, recounted from its files, and the fits."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from pruning_core.patterns.blocks import SegmentCount, recount_segments
 from pruning_core.report.report import NormHistogram, Outcome, PatternReport, SegmentsReport
 from pruning_core.spec.grammar import SegmentBlock
 
-# Bins of the histogram of norms, each a quarter of a decade.
+# The histogram of norms has bins of a quarter of a decade.
 _BINS_A_DECADE = 4
 _DECADES = 4
 
 
 def count_segments(written: Written, options: BlockLasso, blocks: Mapping[str, SegmentBlock]) -> ZeroCount:
-    """Count what the matrices hold. What was removed with its unit counts as zero, at its old place.
+    """Count the segments of the matrices. Weights that were removed with their unit count as zeros at their old place.
 
     Args:
         written: The checkpoint.
-        options: The method's.
-        blocks: Of each matrix, by module path, in the order in which they were pruned.
+        options: The method's options.
+        blocks: Blocks of each matrix, by module path, in the order in which they were pruned.
     """
     recounted, mask = written.recounted, written.applied.mask
     counts = recount_segments(written.folder, written.dense, mask, blocks)
     weights, nonzeros = sum(count.weights for count in counts), sum(count.nonzeros for count in counts)
-    # Stored zeros; what was removed with its unit is in the MACs that the shapes say already.
+    # Only stored zeros are subtracted: the shapes, and so the MACs, are without the removed units already.
     stored = kept_weights(recounted.groups, mask.counts())
     macs = kept_macs(recounted.groups, recounted.kept, recounted.length)
     return ZeroCount(
@@ -75,7 +75,7 @@ def _segments(options: BlockLasso, counts: Sequence[SegmentCount], dense: ModelA
 
 
 def _histogram(counts: Sequence[SegmentCount]) -> NormHistogram:
-    """Count kept segments by their norm, each relative to its matrix's mean, on a scale of logarithms."""
+    """Count kept segments by their norm, relative to the mean norm of their matrix, on a logarithmic scale."""
     bins = _BINS_A_DECADE * _DECADES
     edges = [10 ** ((place - bins * 3 // 4) / _BINS_A_DECADE) for place in range(bins + 1)]
     found = torch.zeros(bins, dtype=torch.int64)
@@ -88,7 +88,7 @@ def _histogram(counts: Sequence[SegmentCount]) -> NormHistogram:
 
 
 def segment_hints(outcome: Outcome) -> list[str]:
-    """Say what blocks did not divide, what was kept from vanishing, and what was removed."""
+    """Return hints on smaller segments, on matrices kept from being emptied, and on removed units."""
     pattern = outcome.pattern
     if pattern is None or pattern.segments is None:
         return []

@@ -1,9 +1,9 @@
-"""``block-lasso``: whole rows or columns of blocks go, one threshold for all matrices.
+"""Plans of ``block-lasso``: rows or columns of blocks are pruned, by one threshold for all matrices.
 
 Li et al. 2020 (arXiv 2009.08065) for the structure and the reweighted group Lasso that trains towards it. The one-shot tier
-has no training: segments are priced on the Gram of their inputs (`pruning_core.search.segments`), the threshold says how much
-of each matrix goes, and ADMM with the projection onto the largest segments finds which, layer after layer, as in
-``admm-pattern``.
+has no training. Segments are priced on the Gram matrix of their inputs (`pruning_core.search.segments`), and the threshold
+decides how many weights of each matrix are pruned. ADMM with the projection onto the largest segments then finds which ones,
+layer after layer, as in ``admm-pattern``.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from pruning_core.stats.linears import LinearStatistics, linear_statistics
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Share of the target's tolerance that weights beside zeros may take when dead units go; rounding may zero a few more.
+# Dead units may take nonzero weights with them, up to this share of the target's tolerance; rounding may zero a few more.
 _ROOM = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
-    """What every prunable matrix is held to.
+    """The segments of every prunable matrix, and how many of them are pruned.
 
     Attributes:
-        options: The method's.
-        blocks: Of each matrix, by module path, in the order in which they are pruned.
-        projections: The rule for the supports of each.
-        sparsity: Share of all prunable weights that go.
-        tolerance: Share of them that may go beyond it.
-        groups: The segments with what their norms count, for training.
-        zeroes_weights: True: shapes stay, but of units that zeros have killed.
+        options: The method's options.
+        blocks: Blocks of each matrix, by module path, in the order in which they are pruned.
+        projections: Projection onto the supports of each matrix.
+        sparsity: Share of all prunable weights that are pruned.
+        tolerance: Share of all prunable weights that may be pruned beyond it.
+        groups: Segments of each matrix and the scales of their norms, for training.
+        zeroes_weights: True: shapes stay, except where units are dead.
     """
 
     options: BlockLasso
@@ -65,7 +65,7 @@ class BlockPlan:
 
     @property
     def training(self) -> TrainingPlan | None:
-        """The training that tier ``trained`` adds."""
+        """The training that tier ``trained`` adds; None for ``one-shot``."""
         if not self.options.trains:
             return None
         options = self.options.training
@@ -74,11 +74,11 @@ class BlockPlan:
     def apply_(
         self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]
     ) -> Applied:
-        """Choose the segments of every matrix, and refit what stays."""
+        """Select the segments of every matrix, and refit the kept weights."""
         return apply_zeros_(student, self.projections, evidence, self.options, recovery, on_sublayer=on_sublayer)
 
     def finish_(self, student: PreTrainedModel, applied: Applied, layout: Layout) -> Applied:
-        """Remove the units that zeros have killed, where the layout can say so."""
+        """Remove dead units, if the layout can express it."""
         match layout:
             case "stock":
                 return applied
@@ -88,7 +88,7 @@ class BlockPlan:
                 assert_never(layout)
 
     def _allowance(self, student: PreTrainedModel) -> int:
-        """Count the weights other than zero that may be removed with dead units."""
+        """Count the nonzero weights that may be removed with dead units."""
         everything = zeros = 0
         for _, linear in adapt(student).held_linears():
             everything += linear.weight.numel()
@@ -104,15 +104,15 @@ class BlockPlan:
         return {name: self.blocks[name] for name in names}
 
     def hints(self, outcome: Outcome) -> list[str]:
-        """Say what zeros do not buy, what blocks did not divide, and what was removed with its unit."""
+        """Return what zeros do not save, and hints on smaller segments, emptied matrices and removed units."""
         return [*zero_hints(outcome), *segment_hints(outcome)]
 
 
 class BlockPlanner:
-    """Plans the targets of one run: the dense model runs forward and back once for all of them."""
+    """Planner of one run: the dense model runs one forward and one backward pass for all targets."""
 
     def __init__(self, options: BlockLasso, ctx: Context) -> None:
-        """Gather what the inputs and outputs of every linear say, and record the dense model's states."""
+        """Gather the statistics of every linear, and record the dense model's states."""
         self._options, self._ctx = options, ctx
         self._linears = ctx.evidence.dense.linears
         self._blocks = {name: options.block_for(outputs_of(own), inputs_of(own)) for name, own in self._linears.items()}
@@ -132,10 +132,10 @@ class BlockPlanner:
             )
 
     def plans(self, target: Target) -> Iterator[BlockPlan]:
-        """Give the one plan of a target.
+        """Yield the one plan for a target.
 
         Raises:
-            PruningError: The target is no sparsity; a validated spec has no such.
+            PruningError: The target is no sparsity; a validated spec has no such target.
         """
         if not isinstance(target, SparsityTarget):
             raise PruningError(f"block-lasso has no plan for a target of {target.metric}", param="target")
@@ -159,7 +159,7 @@ class BlockPlanner:
         return found
 
     def _gone(self, sparsity: float) -> dict[str, int]:
-        """Decide how many weights of each matrix go."""
+        """Decide how many weights of each matrix are pruned."""
         if self._options.threshold == "uniform":
             return gone_uniformly({name: own.weight.numel() for name, own in self._linears.items()}, sparsity)
         costs, sizes = [], []
@@ -174,7 +174,7 @@ class BlockPlanner:
 
 
 def prepare(spec: PruneSpec, ctx: Context, cache: Path | None) -> BlockPlanner:
-    """Gather the statistics of every matrix, and return what plans segments."""
+    """Gather the statistics of every matrix, and return the planner."""
     del cache
     assert isinstance(spec.method, BlockLasso), "the registry leads here by these options"
     return BlockPlanner(spec.method, ctx)

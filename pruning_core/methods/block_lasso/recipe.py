@@ -1,17 +1,16 @@
 """Reweighted group Lasso in training, Li et al. 2020 (arXiv 2009.08065, section 3.2).
 
-``min f(W) + lambda sum_g gamma_g ||W_g||`` over segments of blocks. The weights ``gamma_g = 1 / (||W_g|| + epsilon)`` are
-computed anew at milestones (Candes, Wakin, Boyd 2008), so that the penalty comes close to counting groups instead of shrinking
-all of them alike.
+``min f(W) + lambda sum_g gamma_g ||W_g||`` over segments of blocks. The penalty weights ``gamma_g = 1 / (||W_g|| + epsilon)``
+are recomputed at milestones (Candes, Wakin, Boyd 2008). So the penalty approximates the number of nonzero groups, instead of
+shrinking all groups alike.
 
 Deviations: (1) Each step ends with the proximal step of the penalty, ``W_g *= max(0, 1 - t gamma_g / ||W_g||)``, decoupled from
-AdamW as weight decay is: groups become exactly zero, where a penalty's gradient makes them small. (2) Norms are taken in the
-unit of the answers, ``s_g ||W_g||`` with ``s_g^2`` the mean price of one of the segment's weights
-(`pruning_core.search.segments`): one lambda and one threshold then mean the same in all matrices. (3) lambda is not given but
-follows from the target: a group shrinks by ``lambda / n`` a step, its norm n so that ``n^2`` falls by ``2 lambda``, and lambda
-is what takes the group at the target's threshold to zero when the phase ends, if no gradient holds it; ``strength`` multiplies
-it.
-(4) Milestones are shares of the phase's steps, not epochs, so that they are reached whatever the number of either.
+AdamW as weight decay is. Groups become exactly zero; a penalty's gradient only makes them small. (2) Norms are scaled to the
+loss, ``s_g ||W_g||`` with ``s_g^2`` the mean price of one of the segment's weights (`pruning_core.search.segments`). One lambda
+and one threshold then mean the same in all matrices. (3) lambda is not an option but follows from the target. A group of norm
+n shrinks by ``lambda / n`` in a step, so ``n^2`` falls by ``2 lambda``. lambda is chosen such that the group at the target's
+threshold reaches zero at the end of the phase if no gradient opposes it; ``strength`` multiplies it. (4) Milestones are shares
+of the phase's steps, not epochs, so that all of them are reached whatever the number of steps.
 """
 
 from __future__ import annotations
@@ -34,31 +33,31 @@ from pruning_core.training.support import FixedSupport
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The groups of one matrix.
+    """The groups of one matrix: its segments.
 
     Attributes:
-        segments: They.
-        scales: What a norm of each counts, (a, b).
+        segments: The segments.
+        scales: Factor of each segment's norm, (a, b); see `pruning_core.search.segments.segment_scales`.
     """
 
     segments: Segments
     scales: Float[Tensor, "a b"]
 
     def view(self, weight: Float[Tensor, "d k"]) -> Float[Tensor, "k d"]:
-        """Give weights input-major, as groups see them."""
+        """Return a view of output-major weights that is input-major, as segments need it."""
         return weight.T
 
     def norms(self, weight: Tensor) -> Float[Tensor, "a b"]:
-        """Give the norm of each group in the unit of the answers."""
+        """Compute the scaled norm of each group."""
         return self.segments.sums(self.view(weight).detach().float().square()).sqrt() * self.scales.to(weight.device)
 
 
 class GroupLasso(Unconstrained):
-    """The penalty, its reweighting, and the threshold at the end.
+    """The constraint of the Lasso phase: the penalty, its reweighting, and the threshold at the end.
 
     Args:
-        weights: Every one of them is penalised.
-        groups: Of each.
+        weights: The penalised weights, by module path.
+        groups: Groups of each weight matrix, by module path.
         sparsity: Share of all weights that are zero when the phase ends.
         options: Strength, milestones and epsilon.
     """
@@ -74,7 +73,7 @@ class GroupLasso(Unconstrained):
         self.reweighted = 0
 
     def begin(self, steps: int, /) -> None:
-        """Place the milestones, and find the lambda that the target asks for."""
+        """Place the milestones, and compute lambda from the target."""
         count = min(self._options.milestones, steps)
         self._milestones = frozenset(index * steps // count for index in range(count))
         norms = torch.cat([self._groups[name].norms(weight).flatten() for name, weight in self.weights.items()])
@@ -84,7 +83,7 @@ class GroupLasso(Unconstrained):
         self._reweight()
 
     def after_step(self, moment: Moment, /) -> None:
-        """Reweight at a milestone, then shrink every group."""
+        """Reweight the penalty at a milestone, then shrink every group."""
         if moment.step in self._milestones:
             self._reweight()
         with torch.no_grad():
@@ -96,7 +95,7 @@ class GroupLasso(Unconstrained):
                 view.mul_(own.segments.spread(kept, tuple(view.shape)).to(weight.dtype))
 
     def finish(self) -> None:
-        """Keep the groups above the one threshold that meets the target."""
+        """Keep the groups above the threshold that meets the target, one for all matrices."""
         names = list(self.weights)
         norms = [self._groups[name].norms(self.weights[name]) for name in names]
         shapes = [tuple(self._groups[name].view(self.weights[name]).shape) for name in names]
@@ -111,7 +110,7 @@ class GroupLasso(Unconstrained):
                 self._groups[name].view(self.weights[name]).mul_(segments.spread(kept, shape))
 
     def measures(self) -> dict[str, float]:
-        """Give the share of groups that are zero, the penalty, and how often it was reweighted."""
+        """Return the share of groups that are zero, the penalty, and how often it was reweighted."""
         groups = zeros = 0
         penalty = 0.0
         for name, weight in self.weights.items():
@@ -121,12 +120,12 @@ class GroupLasso(Unconstrained):
         return {"zero_groups": zeros / max(1, groups), "penalty": penalty, "reweighted": float(self.reweighted)}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give the weights of the penalty, and lambda with the rest."""
+        """Return the state: the penalty weights; and lambda, epsilon and the number of reweightings as ``scalars``."""
         scalars = torch.tensor([self.strength, self._epsilon, self.reweighted], dtype=torch.float64)
         return {f"gamma.{name}": own for name, own in self.gammas.items()} | {"scalars": scalars}
 
     def restore(self, tensors: Mapping[str, Tensor], /) -> None:
-        """Take them up."""
+        """Restore the state."""
         self.gammas = {name: tensors[f"gamma.{name}"] for name in self.weights}
         self.strength, self._epsilon, reweighted = tensors["scalars"].tolist()
         self.reweighted = int(reweighted)
@@ -139,12 +138,12 @@ class GroupLasso(Unconstrained):
 
 @dataclass(frozen=True, slots=True)
 class LassoRecipe:
-    """Group Lasso for its share of the steps, then masked fine-tuning of what it left.
+    """Group Lasso for its share of the steps, then fine-tuning on the support that it leaves.
 
     Attributes:
-        groups: Of each prunable matrix, by module path.
-        sparsity: Share of all prunable weights that go.
-        options: Of the tier.
+        groups: Groups of each prunable matrix, by module path.
+        sparsity: Share of all prunable weights that are pruned.
+        options: Options of the trained tier.
     """
 
     groups: Mapping[str, Groups]

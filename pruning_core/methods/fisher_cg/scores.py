@@ -1,7 +1,7 @@
 """``fisher-cg``: Fisher mask search, rearrangement, and recovery by conjugate gradient.
 
 Li, Zhu, Sun 2024, *A novel iteration scheme with conjugate gradient for faster pruning on transformer models*
-(doi 10.1007/s40747-024-01595-w), on the frame of Kwon et al. 2022 (arXiv 2204.09656). Recovery is
+(doi 10.1007/s40747-024-01595-w), in the framework of Kwon et al. 2022 (arXiv 2204.09656). Recovery is in
 `pruning_core.recovery`, which serves every method.
 """
 
@@ -24,12 +24,12 @@ from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, pro
 
 @dataclass(frozen=True, slots=True)
 class FisherCGMethod:
-    """Scores by the Fisher information of unit masks, with or without labels."""
+    """Importance of a unit: the Fisher information of its mask, with or without labels."""
 
     options: FisherCG
 
     def prepare(self, ctx: Context) -> Scores:
-        """Compute per-sample mask gradients with one forward and one activation-backward."""
+        """Compute per-sample mask gradients with one forward pass, and one backward pass over activations."""
         evidence, task_type = ctx.evidence, ctx.task_model.task_type
         batches = evidence.calibration.batches
         use_labels = KINDS[task_type].has_loss and self.options.labels != "ignore"
@@ -50,7 +50,7 @@ class FisherCGMethod:
         return Scores(importance(statistics, representation=self.options.representation), gradients or None)
 
     def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
-        """Search the exact optimum of the diagonal Fisher, then rearrange within each sublayer."""
+        """Search the exact optimum of the diagonal Fisher information, then rearrange units within each sublayer if asked."""
         with ctx.clock.stage("search"):
             mask = search_mask(scores.importance, ctx.groups, budget, ctx.layers)
         if not self.options.rearrange or scores.gradients is None:
@@ -64,7 +64,7 @@ class FisherCGMethod:
 
 
 def prepare(spec: PruneSpec, ctx: Context, cache: Path | None) -> UnitPlanner:
-    """Score the units of the dense model, and return what plans from the scores."""
+    """Score the units of the dense model, and return the planner for the scores."""
     assert isinstance(spec.method, FisherCG), "the registry leads here by these options"
     method = FisherCGMethod(spec.method)
     return UnitPlanner(spec, ctx, method, method.prepare(ctx), cache)

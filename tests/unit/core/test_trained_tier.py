@@ -138,7 +138,7 @@ def test_distillation_alone_trains_without_labels(tmp_path):
         ({"tier": "trained", "training": {"rho_first": 2}}, "the penalty grows"),
         ({"tier": "trained", "training": {"finish": "none"}}, "with finish none all steps are ADMM's"),
         ({"tier": "trained", "training": {"lambda": 1}}, "Extra inputs are not permitted"),
-        ({"tier": "trained", "selection": "wanda"}, "begins with selection admm"),
+        ({"tier": "trained", "selection": "wanda"}, "needs selection admm"),
         ({"training": {"epochs": 3}}, "set method.tier to trained"),
     ],
 )
