@@ -77,7 +77,7 @@ def measure(case: Case, goal: Goal, ways: list[str], options: argparse.Namespace
             chosen = PatternTraining.model_validate({"max_train_rows": ROWS[goal.task], **epochs, **changes})
             recipe: Recipe = Control() if way == "not pruned" else PatternRecipe(plan.projection, chosen)
             training = trainer.train_(student, recipe, chosen, name="benchmark")
-        quality = case.judge.compare(case.dense.with_model(student), lambda _step: None)
+        quality = case.evaluator.compare(case.dense.with_model(student), lambda _step: None)
         row = {
             "task": goal.task,
             "pattern": goal.pattern,

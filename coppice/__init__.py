@@ -3,7 +3,10 @@
 from coppice.async_client import AsyncClient, AsyncJobHandle
 from coppice.client import Client, JobHandle
 from coppice.errors import ApiError, CoppiceError, DownloadCorrupt, FolderTaken, JobUnsuccessful, ServiceUnreachable
-from coppice.types import Artifact, Job, JobEvent, Plan, Upload
+from coppice.types import Artifact, Job, JobEvent, JobPrediction, Upload
+
+# The name that earlier releases had for it.
+Plan = JobPrediction
 
 __all__ = [
     "ApiError",
@@ -17,6 +20,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "JobHandle",
+    "JobPrediction",
     "JobUnsuccessful",
     "Plan",
     "ServiceUnreachable",

@@ -25,7 +25,7 @@ from coppice.errors import JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
-from coppice.types import Artifact, Job, JobEvent, Plan, Upload
+from coppice.types import Artifact, Job, JobEvent, JobPrediction, Upload
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -93,7 +93,7 @@ class AsyncClient:
         """Submit a job. Either argument makes it safe to submit again; without both, a key is made for this call."""
         return await self._run(operations.submit(spec, job_id=job_id, idempotency_key=idempotency_key))
 
-    async def plan(self, spec: PruneSpec | Mapping[str, Any]) -> Plan:
+    async def plan(self, spec: PruneSpec | Mapping[str, Any]) -> JobPrediction:
         """Return what the service would do with a spec, and submit nothing."""
         return await self._run(operations.plan(spec))
 

@@ -23,7 +23,7 @@ from coppice.errors import JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
-from coppice.types import ApiKey, Artifact, Job, JobEvent, NewApiKey, Plan, Upload
+from coppice.types import ApiKey, Artifact, Job, JobEvent, JobPrediction, NewApiKey, Upload
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -110,7 +110,7 @@ class Client:
         """Submit a job. Either argument makes it safe to submit again; without both, a key is made for this call."""
         return self._run(operations.submit(spec, job_id=job_id, idempotency_key=idempotency_key))
 
-    def plan(self, spec: PruneSpec | Mapping[str, Any]) -> Plan:
+    def plan(self, spec: PruneSpec | Mapping[str, Any]) -> JobPrediction:
         """Return what the service would do with a spec, and submit nothing."""
         return self._run(operations.plan(spec))
 

@@ -15,7 +15,7 @@ import httpx2
 
 from coppice.errors import CoppiceError, DownloadCorrupt, FolderTaken
 from coppice.files import Fetch, sha256_of, target_of
-from coppice.types import ApiKey, Artifact, Job, JobEvent, NewApiKey, Plan, Upload
+from coppice.types import ApiKey, Artifact, Job, JobEvent, JobPrediction, NewApiKey, Upload
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -59,10 +59,10 @@ def submit(spec: PruneSpec | Mapping[str, Any], *, job_id: str | None, idempoten
     return Job.model_validate(answer.json())
 
 
-def plan(spec: PruneSpec | Mapping[str, Any]) -> Operation[Plan]:
+def plan(spec: PruneSpec | Mapping[str, Any]) -> Operation[JobPrediction]:
     """Return what the service would do with a spec."""
     answer = yield Request("POST", "/v1/jobs", json={**body_of(spec), "validate_only": True})
-    return Plan.model_validate(answer.json())
+    return JobPrediction.model_validate(answer.json())
 
 
 def get(job_id: str) -> Operation[Job]:

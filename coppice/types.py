@@ -87,7 +87,7 @@ class Predicted(_View):
     seconds: float
 
 
-class Plan(_View):
+class JobPrediction(_View):
     """A spec that would be accepted, with its defaults filled in, and the estimates for it."""
 
     spec: dict[str, Any]

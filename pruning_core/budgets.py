@@ -57,7 +57,7 @@ class Recounted:
         length: Mean real sequence length of the task, in tokens.
         parameters: Number of parameters of the dense model, and in the files.
         sparsity: Share of the prunable weights that are removed or zero.
-        covered_sparsity: The same share of the weights in whole blocks; None where there are no blocks.
+        covered_sparsity: The same share of the weights in whole blocks; None if the method has no pattern target.
         latency_ms: Latency of the dense model, and of the model in the files.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coppice.commands import options
 from coppice.commands.remote import show_plan
 from coppice.console import ExitCode, fail
-from coppice.types import Plan
+from coppice.types import JobPrediction
 from pruning_core.errors import PruningError
 
 
@@ -26,4 +26,4 @@ def check(job: options.JobOptions, json: options.Json = False) -> None:
         where = (job.option_for(error.param) or error.param) if error.param else ""
         fail(f"{where}: {error.message}" if where else error.message, ExitCode.BAD_INPUT)
     said = {"spec": spec.model_dump(mode="json"), "predicted": None if predicted is None else predicted.model_dump()}
-    show_plan(Plan.model_validate(said), json=json)
+    show_plan(JobPrediction.model_validate(said), json=json)

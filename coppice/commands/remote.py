@@ -18,7 +18,7 @@ from coppice.commands import options
 from coppice.conditions import Condition, parse
 from coppice.console import ExitCode, explained, fail, progress
 from coppice.errors import JobUnsuccessful
-from coppice.types import Job, Plan
+from coppice.types import Job, JobPrediction
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -151,7 +151,7 @@ def _judge(conditions: list[Condition], report: Report) -> None:
         fail(f"a condition of --fail-if holds: {'; '.join(held)}", ExitCode.CONDITION_HOLDS)
 
 
-def show_plan(plan: Plan, *, json: bool) -> None:
+def show_plan(plan: JobPrediction, *, json: bool) -> None:
     """Print the predicted size, memory and time of a job."""
     if json:
         typer.echo(plan.model_dump_json())

@@ -68,7 +68,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         charts={name: None if chart is None else Markup(chart) for name, chart in charts.items()},  # noqa: S704 - escaped where it is drawn
         points=[(point, point.macs.pruned / point.macs.dense) for point in report.frontier],
         heads=heads_of(report.layers),
-        halves=list(reported_sublayers(report.layers)),
+        sublayers=list(reported_sublayers(report.layers)),
         neurons=(sum(layer.kept_neurons for layer in report.layers), sum(layer.dense_neurons for layer in report.layers)),
         snippets=snippets(spec, report),
         loading=summary(report).replace("`", ""),

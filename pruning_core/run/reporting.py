@@ -95,8 +95,8 @@ def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> t
         told = (*candidate.plan.hints(outcome), *training_warnings(outcome.training))
         found.extend(f"{where}{said}" for said in told)
         found.extend(
-            f"{where}{half.name}: recovery {half.report.status}, weights left unrepaired"
-            for half in reported_sublayers(outcome.layers)
-            if half.failed
+            f"{where}{own.name}: recovery {own.report.status}, weights left unrepaired"
+            for own in reported_sublayers(outcome.layers)
+            if own.failed
         )
     return tuple(found)

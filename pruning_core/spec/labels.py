@@ -191,5 +191,5 @@ class AnswersLabel(LabelKind):
             return None
         return (
             f"{len(missed)} of {len(inputs)} {split} rows have answers that do not stand in their contexts where answer_start "
-            f"says, row {missed[0]} first; the loss takes them for not answered"
+            f"says (row {missed[0]} is the first); the loss treats them as unanswered"
         )

@@ -19,7 +19,7 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (types.JobFailure, jobs.ErrorView),
     (types.Artifact, jobs.ArtifactView),
     (types.JobEvent, jobs.EventView),
-    (types.Plan, jobs.PlanView),
+    (types.JobPrediction, jobs.PlanView),
     (types.IntPair, report.IntPair),
     (types.Predicted, prediction.Prediction),
     (types.Upload, uploads.UploadView),
