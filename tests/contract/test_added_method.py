@@ -28,7 +28,8 @@ from pruning_core.search.mask import search_mask
 from pruning_core.spec.method import METHODS, FisherCG
 from pruning_core.spec.options import MethodOptions
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import TARGET_METRICS, KeepTarget, TargetMetric
+from pruning_core.spec.targets import TARGET_METRICS, KeepTarget, SparsityTarget, TargetMetric
+from pruning_core.spec.training import TrainingOptions
 from tests import tiny
 
 # --- a method that removes units ---------------------------------------------------------------------------------------
@@ -63,6 +64,12 @@ class OddInputs(MethodOptions):
     """Sets the weights of every other input to zero."""
 
     planner: ClassVar[str] = "tests.contract.test_added_method:prepare_odd_inputs"
+    selection: ClassVar[str] = "magnitude"
+    iterations: ClassVar[int] = 0
+    steps: ClassVar[int] = 0
+    damping: ClassVar[float] = 0.0
+    obs_group: ClassVar[None] = None
+    training: ClassVar[TrainingOptions] = TrainingOptions()
 
     name: Literal["odd-inputs"] = "odd-inputs"
     tier: Literal["one-shot"] = "one-shot"
@@ -157,7 +164,7 @@ class Spec(PruneSpec):
     """A spec of a Coppice that has both methods and the metric."""
 
     method: LastUnits | OddInputs | FisherCG = FisherCG()
-    target: HeadsTarget | Any = None
+    target: HeadsTarget | SparsityTarget | KeepTarget | None = None
 
 
 def spec_of(model, data, **fields):
