@@ -16,11 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from pruning_core.artifacts import fresh
+from pruning_core.artifacts.comparison import compare_outputs, problem_of_counts, problem_of_times
 from pruning_core.artifacts.compressed import COMPRESSED_PATH
+from pruning_core.artifacts.messages import (
+    AskedCheckpoint,
+    AskedProbe,
+    AskedTiming,
+    FailedCompressed,
+    FailedOnnx,
+    Failure,
+    Found,
+    FoundCompressed,
+    FoundLatency,
+    FoundOnnx,
+    Request,
+    Result,
+)
 from pruning_core.artifacts.onnx import ONNX_PATH
 from pruning_core.data.rows import Rows
 from pruning_core.errors import OutOfMemory
@@ -114,18 +129,58 @@ class Prover:
         """
         with tempfile.TemporaryDirectory(prefix="coppice-accept-") as scratch:
             found = _run(self._request(claims), Path(scratch))
+        if not isinstance(found, str) and len(found) != len(claims):
+            found = f"the fresh process that was to load it answered for {len(found)} of {len(claims)} checkpoints"
         if isinstance(found, str):
             return [Proof(problem=found) for _ in claims]
-        return [self._judge(claim, answer) for claim, answer in zip(claims, found, strict=True)]
+        return [self.judge(claim, answer) for claim, answer in zip(claims, found, strict=True)]
 
-    def _request(self, claims: Sequence[Expectation]) -> _Request:
+    def judge(self, claim: Expectation, found: Found | Failure) -> Proof:
+        """Compare what was found of a checkpoint with what the worker says of it. What cannot be compared does not hold."""
+        if isinstance(found, Failure):
+            return Proof(problem=f"{_STAGES[found.stage]} in a fresh process ({found.error.replace(str(claim.folder), '.')})")
+        tolerance = _TOLERANCE.get(self.dense.device.type, _TOLERANCE_ELSEWHERE)
+        outputs = compare_outputs(claim.answers, found.outputs, tolerance)
+        counts = problem_of_counts(
+            stored=found.stored,
+            size=found.bytes,
+            loaded=found.parameters,
+            expected=claim.parameters,
+            expected_size=claim.bytes,
+        )
+        timing = self._problem_of_latency(claim, found.latency)
+        if len(claim.answers) != len(self.probes):
+            problem = f"the worker has outputs of {len(claim.answers)} of {len(self.probes)} batches"
+        elif outputs.problem is not None:
+            problem = f"a fresh process gets {outputs.problem}"
+        elif counts is not None:
+            problem = f"a fresh process counts {counts}"
+        else:
+            problem = timing
+        report = None
+        if outputs.difference is not None and timing is None:
+            report = AcceptanceReport(
+                loader="remote_code" if self.trust_remote_code else "stock",
+                libraries=found.libraries,
+                samples=sum(len(probe.texts) for probe in self.probes),
+                max_difference=outputs.difference,
+                tolerance=tolerance,
+                parameters=found.stored,
+                bytes=found.bytes,
+                latency_ms=None if found.latency is None else self._latency(found.latency),
+            )
+        onnx = _judge_onnx(claim, found.onnx, tolerance, self.timing.repeats) if claim.onnx else None
+        compressed = None if claim.compressed is None else _judge_compressed(claim, claim.compressed, found.compressed)
+        return Proof(report, onnx, problem, compressed)
+
+    def _request(self, claims: Sequence[Expectation]) -> Request:
         dense, family = self.dense, self.dense.family
         length = dense.input_length(self.timing.length)
         drawn = family.random_inputs(dense, self.timing.batch, length, torch.Generator().manual_seed(self.seed))
         kind = KINDS[dense.task_type]
-        return _Request(
+        return Request(
             checkpoints=[
-                _Checkpoint(
+                AskedCheckpoint(
                     folder=str(claim.folder.absolute()),
                     onnx=ONNX_PATH if claim.onnx else None,
                     compressed=None if claim.compressed is None else COMPRESSED_PATH,
@@ -143,9 +198,9 @@ class Prover:
             decoder_start=start_token(dense) if kind.loads_as == "AutoModelForSeq2SeqLM" else None,
             device=str(dense.device),
             probes=[
-                _WireProbe(texts=family.probe_texts(probe.texts), length=dense.longest(probe.length)) for probe in self.probes
+                AskedProbe(texts=family.probe_texts(probe.texts), length=dense.longest(probe.length)) for probe in self.probes
             ],
-            timing=_Timing(
+            timing=AskedTiming(
                 batch=self.timing.batch,
                 length=length,
                 threads=self.timing.threads,
@@ -155,50 +210,53 @@ class Prover:
             ),
         )
 
-    def _judge(self, claim: Expectation, found: _Found | _Failure) -> Proof:
-        if isinstance(found, _Failure):
-            return Proof(problem=f"{_STAGES[found.stage]} in a fresh process ({found.error.replace(str(claim.folder), '.')})")
-        device = self.dense.device
-        tolerance = _TOLERANCE.get(device.type, _TOLERANCE_ELSEWHERE)
-        difference = _difference(claim.answers, found.outputs)
-        report = AcceptanceReport(
-            loader="remote_code" if self.trust_remote_code else "stock",
-            libraries=found.libraries,
-            samples=sum(len(probe.texts) for probe in self.probes),
-            max_difference=difference,
-            tolerance=tolerance,
-            parameters=found.stored,
-            bytes=found.bytes,
-            latency_ms=None if found.latency is None else self._latency(found.latency),
-        )
-        onnx = None if found.onnx is None else self._judge_onnx(claim, found.onnx, tolerance)
-        compressed = None if found.compressed is None else _judge_compressed(claim, found.compressed)
-        return Proof(report, onnx, _problem(claim, found, difference, tolerance), compressed)
+    def _problem_of_latency(self, claim: Expectation, found: FoundLatency | None) -> str | None:
+        if found is None:
+            return "its latency was not measured again in a fresh process" if claim.measure_again else None
+        for model, times in (("dense model", found.dense), ("checkpoint", found.pruned)):
+            wrong = problem_of_times(times, self.timing.repeats)
+            if wrong is not None:
+                return f"a fresh process that was to measure the latency of the {model} again gets {wrong}"
+        return None
 
-    def _latency(self, found: _Latency) -> LatencyReport:
+    def _latency(self, found: FoundLatency) -> LatencyReport:
         shape = self.timing.model_copy(update={"length": self.dense.input_length(self.timing.length)})
         return latency_report(found.dense, found.pruned, shape, threads=found.threads, device=str(self.dense.device))
 
-    def _judge_onnx(self, claim: Expectation, found: _FoundOnnx | _FailedOnnx, tolerance: float) -> OnnxReport:
-        if isinstance(found, _FailedOnnx):
-            return OnnxReport(status="failed", reason=f"onnxruntime cannot run it ({found.error})")
-        difference = _difference(claim.answers, found.outputs)
-        if difference > tolerance:
-            reason = f"its outputs differ from the model's by {difference:.1e} of the largest, more than {tolerance:g}"
-            return OnnxReport(status="failed", reason=reason, max_difference=difference)
-        median, spread = median_and_iqr(found.milliseconds)
-        size = (claim.folder / ONNX_PATH).stat().st_size
-        return OnnxReport(
-            status="ok", path=ONNX_PATH, bytes=size, max_difference=difference, latency_ms=median, latency_iqr=spread
-        )
+
+def _judge_onnx(claim: Expectation, found: FoundOnnx | FailedOnnx | None, tolerance: float, repeats: int) -> OnnxReport:
+    if found is None:
+        return OnnxReport(status="failed", reason="a fresh process did not run it")
+    if isinstance(found, FailedOnnx):
+        return OnnxReport(status="failed", reason=f"onnxruntime cannot run it ({found.error})")
+    outputs = compare_outputs(claim.answers, found.outputs, tolerance)
+    problem = outputs.problem or problem_of_times(found.milliseconds, repeats)
+    if problem is not None:
+        return OnnxReport(status="failed", reason=f"onnxruntime gets {problem}", max_difference=outputs.difference)
+    median, spread = median_and_iqr(found.milliseconds)
+    size = (claim.folder / ONNX_PATH).stat().st_size
+    return OnnxReport(
+        status="ok", path=ONNX_PATH, bytes=size, max_difference=outputs.difference, latency_ms=median, latency_iqr=spread
+    )
 
 
-def _judge_compressed(claim: Expectation, own: _FoundCompressed | _FailedCompressed) -> CompressedReport:
-    if isinstance(own, _FailedCompressed):
+def _judge_compressed(
+    claim: Expectation, forms: dict[str, int], own: FoundCompressed | FailedCompressed | None
+) -> CompressedReport:
+    if own is None:
+        return CompressedReport(status="failed", reason="a fresh process did not load it")
+    if isinstance(own, FailedCompressed):
         return CompressedReport(status="failed", reason=f"a fresh process cannot load it ({own.error})")
     if own.differing:
         return CompressedReport(status="failed", reason=f"{len(own.differing)} tensors differ, {own.differing[0]} for one")
-    return CompressedReport(status="ok", path=COMPRESSED_PATH, bytes=own.bytes, forms=claim.compressed or {})
+    if own.compared < max(1, sum(forms.values())):
+        reason = f"a fresh process compared {own.compared} tensors, and it has {sum(forms.values())} prunable matrices"
+        return CompressedReport(status="failed", reason=reason)
+    size = sum(path.stat().st_size for path in (claim.folder / COMPRESSED_PATH).glob("*.safetensors"))
+    if own.bytes != size or own.stored < 1:
+        reason = f"a fresh process counts {own.stored} values in {own.bytes} bytes of weights, the worker counted {size} bytes"
+        return CompressedReport(status="failed", reason=reason)
+    return CompressedReport(status="ok", path=COMPRESSED_PATH, bytes=own.bytes, forms=forms)
 
 
 def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[ProbeInput, ...]:
@@ -229,117 +287,7 @@ def answer(model: TaskModel, probes: Sequence[ProbeInput]) -> tuple[Tensor, ...]
     return tuple(answers)
 
 
-def _problem(claim: Expectation, found: _Found, difference: float, tolerance: float) -> str | None:
-    if not difference <= tolerance:
-        return f"a fresh process gets outputs that differ by {difference:.1e} of the largest, more than {tolerance:g}"
-    if found.stored != claim.parameters or found.bytes != claim.bytes:
-        return (
-            f"a fresh process counts {found.stored} values in {found.bytes} bytes of weights, the worker counted "
-            f"{claim.parameters} in {claim.bytes}"
-        )
-    if found.parameters > found.stored:
-        return f"the loaded model has {found.parameters} parameters, and only {found.stored} are stored"
-    return None
-
-
-def _difference(ours: Sequence[Tensor], theirs: Sequence[list[list[float]]]) -> float:
-    """Give the largest difference, relative to the largest output; infinite where shapes differ or a value is no number."""
-    worst = 0.0
-    for mine, other in zip(ours, theirs, strict=True):
-        found = torch.tensor(other)
-        if found.shape != mine.shape or not bool(found.isfinite().all()):
-            return float("inf")
-        worst = max(worst, float((mine - found).abs().max() / mine.abs().max().clamp(min=1e-12)))
-    return worst
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Checkpoint(_Wire):
-    folder: str
-    onnx: str | None
-    compressed: str | None
-    measure_again: bool
-    device_map: dict[str, str] | None
-
-
-class _WireProbe(_Wire):
-    texts: tuple[tuple[str, ...], ...]
-    length: int
-
-
-class _Timing(_Wire):
-    batch: int
-    length: int
-    threads: int
-    repeats: int
-    tokens: dict[str, list[list[int]]]
-    pixels: list[int] | None
-
-
-class _Request(_Wire):
-    checkpoints: list[_Checkpoint]
-    dense: str
-    auto_class: str
-    trust_remote_code: bool
-    reads: list[str]
-    pooling: str | None
-    kind: Reads
-    decoder_start: int | None
-    device: str
-    probes: list[_WireProbe]
-    timing: _Timing
-
-
-class _Failure(_Wire):
-    error: str
-    stage: str
-
-
-class _Latency(_Wire):
-    dense: list[float]
-    pruned: list[float]
-    threads: int
-
-
-class _FoundOnnx(_Wire):
-    outputs: list[list[list[float]]]
-    milliseconds: list[float]
-    version: str
-
-
-class _FailedOnnx(_Wire):
-    error: str
-
-
-class _FoundCompressed(_Wire):
-    differing: list[str]
-    stored: int
-    bytes: int
-
-
-class _FailedCompressed(_Wire):
-    error: str
-
-
-class _Found(_Wire):
-    outputs: list[list[list[float]]]
-    parameters: int
-    stored: int
-    bytes: int
-    libraries: dict[str, str]
-    onnx: _FoundOnnx | _FailedOnnx | None = None
-    compressed: _FoundCompressed | _FailedCompressed | None = None
-    latency: _Latency | None = None
-
-
-class _Result(_Wire):
-    found: list[_Found | _Failure]
-
-
-def _run(request: _Request, scratch: Path) -> list[_Found | _Failure] | str:
+def _run(request: Request, scratch: Path) -> list[Found | Failure] | str:
     """Run the fresh process; a sentence where it ended without an answer."""
     asked, answered, log = scratch / "request.json", scratch / "result.json", scratch / "log"
     asked.write_text(request.model_dump_json(), encoding="utf-8")
@@ -358,7 +306,7 @@ def _run(request: _Request, scratch: Path) -> list[_Found | _Failure] | str:
     if done.returncode == -signal.SIGKILL:
         raise OutOfMemory("the process that proves the bundle was killed, most likely for its memory")
     try:
-        return _Result.model_validate_json(f'{{"found": {answered.read_text(encoding="utf-8")}}}').found
+        return Result.model_validate_json(f'{{"found": {answered.read_text(encoding="utf-8")}}}').found
     except (OSError, ValidationError):
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         sys.stderr.write("\n".join(lines[-30:]) + "\n")  # for the log; the sentence goes to people

@@ -197,15 +197,22 @@ def count(folder: Path) -> dict[str, int]:
 
 def prove_compressed(folder: Path, dense: Any, request: dict[str, Any]) -> dict[str, Any]:
     """Load the compressed form by the code that travels with it; compare every tensor with the dense layout's, bit by bit."""
-    import torch
-
     try:
         model = load(str(folder), request, trust=True)
     except Exception as error:  # it says nothing of the checkpoint
         return {"error": f"{type(error).__name__}: {first_line(str(error))}"}
     found, wanted = model.state_dict(), dense.state_dict()
-    differing = [name for name, own in wanted.items() if name not in found or not torch.equal(found[name], own)]
-    return {"differing": differing + sorted(found.keys() - wanted.keys()), **count(folder)}
+    differing = [name for name, own in wanted.items() if name not in found or not same_bits(found[name], own)]
+    return {"differing": differing + sorted(found.keys() - wanted.keys()), "compared": len(wanted), **count(folder)}
+
+
+def same_bits(found: Any, wanted: Any) -> bool:
+    """Tell whether two tensors are the same in type, shape and every bit; what is no number is never the same."""
+    import torch
+
+    if found.dtype != wanted.dtype or found.shape != wanted.shape or not torch.equal(found, wanted):
+        return False
+    return not found.is_floating_point() or torch.equal(found.signbit(), wanted.signbit())
 
 
 def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
