@@ -26,6 +26,7 @@ from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import CurveBudget
 from pruning_core.errors import TargetUnreachable
+from pruning_core.machine.finite import require_finite
 from pruning_core.measure.latency import limited_threads, timed
 from pruning_core.spec.prune import LatencySpec, LatencyTarget
 from pruning_core.tasks.base import TaskModel
@@ -41,7 +42,7 @@ _DOUBT = 1.25
 _ALL_BINS = 1.01
 
 Curve = tuple[tuple[int, float], ...]
-_Milliseconds = Annotated[float, Field(gt=0)]
+_Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class LatencyTable(BaseModel):
@@ -151,13 +152,16 @@ def _measure(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec) -> Late
         contexts = adapter.trace(inputs).contexts
 
         def time(sublayer: Sublayer, units: int) -> float:
-            return _time_sublayer(_resized(sublayer, units), hidden, contexts[sublayer.layer])
+            found = _time_sublayer(_resized(sublayer, units), hidden, contexts[sublayer.layer])
+            require_finite(found, f"the time of layer {sublayer.layer + 1} with {units} of its {sublayer.group.kind}s")
+            return found
 
         rungs = {
             shape: tuple((units, time(sublayer, units)) for units in _ladder(sublayer.group))
             for shape, sublayer in distinct.items()
         }
         total = _fastest(lambda: model.outputs(inputs), model.device)
+        require_finite(total, "the time of the dense model")
     return LatencyTable(total=total, rungs=rungs)
 
 

@@ -15,6 +15,7 @@ from pruning_core.checks.reader import NO_PADDING, NO_PADDING_INDEX
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
+from pruning_core.machine.finite import require_finite
 from pruning_core.models.paged import load_paged
 from pruning_core.spec.prune import AUTO_CLASSES, TaskType
 from pruning_core.spec.tasks import KINDS
@@ -60,6 +61,7 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
 
     Raises:
         ModelUnreadable: Missing or corrupt files, no head for the task, no tokenizer.
+        NotFinite: A weight is NaN or infinite; of paged blocks that shows in their statistics.
         UnsupportedArchitecture: The weights cannot stay in the files.
     """
     facts = read_checkpoint(folder)
@@ -74,6 +76,8 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
             raise ModelUnreadable(f"transformers cannot load the checkpoint: {reason}", param="model") from error
         processor = _load_processor(folder, task_type)
     _check_complete(info["missing_keys"], task_type)
+    for name, parameter in model.named_parameters():
+        require_finite(parameter, f"the checkpoint's tensor {name}", param="model")
     stored = stored_type(facts.dtypes)
     _check_padding(model, processor, task_type)
     return TaskModel(model, processor, task_type, family_of(task_type), folder, stored, _pooling_of(folder), pages)

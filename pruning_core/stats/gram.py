@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pruning_core.machine.finite import require_finite
 from pruning_core.shapes import Float, Int
 
 
@@ -34,6 +35,22 @@ class Gram:
     def __add__(self, other: Gram) -> Gram:
         """Merge the statistics of two batches, or of two workers."""
         return Gram(self.G + other.G, self.C + other.C, self.energy + other.energy, self.tokens + other.tokens)
+
+    def checked(self, name: str) -> Gram:
+        """Return the statistics if they are finite.
+
+        The diagonal and the energy bound all other values (Cauchy and Schwarz), so that they alone are looked at for ``G``.
+
+        Args:
+            name: Module path of the matrix that the problem is for.
+
+        Raises:
+            NotFinite: What the matrix reads or should give is NaN or infinite.
+        """
+        require_finite(self.G.diagonal(), f"the Gram of what {name} reads on the calibration samples")
+        require_finite(self.energy, f"the energy of what {name} should give on the calibration samples")
+        require_finite(self.C, f"the cross moments of what {name} reads and should give on the calibration samples")
+        return self
 
     def to(self, dtype: torch.dtype) -> Gram:
         """Give the statistics in another format."""

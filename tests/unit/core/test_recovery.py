@@ -27,7 +27,7 @@ def _batches(count=6, n=8, length=12):
     return batches
 
 
-def _half_mask(adapter, seed=0):
+def half_mask(adapter, seed=0):
     generator = torch.Generator().manual_seed(seed)
     kept = []
     for group in adapter.groups:
@@ -145,7 +145,7 @@ def test_a_huge_ridge_keeps_the_weights_but_still_moves_the_bias():
 @pytest.mark.parametrize("kind", ["weights", "masks"])
 def test_recovery_brings_the_student_back_towards_the_teacher(kind):
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     unrepaired, _ = _recover(model, mask, kind="none")
     repaired, reports = _recover(model, mask, kind=kind)
     assert _hidden_error(model, repaired) < 0.8 * _hidden_error(model, unrepaired)
@@ -156,7 +156,7 @@ def test_recovery_brings_the_student_back_towards_the_teacher(kind):
 
 def test_weights_repair_better_than_masks():
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     errors = {kind: _hidden_error(model, _recover(model, mask, kind=kind)[0]) for kind in ("weights", "masks")}
     assert errors["weights"] < errors["masks"]
 
@@ -169,7 +169,7 @@ def test_nothing_pruned_changes_nothing_much():
 
 def test_a_breakdown_leaves_its_sublayer_and_goes_on(monkeypatch):
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     honest = solve.repair_
     calls = []
 
@@ -190,7 +190,7 @@ def test_a_breakdown_leaves_its_sublayer_and_goes_on(monkeypatch):
 
 def test_batches_do_not_change_the_result_beyond_rounding():
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     singles = [
         Batch({k: v[i : i + 1] for k, v in b.inputs.items()}, b.rows[i : i + 1], None) for b in _batches() for i in range(8)
     ]
@@ -201,7 +201,7 @@ def test_batches_do_not_change_the_result_beyond_rounding():
 @pytest.mark.parametrize("budget", [0, 30_000, 60_000, 2**30])
 def test_kept_states_change_nothing_beyond_their_rounding(budget):
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     alone, _ = _recover(model, mask)
     evidence = _evidence(model, _batches(), recorded=True, memory=budget)
     kept = sum(evidence.states.sums(index) is not None for index in range(6))
@@ -237,7 +237,7 @@ def test_what_does_not_fit_lies_in_a_file_and_comes_back_as_it_was(tmp_path):
 
 def test_bfloat16_products_give_nearly_the_same_repair():
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     exact, _ = _recover(model, mask)
     rounded, _ = _recover(model, mask, _evidence(model, _batches(), dtype=torch.bfloat16))
     assert _hidden_error(model, rounded) < 1.05 * _hidden_error(model, exact)
@@ -245,7 +245,7 @@ def test_bfloat16_products_give_nearly_the_same_repair():
 
 def test_a_subset_of_the_samples_is_what_it_says():
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     student = clone(model)
     prune_and_recover_(
         adapt(student),
