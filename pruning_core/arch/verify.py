@@ -13,6 +13,7 @@ from pruning_core.arch.paging import held
 from pruning_core.arch.refused import SUPPORTED
 from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.errors import NotFinite, UnsupportedArchitecture
+from pruning_core.machine.resources import raise_if_exhausted
 
 # What two ways of computing the same may differ by, relative to its size.
 _TOLERANCE = 1e-4
@@ -30,9 +31,10 @@ def verify(adapter: ModelAdapter, inputs: Mapping[str, Tensor]) -> None:
     """
     try:
         _verify(adapter, inputs)
-    except (torch.OutOfMemoryError, UnsupportedArchitecture, NotFinite):
+    except (UnsupportedArchitecture, NotFinite):
         raise
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:  # of code that is not ours
+        raise_if_exhausted(error, "the model was tried on calibration samples")
         what = str(error).strip().splitlines()
         raise UnsupportedArchitecture(
             f"model type {adapter.model.config.model_type!r} has the modules of the family {adapter.family.family!r}, but its "

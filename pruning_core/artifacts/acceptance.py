@@ -39,6 +39,7 @@ from pruning_core.artifacts.messages import (
 from pruning_core.artifacts.onnx import ONNX_PATH
 from pruning_core.data.rows import Rows
 from pruning_core.errors import OutOfMemory
+from pruning_core.machine.resources import told_of
 from pruning_core.measure.latency import latency_report, median_and_iqr
 from pruning_core.report.report import AcceptanceReport, CompressedReport, LatencyReport, OnnxReport
 from pruning_core.spec.prune import AUTO_CLASSES, LatencySpec
@@ -125,7 +126,8 @@ class Prover:
         """Run the fresh process, and judge what it found.
 
         Raises:
-            OutOfMemory: The process was killed for the memory that it took.
+            OutOfMemory: The process was killed for the memory that it took, or got no more.
+            StorageFull: The process got no more disk space.
         """
         with tempfile.TemporaryDirectory(prefix="coppice-accept-") as scratch:
             found = _run(self._request(claims), Path(scratch))
@@ -136,7 +138,15 @@ class Prover:
         return [self.judge(claim, answer) for claim, answer in zip(claims, found, strict=True)]
 
     def judge(self, claim: Expectation, found: Found | Failure) -> Proof:
-        """Compare what was found of a checkpoint with what the worker says of it. What cannot be compared does not hold."""
+        """Compare what was found of a checkpoint with what the worker says of it. What cannot be compared does not hold.
+
+        Raises:
+            OutOfMemory: The fresh process ran out of memory, which says nothing of the checkpoint.
+            StorageFull: It ran out of disk space, likewise.
+        """
+        for failed in (found,) if isinstance(found, Failure) else (found.onnx, found.compressed):
+            if isinstance(failed, Failure | FailedOnnx | FailedCompressed):
+                _raise_if_exhausted(failed)
         if isinstance(found, Failure):
             return Proof(problem=f"{_STAGES[found.stage]} in a fresh process ({found.error.replace(str(claim.folder), '.')})")
         tolerance = _TOLERANCE.get(self.dense.device.type, _TOLERANCE_ELSEWHERE)
@@ -222,6 +232,13 @@ class Prover:
     def _latency(self, found: FoundLatency) -> LatencyReport:
         shape = self.timing.model_copy(update={"length": self.dense.input_length(self.timing.length)})
         return latency_report(found.dense, found.pruned, shape, threads=found.threads, device=str(self.dense.device))
+
+
+def _raise_if_exhausted(failed: Failure | FailedOnnx | FailedCompressed) -> None:
+    lacking = told_of([failed.error, *failed.causes])
+    if lacking is not None:
+        what = "memory" if lacking is OutOfMemory else "disk space"
+        raise lacking(f"the process that proves the bundle ran out of {what}; take a machine with more")
 
 
 def _judge_onnx(claim: Expectation, found: FoundOnnx | FailedOnnx | None, tolerance: float, repeats: int) -> OnnxReport:

@@ -23,6 +23,7 @@ from torch import Tensor
 from pruning_core.arch.structure import find_structure, stored_name
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.checkpoint import INDEX_NAME, WEIGHTS_NAME, read_checkpoint
+from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.plugin.per_layer import QUANT_METHOD, unpack
 from pruning_core.shapes import Bool, Float
 from pruning_core.spec.grammar import BlockPattern, SegmentBlock
@@ -148,6 +149,7 @@ def expand(folder: Path, out: Path) -> None:
                 raise ValueError(f"{name}: its values are not those that were written")
             weights[f"{stored}.weight"] = unpack(name, values, index, form)
     except (ValueError, KeyError, TypeError) as error:
+        raise_if_exhausted(error, "the compressed checkpoint was expanded")
         raise ModelUnreadable(f"the compressed checkpoint is corrupt: {error}", param="model") from error
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

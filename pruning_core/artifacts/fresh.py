@@ -22,6 +22,7 @@ WARM_UP = 3
 # What `pruning_core.tasks` compares of large outputs; see `proven` there.
 PROVEN_ENTRIES = 64
 DECODER_STEPS = 8
+MOST_CAUSES = 16
 _PR_SET_PDEATHSIG = 1
 
 
@@ -78,8 +79,18 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
             stage = "latency"
             found["latency"] = time_in_turns(load(request["dense"], request, trust=False), model, request)
     except Exception as error:  # whatever it is, it is what a user would have met
-        return {"error": f"{type(error).__name__}: {first_line(str(error))}", "stage": stage}
+        return {**told(error), "stage": stage}
     return found
+
+
+def told(error: BaseException) -> dict[str, Any]:
+    """Say what went wrong, and what that came of: memory or disk space that ran out says nothing of the checkpoint."""
+    causes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(causes) < MOST_CAUSES:
+        causes.append(f"{type(cause).__name__}: {cause}"[:2000])
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return {"error": f"{type(error).__name__}: {first_line(str(error))}", "causes": causes}
 
 
 def first_line(text: str) -> str:
@@ -200,7 +211,7 @@ def prove_compressed(folder: Path, dense: Any, request: dict[str, Any]) -> dict[
     try:
         model = load(str(folder), request, trust=True)
     except Exception as error:  # it says nothing of the checkpoint
-        return {"error": f"{type(error).__name__}: {first_line(str(error))}"}
+        return told(error)
     found, wanted = model.state_dict(), dense.state_dict()
     differing = [name for name, own in wanted.items() if name not in found or not same_bits(found[name], own)]
     return {"differing": differing + sorted(found.keys() - wanted.keys()), "compared": len(wanted), **count(folder)}
@@ -220,7 +231,7 @@ def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, 
     try:
         return run_onnx(path, tokenizer, request)
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {first_line(str(error))}"}
+        return told(error)
 
 
 def run_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:

@@ -58,10 +58,16 @@ class Request(_Message):
     timing: AskedTiming
 
 
-class Failure(_Message):
-    """The error that a user would have met, and the stage at which."""
+class _Error(_Message):
+    """An error as people are told of it, and the whole chain of what it came of, ``class: message`` each."""
 
     error: str
+    causes: list[str] = []
+
+
+class Failure(_Error):
+    """The error that a user would have met, and the stage at which."""
+
     stage: str
 
 
@@ -81,10 +87,8 @@ class FoundOnnx(_Message):
     version: str
 
 
-class FailedOnnx(_Message):
+class FailedOnnx(_Error):
     """Why the exported graph cannot be run."""
-
-    error: str
 
 
 class FoundCompressed(_Message):
@@ -96,10 +100,8 @@ class FoundCompressed(_Message):
     bytes: int
 
 
-class FailedCompressed(_Message):
+class FailedCompressed(_Error):
     """Why the compressed form cannot be loaded."""
-
-    error: str
 
 
 class Found(_Message):

@@ -27,8 +27,9 @@ from pruning_core.evidence.states import DenseStates
 from pruning_core.evidence.warnings import data_warnings
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
-from pruning_core.machine.environment import choose_device, disk_is_full
+from pruning_core.machine.environment import choose_device
 from pruning_core.machine.precision import matmul_dtype
+from pruning_core.machine.resources import disk_is_full, memory_is_full
 from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.planning import AnyPlanner, planner_for
 from pruning_core.models.load import load_task_model, resolve_checkpoint
@@ -94,12 +95,15 @@ def run(
         )
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(out)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(f"out of memory on {target_device}; lower calibration.memory_mb, samples or batch_tokens") from error
+    except (OutOfMemory, StorageFull):
+        raise
     except Exception as error:
-        if not disk_is_full(error):
-            raise
-        raise StorageFull("the disk is full; make room, nothing of the bundle was kept") from error
+        if memory_is_full(error):
+            hint = "lower calibration.memory_mb, samples or batch_tokens"
+            raise OutOfMemory(f"out of memory on {target_device}; {hint}") from error
+        if disk_is_full(error):
+            raise StorageFull("the disk is full; make room, nothing of the bundle was kept") from error
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if rejected is not None:
