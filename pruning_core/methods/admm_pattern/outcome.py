@@ -13,7 +13,16 @@ from pruning_core.recovery.matrix import Fit
 from pruning_core.report.report import MatrixReport, Outcome, PatternReport, SolverStatus, SparsityReport, SublayerReport
 
 # The status of a half of a block is the worst of its matrices'.
-_WORST: tuple[SolverStatus, ...] = ("breakdown", "rejected", "max_iterations", "converged", "skipped")
+_WORST: tuple[SolverStatus, ...] = (
+    "breakdown",
+    "non_finite",
+    "rejected",
+    "max_iterations",
+    "stagnated",
+    "jittered",
+    "converged",
+    "skipped",
+)
 
 
 def with_pattern(

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -152,6 +153,65 @@ def test_recovery_brings_the_student_back_towards_the_teacher(kind):
     for report in reports:
         assert report.status in ("converged", "max_iterations", "rejected")
         assert report.residual_after <= report.residual_before
+
+
+@pytest.mark.parametrize("kind", ["weights", "masks"])
+def test_the_residual_after_is_that_of_the_weights_that_are_delivered(kind, monkeypatch):
+    model = tiny.build_model("bert")
+    adapter = adapt(model)
+    honest, seen = solve.repair_, []
+
+    def watch(pruned, fit, judge, spec):
+        report = honest(pruned, fit, judge, spec)
+        output = pruned.output
+        last = torch.zeros(pruned.hidden) if output.bias is None else output.bias
+        W = torch.cat([output.weight.T, last[None, :]]).double()
+        residual = judge.energy + float((W * (judge.G @ W - 2 * judge.C)).sum())
+        seen.append((report, residual / judge.energy))
+        return report
+
+    monkeypatch.setattr("pruning_core.recovery.sequential.repair_", watch)
+    _recover(model, half_mask(adapter), kind=kind)
+    assert len(seen) == len(adapter.sublayers)
+    for report, residual in seen:
+        assert report.residual_after == pytest.approx(residual, rel=1e-3)
+
+
+def _sublayer(width=12, hidden=5):
+    """An output projection that reads ``width`` neurons, as repairs see it."""
+    output = torch.nn.Linear(width, hidden)
+    with torch.no_grad():
+        output.weight.normal_(generator=torch.Generator().manual_seed(1))
+    return SimpleNamespace(output=output.requires_grad_(False), units=width, unit_width=1, hidden=hidden)
+
+
+def _problem(rows=80, width=12, hidden=5, *, duplicate=False, scale=1.0):
+    generator = torch.Generator().manual_seed(2)
+    X, B = (torch.randn(rows, count, generator=generator, dtype=torch.float64) for count in (width, hidden))
+    B += X[:, :hidden]
+    if duplicate:
+        X[:, -1] = X[:, 0]
+    return _gram(X[:60], scale * B[:60]), _gram(X[60:], scale * B[60:])
+
+
+@pytest.mark.parametrize(
+    ("duplicate", "damping", "status"), [(False, 1e-2, "converged"), (True, 1e-2, "converged"), (True, 0.0, "jittered")]
+)
+def test_a_singular_system_is_said_of_the_weights_that_are_delivered(duplicate, damping, status):
+    pruned = _sublayer()
+    report = solve.repair_(pruned, *_problem(duplicate=duplicate), RecoverySpec(damping=damping))
+    assert (report.status, report.iterations) == (status, 0)
+    assert report.residual_after < report.residual_before
+
+
+def test_a_repair_that_leaves_the_stored_range_is_a_breakdown_and_changes_nothing():
+    pruned = _sublayer()
+    before = pruned.output.weight.clone()
+    spec = RecoverySpec(solver="pcg")  # in float64, where it has room
+    report = solve.repair_(pruned, *_problem(scale=1e42), spec)
+    assert report.status == "breakdown"
+    assert report.residual_after == report.residual_before
+    assert torch.equal(pruned.output.weight, before)
 
 
 def test_weights_repair_better_than_masks():
