@@ -15,6 +15,7 @@ from torch import Tensor
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import Budget
+from pruning_core.errors import TargetUnreachable
 from pruning_core.shapes import Float
 
 # A bound met exactly must not be lost to the rounding of sums of prices.
@@ -27,7 +28,10 @@ def search_budget(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
     Args:
         importance: One value >= 0 a unit, one tensor a group.
         groups: The unit groups; all heads must have one price, and all neurons one price.
-        budget: Prices and limit; must admit the floors (`cost.budget_for` has checked).
+        budget: Prices and limit.
+
+    Raises:
+        TargetUnreachable: Not even the floors are within the limit.
     """
     heads, neurons = (
         _Kind.gather("head", importance, groups, budget),
@@ -38,6 +42,13 @@ def search_budget(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
     left = limit - head_counts * heads.price
     neuron_counts = (left / neurons.price).floor().clamp(max=neurons.size) if neurons.size else torch.zeros_like(left)
     feasible = (left >= 0) & (neuron_counts >= neurons.forced)
+    if not bool(feasible.any()):
+        least = heads.forced * heads.price + neurons.forced * neurons.price
+        raise TargetUnreachable(
+            f"no mask fits: what each sublayer must keep costs {least:.6g} and {budget.limit:.6g} may be spent; keep more of "
+            "the model",
+            param="target",
+        )
     total = heads.prefix[head_counts.long()] + neurons.prefix[neuron_counts.clamp(min=0).long()]
     best = int(torch.where(feasible, total, -torch.inf).argmax())
     kept_heads = heads.chosen(int(head_counts[best]))

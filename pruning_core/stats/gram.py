@@ -13,7 +13,10 @@ from pruning_core.shapes import Float, Int
 
 @dataclass(frozen=True, slots=True)
 class Gram:
-    """Sufficient statistics over ``tokens`` rows of X, in float64 where nothing else is said.
+    """Sufficient statistics over ``tokens`` rows of X.
+
+    Stored in float64, where the solves are; sums over rows are as exact as whoever adds them up (`GramSums`: products and
+    their sums in float32, means and energy in float64).
 
     Attributes:
         G: ``X^T X``, (k, k).
@@ -73,8 +76,9 @@ _ROWS = 1024
 class GramSums:
     """Accumulates, batch by batch, the statistics of a problem with a last column of ones beside X, whose weight is the bias.
 
-    Sums over batches run in float32; the result is float64, where the solves are. In bfloat16 on a
-    CPU rows are collected first: a product has a fixed cost, and a batch may have but a few rows for a problem.
+    Products over batches are summed in float32, columns and energy in float64; the result is float64, where the solves are.
+    In bfloat16 on a CPU rows are collected first: a product has a fixed cost, and a batch may have but a few rows for a
+    problem.
     """
 
     def __init__(self, k: int, d: int, dtype: torch.dtype, device: torch.device) -> None:
