@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +37,13 @@ from pruning_core.artifacts.messages import (
     Result,
 )
 from pruning_core.artifacts.onnx import ONNX_PATH
+from pruning_core.artifacts.process import run_limited
 from pruning_core.data.rows import Rows
 from pruning_core.errors import OutOfMemory
-from pruning_core.machine.resources import told_of
+from pruning_core.machine.resources import raise_if_exhausted, told_of
 from pruning_core.measure.latency import latency_report, median_and_iqr
-from pruning_core.report.report import AcceptanceReport, CompressedReport, LatencyReport, OnnxReport
+from pruning_core.report.progress import Stage
+from pruning_core.report.report import AcceptanceReport, CompressedReport, LatencyReport, OnnxReport, SecondsReport
 from pruning_core.spec.prune import AUTO_CLASSES, LatencySpec
 from pruning_core.spec.tasks import KINDS, Reads
 from pruning_core.tasks.base import TaskModel, proven
@@ -53,6 +55,22 @@ _TOLERANCE_ELSEWHERE = 1e-3
 
 # Where weights come and go, glibc's heap would keep holes of as much memory as the whole model takes.
 _RETURNING_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
+
+# How long the process may take: so many times what this one took for the like, and no less than a slow machine may need for
+# importing its libraries and a busy disk for large files. It is there to end what hangs, not what is slow.
+_TIMES = 20
+_LEAST_LIMIT_S = 600.0
+# onnxruntime runs on the CPU whatever the worker's device is. So many multiply-accumulates a second are a tenth of a slow core.
+_SLOWEST_MACS_S = 5e8
+
+_DOING = {
+    "start": "while it imported its libraries",
+    "tokenizer": "while it loaded the tokenizer",
+    "transformers": "while stock transformers loaded and ran it",
+    "onnx": "while onnxruntime ran its graph",
+    "compressed": "while it loaded the compressed form",
+    "latency": "while it measured the latency again",
+}
 
 _STAGES = {
     "tokenizer": "its tokenizer cannot be loaded",
@@ -114,6 +132,7 @@ class Prover:
         timing: Shape, threads and repeats of latency measured again.
         trust_remote_code: Whether the bundle brings a loader of its own.
         seed: Of the tokens that latency is measured on.
+        limit_s: Seconds that the process may take without ONNX graphs, as of `time_limit`.
     """
 
     dense: TaskModel
@@ -121,6 +140,7 @@ class Prover:
     timing: LatencySpec
     trust_remote_code: bool
     seed: int
+    limit_s: float = _LEAST_LIMIT_S
 
     def prove(self, claims: Sequence[Expectation]) -> list[Proof]:
         """Run the fresh process, and judge what it found.
@@ -130,7 +150,7 @@ class Prover:
             StorageFull: The process got no more disk space.
         """
         with tempfile.TemporaryDirectory(prefix="coppice-accept-") as scratch:
-            found = _run(self._request(claims), Path(scratch))
+            found = _run(self._request(claims), Path(scratch), self.limit_s + sum(map(self._onnx_s, claims)))
         if not isinstance(found, str) and len(found) != len(claims):
             found = f"the fresh process that was to load it answered for {len(found)} of {len(claims)} checkpoints"
         if isinstance(found, str):
@@ -182,6 +202,14 @@ class Prover:
         onnx = _judge_onnx(claim, found.onnx, tolerance, self.timing.repeats) if claim.onnx else None
         compressed = None if claim.compressed is None else _judge_compressed(claim, claim.compressed, found.compressed)
         return Proof(report, onnx, problem, compressed)
+
+    def _onnx_s(self, claim: Expectation) -> float:
+        """Give the seconds that a graph may take on a CPU, by the multiply-accumulates of its runs."""
+        if not claim.onnx:
+            return 0.0
+        tokens = [len(probe.texts) * self.dense.longest(probe.length) for probe in self.probes]
+        timed = self.timing.batch * self.dense.input_length(self.timing.length) * (fresh.WARM_UP + self.timing.repeats)
+        return claim.parameters * (sum(tokens) + timed) / _SLOWEST_MACS_S
 
     def _request(self, claims: Sequence[Expectation]) -> Request:
         dense, family = self.dense, self.dense.family
@@ -276,6 +304,17 @@ def _judge_compressed(
     return CompressedReport(status="ok", path=COMPRESSED_PATH, bytes=own.bytes, forms=forms)
 
 
+def time_limit(seconds: SecondsReport) -> float:
+    """Give the seconds that the fresh process may take: 20 times what the run took for the same, and 10 minutes at least.
+
+    Args:
+        seconds: Of the run so far. Stages that load, write and read back, evaluate and time count; those of several checkpoints
+            are added up, as the process proves them all.
+    """
+    stages: tuple[Stage, ...] = ("load", "materialise", "evaluate", "latency")
+    return max(_LEAST_LIMIT_S, _TIMES * sum(seconds.by_stage[stage] for stage in stages))
+
+
 def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[ProbeInput, ...]:
     """Make batches of 1, 3 and 8 held-out inputs: short ones, as they are, and, of texts, long ones made of several."""
     texts = [held_out.texts[i % len(held_out)] for i in range(64)]
@@ -304,9 +343,9 @@ def answer(model: TaskModel, probes: Sequence[ProbeInput]) -> tuple[Tensor, ...]
     return tuple(answers)
 
 
-def _run(request: Request, scratch: Path) -> list[Found | Failure] | str:
-    """Run the fresh process; a sentence where it ended without an answer."""
-    asked, answered, log = scratch / "request.json", scratch / "result.json", scratch / "log"
+def _run(request: Request, scratch: Path, limit_s: float) -> list[Found | Failure] | str:
+    """Run the fresh process; a sentence where it ended without an answer, or not in time."""
+    asked, answered, log, stage = (scratch / name for name in ("request.json", "result.json", "log", "stage"))
     asked.write_text(request.model_dump_json(), encoding="utf-8")
     if request.device.startswith("cuda"):
         torch.cuda.empty_cache()
@@ -314,17 +353,27 @@ def _run(request: Request, scratch: Path) -> list[Found | Failure] | str:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "home"), "PYTHONWARNINGS": "ignore"}
     if any(checkpoint.device_map for checkpoint in request.checkpoints):
         environment |= _RETURNING_MEMORY
-    with log.open("wb") as output:
-        # -P: the script's own folder, which is part of our package, stays off the module path.
-        command = [sys.executable, "-P", fresh.__file__, str(asked), str(answered), str(os.getpid())]
-        done = subprocess.run(
-            command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
-        )
-    if done.returncode == -signal.SIGKILL:
+    # -P: the script's own folder, which is part of our package, stays off the module path.
+    command = [sys.executable, "-P", fresh.__file__, str(asked), str(answered), str(os.getpid()), str(stage)]
+    code = run_limited(command, cwd=scratch, env=environment, log=log, limit_s=limit_s)
+    if code == -signal.SIGKILL:
         raise OutOfMemory("the process that proves the bundle was killed, most likely for its memory")
     try:
-        return Result.model_validate_json(f'{{"found": {answered.read_text(encoding="utf-8")}}}').found
-    except (OSError, ValidationError):
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        sys.stderr.write("\n".join(lines[-30:]) + "\n")  # for the log; the sentence goes to people
-        return f"the fresh process that was to load it ended with exit code {done.returncode}"
+        if code is not None:
+            return Result.model_validate_json(f'{{"found": {answered.read_text(encoding="utf-8")}}}').found
+    except (OSError, ValidationError) as error:
+        raise_if_exhausted(error, "the answer of the process that proves the bundle was read")
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    sys.stderr.write("\n".join(lines[-30:]) + "\n")  # for the log; the sentence goes to people
+    if code is None:
+        return f"the fresh process that was to prove it was stopped after {limit_s:.0f} s, {_reached(stage)}"
+    return f"the fresh process that was to load it ended with exit code {code}"
+
+
+def _reached(stage: Path) -> str:
+    """Say what the fresh process was at, by the last word that it has left."""
+    with suppress(OSError, ValueError):
+        name, number, count = stage.read_text(encoding="utf-8").split()
+        which = f", checkpoint {number} of {count}" if count != "1" else ""
+        return f"{_DOING.get(name, name)}{which}"
+    return _DOING["start"]

@@ -11,7 +11,7 @@ import torch
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.paging import give_back
 from pruning_core.arch.verify import verify
-from pruning_core.artifacts.acceptance import Prover, make_probes
+from pruning_core.artifacts.acceptance import Prover, make_probes, time_limit
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
 from pruning_core.artifacts.stock import check_stock
@@ -157,7 +157,8 @@ def _run(
     with clock.stage("accept"):
         if dense.pages is not None:
             give_back()
-        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed)
+        limit_s = time_limit(clock.report())
+        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed, limit_s)
         proofs = prover.prove([candidate.claim for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):
