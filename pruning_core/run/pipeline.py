@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -26,10 +26,11 @@ from pruning_core.evidence.context import Context, Evidence, generator
 from pruning_core.evidence.states import DenseStates
 from pruning_core.evidence.warnings import data_warnings
 from pruning_core.files.checkpoint import read_checkpoint
-from pruning_core.files.paths import is_local
+from pruning_core.files.paths import appearing, is_local
 from pruning_core.machine.environment import choose_device
 from pruning_core.machine.precision import matmul_dtype
 from pruning_core.machine.resources import disk_is_full, memory_is_full
+from pruning_core.measure.latency import limited_threads
 from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.planning import AnyPlanner, planner_for
 from pruning_core.models.load import load_task_model, resolve_checkpoint
@@ -67,7 +68,8 @@ def run(
         spec: What to do.
         out: Folder of the bundle: must not exist, or be empty. It appears whole, or not at all.
         device: A torch device; a GPU where there is one, else the CPU, when None.
-        threads: CPU threads of the run; torch's own default when None. Latency has its own setting in the spec.
+        threads: CPU threads of the run, and of this call alone; torch's own default when None. Latency has its own setting in
+            the spec.
         cache: Folder for measurements that later runs can use again (latency tables); nothing is kept when None.
         scratch: Folder that outlives this call: a training keeps its checkpoints there, and a later call with the same spec
             goes on from them; nothing is kept when None.
@@ -82,19 +84,13 @@ def run(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PruningError("the output folder must not exist, or be empty", param="out")
-    if threads is not None:
-        torch.set_num_threads(threads)
     check_local_inputs(spec)
     target_device = choose_device(device)
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
-        report, rejected = _run(
-            spec, partial, device=target_device, cache=cache, scratch=scratch, clock=StageClock(on_progress)
-        )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.replace(out)
+        with nullcontext() if threads is None else limited_threads(threads), appearing(out) as partial:
+            report, rejected = _run(
+                spec, partial, device=target_device, cache=cache, scratch=scratch, clock=StageClock(on_progress)
+            )
     except (OutOfMemory, StorageFull):
         raise
     except Exception as error:
@@ -104,8 +100,6 @@ def run(
         if disk_is_full(error):
             raise StorageFull("the disk is full; make room, nothing of the bundle was kept") from error
         raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     if rejected is not None:
         rejected.report = report
         raise rejected
