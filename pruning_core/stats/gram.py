@@ -30,11 +30,6 @@ class Gram:
     energy: float
     tokens: int
 
-    @classmethod
-    def of(cls, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"]) -> Gram:
-        """Compute the statistics of one batch; products in the format of X, sums over batches in float64."""
-        return cls((X.T @ X).double(), (X.T @ B.to(X.dtype)).double(), float(B.double().square().sum()), X.shape[0])
-
     def __add__(self, other: Gram) -> Gram:
         """Merge the statistics of two batches, or of two workers."""
         return Gram(self.G + other.G, self.C + other.C, self.energy + other.energy, self.tokens + other.tokens)

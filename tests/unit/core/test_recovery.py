@@ -15,6 +15,7 @@ from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.spec.prune import RecoverySpec
 from pruning_core.stats.gram import Gram, GramSums
 from tests import tiny
+from tests.oracles import gram_of
 
 
 def _batches(count=6, n=8, length=12):
@@ -57,7 +58,7 @@ def _recover(model, mask, evidence=None, **spec):
 
 def _gram(X, B):
     """Statistics with the column of ones, in float64 throughout: oracles are compared beyond float32."""
-    return Gram.of(torch.cat([X, torch.ones(len(X), 1, dtype=X.dtype)], 1), B)
+    return gram_of(torch.cat([X, torch.ones(len(X), 1, dtype=X.dtype)], 1), B)
 
 
 def test_sums_over_batches_are_the_statistics_with_a_column_of_ones():
@@ -100,7 +101,7 @@ def test_grams_add_up_and_give_the_residual():
     generator = torch.Generator().manual_seed(0)
     X, B = torch.randn(40, 6, generator=generator), torch.randn(40, 3, generator=generator)
     W = torch.randn(6, 3, generator=generator)
-    merged = Gram.of(X[:15], B[:15]) + Gram.of(X[15:], B[15:])
+    merged = gram_of(X[:15], B[:15]) + gram_of(X[15:], B[15:])
     torch.testing.assert_close(merged.G, (X.T @ X).double(), rtol=1e-5, atol=1e-5)
     assert merged.tokens == 40
     expected = float((B - X @ W).square().sum() / B.square().sum())

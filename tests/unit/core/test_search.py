@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_core.arch.units import UnitGroup, head_group, neuron_group
+from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import Budget, CurveBudget, budget_for, kept_macs
 from pruning_core.errors import TargetUnreachable
 from pruning_core.search.align import BLOCK, align
@@ -14,6 +14,7 @@ from pruning_core.search.curves import search_curves
 from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
 from pruning_core.spec.prune import KeepTarget, SparsityTarget
+from tests.oracles import head_group, neuron_group
 
 GROUPS = (
     UnitGroup(0, "head", 3, 4, 8, 128, 140),

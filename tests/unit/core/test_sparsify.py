@@ -14,6 +14,7 @@ from pruning_core.recovery.matrix import Matrix, ScaledProblem, choose, fit_matr
 from pruning_core.spec.grammar import BlockPattern
 from pruning_core.stats.gram import Gram
 from pruning_core.stats.inputs import InputSums
+from tests.oracles import gram_of
 
 TWO_OF_FOUR = LargestOfBlock(BlockPattern(1, 4, 2))
 SELECTIONS = ("admm", "sparsegpt", "wanda", "magnitude")
@@ -27,7 +28,7 @@ def inputs(rows: int, k: int, seed: int = 0) -> torch.Tensor:
 
 
 def gram(X: torch.Tensor, B: torch.Tensor) -> Gram:
-    return Gram.of(torch.cat([X, torch.ones_like(X[:, :1])], dim=1), B)
+    return gram_of(torch.cat([X, torch.ones_like(X[:, :1])], dim=1), B)
 
 
 def matrix(k: int = 16, d: int = 6, *, bias: bool = True, noise: float = 0.0, rows: int = 400) -> tuple[Matrix, torch.Tensor]:
