@@ -80,7 +80,8 @@ def _sum_over(
     for batch, x, target in zip(batches, hidden, targets, strict=True):
         features, reached = _half_sum(pair, x, batch, half)
         wanted = target - (reached - features.to(reached.dtype) @ output.weight.T)
-        parts.append(Gram.of(features[batch.real], wanted[batch.real]))
+        X, B = features[batch.real], wanted[batch.real]
+        parts.append(Gram((X.T @ X).double(), (X.T @ B.to(X.dtype)).double(), float(B.double().square().sum()), len(X)))
     return reduce(add, parts)
 
 

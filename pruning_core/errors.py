@@ -47,6 +47,12 @@ class DatasetInvalid(PruningError):
     code = "dataset_invalid"
 
 
+class NotFinite(PruningError):
+    """Weights, activations, statistics, scores, times or outputs hold NaN or infinity; the message names the layer."""
+
+    code = "not_finite"
+
+
 class TargetUnreachable(PruningError):
     """No mask of this method can meet the target on this model."""
 

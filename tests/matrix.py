@@ -130,7 +130,7 @@ def _prepare() -> None:
     from pruning_core.artifacts import acceptance
     from tests.prover import Prover
 
-    acceptance.subprocess = Prover()
+    acceptance.run_limited = Prover().run_limited
 
 
 def try_architecture(name: str, known: TriedArchitecture | None = None) -> TriedArchitecture:

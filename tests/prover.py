@@ -15,13 +15,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 
 class Prover:
-    """Stands in for `subprocess` where a bundle is proven."""
-
-    DEVNULL = subprocess.DEVNULL
+    """Stands in for `pruning_core.artifacts.process` where a bundle is proven."""
 
     def __init__(self) -> None:
         """Start the process."""
@@ -31,19 +28,18 @@ class Prover:
             [sys.executable, "-P", __file__], env=os.environ | places, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(
-        self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: Any, **_others: object
-    ) -> subprocess.CompletedProcess[bytes]:
+    def run_limited(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, limit_s: float) -> int:
         """Prove what a command line asks for."""
-        del env
-        _python, _flag, script, request, result, _parent = command
-        job = {"script": script, "request": request, "result": result, "cwd": str(cwd), "log": stdout.name}
+        del env, limit_s
+        log.touch()
+        _python, _flag, script, request, result, _parent, stage = command
+        job = {"script": script, "request": request, "result": result, "stage": stage, "cwd": str(cwd), "log": str(log)}
         asked, answered = self._process.stdin, self._process.stdout
         assert asked is not None
         assert answered is not None
         asked.write(json.dumps(job) + "\n")
         asked.flush()
-        return subprocess.CompletedProcess(list(command), int(answered.readline()))
+        return int(answered.readline())
 
 
 def _serve() -> None:
@@ -67,7 +63,7 @@ def _prove(job: dict[str, str]) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.chdir(job["cwd"])
-        sys.argv = [job["script"], job["request"], job["result"], str(os.getppid())]
+        sys.argv = [job["script"], job["request"], job["result"], str(os.getppid()), job["stage"]]
         runpy.run_path(job["script"], run_name="__main__")
         code = 0
     finally:

@@ -200,15 +200,6 @@ class ModelAdapter:
         return self.blocks[layer](hidden, **trace.contexts[layer].kwargs)
 
     @contextmanager
-    def masked(self, masks: tuple[Float[Tensor, " u"], ...]) -> Generator[None]:
-        """Multiply each unit by its mask at the input of the output projections while the context is open."""
-        with ExitStack() as stack:
-            for sublayer, mask in zip(self.sublayers, masks, strict=True):
-                hook = _multiply(mask.repeat_interleave(sublayer.unit_width))
-                stack.callback(sublayer.output.register_forward_pre_hook(hook).remove)
-            yield
-
-    @contextmanager
     def reading_sums(self, keep: Callable[[int, Tensor], None]) -> Generator[None]:
         """Pass the first block's input (number 0) and every residual sum (from 1 on) to ``keep`` while the context is open.
 
@@ -295,13 +286,6 @@ def _holder(model: nn.Module, block: nn.Module) -> tuple[nn.ModuleList, nn.Modul
         for child in module.children()
         if isinstance(child, nn.ModuleList) and block in list(child)
     )
-
-
-def _multiply(mask: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0] * mask, *args[1:])
-
-    return hook
 
 
 def adapt(model: PreTrainedModel) -> ModelAdapter:

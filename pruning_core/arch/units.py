@@ -88,15 +88,3 @@ def unit_group(
     beside = hidden * sum(own.rows for own in followers)
     biases = sum(own.rows for own in (*inputs, *followers) if own.bias)
     return UnitGroup(layer, kind, units, unit_width, hidden, weights, weights + beside + biases, least_neurons)
-
-
-def head_group(layer: int, *, heads: int, head_size: int, hidden: int, biases: bool = True) -> UnitGroup:
-    """Describe the heads of one attention sublayer in which no heads share a key and a value."""
-    rows = [RowCount(head_size, biases)] * 3
-    return unit_group(layer, "head", units=heads, unit_width=head_size, hidden=hidden, inputs=rows)
-
-
-def neuron_group(layer: int, *, neurons: int, hidden: int, biases: bool = True) -> UnitGroup:
-    """Describe the neurons of one FFN without a gate."""
-    rows = [RowCount(1, biases)]
-    return unit_group(layer, "neuron", units=neurons, unit_width=1, hidden=hidden, inputs=rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,8 @@ from pruning_core.arch.adapter import ModelAdapter, Trace
 from pruning_core.arch.paging import held
 from pruning_core.arch.refused import SUPPORTED
 from pruning_core.arch.sublayer import BlockContext, Sublayer
-from pruning_core.errors import UnsupportedArchitecture
+from pruning_core.errors import NotFinite, UnsupportedArchitecture
+from pruning_core.machine.resources import raise_if_exhausted
 
 # Relative difference allowed between two ways of computing the same values.
 _TOLERANCE = 1e-4
@@ -25,12 +27,14 @@ def verify(adapter: ModelAdapter, inputs: Mapping[str, Tensor]) -> None:
 
     Raises:
         UnsupportedArchitecture: The results differ, or the blocks cannot be run one by one.
+        NotFinite: A block of the model itself gives NaN or infinity on these inputs.
     """
     try:
         _verify(adapter, inputs)
-    except (torch.OutOfMemoryError, UnsupportedArchitecture):
+    except (UnsupportedArchitecture, NotFinite):
         raise
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:  # from the model's own code
+        raise_if_exhausted(error, "the model was tried on calibration samples")
         what = str(error).strip().splitlines()
         raise UnsupportedArchitecture(
             f"model type {adapter.model.config.model_type!r} has the modules of the family {adapter.family.family!r}, but its "
@@ -42,20 +46,31 @@ def verify(adapter: ModelAdapter, inputs: Mapping[str, Tensor]) -> None:
 
 def _verify(adapter: ModelAdapter, inputs: Mapping[str, Tensor]) -> None:
     reached: list[Tensor] = []
+    finite: dict[int, Tensor] = {}  # tokens of each block at which its output is
 
-    def keep(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        reached.append(output if isinstance(output, Tensor) else output[0])
+    def keep(index: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            reached[:] = [output if isinstance(output, Tensor) else output[0]]
+            finite[index] = reached[0].isfinite().all(-1)
 
-    handle = adapter.blocks[-1].register_forward_hook(keep)
-    try:
-        with torch.no_grad():
-            adapter.model(**inputs)
-    finally:
-        handle.remove()
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for index, block in enumerate(adapter.blocks):
+            stack.callback(block.register_forward_hook(keep(index)).remove)
+        adapter.model(**inputs)
     with torch.no_grad():
         trace = adapter.trace(inputs)
+        for index, own in sorted(finite.items()):
+            where = trace.contexts[index].real
+            if not bool((own[where] if own.shape == where.shape else own).all()):
+                raise NotFinite(
+                    f"block {index + 1} of the model's {len(adapter.blocks)} gives NaN or infinity on the longest calibration "
+                    "samples, and no result can be made of that",
+                    param="model",
+                )
         real = trace.contexts[-1].real  # of the last block, whose output is compared
-        error = _relative_error(adapter.blocks_forward(trace)[real], reached[-1][real])
+        error = _relative_error(adapter.blocks_forward(trace)[real], reached[0][real])
         if not error < _TOLERANCE:
             raise _different(adapter, error)
         if not adapter.family.plain:

@@ -8,24 +8,42 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from pruning_core.artifacts import fresh
+from pruning_core.artifacts.comparison import compare_outputs, problem_of_counts, problem_of_times
 from pruning_core.artifacts.compressed import COMPRESSED_PATH
+from pruning_core.artifacts.messages import (
+    AskedCheckpoint,
+    AskedProbe,
+    AskedTiming,
+    FailedCompressed,
+    FailedOnnx,
+    Failure,
+    Found,
+    FoundCompressed,
+    FoundLatency,
+    FoundOnnx,
+    Request,
+    Result,
+)
 from pruning_core.artifacts.onnx import ONNX_PATH
+from pruning_core.artifacts.process import run_limited
 from pruning_core.data.rows import Rows
 from pruning_core.errors import OutOfMemory
+from pruning_core.machine.resources import raise_if_exhausted, told_of
 from pruning_core.measure.latency import latency_report, median_and_iqr
-from pruning_core.report.report import AcceptanceReport, CompressedReport, LatencyReport, OnnxReport
+from pruning_core.report.progress import Stage
+from pruning_core.report.report import AcceptanceReport, CompressedReport, LatencyReport, OnnxReport, SecondsReport
 from pruning_core.spec.prune import AUTO_CLASSES, LatencySpec
 from pruning_core.spec.tasks import KINDS, Reads
 from pruning_core.tasks.base import TaskModel, proven
@@ -37,6 +55,22 @@ _TOLERANCE_ELSEWHERE = 1e-3
 
 # Where weights come and go, glibc's heap would keep holes of as much memory as the whole model takes.
 _RETURNING_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
+
+# How long the process may take: so many times what this one took for the like, and no less than a slow machine may need for
+# importing its libraries and a busy disk for large files. It is there to end what hangs, not what is slow.
+_TIMES = 20
+_LEAST_LIMIT_S = 600.0
+# onnxruntime runs on the CPU whatever the worker's device is. So many multiply-accumulates a second are a tenth of a slow core.
+_SLOWEST_MACS_S = 5e8
+
+_DOING = {
+    "start": "while it imported its libraries",
+    "tokenizer": "while it loaded the tokenizer",
+    "transformers": "while stock transformers loaded and ran it",
+    "onnx": "while onnxruntime ran its graph",
+    "compressed": "while it loaded the compressed form",
+    "latency": "while it measured the latency again",
+}
 
 _STAGES = {
     "tokenizer": "its tokenizer cannot be loaded",
@@ -98,6 +132,7 @@ class Prover:
         timing: Shape, threads and repeats of latency measured again.
         trust_remote_code: Whether the bundle brings a loader of its own.
         seed: Of the tokens that latency is measured on.
+        limit_s: Seconds that the process may take without ONNX graphs, as of `time_limit`.
     """
 
     dense: TaskModel
@@ -105,27 +140,85 @@ class Prover:
     timing: LatencySpec
     trust_remote_code: bool
     seed: int
+    limit_s: float = _LEAST_LIMIT_S
 
     def prove(self, claims: Sequence[Expectation]) -> list[Proof]:
         """Run the fresh process, and judge what it found.
 
         Raises:
-            OutOfMemory: The process was killed for the memory that it took.
+            OutOfMemory: The process was killed for the memory that it took, or got no more.
+            StorageFull: The process got no more disk space.
         """
         with tempfile.TemporaryDirectory(prefix="coppice-accept-") as scratch:
-            found = _run(self._request(claims), Path(scratch))
+            found = _run(self._request(claims), Path(scratch), self.limit_s + sum(map(self._onnx_s, claims)))
+        if not isinstance(found, str) and len(found) != len(claims):
+            found = f"the fresh process that was to load it answered for {len(found)} of {len(claims)} checkpoints"
         if isinstance(found, str):
             return [Proof(problem=found) for _ in claims]
-        return [self._judge(claim, answer) for claim, answer in zip(claims, found, strict=True)]
+        return [self.judge(claim, answer) for claim, answer in zip(claims, found, strict=True)]
 
-    def _request(self, claims: Sequence[Expectation]) -> _Request:
+    def judge(self, claim: Expectation, found: Found | Failure) -> Proof:
+        """Compare what was found of a checkpoint with what the worker says of it. What cannot be compared does not hold.
+
+        Raises:
+            OutOfMemory: The fresh process ran out of memory, which says nothing of the checkpoint.
+            StorageFull: It ran out of disk space, likewise.
+        """
+        for failed in (found,) if isinstance(found, Failure) else (found.onnx, found.compressed):
+            if isinstance(failed, Failure | FailedOnnx | FailedCompressed):
+                _raise_if_exhausted(failed)
+        if isinstance(found, Failure):
+            return Proof(problem=f"{_STAGES[found.stage]} in a fresh process ({found.error.replace(str(claim.folder), '.')})")
+        tolerance = _TOLERANCE.get(self.dense.device.type, _TOLERANCE_ELSEWHERE)
+        outputs = compare_outputs(claim.answers, found.outputs, tolerance)
+        counts = problem_of_counts(
+            stored=found.stored,
+            size=found.bytes,
+            loaded=found.parameters,
+            expected=claim.parameters,
+            expected_size=claim.bytes,
+        )
+        timing = self._problem_of_latency(claim, found.latency)
+        if len(claim.answers) != len(self.probes):
+            problem = f"the worker has outputs of {len(claim.answers)} of {len(self.probes)} batches"
+        elif outputs.problem is not None:
+            problem = f"a fresh process gets {outputs.problem}"
+        elif counts is not None:
+            problem = f"a fresh process counts {counts}"
+        else:
+            problem = timing
+        report = None
+        if outputs.difference is not None and timing is None:
+            report = AcceptanceReport(
+                loader="remote_code" if self.trust_remote_code else "stock",
+                libraries=found.libraries,
+                samples=sum(len(probe.texts) for probe in self.probes),
+                max_difference=outputs.difference,
+                tolerance=tolerance,
+                parameters=found.stored,
+                bytes=found.bytes,
+                latency_ms=None if found.latency is None else self._latency(found.latency),
+            )
+        onnx = _judge_onnx(claim, found.onnx, tolerance, self.timing.repeats) if claim.onnx else None
+        compressed = None if claim.compressed is None else _judge_compressed(claim, claim.compressed, found.compressed)
+        return Proof(report, onnx, problem, compressed)
+
+    def _onnx_s(self, claim: Expectation) -> float:
+        """Give the seconds that a graph may take on a CPU, by the multiply-accumulates of its runs."""
+        if not claim.onnx:
+            return 0.0
+        tokens = [len(probe.texts) * self.dense.longest(probe.length) for probe in self.probes]
+        timed = self.timing.batch * self.dense.input_length(self.timing.length) * (fresh.WARM_UP + self.timing.repeats)
+        return claim.parameters * (sum(tokens) + timed) / _SLOWEST_MACS_S
+
+    def _request(self, claims: Sequence[Expectation]) -> Request:
         dense, family = self.dense, self.dense.family
         length = dense.input_length(self.timing.length)
         drawn = family.random_inputs(dense, self.timing.batch, length, torch.Generator().manual_seed(self.seed))
         kind = KINDS[dense.task_type]
-        return _Request(
+        return Request(
             checkpoints=[
-                _Checkpoint(
+                AskedCheckpoint(
                     folder=str(claim.folder.absolute()),
                     onnx=ONNX_PATH if claim.onnx else None,
                     compressed=None if claim.compressed is None else COMPRESSED_PATH,
@@ -143,9 +236,9 @@ class Prover:
             decoder_start=start_token(dense) if kind.loads_as == "AutoModelForSeq2SeqLM" else None,
             device=str(dense.device),
             probes=[
-                _WireProbe(texts=family.probe_texts(probe.texts), length=dense.longest(probe.length)) for probe in self.probes
+                AskedProbe(texts=family.probe_texts(probe.texts), length=dense.longest(probe.length)) for probe in self.probes
             ],
-            timing=_Timing(
+            timing=AskedTiming(
                 batch=self.timing.batch,
                 length=length,
                 threads=self.timing.threads,
@@ -155,50 +248,71 @@ class Prover:
             ),
         )
 
-    def _judge(self, claim: Expectation, found: _Found | _Failure) -> Proof:
-        if isinstance(found, _Failure):
-            return Proof(problem=f"{_STAGES[found.stage]} in a fresh process ({found.error.replace(str(claim.folder), '.')})")
-        device = self.dense.device
-        tolerance = _TOLERANCE.get(device.type, _TOLERANCE_ELSEWHERE)
-        difference = _difference(claim.answers, found.outputs)
-        report = AcceptanceReport(
-            loader="remote_code" if self.trust_remote_code else "stock",
-            libraries=found.libraries,
-            samples=sum(len(probe.texts) for probe in self.probes),
-            max_difference=difference,
-            tolerance=tolerance,
-            parameters=found.stored,
-            bytes=found.bytes,
-            latency_ms=None if found.latency is None else self._latency(found.latency),
-        )
-        onnx = None if found.onnx is None else self._judge_onnx(claim, found.onnx, tolerance)
-        compressed = None if found.compressed is None else _judge_compressed(claim, found.compressed)
-        return Proof(report, onnx, _problem(claim, found, difference, tolerance), compressed)
+    def _problem_of_latency(self, claim: Expectation, found: FoundLatency | None) -> str | None:
+        if found is None:
+            return "its latency was not measured again in a fresh process" if claim.measure_again else None
+        for model, times in (("dense model", found.dense), ("checkpoint", found.pruned)):
+            wrong = problem_of_times(times, self.timing.repeats)
+            if wrong is not None:
+                return f"a fresh process that was to measure the latency of the {model} again gets {wrong}"
+        return None
 
-    def _latency(self, found: _Latency) -> LatencyReport:
+    def _latency(self, found: FoundLatency) -> LatencyReport:
         shape = self.timing.but(length=self.dense.input_length(self.timing.length))
         return latency_report(found.dense, found.pruned, shape, threads=found.threads, device=str(self.dense.device))
 
-    def _judge_onnx(self, claim: Expectation, found: _FoundOnnx | _FailedOnnx, tolerance: float) -> OnnxReport:
-        if isinstance(found, _FailedOnnx):
-            return OnnxReport(status="failed", reason=f"onnxruntime cannot run it ({found.error})")
-        difference = _difference(claim.answers, found.outputs)
-        if difference > tolerance:
-            reason = f"its outputs differ from the model's by {difference:.1e} of the largest, more than {tolerance:g}"
-            return OnnxReport(status="failed", reason=reason, max_difference=difference)
-        median, spread = median_and_iqr(found.milliseconds)
-        size = (claim.folder / ONNX_PATH).stat().st_size
-        return OnnxReport(
-            status="ok", path=ONNX_PATH, bytes=size, max_difference=difference, latency_ms=median, latency_iqr=spread
-        )
+
+def _raise_if_exhausted(failed: Failure | FailedOnnx | FailedCompressed) -> None:
+    lacking = told_of([failed.error, *failed.causes])
+    if lacking is not None:
+        what = "memory" if lacking is OutOfMemory else "disk space"
+        raise lacking(f"the process that proves the bundle ran out of {what}; take a machine with more")
 
 
-def _judge_compressed(claim: Expectation, own: _FoundCompressed | _FailedCompressed) -> CompressedReport:
-    if isinstance(own, _FailedCompressed):
+def _judge_onnx(claim: Expectation, found: FoundOnnx | FailedOnnx | None, tolerance: float, repeats: int) -> OnnxReport:
+    if found is None:
+        return OnnxReport(status="failed", reason="a fresh process did not run it")
+    if isinstance(found, FailedOnnx):
+        return OnnxReport(status="failed", reason=f"onnxruntime cannot run it ({found.error})")
+    outputs = compare_outputs(claim.answers, found.outputs, tolerance)
+    problem = outputs.problem or problem_of_times(found.milliseconds, repeats)
+    if problem is not None:
+        return OnnxReport(status="failed", reason=f"onnxruntime gets {problem}", max_difference=outputs.difference)
+    median, spread = median_and_iqr(found.milliseconds)
+    size = (claim.folder / ONNX_PATH).stat().st_size
+    return OnnxReport(
+        status="ok", path=ONNX_PATH, bytes=size, max_difference=outputs.difference, latency_ms=median, latency_iqr=spread
+    )
+
+
+def _judge_compressed(
+    claim: Expectation, forms: dict[str, int], own: FoundCompressed | FailedCompressed | None
+) -> CompressedReport:
+    if own is None:
+        return CompressedReport(status="failed", reason="a fresh process did not load it")
+    if isinstance(own, FailedCompressed):
         return CompressedReport(status="failed", reason=f"a fresh process cannot load it ({own.error})")
     if own.differing:
         return CompressedReport(status="failed", reason=f"{len(own.differing)} tensors differ, {own.differing[0]} for one")
-    return CompressedReport(status="ok", path=COMPRESSED_PATH, bytes=own.bytes, forms=claim.compressed or {})
+    if own.compared < max(1, sum(forms.values())):
+        reason = f"a fresh process compared {own.compared} tensors, and it has {sum(forms.values())} prunable matrices"
+        return CompressedReport(status="failed", reason=reason)
+    size = sum(path.stat().st_size for path in (claim.folder / COMPRESSED_PATH).glob("*.safetensors"))
+    if own.bytes != size or own.stored < 1:
+        reason = f"a fresh process counts {own.stored} values in {own.bytes} bytes of weights, the worker counted {size} bytes"
+        return CompressedReport(status="failed", reason=reason)
+    return CompressedReport(status="ok", path=COMPRESSED_PATH, bytes=own.bytes, forms=forms)
+
+
+def time_limit(seconds: SecondsReport) -> float:
+    """Give the seconds that the fresh process may take: 20 times what the run took for the same, and 10 minutes at least.
+
+    Args:
+        seconds: Of the run so far. Stages that load, write and read back, evaluate and time count; those of several checkpoints
+            are added up, as the process proves them all.
+    """
+    stages: tuple[Stage, ...] = ("load", "materialise", "evaluate", "latency")
+    return max(_LEAST_LIMIT_S, _TIMES * sum(seconds.by_stage[stage] for stage in stages))
 
 
 def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[ProbeInput, ...]:
@@ -229,119 +343,9 @@ def answer(model: TaskModel, probes: Sequence[ProbeInput]) -> tuple[Tensor, ...]
     return tuple(answers)
 
 
-def _problem(claim: Expectation, found: _Found, difference: float, tolerance: float) -> str | None:
-    if not difference <= tolerance:
-        return f"a fresh process gets outputs that differ by {difference:.1e} of the largest, more than {tolerance:g}"
-    if found.stored != claim.parameters or found.bytes != claim.bytes:
-        return (
-            f"a fresh process counts {found.stored} values in {found.bytes} bytes of weights, the worker counted "
-            f"{claim.parameters} in {claim.bytes}"
-        )
-    if found.parameters > found.stored:
-        return f"the loaded model has {found.parameters} parameters, and only {found.stored} are stored"
-    return None
-
-
-def _difference(ours: Sequence[Tensor], theirs: Sequence[list[list[float]]]) -> float:
-    """Give the largest difference, relative to the largest output; infinite where shapes differ or a value is no number."""
-    worst = 0.0
-    for mine, other in zip(ours, theirs, strict=True):
-        found = torch.tensor(other)
-        if found.shape != mine.shape or not bool(found.isfinite().all()):
-            return float("inf")
-        worst = max(worst, float((mine - found).abs().max() / mine.abs().max().clamp(min=1e-12)))
-    return worst
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Checkpoint(_Wire):
-    folder: str
-    onnx: str | None
-    compressed: str | None
-    measure_again: bool
-    device_map: dict[str, str] | None
-
-
-class _WireProbe(_Wire):
-    texts: tuple[tuple[str, ...], ...]
-    length: int
-
-
-class _Timing(_Wire):
-    batch: int
-    length: int
-    threads: int
-    repeats: int
-    tokens: dict[str, list[list[int]]]
-    pixels: list[int] | None
-
-
-class _Request(_Wire):
-    checkpoints: list[_Checkpoint]
-    dense: str
-    auto_class: str
-    trust_remote_code: bool
-    reads: list[str]
-    pooling: str | None
-    kind: Reads
-    decoder_start: int | None
-    device: str
-    probes: list[_WireProbe]
-    timing: _Timing
-
-
-class _Failure(_Wire):
-    error: str
-    stage: str
-
-
-class _Latency(_Wire):
-    dense: list[float]
-    pruned: list[float]
-    threads: int
-
-
-class _FoundOnnx(_Wire):
-    outputs: list[list[list[float]]]
-    milliseconds: list[float]
-    version: str
-
-
-class _FailedOnnx(_Wire):
-    error: str
-
-
-class _FoundCompressed(_Wire):
-    differing: list[str]
-    stored: int
-    bytes: int
-
-
-class _FailedCompressed(_Wire):
-    error: str
-
-
-class _Found(_Wire):
-    outputs: list[list[list[float]]]
-    parameters: int
-    stored: int
-    bytes: int
-    libraries: dict[str, str]
-    onnx: _FoundOnnx | _FailedOnnx | None = None
-    compressed: _FoundCompressed | _FailedCompressed | None = None
-    latency: _Latency | None = None
-
-
-class _Result(_Wire):
-    found: list[_Found | _Failure]
-
-
-def _run(request: _Request, scratch: Path) -> list[_Found | _Failure] | str:
-    """Run the fresh process; a sentence where it ended without an answer."""
-    asked, answered, log = scratch / "request.json", scratch / "result.json", scratch / "log"
+def _run(request: Request, scratch: Path, limit_s: float) -> list[Found | Failure] | str:
+    """Run the fresh process; a sentence where it ended without an answer, or not in time."""
+    asked, answered, log, stage = (scratch / name for name in ("request.json", "result.json", "log", "stage"))
     asked.write_text(request.model_dump_json(), encoding="utf-8")
     if request.device.startswith("cuda"):
         torch.cuda.empty_cache()
@@ -349,17 +353,27 @@ def _run(request: _Request, scratch: Path) -> list[_Found | _Failure] | str:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "home"), "PYTHONWARNINGS": "ignore"}
     if any(checkpoint.device_map for checkpoint in request.checkpoints):
         environment |= _RETURNING_MEMORY
-    with log.open("wb") as output:
-        # -P: the script's own folder, which is part of our package, stays off the module path.
-        command = [sys.executable, "-P", fresh.__file__, str(asked), str(answered), str(os.getpid())]
-        done = subprocess.run(
-            command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
-        )
-    if done.returncode == -signal.SIGKILL:
+    # -P: the script's own folder, which is part of our package, stays off the module path.
+    command = [sys.executable, "-P", fresh.__file__, str(asked), str(answered), str(os.getpid()), str(stage)]
+    code = run_limited(command, cwd=scratch, env=environment, log=log, limit_s=limit_s)
+    if code == -signal.SIGKILL:
         raise OutOfMemory("the process that proves the bundle was killed, most likely for its memory")
     try:
-        return _Result.model_validate_json(f'{{"found": {answered.read_text(encoding="utf-8")}}}').found
-    except (OSError, ValidationError):
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        sys.stderr.write("\n".join(lines[-30:]) + "\n")  # for the log; the sentence goes to people
-        return f"the fresh process that was to load it ended with exit code {done.returncode}"
+        if code is not None:
+            return Result.model_validate_json(f'{{"found": {answered.read_text(encoding="utf-8")}}}').found
+    except (OSError, ValidationError) as error:
+        raise_if_exhausted(error, "the answer of the process that proves the bundle was read")
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    sys.stderr.write("\n".join(lines[-30:]) + "\n")  # for the log; the sentence goes to people
+    if code is None:
+        return f"the fresh process that was to prove it was stopped after {limit_s:.0f} s, {_reached(stage)}"
+    return f"the fresh process that was to load it ended with exit code {code}"
+
+
+def _reached(stage: Path) -> str:
+    """Say what the fresh process was at, by the last word that it has left."""
+    with suppress(OSError, ValueError):
+        name, number, count = stage.read_text(encoding="utf-8").split()
+        which = f", checkpoint {number} of {count}" if count != "1" else ""
+        return f"{_DOING.get(name, name)}{which}"
+    return _DOING["start"]

@@ -21,6 +21,7 @@ from pruning_core.artifacts.card import model_card
 from pruning_core.artifacts.compressed import COMPRESSED_PATH, REMOTE_CODE_NAME, Hint, write_compressed
 from pruning_core.artifacts.sentence import write_sentence_modules
 from pruning_core.files.tensors import write_tensors
+from pruning_core.machine.finite import require_finite
 from pruning_core.models.load import quiet_transformers
 from pruning_core.plugin import per_layer
 from pruning_core.report.report import Report
@@ -101,10 +102,23 @@ def _weights_in(dtype: torch.dtype, student: PreTrainedModel, pages: Path | None
     """
     first = first_names(student)
     own = ((name, tensor) for name, tensor in each_tensor(student) if first[name] == name)
-    stored = ((name, _without_signed_zeros(tensor.to(dtype))) for name, tensor in own)
+    buffers = {name for name, _ in student.named_buffers()}  # which may mask by infinity
+    stored = ((name, tensor.to(dtype) if name in buffers else _stored(name, tensor, dtype)) for name, tensor in own)
     written = stored if pages is None else ((name, tensor.mapped()) for name, tensor in write_tensors(stored, pages).items())
     once = dict(written)
     return {name: once[other] for name, other in first.items()}
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert a parameter to the type that it is written in.
+
+    Raises:
+        NotFinite: A value is no finite number, or none in that type.
+    """
+    values = tensor.to(dtype)
+    type_name = str(dtype).removeprefix("torch.")
+    require_finite(values, f"the pruned model's tensor {name} in {type_name}", param="artifacts.dtype")
+    return _without_signed_zeros(values)
 
 
 def _without_signed_zeros(values: Tensor) -> Tensor:

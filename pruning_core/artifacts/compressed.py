@@ -23,6 +23,8 @@ from torch import Tensor
 from pruning_core.arch.structure import find_structure, stored_name
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.checkpoint import INDEX_NAME, WEIGHTS_NAME, read_checkpoint
+from pruning_core.files.paths import appearing
+from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.plugin.per_layer import QUANT_METHOD, unpack
 from pruning_core.shapes import Bool, Float
 from pruning_core.spec.grammar import BlockPattern, SegmentBlock
@@ -148,21 +150,20 @@ def expand(folder: Path, out: Path) -> None:
                 raise ValueError(f"{name}: its values are not those that were written")
             weights[f"{stored}.weight"] = unpack(name, values, index, form)
     except (ValueError, KeyError, TypeError) as error:
+        raise_if_exhausted(error, "the compressed checkpoint was expanded")
         raise ModelUnreadable(f"the compressed checkpoint is corrupt: {error}", param="model") from error
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(folder, partial, ignore=shutil.ignore_patterns("*.safetensors", INDEX_NAME))
-    save_file(weights, partial / WEIGHTS_NAME, metadata={"format": "pt"})
-    shutil.copymode(partial / "config.json", partial / WEIGHTS_NAME)
     config, rest = dict(facts.config), {key: value for key, value in cast("dict[str, Any]", own).items() if key != "packed"}
     config.pop("quantization_config")
-    if rest.get("linears"):
-        config["quantization_config"] = rest
-    else:  # the stock layout has no code of ours
-        (partial / f"{REMOTE_CODE_NAME}.py").unlink(missing_ok=True)
-        config.pop("auto_map", None)
-    (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    partial.rename(out)
+    with appearing(out) as partial:
+        shutil.copytree(folder, partial, ignore=shutil.ignore_patterns("*.safetensors", INDEX_NAME), dirs_exist_ok=True)
+        save_file(weights, partial / WEIGHTS_NAME, metadata={"format": "pt"})
+        shutil.copymode(partial / "config.json", partial / WEIGHTS_NAME)
+        if rest.get("linears"):
+            config["quantization_config"] = rest
+        else:  # the stock layout has nothing of ours
+            (partial / f"{REMOTE_CODE_NAME}.py").unlink(missing_ok=True)
+            config.pop("auto_map", None)
+        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _packed(weight: Tensor, form: dict[str, Any], bits: Tensor, support: Bool[Tensor, "d k"]) -> Packed:

@@ -1,8 +1,8 @@
 """Run in a fresh process to prove bundles: stock transformers, stock onnxruntime, and nothing of ours.
 
-A script, not a module to import: ``python fresh.py REQUEST.json RESULT.json PARENT_PID``. It does what a user of the bundle
-would do, and writes down what came of it; `acceptance` judges. It must not import anything of the package that it lies in,
-and sees to it that nothing else does.
+A script, not a module to import: ``python fresh.py REQUEST.json RESULT.json PARENT_PID STAGE``. It does what a user of the
+bundle would do, and writes down what came of it; `acceptance` judges. It must not import anything of the package that it lies
+in, and sees to it that nothing else does.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,25 @@ WARM_UP = 3
 # What `pruning_core.tasks` compares of large outputs; see `proven` there.
 PROVEN_ENTRIES = 64
 DECODER_STEPS = 8
+MOST_CAUSES = 16
 _PR_SET_PDEATHSIG = 1
 
 
-def main(request_path: str, result_path: str, parent: int) -> None:
-    """Prove every checkpoint of a request, one after the other."""
+def main(request_path: str, result_path: str, parent: int, stage_path: str) -> None:
+    """Prove every checkpoint of a request, one after the other; the last stage that was begun stands in a file."""
     die_with(parent)
     sys.modules["pruning_core"] = None  # pyright: ignore[reportArgumentType] - as if it were not installed
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     allow_mapping([Path(checkpoint["folder"]) for checkpoint in request["checkpoints"] if checkpoint["device_map"]])
-    results = [prove(checkpoint, request) for checkpoint in request["checkpoints"]]
+    count = len(request["checkpoints"])
+
+    def reach(number: int, stage: str) -> None:
+        Path(stage_path).write_text(f"{stage} {number} {count}", encoding="utf-8")
+
+    results = [
+        prove(checkpoint, request, lambda stage, number=number: reach(number, stage))
+        for number, checkpoint in enumerate(request["checkpoints"], start=1)
+    ]
     Path(result_path).write_text(json.dumps(results), encoding="utf-8")
 
 
@@ -44,14 +54,25 @@ def allow_mapping(folders: Sequence[Path]) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent dies, as nobody would read what it found (on Linux)."""
+    """End this process when its parent dies, as nobody would read what it found: by the kernel on Linux, by looking elsewhere.
+
+    It is in a process group of its own, so that whoever ends its parent's group does not reach it.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             sys.exit(1)
+    else:
+        threading.Thread(target=_look_for, args=(parent,), daemon=True).start()
 
 
-def prove(checkpoint: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+def _look_for(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[str], None]) -> dict[str, Any]:
     """Load one checkpoint, run it, count its files, and time it where that is asked for; an error is a result too."""
     import torch
     import transformers
@@ -61,8 +82,10 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
     folder = checkpoint["folder"]
     stage = "tokenizer"
     try:
+        reach(stage)
         tokenizer = load_processor(folder, request)
         stage = "transformers"
+        reach(stage)
         model = load(folder, request, trust=request["trust_remote_code"], device_map=checkpoint["device_map"])
         with torch.inference_mode():
             outputs = [run(model, encode(tokenizer, probe, request), request) for probe in request["probes"]]
@@ -71,15 +94,28 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
         found: dict[str, Any] = {"outputs": outputs, "parameters": parameters, **count(Path(folder))}
         found["libraries"] = {library.__name__: library.__version__ for library in (torch, transformers)}
         if checkpoint["onnx"] is not None:
+            reach("onnx")
             found["onnx"] = prove_onnx(str(Path(folder) / checkpoint["onnx"]), tokenizer, request)
         if checkpoint["compressed"] is not None:
+            reach("compressed")
             found["compressed"] = prove_compressed(Path(folder) / checkpoint["compressed"], model, request)
         if checkpoint["measure_again"]:
             stage = "latency"
+            reach(stage)
             found["latency"] = time_in_turns(load(request["dense"], request, trust=False), model, request)
     except Exception as error:  # whatever it is, it is what a user would have met
-        return {"error": f"{type(error).__name__}: {first_line(str(error))}", "stage": stage}
+        return {**told(error), "stage": stage}
     return found
+
+
+def told(error: BaseException) -> dict[str, Any]:
+    """Say what went wrong, and what that came of: memory or disk space that ran out says nothing of the checkpoint."""
+    causes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(causes) < MOST_CAUSES:
+        causes.append(f"{type(cause).__name__}: {cause}"[:2000])
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return {"error": f"{type(error).__name__}: {first_line(str(error))}", "causes": causes}
 
 
 def first_line(text: str) -> str:
@@ -197,15 +233,22 @@ def count(folder: Path) -> dict[str, int]:
 
 def prove_compressed(folder: Path, dense: Any, request: dict[str, Any]) -> dict[str, Any]:
     """Load the compressed form by the code that travels with it; compare every tensor with the dense layout's, bit by bit."""
-    import torch
-
     try:
         model = load(str(folder), request, trust=True)
     except Exception as error:  # it says nothing of the checkpoint
-        return {"error": f"{type(error).__name__}: {first_line(str(error))}"}
+        return told(error)
     found, wanted = model.state_dict(), dense.state_dict()
-    differing = [name for name, own in wanted.items() if name not in found or not torch.equal(found[name], own)]
-    return {"differing": differing + sorted(found.keys() - wanted.keys()), **count(folder)}
+    differing = [name for name, own in wanted.items() if name not in found or not same_bits(found[name], own)]
+    return {"differing": differing + sorted(found.keys() - wanted.keys()), "compared": len(wanted), **count(folder)}
+
+
+def same_bits(found: Any, wanted: Any) -> bool:
+    """Tell whether two tensors are the same in type, shape and every bit; what is no number is never the same."""
+    import torch
+
+    if found.dtype != wanted.dtype or found.shape != wanted.shape or not torch.equal(found, wanted):
+        return False
+    return not found.is_floating_point() or torch.equal(found.signbit(), wanted.signbit())
 
 
 def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +256,7 @@ def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, 
     try:
         return run_onnx(path, tokenizer, request)
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {first_line(str(error))}"}
+        return told(error)
 
 
 def run_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -274,4 +317,4 @@ def milliseconds(forward: Any, *, wait: bool = False) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

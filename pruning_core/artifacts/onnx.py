@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
 
@@ -71,6 +72,8 @@ def export_onnx(model: TaskModel, folder: Path) -> None:
 
     Raises:
         ExportFailed: The exporter cannot express the model, or is not installed.
+        OutOfMemory: It ran out of memory.
+        StorageFull: The graph does not fit onto the disk.
     """
     family = model.family
     if not KINDS[model.task_type].one_graph:
@@ -100,6 +103,7 @@ def export_onnx(model: TaskModel, folder: Path) -> None:
     except Exception as error:
         path.unlink(missing_ok=True)
         path.parent.rmdir()
+        raise_if_exhausted(error, "the ONNX graph was made")
         raise ExportFailed(f"{type(error).__name__}: {_sentence(error)}") from error
     finally:
         logging.disable(previous)

@@ -20,7 +20,7 @@ from pruning_core.artifacts.charts import (
 )
 from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.report.report import LatencyReport, QualityReport, Report
-from pruning_core.report.sublayers import heads_of, reported_sublayers
+from pruning_core.report.sublayers import heads_of, is_failed, matrix_words, reported_sublayers
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import target_verdict
 
@@ -69,6 +69,8 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         points=[(point, point.macs.pruned / point.macs.dense) for point in report.frontier],
         heads=heads_of(report.layers),
         sublayers=list(reported_sublayers(report.layers)),
+        is_failed=is_failed,
+        matrix_words=matrix_words,
         neurons=(sum(layer.kept_neurons for layer in report.layers), sum(layer.dense_neurons for layer in report.layers)),
         snippets=snippets(spec, report),
         loading=summary(report).replace("`", ""),

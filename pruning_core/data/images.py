@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from pruning_core.errors import DatasetInvalid
 from pruning_core.files.paths import IMAGE_SUFFIXES, image_folder
+from pruning_core.machine.resources import raise_if_exhausted
 
 # What a photograph in a file never takes.
 _LARGEST_BYTES = 64 * 2**20
@@ -66,6 +67,7 @@ def _read(path: Path) -> bytes:
             raise DatasetInvalid(f"{path.name} has more than {_LARGEST_BYTES} bytes", param="task.dataset")
         return path.read_bytes()
     except OSError as error:
+        raise_if_exhausted(error, "images were read")
         raise DatasetInvalid(
             f"the image {path.name} cannot be read ({type(error).__name__})", param="task.columns.image"
         ) from error

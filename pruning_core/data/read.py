@@ -13,6 +13,7 @@ from pruning_core.data.rows import Rows
 from pruning_core.errors import DatasetInvalid
 from pruning_core.files.columns import not_utf8
 from pruning_core.files.paths import image_folder, is_local, split_file
+from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.spec.labels import Label
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import KINDS, Reads
@@ -81,9 +82,8 @@ def _read_local(task: TaskSpec, split: str) -> dict[str, list[Any]]:
     path = split_file(Path(task.dataset).expanduser(), split)
     try:
         table = _read_table(path)
-    except MemoryError:  # which Arrow's own is too; the file may be fine
-        raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        raise_if_exhausted(error, f"{path.name} was read")
         reason = str(error).splitlines()[0][:200]
         raise DatasetInvalid(f"{path.name} cannot be read: {reason}", param="task.dataset") from error
     check_columns(task, table.column_names, split)
@@ -123,6 +123,7 @@ def _read_hub(task: TaskSpec, split: str) -> dict[str, list[Any]]:
     try:
         dataset = datasets.load_dataset(task.dataset, task.config, split=split)
     except Exception as error:  # the library raises whatever its network, parsers and cache raise
+        raise_if_exhausted(error, "the data set was loaded")
         raise DatasetInvalid(
             f"data set {task.dataset!r} could not be loaded ({type(error).__name__}); without a network give a local folder",
             param="task.dataset",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pruning_core.errors import DatasetInvalid
@@ -37,3 +40,22 @@ def image_folder(folder: Path, split: str) -> Path | None:
     """Return the folder that holds the images of a split, one folder a class, or None where it does not exist."""
     path = folder / split
     return path if path.is_dir() else None
+
+
+@contextmanager
+def appearing(out: Path) -> Generator[Path]:
+    """Give a folder to write into that becomes ``out`` when the context ends without an error; else nothing is left of it.
+
+    It lies in a hidden folder beside ``out`` whose name nobody else has: runs with the same ``out`` do not touch each other's,
+    and nothing that was there before is removed. What a killed process leaves stays, since nobody can tell it from what is
+    still being written.
+
+    Args:
+        out: Must not exist, or be an empty folder.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True) as own:
+        partial = Path(own) / out.name  # one level down: what tempfile makes is for its owner alone, the umask is to decide
+        partial.mkdir()
+        yield partial
+        partial.replace(out)

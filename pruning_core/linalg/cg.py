@@ -8,8 +8,13 @@ Deviations:
 1. All columns advance together with one matrix product a step; a column that has converged is frozen (its step is zero), so
    that it takes no harm from rounding while the others go on.
 2. The residual is recomputed from its definition at the end, so that the status speaks of the value, not of the recurrence.
-3. A direction of non-positive curvature freezes its column and makes the status ``breakdown``.
-4. With a ``support``, residuals and directions are multiplied by it every step: the solve of the problem restricted to each
+   Where the recurrence has converged and the residual has not, rounding has parted them: ``stagnated``.
+3. A direction of non-positive curvature, or a step out of the format's range, is not taken: it freezes its column at the
+   iterate before and makes the status ``breakdown``.
+4. The best iterate is returned (optimistix, ``best_so_far``). In exact arithmetic that is the last one: every step lowers the
+   energy ``x^T A x / 2 - x^T rhs`` (Hestenes and Stiefel, theorem 6:1), whatever the residual's norm does in between. So none
+   is copied; a column that has not converged and whose energy is above that of ``x0`` goes back there.
+5. With a ``support``, residuals and directions are multiplied by it every step: the solve of the problem restricted to each
    column's own support (ALPS, Meng et al. 2024, arXiv 2406.07831, section 3.3).
 """
 
@@ -18,7 +23,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pruning_core.linalg.solution import Solution
+from pruning_core.linalg.solution import Solution, SolveStatus
+from pruning_core.machine.finite import is_finite
 from pruning_core.shapes import Bool, Float
 
 
@@ -45,6 +51,8 @@ def conjugate_gradient(
 
     Cost: one (k, k) x (k, d) product a step.
     """
+    if not (is_finite(A) and is_finite(rhs) and is_finite(x0)):
+        return Solution(torch.where(x0.isfinite(), x0, 0), "non_finite", 0)
 
     def project(t: Tensor) -> Tensor:
         return t if support is None else t * support
@@ -54,13 +62,15 @@ def conjugate_gradient(
     goal = tolerance * rhs.norm(dim=0).clamp_min(torch.finfo(A.dtype).tiny)
     x = x0.clone()
     residual = project(rhs - A @ x)
+    start = _energy(x, rhs, residual)
+    norms = residual.norm(dim=0)
     z = inverse * residual
     direction = z.clone()
     rz = (residual * z).sum(0)
-    broken = torch.zeros_like(goal, dtype=torch.bool)
+    broken = ~(goal.isfinite() & norms.isfinite())
     iterations = 0
     while iterations < max_iterations:
-        active = (residual.norm(dim=0) > goal) & ~broken
+        active = (norms > goal) & ~broken
         if not active.any():
             break
         iterations += 1
@@ -69,16 +79,40 @@ def conjugate_gradient(
         broken |= active & ~(curvature > 0)
         active &= ~broken
         step = torch.where(active, rz / torch.where(active, curvature, 1), 0)
-        x += step * direction
-        residual -= step * product
+        moved = residual - step * product
+        norms = moved.norm(dim=0)
+        taken = step * direction
+        if not bool(norms.isfinite().all()):
+            lost = ~norms.isfinite()
+            broken |= lost
+            active &= ~lost
+            taken = torch.where(active, taken, 0)
+            moved, norms = torch.where(lost, residual, moved), torch.where(lost, residual.norm(dim=0), norms)
+        x += taken
+        residual = moved
         z = inverse * residual
         rz_next = (residual * z).sum(0)
         momentum = torch.where(active & (rz > 0), rz_next / torch.where(rz > 0, rz, 1), 0)
         direction = z + momentum * direction
         rz = rz_next
     residual = project(rhs - A @ x)
-    if bool(broken.any()) or not torch.isfinite(x).all():
-        return Solution(torch.where(torch.isfinite(x), x, x0), "breakdown", iterations)
     # The recurrence and the true residual part by rounding; a factor of ten is where the answer stops being the one asked for.
-    converged = bool((residual.norm(dim=0) <= 10 * goal).all())
-    return Solution(x, "converged" if converged else "max_iterations", iterations)
+    converged = residual.norm(dim=0) <= 10 * goal
+    in_range = x.isfinite().all(dim=0)
+    better = in_range & (converged | (_energy(x, rhs, residual) <= start))
+    stopped = _status(broken | ~in_range, converged, norms > goal)
+    return Solution(torch.where(better, x, x0), stopped, iterations)
+
+
+def _status(broken: Bool[Tensor, " d"], converged: Bool[Tensor, " d"], unfinished: Bool[Tensor, " d"]) -> SolveStatus:
+    """Sum the columns up: broken ones first, then those that the iteration was not done with."""
+    if bool(broken.any()):
+        return "breakdown"
+    if bool(converged.all()):
+        return "converged"
+    return "max_iterations" if bool(unfinished.any()) else "stagnated"
+
+
+def _energy(x: Float[Tensor, "k d"], rhs: Float[Tensor, "k d"], residual: Float[Tensor, "k d"]) -> Float[Tensor, " d"]:
+    """``x^T A x / 2 - x^T rhs`` of each column, from its residual, with ``A x = rhs - residual``."""
+    return -(x * (rhs + residual)).sum(0) / 2

@@ -4,7 +4,12 @@ Fong and Saunders 2011, *LSMR: An iterative algorithm for sparse least-squares p
 reorthogonalisation. Kwon's code applies it to ``A dx = rhs - A x0`` with ``damp=1`` although A is a Gram matrix already: the
 condition number is squared twice over. Kept, because parity is what a reference is for.
 
-Deviation: all right-hand sides advance together, each with its own scalars, as a batch of independent runs.
+Deviations:
+1. All right-hand sides advance together, each with its own scalars, as a batch of independent runs.
+2. A step out of the format's range is not taken: it freezes its column at the iterate before, which is its best, since
+   ``||A^T r||`` falls step by step (Fong and Saunders, section 1.3), and makes the status ``breakdown``.
+3. The estimate of ``||A^T r||`` that ends the iteration is compared with the value from its definition. Without
+   reorthogonalisation they may part: ``stagnated``.
 """
 
 from __future__ import annotations
@@ -12,7 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pruning_core.linalg.solution import Solution
+from pruning_core.linalg.solution import Solution, SolveStatus
+from pruning_core.machine.finite import is_finite
 from pruning_core.shapes import Float
 
 
@@ -28,7 +34,11 @@ def lsmr(
     """Minimise ``||A dx - (rhs - A x0)||^2 + damp^2 ||dx||^2`` for every column and give ``x0 + dx``.
 
     Stops when every column's estimate of ``||A^T r||`` has fallen below ``tolerance`` times its first value.
+
+    Cost: two (k, k) x (k, d) products a step.
     """
+    if not (is_finite(A) and is_finite(rhs) and is_finite(x0)):
+        return Solution(torch.where(x0.isfinite(), x0, 0), "non_finite", 0)
     u = rhs - A @ x0
     beta = u.norm(dim=0)
     u = _normalised(u, beta)
@@ -40,8 +50,9 @@ def lsmr(
     s_bar = torch.zeros_like(alpha)
     h, h_bar, dx = v.clone(), torch.zeros_like(v), torch.zeros_like(v)
     goal = tolerance * zeta_bar.abs()
+    broken = ~goal.isfinite()
     iterations = 0
-    while iterations < max_iterations and bool((zeta_bar.abs() > goal).any()):
+    while iterations < max_iterations and bool(((zeta_bar.abs() > goal) & ~broken).any()):
         iterations += 1
         u = A @ v - alpha * u
         beta = u.norm(dim=0)
@@ -58,13 +69,28 @@ def lsmr(
         c_bar, s_bar = c_bar * rho / _safe(rho_bar), theta / _safe(rho_bar)
         zeta, zeta_bar = c_bar * zeta_bar, -s_bar * zeta_bar
         h_bar = h - (theta_bar * rho / _safe(rho_old * rho_bar_old)) * h_bar
-        dx = dx + (zeta / _safe(rho * rho_bar)) * h_bar
+        moved = dx + (zeta / _safe(rho * rho_bar)) * h_bar
+        broken |= ~(moved.isfinite().all(dim=0) & zeta_bar.isfinite())
+        dx = torch.where(broken, dx, moved)
         h = v - (theta / _safe(rho)) * h
     x = x0 + dx
-    if not torch.isfinite(x).all():
-        return Solution(x0, "breakdown", iterations)
-    converged = bool((zeta_bar.abs() <= goal).all())
-    return Solution(x, "converged" if converged else "max_iterations", iterations)
+    broken |= ~x.isfinite().all(dim=0)
+    x = torch.where(x.isfinite().all(dim=0), x, x0)
+    gradient = (A.T @ (rhs - A @ x) - damp**2 * dx).norm(dim=0)
+    status: SolveStatus = "converged"
+    if bool(broken.any()):
+        status = "breakdown"
+    elif bool((zeta_bar.abs() > goal).any()):
+        status = "max_iterations"
+    elif bool((gradient > _reach(goal, A, x, damp)).any()):
+        status = "stagnated"
+    return Solution(x, status, iterations)
+
+
+def _reach(goal: Float[Tensor, " d"], A: Float[Tensor, "k k"], x: Float[Tensor, "k d"], damp: float) -> Float[Tensor, " d"]:
+    """Give what counts as the goal reached: ten times it, or ten times what the rounding of ``A^T A x`` alone makes of it."""
+    size = float(A.norm())
+    return 10 * torch.maximum(goal, torch.finfo(A.dtype).eps * (size**2 + damp**2) * x.norm(dim=0))
 
 
 def _safe(t: Tensor) -> Tensor:

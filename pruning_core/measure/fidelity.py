@@ -24,7 +24,9 @@ class Fidelity:
     def __init__(self, ctx: Context, recovery: RecoverySpec) -> None:
         """Take a run's evidence and its kind of repair."""
         self._ctx, self._recovery = ctx, recovery
-        self._fitted = max(1, int(_FITTED * ctx.evidence.calibration.samples))
+        samples = ctx.evidence.calibration.samples
+        self._fitted = max(1, int(_FITTED * samples))
+        self._first_unseen = min(self._fitted, samples - 1)  # a single sample has to do for both
         self._dense: dict[int, Tensor] = {}
 
     def divergence(self, mask: Mask) -> float:
@@ -45,7 +47,7 @@ class Fidelity:
         dense, total, count = self._ctx.task_model, 0.0, 0
         with torch.inference_mode():
             for index, cpu_batch in enumerate(self._ctx.evidence.calibration.batches):
-                unseen = cpu_batch.rows >= self._fitted
+                unseen = cpu_batch.rows >= self._first_unseen
                 if not bool(unseen.any()):
                     continue
                 batch = cpu_batch.to(dense.device)

@@ -11,6 +11,7 @@ import torch
 
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.paging import held
+from pruning_core.machine.finite import require_finite
 from pruning_core.report.report import LatencyReport
 from pruning_core.spec.prune import LatencySpec
 from pruning_core.tasks.base import TaskModel
@@ -76,9 +77,15 @@ def measure_blocks(
 def latency_report(
     dense: Sequence[float], pruned: Sequence[float], spec: LatencySpec, *, threads: int, device: str
 ) -> LatencyReport:
-    """Report milliseconds that were measured in turns at the shape of a spec: medians, speed-up and interquartile ranges."""
+    """Report milliseconds that were measured in turns at the shape of a spec: medians, speed-up and interquartile ranges.
+
+    Raises:
+        NotFinite: A clock has given something else than finite times.
+    """
     dense_ms, dense_iqr = median_and_iqr(dense)
     pruned_ms, pruned_iqr = median_and_iqr(pruned)
+    for name, found in (("dense", dense_ms + dense_iqr), ("pruned", pruned_ms + pruned_iqr)):
+        require_finite(found, f"the measured latency of the {name} model")
     return LatencyReport(
         dense=dense_ms,
         pruned=pruned_ms,

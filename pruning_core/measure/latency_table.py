@@ -4,7 +4,7 @@ Halving a sublayer's units does not halve its time: kernels have fixed costs, an
 sublayer of each shape is sliced to a ladder of widths and timed; between the rungs the curve is linear. What lies outside the
 sublayers (embeddings, the task's head) is what the whole model takes beyond the sum of its parts.
 
-A table is kept on disk by device, library version, shape and widths, since it does not depend on the weights.
+A table is kept on disk by all that decides it (`table_key`), since it does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,10 +27,14 @@ from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import CurveBudget
 from pruning_core.errors import TargetUnreachable
+from pruning_core.machine.finite import require_finite
 from pruning_core.measure.latency import limited_threads, timed
 from pruning_core.spec.prune import LatencySpec
 from pruning_core.spec.targets import LatencyTarget
 from pruning_core.tasks.base import TaskModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _WARM_UP = 2
 _REPEATS = 7
@@ -42,7 +47,7 @@ _DOUBT = 1.25
 _ALL_BINS = 1.01
 
 Curve = tuple[tuple[int, float], ...]
-_Milliseconds = Annotated[float, Field(gt=0)]
+_Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class LatencyTable(BaseModel):
@@ -93,7 +98,7 @@ def latency_model(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec, ca
         spec: Shape and threads.
         cache: Folder of kept tables; created on demand. None measures every time.
     """
-    key = _key(model, adapter.groups, spec)
+    key = table_key(model, adapter.groups, spec)
     path = None if cache is None else cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     table = None if path is None else _read(path)
     if table is None:
@@ -108,11 +113,42 @@ def _shape(group: UnitGroup) -> str:
     return f"{group.kind}/{group.size}/{group.unit_width}/{group.hidden}"
 
 
-def _key(model: TaskModel, groups: Sequence[UnitGroup], spec: LatencySpec) -> str:
-    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _cpu_name()
-    shapes = [_shape(group) for group in groups]
-    threads = spec.threads if model.device.type == "cpu" else 0
-    return json.dumps([1, device, torch.__version__, type(model.model).__name__, shapes, spec.batch, spec.length, threads])
+# Of a config: what names, explains or serves it, and decides no time.
+_UNTIMED = frozenset({"_name_or_path", "architectures", "auto_map", "id2label", "label2id", "transformers_version"})
+
+
+def table_key(model: TaskModel, groups: Sequence[UnitGroup], spec: LatencySpec) -> str:
+    """Describe all that decides a table: what is not the same is measured again.
+
+    The device, and what computes on it: torch and the libraries that it was built with, transformers, the attention kernel,
+    the type of the weights and the precision of their products, on a CPU its threads. The model's class and config, the sizes
+    of its groups, and of the rest the number of its parameters (vocabulary and head are part of the whole model's time). The
+    shape of the input, as the model takes it.
+    """
+    on_cpu = model.device.type == "cpu"
+    config = model.model.config
+    facts = {
+        "version": 2,
+        "device": _cpu_name() if on_cpu else torch.cuda.get_device_name(model.device),
+        "threads": spec.threads if on_cpu else None,
+        "torch": [torch.__version__, torch.version.cuda, None if on_cpu else torch.backends.cudnn.version()],
+        "transformers": version("transformers"),
+        "attention": attention_kernel(config),
+        "dtype": str(model.model.dtype),
+        "products": [torch.get_float32_matmul_precision(), torch.backends.mkldnn.is_available()],
+        "model": type(model.model).__name__,
+        "config": {name: value for name, value in config.to_dict().items() if name not in _UNTIMED},
+        "parameters": sum(own.numel() for own in model.model.parameters()),
+        "groups": [_shape(group) for group in groups],
+        "input": [spec.batch, model.input_length(spec.length)],
+    }
+    return json.dumps(facts, sort_keys=True, default=str)
+
+
+def attention_kernel(config: PreTrainedConfig) -> list[str | None]:
+    """Give the name of the attention kernel that a model was loaded with, and those of its parts with configs of their own."""
+    parts = [config, *(getattr(config, name, None) for name in ("text_config", "vision_config", "encoder", "decoder"))]
+    return [getattr(own, "_attn_implementation", None) for own in parts if own is not None]
 
 
 def _cpu_name() -> str:
@@ -152,13 +188,16 @@ def _measure(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec) -> Late
         contexts = adapter.trace(inputs).contexts
 
         def time(sublayer: Sublayer, units: int) -> float:
-            return _time_sublayer(_resized(sublayer, units), hidden, contexts[sublayer.layer])
+            found = _time_sublayer(_resized(sublayer, units), hidden, contexts[sublayer.layer])
+            require_finite(found, f"the time of layer {sublayer.layer + 1} with {units} of its {sublayer.group.kind}s")
+            return found
 
         rungs = {
             shape: tuple((units, time(sublayer, units)) for units in _ladder(sublayer.group))
             for shape, sublayer in distinct.items()
         }
         total = _fastest(lambda: model.outputs(inputs), model.device)
+        require_finite(total, "the time of the dense model")
     return LatencyTable(total=total, rungs=rungs)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from pydantic import ValidationError
+from torch import Tensor, nn
 
 from pruning_core.data.rows import Rows
+from pruning_core.errors import NotFinite
 from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
+from pruning_core.machine.finite import require_finite
 from pruning_core.report.report import QualityReport
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.tasks.base import Observed, TaskModel
+from pruning_core.tasks.batch import Batch
 
 
 class Evaluator:
@@ -33,20 +38,73 @@ class Evaluator:
         return len(self._tokens.batches) * (2 if self._dense_observed is None else 1)
 
     def compare(self, pruned: TaskModel, on_batch: Callable[[int], None]) -> QualityReport:
-        """Evaluate a checkpoint by the task's metric, beside the dense model."""
+        """Evaluate a checkpoint by the task's metric, beside the dense model.
+
+        Raises:
+            NotFinite: Outputs, or the metric of them, are no finite numbers.
+        """
         tokens, done = self._tokens, 0
         if self._dense_observed is None:
-            self._dense_observed = observe(self._dense, tokens, self._task, on_batch)
+            self._dense_observed = observe(self._dense, tokens, self._task, on_batch, name="dense")
             done = len(tokens.batches)
-        observed = observe(pruned, tokens, self._task, lambda step: on_batch(done + step))
-        return pruned.family.quality(self._task, Observed(self._dense_observed, observed, self._encoded, self._rows))
+        observed = observe(pruned, tokens, self._task, lambda step: on_batch(done + step), name="pruned")
+        seen = Observed(self._dense_observed, observed, self._encoded, self._rows)
+        try:
+            return pruned.family.quality(self._task, seen)
+        except ValidationError as error:  # a report takes finite numbers alone
+            wrong = [".".join(map(str, item["loc"])) for item in error.errors() if item["type"] == "finite_number"]
+            if not wrong:
+                raise
+            raise NotFinite(
+                f"{self._task.metric} on {len(observed)} samples of the validation split is no number ({', '.join(wrong)}): "
+                "outputs that are all the same have no correlation; keep more of the model, or take another metric"
+            ) from error
 
 
-def observe(model: TaskModel, tokens: TokenSet, task: TaskSpec, on_batch: Callable[[int], None]) -> list[Tensor]:
-    """Run a model over all batches, and return what its task keeps of each sample, in the samples' order, on the CPU."""
+def observe(
+    model: TaskModel, tokens: TokenSet, task: TaskSpec, on_batch: Callable[[int], None], *, name: str = "checked"
+) -> list[Tensor]:
+    """Run a model over all batches, and keep what its task reads of each sample.
+
+    Args:
+        model: Dense or pruned.
+        tokens: The samples.
+        task: Its metric.
+        on_batch: Told after each batch how many are done.
+        name: What an error calls the model.
+
+    Returns:
+        In the samples' own order, on the CPU.
+
+    Raises:
+        NotFinite: The model gives NaN or infinity at a real token. Classes that are chosen of such logits would hide it.
+    """
     found: dict[int, Tensor] = {}
     with torch.inference_mode():
         for done, batch in enumerate(tokens.batches, start=1):
-            found |= zip(batch.rows.tolist(), model.family.observe(model, batch, task), strict=True)
+            with _finite_outputs(model, batch, f"on batch {done} of the validation split, {{}} of the {name} model"):
+                found |= zip(batch.rows.tolist(), model.family.observe(model, batch, task), strict=True)
             on_batch(done)
     return [found[row] for row in range(tokens.samples)]
+
+
+@contextmanager
+def _finite_outputs(model: TaskModel, batch: Batch, what: str) -> Generator[None]:
+    """Check what the model gives while the context is open, of real tokens alone."""
+    real = batch.written
+
+    def check(_module: nn.Module, _args: object, output: object) -> None:
+        for name in model.family.reads:
+            values = getattr(output, name, None)
+            if not isinstance(values, Tensor):
+                continue
+            if model.entries > 1:  # a vocabulary may have entries that are ruled out by minus infinity; their greatest is not
+                values = values.amax(-1)
+            where = real.to(values.device)
+            require_finite(values[where] if values.shape[:2] == where.shape else values, what.format(name))
+
+    handle = model.model.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()

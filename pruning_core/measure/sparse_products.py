@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.linear import bias_of, is_linear, weight_of
 from pruning_core.errors import PruningError
+from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.measure.latency import limited_threads, median_and_iqr, timed
 from pruning_core.report.products import SPARSE_FORMS, FormReport, ProductGroup, ProductsReport, SparseForm
 from pruning_core.report.report import LatencyReport, Outcome
@@ -275,6 +276,7 @@ def _proven(weight: Float[Tensor, "d k"], bias: Tensor | None, inputs: Tensor, f
     try:
         found = product(inputs, sparse, bias)
     except (RuntimeError, NotImplementedError) as error:  # only the call shows what a build of torch lacks
+        raise_if_exhausted(error, "sparse products were timed")
         raise FormRefused(f"torch has no such product here: {str(error).splitlines()[0][:100]}") from error
     difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(weight.dtype).tiny))
     if not difference <= _TOLERANCE[weight.dtype]:

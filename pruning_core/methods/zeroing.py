@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # The status of a sublayer is the worst of its matrices': the first of these that occurs.
-_WORST: tuple[SolverStatus, ...] = ("breakdown", "rejected", "max_iterations", "converged", "skipped")
+_WORST: tuple[SolverStatus, ...] = (
+    "breakdown",
+    "non_finite",
+    "rejected",
+    "max_iterations",
+    "stagnated",
+    "jittered",
+    "converged",
+    "skipped",
+)
 
 
 def apply_zeros_(

@@ -15,6 +15,8 @@ from pruning_core.checks.reader import NO_PADDING, NO_PADDING_INDEX
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
+from pruning_core.machine.finite import require_finite
+from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.models.paged import load_paged
 from pruning_core.spec.prune import AUTO_CLASSES, TaskType
 from pruning_core.spec.tasks import KINDS
@@ -32,6 +34,7 @@ def resolve_checkpoint(reference: str, revision: str | None) -> Path:
 
     Raises:
         ModelUnreadable: Unknown to the Hub, or not in the cache while offline.
+        StorageFull: The cache's disk has no room for it.
     """
     if is_local(reference):
         return Path(reference).expanduser()
@@ -41,6 +44,7 @@ def resolve_checkpoint(reference: str, revision: str | None) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(reference, revision=revision, allow_patterns=patterns))
     except Exception as error:  # network, authorisation and cache errors share no base class
+        raise_if_exhausted(error, "the model was fetched from the Hub")
         raise ModelUnreadable(
             f"model {reference!r} could not be fetched from the Hub ({type(error).__name__}); check the name, or give a "
             "local folder",
@@ -60,6 +64,8 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
 
     Raises:
         ModelUnreadable: Missing or corrupt files, no head for the task, no tokenizer.
+        OutOfMemory: The host or the device has no room for it.
+        NotFinite: A weight is NaN or infinite; of paged blocks that shows in their statistics.
         UnsupportedArchitecture: The weights cannot stay in the files.
     """
     facts = read_checkpoint(folder)
@@ -69,11 +75,14 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
                 model, info = _load_whole(folder, task_type, device)
             else:
                 model, info = load_paged(folder, AUTO_CLASSES[task_type], facts, device, pages)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, MemoryError) as error:
+            raise_if_exhausted(error, "the model was loaded")
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise ModelUnreadable(f"transformers cannot load the checkpoint: {reason}", param="model") from error
         processor = _load_processor(folder, task_type)
     _check_complete(info["missing_keys"], task_type)
+    for name, parameter in model.named_parameters():
+        require_finite(parameter, f"the checkpoint's tensor {name}", param="model")
     stored = stored_type(facts.dtypes)
     _check_padding(model, processor, task_type)
     return TaskModel(model, processor, task_type, family_of(task_type), folder, stored, _pooling_of(folder), pages)
@@ -102,7 +111,8 @@ def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBas
     kind: Any = transformers.AutoImageProcessor if images else transformers.AutoTokenizer
     try:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, MemoryError) as error:
+        raise_if_exhausted(error, "the tokenizer or image processor was loaded")
         what = "image processor" if images else "tokenizer"
         raise ModelUnreadable(
             f"the checkpoint has no {what} that transformers can load; put its {what} files beside the weights", param="model"

@@ -18,6 +18,8 @@ from torch import Tensor
 from pruning_core.linalg.admm import Schedule, find_support
 from pruning_core.linalg.cg import conjugate_gradient
 from pruning_core.linalg.obs import GROUP, prune_by_obs
+from pruning_core.linalg.solution import SolveStatus, is_failure
+from pruning_core.machine.finite import is_finite
 from pruning_core.patterns.project import Projection
 from pruning_core.report.report import SolverStatus
 from pruning_core.shapes import Bool, Float
@@ -117,7 +119,7 @@ class Fit:
         primal: ``||W - D|| / ||D||`` when ADMM ended.
         dual: ``rho ||D - D_before|| / ||V||`` when ADMM ended.
         residual_before: Relative to the target's energy, on held-out samples, of the weights before the refit.
-        residual_after: The same of what was kept.
+        residual_after: The same of what is delivered, whose refit has seen those samples where it was kept.
     """
 
     name: str
@@ -166,7 +168,8 @@ def fit_matrix(
 
     The refit on the fitted samples alone must lower the residual on the held-out ones, from that of the dense weights on the
     same support (with SparseGPT, of its own weights). Then all samples are fitted; else the weights stay as they were and the
-    status is ``rejected``.
+    status is ``rejected``. What is told after it is of the weights that are returned: the held-out samples, on which both
+    residuals are told, are among the fitted ones then.
 
     Returns:
         Weights and bias, float64, and how it went.
@@ -181,12 +184,16 @@ def fit_matrix(
         refit_on = partial(_refit, matrix, choice=choice, damping=options.damping)
         trial, trial_status, steps = refit_on(matrix.fit, start=before, steps=options.steps)
         lowered = _residual(matrix, *trial)
-        if trial_status == "breakdown" or not lowered < before_residual:
-            status = "breakdown" if trial_status == "breakdown" else "rejected"
+        if is_failure(trial_status) or not lowered < before_residual:
+            status = trial_status if is_failure(trial_status) else "rejected"
         else:
-            after_residual, everything = lowered, matrix.fit + matrix.judge
-            final, final_status, steps = refit_on(everything, start=choice.weights, steps=options.steps)
-            result, bias = trial if final_status == "breakdown" else final
+            final, final_status, steps = refit_on(matrix.fit + matrix.judge, start=choice.weights, steps=options.steps)
+            delivered = trial if is_failure(final_status) else final
+            if all(own is None or is_finite(own.to(matrix.weights)) for own in delivered):
+                result, bias = delivered
+                after_residual = _residual(matrix, result, bias)
+            else:
+                status = "breakdown"
     report = Fit(
         name=matrix.name,
         status=status,
@@ -202,7 +209,7 @@ def fit_matrix(
 
 def _refit(
     matrix: Matrix, gram: Gram, choice: Choice, start: Float[Tensor, "k d"], *, steps: int, damping: float
-) -> tuple[tuple[Float[Tensor, "k d"], Float[Tensor, " d"] | None], SolverStatus, int]:
+) -> tuple[tuple[Float[Tensor, "k d"], Float[Tensor, " d"] | None], SolveStatus, int]:
     """Solve for the weights of a support by conjugate gradient, with the bias that goes with them.
 
     The scaled diagonal is one, so that Jacobi's preconditioner is in the system already.

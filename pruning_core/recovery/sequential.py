@@ -57,7 +57,7 @@ def prune_and_recover_(
     reports: dict[int, SublayerReport] = {}
     survivors = drop_blocks_(student.model, mask)
     ends = [following - 1 for following in survivors[1:]] + [len(mask.kept) - 1]
-    device, dense, reached = student.model.device, evidence.dense.sublayers, -1
+    device, dense, paths, reached = student.model.device, evidence.dense.sublayers, evidence.dense.paths, -1
     with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.cache() as cache:
         streams = Streams(evidence, cache, samples=used, first_judge=first_judge)
         for index, end, pruned in zip(survivors, ends, adapt(student.model).sublayers, strict=True):
@@ -72,7 +72,8 @@ def prune_and_recover_(
                 if end != index:
                     _inherit_norm_(pruned, dense[end])
                 layer = dense[index].layer
-                fit, judge = streams.gather(end, dense[end], pruned, layer)
+                gathered = streams.gather(end, dense[end], pruned, layer)
+                fit, judge = (gram.checked(paths[dense[index].output]) for gram in gathered)
                 with products_in(torch.float32, device):
                     reports[index] = repair_(pruned, fit, judge, spec)
                 streams.advance(pruned, layer)

@@ -25,7 +25,8 @@ from pruning_core.linalg.cg import conjugate_gradient
 from pruning_core.linalg.cholesky import cholesky_solve
 from pruning_core.linalg.lsmr import lsmr
 from pruning_core.linalg.solution import Solution
-from pruning_core.report.report import SublayerReport
+from pruning_core.machine.finite import is_finite
+from pruning_core.report.report import SolverStatus, SublayerReport
 from pruning_core.shapes import Float
 from pruning_core.spec.prune import RecoverySpec
 from pruning_core.stats.gram import Gram
@@ -117,6 +118,10 @@ def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> Sub
         fit: Statistics of the samples to fit, with a last column of ones.
         judge: The same of the held-out samples.
         spec: Kind and solver.
+
+    Returns:
+        How it went. Status, iterations and the residual after it are those of the weights that were set: of the fit on all
+        samples where the trial has passed. The held-out samples, on which both residuals are told, are among them then.
     """
     output = pruned.output
     if pruned.units == 0 and spec.kind == "masks":
@@ -131,17 +136,20 @@ def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> Sub
     )
     solution, after = _try(problem, fit, spec)
     verdict = judge.to(after.dtype)
-    residual_before, residual_after = verdict.relative_residual(problem.before), verdict.relative_residual(after)
-    status = solution.status
-    if status != "breakdown" and residual_after < residual_before:
+    residual_before = residual_after = verdict.relative_residual(problem.before)
+    status: SolverStatus = "rejected"
+    if solution.failed:
+        status = solution.status
+    elif verdict.relative_residual(after) < residual_before:
         final, on_all = _solve(problem, fit + judge, spec)
-        chosen = after if final.status == "breakdown" else on_all
-        weights.copy_(chosen[:-1].T)
-        if bias is not None:
-            bias.copy_(chosen[-1])
-    else:
-        status = "breakdown" if status == "breakdown" else "rejected"
-        residual_after = residual_before
+        solution, chosen = (solution, after) if final.failed else (final, on_all)
+        stored = chosen.to(weights)
+        status = solution.status if is_finite(stored) else "breakdown"
+        if is_finite(stored):
+            weights.copy_(stored[:-1].T)
+            if bias is not None:
+                bias.copy_(stored[-1])
+            residual_after = verdict.relative_residual(stored)
     return SublayerReport(
         solver=problem.solver,
         status=status,
@@ -165,7 +173,7 @@ def _try(problem: _Problem, gram: Gram, spec: RecoverySpec) -> tuple[Solution, F
     if problem.solver == "cholesky":
         rough = dataclasses.replace(problem, before=problem.before.float())
         solution, after = _solve(rough, gram.to(torch.float32), spec)
-        if solution.status != "breakdown":
+        if not solution.failed:
             return solution, after
     return _solve(problem, gram, spec)
 

@@ -72,7 +72,8 @@ def sparsify_(
 
     def prune_(linear: AnyLinear, statistics: tuple[Gram, Gram]) -> None:
         weights, bias = weight_of(linear).T.contiguous(), bias_of(linear)
-        matrix = Matrix(paths[linear], *statistics, weights, bias)
+        fitting, judging = (gram.checked(paths[linear]) for gram in statistics)
+        matrix = Matrix(paths[linear], fitting, judging, weights, bias)
         rule = projection[matrix.name] if isinstance(projection, Mapping) else projection
         with products_in(torch.float32, device):
             on_matrix(matrix)

@@ -102,15 +102,21 @@ class SecondsReport(Frozen):
     by_stage: dict[Stage, float]
 
 
-SolverStatus = Literal["converged", "max_iterations", "breakdown", "rejected", "skipped"]
+SolverStatus = Literal["converged", "jittered", "stagnated", "max_iterations", "breakdown", "non_finite", "rejected", "skipped"]
 
 
 class SublayerReport(Frozen):
-    """Recovery of one sublayer. Residuals are relative to the target's energy, on held-out calibration tokens.
+    """Recovery of one sublayer. Residuals are squared, ``||B - X W||^2 / ||B||^2``, on held-out calibration tokens.
 
-    Statuses: ``converged``; ``max_iterations``: the tolerance was not reached, the repair was kept because it lowered
-    the residual; ``breakdown``: the solver failed, weights unrepaired; ``rejected``: the repair did not lower the
-    held-out residual, weights unrepaired; ``skipped``: nothing to repair.
+    ``residual_before`` is of the pruned weights, ``residual_after`` of the weights as delivered. A repair is kept where its
+    trial on the other samples lowers the residual on these; then all samples are fitted, these among them.
+
+    Statuses, of the weights as delivered: ``converged``; ``jittered``: the system is singular to rounding and was solved with
+    a multiple of the identity added; ``stagnated``: the solver was done before the residual of the system was as small as it
+    should be; ``max_iterations``: the tolerance was not reached. Repairs of these were kept because they lowered the held-out
+    residual. ``breakdown``: the solver failed, weights unrepaired; ``non_finite``: it was given NaN or infinity, weights
+    unrepaired; ``rejected``: the repair did not lower the held-out residual, weights unrepaired; ``skipped``: nothing to
+    repair.
     """
 
     solver: str
@@ -153,7 +159,7 @@ class MatrixReport(Frozen):
 
     The status is the selection's, unless the refit broke down or was rejected; the values are those of `SublayerReport`.
     Residuals are relative to the target's energy, on held-out calibration tokens: ``residual_before`` of the dense weights on
-    the support, ``residual_after`` of the weights that were kept.
+    the support, ``residual_after`` of the weights that are delivered.
     """
 
     name: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
-from pruning_core.report.report import LayerReport, SublayerReport
+from pruning_core.report.report import LayerReport, SolverStatus, SublayerReport
 
 # A residual below this is rounding error: there is nothing to repair.
 _NOTHING = 1e-3
@@ -30,18 +31,49 @@ class ReportedSublayer:
         """The outcome of the repair, in words."""
         if self.report.status == "rejected" and not self.lost:
             return "nothing to repair"
-        return {"max_iterations": "all steps taken"}.get(self.report.status, self.report.status)
+        return words_of(self.report.status)
 
     @property
     def failed(self) -> bool:
         """Whether weights were left unrepaired although pruning had changed the output."""
-        return self.report.status == "breakdown" or (self.report.status == "rejected" and self.lost)
+        return is_failed(self.report.status) or (self.report.status == "rejected" and self.lost)
 
     @property
     def lost(self) -> bool:
         """Whether pruning changed the output, so that there was something to repair."""
         before = self.report.residual_before
         return self.pruned or before is None or before >= _NOTHING
+
+
+def words_of(status: SolverStatus) -> str:
+    """Say how the repair of a sublayer, or the selection and refit of a matrix, went."""
+    match status:
+        case "converged" | "breakdown" | "rejected" | "skipped" | "stagnated":
+            return status
+        case "jittered":
+            return "singular, solved with a ridge"
+        case "max_iterations":
+            return "all steps taken"
+        case "non_finite":
+            return "given NaN or infinity"
+        case _:
+            assert_never(status)
+
+
+def is_failed(status: SolverStatus) -> bool:
+    """Tell whether a solver failed, so that weights were left unrepaired."""
+    match status:
+        case "breakdown" | "non_finite":
+            return True
+        case "converged" | "jittered" | "stagnated" | "max_iterations" | "rejected" | "skipped":
+            return False
+        case _:
+            assert_never(status)
+
+
+def matrix_words(status: SolverStatus) -> str:
+    """Say how the selection and refit of a matrix went."""
+    return "refit gained nothing" if status == "rejected" else words_of(status)
 
 
 def reported_sublayers(layers: Sequence[LayerReport]) -> Iterator[ReportedSublayer]:

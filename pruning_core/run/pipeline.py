@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.paging import give_back
 from pruning_core.arch.verify import verify
-from pruning_core.artifacts.acceptance import Prover, make_probes
+from pruning_core.artifacts.acceptance import Prover, make_probes, time_limit
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
 from pruning_core.artifacts.stock import check_stock
@@ -26,9 +26,11 @@ from pruning_core.evidence.context import Context, Evidence, generator
 from pruning_core.evidence.states import DenseStates
 from pruning_core.evidence.warnings import data_warnings
 from pruning_core.files.checkpoint import read_checkpoint
-from pruning_core.files.paths import is_local
-from pruning_core.machine.environment import choose_device, disk_is_full
+from pruning_core.files.paths import appearing, is_local
+from pruning_core.machine.environment import choose_device
 from pruning_core.machine.precision import matmul_dtype
+from pruning_core.machine.resources import disk_is_full, memory_is_full
+from pruning_core.measure.latency import limited_threads
 from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.base import Planner
 from pruning_core.methods.registry import planner_for
@@ -67,7 +69,7 @@ def run(
         spec: The request.
         out: Folder of the bundle; must not exist, or be empty. It appears whole, or not at all.
         device: A torch device; None: a GPU if there is one, else the CPU.
-        threads: CPU threads of the run; None: torch's default. Latency has its own setting in the spec.
+        threads: CPU threads of the run, and of this call alone; None: torch's default. Latency has its own setting in the spec.
         cache: Folder for measurements that later runs can reuse (latency tables); None: keep nothing.
         scratch: Folder that outlives this call. Training keeps its checkpoints there, and a later call with the same spec
             resumes from them. None: keep nothing.
@@ -82,27 +84,22 @@ def run(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PruningError("the output folder must not exist, or be empty", param="out")
-    if threads is not None:
-        torch.set_num_threads(threads)
     check_local_inputs(spec)
     target_device = choose_device(device)
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
-        report, rejected = _run(
-            spec, partial, device=target_device, cache=cache, scratch=scratch, clock=StageClock(on_progress)
-        )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.replace(out)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(f"out of memory on {target_device}; lower calibration.memory_mb, samples or batch_tokens") from error
+        with nullcontext() if threads is None else limited_threads(threads), appearing(out) as partial:
+            report, rejected = _run(
+                spec, partial, device=target_device, cache=cache, scratch=scratch, clock=StageClock(on_progress)
+            )
+    except (OutOfMemory, StorageFull):
+        raise
     except Exception as error:
-        if not disk_is_full(error):
-            raise
-        raise StorageFull("the disk is full; make room, nothing of the bundle was kept") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if memory_is_full(error):
+            hint = "lower calibration.memory_mb, samples or batch_tokens"
+            raise OutOfMemory(f"out of memory on {target_device}; {hint}") from error
+        if disk_is_full(error):
+            raise StorageFull("the disk is full; make room, nothing of the bundle was kept") from error
+        raise
     if rejected is not None:
         rejected.report = report
         raise rejected
@@ -154,7 +151,8 @@ def _run(
     with clock.stage("accept"):
         if dense.pages is not None:
             give_back()
-        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed)
+        limit_s = time_limit(clock.report())
+        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed, limit_s)
         proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):

@@ -74,7 +74,7 @@ def _target(outcome: Outcome) -> Rejected | None:
         return target_missed(target)
     again = None if outcome.acceptance is None else outcome.acceptance.latency_ms
     # Only a slower second measurement is a miss; the tolerance allows for the clock's noise.
-    if again is not None and again.pruned / again.dense > target.requested + target.tolerance:
+    if again is not None and not again.pruned / again.dense <= target.requested + target.tolerance:
         return TargetMissed(
             f"asked for latency {target.requested:g} within {target.tolerance:g}, and measured {target.achieved:.4f} at first "
             f"but {again.pruned / again.dense:.4f} in a fresh process; allow a larger target.tolerance or more latency.repeats",

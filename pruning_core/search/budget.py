@@ -15,6 +15,7 @@ from torch import Tensor
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import Budget
+from pruning_core.errors import TargetUnreachable
 from pruning_core.shapes import Float
 
 # Relative tolerance, so that the rounding of sums of prices does not exclude a mask that meets the limit exactly.
@@ -27,10 +28,11 @@ def search_budget(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
     Args:
         importance: One tensor for each group, with one value >= 0 for each unit.
         groups: The unit groups. All heads must have one price, and all neurons one price.
-        budget: Prices and limit. The limit must admit every group's floor, which `budgets.budget_for` checks.
+        budget: Prices and limit.
 
     Raises:
         ValueError: Units of one kind differ in price.
+        TargetUnreachable: Not even the floors are within the limit.
     """
     heads, neurons = (
         _Kind.gather("head", importance, groups, budget),
@@ -41,6 +43,13 @@ def search_budget(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
     left = limit - head_counts * heads.price
     neuron_counts = (left / neurons.price).floor().clamp(max=neurons.size) if neurons.size else torch.zeros_like(left)
     feasible = (left >= 0) & (neuron_counts >= neurons.forced)
+    if not bool(feasible.any()):
+        least = heads.forced * heads.price + neurons.forced * neurons.price
+        raise TargetUnreachable(
+            f"no mask fits: what each sublayer must keep costs {least:.6g} and {budget.limit:.6g} may be spent; keep more of "
+            "the model",
+            param="target",
+        )
     total = heads.prefix[head_counts.long()] + neurons.prefix[neuron_counts.clamp(min=0).long()]
     best = int(torch.where(feasible, total, -torch.inf).argmax())
     kept_heads = heads.chosen(int(head_counts[best]))

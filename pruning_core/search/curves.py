@@ -16,9 +16,12 @@ from torch import Tensor
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import CurveBudget
+from pruning_core.errors import TargetUnreachable
 from pruning_core.shapes import Float
 
 _BINS = 20_000
+# A bound met exactly must not be lost to the rounding of sums of costs.
+_SLACK = 1e-9
 
 
 def search_curves(importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], budget: CurveBudget) -> Mask:
@@ -27,10 +30,19 @@ def search_curves(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
     Args:
         importance: One value >= 0 a unit, one tensor a group.
         groups: The unit groups.
-        budget: Curves and limit; must admit the cheapest counts (`cost.CurveBudget.least` tells).
+        budget: Curves and limit.
+
+    Raises:
+        TargetUnreachable: Even the cheapest counts of all groups are above the limit.
 
     Cost: groups x counts offered x bins.
     """
+    if not budget.limit > 0 or budget.least > budget.limit * (1 + _SLACK):
+        raise TargetUnreachable(
+            f"no combination of widths fits: the narrowest cost {budget.least:.6g} and {budget.limit:.6g} may be spent; "
+            "keep more of the model",
+            param="target",
+        )
     bin_cost = budget.limit / _BINS
     best = torch.zeros(_BINS + 1, dtype=torch.float64)
     choices: list[Tensor] = []
@@ -49,11 +61,21 @@ def search_curves(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
         best = reached
         choices.append(chosen)
     position = int(best.argmax())
-    kept: list[Tensor] = []
-    for index in reversed(range(len(groups))):
-        count, cost = budget.curves[index][int(choices[index][position])]
+    if not bool(best[position].isfinite()):  # the cheapest counts fit, and would not with each cost rounded up
+        return _best(importance, groups, [min(curve, key=lambda option: option[1])[0] for curve in budget.curves])
+    counts: list[int] = []
+    for curve, chosen in zip(reversed(budget.curves), reversed(choices), strict=True):
+        count, cost = curve[int(chosen[position])]
         position += int(-cost // bin_cost)
-        flags = torch.zeros(groups[index].size, dtype=torch.bool)
-        flags[importance[index].argsort(descending=True, stable=True)[:count]] = True
+        counts.append(count)
+    return _best(importance, groups, counts[::-1])
+
+
+def _best(importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], counts: Sequence[int]) -> Mask:
+    """Keep the most important so many units of each group."""
+    kept: list[Tensor] = []
+    for values, group, count in zip(importance, groups, counts, strict=True):
+        flags = torch.zeros(group.size, dtype=torch.bool)
+        flags[values.argsort(descending=True, stable=True)[:count]] = True
         kept.append(flags)
-    return Mask(tuple(reversed(kept)))
+    return Mask(tuple(kept))

@@ -12,6 +12,7 @@ from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.search.align import BLOCK, align
 from pruning_core.search.budget import search_budget
 from pruning_core.search.curves import search_curves
+from pruning_core.search.importance import check_importance
 from pruning_core.search.stock import search_stock
 from pruning_core.shapes import Float
 
@@ -34,7 +35,11 @@ def search_mask(
         groups: The unit groups.
         budget: A price for each unit, or a curve for each group.
         layers: Layers that stay, in the stock layout; None in the per-layer layout.
+
+    Raises:
+        NotFinite: A unit has no finite importance.
     """
+    check_importance(importance, groups)
     if layers is not None:
         return search_stock(importance, groups, budget, layers)
     assert all(len(values) == group.size for values, group in zip(importance, groups, strict=True)), "a score for every unit"

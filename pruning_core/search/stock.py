@@ -21,7 +21,9 @@ from pruning_core.arch.masks import Mask
 from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.errors import TargetUnreachable
+from pruning_core.machine.finite import require_finite
 from pruning_core.search.align import BLOCK, has_room
+from pruning_core.search.importance import check_importance
 from pruning_core.shapes import Float
 
 _SLACK = 1e-9
@@ -74,7 +76,9 @@ def choose_layers(
 
     Raises:
         TargetUnreachable: Even one layer at the smallest FFN width is above the budget.
+        NotFinite: A unit's importance, or a divergence, is no finite number.
     """
+    check_importance(importance, groups)
     total = len(groups) // 2
     most = next((count for count in range(total, 0, -1) if widest(groups, budget, count) is not None), None)
     if most is None:
@@ -136,6 +140,9 @@ class _Worth:
 
 def _closest(sets: Sequence[Layers], divergence: Callable[[Layers], float]) -> tuple[Layers, float]:
     tried = [(divergence(layers), layers) for layers in sets]
+    for reached, layers in tried:
+        kept = ", ".join(str(1 + layer) for layer in layers)
+        require_finite(reached, f"the divergence of a trial repair that keeps layers {kept}")
     reached, layers = min(tried)
     return layers, reached
 

@@ -24,6 +24,7 @@ from pruning_core.arch.linear import weight_of
 from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
 from pruning_core.evidence.states import DenseStates
+from pruning_core.machine.finite import require_finite
 from pruning_core.machine.precision import products_in
 from pruning_core.shapes import Bool, Float, Int
 from pruning_core.spec.prune import TaskType
@@ -90,6 +91,9 @@ def mask_statistics(
 
     Returns:
         The statistics of each sublayer.
+
+    Raises:
+        NotFinite: Activations, gradients or the objective are no finite numbers.
     """
     decodes = [adapter.crossing is not None and index >= adapter.crossing for index in range(len(adapter.sublayers))]
     most = max(_real(batch, own).numel() for batch in batches for own in set(decodes))
@@ -107,11 +111,25 @@ def mask_statistics(
                 stack.enter_context(states.recording(index))
             with torch.enable_grad(), products_in(dtype, task_model.device):
                 value = objective(task_model.outputs(batch.inputs).float(), batch)
+            require_finite(value, f"the model's outputs on calibration batch {index}, by the objective that scores stand on")
             # Only the first sublayer's activations are asked for: the pass towards them goes through all the others,
             # whose hooks read their gradient as it passes, so that no more than one is alive at a time.
             torch.autograd.grad(value, first)
         on_batch(index + 1)
-    return tuple(watch.statistics() for watch in watches)
+    found = tuple(watch.statistics() for watch in watches)
+    _check(found, [adapter.paths[sublayer.output] for sublayer in adapter.sublayers])
+    return found
+
+
+def _check(statistics: Sequence[MaskStatistics], paths: Sequence[str]) -> None:
+    """Check activations in the order of the forward pass and gradients in that of the backward pass: the first one is named.
+
+    Gradients of single samples are finite where the sum of their squares is.
+    """
+    for own, path in zip(statistics, paths, strict=True):
+        require_finite(own.energy, f"the activations that {path} reads on the calibration samples, times its weights")
+    for own, path in reversed(list(zip(statistics, paths, strict=True))):
+        require_finite(own.fisher, f"the scores of the units that {path} reads, squared gradients summed over the samples")
 
 
 def _real(batch: Batch, decodes: bool) -> Bool[Tensor, "b s"]:

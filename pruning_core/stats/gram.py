@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pruning_core.machine.finite import require_finite
 from pruning_core.shapes import Float, Int
 
 
 @dataclass(frozen=True, slots=True)
 class Gram:
-    """Sufficient statistics over ``tokens`` rows of X, in float64 where nothing else is said.
+    """Sufficient statistics over ``tokens`` rows of X.
+
+    Stored in float64, where the solves are; sums over rows are as exact as whoever adds them up (`GramSums`: products and
+    their sums in float32, means and energy in float64).
 
     Attributes:
         G: ``X^T X``, (k, k).
@@ -26,14 +30,25 @@ class Gram:
     energy: float
     tokens: int
 
-    @classmethod
-    def of(cls, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"]) -> Gram:
-        """Compute the statistics of one batch; products in the format of X, sums over batches in float64."""
-        return cls((X.T @ X).double(), (X.T @ B.to(X.dtype)).double(), float(B.double().square().sum()), X.shape[0])
-
     def __add__(self, other: Gram) -> Gram:
         """Merge the statistics of two batches, or of two workers."""
         return Gram(self.G + other.G, self.C + other.C, self.energy + other.energy, self.tokens + other.tokens)
+
+    def checked(self, name: str) -> Gram:
+        """Return the statistics if they are finite.
+
+        The diagonal and the energy bound all other values (Cauchy and Schwarz), so that they alone are looked at for ``G``.
+
+        Args:
+            name: Module path of the matrix that the problem is for.
+
+        Raises:
+            NotFinite: What the matrix reads or should give is NaN or infinite.
+        """
+        require_finite(self.G.diagonal(), f"the Gram of what {name} reads on the calibration samples")
+        require_finite(self.energy, f"the energy of what {name} should give on the calibration samples")
+        require_finite(self.C, f"the cross moments of what {name} reads and should give on the calibration samples")
+        return self
 
     def to(self, dtype: torch.dtype) -> Gram:
         """Give the statistics in another format."""
@@ -56,8 +71,9 @@ _ROWS = 1024
 class GramSums:
     """Accumulates, batch by batch, the statistics of a problem with a last column of ones beside X, whose weight is the bias.
 
-    Sums over batches run in float32; the result is float64, where the solves are. In bfloat16 on a
-    CPU rows are collected first: a product has a fixed cost, and a batch may have but a few rows for a problem.
+    Products over batches are summed in float32, columns and energy in float64; the result is float64, where the solves are.
+    In bfloat16 on a CPU rows are collected first: a product has a fixed cost, and a batch may have but a few rows for a
+    problem.
     """
 
     def __init__(self, k: int, d: int, dtype: torch.dtype, device: torch.device) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pruning_core.arch.linear import inputs_of, outputs_of
 from pruning_core.evidence.calibration import Batch
 from pruning_core.evidence.states import DenseStates
+from pruning_core.machine.finite import require_finite
 from pruning_core.machine.precision import products_in
 from pruning_core.shapes import Bool, Float, Int
 from pruning_core.stats.fisher import Objective
@@ -68,6 +69,9 @@ def linear_statistics(
         on_batch: Told after each batch how many are done.
         states: Records the dense model's states on the way.
         written: Names of those that read the tokens that a decoder writes; all others read the encoder's.
+
+    Raises:
+        NotFinite: Activations, gradients or the objective are no finite numbers.
     """
     watches = {name: _Watch(linear, lengths[name], task_model.device) for name, linear in linears.items()}
     for index, cpu_batch in enumerate(batches):
@@ -81,9 +85,15 @@ def linear_statistics(
             stack.enter_context(states.recording(index))
             with torch.enable_grad(), products_in(dtype, task_model.device):
                 value = objective(task_model.outputs(batch.inputs).float(), batch)
+            require_finite(value, f"the model's outputs on calibration batch {index}, by the objective that scores stand on")
             torch.autograd.grad(value, first)
         on_batch(index + 1)
-    return {name: watch.statistics() for name, watch in watches.items()}
+    found = {name: watch.statistics() for name, watch in watches.items()}
+    for name, own in found.items():
+        require_finite(own.covariances, f"the covariances of what {name} reads on the calibration samples")
+    for name, own in reversed(found.items()):
+        require_finite(own.output_weights, f"the squared gradients of what {name} gives on the calibration samples")
+    return found
 
 
 def _places(real: Bool[Tensor, "b s"]) -> Int[Tensor, " n"]:

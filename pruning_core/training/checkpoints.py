@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.report.training import Ending, PhaseReport, TrainingPoint
 from pruning_core.spec.frozen import Frozen
 
@@ -89,5 +90,6 @@ class Checkpoints:
                 if state.identity != self.identity:
                     return None
                 return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118 - no mapping
-        except (OSError, SafetensorError, ValidationError):
+        except (OSError, SafetensorError, ValidationError) as error:
+            raise_if_exhausted(error, "a checkpoint of the training was read")
             return None

@@ -9,8 +9,11 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import signal
+import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +24,8 @@ from typing import cast
 
 import torch
 
-from pruning_core.errors import PruningError
+from pruning_core.errors import OutOfMemory, PruningError
+from pruning_core.machine.resources import memory_is_full, raise_if_exhausted
 from pruning_core.report.training import TrainingReport
 from pruning_core.spec.training import TrainingOptions
 from pruning_core.tasks.base import TaskModel
@@ -33,6 +37,8 @@ from pruning_core.training.recipe import Recipe, prunable_weights
 from pruning_core.training.trainable import make_trainable_
 
 _PATIENCE = timedelta(minutes=10)
+# Exit code of a helper that ran out of memory: EX_OSERR of sysexits.h, "cannot fork" and the like.
+NO_MEMORY = 71
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,8 @@ def train(job: TrainingJob, devices: Sequence[torch.device], on_step: Callable[[
     """Train on one device in this process, or on several with one process each.
 
     Raises:
-        PruningError: One of the helpers ended too early.
+        OutOfMemory: One of the processes has run out of memory.
+        PruningError: One of the processes has ended too early.
     """
     if len(devices) == 1:
         return job.run(Alone(), on_step)
@@ -98,6 +105,7 @@ def train(job: TrainingJob, devices: Sequence[torch.device], on_step: Callable[[
                 with _joined(0, meeting, devices):
                     return job.run(Joined(0, len(devices)), on_step)
             except RuntimeError as error:
+                raise_if_exhausted(error, "the model was trained")
                 for helper in helpers:
                     helper.join(timeout=5)
                 _check(helpers, error)
@@ -110,7 +118,7 @@ def _helpers(payload: bytes, meeting: Path, devices: Sequence[torch.device]) -> 
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // len(devices))
     helpers: list[BaseProcess] = [
-        context.Process(target=_help, args=(payload, rank, str(meeting), tuple(devices), threads), daemon=True)
+        context.Process(target=help_train, args=(payload, rank, str(meeting), tuple(devices), threads), daemon=True)
         for rank in range(1, len(devices))
     ]
     try:
@@ -135,6 +143,10 @@ def _wait_for(helpers: Sequence[BaseProcess], meeting: Path) -> None:
 
 def _check(helpers: Sequence[BaseProcess], cause: Exception | None) -> None:
     codes = [helper.exitcode for helper in helpers if helper.exitcode]
+    if NO_MEMORY in codes or -signal.SIGKILL in codes:  # by its own word, or most likely the kernel's
+        raise OutOfMemory(
+            "out of memory in a process that trains side by side with others; lower method.training.batch_size"
+        ) from cause
     if codes:
         raise PruningError(
             f"a process that trains side by side with others ended with code {codes[0]}; the log says why"
@@ -145,7 +157,7 @@ def _ready(meeting: Path, rank: int) -> Path:
     return meeting.with_name(f"ready.{rank}")
 
 
-def _help(payload: bytes, rank: int, meeting: str, devices: tuple[torch.device, ...], threads: int) -> None:
+def take_part(payload: bytes, rank: int, meeting: str, devices: tuple[torch.device, ...], threads: int) -> None:
     """Take part in a training. This is the body of a helper process."""
     torch.set_num_threads(threads)
     job: TrainingJob = pickle.loads(payload)  # noqa: S301 - from the process that started this one
@@ -153,6 +165,17 @@ def _help(payload: bytes, rank: int, meeting: str, devices: tuple[torch.device, 
     _ready(Path(meeting), rank).touch()
     with _joined(rank, Path(meeting), devices):
         job.run(Joined(rank, len(devices)))
+
+
+def help_train(payload: bytes, rank: int, meeting: str, devices: tuple[torch.device, ...], threads: int) -> None:
+    """Take part, and end with a code of its own where memory runs out: the process that started this one tells it on."""
+    try:
+        take_part(payload, rank, meeting, devices, threads)
+    except Exception as error:
+        if not memory_is_full(error):
+            raise
+        traceback.print_exc()
+        sys.exit(NO_MEMORY)
 
 
 @contextmanager

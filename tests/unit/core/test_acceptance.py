@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from pruning_core.artifacts import fresh
-from pruning_core.artifacts.acceptance import Expectation, Prover, answer, make_probes
+from pruning_core.artifacts.acceptance import Expectation, Prover, answer, make_probes, time_limit
 from pruning_core.data.read import read_rows
 from pruning_core.errors import QualityFloorMissed, TargetMissed, Unloadable
 from pruning_core.models.load import load_task_model
@@ -248,8 +250,72 @@ def test_a_proof_that_nobody_waits_for_is_given_up(tmp_path):
 
     def prove(parent: int) -> tuple[int, bool]:
         result = tmp_path / f"{parent}.json"
-        command = [sys.executable, "-P", fresh.__file__, str(tmp_path / "request.json"), str(result), str(parent)]
+        paths = [str(tmp_path / "request.json"), str(result), str(parent), str(tmp_path / "stage")]
+        command = [sys.executable, "-P", fresh.__file__, *paths]
         return subprocess.run(command, check=False, timeout=60).returncode, result.exists()
 
     assert prove(os.getpid()) == (0, True)
     assert prove(1) == (1, False), "its parent was gone before it could arrange to go with it"
+
+
+_HANGS = """
+import json, subprocess, sys, time
+request, stage = sys.argv[1], sys.argv[4]
+sys.stdout.write(str(sys.stdin.read()) + "x" * 4_000_000)  # input is at its end, and nobody reads as much output
+sys.stdout.flush()
+grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open({pids!r}, "w").write(str(grandchild.pid))
+{reached}
+time.sleep(600)
+"""
+
+
+def _is_there(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def _prover(tiny_bert, **options):
+    dense = load_task_model(tiny_bert, "text-classification", torch.device("cpu"))
+    return Prover(dense, (), LatencySpec(batch=1, length=8, repeats=3), trust_remote_code=False, seed=0, **options)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("", "stopped after 4 s, while it imported its libraries"),
+        ("latency 2 3", "stopped after 4 s, while it measured the latency again, checkpoint 2 of 3"),
+        ("onnx 1 1", "stopped after 4 s, while onnxruntime ran its graph"),
+    ],
+)
+def test_a_proof_that_hangs_is_ended_with_all_that_it_started_and_says_where(word, says, tiny_bert, tmp_path, monkeypatch):
+    script, pids = tmp_path / "hangs.py", tmp_path / "pids"
+    script.write_text(_HANGS.format(pids=str(pids), reached=f"open(stage, 'w').write({word!r})" if word else ""))
+    monkeypatch.setattr(fresh, "__file__", str(script))
+    claim = Expectation(tmp_path, (), 1, 1, onnx=False, measure_again=False)
+    began = time.monotonic()
+    proofs = _prover(tiny_bert, limit_s=4.0).prove([claim, claim])
+    assert time.monotonic() - began < 60
+    assert [says in proof.problem for proof in proofs] == [True, True], proofs[0].problem
+    assert all(proof.acceptance is None for proof in proofs)
+    assert not _is_there(int(pids.read_text()))
+
+
+def test_a_proof_without_an_answer_for_every_checkpoint_does_not_hold(tiny_bert, tmp_path, monkeypatch):
+    script = tmp_path / "short.py"
+    script.write_text('import sys; open(sys.argv[2], "w").write(\'[{"error": "E", "stage": "latency"}]\')')
+    monkeypatch.setattr(fresh, "__file__", str(script))
+    claim = Expectation(tmp_path, (), 1, 1, onnx=False, measure_again=False)
+    proofs = _prover(tiny_bert).prove([claim, claim])
+    assert {proof.problem for proof in proofs} == {"the fresh process that was to load it answered for 1 of 2 checkpoints"}
+
+
+def test_the_time_limit_is_by_what_the_run_took_and_generous(made):
+    seconds = made[2].seconds
+    assert time_limit(seconds) == 600
+    slow = seconds.model_copy(update={"by_stage": dict.fromkeys(seconds.by_stage, 50.0)})
+    assert time_limit(slow) == 20 * 4 * 50

@@ -22,6 +22,7 @@ from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.registry import family_of
 from tests.families import ARCHITECTURES, REFUSED, SUPPORTED
+from tests.oracles import masked
 
 every = pytest.mark.parametrize("architecture", SUPPORTED, ids=lambda own: own.name)
 
@@ -63,10 +64,10 @@ def test_cutting_equals_masking(architecture, seed):
     adapter = adapt(model)
     mask, student = some_units(adapter.groups, seed), clone(model)
     slice_(student, mask)
-    with adapter.masked(tuple(flags.float() for flags in mask.kept)):
-        masked = run(model, architecture)
-    torch.testing.assert_close(run(student, architecture), masked, rtol=1e-5, atol=1e-5)
-    assert (run(model, architecture) - masked).abs().max() > 1e-3, "the mask must matter for this test to mean something"
+    with masked(adapter, tuple(flags.float() for flags in mask.kept)):
+        by_masks = run(model, architecture)
+    torch.testing.assert_close(run(student, architecture), by_masks, rtol=1e-5, atol=1e-5)
+    assert (run(model, architecture) - by_masks).abs().max() > 1e-3, "the mask must matter for this test to mean something"
     assert [group.size for group in adapt(student).groups] == mask.counts()
 
 
@@ -143,7 +144,7 @@ def test_a_cut_decoder_generates_with_its_cache_what_it_generates_without(archit
     options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
     cached, alone = (loaded.generate(**ids, use_cache=flag, **options) for flag in (True, False))
     assert cached.tolist() == alone.tolist()
-    with adapt(model).masked(tuple(flags.float() for flags in mask.kept)):
+    with masked(adapt(model), tuple(flags.float() for flags in mask.kept)):
         assert model.generate(**ids, **options).tolist() == cached.tolist()
 
 

@@ -5,6 +5,7 @@ from pruning_core.arch.adapter import adapt, clone
 from pruning_core.arch.verify import verify
 from pruning_core.errors import UnsupportedArchitecture
 from tests import tiny
+from tests.oracles import masked
 
 
 def _inputs():
@@ -32,13 +33,13 @@ def test_slicing_equals_masking(family, seed):
     kept[1][:] = False  # an FFN that vanishes altogether
     for sublayer, flags in zip(student.sublayers, kept, strict=True):
         sublayer.slice_(flags.nonzero().flatten())
-    with torch.no_grad(), adapter.masked(tuple(flags.float() for flags in kept)):
-        masked = model(**_inputs()).logits
+    with torch.no_grad(), masked(adapter, tuple(flags.float() for flags in kept)):
+        by_masks = model(**_inputs()).logits
     with torch.no_grad():
         sliced = student.model(**_inputs()).logits
         dense = model(**_inputs()).logits
-    torch.testing.assert_close(sliced, masked, rtol=1e-5, atol=1e-5)
-    assert (dense - masked).abs().max() > 1e-3, "the mask must matter for this test to mean something"
+    torch.testing.assert_close(sliced, by_masks, rtol=1e-5, atol=1e-5)
+    assert (dense - by_masks).abs().max() > 1e-3, "the mask must matter for this test to mean something"
     assert [group.size for group in student.groups] == [int(flags.sum()) for flags in kept]
 
 

@@ -10,6 +10,7 @@ from pruning_core.tasks.batch import Batch
 from pruning_core.tasks.classification import output_fisher_factor
 from pruning_core.tasks.registry import family_of
 from tests import tiny
+from tests.oracles import masked
 
 
 def _task_model(model, task_type="text-classification"):
@@ -61,7 +62,7 @@ def test_gradients_equal_autograd_with_explicit_masks(family):
     adapter = adapt(model)
     for row, one in enumerate(_split(batch)):
         masks = tuple(torch.ones(group.size, requires_grad=True) for group in adapter.groups)
-        with adapter.masked(masks):
+        with masked(adapter, masks):
             loss = torch.nn.functional.cross_entropy(model(**one.inputs).logits, one.labels)
         for ours, theirs in zip(found, torch.autograd.grad(loss, masks), strict=True):
             torch.testing.assert_close(ours[row], theirs, rtol=1e-4, atol=1e-6)
@@ -119,7 +120,7 @@ def test_embedding_probe_estimates_the_gauss_newton_diagonal():
     adapter = adapt(model)
     exact = [torch.zeros(group.size) for group in adapter.groups]
     masks = tuple(torch.ones(group.size, requires_grad=True) for group in adapter.groups)
-    with adapter.masked(masks):
+    with masked(adapter, masks):
         outputs = task_model.outputs(batch.inputs)
     for value in outputs.flatten():
         for total, g in zip(exact, torch.autograd.grad(value, masks, retain_graph=True), strict=True):

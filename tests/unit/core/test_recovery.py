@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.spec.prune import RecoverySpec
 from pruning_core.stats.gram import Gram, GramSums
 from tests import tiny
+from tests.oracles import gram_of
 
 
 def _batches(count=6, n=8, length=12):
@@ -27,7 +29,7 @@ def _batches(count=6, n=8, length=12):
     return batches
 
 
-def _half_mask(adapter, seed=0):
+def half_mask(adapter, seed=0):
     generator = torch.Generator().manual_seed(seed)
     kept = []
     for group in adapter.groups:
@@ -56,7 +58,7 @@ def _recover(model, mask, evidence=None, **spec):
 
 def _gram(X, B):
     """Statistics with the column of ones, in float64 throughout: oracles are compared beyond float32."""
-    return Gram.of(torch.cat([X, torch.ones(len(X), 1, dtype=X.dtype)], 1), B)
+    return gram_of(torch.cat([X, torch.ones(len(X), 1, dtype=X.dtype)], 1), B)
 
 
 def test_sums_over_batches_are_the_statistics_with_a_column_of_ones():
@@ -99,7 +101,7 @@ def test_grams_add_up_and_give_the_residual():
     generator = torch.Generator().manual_seed(0)
     X, B = torch.randn(40, 6, generator=generator), torch.randn(40, 3, generator=generator)
     W = torch.randn(6, 3, generator=generator)
-    merged = Gram.of(X[:15], B[:15]) + Gram.of(X[15:], B[15:])
+    merged = gram_of(X[:15], B[:15]) + gram_of(X[15:], B[15:])
     torch.testing.assert_close(merged.G, (X.T @ X).double(), rtol=1e-5, atol=1e-5)
     assert merged.tokens == 40
     expected = float((B - X @ W).square().sum() / B.square().sum())
@@ -145,7 +147,7 @@ def test_a_huge_ridge_keeps_the_weights_but_still_moves_the_bias():
 @pytest.mark.parametrize("kind", ["weights", "masks"])
 def test_recovery_brings_the_student_back_towards_the_teacher(kind):
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     unrepaired, _ = _recover(model, mask, kind="none")
     repaired, reports = _recover(model, mask, kind=kind)
     assert _hidden_error(model, repaired) < 0.8 * _hidden_error(model, unrepaired)
@@ -154,9 +156,68 @@ def test_recovery_brings_the_student_back_towards_the_teacher(kind):
         assert report.residual_after <= report.residual_before
 
 
+@pytest.mark.parametrize("kind", ["weights", "masks"])
+def test_the_residual_after_is_that_of_the_weights_that_are_delivered(kind, monkeypatch):
+    model = tiny.build_model("bert")
+    adapter = adapt(model)
+    honest, seen = solve.repair_, []
+
+    def watch(pruned, fit, judge, spec):
+        report = honest(pruned, fit, judge, spec)
+        output = pruned.output
+        last = torch.zeros(pruned.hidden) if output.bias is None else output.bias
+        W = torch.cat([output.weight.T, last[None, :]]).double()
+        residual = judge.energy + float((W * (judge.G @ W - 2 * judge.C)).sum())
+        seen.append((report, residual / judge.energy))
+        return report
+
+    monkeypatch.setattr("pruning_core.recovery.sequential.repair_", watch)
+    _recover(model, half_mask(adapter), kind=kind)
+    assert len(seen) == len(adapter.sublayers)
+    for report, residual in seen:
+        assert report.residual_after == pytest.approx(residual, rel=1e-3)
+
+
+def _sublayer(width=12, hidden=5):
+    """An output projection that reads ``width`` neurons, as repairs see it."""
+    output = torch.nn.Linear(width, hidden)
+    with torch.no_grad():
+        output.weight.normal_(generator=torch.Generator().manual_seed(1))
+    return SimpleNamespace(output=output.requires_grad_(False), units=width, unit_width=1, hidden=hidden)
+
+
+def _problem(rows=80, width=12, hidden=5, *, duplicate=False, scale=1.0):
+    generator = torch.Generator().manual_seed(2)
+    X, B = (torch.randn(rows, count, generator=generator, dtype=torch.float64) for count in (width, hidden))
+    B += X[:, :hidden]
+    if duplicate:
+        X[:, -1] = X[:, 0]
+    return _gram(X[:60], scale * B[:60]), _gram(X[60:], scale * B[60:])
+
+
+@pytest.mark.parametrize(
+    ("duplicate", "damping", "status"), [(False, 1e-2, "converged"), (True, 1e-2, "converged"), (True, 0.0, "jittered")]
+)
+def test_a_singular_system_is_said_of_the_weights_that_are_delivered(duplicate, damping, status):
+    pruned = _sublayer()
+    report = solve.repair_(pruned, *_problem(duplicate=duplicate), RecoverySpec(damping=damping))
+    assert (report.status, report.iterations) == (status, 0)
+    assert report.residual_after < report.residual_before
+
+
+def test_a_repair_that_leaves_the_stored_range_is_a_breakdown_and_changes_nothing():
+    pruned = _sublayer()
+    before = pruned.output.weight.clone()
+    spec = RecoverySpec(solver="pcg")  # in float64, where it has room
+    report = solve.repair_(pruned, *_problem(scale=1e42), spec)
+    assert report.status == "breakdown"
+    assert report.residual_after == report.residual_before
+    assert torch.equal(pruned.output.weight, before)
+
+
 def test_weights_repair_better_than_masks():
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     errors = {kind: _hidden_error(model, _recover(model, mask, kind=kind)[0]) for kind in ("weights", "masks")}
     assert errors["weights"] < errors["masks"]
 
@@ -169,7 +230,7 @@ def test_nothing_pruned_changes_nothing_much():
 
 def test_a_breakdown_leaves_its_sublayer_and_goes_on(monkeypatch):
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     honest = solve.repair_
     calls = []
 
@@ -190,7 +251,7 @@ def test_a_breakdown_leaves_its_sublayer_and_goes_on(monkeypatch):
 
 def test_batches_do_not_change_the_result_beyond_rounding():
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     singles = [
         Batch({k: v[i : i + 1] for k, v in b.inputs.items()}, b.rows[i : i + 1], None) for b in _batches() for i in range(8)
     ]
@@ -201,7 +262,7 @@ def test_batches_do_not_change_the_result_beyond_rounding():
 @pytest.mark.parametrize("budget", [0, 30_000, 60_000, 2**30])
 def test_kept_states_change_nothing_beyond_their_rounding(budget):
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     alone, _ = _recover(model, mask)
     evidence = _evidence(model, _batches(), recorded=True, memory=budget)
     kept = sum(evidence.states.sums(index) is not None for index in range(6))
@@ -237,7 +298,7 @@ def test_what_does_not_fit_lies_in_a_file_and_comes_back_as_it_was(tmp_path):
 
 def test_bfloat16_products_give_nearly_the_same_repair():
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     exact, _ = _recover(model, mask)
     rounded, _ = _recover(model, mask, _evidence(model, _batches(), dtype=torch.bfloat16))
     assert _hidden_error(model, rounded) < 1.05 * _hidden_error(model, exact)
@@ -245,7 +306,7 @@ def test_bfloat16_products_give_nearly_the_same_repair():
 
 def test_a_subset_of_the_samples_is_what_it_says():
     model = tiny.build_model("bert")
-    mask = _half_mask(adapt(model))
+    mask = half_mask(adapt(model))
     student = clone(model)
     prune_and_recover_(
         adapt(student),

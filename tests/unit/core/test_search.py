@@ -5,14 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_core.arch.units import UnitGroup, head_group, neuron_group
+from pruning_core.arch.units import UnitGroup
 from pruning_core.budgets import Budget, CurveBudget, budget_for, kept_macs
+from pruning_core.errors import TargetUnreachable
 from pruning_core.search.align import BLOCK, align
 from pruning_core.search.budget import search_budget
 from pruning_core.search.curves import search_curves
 from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
 from pruning_core.spec.targets import KeepTarget, SparsityTarget
+from tests.oracles import head_group, neuron_group
 
 GROUPS = (
     UnitGroup(0, "head", 3, 4, 8, 128, 140),
@@ -198,3 +200,36 @@ def test_units_of_a_kind_may_differ_in_price():
         if budget.spent(tried) <= 600 * (1 - 3 / 20_000)
     )
     assert kept(counts) >= best
+
+
+def _linear_curves(prices):
+    return tuple(
+        tuple((count, count * price) for count in range(group.floor, group.size + 1))
+        for group, price in zip(GROUPS, prices, strict=True)
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 0.5, 0.999])
+def test_curves_that_nothing_fits_under_are_unreachable(share):
+    importance = [torch.ones(group.size) for group in GROUPS]
+    curves = _linear_curves([2.0, 1.0, 3.0, 1.0])
+    least = CurveBudget(curves, 1.0).least
+    with pytest.raises(TargetUnreachable, match="no combination of widths fits") as caught:
+        search_curves(importance, GROUPS, CurveBudget(curves, share * least))
+    assert caught.value.param == "target"
+
+
+def test_the_cheapest_counts_fit_where_rounding_to_bins_alone_is_against_them():
+    importance = [torch.rand(group.size, generator=torch.Generator().manual_seed(0)) for group in GROUPS]
+    curves = _linear_curves([2.0001, 1.0, 3.0003, 1.0])
+    mask = search_curves(importance, GROUPS, CurveBudget(curves, CurveBudget(curves, 1.0).least))
+    assert mask.counts() == [1, 0, 1, 0]
+    for values, flags in zip(importance, mask.kept, strict=True):
+        assert flags.sum() == 0 or int(values.argmax()) == int(flags.nonzero()[0, 0])
+
+
+@pytest.mark.parametrize("limit", [0.0, 4.9])
+def test_prices_that_the_floors_are_above_are_unreachable(limit):
+    importance = [torch.ones(group.size) for group in GROUPS]
+    with pytest.raises(TargetUnreachable, match="what each sublayer must keep costs 5 "):
+        search_budget(importance, GROUPS, Budget((2.5, 1.0, 2.5, 1.0), limit))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from pruning_core.recovery.matrix import Matrix, ScaledProblem, choose, fit_matr
 from pruning_core.spec.grammar import BlockPattern
 from pruning_core.stats.gram import Gram
 from pruning_core.stats.inputs import InputSums
+from tests.oracles import gram_of
 
 TWO_OF_FOUR = LargestOfBlock(BlockPattern(1, 4, 2))
 SELECTIONS = ("admm", "sparsegpt", "wanda", "magnitude")
@@ -26,7 +28,7 @@ def inputs(rows: int, k: int, seed: int = 0) -> torch.Tensor:
 
 
 def gram(X: torch.Tensor, B: torch.Tensor) -> Gram:
-    return Gram.of(torch.cat([X, torch.ones_like(X[:, :1])], dim=1), B)
+    return gram_of(torch.cat([X, torch.ones_like(X[:, :1])], dim=1), B)
 
 
 def matrix(k: int = 16, d: int = 6, *, bias: bool = True, noise: float = 0.0, rows: int = 400) -> tuple[Matrix, torch.Tensor]:
@@ -102,12 +104,33 @@ def test_without_refit_the_dense_weights_stay_on_the_support():
     assert (fit.refit_steps, fit.status) == (0, "skipped")
 
 
-def test_numbers_that_are_none_are_a_breakdown_and_the_weights_stay_finite():
+def test_numbers_that_are_none_are_a_failure_and_the_weights_stay_finite():
     own, _ = matrix()
     own.fit.G[0, 0] = torch.nan
     weights, _, fit = fit_matrix(own, TWO_OF_FOUR, AdmmPattern(), refit=True)
-    assert fit.status == "breakdown"
+    assert fit.status == "non_finite"
     assert weights.isfinite().all()
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_the_residual_after_is_that_of_the_weights_that_are_delivered(selection):
+    own, X = matrix(rows=60, noise=2.0)
+    weights, bias, fit = fit_matrix(own, TWO_OF_FOUR, AdmmPattern(selection=selection), refit=True)
+    held_out = X[45:]
+    B = held_out @ own.weights.double() + own.bias.double()
+    found = (B - held_out @ weights - bias).square().sum() / B.square().sum()
+    assert fit.residual_after == pytest.approx(float(found), rel=1e-4)
+    unrepaired = fit_matrix(own, TWO_OF_FOUR, AdmmPattern(selection=selection), refit=False)
+    assert fit.residual_after < unrepaired[2].residual_after
+
+
+def test_a_refit_that_leaves_the_stored_range_is_a_breakdown_and_the_weights_stay_finite():
+    own, _ = matrix()
+    huge = own.fit.C * 1e42, own.judge.C * 1e42  # targets that float32 weights cannot give
+    fit, judge = (replace(gram, C=C, energy=gram.energy * 1e84) for gram, C in zip((own.fit, own.judge), huge, strict=True))
+    weights, _, found = fit_matrix(replace(own, fit=fit, judge=judge), TWO_OF_FOUR, AdmmPattern(), refit=True)
+    assert found.status in ("breakdown", "non_finite")
+    assert weights.float().isfinite().all()
 
 
 def test_an_input_that_is_always_zero_does_no_harm():

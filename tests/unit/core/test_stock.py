@@ -10,12 +10,12 @@ import torch
 
 from pruning_core.arch.adapter import adapt, clone, drop_blocks_
 from pruning_core.arch.masks import Mask
-from pruning_core.arch.units import head_group, neuron_group
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
 from pruning_core.run.pipeline import run
 from pruning_core.search.stock import choose_layers, search_stock, widest
 from tests import tiny
+from tests.oracles import head_group, neuron_group
 
 LAYERS, HEADS, NEURONS = 4, 2, 6
 GROUPS = tuple(

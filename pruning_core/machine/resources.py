@@ -1,0 +1,121 @@
+"""The classifier of errors that say that a resource ran out: disk or memory. Torch-free.
+
+They come from the system, from torch, safetensors, Arrow and databases, each with classes of its own, and often as the cause
+of another error. Another attempt, or a larger machine, may cure them: they are never the fault of what was asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from pruning_core.errors import OutOfMemory, PruningError, StorageFull
+
+# Full disk, full quota, and a limit on the size of a file.
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_MEMORY_FULL = frozenset({errno.ENOMEM})
+# PostgreSQL's disk_full, https://www.postgresql.org/docs/current/errcodes-appendix.html
+_DISK_FULL_STATE = "53100"
+_DISK_FULL_TEXT = re.compile(
+    "|".join(
+        [
+            *(re.escape(os.strerror(number)) for number in sorted(_DISK_FULL)),
+            rf"\b(os error|[Ee]rrno) ({'|'.join(str(number) for number in sorted(_DISK_FULL))})\b",
+            r"\bdisk is full\b",  # SQLite
+        ]
+    )
+)
+# By name, since torch is not to be imported for it: torch.OutOfMemoryError and what older releases call it.
+_MEMORY_CLASS = re.compile(r"\bOutOfMemoryError\b|\bMemoryError\b|\bArrowMemoryError\b")
+_MEMORY_TEXT = re.compile(
+    "|".join(
+        [
+            re.escape(os.strerror(errno.ENOMEM)),
+            rf"\b(os error|[Ee]rrno) {errno.ENOMEM}\b",
+            r"\b(CUDA|HIP|XPU|MPS)\b[\w :]{0,16}\bout of memory\b",
+            r"DefaultCPUAllocator: (can't allocate memory|not enough memory)",  # torch
+            r"\bcan't allocate memory\b",
+            r"\bstd::bad_alloc\b",
+            r"\bbad allocation\b",
+            r"\bCU(BLAS|DNN|SPARSE|SOLVER)_STATUS_ALLOC_FAILED\b",
+            r"\bFailed to allocate memory for requested buffer\b",  # onnxruntime
+            r"\bmalloc of size \d+ failed\b",  # Arrow
+        ]
+    )
+)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Tell a full disk, quota or file size limit, in an error or in what caused it, from other errors."""
+    return any(
+        isinstance(own, StorageFull)
+        or (isinstance(own, OSError) and own.errno in _DISK_FULL)
+        or getattr(own, "sqlstate", None) == _DISK_FULL_STATE
+        or (_is_foreign(own) and _DISK_FULL_TEXT.search(str(own)) is not None)
+        for own in _chain(error)
+    )
+
+
+def memory_is_full(error: BaseException) -> bool:
+    """Tell an error that memory ran out, of the host or of a device, in an error or in what caused it, from other errors."""
+    return any(
+        isinstance(own, OutOfMemory | MemoryError)
+        or (isinstance(own, OSError) and own.errno in _MEMORY_FULL)
+        or any(_MEMORY_CLASS.fullmatch(kind.__name__) for kind in type(own).__mro__)
+        or (_is_foreign(own) and _MEMORY_TEXT.search(str(own)) is not None)
+        for own in _chain(error)
+    )
+
+
+def told_of(texts: Sequence[str]) -> type[OutOfMemory | StorageFull] | None:
+    """Tell which resource another process ran out of, by what it wrote of its errors (``class: message`` each), if any."""
+    if any(_MEMORY_CLASS.search(own.partition(":")[0]) or _MEMORY_TEXT.search(own) for own in texts):
+        return OutOfMemory
+    return StorageFull if any(_DISK_FULL_TEXT.search(own) for own in texts) else None
+
+
+def raise_if_exhausted(error: BaseException, doing: str) -> None:
+    """Raise the core's own error where a resource ran out; return where an error says something else.
+
+    For whoever turns errors of other libraries into one about what was asked for.
+
+    Args:
+        error: As caught.
+        doing: What failed, as a clause: "the model was loaded".
+
+    Raises:
+        OutOfMemory: Memory ran out.
+        StorageFull: The disk is full.
+    """
+    if isinstance(error, OutOfMemory | StorageFull):
+        raise error
+    if memory_is_full(error):
+        raise OutOfMemory(
+            f"out of memory while {doing}; lower calibration.memory_mb, samples or batch_tokens, or take a machine with more"
+        ) from error
+    if disk_is_full(error):
+        raise StorageFull(f"the disk is full, which showed while {doing}; make room") from error
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Tell errors of libraries, whose texts say what happened, from ours, whose texts may quote what was asked for."""
+    return not isinstance(error, PruningError)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Walk an error, what it was raised from or while handling, and the members of groups, each once."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        own = waiting.pop()
+        if id(own) in seen:
+            continue
+        seen.add(id(own))
+        yield own
+        if isinstance(own, BaseExceptionGroup):
+            waiting.extend(own.exceptions)
+        if own.__cause__ is not None:
+            waiting.append(own.__cause__)
+        elif own.__context__ is not None and not own.__suppress_context__:
+            waiting.append(own.__context__)

@@ -1,0 +1,22 @@
+"""What every search asks of its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from pruning_core.arch.units import UnitGroup
+from pruning_core.machine.finite import require_finite
+from pruning_core.shapes import Float
+
+
+def check_importance(importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup]) -> None:
+    """Check that every unit has a finite importance: NaN would be sorted somewhere, and decide.
+
+    Raises:
+        NotFinite: One has none; names its layer.
+    """
+    for values, group in zip(importance, groups, strict=True):
+        sublayer = "attention" if group.kind == "head" else "FFN"
+        require_finite(values, f"the importance of the units of layer {group.layer + 1} {sublayer}")

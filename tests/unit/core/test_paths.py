@@ -1,0 +1,89 @@
+"""What is written appears whole or not at all, and touches nothing of anybody else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+import torch
+
+from pruning_core.errors import StorageFull
+from pruning_core.files.paths import appearing
+from pruning_core.run import pipeline
+from tests import tiny
+
+
+def test_it_appears_when_it_is_whole(tmp_path):
+    out = tmp_path / "new" / "out"
+    with appearing(out) as partial:
+        (partial / "file").write_text("x")
+        assert not out.exists()
+    assert (out / "file").read_text() == "x"
+    assert list(out.parent.iterdir()) == [out]
+
+
+def _write(out, then):
+    with appearing(out) as partial:
+        (partial / "file").write_text("mine")
+        then()
+
+
+def test_nothing_is_left_of_what_fails(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        _write(tmp_path / "out", lambda: 1 / 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_others_who_write_to_the_same_place_are_left_alone(tmp_path):
+    out = tmp_path / "out"
+    theirs = [tmp_path / "out.partial", tmp_path / ".out.killed"]
+    for folder in theirs:
+        folder.mkdir()
+        (folder / "kept").touch()
+    with pytest.raises(OSError, match="not empty"):
+        _write(out, lambda: _write(out, lambda: None))  # the second begins later and is done first
+    assert (out / "file").is_file()
+    assert all((folder / "kept").is_file() for folder in theirs)
+    assert sorted(tmp_path.iterdir()) == sorted([out, *theirs])
+
+
+def test_the_umask_decides_who_may_read_it(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with appearing(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "mine").stat().st_mode
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """A pipeline that ends where its work would begin; what it saw."""
+    seen = {}
+
+    def work(_spec, folder, **_options):
+        seen["threads"], seen["folder"] = torch.get_num_threads(), folder
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(pipeline, "_run", work)
+    return seen
+
+
+@pytest.mark.parametrize("threads", [None, 3])
+def test_a_run_gives_threads_back(threads, stopped, tiny_bert, tiny_sst2, tmp_path):
+    before = torch.get_num_threads()
+    with pytest.raises(StorageFull):
+        pipeline.run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path / "out", device="cpu", threads=threads)
+    assert stopped["threads"] == (threads or before)
+    assert torch.get_num_threads() == before
+
+
+def test_a_run_leaves_alone_what_may_be_somebody_elses(stopped, tiny_bert, tiny_sst2, tmp_path):
+    theirs = tmp_path / "out.partial"
+    theirs.mkdir()
+    (theirs / "kept").touch()
+    with pytest.raises(StorageFull):
+        pipeline.run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path / "out", device="cpu")
+    assert (theirs / "kept").is_file()
+    assert list(tmp_path.iterdir()) == [theirs]
+    assert stopped["folder"].parent.parent == tmp_path
+    shutil.rmtree(theirs)
