@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from app.disk import is_disk_full
 from pruning_core.errors import OutOfMemory, StorageFull
-from worker.memory import is_out_of_memory
+from pruning_core.machine.resources import memory_is_full
 from worker.protocol import ChildError
 
 
 def explain(error: Exception) -> ChildError:
     """Explain to people why a job failed. Memory and disk space may be there for another attempt; the rest is for the log."""
-    if is_out_of_memory(error):
+    if memory_is_full(error):
         message = "the job ran out of memory; lower calibration.samples, calibration.batch_tokens or latency.batch"
         return ChildError(code=OutOfMemory.code, message=message, transient=True)
     if is_disk_full(error):

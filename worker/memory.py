@@ -1,24 +1,10 @@
-"""Memory that ran out: what an error says of it, and whether the kernel's out-of-memory killer has struck.
-
-Of the killer only the cgroup's counter knows (cgroup v2).
-"""
+"""Whether the kernel's out-of-memory killer has struck, which only the cgroup's counter knows (cgroup v2)."""
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 
 _EVENTS = Path("/sys/fs/cgroup/memory.events")
-# The system's words, and those of torch's CPU allocator, which raises a RuntimeError.
-_WORDS = (os.strerror(errno.ENOMEM), "can't allocate memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the host has no memory left for this process."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or any(words in str(error) for words in _WORDS)
 
 
 class OomWatch:
