@@ -39,7 +39,7 @@ from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.methods.admm_pattern.plan import PatternPlan, PatternPlanner
 from pruning_core.models.load import load_task_model
 from pruning_core.patterns.project import Projection
-from pruning_core.recovery.matrix import Matrix, fit_matrix
+from pruning_core.recovery.matrix_fit import Matrix, fit_matrix
 from pruning_core.recovery.sparsify import sparsify_
 from pruning_core.spec.prune import PruneSpec, RecoverySpec
 from pruning_core.tasks.base import TaskModel

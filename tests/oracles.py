@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor, nn
 
 from pruning_core.arch.adapter import ModelAdapter
-from pruning_core.arch.units import RowCount, UnitGroup, unit_group
+from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
 from pruning_core.stats.gram import Gram
 
 

@@ -19,7 +19,7 @@ from pruning_core.arch.paging import held
 from pruning_core.arch.refused import reason_against, unsupported
 from pruning_core.arch.signatures import BlockSignature
 from pruning_core.arch.sublayer import BlockContext, Sublayer, get, sublayer_of
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.shapes import Bool, Float
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pruning_core.arch.signatures import BlockSignature
 from pruning_core.arch.structure import HEADS, LAYERS, CheckpointStructure, number
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
 
 # A config also keeps names that have no meaning in its family, so the names of single families come first.

@@ -10,7 +10,7 @@ from typing import Any
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.refused import reason_against, unsupported
 from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows
-from pruning_core.arch.units import RowCount, UnitGroup, unit_group
+from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
 from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
 from pruning_core.files.checkpoint import CheckpointFacts
 

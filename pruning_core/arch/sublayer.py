@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pruning_core.arch.linear import bias_of, inputs_of, keep_inputs_, keep_outputs_, outputs_of
 from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows
-from pruning_core.arch.units import RowCount, UnitGroup, unit_group
+from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.shapes import Bool, Float, Int
 

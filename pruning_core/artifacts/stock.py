@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pruning_core.arch.alike import FFN_WIDTHS, Build, check_alike
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

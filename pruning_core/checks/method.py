@@ -8,7 +8,7 @@ from typing import Any
 
 from pruning_core.arch.alike import Build, check_alike
 from pruning_core.arch.structure import CheckpointStructure, matrices_of
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES, budget_for
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
 from pruning_core.spec.grammar import MatrixShape

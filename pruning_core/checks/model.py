@@ -8,7 +8,7 @@ from typing import Any
 
 from pruning_core.arch.alike import FFN_WIDTHS, ffn_width
 from pruning_core.arch.structure import DECODER_HEADS, HEADS, LAYERS, CheckpointStructure, number
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import ModelUnreadable
 
 _FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}

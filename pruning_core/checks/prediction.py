@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from pruning_core.arch.structure import groups_of
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local

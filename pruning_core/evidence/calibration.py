@@ -8,7 +8,7 @@ from typing import overload
 
 import torch
 
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.data.rows import Rows
 from pruning_core.spec.prune import CalibrationSpec
 from pruning_core.tasks.base import TaskModel

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pruning_core.arch.adapter import ModelAdapter
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.evidence.calibration import TokenSet
 from pruning_core.evidence.clock import StageClock
 from pruning_core.evidence.states import DenseStates

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.sublayer import BlockContext, Sublayer
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import CurveBudget
 from pruning_core.errors import TargetUnreachable
 from pruning_core.machine.finite import require_finite

@@ -8,7 +8,7 @@ from pathlib import Path
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.structure import groups_of
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES, Recounted, kept_macs, kept_weights
 from pruning_core.errors import TargetMissed
 from pruning_core.files.checkpoint import read_checkpoint

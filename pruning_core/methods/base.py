@@ -12,7 +12,7 @@ from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Recounted
 from pruning_core.evidence.context import Evidence
 from pruning_core.measure.outcome import ZeroCount
-from pruning_core.recovery.matrix import Fit
+from pruning_core.recovery.matrix_fit import Fit
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import Outcome, SublayerReport
 from pruning_core.spec.artifacts import Layout

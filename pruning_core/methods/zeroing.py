@@ -10,7 +10,7 @@ from pruning_core.arch.masks import Mask
 from pruning_core.evidence.context import Evidence
 from pruning_core.methods.base import Applied
 from pruning_core.patterns.project import Projection
-from pruning_core.recovery.matrix import Fit
+from pruning_core.recovery.matrix_fit import Fit
 from pruning_core.recovery.sparsify import sparsify_
 from pruning_core.report.report import MatrixReport, Outcome, SolverStatus, SublayerReport
 from pruning_core.spec.options import ZeroingOptions

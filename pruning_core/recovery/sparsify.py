@@ -19,12 +19,12 @@ from pruning_core.arch.sublayer import Sublayer
 from pruning_core.evidence.context import Evidence
 from pruning_core.machine.precision import products_in
 from pruning_core.patterns.project import Projection
-from pruning_core.recovery.matrix import Fit, Matrix, fit_matrix
+from pruning_core.recovery.matrix_fit import Fit, Matrix, fit_matrix
 from pruning_core.recovery.streams import Streams
 from pruning_core.spec.options import ZeroingOptions
 from pruning_core.spec.prune import RecoverySpec
 from pruning_core.stats.gram import Gram
-from pruning_core.stats.inputs import InputSums
+from pruning_core.stats.input_sums import InputSums
 from pruning_core.tasks.base import TaskModel
 
 if TYPE_CHECKING:

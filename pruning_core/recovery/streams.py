@@ -14,7 +14,7 @@ from pruning_core.evidence.cache import ActivationCache, CacheEntry
 from pruning_core.evidence.context import Evidence
 from pruning_core.shapes import Bool, Float, Int
 from pruning_core.stats.gram import Gram, GramSums
-from pruning_core.stats.inputs import InputSums
+from pruning_core.stats.input_sums import InputSums
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.machine.finite import require_finite
 from pruning_core.shapes import Float
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pruning_core.arch.masks import Mask
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.search.align import BLOCK, align
-from pruning_core.search.budget import search_budget
-from pruning_core.search.curves import search_curves
+from pruning_core.search.cost_curves import search_curves
+from pruning_core.search.exact import search_budget
 from pruning_core.search.importance import check_importance
-from pruning_core.search.stock import search_stock
+from pruning_core.search.stock_layers import search_stock
 from pruning_core.shapes import Float
 
 _SMALL = 512

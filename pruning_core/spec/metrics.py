@@ -20,7 +20,7 @@ class QualityMetric:
 
     Attributes:
         computed: The function that computes it, as ``module:name``, for each kind of finding that it can be computed of.
-            `pruning_core.tasks.metrics` has the findings. The function is imported when it is first asked for.
+            `pruning_core.tasks.scoring` has the findings. The function is imported when it is first asked for.
         least: The smallest value that it can take.
         most: The largest.
         lower_is_better: Whether less of it is better.
@@ -32,7 +32,7 @@ class QualityMetric:
     lower_is_better: bool = False
 
 
-_HERE = "pruning_core.tasks.metrics"
+_HERE = "pruning_core.tasks.scoring"
 
 METRICS: Mapping[str, QualityMetric] = {
     "accuracy": QualityMetric(

@@ -17,7 +17,7 @@ from pruning_core.spec.labels import Answers
 from pruning_core.tasks.base import Judged, Observed, TaskFamily, collect_, encoded_by, portions, uniforms
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import kl, labels
-from pruning_core.tasks.metrics import Replies, exact_match, word_f1
+from pruning_core.tasks.scoring import Replies, exact_match, word_f1
 from pruning_core.tasks.tokens import sampled
 
 if TYPE_CHECKING:

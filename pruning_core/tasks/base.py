@@ -27,7 +27,7 @@ from pruning_core.spec.metrics import METRICS
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import TaskType, finding_of
 from pruning_core.tasks.batch import Batch, Encoded
-from pruning_core.tasks.metrics import metric_of
+from pruning_core.tasks.scoring import metric_of
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
@@ -146,7 +146,7 @@ class Judged:
     """What a metric compares.
 
     Attributes:
-        dense: What was found with the dense model, as one of the classes of `pruning_core.tasks.metrics`.
+        dense: What was found with the dense model, as one of the classes of `pruning_core.tasks.scoring`.
         pruned: Likewise with the pruned one.
         samples: How many were judged.
         details: Further figures for the report; the one that has the metric's own name is left out there.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pruning_core.shapes import Float
 from pruning_core.tasks.base import Judged, Observed, TaskFamily, signs, tokenised
 from pruning_core.tasks.batch import Batch, Encoded
-from pruning_core.tasks.metrics import Classes, Decisions, Scores, decision_f1_macro
+from pruning_core.tasks.scoring import Classes, Decisions, Scores, decision_f1_macro
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

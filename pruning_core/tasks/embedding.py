@@ -11,7 +11,7 @@ from torch import Tensor
 from pruning_core.shapes import Float, Int
 from pruning_core.tasks.base import Judged, Observed, TaskFamily, signs, tokenised
 from pruning_core.tasks.batch import Batch, Encoded
-from pruning_core.tasks.metrics import Embeddings, Scores, cosine
+from pruning_core.tasks.scoring import Embeddings, Scores, cosine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,7 +14,7 @@ from pruning_core.errors import DatasetInvalid
 from pruning_core.tasks.base import Judged, Observed, tokenised
 from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
 from pruning_core.tasks.classification import labels
-from pruning_core.tasks.metrics import Tokens, perplexity, token_accuracy, token_loss
+from pruning_core.tasks.scoring import Tokens, perplexity, token_accuracy, token_loss
 from pruning_core.tasks.tokens import PerToken, token_losses
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pruning_core.spec.tasks import finding_of
 from pruning_core.tasks.base import Judged, Observed, random_tokens, tokenised
 from pruning_core.tasks.batch import UNCOUNTED, Batch, Encoded, pad_labels
 from pruning_core.tasks.classification import labels
-from pruning_core.tasks.metrics import Losses, Texts, token_loss
+from pruning_core.tasks.scoring import Losses, Texts, token_loss
 from pruning_core.tasks.tokens import PerToken, token_losses
 
 if TYPE_CHECKING:

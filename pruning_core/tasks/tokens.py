@@ -15,7 +15,7 @@ from pruning_core.shapes import Bool, Float
 from pruning_core.tasks.base import Judged, Observed, TaskFamily, collect_, encoded_by, portions, uniforms
 from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
 from pruning_core.tasks.classification import kl, labels
-from pruning_core.tasks.metrics import Tags, share_alike, tag_accuracy
+from pruning_core.tasks.scoring import Tags, share_alike, tag_accuracy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -19,9 +19,9 @@ from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.constraint import Constraint, Moment
-from pruning_core.training.curves import Curves
 from pruning_core.training.dataset import TrainingSet
 from pruning_core.training.group import Alone, Group, summed
+from pruning_core.training.history import Curves
 from pruning_core.training.objective import Objective
 from pruning_core.training.trainable import freeze_, optimiser_for, optimiser_tensors, restore_optimiser_
 

@@ -21,7 +21,7 @@ from pruning_core.checks.prediction import predict
 from pruning_core.checks.request import check_local_inputs
 from pruning_core.measure.outcome import ZeroCount
 from pruning_core.methods.base import Applied
-from pruning_core.methods.units import Scores, UnitPlanner
+from pruning_core.methods.unit_removal import Scores, UnitPlanner
 from pruning_core.report.report import PatternReport, SublayerReport
 from pruning_core.run.pipeline import run
 from pruning_core.search.mask import search_mask

@@ -36,7 +36,7 @@ from pruning_core.support import capabilities
 from pruning_core.tasks.base import Judged, Observed
 from pruning_core.tasks.batch import Batch
 from pruning_core.tasks.classification import Regression, labels
-from pruning_core.tasks.metrics import Classes
+from pruning_core.tasks.scoring import Classes
 from tests import tiny
 from tests.store_contract import StoreContract, source
 
@@ -321,8 +321,8 @@ def test_a_store_without_its_client_says_what_to_install(memory: dict[str, store
 
 
 def test_every_row_names_what_there_is() -> None:
-    from pruning_core.tasks.metrics import metric_of
     from pruning_core.tasks.registry import family_of
+    from pruning_core.tasks.scoring import metric_of
 
     for name, kind in KINDS.items():
         assert family_of(name).__class__.__name__ == kind.family.partition(":")[2]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pruning_core.patterns.project import Projection
 from pruning_core.spec.training import PatternTraining
-from pruning_core.training.admm import Admm
+from pruning_core.training.admm_penalty import Admm
 from pruning_core.training.constraint import Constraint, Weights
+from pruning_core.training.masking import FixedSupport, SrSte
 from pruning_core.training.phases import Phase, Phases
-from pruning_core.training.support import FixedSupport, SrSte
 
 
 @dataclass(frozen=True, slots=True)

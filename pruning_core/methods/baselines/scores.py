@@ -13,7 +13,7 @@ from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.evidence.context import Context
-from pruning_core.methods.units import Scores, UnitMethod, UnitPlanner
+from pruning_core.methods.unit_removal import Scores, UnitMethod, UnitPlanner
 from pruning_core.search.mask import search_mask
 from pruning_core.shapes import Float
 from pruning_core.spec.prune import PruneSpec

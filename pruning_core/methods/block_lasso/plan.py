@@ -1,9 +1,9 @@
 """Plans of ``block-lasso``: rows or columns of blocks are pruned, by one threshold for all matrices.
 
 Li et al. 2020 (arXiv 2009.08065) for the structure and the reweighted group Lasso that trains towards it. The one-shot tier
-has no training. Segments are priced on the Gram matrix of their inputs (`pruning_core.search.segments`), and the threshold
-decides how many weights of each matrix are pruned. ADMM with the projection onto the largest segments then finds which ones,
-layer after layer, as in ``admm-pattern``.
+has no training. Segments are priced on the Gram matrix of their inputs (`pruning_core.search.segment_prices`), and the
+threshold decides how many weights of each matrix are pruned. ADMM with the projection onto the largest segments then finds
+which ones, layer after layer, as in ``admm-pattern``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pruning_core.methods.zeroing import apply_zeros_, zero_hints
 from pruning_core.patterns.segments import LargestSegments, Segments
 from pruning_core.recovery.dead import remove_dead_
 from pruning_core.report.report import Outcome
-from pruning_core.search.segments import gone_by_threshold, gone_uniformly, segment_costs, segment_scales
+from pruning_core.search.segment_prices import gone_by_threshold, gone_uniformly, segment_costs, segment_scales
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.grammar import MatrixShape, SegmentBlock
 from pruning_core.spec.method import BlockLasso

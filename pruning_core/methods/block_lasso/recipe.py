@@ -6,8 +6,8 @@ shrinking all groups alike.
 
 Deviations: (1) Each step ends with the proximal step of the penalty, ``W_g *= max(0, 1 - t gamma_g / ||W_g||)``, decoupled from
 AdamW as weight decay is. Groups become exactly zero; a penalty's gradient only makes them small. (2) Norms are scaled to the
-loss, ``s_g ||W_g||`` with ``s_g^2`` the mean price of one of the segment's weights (`pruning_core.search.segments`). One lambda
-and one threshold then mean the same in all matrices. (3) lambda is not an option but follows from the target. A group of norm
+loss, ``s_g ||W_g||`` with ``s_g^2`` the mean price of one of the segment's weights (`pruning_core.search.segment_prices`).
+One lambda and one threshold then mean the same in all matrices. (3) lambda is not an option but follows from the target. A group of norm
 n shrinks by ``lambda / n`` in a step, so ``n^2`` falls by ``2 lambda``. lambda is chosen such that the group at the target's
 threshold reaches zero at the end of the phase if no gradient opposes it; ``strength`` multiplies it. (4) Milestones are shares
 of the phase's steps, not epochs, so that all of them are reached whatever the number of steps.
@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from pruning_core.patterns.segments import LargestSegments, Segments
-from pruning_core.search.segments import gone_by_threshold
+from pruning_core.search.segment_prices import gone_by_threshold
 from pruning_core.shapes import Float
 from pruning_core.spec.training import LassoTraining
 from pruning_core.training.constraint import Constraint, Moment, Unconstrained, Weights
+from pruning_core.training.masking import FixedSupport
 from pruning_core.training.phases import Phase, Phases
-from pruning_core.training.support import FixedSupport
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Groups:
 
     Attributes:
         segments: The segments.
-        scales: Factor of each segment's norm, (a, b); see `pruning_core.search.segments.segment_scales`.
+        scales: Factor of each segment's norm, (a, b); see `pruning_core.search.segment_prices.segment_scales`.
     """
 
     segments: Segments

@@ -14,7 +14,7 @@ from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.evidence.context import Context
 from pruning_core.methods.fisher_cg.options import FisherCG
-from pruning_core.methods.units import Scores, UnitPlanner
+from pruning_core.methods.unit_removal import Scores, UnitPlanner
 from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
 from pruning_core.spec.prune import PruneSpec

@@ -6,8 +6,8 @@ from pruning_core.data.rows import Rows
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import Observed
 from pruning_core.tasks.embedding import nearest_neighbour_agreement
-from pruning_core.tasks.metrics import Classes, Scores, class_accuracy, class_f1, matthews, spearman
 from pruning_core.tasks.registry import family_of
+from pruning_core.tasks.scoring import Classes, Scores, class_accuracy, class_f1, matthews, spearman
 
 
 def compare(task, dense, pruned, labels):

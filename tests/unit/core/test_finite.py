@@ -25,7 +25,7 @@ from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.recovery.sparsify import sparsify_
 from pruning_core.run.pipeline import run
 from pruning_core.search.mask import search_mask
-from pruning_core.search.stock import choose_layers
+from pruning_core.search.stock_layers import choose_layers
 from pruning_core.spec.method import AdmmPattern
 from pruning_core.spec.prune import LatencySpec, RecoverySpec
 from pruning_core.stats.fisher import mask_statistics

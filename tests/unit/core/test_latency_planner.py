@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pruning_core.arch.masks import Mask
-from pruning_core.methods import units
-from pruning_core.methods.units import Scores, UnitPlanner
+from pruning_core.methods import unit_removal as units
+from pruning_core.methods.unit_removal import Scores, UnitPlanner
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import LatencyTarget
 

@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import Budget, CurveBudget, budget_for, kept_macs
 from pruning_core.errors import TargetUnreachable
 from pruning_core.search.align import BLOCK, align
-from pruning_core.search.budget import search_budget
-from pruning_core.search.curves import search_curves
+from pruning_core.search.cost_curves import search_curves
+from pruning_core.search.exact import search_budget
 from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
 from pruning_core.spec.targets import KeepTarget, SparsityTarget

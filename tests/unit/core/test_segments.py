@@ -10,7 +10,7 @@ import torch
 from pruning_core.arch.adapter import adapt
 from pruning_core.patterns.segments import LargestSegments, Segments
 from pruning_core.recovery.dead import remove_dead_
-from pruning_core.search.segments import gone_by_threshold, gone_uniformly, segment_costs
+from pruning_core.search.segment_prices import gone_by_threshold, gone_uniformly, segment_costs
 from pruning_core.spec.grammar import default_block, parse_block
 from pruning_core.stats.linears import LinearStatistics
 from tests import tiny

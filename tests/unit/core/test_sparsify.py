@@ -10,10 +10,10 @@ import torch
 
 from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.patterns.project import LargestOfBlock
-from pruning_core.recovery.matrix import Matrix, ScaledProblem, choose, fit_matrix
+from pruning_core.recovery.matrix_fit import Matrix, ScaledProblem, choose, fit_matrix
 from pruning_core.spec.grammar import BlockPattern
 from pruning_core.stats.gram import Gram
-from pruning_core.stats.inputs import InputSums
+from pruning_core.stats.input_sums import InputSums
 from tests.oracles import gram_of
 
 TWO_OF_FOUR = LargestOfBlock(BlockPattern(1, 4, 2))

@@ -13,7 +13,7 @@ from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
 from pruning_core.run.pipeline import run
-from pruning_core.search.stock import choose_layers, search_stock, widest
+from pruning_core.search.stock_layers import choose_layers, search_stock, widest
 from tests import tiny
 from tests.oracles import head_group, neuron_group
 

@@ -13,13 +13,13 @@ from pruning_core.models.load import load_task_model
 from pruning_core.patterns.project import LargestOfBlock
 from pruning_core.spec.grammar import parse_pattern
 from pruning_core.spec.training import PatternTraining, TrainingOptions
-from pruning_core.training.admm import Admm
+from pruning_core.training.admm_penalty import Admm
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.constraint import Moment, Unconstrained
 from pruning_core.training.dataset import TrainingSet
 from pruning_core.training.loop import Setting, Trainer
+from pruning_core.training.masking import FixedSupport, SrSte, project
 from pruning_core.training.phases import Phase, Phases
-from pruning_core.training.support import FixedSupport, SrSte, project
 from pruning_core.training.trainable import make_trainable_
 from tests import tiny
 

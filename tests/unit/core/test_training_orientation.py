@@ -9,10 +9,10 @@ from torch import nn
 from pruning_core.patterns.project import LargestOfBlock
 from pruning_core.run.pipeline import run
 from pruning_core.spec.grammar import parse_pattern
-from pruning_core.training.admm import Admm
+from pruning_core.training.admm_penalty import Admm
 from pruning_core.training.constraint import Moment
+from pruning_core.training.masking import FixedSupport, SrSte
 from pruning_core.training.recipe import prunable_weights
-from pruning_core.training.support import FixedSupport, SrSte
 from tests import tiny
 from tests.families import ARCHITECTURES
 

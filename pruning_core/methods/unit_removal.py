@@ -25,7 +25,7 @@ from pruning_core.measure.latency_table import LatencyModel, latency_model
 from pruning_core.methods.base import Applied, Written
 from pruning_core.recovery.sequential import prune_and_recover_
 from pruning_core.report.report import Outcome
-from pruning_core.search.stock import choose_layers
+from pruning_core.search.stock_layers import choose_layers
 from pruning_core.shapes import Float
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.prune import PruneSpec, RecoverySpec

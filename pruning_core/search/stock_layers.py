@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pruning_core.arch.masks import Mask
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.errors import TargetUnreachable
 from pruning_core.machine.finite import require_finite

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pruning_core.patterns.project import Projection
 from pruning_core.training.constraint import Moment, Unconstrained, Weights, gradient_of
-from pruning_core.training.support import project
+from pruning_core.training.masking import project
 
 
 class Admm(Unconstrained):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pruning_core.arch.masks import Mask
-from pruning_core.arch.units import UnitGroup
+from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import CurveBudget
 from pruning_core.errors import TargetUnreachable
 from pruning_core.shapes import Float
