@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import get_args
 from uuid import uuid4
 
 import pytest
-from pruning_core.frozen import Frozen
 
 from app import refusals
 from app.db import Database
@@ -22,12 +20,15 @@ from app.web.formats import verdict
 from app.web.specs import METRICS, SECTIONS
 from app.web.views import STATUS_WORDS, event_lines, steps
 from app.webhooks.schemas import ALL_EVENTS
-from pruning_core.report import Progress, Report, TargetReport
-from pruning_core.spec import PruneSpec
+from pruning_core.report.progress import Progress
+from pruning_core.report.report import Report, TargetReport
+from pruning_core.spec.frozen import Frozen
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.targets import TARGET_METRICS
 from tests.unit.app.sample import REPORT
 
 SPEC = PruneSpec.model_validate({"model": "org/name", "task": "glue/sst2", "sparsity": 0.5})
-METRICS_OF_TARGETS = get_args(TargetReport.model_fields["metric"].annotation)
+METRICS_OF_TARGETS = tuple(TARGET_METRICS)
 
 
 def test_a_status_is_waiting_active_or_an_end():

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
-from pruning_core.method_spec import METHOD_NAMES
-
 from coppice.commands.checks import ADVICE, Look
 from coppice.commands.options import JobOptions
 from coppice.console import EXIT_CODES, ExitCode
-from pruning_core.report import TargetReport
+from pruning_core.spec.method import METHODS
+from pruning_core.spec.targets import TARGET_METRICS
 
 
 def test_the_help_tells_every_exit_code() -> None:
@@ -28,7 +27,7 @@ def test_every_look_of_the_doctor_has_advice() -> None:
 
 def test_every_metric_of_a_target_has_its_option() -> None:
     options = {field.name.removesuffix("_keep") for field in dataclasses.fields(JobOptions)}
-    assert set(get_args(TargetReport.model_fields["metric"].annotation)) <= options
+    assert set(TARGET_METRICS) <= options
 
 
 def test_an_option_of_one_method_means_that_one() -> None:
@@ -41,7 +40,7 @@ def test_an_option_of_one_method_means_that_one() -> None:
         given = {"pattern": "2:4"} if option == "tier" else {}
         spec = JobOptions(model="org/name", task="glue/sst2", sparsity=_half(method), **given, **{option: value}).to_spec()
         assert spec.method.name == method
-        assert method in METHOD_NAMES
+        assert method in METHODS
 
 
 def _half(method: str) -> list[float] | None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pruning_core.arch.masks import Mask
-from pruning_core.methods import unit_removal as units
+from pruning_core.methods import unit_removal
 from pruning_core.methods.unit_removal import Scores, UnitPlanner
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import LatencyTarget
@@ -36,11 +36,11 @@ def planner_that_measures(monkeypatch):
 
     def make(readings):
         timed = []
-        monkeypatch.setattr(units, "latency_model", lambda *_args: SimpleNamespace(budget=lambda target, keep: keep))
-        monkeypatch.setattr(units, "clone", lambda model: model)
-        monkeypatch.setattr(units, "slice_", lambda _model, mask: timed.append(mask.counts()[0]))
+        monkeypatch.setattr(unit_removal, "latency_model", lambda *_args: SimpleNamespace(budget=lambda target, keep: keep))
+        monkeypatch.setattr(unit_removal, "clone", lambda model: model)
+        monkeypatch.setattr(unit_removal, "slice_", lambda _model, mask: timed.append(mask.counts()[0]))
         clock = iter(readings)
-        monkeypatch.setattr(units, "measure_latency", lambda *_args: SimpleNamespace(pruned=next(clock), dense=1.0))
+        monkeypatch.setattr(unit_removal, "measure_latency", lambda *_args: SimpleNamespace(pruned=next(clock), dense=1.0))
         spec = PruneSpec.model_validate({"model": "org/name", "task": "glue/sst2", "target": TARGET.model_dump()})
         stage = SimpleNamespace(stage=lambda *_args: torch.no_grad())
         model = SimpleNamespace(model=None, with_model=lambda model: model)

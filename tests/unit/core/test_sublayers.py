@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from pruning_core.arch.adapter import adapt
-from pruning_core.methods.admm_pattern.outcome import sublayer_reports
+from pruning_core.methods.zeroing import sublayer_reports
 from pruning_core.recovery.matrix_fit import Fit
 from pruning_core.report.report import CrossReport, LayerReport, SolverStatus, SublayerReport
 from pruning_core.report.sublayers import heads_of, is_failed, matrix_words, reported_sublayers, words_of
