@@ -8,9 +8,9 @@ Deviations: (1) Each step ends with the proximal step of the penalty, ``W_g *= m
 AdamW as weight decay is. Groups become exactly zero; a penalty's gradient only makes them small. (2) Norms are scaled to the
 loss, ``s_g ||W_g||`` with ``s_g^2`` the mean price of one of the segment's weights (`pruning_core.search.segment_prices`).
 One lambda and one threshold then mean the same in all matrices. (3) lambda is not an option but follows from the target. A
-group of norm n shrinks by ``lambda / n`` in a step, so ``n^2`` falls by ``2 lambda``. lambda is chosen such that the group at the target's
-threshold reaches zero at the end of the phase if no gradient opposes it; ``strength`` multiplies it. (4) Milestones are shares
-of the phase's steps, not epochs, so that all of them are reached whatever the number of steps.
+group of norm n shrinks by ``lambda / n`` in a step, so ``n^2`` falls by ``2 lambda``. lambda is chosen such that the group at
+the target's threshold reaches zero at the end of the phase if no gradient opposes it; ``strength`` multiplies it. (4)
+Milestones are shares of the phase's steps, not epochs, so that all of them are reached whatever the number of steps.
 """
 
 from __future__ import annotations
