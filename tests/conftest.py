@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import tiny
+from tests.prover import Prover
 
 pytest_plugins = ["tests.servers"]
 
@@ -35,3 +37,11 @@ def shared() -> Path:
     if not (SHARED / "models").is_dir():
         pytest.skip("../shared is not here: the tests on real models and data are skipped")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def prover_process() -> Iterator[Prover]:
+    """A process that forks one for each bundle to be proven."""
+    prover = Prover()
+    yield prover
+    prover.close()

@@ -1,8 +1,9 @@
 """A process that has stock libraries imported, and forks one for each bundle to be proven.
 
-Importing torch and transformers is nine tenths of what a tiny model's job takes, and the whole matrix is a thousand jobs. Only
-the writing of the matrix uses this; the tests of its cells start a fresh process for each, as every job does. What is forked
-has imported nothing of ours either: this file is run as a script (``python -P``), and told of jobs on its standard input.
+Importing torch and transformers is nine tenths of what a tiny model's job takes, and the whole matrix is a thousand jobs. The
+writing of the matrix uses this, and the tests of the core that are not about the process; the tests of the matrix's cells start
+a fresh process for each, as every job does. What is forked has imported nothing of ours either: this file is run as a script
+(``python -P``), and told of jobs on its standard input.
 """
 
 from __future__ import annotations
@@ -27,6 +28,15 @@ class Prover:
         self._process = subprocess.Popen(
             [sys.executable, "-P", __file__], env=os.environ | places, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(timeout=60)
+        self._home.cleanup()
 
     def run_limited(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, limit_s: float) -> int:
         """Prove what a command line asks for."""
