@@ -1,4 +1,4 @@
-"""Run a job in a process of its own, so that the peak memory is the job's alone."""
+"""Jobs in processes of their own, so that the peak memory is the job's alone."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Done:
     """The outcome of a job.
 
     Attributes:
-        report: The bundle's report; None where there is no bundle.
-        problem: Why the job was refused or failed, or the last line of its crash; None where it succeeded.
+        report: The bundle's report; None if there is no bundle.
+        problem: Why the job was refused or failed, or the last line of its crash; None if it succeeded.
         submitted: Whether the job passed the checks of a submit.
         peak: Peak bytes of the job's process.
         job_peak: Peak bytes of the job's process and the one that proves the bundle together, read 20 times a second.
@@ -55,7 +55,7 @@ class Done:
 
 
 def run_apart(spec: dict[str, Any], out: Path, device: str = "", threads: int | None = None) -> Done:
-    """Run a job from its request to its proof."""
+    """Run a job in a process of its own, from its request to the proof of its bundle."""
     command = [sys.executable, "-c", _RUN, json.dumps(spec), str(out), device, str(threads or 0)]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
         job_peak = 0

@@ -1,9 +1,9 @@
 """``make bench-blocks``: the quality that block sparsity keeps, one shot and trained, on ``../shared``.
 
 For each task, sparsity and seed, every way prunes the same model on the same calibration samples, with the same blocks. The
-ways are: the largest segments by their norms alone, with and without our refit; one sparsity for every matrix, as in the sketch
-of the issue; the one-shot tier; the trained tier from the one-shot tier's weights; the trained tier by the group Lasso from
-dense weights; and the same training of the segments that magnitude keeps. Quality is the pruned model's score on the whole
+ways are: segments kept by their norms alone, with and without our refit; one sparsity for every matrix, as in the sketch of the
+issue; the one-shot tier; the trained tier from the one-shot tier's weights; the trained tier by the group Lasso from dense
+weights; and the same training of the segments that magnitude keeps. Quality is the pruned model's score on the whole
 validation split, as a share of the dense model's. Prints a table and, as the last line of stdout, one JSON object.
 """
 
@@ -61,7 +61,7 @@ ONE_SHOT_GOAL = ("stsb", "2x", 0.938)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model with its task, one draw of calibration samples, and the dense model's states on them."""
+    """A model with its task, one draw of calibration samples, and the dense model's hidden states on them."""
 
     spec: PruneSpec
     dense: TaskModel
@@ -71,7 +71,7 @@ class Case:
 
     @classmethod
     def of(cls, task: str, seed: int, options: argparse.Namespace) -> Case:
-        """Load the model, draw and tokenise the samples, as a run does."""
+        """Load the model, and draw and tokenise the samples, as a run does."""
         folder, device = shared_model(options.shared, task), torch.device(options.device)
         spec = PruneSpec.model_validate(
             {

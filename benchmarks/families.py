@@ -1,6 +1,7 @@
-"""``make bench-families``: the quality that every method and baseline keeps, on small models of every kind, trained here.
+"""``make bench-families``: the quality that every method and baseline keeps, on small models of every kind.
 
-Each figure is that of a whole job, from the request to the proof in a fresh process. Prints a table and, last, one JSON object.
+The benchmark trains the models itself. Each figure comes from a whole job, from the request to the proof in a fresh process.
+Prints a table and, last, one JSON object.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _NOTHING = {"kind": "none"}
 
 
 def ways(keep: float) -> dict[str, dict[str, Any]]:
-    """Return what is compared: specs with a target of MACs, and specs with the sparsity that leaves the same share."""
+    """Return the fields of the compared specs, by name: with a MACs target, or with the sparsity that leaves the same share."""
     half = {"target": {"metric": "macs", "keep": keep}}
     zeros = {"target": {"metric": "sparsity", "sparsity": 1 - keep}}
     return {

@@ -1,4 +1,7 @@
-"""``make bench-frontier``: the time of a job with eight budgets beside that of a job with one. Prints a table and JSON."""
+"""``make bench-frontier``: the time of a job with eight budgets, compared with that of a job with one.
+
+Prints a table and, last, one JSON object.
+"""
 
 from __future__ import annotations
 

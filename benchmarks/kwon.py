@@ -1,8 +1,9 @@
-"""The recovery of Kwon et al. 2022 (arXiv 2204.09656, section 4.3) as its public code works, written from a description.
+"""Recovery of Kwon et al. 2022 (arXiv 2204.09656, section 4.3) as its public code works, written from a description.
 
 Scalar masks are solved by LSMR with unit damping on the normal equations of the normal equations. No activation is kept: the
-whole encoder runs to reach layer 0, and a layer runs again for each statistic that is read from it. That is twice a layer for
-the teacher (the targets of the two sublayers) and four times for the student (matrix and right-hand side of each sublayer).
+whole encoder runs to reach layer 0, and a layer runs again for each statistic that is read from it. So each layer of the
+teacher runs twice (for the targets of its two sublayers), and each layer of the student four times (for the matrix and the
+right-hand side of each sublayer).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pruning_core.stats.gram import Gram
 
 
 def recover_by_rerunning_(student: ModelAdapter, mask: Mask, evidence: Evidence) -> None:
-    """Slice the student to the mask and tune one scale per unit, layer after layer."""
+    """Slice the student to the mask, and tune one scale for each unit, layer after layer."""
     dense, batches = evidence.dense, evidence.calibration.batches
     for index, sublayer in enumerate(student.sublayers):
         sublayer.slice_(mask.indices(index))
@@ -56,7 +57,7 @@ def _layer_zero_inputs(dense: ModelAdapter, batch: Batch) -> Tensor:
 
 
 def _half_sum(pair: Sequence[Sublayer], hidden: Tensor, batch: Batch, half: int) -> tuple[Tensor, Tensor]:
-    """Run a layer, and return one sublayer's features and its output added to the residual stream. The rest is thrown away."""
+    """Run a layer, and return one sublayer's features and its residual sum. The rest is thrown away."""
     found: list[tuple[Tensor, Tensor]] = []
     for sublayer in pair:
         features = sublayer.features(hidden, BlockContext(batch.real))

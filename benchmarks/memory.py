@@ -1,7 +1,7 @@
-"""``make bench-memory``: peak memory of pruning a BERT-base on 2048 samples of 128 tokens, beside the size of its weights.
+"""``make bench-memory``: peak memory of pruning a BERT-base on 2048 samples of 128 tokens, and the size of its weights.
 
 The run is a process of its own, so that the peak is the run's alone. The share of the libraries, which any program with torch
-and transformers needs, is measured by a process that only imports them. Prints a table and, last, one JSON object.
+and transformers needs, is measured in a process that only imports them. Prints a table and, last, one JSON object.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _IMPORT = (
 
 
 def write_texts(folder: Path, shared: Path, samples: int, tokens: int) -> None:
-    """Write long samples: real sentences, joined until they fill the length."""
+    """Write long samples: real sentences, joined until they are long enough."""
     import pyarrow.parquet as pq
 
     sentences = pq.read_table(shared / "data" / "glue" / "sst2" / "train.parquet").column("sentence").to_pylist()

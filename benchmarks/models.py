@@ -1,4 +1,4 @@
-"""The models that benchmarks run on: the real ones of ``../shared``, and one of BERT-base's size with random weights."""
+"""Models of the benchmarks: the real ones of ``../shared``, and one of BERT-base's size with random weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def shared_model(shared: Path, task: str) -> Path:
-    """Return the folder of a fine-tuned model."""
+    """Return the folder of the model that is fine-tuned for a task."""
     folder = shared / "models" / f"minilm-{task}"
     if not folder.is_dir():
         sys.exit(f"no models under {shared}; give --shared a folder with models/ and data/")

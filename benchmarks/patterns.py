@@ -2,11 +2,11 @@
 
 For each task, pattern and seed, every way prunes the same model on the same calibration samples: magnitude, Wanda and SparseGPT
 as published (no refit), the masks of the first two with our refit, and ADMM. Quality is the pruned model's score on the whole
-validation split, as a share of the dense model's. The column of layers counts, for each peer, the matrices that ADMM leaves
-with a smaller residual than the peer does; both are fitted to the same statistics of all calibration samples, those that ADMM
-meets on its way through the layers. Time is ADMM's, from the texts to the pruned model, beside one forward and one
-activation-backward of the dense model over the same tokens in the same precision. The two are timed in turns, and the best
-round counts. Prints tables and, as the last line of stdout, one JSON object.
+validation split, as a share of the dense model's. The second table counts, for each peer, the matrices that ADMM leaves with a
+smaller residual. ADMM and peers are fitted to the same statistics of all calibration samples: those that ADMM meets on its way
+through the layers. Time is ADMM's, from the texts to the pruned model, compared with one forward and one activation-backward
+pass of the dense model over the same tokens in the same precision. The two are timed in turns, and the best round counts.
+Prints tables and, as the last line of stdout, one JSON object.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PEERS = ("magnitude", "Wanda", "SparseGPT", "Wanda, refit")
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A pattern (with a sparsity where it is unstructured), and the share of the dense score that ADMM is to keep."""
+    """A pattern, with a sparsity if it is unstructured, and the share of the dense score that ADMM should keep."""
 
     task: str
     pattern: str
@@ -148,7 +148,7 @@ class Case:
 
 
 class Peers:
-    """Fits of every peer to the matrices and statistics that ADMM meets, and their residuals beside ADMM's."""
+    """Residuals of ADMM and of every peer on the matrices and statistics that ADMM meets."""
 
     def __init__(self, projection: Projection, options: AdmmPattern) -> None:
         self._projection, self._options = projection, options

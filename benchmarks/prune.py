@@ -1,10 +1,10 @@
-"""``make bench-prune``: the time of pruning, stage by stage, beside a floor and beside the published recoveries.
+"""``make bench-prune``: the time of pruning, stage by stage, compared with a floor and with the published recoveries.
 
-The floor is one forward and one activation-backward of the dense model over the same calibration tokens, in the same precision,
-on the same threads, in the same run. Everything is measured in turns, and the best round counts. On one CPU thread, the
-default, processor time is counted. Three are compared: our defaults; the paper's configuration (rearranged masks, scalar scales
-by plain conjugate gradient; Li, Zhu, Sun 2024); and Kwon's recovery, which runs layers again (`benchmarks.kwon`). Prints a
-table per model and, as the last line of stdout, one JSON object.
+The floor is one forward and one activation-backward pass of the dense model over the same calibration tokens, in the same
+precision, on the same threads, in the same run. Everything is measured in turns, and the best round counts. On one CPU thread,
+the default, processor time is counted. Three configurations are compared: our defaults; the paper's (rearranged masks, scalar
+scales by plain conjugate gradient; Li, Zhu, Sun 2024); and Kwon's recovery, which runs layers again (`benchmarks.kwon`).
+Prints a table for each model and, as the last line of stdout, one JSON object.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STAGES = ("calibrate", "score", "search", "rearrange", "recover")
 
 
 def floor(model: TaskModel, evidence: Evidence) -> float:
-    """Return the seconds of one forward and one backward to the input of the first block, over all calibration batches."""
+    """Return the seconds of one forward and one backward pass to the input of the first block, over all calibration batches."""
     objective = loss_sum(model.task_type)
     began = seconds()
     for cpu_batch in evidence.calibration.batches:
@@ -68,7 +68,7 @@ def floor(model: TaskModel, evidence: Evidence) -> float:
 
 
 def seconds() -> float:
-    """Read the clock. One CPU thread is timed by processor time, which other programs disturb less."""
+    """Return the time of the clock. One CPU thread is timed by processor time, which other programs disturb less."""
     alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
     return time.process_time() if alone else time.perf_counter()
 
@@ -117,17 +117,17 @@ class Case:
         return Evidence(adapter, tokens, states, matmul_dtype(options.precision, self.model.device))
 
     def ours(self) -> dict[str, float]:
-        """Return the seconds by stage of the defaults."""
+        """Prune with the defaults. Return the seconds by stage."""
         return self._prune(FisherCG(), lambda student, mask, evidence: self._recover(student, mask, evidence, RecoverySpec()))
 
     def paper(self) -> dict[str, float]:
-        """Return the seconds by stage of the paper's configuration."""
+        """Prune with the paper's configuration. Return the seconds by stage."""
         spec = RecoverySpec(kind="masks", solver="cg")
         method = FisherCG(labels="auto", representation=0, rearrange=True)
         return self._prune(method, lambda student, mask, evidence: self._recover(student, mask, evidence, spec))
 
     def kwon(self) -> dict[str, float]:
-        """Return the seconds by stage with Kwon's recovery."""
+        """Prune with Kwon's recovery. Return the seconds by stage."""
         return self._prune(
             FisherCG(labels="auto", representation=0, rearrange=True),
             lambda student, mask, evidence: recover_by_rerunning_(adapt(student.model), mask, evidence),

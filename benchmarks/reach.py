@@ -1,6 +1,6 @@
-"""``make bench-reach``: one random model of real size per family, from the request to the proof.
+"""``make bench-reach``: jobs on random models of real sizes of every family, from the request to the proof.
 
-Every model has published widths and depths, and weights drawn by its own initialisation: its quality means nothing, but time,
+Every model has published widths and depths, and weights drawn by its own initialisation. Its quality means nothing, but time,
 memory and the measured target do. Each job runs in a process of its own, one at a time. Models whose job would not fit into
 memory are left out, and listed as such. Prints a table and, last, one JSON object.
 """
@@ -23,7 +23,7 @@ from benchmarks.apart import Done, run_apart
 from benchmarks.reach_models import CATALOGUE, RealSize, task_of, write_data
 
 STAGES = ("load", "calibrate", "score", "search", "recover", "materialise", "evaluate", "latency", "accept")
-# A job holds at most so many times the float32 weights: dense model, its pruned part, and what is written and loaded back.
+# Peak memory of a job, as a multiple of the float32 weights: dense model, pruned model, and the checkpoint loaded back.
 _COPIES = 2.6
 _LIBRARIES = 0.7 * 2**30
 

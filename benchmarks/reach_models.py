@@ -44,7 +44,7 @@ class RealSize:
     Attributes:
         name: Name of the published model, or of the family with a word on its size.
         config: transformers' configuration class.
-        options: Arguments of the configuration, where its defaults are not the published size.
+        options: Arguments of the configuration that differ from its defaults.
         task: Type of task that the model is pruned for.
         dtype: Type in which the weights are published.
     """
@@ -56,7 +56,7 @@ class RealSize:
     dtype: str = "float32"
 
     def configuration(self) -> Any:
-        """Return the configuration, with ids of the special tokens that its tokenizer must have."""
+        """Return the configuration, with an id of the padding token for models that read text."""
         import transformers
 
         config = getattr(transformers, self.config)(**self.options)
@@ -65,7 +65,7 @@ class RealSize:
         return config
 
     def build(self, config: Any) -> Any:
-        """Return the model, with weights drawn by its own initialisation."""
+        """Make the model, with weights drawn by its own initialisation."""
         import torch
         import transformers
 
@@ -83,7 +83,7 @@ class RealSize:
             return sum(own.numel() for own in self.build(self.configuration()).parameters())
 
     def write(self, folder: Path) -> Path:
-        """Write the checkpoint."""
+        """Write the checkpoint, with a tokenizer or an image processor."""
         config = self.configuration()
         self.build(config).save_pretrained(folder)
         if self.task == "image-classification":
@@ -213,7 +213,7 @@ CATALOGUE = {
 
 
 def write_data(folder: Path, task: str, rows: int, held_out: int, tokens: int) -> Path:
-    """Write both splits: rows of random words, each of ``tokens`` tokens, or pictures of noise."""
+    """Write both splits: rows of random words, of ``tokens`` tokens each, or pictures of noise."""
     folder.mkdir()
     rng = random.Random(0)  # noqa: S311 - text for a benchmark, no secret
     for split, count in (("train", rows), ("validation", held_out)):
@@ -226,7 +226,7 @@ def write_data(folder: Path, task: str, rows: int, held_out: int, tokens: int) -
 
 
 def task_of(task: str, data: Path) -> dict[str, Any]:
-    """Return the task over the data that `write_data` writes."""
+    """Return the task, for a spec, on the data of `write_data`."""
     columns: dict[str, dict[str, Any]] = {
         "text-classification": {"text": ["text"], "label": "label"},
         "text-generation": {"text": ["text"]},

@@ -1,9 +1,10 @@
-"""``make same BASE=COMMIT``: run a commit and this tree side by side, and compare every file that they write.
+"""``make same BASE=COMMIT``: run a commit and this tree on the same cells, and compare every file that they write.
 
-Small models of three architectures, each method, both tiers, layouts, formats, recoveries, solvers and paged weights, with
-fixed seeds, on one thread of one processor: a change that means nothing gives the same bytes. What a commit wrote is kept in
-benchmarks/results/same-cache. Prints a table and what is not compared, and writes benchmarks/results/same.json. Exit code 1
-where something differs that no one expects (the tables are in `benchmarks.same_cells`), 2 where a tree cannot be run.
+A cell is one job on a small model. The cells cover three architectures, every method, both tiers, layouts, formats, recoveries,
+solvers and paged weights. Seeds are fixed, and all runs use one thread of one processor, so a change without effect gives the
+same bytes. Bundles of the commit are kept in benchmarks/results/same-cache. Prints a table and the list of what is not
+compared, and writes benchmarks/results/same.json. The exit code is 1 if something differs that is not listed as expected (in
+`benchmarks.same_cells`), and 2 if a tree cannot be run.
 """
 
 from __future__ import annotations
@@ -46,7 +47,14 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class Difference:
-    """A file that differs: whether that fails the run, and what is different."""
+    """A file that differs.
+
+    Attributes:
+        file: Path in the bundle, or ``exit`` for the exit code.
+        verdict: Whether the difference is expected, and why.
+        detail: Lines on what is different.
+        fails: Whether the difference fails the run.
+    """
 
     file: str
     verdict: str
@@ -56,7 +64,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Compared:
-    """What came of one cell."""
+    """Comparison of one cell: its files, processor seconds in both trees, exit code and differences."""
 
     cell: str
     files: int
@@ -68,12 +76,19 @@ class Compared:
 
     @property
     def fails(self) -> bool:
-        """Whether something differs that should not."""
+        """Whether any difference fails the run."""
         return any(own.fails for own in self.differences)
 
 
 def compare(cell: Cell, records: tuple[Record, Record], bundles: tuple[Path, Path], texts: Mapping[str, str]) -> Compared:
-    """Compare what two trees wrote for one cell."""
+    """Compare the bundles and exit codes of two trees for one cell.
+
+    Args:
+        cell: The cell.
+        records: Records of the base and of the new tree.
+        bundles: Bundles of the base and of the new tree.
+        texts: Patterns of files whose text may change, with reasons.
+    """
     found: list[Difference] = []
     base, new = records
     if base.exit != cell.exit:
@@ -95,7 +110,7 @@ def compare(cell: Cell, records: tuple[Record, Record], bundles: tuple[Path, Pat
 
 
 def _judged(cell: Cell, name: str, detail: list[str], texts: Mapping[str, str]) -> Difference:
-    """Say whether a difference is one of those that are listed."""
+    """Make the difference of a file; its verdict depends on the tables of expected differences and changed texts."""
     both = f"{cell.name}:{name}"
     for pattern, reason in EXPECTED.items():
         if fnmatch(cell.name, pattern) or fnmatch(both, pattern):
@@ -107,7 +122,7 @@ def _judged(cell: Cell, name: str, detail: list[str], texts: Mapping[str, str]) 
 
 
 def _detail(name: str, bundles: tuple[Path, Path], forms: Sequence[Form]) -> list[str]:
-    """Say what is different: tensors and by how much, paths of JSON and their values, or lines."""
+    """Return lines on what is different: tensors and by how much, paths and values of JSON, or lines of text."""
     first, second = forms
     if name.endswith(".safetensors"):
         return _tensors(*(bundle / name for bundle in bundles))
@@ -138,7 +153,7 @@ def _tensors(base: Path, new: Path) -> list[str]:
 
 
 def _flat(values: Any, path: str = "") -> list[tuple[str, Any]]:
-    """List the values of a JSON document by their paths."""
+    """Return the paths and values of a JSON document."""
     if not isinstance(values, dict | list) or not values:
         return [(path, values)]
     items = values.items() if isinstance(values, dict) else enumerate(values)
@@ -146,7 +161,7 @@ def _flat(values: Any, path: str = "") -> list[tuple[str, Any]]:
 
 
 def fill(who: str, tree: Path, cells: Sequence[Cell], inputs: tuple[Path, str], kept: Kept, console: Console) -> float:
-    """Run cells in a tree, with a line for each, and give the seconds that passed."""
+    """Run cells in a tree, and print a line for each. Return the elapsed seconds."""
     began, done = time.monotonic(), 0
 
     def tell(cell: Cell, record: Record) -> None:
@@ -227,13 +242,13 @@ def measure(options: argparse.Namespace, console: Console) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base", nargs="?", default="HEAD", help="commit to compare with")
-    parser.add_argument("--new", type=Path, default=ROOT, help="tree to compare, as it lies there; this one")
+    parser.add_argument("--new", type=Path, default=ROOT, help="tree to compare, as it is on disk; default: this one")
     parser.add_argument("--only", nargs="+", default=[], help="parts of cells' names, with shell patterns")
     parser.add_argument(
         "--allow", nargs="+", default=[], help="patterns of files whose text may change, e.g. '*modeling_coppice.py'"
     )
-    parser.add_argument("--twice", action="store_true", help="the commit against itself: what is not deterministic shows")
-    parser.add_argument("--again", action="store_true", help="run the commit though it is kept")
+    parser.add_argument("--twice", action="store_true", help="compare the commit with itself: shows what is not deterministic")
+    parser.add_argument("--again", action="store_true", help="run the commit even if its bundles are kept")
     parser.add_argument("--keep", type=Path, default=None, help="folder to leave the new tree's bundles in")
     parser.add_argument("--cache", type=Path, default=_RESULTS / "same-cache", help="where the commit's bundles are kept")
     parser.add_argument("--list", action="store_true", help="name the cells and leave")

@@ -1,7 +1,7 @@
-"""What `benchmarks.same` runs, and which differences it takes: one table of cells, one of expected differences, one of texts.
+"""Tables of `benchmarks.same`: the cells to run, the expected differences, the texts that may change, and what is left out.
 
-A cell is a spec for ``coppice run``; its name says model, method and what is special. Only fields of the versioned spec are
-used, so that the same cell means the same in both trees. Left out, with the reason: see `LEFT_OUT`.
+A cell is a spec for ``coppice run``. Its name consists of the model, the method and what is special. A cell uses only fields of
+the versioned spec, so that it means the same in both trees.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-# Differences that a change means to make. Cells, or "cell:file", by shell patterns, and why; all else fails the run.
+# Intended differences: shell patterns of a cell, or of "cell:file", with the reason. Any other difference fails the run.
 EXPECTED: dict[str, str] = {}
 
-# Files of text that may read otherwise without meaning anything else, by shell patterns of their path in a bundle, and why.
-# They are shown and do not fail the run; --allow adds to them.
+# Text files whose wording may change: shell patterns of their path in a bundle, with the reason. Their differences are shown
+# and do not fail the run; --allow adds patterns.
 TEXTS: dict[str, str] = {}
 
 LEFT_OUT = {
-    "targets of latency": "what is planned follows from times that were measured",
-    "models that do not fit into memory": "whether one does follows from the memory that is free",
-    "GPU, several threads, several training processes": "sums in another order round otherwise",
+    "targets of latency": "the plan depends on measured times",
+    "models that do not fit into memory": "whether one fits depends on the free memory",
+    "GPU, several threads, several training processes": "sums in another order are rounded differently",
     "ONNX of encoder-decoders": "refused at submit",
     "stock layout of encoder-decoders, paged training": "refused at submit",
-    "what a command prints": "the report has it; of a failed cell its last words are compared",
+    "what a command prints": "the report contains it; for a failed cell the last words are compared",
 }
 
 _TASKS: dict[str, dict[str, Any]] = {
@@ -45,14 +45,20 @@ _STEPS = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "holdout": 0.1}
 
 @dataclass(frozen=True)
 class Cell:
-    """One job: the spec, in which ``{inputs}`` stands for the folder of models and data, and how it ends."""
+    """One job.
+
+    Attributes:
+        name: Name of the cell.
+        spec: The spec as JSON, in which ``{inputs}`` stands for the folder of models and data.
+        exit: Exit code that the job should end with.
+    """
 
     name: str
     spec: str
     exit: int = 0
 
     def fill(self, inputs: str) -> str:
-        """Give the spec as JSON, for a folder of inputs."""
+        """Return the spec as JSON, for a folder of inputs."""
         return self.spec.replace("{inputs}", inputs)
 
 
@@ -60,12 +66,12 @@ def _cell(model: str, method: str, special: str = "", *fields: dict[str, Any], e
     """Make a cell.
 
     Args:
-        model: Folder of the model and of its data.
-        method: Its name in a spec.
-        special: What the cell's name ends with.
-        fields: Of the spec, beside the usual ones; later ones win.
-        ends: Exit code of the command.
-        options: Of the method.
+        model: Name of the model, and of the folders with the model and its data.
+        method: Name of the method in a spec.
+        special: End of the cell's name.
+        fields: Fields of the spec beside the usual ones; later ones win.
+        ends: Exit code that the job should end with.
+        options: Options of the method.
     """
     spec: dict[str, Any] = {
         "model": f"{{inputs}}/{model}",
@@ -83,7 +89,7 @@ def _repair(**options: Any) -> dict[str, Any]:
 
 
 def _units() -> list[Cell]:
-    """List the cells of methods that remove heads and neurons."""
+    """Return the cells of methods that remove heads and neurons."""
     both = {"targets": [{"metric": "macs", "keep": 0.6}, {"metric": "macs", "keep": 0.35}]}
     mixed = {"targets": [{"metric": "params", "keep": 0.8}, {"metric": "sparsity", "sparsity": 0.6}]}
     written = {"artifacts": {"dtype": "bfloat16"}}
@@ -119,7 +125,7 @@ def _units() -> list[Cell]:
 
 
 def _zeros() -> list[Cell]:
-    """List the cells of methods that set weights to zero."""
+    """Return the cells of methods that set weights to zero."""
     two = {"targets": [{"metric": "sparsity", "sparsity": 0.5}, {"metric": "sparsity", "sparsity": 0.7}]}
     plain = {"artifacts": {"formats": ["safetensors"]}}
     sr_ste = {**_STEPS, "finish": "sr-ste"}

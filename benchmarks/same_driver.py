@@ -1,8 +1,8 @@
 """The process of one tree for `benchmarks.same`: runs cells by the tree's own command line, each in a fork of its own.
 
-A script, not a module to import: ``python -P same_driver.py TREE JOBS.json``, with the tree as the folder that it starts in and
-first on PYTHONPATH. A fork has nothing of the cells before it, and its imports are done: after the first cell the process
-imports what that one has imported. Prints one line of JSON for each cell, as it ends.
+This is a script, not a module to import: ``python -P same_driver.py TREE JOBS.json``, started in the tree's folder, with the
+tree first on PYTHONPATH. A fork keeps no state of the cells before it. It need not import again either: after each cell the
+parent process imports the modules that the cell imported. Prints one line of JSON for each cell when it ends.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _PACKAGES = ("pruning_core", "coppice", "app", "worker")
 
 
 def main(tree: Path, jobs: list[dict[str, Any]]) -> None:
-    """Run every job, each after the one before."""
-    import coppice.cli  # the one entry that stays where it is
+    """Run all jobs, one after the other."""
+    import coppice.cli  # the only entry point that no tree moves
 
     check_origin(tree)
     import torch
@@ -37,7 +37,7 @@ def main(tree: Path, jobs: list[dict[str, Any]]) -> None:
 
 
 def run(tree: Path, job: dict[str, Any], app: Any) -> tuple[int, float]:
-    """Run one cell in a fork, what it says goes to the job's log; give its exit code, and the processor's seconds."""
+    """Run one cell in a fork, which writes to the job's log. Return its exit code and processor seconds."""
     child = os.fork()
     if child == 0:
         status = 70
@@ -53,11 +53,11 @@ def run(tree: Path, job: dict[str, Any], app: Any) -> tuple[int, float]:
             sys.stderr.flush()
             os._exit(status)
     _, ended, used = os.wait4(child, 0)
-    return os.waitstatus_to_exitcode(ended), used.ru_utime + used.ru_stime  # with those of the process that proves the bundle
+    return os.waitstatus_to_exitcode(ended), used.ru_utime + used.ru_stime  # including the process that proves the bundle
 
 
 def prune(job: dict[str, Any], app: Any) -> int:
-    """Call ``coppice run`` as a shell would, and give its exit code."""
+    """Call ``coppice run`` as a shell would. Return its exit code."""
     import torch
 
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -69,16 +69,20 @@ def prune(job: dict[str, Any], app: Any) -> int:
 
 
 def import_ahead(names: list[str]) -> None:
-    """Import what a cell has imported, for those that follow; what cannot be is left to them."""
+    """Import the modules that a cell imported, for the cells that follow. Modules that fail to import are left to them."""
     for name in names:
         if name not in sys.modules and not name.startswith("__"):
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
-    gc.freeze()  # what all forks share, none need look at
+    gc.freeze()  # no fork needs to collect the objects that all forks share
 
 
 def check_origin(tree: Path) -> None:
-    """See that all code of ours is the tree's, not that of an installed package."""
+    """Check that all modules of our packages come from the tree, not from an installed package.
+
+    Raises:
+        SystemExit: A module comes from elsewhere.
+    """
     for name, module in list(sys.modules.items()):
         origin = getattr(module, "__file__", None)
         if name.partition(".")[0] in _PACKAGES and origin is not None and not Path(origin).resolve().is_relative_to(tree):

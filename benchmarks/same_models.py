@@ -1,7 +1,7 @@
-"""Three tiny models and their data for `benchmarks.same`, made with transformers alone: no code that the compared trees change.
+"""Three tiny models and their data for `benchmarks.same`, made with transformers alone, without code of the compared trees.
 
-Each is drawn with a seed and trained for a moment, so that what a mask takes away shows. Widths are multiples of 16, where
-patterns and blocks want them; the decoder's embeddings are wide enough to be written in two files of a megabyte.
+Weights are drawn with a seed and trained briefly, so that a mask changes the quality. Widths that patterns and blocks need are
+multiples of 16. The decoder's embeddings are large enough that its weights are written in shards of one megabyte.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 
 
 def write_inputs(folder: Path) -> None:
-    """Write ``bert``, ``llama`` and ``t5`` with their tokenizers, and ``data``, one folder of JSON Lines for each."""
+    """Write ``bert``, ``llama`` and ``t5`` with their tokenizers, and ``data``, with a folder of JSON Lines for each model."""
     import torch
     import transformers
 
@@ -42,7 +42,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def _models() -> dict[str, tuple[str, Any, int]]:
-    """Give the transformers class, the configuration and the size of the vocabulary of each."""
+    """Return the transformers class, the configuration and the vocabulary size of each model, by name."""
     import transformers
 
     words, many = len(SPECIAL) + _WORDS, 2400
@@ -87,7 +87,7 @@ def _models() -> dict[str, tuple[str, Any, int]]:
 
 
 def _rows(name: str, split: str, count: int) -> list[dict[str, Any]]:
-    """Draw texts that have something to learn: each word is one of two that follow from the word before."""
+    """Draw texts with a structure to learn: each word is one of two that follow from the word before it."""
     rng = random.Random(f"{name} {split}")  # noqa: S311 - texts, no secrets
     rows: list[dict[str, Any]] = []
     for _ in range(count):
@@ -127,7 +127,7 @@ def _tokenizer(size: int) -> Any:
 
 
 def _teach_(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> None:
-    """Train a moment, on the answers of the rows or on their own next words."""
+    """Train briefly: on the labels or summaries of the rows, or else on their next words."""
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

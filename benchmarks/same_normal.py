@@ -1,7 +1,8 @@
-"""The normal form of a written file for `benchmarks.same`: what two runs of the same code must agree in, and nothing less.
+"""Normal forms of written files for `benchmarks.same`: all that two runs of the same code must agree in.
 
-Weights, configs, tokenizers and loaders stay as they are, byte for byte. Reports hold times; these are named here one by one,
-as paths of JSON and as the places where a page or a card shows them, and `RULES` says so to people. What is not named counts.
+Weights, configs, tokenizers and loaders stay as they are, byte for byte. Reports hold times, which differ between runs. Each
+time is named here, as a path of JSON and as the place where a page or a card shows it; `RULES` describes them for readers.
+Everything that is not named is compared.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _CHECKPOINT = (
     "pattern.products.groups.*.fastest",
     "pattern.products.groups.*.forms.*.ms",
 )
-# A stage that did not run has taken 0.0 s; that stays, as does null.
+# Values of 0.0 and null are compared: a stage that did not run has taken 0.0 s.
 _RUN = ("seconds.total", "seconds.by_stage.*", "peak_memory_bytes", "memory.free_bytes", "versions.coppice")
 _REPORT = (*_RUN, *_CHECKPOINT, *(f"frontier.*.{path}" for path in _CHECKPOINT))
-# The sentence on sparse products names the best form and its ratio; which of two sentences it is depends on both.
+# The sentence on sparse products names the best form and its ratio, and which of the two sentences is used depends on them.
 _PRODUCTS = (
     r"(?:all matrices run dense: the best sparse product \(|\d+ of \d+ matrices multiply faster in sparse form \()"
     r'[^<"\n]*?(?:dense one on cpu \([^)]*\)|run_sparse_ is called)'
@@ -56,39 +57,45 @@ _BAR = re.compile(
 
 RULES = {
     "report.json": f"these values, unless 0.0 or null: {', '.join(_RUN)}; and of each checkpoint: {', '.join(_CHECKPOINT)}",
-    "report.json, warnings": "the ratio in 'measured Nx on cpu', and the sentence on sparse products, which is of times alone",
-    "report.json, as text": "read as above; besides, all numbers apart, it is the same to the byte (order, spacing, quotes)",
+    "report.json, warnings": "the ratio in 'measured Nx on cpu', and the sentence on sparse products, which depends on times",
+    "report.json, as text": "besides its values, the text without numbers is compared byte by byte (order, spacing, quotes)",
     "report.html": "headline 'as fast'; rows latency and interquartile range; speed-ups of the frontier; seconds of training "
     "phases; bar and text of latency in the comparison; the whole chart of stages; time and peak memory; size and time of the "
     "ONNX graph; version of coppice; warnings as above",
     "README.md": "the row latency; warnings as above",
     "manifest.json": "each size and sha256 is checked against the file that it names; the files themselves are compared",
-    "model.onnx": "of what nodes say of their origin: the frames of stack traces that are in our code, and the name of our "
-    "class around the model. Its size follows (onnx.bytes of report.json, which is checked against the file)",
-    "everywhere": "the folders of our packages, of the inputs and of the bundle, which have names of their own each time; "
+    "model.onnx": "in the metadata of nodes: the stack frames in our code, and the name of our class around the model. The "
+    "size depends on them (onnx.bytes of report.json, which is checked against the file)",
+    "everywhere": "the paths of our packages, of the inputs and of the bundle, which are others in each run; "
     "versions.coppice is that of the installed package, not of the tree",
 }
 
 
 @dataclass(frozen=True)
 class Places:
-    """Folders of a run whose names may stand in what it wrote."""
+    """Folders of a run whose paths may occur in the files that it wrote."""
 
     tree: str
     inputs: str
     out: str
 
     def hide(self, text: str) -> str:
-        """Replace them by what they are."""
+        """Replace the paths of the folders by their names, such as ``<out>``."""
         for name, path in (("out", self.out), ("inputs", self.inputs)):
             text = text.replace(path, f"<{name}>")
-        # Not all of a tree: an environment with other libraries may lie in it.
+        # Only our packages in the tree: an environment with other libraries may lie in it too.
         return re.sub(rf"{re.escape(self.tree)}(?=/(?:{_PACKAGES})/)", "<tree>", text)
 
 
 @dataclass(frozen=True)
 class Form:
-    """A file's normal form: the digest, and for people, where there is any, text or values."""
+    """The normal form of a file.
+
+    Attributes:
+        digest: Digest of the normal form.
+        text: Its text, to show differences; None if there is none.
+        values: Its values, to show differences; None for all files but JSON reports.
+    """
 
     digest: str
     text: str | None = None
@@ -96,7 +103,7 @@ class Form:
 
 
 def normal_form(bundle: Path, path: Path, places: Places) -> Form:
-    """Give the normal form of one file of a bundle."""
+    """Return the normal form of one file of a bundle."""
     make: dict[str, Callable[[Path, Path, Places], Form]] = {
         "report.json": _report,
         "report.html": _page,
@@ -133,7 +140,7 @@ def _report(_bundle: Path, path: Path, places: Places) -> Form:
 
 
 def _hide_(values: Any, path: list[str]) -> None:
-    """Replace what a path leads to; in place."""
+    """Replace in place all values that a path leads to, except 0.0 and null. An asterisk stands for every key or index."""
     key, rest = path[0], path[1:]
     if isinstance(values, list):
         keys: list[Any] = list(range(len(values))) if key == "*" else []
@@ -162,7 +169,7 @@ def _page(_bundle: Path, path: Path, places: Places) -> Form:
 
 
 def _without_latency(chart: str) -> str:
-    """Hide the bar of latency, which is the last, and its text."""
+    """Hide the bar of latency, which is the last bar, and its text."""
     bars = list(_BAR.finditer(chart))
     if bars:
         start, end = bars[-1].span()

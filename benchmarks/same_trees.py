@@ -1,7 +1,7 @@
-"""Runs the cells of `benchmarks.same` in a tree, and keeps what a commit wrote, so that it need not be run again.
+"""Runs of the cells of `benchmarks.same` in a tree, and a store for the results, so that a commit need not run again.
 
-What a tree wrote lies in one folder a cell: the bundle as it is, and `Record` of how it came to be. Those of a commit are kept
-under its name and what all numbers depend on (processor, versions of libraries), each with the digest of its spec and inputs.
+Every cell has a folder with its bundle and the `Record` of its run. The folder of a commit is named after the commit and all
+other facts that the bytes depend on (processor, versions of libraries). Each record holds the digest of its spec and inputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.same_normal import Places
 ROOT = Path(__file__).resolve().parents[1]
 _DRIVER = Path(__file__).with_name("same_driver.py")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "onnx", "onnxruntime", "onnxscript")
-# One thread each, the same order of what Python hashes, and nothing from a network.
+# One thread for each process, a fixed hash seed, and no network.
 _SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",
@@ -46,14 +46,14 @@ class TreeFailed(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """How a cell went.
+    """Record of the run of a cell.
 
     Attributes:
         key: Digest of the spec and of all inputs.
         exit: Exit code of ``coppice run``.
-        said: Its last words, where it was not 0.
-        seconds: Of the processor, so that it does not matter what else runs.
-        places: Folders that may be named in what it wrote.
+        said: Last words of the command if the exit code is not 0; empty otherwise.
+        seconds: Processor seconds, which do not depend on what else runs.
+        places: Folders whose paths may occur in the written files.
     """
 
     key: str
@@ -65,16 +65,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Kept:
-    """Folder of what the cells of a tree wrote."""
+    """Store of the bundles and records of a tree's cells, in a folder."""
 
     folder: Path
 
     def bundle(self, cell: Cell) -> Path:
-        """Give the folder of what a cell wrote; it need not be there."""
+        """Return the folder of a cell's bundle, which need not exist."""
         return self.folder / cell.name / _BUNDLE
 
     def read(self, cell: Cell, key: str) -> Record | None:
-        """Give the record of a cell; None where it was not run with this spec and these inputs."""
+        """Return the record of a cell; None if it was not run with this spec and these inputs."""
         path = self.folder / cell.name / _RECORD
         if not path.is_file():
             return None
@@ -83,13 +83,13 @@ class Kept:
         return record if record.key == key else None
 
     def get(self, cell: Cell, key: str) -> Record:
-        """Give the record of a cell that was run."""
+        """Return the record of a cell that was run."""
         record = self.read(cell, key)
         assert record is not None, f"{cell.name} was run"
         return record
 
     def keep(self, cell: Cell, record: Record, bundle: Path) -> None:
-        """Take over what a cell wrote; the record comes last, and says that the rest is there."""
+        """Move a cell's bundle into the store. The record is written last: it says that the bundle is complete."""
         folder = self.folder / cell.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -99,7 +99,7 @@ class Kept:
 
 
 def machine() -> str:
-    """Name all that the bytes depend on beside code, spec and inputs."""
+    """Return, as JSON, the facts that the bytes depend on beside code, spec and inputs: processor and versions."""
     import torch
 
     found = {name: _version(name) for name in _LIBRARIES}
@@ -117,12 +117,12 @@ def _version(name: str) -> str:
 
 
 def short(text: str) -> str:
-    """Give a digest that is short enough for a name."""
+    """Return a digest of a text that is short enough for a file name."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def inputs_in(cache: Path) -> tuple[Path, str]:
-    """Give the folder of models and data, made where it is not there yet, and its digest."""
+    """Return the folder of models and data, and the digest of its files. The folder is made if it does not exist."""
     folder = cache / f"inputs-{short(Path(same_models.__file__).read_text(encoding='utf-8') + machine())}"
     if not folder.is_dir():
         partial = folder.with_suffix(".partial")
@@ -136,13 +136,13 @@ def inputs_in(cache: Path) -> tuple[Path, str]:
 
 
 def key_of(cell: Cell, inputs: str) -> str:
-    """Give the digest of a cell's spec and of its inputs."""
+    """Return the digest of a cell's spec and inputs."""
     return short(cell.spec + inputs)
 
 
 @contextmanager
 def checked_out(commit: str, folder: Path) -> Generator[Path]:
-    """Have the tree of a commit, as a worktree that goes again."""
+    """Check a commit out as a worktree, which is removed when the context ends."""
     subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(folder), commit], check=True)  # noqa: S607
     try:
         yield folder
@@ -151,7 +151,11 @@ def checked_out(commit: str, folder: Path) -> Generator[Path]:
 
 
 def resolve(commit: str) -> str:
-    """Give a commit's whole name."""
+    """Return the full hash of a commit.
+
+    Raises:
+        TreeFailed: git does not know the commit.
+    """
     command = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -162,18 +166,18 @@ def resolve(commit: str) -> str:
 def run_cells(
     tree: Path, cells: Sequence[Cell], inputs: Path, digest: str, kept: Kept, tell: Callable[[Cell, Record], None]
 ) -> None:
-    """Run cells in a tree, one after the other in one process, and keep what they wrote.
+    """Run cells in a tree, one after the other, and store their bundles and records.
 
     Args:
-        tree: Its folder.
-        cells: What to run.
+        tree: Folder of the tree.
+        cells: The cells to run.
         inputs: Folder of models and data.
-        digest: Of the inputs.
-        kept: Where to.
-        tell: Told of each cell that is done.
+        digest: Digest of the inputs.
+        kept: Store for the results.
+        tell: Called with each finished cell and its record.
 
     Raises:
-        TreeFailed: There is no such tree, or its process ended before its work did.
+        TreeFailed: The folder is not a tree of ours, or its process failed.
     """
     if not (tree / "coppice" / "cli.py").is_file():
         raise TreeFailed(f"{tree} has no coppice/cli.py")
@@ -183,7 +187,7 @@ def run_cells(
         (work / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
         own = {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(work / "cache"), "HF_HOME": str(work / "hf")}
         usual = {name: value for name, value in os.environ.items() if not name.startswith(("COPPICE_", "HF_", "PYTHON"))}
-        # -P: the folder of the script, with modules of other names, stays off the path.
+        # -P keeps the folder of the script, and the modules in it, off the import path.
         command = [sys.executable, "-P", str(_DRIVER), str(tree), str(work / "jobs.json")]
         with (work / "log").open("w") as log:
             process = subprocess.Popen(

@@ -1,7 +1,8 @@
 """``make bench-service``: the time that the service adds to a job, and the load that it bears.
 
-Real processes on both profiles: API, workers, Redis and PostgreSQL on this host. Jobs sleep (`tests.faults.sleeper`), because
-work of their own would only blur the figures. Prints tables and writes ``benchmarks/results/service.json``.
+Both profiles run with real processes on this host: API, workers, Redis and PostgreSQL. Jobs only sleep
+(`tests.faults.sleeper`), because real work would blur the figures. Prints tables and writes
+``benchmarks/results/service.json``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ Figures = dict[str, float]
 
 
 class Bench:
-    """One profile of the service, started afresh for every measurement."""
+    """One profile of the service. Every measurement starts a new service."""
 
     def __init__(self, profile: str, folder: Path, ports: tuple[int, int] | None) -> None:
         self.profile = profile
@@ -51,7 +52,7 @@ class Bench:
         return tiny.tiny_spec(self._model, self._data, seed=round(1000 * seconds))
 
     def cluster(self) -> Cluster:
-        """Return a new service: migrated, without any jobs."""
+        """Return a new service with a migrated database and no jobs."""
         self._count += 1
         work = self._folder / str(self._count)
         work.mkdir()
@@ -60,7 +61,7 @@ class Bench:
             redis, postgres = self._ports
             broker = f"redis://127.0.0.1:{redis}/{self._count % 16}"
             backend = Backend(self.profile, work / "data", servers.new_database(postgres), broker)
-        # A long lease: on a busy host no job may be lost here.
+        # A long lease, so that no job loses it on a busy host.
         settings = SETTINGS | {"COPPICE_LEASE_S": "30", "COPPICE_MAX_QUEUED_JOBS": "1000000", "COPPICE_REPUBLISH_AFTER_S": "10"}
         return Cluster(backend, work, self._folder, settings=settings)
 
@@ -87,7 +88,7 @@ def throughput(bench: Bench, seconds: float) -> Figures:
 
 
 def overhead(bench: Bench, repeats: int) -> Figures:
-    """Measure the time from POST to claim, from the work's end to `succeeded` at the client, from cancel to process gone."""
+    """Measure the times from POST to claim, from work done to `succeeded` at the client, and from cancel to process end."""
     cluster = bench.cluster()
     claim_s, visible_s, gone_s = [], [], []
     with cluster.api() as client, cluster.sleeping_worker() as worker:
@@ -221,7 +222,7 @@ def _profiles() -> Iterator[list[Bench]]:
         ]
 
 
-# The largest value that a figure may have; the least, where it begins with >.
+# The largest value that a figure may have; with >, the smallest.
 TARGETS = {
     "overhead_max_s": "1",
     "cancel_to_gone_max_s": str(HEARTBEAT_S + 1),

@@ -1,9 +1,9 @@
-"""Small models of every kind, trained on the spot, because quality means something only for models that have learnt something.
+"""Small trained models of every kind, because quality means something only for models that have learnt something.
 
-Of the real models only BERTs are at hand. These models have four layers and are trained from nothing in minutes: encoders on
-the sentences of SST-2, encoder-decoders on numbers in words (``forty two`` becomes ``4 2``), decoders on the same (``forty two
-= 4 2``), ViT on the handwritten digits of scikit-learn. They are written as ordinary checkpoints, each with its tokenizer or
-image processor.
+The real models of ``../shared`` are all BERTs. These models have four layers and are trained from random weights in minutes:
+encoders on the sentences of SST-2, encoder-decoders on numbers in words (``forty two`` becomes ``4 2``), decoders on the same
+(``forty two = 4 2``), ViT on the handwritten digits of scikit-learn. They are written as ordinary checkpoints, each with its
+tokenizer or image processor.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ SMALL_MODELS = (
 
 
 def prepare(small: SmallModel, shared: Path, folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
-    """Write data and a trained model into a folder, unless they are there, and return the task for a spec.
+    """Write data and a trained model into a folder, unless they are there already. Return the task for a spec.
 
     Args:
         small: The model.
         shared: Folder with ``data/``.
         folder: Where to write.
-        told: Called with a line about the loss, once an epoch.
+        told: Called after each epoch with a line about the loss.
     """
     data = folder / "data" / small.task
     if not data.is_dir():

@@ -1,9 +1,9 @@
 """``make bench-solvers``: CG, PCG, Cholesky and LSMR on the real least-squares problems of the shared models.
 
-The problems are those of every sublayer of both models at half the MACs. As in recovery, each sublayer is repaired before the
-statistics of the next are taken. A sublayer (heads or neurons) has two problems: one scale per unit, and all weights. For each
-problem and solver, iterations, residual, time and the distance from the dense float64 solve are measured. Prints a table and,
-as the last line of stdout, one JSON object.
+The problems are those of every sublayer of both models at half of the MACs. As in recovery, each sublayer is repaired before
+the statistics of the next are taken. A sublayer (heads or neurons) has two problems: one scale for each unit, and all weights.
+Each solver's iterations, residual, time and distance from the dense float64 solve are measured on each problem. Prints a table
+and, as the last line of stdout, one JSON object.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """``make bench-speedup``: speed and memory of pruned checkpoints, over batch sizes and lengths.
 
-Each model is pruned by the pipeline to half of its MACs at 128 tokens (SST-2 sentences, joined until they are that long). The
-written checkpoints are timed, dense and pruned in turns, after a warm-up; times are medians of the repeats. ``macs_keep`` is
-the share of MACs that was asked for. ``achieved`` is the share of the blocks' MACs that stayed, counted at the row's own
-length. ``efficiency`` is ``achieved`` times the speed-up: the part of the reduction that becomes speed (1: all of it). Memory
-is the growth of the resident set of a process of its own, from before loading to the peak of one forward. Prints a table and,
-as the last line of stdout, one JSON object.
+The pipeline prunes each model to half of its MACs at 128 tokens (SST-2 sentences, joined until they are that long). The dense
+and the written pruned checkpoint are timed in turns after a warm-up; times are medians of the repeats. ``macs_keep`` is the
+requested share of MACs. ``achieved`` is the share of the blocks' MACs that stayed, counted at the row's own length.
+``efficiency`` is ``achieved`` times the speed-up: the part of the reduction that becomes speed (1: all of it). Memory is the
+growth of the resident set of a process of its own, from before loading to the peak of one forward pass. Prints a table and, as
+the last line of stdout, one JSON object.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def prune(name: str, model: Path, data: Path, layout: str, out: Path) -> tuple[L
 
 
 def inference_memory(folder: Path, shape: tuple[int, int], threads: int) -> float:
-    """Return the megabytes that loading and one forward take, in a process of its own."""
+    """Return the megabytes that loading a model and one forward pass take, in a process of their own."""
     command = [sys.executable, "-c", _MEMORY, str(folder), *map(str, shape), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.splitlines()[-1]) / 1024

@@ -1,9 +1,10 @@
 """``make bench-streaming``: prune a model several times larger than a memory limit that the kernel enforces.
 
-The model is a random Llama in bfloat16, many blocks deep, in shards. The limit is the memory of the same run of a model with
-two blocks (libraries and one block), plus a fraction of the deep model's float32 weights. Under the limit ``coppice run`` runs
-as a whole twice: with paged weights, and with all weights in memory, which ends out of memory. Then both run without a limit,
-for their time. Prints a table and, last, one JSON object. Needs the right to make memory control groups (version 1).
+The model is a random Llama of many blocks in bfloat16, in shards. The limit is the memory that the same run takes with a model
+of two blocks (for libraries and one block), plus a fraction of the deep model's float32 weights. Under the limit ``coppice
+run`` runs three times: with paged weights; with all weights in memory, which ends out of memory; and with the choice left to
+it. Then the first two run without a limit, for their time. Prints a table and, last, one JSON object. Needs the right to make
+memory control groups (version 1).
 """
 
 from __future__ import annotations

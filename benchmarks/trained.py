@@ -1,9 +1,9 @@
-"""``make bench-patterns PATTERNS_ARGS=--trained``: the quality that training gains under a pattern, by ways of training.
+"""``make bench-patterns PATTERNS_ARGS=--trained``: the quality that each way of training gains under a pattern.
 
-Every way trains for the same steps on the same rows in the same order, with the method's default options except for those that
-its name says. ``one-shot`` starts from the weights of the one-shot tier, ``dense`` from the dense weights. The last row is a
-control: the dense model, trained alike and not pruned. Whatever it has above 100 % comes from more training on labels alone.
-SST-2 is subsampled: 4000 of its 67349 rows.
+Every way trains for the same steps on the same rows in the same order, with the method's default options except for those in
+its name. ``one-shot`` starts from the weights of the one-shot tier, ``dense`` from the dense weights. The last row is a
+control: the dense model with the same training and without pruning. Whatever it gains above 100 % comes from training on
+labels alone. SST-2 is subsampled: 4000 of its 67349 rows.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Control:
 
 
 def measure(case: Case, goal: Goal, ways: list[str], options: argparse.Namespace) -> list[dict[str, object]]:
-    """Train on one draw of samples every way."""
+    """Train every way from the same draw of calibration samples."""
     evidence = case.evidence()
     plan = case.plan(evidence)
     start = case.prune(evidence, plan, "ADMM, refit").model

@@ -18,7 +18,7 @@ def is_local(reference: str) -> bool:
 
 
 def split_file(folder: Path, split: str) -> Path:
-    """Find the file that holds a split.
+    """Return the path of the file that holds a split.
 
     Raises:
         DatasetInvalid: The folder or the file is missing.
@@ -44,18 +44,18 @@ def image_folder(folder: Path, split: str) -> Path | None:
 
 @contextmanager
 def appearing(out: Path) -> Generator[Path]:
-    """Give a folder to write into that becomes ``out`` when the context ends without an error; else nothing is left of it.
+    """Yield a folder to write into. It becomes ``out`` if the context ends without an error, and is removed otherwise.
 
-    It lies in a hidden folder beside ``out`` whose name nobody else has: runs with the same ``out`` do not touch each other's,
-    and nothing that was there before is removed. What a killed process leaves stays, since nobody can tell it from what is
+    The folder lies in a hidden folder beside ``out``, with a unique name. Runs with the same ``out`` do not disturb each other,
+    and nothing that was there before is removed. The folder of a killed process stays, since it cannot be told from one that is
     still being written.
 
     Args:
-        out: Must not exist, or be an empty folder.
+        out: A path that does not exist, or an empty folder.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True) as own:
-        partial = Path(own) / out.name  # one level down: what tempfile makes is for its owner alone, the umask is to decide
+        partial = Path(own) / out.name  # one level down: the umask decides its permissions, and tempfile's folder is private
         partial.mkdir()
         yield partial
         partial.replace(out)

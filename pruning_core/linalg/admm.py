@@ -1,17 +1,17 @@
-"""ADMM for least squares under a sparsity pattern: which weights to keep, found on the Gram of a layer's inputs.
+"""ADMM for least squares under a sparsity pattern: which weights to keep, found on the Gram matrix of a layer's inputs.
 
-``min over W of 1/2 tr(W^T H W) - tr(W^T R)`` with W in a pattern, H and R the Gram and the cross moments with a ridge. Boyd et
-al. 2011 for the splitting ``W = D, D in the pattern``; ALPS, Meng et al. 2024 (arXiv 2406.07831, section 3.1 and algorithm 1),
-for the iteration on layers of Transformers and the schedule of rho:
+``min over W of 1/2 tr(W^T H W) - tr(W^T R)`` with W in a pattern; H and R are the Gram matrix and the cross moments with a
+ridge. The splitting ``W = D, D in the pattern`` follows Boyd et al. 2011. The iteration on layers of Transformers and the
+schedule of rho follow ALPS, Meng et al. 2024 (arXiv 2406.07831, section 3.1 and algorithm 1):
 
     W = (H + rho I)^-1 (R - V + rho D),   D = P(W + V / rho),   V += rho (W - D)
 
-Deviations: (1) the pattern is any projection, not only a number of weights. (2) R is that of a target of its own (the dense
-model's outputs) and need not be H times the dense weights. (3) Instead of one eigendecomposition, ``H + rho I`` is inverted
-through a Cholesky factor whenever rho changes: an eigendecomposition of 1536 takes as long as all iterations together, and a
-step then needs one product instead of two. (4) rho doubles every four steps and twelve steps are all,
-where ALPS lets it grow by 1.1 to 1.3 every three steps until the support stands still: on nine Grams of MiniLM the residual
-after the refit of 2:4 is 2.4 % above that of 60 such steps, in a fifth of the time.
+Deviations: (1) The pattern is any projection, not only a number of weights. (2) R may come from any target (here the dense
+model's outputs) and need not be H times the dense weights. (3) ``H + rho I`` is inverted through a Cholesky factor whenever
+rho changes, where ALPS makes one eigendecomposition: for 1536 inputs that takes as long as all iterations together, and with
+the inverse a step needs one product instead of two. (4) rho doubles every four steps, for twelve steps at most. ALPS lets it
+grow by 1.1 to 1.3 every three steps until the support no longer changes. On nine Gram matrices of MiniLM under 2:4, the
+residual after the refit is 2.4 % above that of 60 such steps, in a fifth of the time.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pruning_core.shapes import Bool, Float
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How the penalty grows, and when to stop.
+    """Schedule of the penalty rho, and the number of iterations.
 
     Attributes:
-        rho: Its first value, for H of unit diagonal.
-        every: Iterations between two values.
-        growth: What it is multiplied by.
-        iterations: Upper bound.
+        rho: First value, for H of unit diagonal.
+        every: Iterations from one value to the next.
+        growth: Factor between two values.
+        iterations: Largest number of iterations.
     """
 
     rho: float = 0.1
@@ -45,16 +45,16 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What ADMM found.
+    """Result of ADMM.
 
     Attributes:
-        support: The pattern's.
-        value: The weights on it, D.
-        status: ``converged`` (the support no longer changes), ``max_iterations``, or ``breakdown`` (H has no factor; support
-            and value are those of before).
-        iterations: Steps taken.
-        primal: ``||W - D|| / ||D||`` at the end.
-        dual: ``rho ||D - D_before|| / ||V||`` of the last step.
+        support: Weights to keep; it satisfies the pattern.
+        value: D, zero outside the support.
+        status: ``converged`` (the support no longer changes), ``max_iterations``, or ``breakdown`` (``H + rho I`` has no
+            factor; support and value are those of the step before).
+        iterations: Number of steps.
+        primal: Primal residual ``||W - D|| / ||D||``, as last computed.
+        dual: Dual residual ``rho ||D - D_before|| / ||V||``, as last computed.
     """
 
     support: Bool[Tensor, "k d"]
@@ -78,8 +78,8 @@ def find_support(
         H: Symmetric positive definite, unit diagonal.
         R: Right-hand sides.
         start: Dense weights in the same scale.
-        projection: The pattern.
-        schedule: Of the penalty.
+        projection: Projection onto the pattern.
+        schedule: Schedule of the penalty.
 
     Cost: one (k, k) x (k, d) product a step, ``k^3`` for each value of rho.
     """

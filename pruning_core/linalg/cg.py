@@ -1,20 +1,20 @@
 """Conjugate gradient for symmetric positive definite systems with many right-hand sides.
 
-Hestenes and Stiefel 1952, in the preconditioned form of Saad, *Iterative Methods for Sparse Linear Systems*, algorithm 9.1;
-the iteration of Li, Zhu, Sun 2024 (doi 10.1007/s40747-024-01595-w, section 3.3) when there is no preconditioner and one
-right-hand side.
+Hestenes and Stiefel 1952, in the preconditioned form of Saad, *Iterative Methods for Sparse Linear Systems*, algorithm 9.1.
+Without a preconditioner and with one right-hand side it is the iteration of Li, Zhu, Sun 2024 (doi
+10.1007/s40747-024-01595-w, section 3.3).
 
 Deviations:
-1. All columns advance together with one matrix product a step; a column that has converged is frozen (its step is zero), so
-   that it takes no harm from rounding while the others go on.
-2. The residual is recomputed from its definition at the end, so that the status speaks of the value, not of the recurrence.
-   Where the recurrence has converged and the residual has not, rounding has parted them: ``stagnated``.
-3. A direction of non-positive curvature, or a step out of the format's range, is not taken: it freezes its column at the
-   iterate before and makes the status ``breakdown``.
+1. All columns advance together, with one matrix product a step. A column that has converged is frozen (its step is zero), so
+   that rounding cannot harm it while the others go on.
+2. The residual is recomputed from its definition at the end, so that the status describes the value, not the recurrence. The
+   status is ``stagnated`` if the recurrence has converged and the recomputed residual has not: rounding has parted them.
+3. A direction of non-positive curvature, or a step out of the format's range, is not taken. The column is frozen at the
+   iterate before, and the status is ``breakdown``.
 4. The best iterate is returned (optimistix, ``best_so_far``). In exact arithmetic that is the last one: every step lowers the
-   energy ``x^T A x / 2 - x^T rhs`` (Hestenes and Stiefel, theorem 6:1), whatever the residual's norm does in between. So none
-   is copied; a column that has not converged and whose energy is above that of ``x0`` goes back there.
-5. With a ``support``, residuals and directions are multiplied by it every step: the solve of the problem restricted to each
+   energy ``x^T A x / 2 - x^T rhs`` (Hestenes and Stiefel, theorem 6:1), even where the norm of the residual grows. So no
+   iterate is copied. A column that has not converged, and whose energy is above that of ``x0``, is reset to ``x0``.
+5. With a ``support``, residuals and directions are multiplied by it every step. This solves the problem restricted to each
    column's own support (ALPS, Meng et al. 2024, arXiv 2406.07831, section 3.3).
 """
 
@@ -43,11 +43,11 @@ def conjugate_gradient(
     Args:
         A: Symmetric positive definite.
         rhs: Right-hand sides.
-        x0: Start; must be zero outside ``support``.
+        x0: First iterate; must be zero outside ``support``.
         tolerance: A column has converged when its residual norm is below this times the norm of its right-hand side.
-        max_iterations: Upper bound of steps.
-        jacobi: Precondition by the diagonal.
-        support: Entries that may be non-zero; all of them when None.
+        max_iterations: Largest number of steps.
+        jacobi: Whether to precondition by the diagonal.
+        support: Entries that may be non-zero; None: all of them.
 
     Cost: one (k, k) x (k, d) product a step.
     """
@@ -96,7 +96,7 @@ def conjugate_gradient(
         direction = z + momentum * direction
         rz = rz_next
     residual = project(rhs - A @ x)
-    # The recurrence and the true residual part by rounding; a factor of ten is where the answer stops being the one asked for.
+    # Rounding parts the recurrence from the true residual. Up to a factor of ten, the answer still counts as converged.
     converged = residual.norm(dim=0) <= 10 * goal
     in_range = x.isfinite().all(dim=0)
     better = in_range & (converged | (_energy(x, rhs, residual) <= start))
@@ -105,7 +105,7 @@ def conjugate_gradient(
 
 
 def _status(broken: Bool[Tensor, " d"], converged: Bool[Tensor, " d"], unfinished: Bool[Tensor, " d"]) -> SolveStatus:
-    """Sum the columns up: broken ones first, then those that the iteration was not done with."""
+    """Return one status for all columns: the breakdown of any column comes first, then that of unfinished ones."""
     if bool(broken.any()):
         return "breakdown"
     if bool(converged.all()):
@@ -114,5 +114,5 @@ def _status(broken: Bool[Tensor, " d"], converged: Bool[Tensor, " d"], unfinishe
 
 
 def _energy(x: Float[Tensor, "k d"], rhs: Float[Tensor, "k d"], residual: Float[Tensor, "k d"]) -> Float[Tensor, " d"]:
-    """``x^T A x / 2 - x^T rhs`` of each column, from its residual, with ``A x = rhs - residual``."""
+    """Compute ``x^T A x / 2 - x^T rhs`` of each column from its residual, since ``A x = rhs - residual``."""
     return -(x * (rhs + residual)).sum(0) / 2

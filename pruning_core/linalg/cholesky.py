@@ -1,13 +1,13 @@
 """Direct solve by Cholesky factorisation: one factor serves every right-hand side.
 
 Deviations from a plain factorisation:
-1. One that fails is tried again with a growing multiple of the identity, up to 1e-6 of the mean diagonal, as Gaussian process
-   libraries do (linear_operator, ``psd_safe_cholesky``): Grams of dead or duplicate units are singular to rounding. The status
-   is then ``jittered`` and the solution says how much was added, since it is another system that was solved.
-2. The answer is tried on one combination of the right-hand sides with random signs (Freivalds 1977): a residual above the
-   square root of the format's precision makes the status ``stagnated``. A backward stable factorisation has a small residual
-   unless the matrix is too ill-conditioned for the format, or the jitter has changed the answer.
-3. An answer with a larger residual than ``x0`` is not returned: ``x0`` is the best iterate then.
+1. A factorisation that fails is tried again with a growing multiple of the identity added, up to 1e-6 of the mean diagonal, as
+   Gaussian process libraries do (linear_operator, ``psd_safe_cholesky``): Gram matrices of dead or duplicate units are singular
+   to rounding. That solves another system, so the status is ``jittered`` and the solution holds the amount added.
+2. The answer is checked on one combination of the right-hand sides with random signs (Freivalds 1977). If its residual is
+   above the square root of the format's precision, the status is ``stagnated``. A backward stable factorisation has a small
+   residual, unless the matrix is too ill-conditioned for the format or the jitter has changed the answer.
+3. If a stagnated answer has a larger residual than ``x0``, ``x0`` is returned: it is the best iterate then.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pruning_core.linalg.solution import Solution, SolveStatus
 from pruning_core.machine.finite import is_finite
 from pruning_core.shapes import Float
 
-# Relative to the mean diagonal; the first step adds nothing.
+# Amounts added to the diagonal, relative to its mean; the first attempt adds nothing.
 _JITTERS = (0.0, 1e-12, 1e-9, 1e-6)
 
 
@@ -29,9 +29,9 @@ def cholesky_solve(A: Float[Tensor, "k k"], rhs: Float[Tensor, "k d"], x0: Float
     Args:
         A: Symmetric positive definite.
         rhs: Right-hand sides.
-        x0: What a failure gives back.
+        x0: Value to return if there is no factor, or if its residual is smaller than that of a stagnated answer.
 
-    Cost: ``k^3 / 3 + 2 k^2 d`` multiply-adds, and ``2 k^2`` for the trial of the answer.
+    Cost: ``k^3 / 3 + 2 k^2 d`` multiply-adds, and ``2 k^2`` to check the answer.
     """
     if not (is_finite(A) and is_finite(rhs) and is_finite(x0)):
         return Solution(torch.where(x0.isfinite(), x0, 0), "non_finite", 0)

@@ -1,15 +1,15 @@
 """LSMR on the normal equations: the recovery solver of Kwon et al. 2022, kept as a reference.
 
 Fong and Saunders 2011, *LSMR: An iterative algorithm for sparse least-squares problems*, algorithm 1 without
-reorthogonalisation. Kwon's code applies it to ``A dx = rhs - A x0`` with ``damp=1`` although A is a Gram matrix already: the
-condition number is squared twice over. Kept, because parity is what a reference is for.
+reorthogonalisation. Kwon's code applies it to ``A dx = rhs - A x0`` with ``damp=1``. Since A is a Gram matrix already, the
+condition number of the data is squared twice. This is kept, because a reference is there for parity.
 
 Deviations:
 1. All right-hand sides advance together, each with its own scalars, as a batch of independent runs.
-2. A step out of the format's range is not taken: it freezes its column at the iterate before, which is its best, since
-   ``||A^T r||`` falls step by step (Fong and Saunders, section 1.3), and makes the status ``breakdown``.
+2. A step out of the format's range is not taken. The column is frozen at the iterate before, which is its best, since
+   ``||A^T r||`` falls with every step (Fong and Saunders, section 1.3). The status is ``breakdown``.
 3. The estimate of ``||A^T r||`` that ends the iteration is compared with the value from its definition. Without
-   reorthogonalisation they may part: ``stagnated``.
+   reorthogonalisation the two may part; the status is then ``stagnated``.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def lsmr(
     tolerance: float,
     max_iterations: int,
 ) -> Solution:
-    """Minimise ``||A dx - (rhs - A x0)||^2 + damp^2 ||dx||^2`` for every column and give ``x0 + dx``.
+    """Minimise ``||A dx - (rhs - A x0)||^2 + damp^2 ||dx||^2`` for every column, and return ``x0 + dx``.
 
-    Stops when every column's estimate of ``||A^T r||`` has fallen below ``tolerance`` times its first value.
+    The iteration stops when every column's estimate of ``||A^T r||`` has fallen to ``tolerance`` times its first value.
 
     Cost: two (k, k) x (k, d) products a step.
     """
@@ -88,13 +88,16 @@ def lsmr(
 
 
 def _reach(goal: Float[Tensor, " d"], A: Float[Tensor, "k k"], x: Float[Tensor, "k d"], damp: float) -> Float[Tensor, " d"]:
-    """Give what counts as the goal reached: ten times it, or ten times what the rounding of ``A^T A x`` alone makes of it."""
+    """Return the largest ``||A^T r||`` that counts as converged.
+
+    It is ten times the larger of the goal and the rounding error of ``A^T A x``.
+    """
     size = float(A.norm())
     return 10 * torch.maximum(goal, torch.finfo(A.dtype).eps * (size**2 + damp**2) * x.norm(dim=0))
 
 
 def _safe(t: Tensor) -> Tensor:
-    """Keep a column that has reached its solution exactly from dividing by zero."""
+    """Replace zeros by ones, so that a column that has reached its solution exactly does not divide by zero."""
     return torch.where(t == 0, torch.ones_like(t), t)
 
 

@@ -1,9 +1,10 @@
-"""Pruning by the optimal brain surgeon, column by column: SparseGPT, Frantar and Alistarh 2023 (arXiv 2301.00774, algorithm 1).
+"""Pruning by the optimal brain surgeon, input by input: SparseGPT, Frantar and Alistarh 2023 (arXiv 2301.00774, algorithm 1).
 
-Each input in turn loses the weights that its group's support leaves out, and all later inputs of the same outputs make up for
-it with the inverse Hessian. Kept as a baseline; our own solvers follow `pruning_core.linalg.admm`.
+Inputs are pruned one after the other. The weights of an input outside its group's support become zero, and the weights of all
+later inputs compensate for them through the inverse Hessian. This is a baseline; our own selection is
+`pruning_core.linalg.admm`.
 
-Deviation: groups are as wide as the pattern's blocks, and 128 where there is no pattern, as in the paper.
+Deviation: groups are as wide as the pattern's blocks. Without a pattern they have 128 inputs, as in the paper.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from torch import Tensor
 from pruning_core.patterns.project import Projection
 from pruning_core.shapes import Bool, Float
 
-# Inputs that share one choice of support where the pattern does not say: the paper's block size.
+# Inputs in a group, which shares one choice of support, if the pattern does not say: the paper's block size.
 GROUP = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Weights that stay, and which they are; None where the Hessian has no factor."""
+    """The support, and the compensated weights on it."""
 
     support: Bool[Tensor, "k d"]
     value: Float[Tensor, "k d"]
 
 
 def prune_by_obs(H: Float[Tensor, "k k"], W: Float[Tensor, "k d"], projection: Projection, group: int) -> Pruned | None:
-    """Prune and compensate.
+    """Prune a matrix, and compensate for the removed weights. Return None if the Hessian has no factor.
 
     Args:
-        H: Gram of the inputs with its ridge.
+        H: Hessian: the Gram matrix of the inputs, with a ridge.
         W: Dense weights.
-        projection: The pattern; sees one group of inputs at a time.
-        group: Inputs of a group, a multiple of the pattern's width.
+        projection: Projection onto the pattern, applied to one group of inputs at a time.
+        group: Number of inputs in a group, a multiple of the pattern's width.
 
     Cost: ``k^3`` for the factor, ``k^2 d`` for the updates.
     """

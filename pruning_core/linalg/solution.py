@@ -1,4 +1,4 @@
-"""The answer of a solver: a value, how it came about, and what it took."""
+"""The answer of a solver: value, status and statistics."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ SolveStatus = Literal["converged", "jittered", "stagnated", "max_iterations", "b
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What a solve returns. Failure is a status; the value is then the best iterate, finite in every case.
+    """Result of a solve. Failure is a status; the value is then the best iterate. The value is always finite.
 
     Attributes:
         value: (k, d).
-        status: ``converged``; ``jittered`` (the matrix is singular to rounding, and was factorised with a multiple of the
-            identity added: another system was solved); ``stagnated`` (the solver is done, and the residual, computed from its
-            definition, is not as small as that should make it: the condition number is beyond the format's digits);
-            ``max_iterations`` (the tolerance was not reached); ``breakdown`` (the matrix is not positive definite, or numbers
-            left the format's range); ``non_finite`` (NaN or infinity in what was given).
-        iterations: Steps taken; 0 for direct solvers.
-        jitter: What was added to the diagonal, relative to its mean.
+        status: One of:
+            ``converged``;
+            ``jittered``: the matrix is singular to rounding, so another system was solved, with a multiple of the identity
+            added;
+            ``stagnated``: the solver has finished, but the residual from its definition is too large, because the condition
+            number is beyond the format's precision;
+            ``max_iterations``: the tolerance was not reached;
+            ``breakdown``: the matrix is not positive definite, or numbers left the format's range;
+            ``non_finite``: NaN or infinity in the arguments.
+        iterations: Number of steps; 0 for direct solvers.
+        jitter: Amount added to the diagonal, relative to its mean.
     """
 
     value: Float[Tensor, "k d"]
@@ -34,12 +38,12 @@ class Solution:
 
     @property
     def failed(self) -> bool:
-        """Whether the value answers nothing: it is where the solve started, or not far from there."""
+        """Whether there is no answer: the value is the start of the solve, or not far from it."""
         return is_failure(self.status)
 
 
 def is_failure(status: SolveStatus) -> bool:
-    """Tell statuses without an answer from those with one, however rough: whoever asked may still judge that."""
+    """Return whether a status means that there is no answer. A rough answer counts as one: the caller may still judge it."""
     match status:
         case "breakdown" | "non_finite":
             return True

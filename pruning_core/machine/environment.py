@@ -1,4 +1,4 @@
-"""The machine and the libraries of a run, for its report."""
+"""The machine and the libraries of a run: its device, its peak memory, and versions for its report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 from pruning_core.errors import PruningError
 
-# What a report calls each library, and the distribution that has it.
+# Name of each library in a report, and the distribution that contains it.
 _LIBRARIES = {"coppice": "coppice-prune"} | {name: name for name in ("torch", "transformers", "safetensors", "numpy")}
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Give the device to run on: a GPU where there is one, else the CPU, when none is named.
+    """Return the device to run on: the named one; without a name, a GPU if there is one, or else the CPU.
 
     Raises:
         PruningError: This machine has no such device.
@@ -35,7 +35,7 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Give the peak bytes of this process: on the GPU by its allocator, on the CPU by the resident set."""
+    """Return the peak memory of this process in bytes: of torch's allocator on a GPU, of the resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")  # `ru_maxrss` of a process starts at what its parent had when it forked
@@ -46,7 +46,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of what the numbers depend on."""
+    """Return the versions of Python and the libraries that the numbers depend on."""
     found = {"python": platform.python_version()}
     for name, distribution in _LIBRARIES.items():
         try:

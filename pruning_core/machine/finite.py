@@ -1,7 +1,7 @@
-"""The guard between stages: NaN and infinity become an error that names what holds them, never a result.
+"""Guard against NaN and infinity between stages: they become an error that names their layer, never a result.
 
-NaN sorts, compares and averages without a sound, so that one in a weight or a score decides what is pruned. Each stage that
-hands numbers on checks them here, and says which layer they belong to.
+NaN sorts, compares and averages without an error, so a single one in a weight or a score would decide what is pruned. Each
+stage checks here the numbers that it passes on.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pruning_core.errors import NotFinite
 
 
 def is_finite(values: Tensor | float) -> bool:
-    """Tell whether all values are finite numbers.
+    """Return whether all values are finite numbers.
 
-    Cost: one pass over the values and no copy of them: the least and the greatest are NaN where any value is.
+    Cost: one pass over the values without a copy. It suffices to check the smallest and the largest value: both are NaN if any
+    value is.
     """
     if not isinstance(values, Tensor):
         return math.isfinite(values)
@@ -31,12 +32,12 @@ def require_finite(values: Tensor | float, what: str, *, param: str | None = Non
     """Check that all values are finite numbers.
 
     Args:
-        values: Of one layer, matrix or measurement; what has no memory or no fraction is taken for finite.
-        what: Names them, layer included: the subject of the error's sentence.
-        param: Field of the spec to change, where there is one.
+        values: Values of one layer, matrix or measurement. Tensors of integers or on the meta device count as finite.
+        what: Name of the values, with their layer: the subject of the error message.
+        param: Field of the spec to change, if there is one.
 
     Raises:
-        NotFinite: One of them is NaN or infinite.
+        NotFinite: A value is NaN or infinite.
     """
     if is_finite(values):
         return

@@ -1,7 +1,7 @@
-"""The classifier of errors that say that a resource ran out: disk or memory. Torch-free.
+"""Classifier of errors that report an exhausted resource: disk or memory. Torch-free.
 
-They come from the system, from torch, safetensors, Arrow and databases, each with classes of its own, and often as the cause
-of another error. Another attempt, or a larger machine, may cure them: they are never the fault of what was asked for.
+Such errors come from the system, torch, safetensors, Arrow and databases. Each has error classes of its own, and often the
+error is only the cause of another one. A retry or a larger machine may help: the request is never at fault.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DISK_FULL_TEXT = re.compile(
         ]
     )
 )
-# By name, since torch is not to be imported for it: torch.OutOfMemoryError and what older releases call it.
+# Classes are matched by name, since torch must not be imported here: torch.OutOfMemoryError, and its names in older releases.
 _MEMORY_CLASS = re.compile(r"\bOutOfMemoryError\b|\bMemoryError\b|\bArrowMemoryError\b")
 _MEMORY_TEXT = re.compile(
     "|".join(
@@ -48,7 +48,7 @@ _MEMORY_TEXT = re.compile(
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Tell a full disk, quota or file size limit, in an error or in what caused it, from other errors."""
+    """Return whether an error, or one that caused it, reports a full disk, a full quota or a limit on the size of a file."""
     return any(
         isinstance(own, StorageFull)
         or (isinstance(own, OSError) and own.errno in _DISK_FULL)
@@ -59,7 +59,7 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 def memory_is_full(error: BaseException) -> bool:
-    """Tell an error that memory ran out, of the host or of a device, in an error or in what caused it, from other errors."""
+    """Return whether an error, or one that caused it, reports that the memory of the host or of a device ran out."""
     return any(
         isinstance(own, OutOfMemory | MemoryError)
         or (isinstance(own, OSError) and own.errno in _MEMORY_FULL)
@@ -70,20 +70,24 @@ def memory_is_full(error: BaseException) -> bool:
 
 
 def told_of(texts: Sequence[str]) -> type[OutOfMemory | StorageFull] | None:
-    """Tell which resource another process ran out of, by what it wrote of its errors (``class: message`` each), if any."""
+    """Return the error class of the resource that another process ran out of, from its error texts; None if it ran out of none.
+
+    Args:
+        texts: The process's errors, each as ``class: message``.
+    """
     if any(_MEMORY_CLASS.search(own.partition(":")[0]) or _MEMORY_TEXT.search(own) for own in texts):
         return OutOfMemory
     return StorageFull if any(_DISK_FULL_TEXT.search(own) for own in texts) else None
 
 
 def raise_if_exhausted(error: BaseException, doing: str) -> None:
-    """Raise the core's own error where a resource ran out; return where an error says something else.
+    """Raise the core's own error if a resource ran out; return if the error reports anything else.
 
-    For whoever turns errors of other libraries into one about what was asked for.
+    Callers turn errors of other libraries into errors about the request. They call this first.
 
     Args:
-        error: As caught.
-        doing: What failed, as a clause: "the model was loaded".
+        error: The caught error.
+        doing: The failed step, as a clause: "the model was loaded".
 
     Raises:
         OutOfMemory: Memory ran out.
@@ -100,12 +104,12 @@ def raise_if_exhausted(error: BaseException, doing: str) -> None:
 
 
 def _is_foreign(error: BaseException) -> bool:
-    """Tell errors of libraries, whose texts say what happened, from ours, whose texts may quote what was asked for."""
+    """Return whether an error is a library's. Only those are matched by text: our own texts may quote the request."""
     return not isinstance(error, PruningError)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Walk an error, what it was raised from or while handling, and the members of groups, each once."""
+    """Yield an error, its causes and contexts, and the members of error groups, each once."""
     waiting, seen = [error], set[int]()
     while waiting:
         own = waiting.pop()

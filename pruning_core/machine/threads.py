@@ -1,4 +1,4 @@
-"""Environment settings for matrix products that must be made before torch is imported. Torch-free."""
+"""Environment variables for matrix products, which must be set before torch is imported. Torch-free."""
 
 from __future__ import annotations
 

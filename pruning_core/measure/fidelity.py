@@ -1,4 +1,7 @@
-"""How far a repaired model is from the dense one, on calibration samples that its repair has not seen. No labels are needed."""
+"""Fidelity of a mask: divergence of a repaired model from the dense one, on calibration samples that the repair has not seen.
+
+No labels are needed.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,15 @@ from pruning_core.spec.prune import RecoverySpec
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
 
-# Share of the calibration samples that a trial repair uses; the others judge it.
+# Share of the calibration samples that a trial repair uses; the others are held out to judge it.
 _FITTED = 0.75
 
 
 class Fidelity:
-    """Judges masks by trial repairs; the dense model's outputs are computed once."""
+    """Divergences of masks, by trial repairs. The dense model's outputs are computed only once, if they can be kept."""
 
     def __init__(self, ctx: Context, recovery: RecoverySpec) -> None:
-        """Take a run's evidence and its kind of repair."""
+        """Store the run's evidence and its kind of recovery."""
         self._ctx, self._recovery = ctx, recovery
         samples = ctx.evidence.calibration.samples
         self._fitted = max(1, int(_FITTED * samples))
@@ -32,7 +35,7 @@ class Fidelity:
     def divergence(self, mask: Mask) -> float:
         """Repair a model with this mask on some samples, and compare its outputs with the dense model's on the others.
 
-        How outputs are compared is the task's to say: classes by KL divergence, scores and embeddings by squared error.
+        The task's family compares the outputs: classes by KL divergence, scores and embeddings by squared error.
         """
         ctx = self._ctx
         student = clone(ctx.task_model.model)
@@ -43,7 +46,7 @@ class Fidelity:
             return self._apart(ctx.task_model.with_model(student))
 
     def _apart(self, model: TaskModel) -> float:
-        """Run the batches, and compare the samples that no trial repair has seen."""
+        """Return the mean divergence of a model from the dense one on the samples that no trial repair has seen."""
         dense, total, count = self._ctx.task_model, 0.0, 0
         with torch.inference_mode():
             for index, cpu_batch in enumerate(self._ctx.evidence.calibration.batches):
@@ -57,7 +60,7 @@ class Fidelity:
         return total / count
 
     def _dense_outputs(self, index: int, batch: Batch) -> Float[Tensor, "b ..."]:
-        """Run the dense model on a batch once, and again where its outputs are too large to be kept."""
+        """Return the dense model's outputs on a batch: kept from the first time, or computed again if too large to keep."""
         kept = self._dense.get(index)
         if kept is None:
             kept = self._ctx.task_model.outputs(batch.inputs).float()

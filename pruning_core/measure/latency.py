@@ -49,7 +49,7 @@ def measure_blocks(
 ) -> LatencyReport:
     """Measure the blocks of two models one by one, each with its weights in memory, and sum the times.
 
-    It is for models that do not fit into memory, whose forward pass is mostly reading. Dense and pruned blocks take turns.
+    This serves models that do not fit into memory, whose forward pass is mostly reading. Dense and pruned blocks take turns.
     Embeddings and head, which are the same in both models, are left out.
     """
     length = dense.input_length(spec.length)
@@ -77,10 +77,17 @@ def measure_blocks(
 def latency_report(
     dense: Sequence[float], pruned: Sequence[float], spec: LatencySpec, *, threads: int, device: str
 ) -> LatencyReport:
-    """Report milliseconds that were measured in turns at the shape of a spec: medians, speed-up and interquartile ranges.
+    """Report times that were measured in turns, in milliseconds: medians, speed-up and interquartile ranges.
+
+    Args:
+        dense: Times of the dense model.
+        pruned: Times of the pruned model.
+        spec: Spec whose batch and length were measured.
+        threads: CPU threads of the measurement.
+        device: Device of the measurement.
 
     Raises:
-        NotFinite: A clock has given something else than finite times.
+        NotFinite: A time is NaN or infinite.
     """
     dense_ms, dense_iqr = median_and_iqr(dense)
     pruned_ms, pruned_iqr = median_and_iqr(pruned)
@@ -102,7 +109,7 @@ def latency_report(
 
 
 def timed(forward: Callable[[], object], device: torch.device) -> float:
-    """Return the milliseconds of one call, until the device is done."""
+    """Return the milliseconds of one call, until the device has finished."""
     _synchronise(device)
     began = time.perf_counter()
     forward()

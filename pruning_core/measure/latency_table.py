@@ -1,10 +1,10 @@
-"""What sublayers cost in milliseconds at every width, measured on the device at hand: the ground of latency targets.
+"""Latency tables: the milliseconds of sublayers at every width, measured on the present device. Latency targets rest on them.
 
-Halving a sublayer's units does not halve its time: kernels have fixed costs, and norms and residual sums stay. So one
-sublayer of each shape is sliced to a ladder of widths and timed; between the rungs the curve is linear. What lies outside the
-sublayers (embeddings, the task's head) is what the whole model takes beyond the sum of its parts.
+Half of a sublayer's units do not take half of its time: kernels have fixed costs, and norms and residual sums stay. So one
+sublayer of each shape is sliced to a ladder of widths, each of which is timed. Between these rungs the curve is linear. The
+time outside the sublayers (embeddings, the task's head) is the time of the whole model less the sum of its sublayers.
 
-A table is kept on disk by all that decides it (`table_key`), since it does not depend on the weights.
+A table does not depend on the weights. It is cached on disk under a key of all facts that decide it (`table_key`).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 _WARM_UP = 2
 _REPEATS = 7
 _NEURON_RUNGS = 16
-# Widths that are offered are multiples of this: kernels work in blocks, and the search is shorter.
+# Offered numbers of neurons are multiples of this: kernels work in blocks, and the search is shorter.
 _NEURON_STEP = 16
-# A prediction this much above the target is no noise; below that, measuring the sliced model decides.
+# A prediction that exceeds the target by this factor is not noise. Below it, the measurement of the sliced model decides.
 _DOUBT = 1.25
-# The search rounds costs up to bins; the least budget must still admit the least model.
+# The search rounds costs up to bins. With this factor, the smallest budget still admits the smallest model.
 _ALL_BINS = 1.01
 
 Curve = tuple[tuple[int, float], ...]
@@ -51,7 +51,12 @@ _Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class LatencyTable(BaseModel):
-    """Milliseconds at one shape: of the whole dense model, and of one sublayer of each distinct group by units kept."""
+    """Milliseconds at one input shape.
+
+    Attributes:
+        total: Milliseconds of the whole dense model.
+        rungs: For each distinct shape of a group, the milliseconds of a sublayer by its number of kept units.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,10 +66,10 @@ class LatencyTable(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LatencyModel:
-    """The table, seen from one model's groups.
+    """Predicted latency of one model, from a latency table.
 
     Attributes:
-        curves: Of each group the offered ``(units kept, milliseconds)``.
+        curves: Cost curve of each group: the offered ``(kept units, milliseconds)``.
         fixed: Milliseconds outside the sublayers.
         total: Milliseconds of the dense model.
     """
@@ -74,10 +79,14 @@ class LatencyModel:
     total: float
 
     def budget(self, target: LatencyTarget, *, keep: float) -> CurveBudget:
-        """Give the budget under which the predicted latency is ``keep`` of the dense model's, or the least there is.
+        """Return the budget for a predicted latency of ``keep`` times the dense model's, or for the smallest possible one.
+
+        Args:
+            target: The requested target.
+            keep: Share of the dense latency to plan for, which may differ from the target's.
 
         Raises:
-            TargetUnreachable: Even the narrowest sublayers take far longer.
+            TargetUnreachable: Even the narrowest sublayers take far longer than the target.
         """
         budget = CurveBudget(self.curves, keep * self.total - self.fixed)
         smallest = (budget.least + self.fixed) / self.total
@@ -90,13 +99,13 @@ class LatencyModel:
 
 
 def latency_model(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec, cache: Path | None) -> LatencyModel:
-    """Measure the table, or read it from the cache, and spread it over the model's groups.
+    """Make the latency model from a table that is read from the cache or measured.
 
     Args:
         model: The dense model.
-        adapter: Its sublayers.
-        spec: Shape and threads.
-        cache: Folder of kept tables; created on demand. None measures every time.
+        adapter: The dense model's adapter.
+        spec: Input shape and number of threads.
+        cache: Folder of cached tables, created on demand. None: always measure.
     """
     key = table_key(model, adapter.groups, spec)
     path = None if cache is None else cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
@@ -113,17 +122,17 @@ def _shape(group: UnitGroup) -> str:
     return f"{group.kind}/{group.size}/{group.unit_width}/{group.hidden}"
 
 
-# Of a config: what names, explains or serves it, and decides no time.
+# Fields of a config that do not change the time of a forward pass: names, labels and versions.
 _UNTIMED = frozenset({"_name_or_path", "architectures", "auto_map", "id2label", "label2id", "transformers_version"})
 
 
 def table_key(model: TaskModel, groups: Sequence[UnitGroup], spec: LatencySpec) -> str:
-    """Describe all that decides a table: what is not the same is measured again.
+    """Return the facts that decide a latency table, as JSON. If one of them changes, the table is measured again.
 
-    The device, and what computes on it: torch and the libraries that it was built with, transformers, the attention kernel,
-    the type of the weights and the precision of their products, on a CPU its threads. The model's class and config, the sizes
-    of its groups, and of the rest the number of its parameters (vocabulary and head are part of the whole model's time). The
-    shape of the input, as the model takes it.
+    Hardware and software: the device, on a CPU the number of threads, torch and the libraries that it was built with,
+    transformers, the attention kernel, the data type of the weights and the precision of their products. The model: its class
+    and config, the shapes of its groups, and its number of parameters, since vocabulary and head take time too. The input: its
+    shape as the model takes it.
     """
     on_cpu = model.device.type == "cpu"
     config = model.model.config
@@ -146,7 +155,7 @@ def table_key(model: TaskModel, groups: Sequence[UnitGroup], spec: LatencySpec) 
 
 
 def attention_kernel(config: PreTrainedConfig) -> list[str | None]:
-    """Give the name of the attention kernel that a model was loaded with, and those of its parts with configs of their own."""
+    """Return the names of the attention kernels that a model, and its parts with configs of their own, were loaded with."""
     parts = [config, *(getattr(config, name, None) for name in ("text_config", "vision_config", "encoder", "decoder"))]
     return [getattr(own, "_attn_implementation", None) for own in parts if own is not None]
 
@@ -160,7 +169,7 @@ def _cpu_name() -> str:
 
 
 def _read(path: Path) -> LatencyTable | None:
-    """Read a kept table; one that is missing or damaged is measured again."""
+    """Read a cached table. Return None if it is missing or damaged: it is then measured again."""
     try:
         return LatencyTable.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -168,7 +177,7 @@ def _read(path: Path) -> LatencyTable | None:
 
 
 def _write(path: Path, table: LatencyTable) -> None:
-    """Keep a table for the next run; a cache that cannot be written is no reason to fail."""
+    """Write a table to the cache for the next run. A failure to write is ignored."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +211,7 @@ def _measure(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec) -> Late
 
 
 def _ladder(group: UnitGroup) -> list[int]:
-    """Give the widths to time: every number of heads, and evenly spaced numbers of neurons with the empty FFN."""
+    """Return the widths to time: every number of heads, or evenly spaced numbers of neurons with the empty FFN."""
     if group.kind == "head":
         return list(range(group.floor, group.size + 1))
     return sorted({max(group.floor, group.size * rung // _NEURON_RUNGS) for rung in range(_NEURON_RUNGS + 1)})
@@ -219,12 +228,15 @@ def _time_sublayer(sublayer: Sublayer, hidden: torch.Tensor, context: BlockConte
 
 
 def _fastest(forward: Callable[[], object], device: torch.device) -> float:
-    """Give the least of several times: what other processes add to a clock is never negative."""
+    """Return the smallest of several times, since other processes can only make a call slower."""
     return min([timed(forward, device) for _ in range(_WARM_UP + _REPEATS)][_WARM_UP:])
 
 
 def _curve(rungs: Sequence[tuple[int, float]], group: UnitGroup) -> Curve:
-    """Offer counts between the rungs, their cost interpolated and made monotone: a clock's noise must not pay for a unit."""
+    """Return the cost curve of a group: counts on and between the rungs, with interpolated costs.
+
+    The curve is made monotone, so that noise of the clock never makes more units cheaper than fewer.
+    """
     step = 1 if group.kind == "head" else _NEURON_STEP
     offered = sorted({*range(group.floor, group.size + 1, step), group.size})
     curve: list[tuple[int, float]] = []

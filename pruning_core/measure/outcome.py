@@ -42,7 +42,7 @@ class ShapeCount:
         recounted: Units, parameters and latency, from which the metrics of targets are recounted.
         macs: Multiply-accumulates of the blocks.
         bytes: Bytes of the weight files.
-        layers: Units of each block, and the reports of their repair.
+        layers: Report of each block: its units, and the repair of its sublayers.
     """
 
     recounted: Recounted

@@ -1,4 +1,4 @@
-"""Quality of pruned models on the validation split, beside the dense model's."""
+"""Quality of pruned models on the validation split, compared with the dense model's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Evaluator:
     """Evaluates the checkpoints of a run on the validation split. The dense model is run only once."""
 
     def __init__(self, spec: PruneSpec, dense: TaskModel, validation: Rows) -> None:
-        """Tokenise the validation rows; the dense model runs at the first comparison."""
+        """Encode the validation rows. The dense model does not run before the first comparison."""
         self._task, self._dense = spec.task, dense
         self._rows = validation.take(range(len(validation))[: spec.evaluation.max_samples])
         self._encoded = dense.family.encode(dense, self._rows, dense.longest(spec.evaluation.max_length))
@@ -38,10 +38,10 @@ class Evaluator:
         return len(self._tokens.batches) * (2 if self._dense_observed is None else 1)
 
     def compare(self, pruned: TaskModel, on_batch: Callable[[int], None]) -> QualityReport:
-        """Evaluate a checkpoint by the task's metric, beside the dense model.
+        """Evaluate a checkpoint and the dense model by the task's metric.
 
         Raises:
-            NotFinite: Outputs, or the metric of them, are no finite numbers.
+            NotFinite: Outputs or the metric are NaN or infinite.
         """
         tokens, done = self._tokens, 0
         if self._dense_observed is None:
@@ -51,7 +51,7 @@ class Evaluator:
         seen = Observed(self._dense_observed, observed, self._encoded, self._rows)
         try:
             return pruned.family.quality(self._task, seen)
-        except ValidationError as error:  # a report takes finite numbers alone
+        except ValidationError as error:  # a report accepts only finite numbers
             wrong = [".".join(map(str, item["loc"])) for item in error.errors() if item["type"] == "finite_number"]
             if not wrong:
                 raise
@@ -64,20 +64,20 @@ class Evaluator:
 def observe(
     model: TaskModel, tokens: TokenSet, task: TaskSpec, on_batch: Callable[[int], None], *, name: str = "checked"
 ) -> list[Tensor]:
-    """Run a model over all batches, and keep what its task reads of each sample.
+    """Run a model over all batches, and keep the values that the metric needs of each sample.
 
     Args:
-        model: Dense or pruned.
+        model: The dense or a pruned model.
         tokens: The samples.
-        task: Its metric.
-        on_batch: Told after each batch how many are done.
-        name: What an error calls the model.
+        task: The task, with its metric.
+        on_batch: Called after each batch with the number of finished batches.
+        name: Name of the model in errors.
 
     Returns:
-        In the samples' own order, on the CPU.
+        The values of each sample, in the samples' own order, on the CPU.
 
     Raises:
-        NotFinite: The model gives NaN or infinity at a real token. Classes that are chosen of such logits would hide it.
+        NotFinite: An output at a real token is NaN or infinite. The class chosen from such logits would hide it.
     """
     found: dict[int, Tensor] = {}
     with torch.inference_mode():
@@ -90,7 +90,11 @@ def observe(
 
 @contextmanager
 def _finite_outputs(model: TaskModel, batch: Batch, what: str) -> Generator[None]:
-    """Check what the model gives while the context is open, of real tokens alone."""
+    """Check inside the context that the model's outputs at real tokens are finite.
+
+    Raises:
+        NotFinite: An output at a real token is NaN or infinite.
+    """
     real = batch.written
 
     def check(_module: nn.Module, _args: object, output: object) -> None:
@@ -98,7 +102,7 @@ def _finite_outputs(model: TaskModel, batch: Batch, what: str) -> Generator[None
             values = getattr(output, name, None)
             if not isinstance(values, Tensor):
                 continue
-            if model.entries > 1:  # a vocabulary may have entries that are ruled out by minus infinity; their greatest is not
+            if model.entries > 1:  # minus infinity rules out entries of a vocabulary, but the largest logit is finite
                 values = values.amax(-1)
             where = real.to(values.device)
             require_finite(values[where] if values.shape[:2] == where.shape else values, what.format(name))

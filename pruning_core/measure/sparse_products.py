@@ -69,7 +69,7 @@ class SparseLinear(nn.Linear):
     """
 
     def forward(self, input: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch d"]:  # noqa: A002
-        """Multiply the input by the sparse weight, and add the bias."""
+        """Multiply the input by the sparse weight and add the bias."""
         return product(input, self.weight, self.bias)
 
 
@@ -100,7 +100,7 @@ def measure_products(
     groups: list[ProductGroup] = []
     with torch.inference_mode(), limited_threads(latency.threads), _quiet():
         for members in alike.values():
-            members.sort(key=lambda own: own[0], reverse=True)  # the one with the fewest zeros: the others are no slower
+            members.sort(key=lambda own: own[0], reverse=True)  # time the matrix with the fewest zeros: no other is slower
             linear = members[0][2]
             weight, bias = weight_of(linear).to(dtype).contiguous(), bias_of(linear)
             inputs = torch.randn(latency.batch, latency.length, weight.shape[1], generator=generator).to(device, dtype)

@@ -1,4 +1,4 @@
-"""The task model: a checkpoint loaded for a task, with one way to run it and one kind of output a task type."""
+"""Loading of a checkpoint for a task, as a `TaskModel`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
 
 def resolve_checkpoint(reference: str, revision: str | None) -> Path:
-    """Give the local folder of a checkpoint, from the Hub's cache or the Hub itself where it is not a path.
+    """Return the local folder of a checkpoint. A Hub id is resolved from the Hub's cache, or downloaded.
 
     Raises:
-        ModelUnreadable: Unknown to the Hub, or not in the cache while offline.
-        StorageFull: The cache's disk has no room for it.
+        ModelUnreadable: The Hub does not know the model, or it is not in the cache and this machine is offline.
+        OutOfMemory: Memory ran out during the download.
+        StorageFull: The disk of the cache has no room for it.
     """
     if is_local(reference):
         return Path(reference).expanduser()
@@ -53,20 +54,20 @@ def resolve_checkpoint(reference: str, revision: str | None) -> Path:
 
 
 def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, pages: Path | None = None) -> TaskModel:
-    """Load a checkpoint for a task. Never runs remote code, never reads pickle.
+    """Load a checkpoint for a task, in float32. No remote code runs and no pickle is read.
 
     Args:
-        folder: The checkpoint.
-        task_type: Says which class of transformers loads it.
-        device: Where it runs.
-        pages: Folder for what weights are replaced by, where those of the blocks are to stay in the checkpoint's files until
-            they are needed; None loads all of them.
+        folder: Folder of the checkpoint.
+        task_type: Task type, which decides the class of transformers that loads the checkpoint.
+        device: Device that the model runs on.
+        pages: Folder for new weights of paged blocks. The weights of the blocks then stay in the checkpoint's files until they
+            are needed. None: all weights are loaded.
 
     Raises:
-        ModelUnreadable: Missing or corrupt files, no head for the task, no tokenizer.
-        OutOfMemory: The host or the device has no room for it.
-        NotFinite: A weight is NaN or infinite; of paged blocks that shows in their statistics.
-        UnsupportedArchitecture: The weights cannot stay in the files.
+        ModelUnreadable: Files are missing or corrupt, or there is no head for the task, or no tokenizer.
+        OutOfMemory: The host or the device has no room for the model.
+        NotFinite: A loaded weight is NaN or infinite. Those of paged blocks are found later, in the blocks' statistics.
+        UnsupportedArchitecture: The weights of this architecture cannot stay in the files.
     """
     facts = read_checkpoint(folder)
     with quiet_transformers():
@@ -104,7 +105,7 @@ def _load_whole(folder: Path, task_type: TaskType, device: torch.device) -> tupl
 
 
 def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBase:
-    """Load the tokenizer, or the image processor, which is used behind the same name."""
+    """Load the tokenizer, or the image processor, which `TaskModel` keeps in the same field."""
     import transformers
 
     images = KINDS[task_type].reads == "image"
@@ -120,18 +121,18 @@ def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBas
 
 
 def _check_padding(model: PreTrainedModel, processor: PreTrainedTokenizerBase, task_type: TaskType) -> None:
-    """See that texts of several lengths can share a batch.
+    """Check that texts of several lengths can share a batch.
 
     Raises:
-        ModelUnreadable: There is no token to pad with, or a decoder that reads its answer off the last token is not told which
-            one is padding.
+        ModelUnreadable: The tokenizer has no padding token; or the model classifies by the last real token, and its config
+            does not say which token is padding.
     """
     if KINDS[task_type].reads == "image":
         return
     if processor.pad_token_id is None:
         if KINDS[task_type].pads or processor.eos_token_id is None:
             raise ModelUnreadable(NO_PADDING, param="model")
-        # Nothing that counts ever looks at what stands behind it.
+        # No real token of a causal model attends to the padding behind it, so any token will do.
         processor.pad_token = processor.eos_token
     reads_last = type(model).__name__.endswith("ForSequenceClassification") and hasattr(model, "score")
     if reads_last and model.config.pad_token_id is None:
@@ -139,15 +140,19 @@ def _check_padding(model: PreTrainedModel, processor: PreTrainedTokenizerBase, t
 
 
 def _check_complete(missing: list[str], task_type: TaskType) -> None:
-    """Refuse weights that transformers would fill with random numbers; a pooler that nothing reads may be missing."""
-    # Only embeddings are read off the bare model, and they are pooled from the tokens' states.
+    """Refuse a checkpoint without weights that transformers would then draw at random. An unread pooler may be missing."""
+    # The bare model is only used for embeddings, which are pooled from the tokens' hidden states and not by its own pooler.
     needed = [key for key in missing if not (AUTO_CLASSES[task_type] == "AutoModel" and "pooler" in key)]
     if needed:
         raise lacks_weights(task_type, ", ".join(sorted(needed)[:3]))
 
 
 def _pooling_of(folder: Path) -> Pooling:
-    """Read sentence-transformers' pooling mode; mean where the checkpoint does not say."""
+    """Return the pooling mode from the files of sentence-transformers; mean if the checkpoint has none.
+
+    Raises:
+        ModelUnreadable: The pooling mode is neither mean nor cls.
+    """
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return "mean"
@@ -161,7 +166,7 @@ def _pooling_of(folder: Path) -> Pooling:
 
 @contextmanager
 def quiet_transformers() -> Generator[None]:
-    """Silence transformers' own progress bars and load reports: what matters in them becomes an error of ours."""
+    """Silence transformers' own progress bars and load reports: whatever matters in them becomes one of our errors."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,8 +1,8 @@
-"""Units that zeros have killed are removed physically: nothing reads them, or they are the same for every token.
+"""Removal of dead units: units that nothing reads, or whose output is the same for every token, because weights are zero.
 
-A neuron whose row of the first FFN matrix is zero is the constant ``act(b)``; a head whose value rows are zero gives the
-constant ``b_v``, since attention weights sum to one. Such constants move into the bias of the output projection. What the
-output projection does not read (zero columns) is of no consequence at all.
+A neuron whose row of the first FFN matrix is zero gives the constant ``act(b)``. A head whose value rows are zero gives the
+constant ``b_v``, since attention weights sum to one. Such constants move into the bias of the output projection. Units whose
+columns of the output projection are zero have no effect at all.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ from pruning_core.shapes import Bool, Float, Int
 if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear
 
-_VALUE = 2  # of query, key and value
+_VALUE = 2  # index of the value projection among query, key and value
 
 
 def remove_dead_(student: ModelAdapter, allowance: int) -> Mask:
-    """Remove dead units in place. Each sublayer keeps one unit at least, since attention over no head has no shape.
+    """Remove dead units in place, those with the fewest nonzero weights first.
+
+    Each sublayer keeps at least one unit, since attention without heads has no shape.
 
     Args:
-        student: After its weights were set to zero; given new parameters in place.
-        allowance: Weights other than zero that may go with them: half of a unit may still be dense, and the target is a target.
+        student: The model after weights were set to zero; it gets new parameters in place.
+        allowance: Largest number of nonzero weights to remove with the units. A dead unit may still have nonzero weights, and
+            removing them must not overshoot the target.
 
     Returns:
-        Which units stay.
+        The mask of the units that stay.
     """
     dead: list[Bool[Tensor, " units"]] = []
     prices: list[tuple[int, int, int]] = []  # weights that go, sublayer, unit
@@ -67,7 +70,7 @@ def _dead(sublayer: Sublayer) -> Bool[Tensor, " units"]:
 
 
 def _source(sublayer: Sublayer) -> AnyLinear | None:
-    """Give the linear whose rows alone decide whether features depend on tokens; None where that is not known."""
+    """Return the linear whose zero rows make a unit's output constant; None if none is known."""
     signature = sublayer.signature
     if signature.kind == "head":
         return sublayer.inputs[_VALUE] if sublayer.family.plain else None
@@ -75,7 +78,7 @@ def _source(sublayer: Sublayer) -> AnyLinear | None:
 
 
 def _nonzeros(sublayer: Sublayer) -> Int[Tensor, " units"]:
-    """Count the weights of each unit that are not zero."""
+    """Count the nonzero weights of each unit."""
     found = _per_unit(sublayer, (weight_of(sublayer.output) != 0).sum(0))
     for part in sublayer.parts:
         rows = (weight_of(part.linear) != 0).sum(1)
@@ -92,7 +95,7 @@ def _by_unit(sublayer: Sublayer, columns: Bool[Tensor, " k"]) -> Bool[Tensor, " 
 
 
 def _fold_constants_(sublayer: Sublayer, gone: Int[Tensor, " u"]) -> None:
-    """Move what removed units give every token into the bias of the output projection."""
+    """Move the constant outputs of removed units into the bias of the output projection."""
     source, bias = _source(sublayer), bias_of(sublayer.output)
     if source is None or bias is None:
         return

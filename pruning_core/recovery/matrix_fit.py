@@ -1,9 +1,9 @@
-"""One matrix under a pattern: which weights stay, and their values, from the statistics of its inputs and targets.
+"""Support and weights of one matrix under a pattern, from the statistics of its inputs and targets.
 
 The problem is that of `pruning_core.stats.gram` with a column of ones: ``min over W, b of ||B - X W - b||^2 + lambda ||W -
-W_dense||^2`` with W in the pattern. The bias costs nothing at inference and is solved for by centring: with ``X`` and ``B``
-less their means the best W does not depend on it, and ``b = mean(B) - mean(X) W``. What remains is scaled to unit diagonal, so
-that one penalty fits all inputs, and so that a projection weighs a weight by its input's size, as Wanda does.
+W_dense||^2`` with W in the pattern. The bias costs nothing at inference, and centring eliminates it: once ``X`` and ``B`` have
+zero mean, the best W does not depend on it, and ``b = mean(B) - mean(X) W``. The centred problem is scaled to unit diagonal.
+Then one penalty fits all inputs, and a projection weighs each weight by the size of its input, as Wanda does.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A linear layer's statistics and dense parameters, input-major.
+    """Statistics and dense parameters of a linear layer, input-major.
 
     Attributes:
-        name: Its module path.
-        fit: Statistics of the samples that are fitted, with a last column of ones.
-        judge: Those of the held-out samples.
+        name: Module path of the layer.
+        fit: Statistics of the fitted samples, with a last column of ones.
+        judge: Statistics of the held-out samples, likewise.
         weights: Dense weights.
-        bias: Dense bias; None where the layer has none.
+        bias: Dense bias; None if the layer has none.
     """
 
     name: str
@@ -50,7 +50,16 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which weights stay, with the values that the selection itself gives them, and how it went."""
+    """Result of a selection.
+
+    Attributes:
+        support: Weights that stay.
+        weights: Values that the selection gives them, before any refit.
+        status: Status of the selection.
+        iterations: Number of ADMM steps; 0 for selections that do not iterate.
+        primal: Primal residual of ADMM; None for other selections.
+        dual: Dual residual of ADMM; None for other selections.
+    """
 
     support: Bool[Tensor, "k d"]
     weights: Float[Tensor, "k d"]
@@ -65,9 +74,9 @@ class ScaledProblem:
     """The centred problem, scaled to unit diagonal, in float32.
 
     Attributes:
-        H: Gram with its ridge.
+        H: Gram matrix with its ridge.
         R: Right-hand sides.
-        scale: What weights are multiplied by to be in it.
+        scale: Factor that brings the weights of each input into the problem's scale.
         mean_x: Mean of the inputs.
         mean_b: Mean of the targets.
     """
@@ -80,13 +89,13 @@ class ScaledProblem:
 
     @classmethod
     def of(cls, gram: Gram, weights: Float[Tensor, "k d"], damping: float, *, centred: bool) -> ScaledProblem:
-        """Centre (where there is a bias to take the means up) and scale."""
+        """Make the problem: centre, if there is a bias that can take up the means, and scale."""
         sums, rows = gram.G[-1, :-1], max(1, gram.tokens)
         mean_x, mean_b = sums / rows, gram.C[-1] / rows
         taken = mean_x if centred else torch.zeros_like(mean_x)
         G = gram.G[:-1, :-1] - torch.outer(sums, taken)
         C = gram.C[:-1] - rows * torch.outer(taken, mean_b)
-        # The floor keeps inputs that are always zero from dividing by it.
+        # The floor avoids a division by zero for inputs that are always zero.
         ridge = max(damping * float(G.diagonal().mean()), torch.finfo(torch.float32).tiny)
         scale = (G.diagonal().clamp_min(0) + ridge).sqrt()
         H = G / torch.outer(scale, scale)
@@ -95,31 +104,31 @@ class ScaledProblem:
         return cls(H.float(), R.float(), scale, mean_x, mean_b)
 
     def scaled(self, weights: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-        """Put weights into the system's scale."""
+        """Convert weights to the problem's scale."""
         return (weights.double() * self.scale[:, None]).float()
 
     def weights(self, value: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-        """Take weights out of the system's scale."""
+        """Convert weights back from the problem's scale."""
         return value.double() / self.scale[:, None]
 
     def bias(self, weights: Float[Tensor, "k d"]) -> Float[Tensor, " d"]:
-        """Give the best bias beside given weights."""
+        """Return the best bias for given weights."""
         return self.mean_b - self.mean_x @ weights
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How one matrix was pruned and refitted.
+    """Report of one matrix: how it was pruned and refitted.
 
     Attributes:
-        name: Its module path.
-        status: Of the selection, unless the refit broke down or was rejected.
-        iterations: ADMM steps; 0 for selections that do not iterate.
-        refit_steps: Steps of the refit that was kept, or of the one that was not.
-        primal: ``||W - D|| / ||D||`` when ADMM ended.
-        dual: ``rho ||D - D_before|| / ||V||`` when ADMM ended.
-        residual_before: Relative to the target's energy, on held-out samples, of the weights before the refit.
-        residual_after: The same of what is delivered, whose refit has seen those samples where it was kept.
+        name: Module path of the matrix.
+        status: Status of the selection; that of the refit if it broke down or was rejected.
+        iterations: Number of ADMM steps; 0 for selections that do not iterate.
+        refit_steps: Number of steps of the refit on all samples; of the trial if that was rejected.
+        primal: Primal residual ``||W - D|| / ||D||`` at the end of ADMM; None for other selections.
+        dual: Dual residual ``rho ||D - D_before|| / ||V||`` at the end of ADMM; None for other selections.
+        residual_before: Residual on the held-out samples before the refit, relative to the energy of the target.
+        residual_after: The same residual of the returned weights. A refit that was kept has also been fitted to these samples.
     """
 
     name: str
@@ -133,7 +142,7 @@ class Fit:
 
 
 def choose(matrix: Matrix, selection: Selection, projection: Projection, options: ZeroingOptions) -> Choice:
-    """Choose which weights stay, on all samples; a system without a factor leaves the choice to the scaled magnitudes."""
+    """Choose the support from the statistics of all samples. If the solver breaks down, choose it as Wanda does."""
     gram = matrix.fit + matrix.judge
     dense = matrix.weights
     norms = gram.G.diagonal()[:-1].clamp_min(0).sqrt().to(dense)
@@ -164,15 +173,15 @@ def choose(matrix: Matrix, selection: Selection, projection: Projection, options
 def fit_matrix(
     matrix: Matrix, projection: Projection, options: ZeroingOptions, *, refit: bool
 ) -> tuple[Float[Tensor, "k d"], Float[Tensor, " d"] | None, Fit]:
-    """Choose which weights stay and refit them.
+    """Choose the support of a matrix and refit its weights.
 
-    The refit on the fitted samples alone must lower the residual on the held-out ones, from that of the dense weights on the
-    same support (with SparseGPT, of its own weights). Then all samples are fitted; else the weights stay as they were and the
-    status is ``rejected``. What is told after it is of the weights that are returned: the held-out samples, on which both
-    residuals are told, are among the fitted ones then.
+    A trial refit on the fitted samples alone must lower the residual on the held-out samples. It is compared with the dense
+    weights on the same support; with SparseGPT, with the weights that SparseGPT has compensated. If the trial passes, the
+    weights are refitted on all samples. If not, they stay as they were before it, and the status is ``rejected``. Both
+    reported residuals are on the held-out samples, which the refit on all samples has seen too.
 
     Returns:
-        Weights and bias, float64, and how it went.
+        Weights and bias, float64, and the report.
     """
     choice = choose(matrix, options.selection, projection, options)
     own = options.selection == "sparsegpt" and choice.status != "breakdown"
@@ -210,9 +219,9 @@ def fit_matrix(
 def _refit(
     matrix: Matrix, gram: Gram, choice: Choice, start: Float[Tensor, "k d"], *, steps: int, damping: float
 ) -> tuple[tuple[Float[Tensor, "k d"], Float[Tensor, " d"] | None], SolveStatus, int]:
-    """Solve for the weights of a support by conjugate gradient, with the bias that goes with them.
+    """Solve for the weights on a support by conjugate gradient, and for the bias.
 
-    The scaled diagonal is one, so that Jacobi's preconditioner is in the system already.
+    The diagonal of the scaled problem is one, so a Jacobi preconditioner would change nothing.
     """
     system = ScaledProblem.of(gram, matrix.weights, damping, centred=matrix.bias is not None)
     solution = conjugate_gradient(

@@ -1,11 +1,11 @@
-"""Recovery: layer by layer, the output projection of each pruned sublayer is refitted to the dense model.
+"""Recovery: a fit of the output projection of each pruned sublayer to the dense model, from the first layer to the last.
 
-Student inputs are those of the already pruned and repaired layers below; the target is the dense model's residual stream,
-``B = (x_dense + f_dense(x_dense)) - x_student``. Statistics run over real tokens only. Each half of a block runs once: no layer
+The student's inputs come from the pruned and repaired layers below. The target is the dense model's residual stream,
+``B = (x_dense + f_dense(x_dense)) - x_student``. Statistics are taken over real tokens only. Each sublayer runs once: no layer
 is run again to read a statistic.
 
-Where whole blocks are gone, the last sublayer before them stands in for them: it is fitted to the residual sum of the last
-one that is gone, and takes over its norm where that follows the sum.
+The last sublayer before removed blocks stands in for them. It is fitted to the residual sum of the last removed sublayer, and
+takes over the norm that follows that sum, if there is one.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ def prune_and_recover_(
     on_sublayer: Callable[[int], None],
     samples: int | None = None,
 ) -> tuple[SublayerReport, ...]:
-    """Slice the student to the mask, sublayer by sublayer, repairing each before the next one's statistics.
+    """Slice the student to the mask, sublayer by sublayer. Each is repaired before the statistics of the next are taken.
 
     Args:
         student: A clone of the dense model; changed in place.
-        mask: What stays.
+        mask: The units that stay.
         evidence: Dense model and calibration batches.
-        spec: Kind and solver.
-        on_sublayer: Told after each sublayer how many are done.
-        samples: Use only the first so many samples; all of them when None. The last ``holdout`` share of them judges.
+        spec: Kind of recovery, solver, and share of held-out samples.
+        on_sublayer: Called after each sublayer with the number of finished sublayers.
+        samples: Number of samples to use, from the first; None: all. The last ``holdout`` share of them is held out.
 
     Returns:
-        One report a sublayer, in order.
+        One report for each sublayer, in order.
     """
     if spec.kind == "none":
         slice_(student.model, mask)
@@ -83,7 +83,10 @@ def prune_and_recover_(
 
 
 def _inherit_norm_(pruned: Sublayer, dense: Sublayer) -> None:
-    """Let the last sublayer before removed blocks end as they did: it is fitted to what stood before their last norm."""
+    """Copy the norm after the last removed sublayer to the sublayer that stands in for it.
+
+    The latter is fitted to the residual sum before that norm.
+    """
     if pruned.after is not None and dense.after is not None:
         for name, parameter in dense.after.named_parameters():
             setattr(pruned.after, name, parameter)

@@ -1,13 +1,13 @@
-"""One sublayer's repair: from its statistics to new weights of its output projection.
+"""Repair of one sublayer: new weights of its output projection, from the sublayer's statistics.
 
-Two kinds. ``weights``: ``min over W', b' of ||B - X W' - b'||^2 + lambda ||W' - W||^2``, d right-hand sides over the kept rows.
-``masks``: one scale a unit (Kwon et al. 2022, section 4.3; Li, Zhu, Sun 2024, section 3.3): ``A m = c`` with
-``A = G o (W W^T)`` and ``c = diag(C W^T)``, summed over the columns of a unit; never the (N d) x k design matrix.
+There are two kinds. ``weights``: ``min over W', b' of ||B - X W' - b'||^2 + lambda ||W' - W||^2``, with d right-hand sides over
+the kept rows. ``masks``: one scale for each unit (Kwon et al. 2022, section 4.3; Li, Zhu, Sun 2024, section 3.3): ``A m = c``
+with ``A = G o (W W^T)`` and ``c = diag(C W^T)``, summed over the columns of a unit; the (N d) x k design matrix is not formed.
 
-Deviations from the papers: weights instead of scales by default; the bias is refitted with the weights, because what is
-pruned has a mean that no kept unit should have to imitate; shrinkage is towards the dense weights instead of zero; every
-repair must lower the residual on held-out samples, else the sublayer stays as it was and the report says so. What has passed
-is fitted once more on all samples, the held-out ones included.
+Deviations from the papers: (1) The default is weights, not scales. (2) The bias is refitted with the weights: the removed units
+had a mean output, which no kept unit should have to imitate. (3) Shrinkage is towards the dense weights, not towards zero.
+(4) Every repair must lower the residual on held-out samples. If it does not, the sublayer stays as it was, and the report says
+so. (5) A repair that passes is fitted once more on all samples, held-out ones included.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from pruning_core.stats.gram import Gram
 
 SolverName = Literal["cg", "pcg", "cholesky", "lsmr"]
 
-# Kwon's code damps the scale's change by 1 in absolute terms, whatever the data's scale.
+# Kwon's code damps the change of the scales by 1, whatever the scale of the data.
 _LSMR_MASK_DAMP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class NormalEquations:
-    """``A x = rhs``, symmetric and positive definite, one column a right-hand side, started from ``x0``."""
+    """The system ``A x = rhs`` with its first iterate ``x0``: A is symmetric positive definite, rhs has a column a problem."""
 
     A: Float[Tensor, "k k"]
     rhs: Float[Tensor, "k d"]
@@ -47,13 +47,13 @@ class NormalEquations:
 
 
 def weights_system(gram: Gram, before: Float[Tensor, "k d"], damping: float, *, biased: bool = True) -> NormalEquations:
-    """``(G + Lambda) W' = C + Lambda W`` with Lambda zero for the bias, which has no dense value to stay near.
+    """Return ``(G + Lambda) W' = C + Lambda W``. Lambda is zero for the bias, which has no dense value to stay near.
 
     Args:
         gram: Statistics with a last column of ones.
-        before: Weights, input-major, the bias as last row.
-        damping: Lambda, relative to the mean diagonal of the Gram.
-        biased: Whether there is a bias to fit; else its row is zero, and stays so.
+        before: Weights, input-major, with the bias as the last row.
+        damping: Lambda, relative to the mean diagonal of the Gram matrix.
+        biased: Whether there is a bias to fit; if not, its row is zero and stays zero.
     """
     diagonal = gram.G.diagonal()
     ridge = torch.full_like(diagonal, damping * float(diagonal[:-1].mean()) if len(diagonal) > 1 else 0.0)
@@ -68,11 +68,11 @@ def weights_system(gram: Gram, before: Float[Tensor, "k d"], damping: float, *, 
 
 
 def masks_system(gram: Gram, before: Float[Tensor, "k d"], unit_width: int) -> NormalEquations:
-    """``A m = c``: one scale a unit, the bias fixed, from ``m = 1``.
+    """Return ``A m = c`` for one scale of each unit, with the bias fixed, started from ``m = 1``.
 
     Args:
         gram: Statistics with a last column of ones.
-        before: Weights, input-major, the bias as last row.
+        before: Weights, input-major, with the bias as the last row.
         unit_width: Rows of the weights that belong to one unit.
     """
     W, bias = before[:-1], before[-1:]
@@ -83,7 +83,7 @@ def masks_system(gram: Gram, before: Float[Tensor, "k d"], unit_width: int) -> N
 
 
 def solve_system(solver: SolverName, system: NormalEquations, spec: RecoverySpec) -> Solution:
-    """Solve by the named solver; LSMR is damped as its reference damps scales, and not at all for weights."""
+    """Solve a system by the named solver. LSMR is damped for scales, as in Kwon's code, and not for weights."""
     A, rhs, x0 = system.A, system.rhs, system.x0
     if solver == "cholesky":
         return cholesky_solve(A, rhs, x0)
@@ -95,13 +95,13 @@ def solve_system(solver: SolverName, system: NormalEquations, spec: RecoverySpec
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """What is solved for, apart from its statistics.
+    """The repair of one sublayer without its statistics.
 
     Attributes:
-        solver: By which.
-        before: Weights of the kept units, input-major, the bias as last row.
+        solver: Name of the solver.
+        before: Weights of the kept units, input-major, with the bias as the last row.
         unit_width: Rows that belong to one unit.
-        biased: Whether the last row is a parameter of the layer; else it is zero.
+        biased: Whether the layer has a bias; if not, the last row is zero.
     """
 
     solver: SolverName
@@ -111,17 +111,17 @@ class _Problem:
 
 
 def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> SublayerReport:
-    """Solve on the fitted samples, judge on the others, and set the weights if they pass.
+    """Solve on the fitted samples, judge the solution on the held-out samples, and set the weights if it passes.
 
     Args:
         pruned: The sliced sublayer; its output projection is changed in place.
-        fit: Statistics of the samples to fit, with a last column of ones.
-        judge: The same of the held-out samples.
-        spec: Kind and solver.
+        fit: Statistics of the fitted samples, with a last column of ones.
+        judge: Statistics of the held-out samples, likewise.
+        spec: Kind of recovery and solver.
 
     Returns:
-        How it went. Status, iterations and the residual after it are those of the weights that were set: of the fit on all
-        samples where the trial has passed. The held-out samples, on which both residuals are told, are among them then.
+        The report. If the trial passes, status, iterations and the residual after the repair are those of the fit on all
+        samples, whose weights are set. Both residuals are on the held-out samples, which that fit has seen too.
     """
     output = pruned.output
     if pruned.units == 0 and spec.kind == "masks":
@@ -160,16 +160,16 @@ def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> Sub
 
 
 def _default_solver(spec: RecoverySpec, pruned: Sublayer) -> SolverName:
-    """Give the fastest solver of each case in ``make bench-solvers``.
+    """Return the solver that is fastest for the case in ``make bench-solvers``.
 
-    A factorisation serves all d right-hand sides of the weights; one right-hand side over many neurons is solved by Jacobi-CG
-    before it would be factorised.
+    For weights, one factorisation serves all d right-hand sides. For the scales of many neurons there is one right-hand side,
+    and CG with a Jacobi preconditioner takes less time than a factorisation.
     """
     return "pcg" if spec.kind == "masks" and pruned.unit_width == 1 else "cholesky"
 
 
 def _try(problem: _Problem, gram: Gram, spec: RecoverySpec) -> tuple[Solution, Float[Tensor, "k d"]]:
-    """Solve for the judge alone: by factorisation in float32, which takes half the time, unless it breaks down there."""
+    """Solve a trial that is only judged. A factorisation runs in float32, which takes half the time, if it does not fail."""
     if problem.solver == "cholesky":
         rough = dataclasses.replace(problem, before=problem.before.float())
         solution, after = _solve(rough, gram.to(torch.float32), spec)
@@ -179,7 +179,7 @@ def _try(problem: _Problem, gram: Gram, spec: RecoverySpec) -> tuple[Solution, F
 
 
 def _solve(problem: _Problem, gram: Gram, spec: RecoverySpec) -> tuple[Solution, Float[Tensor, "k d"]]:
-    """Give the solution and the weights that follow from it, input-major with the bias as last row."""
+    """Return the solution, and the weights that follow from it, input-major with the bias as the last row."""
     before = problem.before
     if spec.kind == "weights":
         solution = solve_system(problem.solver, weights_system(gram, before, spec.damping, biased=problem.biased), spec)

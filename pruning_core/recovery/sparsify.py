@@ -1,8 +1,8 @@
-"""Sparsity of every linear of the blocks, first to last: each is chosen and refitted on what the pruned ones before it give.
+"""Sparsity of every linear of the blocks, from the first to the last, each with the inputs that the pruned ones before it give.
 
-The query, key, value and first FFN matrices are fitted to the dense model's own outputs, from the student's inputs; the output
-projections to the dense model's residual stream, as recovery does after units are removed. So each matrix also makes up for
-what the ones before it have lost. Shapes stay.
+The query, key and value projections and the first FFN matrices are fitted from the student's inputs to the dense model's own
+outputs. The output projections are fitted to the dense model's residual stream, as after the removal of units. So each matrix
+also compensates for the losses of those before it. Shapes stay.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def record_dense(model: TaskModel, evidence: Evidence, on_batch: Callable[[int], None]) -> None:
-    """Run the dense model once over the calibration batches whose states are kept."""
+    """Run the dense model once over the calibration batches whose states are kept, and record the states."""
     with torch.no_grad(), products_in(evidence.dtype, model.device):
         for index, batch in enumerate(evidence.calibration.batches[: evidence.states.plan.batches]):
             with evidence.states.recording(index):
@@ -53,16 +53,16 @@ def sparsify_(
     """Prune and refit every linear of the student's blocks.
 
     Args:
-        student: A clone of the dense model; given new weights in place.
-        projection: The pattern; or one for each matrix, by its module path.
+        student: A clone of the dense model; it gets new weights in place.
+        projection: Projection onto the pattern; or one for each matrix, by module path.
         evidence: Dense model and calibration batches.
-        options: Selection and solver.
-        recovery: Whether to refit, and the share of samples that judges.
-        on_sublayer: Told after each sublayer how many are done.
-        on_matrix: Shown each matrix before it is pruned.
+        options: Options of the selection and the refit.
+        recovery: Whether to refit, and the share of held-out samples.
+        on_sublayer: Called after each sublayer with the number of finished sublayers.
+        on_matrix: Called with each matrix before it is pruned.
 
     Returns:
-        How each matrix went, in order.
+        One report for each matrix, in order.
     """
     samples = evidence.calibration.samples
     first_judge = samples - max(1, round(samples * recovery.holdout))
@@ -82,7 +82,7 @@ def sparsify_(
         fits.append(fit)
 
     with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.cache() as cache:
-        # Centred Grams of inputs with large means lose what bfloat16 has: in it they are not even definite.
+        # Centring cancels most digits where inputs have large means: Gram matrices from bfloat16 would not even be definite.
         streams = Streams(evidence, cache, samples=samples, first_judge=first_judge, gram_dtype=torch.float32)
         before: Sublayer | None = None
         memory: tuple[InputSums, InputSums] | None = None

@@ -1,4 +1,4 @@
-"""Streams: hidden states of each calibration batch on their way through the layers, dense model and student side by side."""
+"""Streams: the hidden states of each calibration batch on their way through the layers of the dense model and the student."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from pruning_core.stats.input_sums import InputSums
 
 @dataclass(slots=True)
 class Stream:
-    """One batch between two sublayers.
+    """The hidden states of one batch between two sublayers.
 
     Attributes:
-        contexts: What the model's own code gives each of the dense blocks beside the hidden states.
-        fit: Flat indices of the real tokens of samples that are fitted.
+        contexts: Arguments of each block beside the hidden states, from the dense model's own code.
+        fit: Flat indices of the real tokens of fitted samples.
         judge: Flat indices of the real tokens of held-out samples.
-        student: The student's hidden states, (batch, length, d), in the format that the plan of states says.
-        teacher: The dense model's hidden states; None where its sums were kept.
-        sums: Its kept residual sums, one a sublayer; None where it runs along.
-        held_out: True at samples that judge.
-        decoder: The input of a decoder that follows, twice.
-        dense_contexts: What the dense model's blocks are given, where that is something else: another encoder's output.
-        features: The student's features at the present sublayer, while there is room for them.
+        student: The student's hidden states, (batch, length, d), in the data type of the plan of states.
+        teacher: The dense model's hidden states; None if its residual sums were kept.
+        sums: The dense model's kept residual sums, one for each sublayer; None if the dense model runs beside the student.
+        held_out: True at held-out samples.
+        decoder: The input of a decoder that follows, for the student and for the dense model; None if there is no decoder.
+        dense_contexts: The arguments of the dense model's blocks; empty if they are `contexts`. Decoders read the output of
+            their own encoder.
+        features: The student's features at the present sublayer, kept while there is room for them.
     """
 
     contexts: tuple[BlockContext, ...]
@@ -46,10 +47,10 @@ class Stream:
     features: Float[Tensor, "b s k"] | None = None
 
     def target(self, index: int, dense: Sublayer, student: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
-        """Give what the student's output projection should give, and move the dense model past it where that runs along.
+        """Return the target of the student's output projection. A dense model that runs beside is moved past the sublayer.
 
-        That is the dense model's residual sum less the student's own residual stream; where a norm stands between the
-        projection and the sum, what the dense model's projection gives.
+        The target is the dense model's residual sum less the student's residual stream. If a norm stands between the output
+        projection and the sum, it is the output of the dense model's projection.
         """
         if self.sums is not None:
             return self.sums[index].float() - student
@@ -61,11 +62,11 @@ class Stream:
         return total - student if dense.inner is None else dense.output(features).float()
 
     def dense_hidden(self, index: int, before: Sublayer | None) -> Float[Tensor, "b s d"]:
-        """Give the dense model's hidden states at a sublayer, before its `target` moves past it.
+        """Return the dense model's hidden states before a sublayer. Call it before `target` of the same sublayer.
 
         Args:
-            index: Of the sublayer.
-            before: The dense sublayer before it, which says what follows its kept sums; None for the first.
+            index: Index of the sublayer.
+            before: The dense sublayer before it, whose norm follows the kept residual sum; None for the first sublayer.
         """
         if self.teacher is not None:
             return self.teacher.read().float()
@@ -76,7 +77,7 @@ class Stream:
 
 
 class Streams:
-    """The streams of all batches."""
+    """The streams of all calibration batches."""
 
     def __init__(
         self,
@@ -87,14 +88,14 @@ class Streams:
         first_judge: int,
         gram_dtype: torch.dtype | None = None,
     ) -> None:
-        """Embed every batch, or take what was recorded.
+        """Embed every batch, or take its recorded states.
 
         Args:
             evidence: Dense model and calibration batches.
-            cache: Where the streams lie.
-            samples: Rows from here on are left out.
-            first_judge: Rows from here on are held out.
-            gram_dtype: Format of the products of Grams, where it is to be finer than that of the features.
+            cache: Activation cache that holds the streams.
+            samples: Number of samples to use; rows from this one on are left out.
+            first_judge: First held-out row; rows from it on are held out.
+            gram_dtype: Data type of the products of Gram matrices; None: that of the evidence.
         """
         self._dtype = evidence.dtype if gram_dtype is None else gram_dtype
         self._spare = evidence.states.plan.spare
@@ -103,15 +104,18 @@ class Streams:
         self._streams = [stream for stream in opened if stream is not None]
 
     def gather(self, index: int, dense: Sublayer, pruned: Sublayer, layer: int) -> tuple[Gram, Gram]:
-        """Compute the statistics of one sublayer's least squares, of the samples that are fitted and of those that judge.
+        """Compute the least-squares statistics of one sublayer's output projection.
 
-        ``X`` are the student's features, ``B`` what its output projection should give.
+        ``X`` are the student's features, ``B`` is the target of its output projection.
 
         Args:
-            index: Of the dense sublayer.
-            dense: That sublayer.
-            pruned: The student's, which stands for it and for the ones before it that are gone.
-            layer: Which block of the dense model the student's sublayer is a half of.
+            index: Index of the dense sublayer.
+            dense: The dense sublayer.
+            pruned: The student's sublayer that stands for it, and for removed sublayers before it.
+            layer: Block of the dense model that the student's sublayer comes from.
+
+        Returns:
+            The statistics of the fitted samples, and those of the held-out samples.
         """
         device = pruned.output.weight.device
         fit, judge = (GramSums(pruned.width, pruned.hidden, self._dtype, device) for _ in range(2))
@@ -128,14 +132,15 @@ class Streams:
         return fit.result(), judge.result()
 
     def gather_inputs(self, index: int, before: Sublayer | None, dense: Sublayer) -> tuple[InputSums, InputSums]:
-        """Compute the moments of what enters a sublayer, student beside dense model, for fitting and for judging.
+        """Compute the moments of a sublayer's inputs in the student and the dense model. Call it before `gather`.
 
-        To be called before `gather` of the same sublayer.
+        Returns:
+            The moments of the fitted samples, and those of the held-out samples.
         """
         device = dense.output.weight.device
         fit, judge = InputSums(dense.hidden, self._dtype, device), InputSums(dense.hidden, self._dtype, device)
         for stream in self._streams:
-            # No method with patterns changes the norm that is read through.
+            # No method with patterns changes the norm before a sublayer, so the dense one serves the student too.
             own = dense.read(stream.student.read().float()).flatten(0, 1)
             other = dense.read(stream.dense_hidden(index, before)).flatten(0, 1)
             fit.add_(own, other, stream.fit)
@@ -143,10 +148,10 @@ class Streams:
         return fit, judge
 
     def cross(self, dense: ModelAdapter, student: ModelAdapter) -> tuple[InputSums, InputSums]:
-        """Move from the encoder to the decoder, which reads the encoder's output, each model's decoder its own encoder's.
+        """Move from the encoder to the decoder. Each model's decoder reads the output of its own encoder.
 
         Returns:
-            The moments of both outputs, for fitting and for judging.
+            The moments of both encoders' outputs: of the fitted samples, and of the held-out samples.
         """
         hidden, device = dense.sublayers[0].hidden, dense.model.device
         fit, judge = InputSums(hidden, self._dtype, device), InputSums(hidden, self._dtype, device)
@@ -163,13 +168,13 @@ class Streams:
         return fit, judge
 
     def skip(self, index: int, dense: Sublayer) -> None:
-        """Move the dense model past a sublayer that the student has not."""
+        """Move the dense model past a sublayer that the student does not have."""
         for stream in self._streams:
             if stream.sums is None:
                 stream.target(index, dense, stream.student.read().float())
 
     def advance(self, pruned: Sublayer, layer: int) -> None:
-        """Move the student past a sublayer, a half of what is ``layer`` in the dense model."""
+        """Move the student past a sublayer that comes from block ``layer`` of the dense model."""
         for stream in self._streams:
             hidden = stream.student.read().float()
             kept = stream.features
@@ -179,7 +184,7 @@ class Streams:
 
 
 def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: int, first_judge: int) -> Stream | None:
-    """Put a batch's embeddings on the cache; None where all of its samples are left out."""
+    """Open the stream of a batch, with its embeddings in the cache. Return None if all samples of the batch are left out."""
     dense, states = evidence.dense, evidence.states
     batch = evidence.calibration.batches[index].to(dense.model.device)
     chosen = (batch.rows < samples).nonzero().flatten()
@@ -206,6 +211,6 @@ def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: in
 
 
 def _rows(real: Bool[Tensor, "b s"], held_out: Bool[Tensor, " b"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
-    """Give the flat indices of real tokens, of samples that are fitted and of those that judge."""
+    """Return the flat indices of the real tokens of fitted samples, and of those of held-out samples."""
     fit, judge = ((real & own[:, None]).flatten().nonzero().flatten() for own in (~held_out, held_out))
     return fit, judge

@@ -1,9 +1,9 @@
-"""The best mask under a budget whose prices are curves: measured latency, where half the units do not cost half the time.
+"""Mask search under a budget of cost curves, such as measured latency, where half of the units do not cost half of the time.
 
-Each sublayer keeps its best ``count`` units for some count; its cost is read from a curve. Choosing one count a sublayer so
-that the importance kept is greatest within the limit is the multiple-choice knapsack problem, solved by dynamic programming
-over the cost, cut into equal bins (Kellerer, Pferschy, Pisinger 2004, *Knapsack Problems*, section 11.5). Costs are rounded
-up to bins, so the answer never exceeds the limit; what rounding can waste is one bin a sublayer.
+Each sublayer keeps its ``count`` most important units, at a cost read from its curve. One count is chosen for each sublayer, so
+that the kept importance is largest within the limit. This is the multiple-choice knapsack problem. It is solved by dynamic
+programming over the cost, divided into equal bins (Kellerer, Pferschy, Pisinger 2004, *Knapsack Problems*, section 11.5). Costs
+are rounded up to bins, so the answer never exceeds the limit; rounding wastes at most one bin for each sublayer.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from pruning_core.errors import TargetUnreachable
 from pruning_core.shapes import Float
 
 _BINS = 20_000
-# A bound met exactly must not be lost to the rounding of sums of costs.
+# A limit that is met exactly must not be exceeded by the rounding of sums of costs.
 _SLACK = 1e-9
 
 
 def search_curves(importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], budget: CurveBudget) -> Mask:
-    """Find the counts of largest total importance within the budget; each sublayer keeps its best units.
+    """Find the mask of largest total importance within the budget. Each sublayer keeps its most important units.
 
     Args:
-        importance: One value >= 0 a unit, one tensor a group.
+        importance: Importance of every unit, >= 0, one tensor for each group.
         groups: The unit groups.
-        budget: Curves and limit.
+        budget: Cost curves and limit.
 
     Raises:
-        TargetUnreachable: Even the cheapest counts of all groups are above the limit.
+        TargetUnreachable: The cheapest counts of all groups together cost more than the limit.
 
-    Cost: groups x counts offered x bins.
+    Cost: groups x offered counts x bins.
     """
     if not budget.limit > 0 or budget.least > budget.limit * (1 + _SLACK):
         raise TargetUnreachable(
-            f"no combination of widths fits: the narrowest cost {budget.least:.6g} and {budget.limit:.6g} may be spent; "
+            f"no combination of widths fits: the cheapest one costs {budget.least:.6g}, and the limit is {budget.limit:.6g}; "
             "keep more of the model",
             param="target",
         )
@@ -61,7 +61,7 @@ def search_curves(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
         best = reached
         choices.append(chosen)
     position = int(best.argmax())
-    if not bool(best[position].isfinite()):  # the cheapest counts fit, and would not with each cost rounded up
+    if not bool(best[position].isfinite()):  # the cheapest counts fit the limit, but not once each cost is rounded up
         return _best(importance, groups, [min(curve, key=lambda option: option[1])[0] for curve in budget.curves])
     counts: list[int] = []
     for curve, chosen in zip(reversed(budget.curves), reversed(choices), strict=True):
@@ -72,7 +72,7 @@ def search_curves(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
 
 
 def _best(importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], counts: Sequence[int]) -> Mask:
-    """Keep the most important so many units of each group."""
+    """Return the mask that keeps, of each group, as many of its most important units as its count says."""
     kept: list[Tensor] = []
     for values, group, count in zip(importance, groups, counts, strict=True):
         flags = torch.zeros(group.size, dtype=torch.bool)

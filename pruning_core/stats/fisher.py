@@ -1,12 +1,12 @@
-"""Scores: per-sample gradients of the loss with respect to unit masks, and what follows from them.
+"""Unit scores from per-sample gradients of the loss with respect to unit masks.
 
 Put a mask ``m_i`` on every head and neuron, at the input of the output projection. With ``X`` the masked activations,
 ``dL/dm_i = sum over tokens (and over the unit's columns) of X_i * dL/dX_i``. No parameter needs a gradient: the backward
 pass runs over activations only. Importance is the diagonal empirical Fisher ``I_i = sum_s (dL_s/dm_i)^2`` (Kwon et al. 2022,
 arXiv 2204.09656, eq. 4-6).
 
-Deviations: gradients are per sample, the estimator that the theory asks for, where Kwon's code squares the means of
-mini-batches. Without labels the loss is replaced by probes of the outputs whose expected square is the true Fisher, or its
+Deviations: (1) Gradients are per sample, as the theory asks; Kwon's code squares the means of mini-batches. (2) Without
+labels, probes of the outputs replace the loss. The expected square of a probe's gradient is the true Fisher, or its
 Gauss-Newton form (`probe`).
 """
 
@@ -36,13 +36,13 @@ Objective = Callable[[Float[Tensor, "b ..."], Batch], Float[Tensor, ""]]
 
 
 def loss_sum(task_type: TaskType) -> Objective:
-    """Give the task's loss with labels, summed over the samples of a batch: cross-entropy, or squared error."""
+    """Return the task's loss against the labels, summed over the samples of a batch: cross-entropy, or squared error."""
     family = family_of(task_type)
     return lambda outputs, batch: family.losses(outputs, batch).sum()
 
 
 def probe(task_type: TaskType, generator: torch.Generator) -> Objective:
-    """Give a probe of the outputs whose squared gradient estimates the label-free Fisher; see the families of tasks."""
+    """Return a probe of the outputs whose squared gradient estimates the Fisher without labels; see `TaskFamily.probes`."""
     family = family_of(task_type)
     base = int(torch.randint(0, 2**40, (), generator=generator).item())
     return lambda outputs, batch: family.probes(outputs, batch, base).sum()
@@ -50,13 +50,13 @@ def probe(task_type: TaskType, generator: torch.Generator) -> Objective:
 
 @dataclass(frozen=True, slots=True)
 class MaskStatistics:
-    """What one scoring pass knows of a sublayer's units; all on the CPU.
+    """Statistics of a sublayer's units from one scoring pass, on the CPU.
 
     Attributes:
         fisher: ``sum_s (dL_s/dm_i)^2``, the diagonal of the empirical Fisher information, (units,), float64.
         energy: ``sum over real tokens of ||x_i W_i||^2``, the energy of each unit's contribution to the residual stream,
-            (units,), float64. A head's columns are summed, their cross terms left out.
-        gradients: ``dL_s/dm_i``, (samples, units), float32; None where nobody asked for them.
+            (units,), float64. For a head it is the sum over its columns, without their cross terms.
+        gradients: ``dL_s/dm_i``, (samples, units), float32; None if they were not requested.
     """
 
     fisher: Float[Tensor, " units"]
@@ -76,29 +76,29 @@ def mask_statistics(
     states: DenseStates | None = None,
     keep_gradients: bool = False,
 ) -> tuple[MaskStatistics, ...]:
-    """Compute ``dL_s/dm_i`` for every sample and unit, with one forward and one activation-backward.
+    """Compute ``dL_s/dm_i`` for every sample and unit, with one forward and one activation-backward pass.
 
     Args:
-        task_model: Dense model.
-        adapter: Its sublayers.
+        task_model: The dense model.
+        adapter: The dense model's adapter.
         batches: Calibration batches.
         objective: Scalar of a batch whose per-sample terms are independent (no normalisation across a batch).
-        samples: Total number of samples, the rows of the gradients.
-        dtype: Format of matrix products.
-        on_batch: Told after each batch how many are done.
-        states: Records the dense model's states on the way.
-        keep_gradients: Whether the gradients of every sample are kept beside the sum of their squares.
+        samples: Total number of samples: the number of rows of the gradients.
+        dtype: Data type of matrix products.
+        on_batch: Called after each batch with the number of finished batches.
+        states: Recorder of the dense model's hidden states during this pass; None records none.
+        keep_gradients: Whether to keep the gradients of every sample beside the sum of their squares.
 
     Returns:
         The statistics of each sublayer.
 
     Raises:
-        NotFinite: Activations, gradients or the objective are no finite numbers.
+        NotFinite: Activations, gradients or the objective are NaN or infinite.
     """
     decodes = [adapter.crossing is not None and index >= adapter.crossing for index in range(len(adapter.sublayers))]
     most = max(_real(batch, own).numel() for batch in batches for own in set(decodes))
     widest = max(sublayer.width for sublayer in adapter.sublayers)
-    scratch = torch.empty(most * widest, device=task_model.device)  # once: fresh memory costs more than what is written there
+    scratch = torch.empty(most * widest, device=task_model.device)  # allocated once: fresh memory costs more than writing to it
     watches = [_Watch(sublayer, samples if keep_gradients else 0, scratch) for sublayer in adapter.sublayers]
     for index, cpu_batch in enumerate(batches):
         batch = cpu_batch.to(task_model.device)
@@ -112,8 +112,8 @@ def mask_statistics(
             with torch.enable_grad(), products_in(dtype, task_model.device):
                 value = objective(task_model.outputs(batch.inputs).float(), batch)
             require_finite(value, f"the model's outputs on calibration batch {index}, by the objective that scores stand on")
-            # Only the first sublayer's activations are asked for: the pass towards them goes through all the others,
-            # whose hooks read their gradient as it passes, so that no more than one is alive at a time.
+            # Only the gradient of the first sublayer's activations is requested. The backward pass towards them runs through
+            # all other sublayers, whose hooks read their gradients in passing: no more than one is alive at a time.
             torch.autograd.grad(value, first)
         on_batch(index + 1)
     found = tuple(watch.statistics() for watch in watches)
@@ -122,9 +122,13 @@ def mask_statistics(
 
 
 def _check(statistics: Sequence[MaskStatistics], paths: Sequence[str]) -> None:
-    """Check activations in the order of the forward pass and gradients in that of the backward pass: the first one is named.
+    """Check that the statistics are finite; the error names the first sublayer where they are not.
 
-    Gradients of single samples are finite where the sum of their squares is.
+    Activations are checked in the order of the forward pass, gradients in that of the backward pass. Gradients of single
+    samples are finite if the sum of their squares is.
+
+    Raises:
+        NotFinite: A statistic is NaN or infinite.
     """
     for own, path in zip(statistics, paths, strict=True):
         require_finite(own.energy, f"the activations that {path} reads on the calibration samples, times its weights")
@@ -137,7 +141,7 @@ def _real(batch: Batch, decodes: bool) -> Bool[Tensor, "b s"]:
 
 
 class _Watch:
-    """Adds up the statistics of one sublayer at the input of its output projection."""
+    """Accumulator of one sublayer's statistics, at the input of its output projection."""
 
     def __init__(self, sublayer: Sublayer, kept_samples: int, scratch: Tensor) -> None:
         self._scratch = scratch
@@ -155,7 +159,10 @@ class _Watch:
     def hook(
         self, rows: Int[Tensor, " b"], mask: Bool[Tensor, "b s"], first: list[Tensor]
     ) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-        """Make a forward pre-hook for one batch; the first one of a pass is where the backward pass ends."""
+        """Return a forward pre-hook for one batch.
+
+        The first pre-hook of a pass makes its activations the leaf where the backward pass ends, and adds them to ``first``.
+        """
         real = mask.flatten().float()
 
         def read(values: Tensor, grad: Tensor) -> None:
@@ -185,13 +192,13 @@ class _Watch:
 
 
 def importance(statistics: Sequence[MaskStatistics], *, representation: float = 0.0) -> tuple[Float[Tensor, " units"], ...]:
-    """Give the importance of every unit, float64.
+    """Compute the importance of every unit, float64.
 
-    ``I_i = sum_s (dL_s/dm_i)^2``, the diagonal of the Fisher information of the masks, divided by its sum over the model. To it
-    is added ``representation`` times the unit's share of its sublayer's output energy, likewise divided by its sum over the
-    model (which is the number of sublayers): what the loss does not feel at the dense point still has to be imitated once much
-    is gone (K-prune, Park et al. 2024, arXiv 2308.03449, section 4.1, calls it representational knowledge). Both terms being
-    shares, their balance does not depend on the scale of the loss.
+    Importance is ``I_i = sum_s (dL_s/dm_i)^2``, the diagonal of the Fisher information of the masks, divided by its sum over
+    the model; plus ``representation`` times the unit's share of its sublayer's output energy, likewise divided by its sum over
+    the model (the number of sublayers). The second term is for outputs that the loss does not depend on at the dense point:
+    once many units are removed, they must be imitated too (representational knowledge in K-prune, Park et al. 2024, arXiv
+    2308.03449, section 4.1). Both terms are shares, so their balance does not depend on the scale of the loss.
     """
     fisher = [own.fisher for own in statistics]
     total = sum(float(scores.sum()) for scores in fisher) or 1.0

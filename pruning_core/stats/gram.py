@@ -1,4 +1,4 @@
-"""Gram statistics of a least-squares problem ``min over W of || B - X W ||^2``: everything a solver needs of the data."""
+"""Gram statistics of a least-squares problem ``min over W of || B - X W ||^2``: all that a solver needs to know of X and B."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pruning_core.shapes import Float, Int
 class Gram:
     """Sufficient statistics over ``tokens`` rows of X.
 
-    Stored in float64, where the solves are; sums over rows are as exact as whoever adds them up (`GramSums`: products and
-    their sums in float32, means and energy in float64).
+    They are stored in float64, in which the solves run. The sums over rows are as exact as their accumulator (`GramSums`:
+    products and their sums in float32, column sums and energy in float64).
 
     Attributes:
         G: ``X^T X``, (k, k).
@@ -31,19 +31,19 @@ class Gram:
     tokens: int
 
     def __add__(self, other: Gram) -> Gram:
-        """Merge the statistics of two batches, or of two workers."""
+        """Add the statistics of two disjoint sets of rows."""
         return Gram(self.G + other.G, self.C + other.C, self.energy + other.energy, self.tokens + other.tokens)
 
     def checked(self, name: str) -> Gram:
         """Return the statistics if they are finite.
 
-        The diagonal and the energy bound all other values (Cauchy and Schwarz), so that they alone are looked at for ``G``.
+        Of ``G`` only the diagonal is checked, which bounds all its other entries (Cauchy-Schwarz inequality).
 
         Args:
             name: Module path of the matrix that the problem is for.
 
         Raises:
-            NotFinite: What the matrix reads or should give is NaN or infinite.
+            NotFinite: The matrix's inputs or targets are NaN or infinite.
         """
         require_finite(self.G.diagonal(), f"the Gram of what {name} reads on the calibration samples")
         require_finite(self.energy, f"the energy of what {name} should give on the calibration samples")
@@ -51,11 +51,11 @@ class Gram:
         return self
 
     def to(self, dtype: torch.dtype) -> Gram:
-        """Give the statistics in another format."""
+        """Return the statistics in another data type."""
         return Gram(self.G.to(dtype), self.C.to(dtype), self.energy, self.tokens)
 
     def relative_residual(self, W: Float[Tensor, "k d"]) -> float:
-        """``||B - X W||^2 / ||B||^2`` from the statistics alone; 0 where there is no energy."""
+        """Compute ``||B - X W||^2 / ||B||^2`` from the statistics alone; 0 if the energy is zero."""
         if self.energy == 0:
             return 0.0
         weights = W.to(self.G.dtype)
@@ -64,16 +64,15 @@ class Gram:
         return max(0.0, float(squared)) / self.energy
 
 
-# A product in bfloat16 is rounded when it is written: so many rows at a time, the roundings of many products average out.
+# Rows in one bfloat16 product. The result of each product is rounded; over many products the rounding errors average out.
 _ROWS = 1024
 
 
 class GramSums:
-    """Accumulates, batch by batch, the statistics of a problem with a last column of ones beside X, whose weight is the bias.
+    """Accumulator of a problem's statistics, batch by batch. X gets a last column of ones, whose weight is the bias.
 
-    Products over batches are summed in float32, columns and energy in float64; the result is float64, where the solves are.
-    In bfloat16 on a CPU rows are collected first: a product has a fixed cost, and a batch may have but a few rows for a
-    problem.
+    Products are summed in float32, columns and energy in float64. The result is float64, in which the solves run. For
+    bfloat16 products on a CPU rows are collected first: a product has a fixed cost, and a batch may have only a few rows.
     """
 
     def __init__(self, k: int, d: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -82,8 +81,8 @@ class GramSums:
         Args:
             k: Columns of X without the ones.
             d: Columns of B.
-            dtype: Format of the products.
-            device: Where they run.
+            dtype: Data type of the products.
+            device: Device of the products.
         """
         self._dtype = dtype
         self._gram = torch.zeros(k, k, device=device)
@@ -96,17 +95,17 @@ class GramSums:
         self._filled = 0
 
     def add_(self, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"], rows: Int[Tensor, " m"]) -> None:
-        """Take in some rows of a batch."""
+        """Add some rows of a batch."""
         if not len(rows):
             return
         if self._dtype == torch.bfloat16 and X.device.type == "cpu":
             while len(rows):
                 rows = rows[self._collect(X, B, rows) :]
-        else:  # a GPU has the throughput for float32, and its large batches would be rounded as a whole
+        else:  # a GPU is fast in float32, and the rounding errors of its few large products would not average out
             self._multiply(X.index_select(0, rows).float(), B.index_select(0, rows))
 
     def result(self) -> Gram:
-        """Give the statistics so far."""
+        """Return the statistics of all rows so far."""
         self._flush()
         k, d = self._cross.shape
         G = torch.empty(k + 1, k + 1, dtype=torch.float64, device=self._gram.device)
@@ -119,7 +118,7 @@ class GramSums:
         return Gram(G, C, float(self._energy), self._rows)
 
     def _collect(self, X: Float[Tensor, "n k"], B: Float[Tensor, "n d"], rows: Int[Tensor, " m"]) -> int:
-        """Copy as many rows as there is room for, multiply when that was the last room, and say how many they were."""
+        """Copy as many rows as the buffer has room for, and multiply the buffer once it is full. Return the number copied."""
         if self._waiting is None:
             k, d = self._cross.shape
             self._waiting = X.new_empty(_ROWS, k, dtype=self._dtype), X.new_empty(_ROWS, d, dtype=self._dtype)

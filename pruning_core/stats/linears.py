@@ -1,10 +1,10 @@
-"""What every linear of the dense model's blocks reads, and what an error of each of its outputs counts for the model's answers.
+"""Statistics of every linear of the dense model's blocks: covariances of its inputs, and squared gradients of its outputs.
 
-A Kronecker-factored Fisher (Martens and Grosse 2015, arXiv 1503.05671, section 3.1) with a diagonal second factor: taking
-``W`` to ``W + D`` costs about ``tr(D^T A D B)`` with ``A`` the inputs' covariance and ``B`` the diagonal of the summed squared
-gradients of the outputs. Of ``A`` only the blocks along the diagonal are computed, one for each run of inputs whose weights
-go together: they cost next to nothing. One forward and one backward give both; no parameter needs a gradient, and without
-labels the gradients are those of probes of the answers (`pruning_core.stats.fisher.probe`).
+They are a Kronecker-factored Fisher (Martens and Grosse 2015, arXiv 1503.05671, section 3.1) with a diagonal second factor.
+Changing ``W`` to ``W + D`` costs about ``tr(D^T A D B)``, with ``A`` the covariance of the inputs and ``B`` the diagonal of the
+summed squared gradients of the outputs. Only the diagonal blocks of ``A`` are computed, one for each run of inputs whose
+weights are removed together: they cost next to nothing. One forward and one backward pass give both factors, and no parameter
+needs a gradient. Without labels the gradients are those of probes of the outputs (`pruning_core.stats.fisher.probe`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LinearStatistics:
-    """Of one linear, over the real tokens of the calibration samples.
+    """Statistics of one linear over the real tokens of the calibration samples.
 
     Attributes:
-        covariances: Of each run of inputs, centred, (runs, length, length), float32; what a last run lacks is zero.
+        covariances: Centred covariance of each run of inputs, (runs, length, length), float32; a last run that is shorter is
+            padded with zeros.
         output_weights: Sum of squared gradients of each output, (d,), float32.
     """
 
@@ -55,23 +56,23 @@ def linear_statistics(
     states: DenseStates,
     written: Collection[str] = (),
 ) -> dict[str, LinearStatistics]:
-    """Run the dense model forward and back once.
+    """Compute the statistics of every linear, with one forward and one activation-backward pass.
 
-    Linears that read the very same tensor in the same runs (query, key and value) share their moments.
+    Linears that read the same tensor in runs of the same length (query, key and value projections) share their moments.
 
     Args:
-        task_model: Dense model.
-        linears: Its prunable linears by name, in the order in which the model runs them.
-        lengths: Inputs of a run, of each of them.
+        task_model: The dense model.
+        linears: The model's prunable linears by name, in the order in which the model runs them.
+        lengths: Number of inputs in a run, for each linear.
         batches: Calibration batches.
         objective: Scalar of a batch.
-        dtype: Format of the model's own products; those of covariances are float32.
-        on_batch: Told after each batch how many are done.
-        states: Records the dense model's states on the way.
-        written: Names of those that read the tokens that a decoder writes; all others read the encoder's.
+        dtype: Data type of the model's own products; those of covariances are float32.
+        on_batch: Called after each batch with the number of finished batches.
+        states: Recorder of the dense model's hidden states during this pass.
+        written: Names of the linears that read the tokens of the decoder; all others read those of the encoder.
 
     Raises:
-        NotFinite: Activations, gradients or the objective are no finite numbers.
+        NotFinite: Activations, gradients or the objective are NaN or infinite.
     """
     watches = {name: _Watch(linear, lengths[name], task_model.device) for name, linear in linears.items()}
     for index, cpu_batch in enumerate(batches):
@@ -97,12 +98,12 @@ def linear_statistics(
 
 
 def _places(real: Bool[Tensor, "b s"]) -> Int[Tensor, " n"]:
-    """Give the flat indices of real tokens."""
+    """Return the flat indices of real tokens."""
     return real.flatten().nonzero().flatten()
 
 
 class _Moments:
-    """Sums of the inputs of one linear, or of several that read the same tensor."""
+    """Accumulator of the input moments of one linear, or of several that read the same tensor."""
 
     def __init__(self, width: int, length: int, device: torch.device) -> None:
         self.length, runs = length, -(-width // length)
@@ -125,14 +126,14 @@ class _Moments:
 
 @dataclass(slots=True)
 class _Latest:
-    """The tensor that the last linear read, alive so that no other can take its place, and its moments."""
+    """The tensor that the last linear read, and its moments. The tensor is kept alive so that no other takes its address."""
 
     read: Tensor | None = None
     moments: _Moments | None = None
 
 
 class _Watch:
-    """Adds up the statistics of one linear."""
+    """Accumulator of one linear's statistics."""
 
     def __init__(self, linear: AnyLinear, length: int, device: torch.device) -> None:
         self._width, self._length, self._device = inputs_of(linear), length, device
@@ -146,7 +147,10 @@ class _Watch:
     def hook(
         self, rows: Int[Tensor, " n"], first: list[Tensor], latest: _Latest
     ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        """Make a forward hook for one batch and its real tokens; the first outputs are where the backward pass ends."""
+        """Return a forward hook for one batch and its real tokens.
+
+        Outputs that do not depend on an earlier linear become leaves where the backward pass ends, and are added to ``first``.
+        """
 
         def at_gradient(grad: Tensor) -> None:
             read = grad.reshape(-1, grad.shape[-1]).index_select(0, rows)
