@@ -230,7 +230,7 @@ def _time(weight: Float[Tensor, "d k"], bias: Tensor | None, inputs: Tensor, nam
     blocks: dict[SparseForm, int | None] = {}
     for form in SPARSE_FORMS:
         try:
-            candidates[form], blocks[form] = _proven(weight, bias, inputs, form)
+            candidates[form], blocks[form] = proven_form(weight, bias, inputs, form)
         except FormRefused as problem:
             refused.append(FormReport(form=form, refused=str(problem)))
     dense, medians = _in_turns(weight, candidates, lambda own: product(inputs, own, bias))
@@ -263,7 +263,9 @@ def _in_turns(
     return first, dict(zip(sparse, others, strict=True))
 
 
-def _proven(weight: Float[Tensor, "d k"], bias: Tensor | None, inputs: Tensor, form: SparseForm) -> tuple[Tensor, int | None]:
+def proven_form(
+    weight: Float[Tensor, "d k"], bias: Tensor | None, inputs: Tensor, form: SparseForm
+) -> tuple[Tensor, int | None]:
     """Store a matrix in a form whose product was seen to be the dense one's; that also warms it up.
 
     Raises:
@@ -286,7 +288,7 @@ def _replace_(model: PreTrainedModel, name: str, chosen: FormReport) -> None:
     linear = cast("AnyLinear", model.get_submodule(name))
     weight, bias = weight_of(linear).contiguous(), bias_of(linear)
     probe = torch.randn(32, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
-    sparse, _ = _proven(weight, bias, probe, chosen.form)
+    sparse, _ = proven_form(weight, bias, probe, chosen.form)
     target = SparseLinear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     if bias is not None:
         target.bias = nn.Parameter(bias, requires_grad=False)

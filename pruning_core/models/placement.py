@@ -67,7 +67,7 @@ def free_memory(device: torch.device) -> int:
     """Give the bytes that the process may still take: of the GPU, or of the machine, its control groups and its limits."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return max(0, min([2**62, *_machine(), *_control_groups(), *_process()]))
+    return max(0, min([2**62, *_machine(), *control_groups(), *_process()]))
 
 
 def _machine() -> Iterator[int]:
@@ -82,7 +82,7 @@ def _process() -> Iterator[int]:
             yield limit - used[0]
 
 
-def _control_groups(root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+def control_groups(root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
     """Give what each control group that the process is in has left; what is cached of files is given back when it is needed."""
     if not membership.is_file():
         return
