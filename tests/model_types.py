@@ -101,7 +101,8 @@ def inputs_for(model, loaded: str):
 
     if loaded == "AutoModelForImageClassification":
         size = getattr(model.config, "image_size", 16)
-        return {"pixel_values": torch.randn(3, 3, *(size if isinstance(size, list | tuple) else (size, size)))}
+        shape = (3, 3, *(size if isinstance(size, list | tuple) else (size, size)))
+        return {"pixel_values": torch.randn(shape, generator=torch.Generator().manual_seed(0))}
     ids = torch.randint(5, 60, (3, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 6:], ids[1, 6:] = 0, 0

@@ -79,7 +79,7 @@ def _write_gpt2(folder: Path, seed: int) -> Path:
         eos_token_id=3,
     )
     _save(transformers.GPT2LMHeadModel(config), folder, seed, torch)
-    _write_plain_tokenizer(folder)
+    write_plain_tokenizer(folder)
     return folder
 
 
@@ -99,11 +99,11 @@ def _write_t5(folder: Path, seed: int) -> Path:
         decoder_start_token_id=0,
     )
     _save(transformers.T5ForConditionalGeneration(config), folder, seed, torch)
-    _write_plain_tokenizer(folder, pad_token="[PAD]", ends=True)
+    write_plain_tokenizer(folder, pad_token="[PAD]", ends=True)
     return folder
 
 
-def _write_plain_tokenizer(folder: Path, pad_token: str | None = None, *, ends: bool = False) -> None:
+def write_plain_tokenizer(folder: Path, pad_token: str | None = None, *, ends: bool = False) -> None:
     """Write a tokenizer as decoders have it: no mask, and no padding unless it is named."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

@@ -138,7 +138,7 @@ def table_key(model: TaskModel, groups: Sequence[UnitGroup], spec: LatencySpec) 
     config = model.model.config
     facts = {
         "version": 2,
-        "device": _cpu_name() if on_cpu else torch.cuda.get_device_name(model.device),
+        "device": processor_name() if on_cpu else torch.cuda.get_device_name(model.device),
         "threads": spec.threads if on_cpu else None,
         "torch": [torch.__version__, torch.version.cuda, None if on_cpu else torch.backends.cudnn.version()],
         "transformers": version("transformers"),
@@ -160,7 +160,8 @@ def attention_kernel(config: PreTrainedConfig) -> list[str | None]:
     return [getattr(own, "_attn_implementation", None) for own in parts if own is not None]
 
 
-def _cpu_name() -> str:
+def processor_name() -> str:
+    """Give the name of the processor, as the kernel has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

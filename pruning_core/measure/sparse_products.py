@@ -232,7 +232,7 @@ def _time(weight: Float[Tensor, "d k"], bias: Tensor | None, inputs: Tensor, nam
     blocks: dict[SparseForm, int | None] = {}
     for form in SPARSE_FORMS:
         try:
-            candidates[form], blocks[form] = _proven(weight, bias, inputs, form)
+            candidates[form], blocks[form] = proven_form(weight, bias, inputs, form)
         except FormRefused as problem:
             refused.append(FormReport(form=form, refused=str(problem)))
     dense, medians = _in_turns(weight, candidates, lambda own: product(inputs, own, bias))
@@ -265,7 +265,9 @@ def _in_turns(
     return first, dict(zip(sparse, others, strict=True))
 
 
-def _proven(weight: Float[Tensor, "d k"], bias: Tensor | None, inputs: Tensor, form: SparseForm) -> tuple[Tensor, int | None]:
+def proven_form(
+    weight: Float[Tensor, "d k"], bias: Tensor | None, inputs: Tensor, form: SparseForm
+) -> tuple[Tensor, int | None]:
     """Store a matrix in a sparse form, and check its product against the dense one, which also warms it up.
 
     Raises:
@@ -288,7 +290,7 @@ def _replace_(model: PreTrainedModel, name: str, chosen: FormReport) -> None:
     linear = cast("AnyLinear", model.get_submodule(name))
     weight, bias = weight_of(linear).contiguous(), bias_of(linear)
     probe = torch.randn(32, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
-    sparse, _ = _proven(weight, bias, probe, chosen.form)
+    sparse, _ = proven_form(weight, bias, probe, chosen.form)
     target = SparseLinear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     if bias is not None:
         target.bias = nn.Parameter(bias, requires_grad=False)

@@ -74,7 +74,7 @@ def free_memory(device: torch.device) -> int:
     """Return the bytes that the process may still allocate: on the GPU, or within the machine, control groups and limits."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return max(0, min([2**62, *_machine(), *_control_groups(), *_process()]))
+    return max(0, min([2**62, *_machine(), *control_groups(), *_process()]))
 
 
 def _machine() -> Iterator[int]:
@@ -89,7 +89,7 @@ def _process() -> Iterator[int]:
             yield limit - used[0]
 
 
-def _control_groups(root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+def control_groups(root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
     """Yield the bytes left in each control group of the process. Cached files count as free, since the kernel can drop them."""
     if not membership.is_file():
         return

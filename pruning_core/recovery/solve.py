@@ -94,7 +94,7 @@ def solve_system(solver: SolverName, system: NormalEquations, spec: RecoverySpec
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class RepairProblem:
     """The repair of one sublayer without its statistics.
 
     Attributes:
@@ -128,7 +128,7 @@ def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> Sub
         return SublayerReport(solver="none", status="skipped", iterations=0)
     weights, bias = weight_of(output), bias_of(output)
     last = weights.new_zeros(pruned.hidden) if bias is None else bias
-    problem = _Problem(
+    problem = RepairProblem(
         solver=_default_solver(spec, pruned) if spec.solver == "auto" else spec.solver,
         before=torch.cat([weights.T, last[None, :]]).double(),
         unit_width=pruned.unit_width,
@@ -141,7 +141,7 @@ def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> Sub
     if solution.failed:
         status = solution.status
     elif verdict.relative_residual(after) < residual_before:
-        final, on_all = _solve(problem, fit + judge, spec)
+        final, on_all = solve_problem(problem, fit + judge, spec)
         solution, chosen = (solution, after) if final.failed else (final, on_all)
         stored = chosen.to(weights)
         status = solution.status if is_finite(stored) else "breakdown"
@@ -168,17 +168,17 @@ def _default_solver(spec: RecoverySpec, pruned: Sublayer) -> SolverName:
     return "pcg" if spec.kind == "masks" and pruned.unit_width == 1 else "cholesky"
 
 
-def _try(problem: _Problem, gram: Gram, spec: RecoverySpec) -> tuple[Solution, Float[Tensor, "k d"]]:
+def _try(problem: RepairProblem, gram: Gram, spec: RecoverySpec) -> tuple[Solution, Float[Tensor, "k d"]]:
     """Solve a trial that is only judged. A factorisation runs in float32, which takes half the time, if it does not fail."""
     if problem.solver == "cholesky":
         rough = dataclasses.replace(problem, before=problem.before.float())
-        solution, after = _solve(rough, gram.to(torch.float32), spec)
+        solution, after = solve_problem(rough, gram.to(torch.float32), spec)
         if not solution.failed:
             return solution, after
-    return _solve(problem, gram, spec)
+    return solve_problem(problem, gram, spec)
 
 
-def _solve(problem: _Problem, gram: Gram, spec: RecoverySpec) -> tuple[Solution, Float[Tensor, "k d"]]:
+def solve_problem(problem: RepairProblem, gram: Gram, spec: RecoverySpec) -> tuple[Solution, Float[Tensor, "k d"]]:
     """Return the solution, and the weights that follow from it, input-major with the bias as the last row."""
     before = problem.before
     if spec.kind == "weights":

@@ -9,8 +9,10 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from pruning_core.arch.structure import groups_of
 from pruning_core.checks.request import check_local_inputs
 from pruning_core.errors import TargetUnreachable
+from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.report.sublayers import heads_of
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
@@ -82,7 +84,12 @@ def test_the_stock_layout_loads_with_nothing_of_ours(halved):
 def test_dead_units_are_removed_from_every_family(family, tiny_sst2, tmp_path):
     model = tiny.write_model(tmp_path / "model", family)
     report = prune(model, tiny_sst2, tmp_path / "out", 0.8)
-    assert report.pattern.segments.removed_neurons > 0
+    removed = {"head": 0, "neuron": 0}
+    for before, after in zip(groups_of(read_checkpoint(model)), groups_of(read_checkpoint(tmp_path / "out")), strict=True):
+        removed[before.kind] += before.size - after.size
+    segments = report.pattern.segments
+    assert (segments.removed_heads, segments.removed_neurons) == (removed["head"], removed["neuron"])
+    assert removed["neuron"] > 0
     assert report.parameters.pruned < report.parameters.dense
     assert report.macs.pruned < report.macs.dense
     assert 0.8 <= report.sparsity.achieved <= 0.81

@@ -74,7 +74,7 @@ def test_lengths_that_the_model_cuts_to_the_same_are_the_same(dense):
         (latency_table, "version", lambda _name: "0.0.1"),
         (torch, "__version__", "0.0.1"),
         (torch, "get_float32_matmul_precision", lambda: "medium"),
-        (latency_table, "_cpu_name", lambda: "another"),
+        (latency_table, "processor_name", lambda: "another"),
     ],
     ids=["transformers", "torch", "precision", "processor"],
 )

@@ -26,11 +26,11 @@ def test_limits_of_control_groups_of_both_versions_count_less_what_is_cached_of_
     (tmp_path / "memory" / "a" / "memory.stat").write_text("total_inactive_file 50\ntotal_active_file 20\nrss 9\n")
     _write(tmp_path / "c", **{"memory.max": "max", "memory.current": "5"})
     _write(tmp_path, **{"memory.max": "400", "memory.current": "100"})
-    assert list(placement._control_groups(tmp_path, tmp_path / "membership")) == [370, 300]
+    assert list(placement.control_groups(tmp_path, tmp_path / "membership")) == [370, 300]
 
 
 def test_a_machine_without_control_groups_has_none(tmp_path: Path):
-    assert list(placement._control_groups(tmp_path, tmp_path / "none")) == []
+    assert list(placement.control_groups(tmp_path, tmp_path / "none")) == []
 
 
 def test_the_limit_of_the_process_counts():

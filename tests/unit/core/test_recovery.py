@@ -117,7 +117,7 @@ def test_scalar_masks_solve_the_explicit_design(unit_width):
     W, bias = torch.randn(k, d, generator=generator).double(), torch.randn(1, d, generator=generator).double()
     gram = _gram(X, B)
     spec = RecoverySpec(kind="masks", solver="cg", tolerance=1e-12)
-    solution, after = solve._solve(solve._Problem("cg", torch.cat([W, bias]), unit_width, biased=True), gram, spec)
+    solution, after = solve.solve_problem(solve.RepairProblem("cg", torch.cat([W, bias]), unit_width, biased=True), gram, spec)
     blocks = [(X[:, i : i + unit_width] @ W[i : i + unit_width]).flatten() for i in range(0, k, unit_width)]
     expected = torch.linalg.lstsq(torch.stack(blocks, 1), (B - bias).flatten()[:, None]).solution
     torch.testing.assert_close(solution.value, expected, rtol=1e-5, atol=1e-6)
@@ -151,9 +151,11 @@ def test_recovery_brings_the_student_back_towards_the_teacher(kind):
     unrepaired, _ = _recover(model, mask, kind="none")
     repaired, reports = _recover(model, mask, kind=kind)
     assert _hidden_error(model, repaired) < 0.8 * _hidden_error(model, unrepaired)
-    for report in reports:
-        assert report.status in ("converged", "max_iterations", "rejected")
-        assert report.residual_after <= report.residual_before
+    kept = [report for report in reports if report.status != "rejected"]
+    assert len(kept) >= len(reports) - 1
+    for report in kept:
+        assert report.status in ("converged", "max_iterations")
+        assert report.residual_after < report.residual_before
 
 
 @pytest.mark.parametrize("kind", ["weights", "masks"])
@@ -286,7 +288,8 @@ def test_the_plan_of_states_spends_what_it_is_given():
 
 def test_what_does_not_fit_lies_in_a_file_and_comes_back_as_it_was(tmp_path):
     with ActivationCache(30, room=12, dtype=torch.float16, device=torch.device("cpu"), scratch=tmp_path) as cache:
-        values = [torch.randn(2, 5), torch.randn(1, 3), torch.randn(3, 4), torch.randn(5)]
+        generator = torch.Generator().manual_seed(0)
+        values = [torch.randn(shape, generator=generator) for shape in ((2, 5), (1, 3), (3, 4), (5,))]
         entries = [cache.keep(value) for value in values]
         for entry, value in zip(entries, values, strict=True):
             torch.testing.assert_close(entry.read(), value.half(), rtol=0, atol=0)
@@ -328,7 +331,7 @@ def test_without_a_bias_the_weights_alone_solve_the_least_squares():
     X, B = torch.randn(50, 6, generator=generator).double() + 1, torch.randn(50, 4, generator=generator).double()
     before = torch.cat([torch.randn(6, 4, generator=generator).double(), torch.zeros(1, 4).double()])
     spec = RecoverySpec(damping=0.0)
-    solution, after = solve._solve(solve._Problem("cholesky", before, 1, biased=False), _gram(X, B), spec)
+    solution, after = solve.solve_problem(solve.RepairProblem("cholesky", before, 1, biased=False), _gram(X, B), spec)
     assert solution.status == "converged"
     torch.testing.assert_close(after[:-1], torch.linalg.lstsq(X, B).solution, rtol=1e-8, atol=1e-8)
     assert not after[-1].any()

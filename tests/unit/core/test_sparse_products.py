@@ -89,7 +89,7 @@ def test_a_product_that_is_not_the_dense_one_is_refused(monkeypatch):
     weight = scattered(32, 32, 4)
     monkeypatch.setattr(sparse_products, "to_form", lambda own, _form: ((own * (own > 0)).to_sparse_csr(), None))
     with pytest.raises(FormRefused, match="differs from the dense one by"):
-        sparse_products._proven(weight, None, random(8, 32), "csr")
+        sparse_products.proven_form(weight, None, random(8, 32), "csr")
 
 
 @pytest.mark.skipif(
@@ -99,7 +99,7 @@ def test_a_product_that_is_not_the_dense_one_is_refused(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_two_of_four_products_on_a_gpu(dtype):
     weight = (random(128, 128) * (torch.arange(128) % 4 < 2)).to("cuda", dtype)
-    sparse_products._proven(weight, None, random(8, 128).to(weight), "2:4")
+    sparse_products.proven_form(weight, None, random(8, 128).to(weight), "2:4")
 
 
 @pytest.fixture(scope="module")

@@ -184,10 +184,10 @@ def test_contexts_without_spaces_are_read_in_windows_too():
 
 def test_a_tokenizer_without_a_mask_or_padding(tmp_path):
     model = tasks.write_task_model(tmp_path / "model", "fill-mask")
-    tasks._write_plain_tokenizer(model, pad_token="[PAD]")
+    tasks.write_plain_tokenizer(model, pad_token="[PAD]")
     with pytest.raises(DatasetInvalid, match=r"no mask token.*task.type text-generation"):
         run(spec_of("fill-mask", tmp_path, model=model), tmp_path / "out", device="cpu")
-    tasks._write_plain_tokenizer(model)
+    tasks.write_plain_tokenizer(model)
     with pytest.raises(ModelUnreadable, match=r"no padding token.*tokenizer_config.json"):
         load_task_model(model, "fill-mask", CPU)
     assert load_task_model(

@@ -120,10 +120,12 @@ def test_distillation_alone_trains_without_labels(tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", task="embedding")
     data = tiny.write_jsonl(tmp_path / "data")
     task = {"type": "feature-extraction", "dataset": str(data), "columns": {"text": ["text"]}, "metric": "cosine"}
-    spec = tiny.tiny_spec(model, data, task=task, target=None, method=spec_of(model, data, distillation=1).method.model_dump())
+    # From the dense weights, so that there is something to learn: the one-shot tier leaves next to nothing on this model.
+    method = spec_of(model, data, distillation=1, start="dense").method.model_dump()
+    spec = tiny.tiny_spec(model, data, task=task, target=None, method=method)
     report = run(spec, tmp_path / "out", device="cpu")
     assert report.training.steps == report.training.planned_steps
-    assert report.training.held_out_best <= report.training.held_out_start
+    assert report.training.held_out_best < report.training.held_out_start
     assert report.pattern.violations == 0
 
 

@@ -165,7 +165,16 @@ def test_a_loss_that_explodes_is_divergence_too(tmp_path, rows):
     report = lab.train(Unconstrained(lab.weights))
     assert report.ending == "diverged"
     assert "that of guessing would be" in report.reason
-    assert report.held_out_best <= report.held_out_start
+    assert report.best_step < report.steps
+    assert report.points[-1].held_out is None or report.points[-1].held_out > report.held_out_best
+    # What is left are the weights of the best step, not those that exploded.
+    training_set = lab.setting.training_set
+    with torch.no_grad():
+        lost = sum(
+            float(dense.family.losses(lab.student.outputs(batch.inputs).float(), batch).sum())
+            for batch in training_set.batches(training_set.held_out)
+        )
+    assert lost / len(training_set.held_out) == pytest.approx(report.held_out_best, rel=1e-4)
 
 
 def test_patience_ends_it_early(dense, rows):
