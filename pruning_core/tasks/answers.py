@@ -96,7 +96,8 @@ class QuestionAnswering(TaskFamily):
         missed = answered - {row for row, at in zip(owners, ends, strict=True) if at != (0, 0)}
         if answered and missed == answered:
             raise DatasetInvalid(
-                f"no answer of {len(answered)} lies whole within {limit} tokens of its question and context; raise max_length",
+                f"none of {len(answered)} answered questions has an answer that lies whole within {limit} tokens of question "
+                "and context; raise max_length",
                 param="calibration.max_length",
             )
         labelled = None if rows.labels is None else torch.tensor(ends)

@@ -79,9 +79,8 @@ class ImageClassification(Classification):
         files = [file for (file,) in rows.texts]
         for file in files:
             with _opened(file) as image:
-                image.draft(
-                    "RGB", (1, 1)
-                )  # some formats then decode an eighth of the pixels; the whole file is read all the same
+                # Some formats then decode an eighth of the pixels; the whole file is read all the same.
+                image.draft("RGB", (1, 1))
                 image.load()
         return Pictures(model.processor, {}, self.labels_of(rows), files, patches_of(model))
 

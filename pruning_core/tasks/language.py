@@ -115,7 +115,7 @@ class TextGeneration(LanguageModel):
         blocks = [block for block in blocks if len(block) > 1]
         if not blocks:
             raise DatasetInvalid(
-                "the texts have fewer than two tokens in all; text-generation needs some to tell the next one",
+                "the texts have fewer than two tokens in all; text-generation needs at least two",
                 param="task.dataset",
             )
         ones = [array("l", [1] * len(block)) for block in blocks]

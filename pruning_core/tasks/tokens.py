@@ -83,7 +83,7 @@ class TokenClassification(PerToken):
         """
         if not tokenizer.is_fast:
             raise DatasetInvalid(
-                "token-classification needs a fast tokenizer, which tells the words of its pieces; put tokenizer.json beside "
+                "token-classification needs a fast tokenizer, which tells the word of each token; put tokenizer.json beside "
                 "the weights",
                 param="model",
             )
