@@ -107,7 +107,7 @@ class SequenceToSequence(PerToken):
         return Judged(dense, pruned, len(seen.rows), {"same_text_as_dense": same, "loss": token_loss(losses[1])})
 
     def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
-        """Give the decoder the first tokens of the encoder's input: acceptance then needs no target text."""
+        """Feed the decoder the first tokens of the encoder's input: acceptance then needs no target text."""
         batch = super().probe_inputs(model, texts, length)
         return Batch(_with_decoder(batch.inputs, start_token(model)), batch.rows, None)
 
