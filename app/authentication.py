@@ -19,16 +19,16 @@ from app.keys.sessions import COOKIE
 from app.paths import is_under
 from app.rates import RateLimiter
 
-# Everything under these needs a key. What lies elsewhere (health, the contract, the dashboard's own files) says nothing of
+# Every path under these needs a key. The others (health, the OpenAPI document, the dashboard's own files) tell nothing about
 # anybody's jobs.
 _API, _HUB = "/v1", "/hub"
 _GUARDED = (_API, _HUB)
-# For people: a browser's session does for a key, and who has none is shown where to give one.
+# Pages for people: a browser's session replaces the key, and without a session the sign-in form is shown.
 _PAGES = ("/jobs", "/submit", "/compare")
 _START = "/"
 SIGN_IN = "/sign-in"
 _SAFE = frozenset({"GET", "HEAD"})
-# As the Hub says it: its clients then tell people that they may have to show a token.
+# The Hub's own headers: its clients then tell people that they may need a token.
 _UNKNOWN_TO_STRANGERS = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
 
 
@@ -36,7 +36,7 @@ class AuthenticationMiddleware:
     """Puts a `Caller` into the request's state, or answers 401; counts requests, or answers 429.
 
     Args:
-        app: What is guarded.
+        app: The guarded application.
         keys: The keys; None while authentication is off, and then everything belongs to one caller without a name.
         limiter: How often a key may ask.
     """
@@ -92,7 +92,7 @@ class AuthenticationMiddleware:
 
 
 def _unauthenticated(scope: Scope) -> Response:
-    """Build the answer without a key: people are sent to the form, programs are told the header."""
+    """Build the answer to a request without a key: a redirect to the sign-in form on pages, a 401 elsewhere."""
     if _is_page(scope["path"]):
         return RedirectResponse(_sign_in_first(scope), HTTPStatus.SEE_OTHER)
     detail = "show an API key: Authorization: Bearer cpk_..."
@@ -103,7 +103,7 @@ def _unauthenticated(scope: Scope) -> Response:
 
 
 def _is_guarded(scope: Scope) -> bool:
-    """Whether a key is needed, or, where one is given for a session, how often is counted."""
+    """Return whether requests to the path are authenticated and counted; of the sign-in form, only sent forms are."""
     path = scope["path"]
     tried = path == SIGN_IN and scope["method"] not in _SAFE
     return tried or _is_page(path) or is_under(path, *_GUARDED)

@@ -38,7 +38,7 @@ Dialect = Literal["sqlite", "postgresql"]
 _POOL_SIZE = 20
 _POOL_PATIENCE_S = 5
 _SQLITE_BUSY_TIMEOUT_MS = 10_000
-# A process that is stopped, or a host that is cut off, must neither keep its locks nor hold us up for longer than this.
+# Limits after which a stopped process or a host that is cut off loses its locks, and no longer holds us up.
 _POSTGRESQL = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -117,7 +117,7 @@ class Database:
     def read(self) -> Generator[sa.Connection]:
         """Open one transaction for reading: a consistent view."""
         with self.engine.connect() as connection:
-            if not self.is_sqlite:  # which reads from one snapshot anyway
+            if not self.is_sqlite:  # SQLite reads from one snapshot anyway
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
                 yield connection
@@ -147,7 +147,7 @@ def take_turns(connection: sa.Connection, lock: int, name: str | None = None) ->
     """
     dialect = dialect_of(connection)
     match dialect:
-        case "sqlite":  # where writers take turns anyway
+        case "sqlite":  # its writers take turns anyway
             return
         case "postgresql":
             key = (lock,) if name is None else (lock, sa.func.hashtext(name))
@@ -163,7 +163,7 @@ def _known_dialect(name: str) -> Dialect:
 
 
 def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:
-    # The driver's own transaction handling starts them late and so loses read-then-write updates; we begin them ourselves.
+    # The driver starts a transaction only at the first write, and so loses read-then-write updates; we begin it ourselves.
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_TIMEOUT_MS}")

@@ -26,7 +26,7 @@ from pruning_core.spec.messages import message_of
 _log = structlog.get_logger(__name__)
 
 _RETRY_AFTER_S = "5"
-# Total: a test holds it against the classes that there are.
+# Complete: a test compares it with the subclasses of RequestError.
 STATUSES: Mapping[type[RequestError], HTTPStatus] = {
     Refused: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotFound: HTTPStatus.NOT_FOUND,
@@ -34,12 +34,12 @@ STATUSES: Mapping[type[RequestError], HTTPStatus] = {
     QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
 }
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
-# Messages that follow the name of a field.
+# Beginnings of messages that need the name of the field in front.
 _WITHOUT_SUBJECT = ("must ", "is ")
 
 
 class FieldError(BaseModel):
-    """What is wrong with one field: a JSON pointer into the body (or a parameter's name), and a sentence."""
+    """An error in one field: a JSON pointer into the body (or a parameter's name), and a sentence on what is wrong."""
 
     pointer: str
     message: str

@@ -38,7 +38,7 @@ def configure_logging(*, as_json: bool) -> None:
     for noisy in ("uvicorn", "uvicorn.access", "uvicorn.error"):
         logging.getLogger(noisy).handlers = []
         logging.getLogger(noisy).propagate = True
-    # They tell of every message and every step of their own start; what matters of it has an event of ours.
+    # These log every message and every step of their start; what matters of it is in events of our own.
     for quiet in ("uvicorn.access", "uvicorn.error", "celery", "kombu"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
 

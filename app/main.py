@@ -39,7 +39,7 @@ from app.webhooks.delivery import Deliverer
 from app.webhooks.service import WebhookSecrets, WebhookService
 
 _LAST_LOOK_S = 10
-_BROKER_PATIENCE_S = 2  # a submit waits no longer for a wake-up that the reaper would give anyway
+_BROKER_PATIENCE_S = 2  # a submit waits no longer: the reaper would wake a worker anyway
 
 _log = structlog.get_logger(__name__)
 
@@ -72,7 +72,7 @@ def _build(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        # Aside: a service whose database is late starts all the same, answers 503, and recovers by itself.
+        # In a thread of its own: a service whose database is late must start all the same, answer 503, and recover by itself.
         look = threading.Thread(target=health.report_unavailable, args=(app.state,), daemon=True)
         look.start()
         deliverer.start()

@@ -54,7 +54,7 @@ class RequestIdMiddleware:
             except Exception as error:
                 response = internal_problem(scope["path"], error)
                 if started:
-                    raise  # half an answer is out: the server must break the connection
+                    raise  # part of the answer was sent: the server must break the connection
                 await response(scope, receive, tagged)
 
 
@@ -93,12 +93,12 @@ class BodyMiddleware:
 
         async def bounded() -> Message:
             nonlocal seen, complete
-            if complete:  # now only the end of the connection is waited for, however long that takes
+            if complete:  # from here on only the end of the connection is awaited, however long it takes
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), self._patience_s)
             except TimeoutError:
-                if complete:  # another reader has its end: a stream of events listens for the end of the connection twice
+                if complete:  # another reader got the body's end: an event stream waits for the disconnect twice
                     return await receive()
                 raise _TooSlow from None
             seen += len(message.get("body", b""))
@@ -136,4 +136,4 @@ class _TooLarge(BaseException):
 
 
 class _TooSlow(BaseException):
-    """Not an Exception, as `_TooLarge` is none."""
+    """Not an Exception, for the same reason as `_TooLarge`."""

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def is_under(path: str, *roots: str) -> bool:
-    """Whether a path is one of the roots or lies below one: ``/jobs/1`` is under ``/jobs``, ``/jobsite`` is not."""
+    """Return whether a path is one of the roots or lies below one: ``/jobs/1`` is under ``/jobs``, ``/jobsite`` is not."""
     return any(path == root or path.startswith(f"{root}/") for root in roots)

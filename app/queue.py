@@ -17,7 +17,7 @@ from app.settings import Settings
 RUN_TASK = "coppice.run_job"
 QUEUE_NAME = "coppice"
 
-# How long a broker that has failed is left alone, and how many ids wait for it meanwhile: the reaper makes up for the rest.
+# Pause after a failure of the broker, and the most ids that wait meanwhile. The reaper publishes those that are dropped.
 _PAUSE_S = 5
 _MOST_WAITING = 1000
 
@@ -33,7 +33,7 @@ def create_celery(settings: Settings, *, socket_timeout_s: float = 5) -> Celery:
     """
     folder_broker.register()
     celery = Celery("coppice", set_as_current=False)
-    # Longer than any job, so that a running job's message is not delivered again. If it is, the claim refuses it.
+    # Longer than any job, so that a running job's message is not delivered again. Were it, the job could not be claimed twice.
     visibility_timeout_s = settings.job_timeout_s + 3600
     celery.conf.update(
         broker_url=settings.broker_url or f"{folder_broker.SCHEME}://localhost",  # kombu would complain about a missing host
@@ -45,7 +45,7 @@ def create_celery(settings: Settings, *, socket_timeout_s: float = 5) -> Celery:
         broker_connection_timeout=2,
         task_default_queue=QUEUE_NAME,
         task_acks_late=True,
-        # A job that kills its process is counted in the database; the broker must not bring it back by itself.
+        # The database counts the crashes of a job; the broker must not start it again by itself.
         task_reject_on_worker_lost=False,
         task_ignore_result=True,
         task_serializer="json",
@@ -88,7 +88,7 @@ def publish(celery: Celery, job_id: str) -> bool:
     """
     try:
         celery.send_task(RUN_TASK, args=[job_id], queue=QUEUE_NAME, retry=False)
-    except Exception as error:  # brokers raise whatever their client libraries raise
+    except Exception as error:  # each client library has errors of its own
         _log.warning("queue.publish_failed", job_id=job_id, error=type(error).__name__, reason=first_line(error))
         return False
     return True
@@ -145,6 +145,6 @@ class Announcer:
     def _run(self) -> None:
         quiet_until = 0.0
         while (job_id := self._waiting.get()) is not None:
-            # While the broker is out of reach, trying with every id would only fill the log.
+            # While the broker is out of reach, an attempt for every id would only fill the log.
             if time.monotonic() >= quiet_until and not publish(self._celery, job_id):
                 quiet_until = time.monotonic() + _PAUSE_S

@@ -34,7 +34,7 @@ class RateLimiter:
     def __init__(self, per_minute: int) -> None:
         self._limit = per_minute
         self._rate = per_minute / _WINDOW_S
-        self._buckets: dict[str, tuple[float, float]] = {}  # tokens, and when they were counted
+        self._buckets: dict[str, tuple[float, float]] = {}  # number of tokens, and the time at which it was counted
         self._lock = threading.Lock()
 
     def take(self, who: str) -> Allowance:

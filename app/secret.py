@@ -35,7 +35,7 @@ def _from_file(path: Path) -> bytes:
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Whole under its name or not there at all, and the first of two processes wins.
+    # The file appears under its name only when it is complete, and the first of two processes wins.
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -25,7 +25,7 @@ _SHORTEST_SECRET = 32
 
 
 class SettingsInvalid(Exception):
-    """The environment asks for something that there is not; the message says which variable, and what would be right."""
+    """A variable of the environment is invalid; the message names it and says what would be right."""
 
 
 class DataFolderUnusable(SettingsInvalid):
@@ -37,7 +37,7 @@ class DataFolderUnusable(SettingsInvalid):
 
 
 class Settings(BaseSettings):
-    """What an operator can set."""
+    """The settings of the service, which its operator may change."""
 
     model_config = SettingsConfigDict(env_prefix="COPPICE_", frozen=True, extra="ignore")
 
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
             return value
         if not found or not rest.strip("/"):
             raise ValueError("must be a URL such as postgresql+psycopg://user:password@host/name")
-        # What hosting providers hand out; SQLAlchemy would look for another driver.
+        # Hosting providers hand out these schemes, for which SQLAlchemy would look for another driver.
         scheme = {"postgres": _DATABASES[1], "postgresql": _DATABASES[1], "sqlite": _DATABASES[0]}.get(scheme, scheme)
         if scheme not in _DATABASES:
             raise ValueError(f"must begin with {' or '.join(f'{known}://' for known in _DATABASES)}")
@@ -237,12 +237,12 @@ def get_settings() -> Settings:
     """Read the environment, once a process.
 
     Raises:
-        SettingsInvalid: It makes no sense.
+        SettingsInvalid: A variable is invalid.
     """
     try:
         return Settings()
     except ValidationError as error:
-        # Values are left out: a URL holds a password.
+        # Values are left out of the message: a URL may hold a password.
         lines = [
             (f"COPPICE_{'_'.join(map(str, item['loc'])).upper()}: " if item["loc"] else "")
             + item["msg"].removeprefix("Value error, ")

@@ -1,6 +1,6 @@
-"""The artifact stores that a URL can name, by its scheme. Without a URL the store is a folder.
+"""Kinds of artifact stores by the scheme of their URLs. Without a URL, the store is a folder.
 
-Settings check URLs by this table, and `app.storage` builds the store from it: a store is one class and one row.
+Settings check URLs against this table, and `app.storage` builds stores from it: a kind of store is one class and one row.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from importlib.util import find_spec
 
 @dataclass(frozen=True, slots=True)
 class StoreKind:
-    """One kind of store.
+    """A kind of artifact store.
 
     Attributes:
-        made_by: Its class, as ``module:name``, which takes the URL; imported when a store is built.
-        shape: URLs as they should be, for messages and the page of settings.
-        options: Where its other options come from, for the page of settings; a sentence.
-        client: The module that it needs besides ours; None where it needs none.
-        extra: The extra of the distribution that installs that module.
+        made_by: The store's class, as ``module:name``, which takes the URL; imported when a store is built.
+        shape: The form of valid URLs, for messages and the settings page.
+        options: A sentence for the settings page on where the store's other options come from.
+        client: The client module that the store needs; None where it needs none.
+        extra: The extra of the distribution that installs the client.
     """
 
     made_by: str
@@ -42,16 +42,16 @@ STORES: Mapping[str, StoreKind] = {
 
 
 def described() -> str:
-    """Describe the URLs that there are stores for."""
+    """Describe the valid URLs and the stores' other options, for the settings page."""
     options = " ".join(kind.options for kind in STORES.values() if kind.options)
     return f"Object store instead of a folder: {_shapes()}. {options}".rstrip()
 
 
 def kind_of(url: str) -> StoreKind:
-    """Find the kind of store that a URL names.
+    """Return the kind of store that a URL names.
 
     Raises:
-        ValueError: There is none, or what it needs is not installed; the message says what would be right.
+        ValueError: No kind has the URL's form, or its client is not installed; the message says what would be right.
     """
     scheme, _found, rest = url.partition("://")
     kind = STORES.get(scheme)

@@ -100,9 +100,9 @@ def attempt_traced(
 
     Args:
         tracing: None where nothing is traced.
-        name: Of the span.
-        traceparent: Of that request; None: a trace of its own.
-        attributes: Of the span.
+        name: Name of the span.
+        traceparent: Trace context of that request; None: the attempt gets a trace of its own.
+        attributes: Attributes of the span.
     """
     if tracing is None:
         yield AttemptTrace()

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pruning_core.report.progress import Progress
 
-# -P: a folder `worker` where somebody happens to be is not ours.
+# -P: a folder `worker` in the current directory must not be imported in place of ours.
 CHILD_COMMAND = (sys.executable, "-P", "-m", "worker.runner")
 
 
@@ -29,7 +29,7 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str], scratch: Path, on_progress: Callable[[Progress], None]) -> None:
-        # What libraries put into temporary files goes with the attempt, however that ends.
+        # Temporary files of libraries are deleted with the attempt's folder, however the attempt ends.
         temporary = scratch / "tmp"
         temporary.mkdir(exist_ok=True)
         reader, writer = os.pipe()
@@ -72,7 +72,7 @@ class Child:
         self._reader.join(timeout=5)
 
     def _signal(self, number: signal.Signals) -> None:
-        # The group's id is the child's pid, and it stays taken while any member lives.
+        # The group's id is the child's pid, which is not reused while any member of the group lives.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
@@ -80,6 +80,6 @@ class Child:
 def _read_lines(descriptor: int, on_progress: Callable[[Progress], None]) -> None:
     with os.fdopen(descriptor, encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            # A line that is cut short by the child's death is no progress.
+            # Ignore a line that the child's death has cut short.
             with contextlib.suppress(ValidationError):
                 on_progress(Progress.model_validate_json(line))

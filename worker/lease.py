@@ -18,7 +18,7 @@ from pruning_core.report.progress import Progress
 
 _log = structlog.get_logger(__name__)
 
-# Progress is written at most so often; renewing alone is rarer.
+# The shortest time between two writes of progress; without progress, the lease is renewed less often.
 _PROGRESS_EVERY_S = 1.0
 
 
@@ -41,7 +41,7 @@ class Lease:
         self._unwritten: Progress | None = None
         self._begun: list[Progress] = []
         self._stage: str | None = None
-        # With the job's id, which is bound here, in what the thread logs.
+        # The thread's log lines then have the job's id, which is bound to the present context.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._renew,), name="lease", daemon=True)
 
@@ -75,7 +75,7 @@ class Lease:
             try:
                 self._beat(progress, begun)
             except SQLAlchemyError as error:
-                # The job goes on through an outage; if the lease has run out by then, the fence will tell.
+                # The job goes on through an outage. If the lease has run out by its end, the fence stops every write.
                 _log.warning("lease.renewal_failed", error=type(error).__name__, reason=first_line(error))
                 with self._lock:
                     self._unwritten = self._unwritten or progress

@@ -53,12 +53,12 @@ def create_worker(settings: Settings, command: Sequence[str] = CHILD_COMMAND) ->
 
     def on_shutdown(**_kwargs: Any) -> None:
         _log.info("worker.stopping")
-        # A warm shutdown waits for the task; the supervisor gives its job back so that there is nothing to wait for.
+        # A warm shutdown waits for the task, so the supervisor gives its job back and lets the task end.
         stopping.set()
         reaper.stop()
 
     def on_fork(**_kwargs: Any) -> None:
-        # A pool without its main process would never be told to stop.
+        # If the main process is gone, nobody would tell this one to stop.
         if not die_with_parent(main_process, signal.SIGKILL):
             os._exit(1)
 
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> None:
     except (EnvironmentShared, SettingsInvalid) as error:
         sys.exit(f"coppice: {error}")
     configure_logging(as_json=settings.log_json)
-    # What Celery warns of, unpickling as root, cannot happen: messages are JSON, and hold an id.
+    # Celery warns of unpickling as root, which cannot happen: messages are JSON, and hold an id.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     try:
         worker = create_worker(settings)
@@ -102,7 +102,7 @@ def run(celery: Celery, *, events: bool = False) -> None:
         [
             "--quiet",  # no banner
             "worker",
-            f"--hostname={os.getpid()}@%h",  # several on one host
+            f"--hostname={os.getpid()}@%h",  # several workers may run on one host
             "--pool=prefork",
             "--concurrency=1",
             f"--queues={QUEUE_NAME}",

@@ -1,4 +1,4 @@
-"""Whether the kernel's out-of-memory killer has struck, which only the cgroup's counter knows (cgroup v2)."""
+"""A watch on the kernel's out-of-memory killer, by the cgroup's counter of its kills (cgroup v2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class OomWatch:
         self._before = _kills()
 
     def fired(self) -> bool:
-        """Whether the killer has struck in this container since."""
+        """Return whether the killer has struck in this container since the construction."""
         return _kills() > self._before
 
 

@@ -101,7 +101,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
 
 class _Quiet(WSGIRequestHandler):
-    timeout = 10  # whoever connects and says nothing must not keep a thread
+    timeout = 10  # a client that connects and sends nothing must not keep a thread
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Leave scrapes out of the log."""
@@ -155,7 +155,7 @@ def _gpu_metrics() -> Iterator[Metric]:
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
             used.add_metric(labels, float(memory.used))
             total.add_metric(labels, float(memory.total))
-            with contextlib.suppress(pynvml.NVMLError):  # parts of a GPU (MIG) do not say
+            with contextlib.suppress(pynvml.NVMLError):  # MIG instances do not report their utilisation
                 busy.add_metric(labels, float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu) / 100)
     except pynvml.NVMLError as error:
         _log.debug("worker.gpu_unreadable", reason=first_line(error))

@@ -27,7 +27,7 @@ def die_with_parent(parent: int, number: signal.Signals) -> bool:
 
 def be_first_to_go() -> None:
     """Arrange that the kernel kills this process, not the supervisor, when memory runs out."""
-    # A container may forbid it; then the kernel chooses by itself.
+    # A container may forbid the write; the kernel then chooses by itself.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
 
@@ -43,9 +43,9 @@ class SharedFlag:
         self._memory = mmap.mmap(-1, 1)
 
     def set(self) -> None:
-        """Set it, for every process."""
+        """Set the flag for every process."""
         self._memory[0] = 1
 
     def is_set(self) -> bool:
-        """Whether any process has set it."""
+        """Return whether any process has set the flag."""
         return self._memory[0] == 1

@@ -16,7 +16,7 @@ class ChildExit(IntEnum):
     """The exit codes of a child that nothing has killed."""
 
     SUCCEEDED = 0
-    FAILED = 3  # error.json says why; a bundle beside it, with result.json, is the best candidate
+    FAILED = 3  # error.json has the reason; a bundle and result.json, if any, are the best candidate
 
 
 class ChildRequest(BaseModel):

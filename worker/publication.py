@@ -31,19 +31,19 @@ def store_bundle(
     A computed result is worth waiting for: where the store is full or out of reach, a file is tried again until time is up.
 
     Args:
-        store: Where to.
-        claim: Whose fence the files go under.
-        bundle: The folder.
-        wait_s: How long to wait for the store in all.
-        interrupted: Whether there is no point in going on; asked before each attempt.
-        stopping: Whether this worker is to end soon; then it does not wait for a store.
+        store: The artifact store.
+        claim: The claim whose fence the files go under.
+        bundle: Folder of the bundle.
+        wait_s: Seconds to wait for the store in all.
+        interrupted: Returns whether storing has become pointless; asked before each attempt.
+        stopping: Returns whether this worker must end soon; it then does not wait for the store.
 
     Returns:
-        What is stored, or None where it was interrupted.
+        The stored files, or None where storing was interrupted.
 
     Raises:
-        OSError: The store failed for longer than that.
-        StoreUnavailable: It was out of reach for longer than that.
+        OSError: The store failed for longer than ``wait_s``.
+        StoreUnavailable: The store was out of reach for longer than ``wait_s``.
     """
     deadline = time.monotonic() + wait_s
     stored: list[StoredArtifact] = []

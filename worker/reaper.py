@@ -23,8 +23,8 @@ from worker.scratch import ScratchRoom
 
 _log = structlog.get_logger(__name__)
 
-# With so many messages in the broker the reaper adds none: a backlog must not flood it, and a worker that is awake goes on by
-# itself.
+# With this many messages in the broker, the reaper adds none: a backlog of jobs must not flood the broker, and a worker that is
+# awake goes on without messages.
 _MOST_MESSAGES = 50
 _SWEEP_EVERY_TICKS = 12
 _SWEEP_KEYS = 1000
@@ -34,11 +34,11 @@ class Reaper:
     """Looks after jobs and files in a thread of the worker's main process.
 
     Args:
-        settings: How long leases are, and how often to look.
-        database: Where the jobs are.
-        store: Where the files are.
-        celery: Where wake-ups go.
-        sweep_keys: How many files of the store one sweep looks at.
+        settings: Length of leases, and interval between looks.
+        database: The database of jobs.
+        store: The artifact store.
+        celery: The Celery application that wake-ups are published with.
+        sweep_keys: Number of the store's files that one sweep looks at.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Reaper:
             _log.warning("reaper.clock_put_back", jobs=moved)
         for job in taken:
             _log.warning("job.rescued", job_id=job.job_id, fence=job.fence, status=job.status)
-            # Should the lost attempt still be writing, the sweep finds the rest.
+            # If the lost attempt is still writing, a later sweep deletes the rest.
             self._store.delete_prefix(f"jobs/{job.job_id}/{job.fence}")
 
     def wake(self) -> None:
@@ -124,7 +124,7 @@ class Reaper:
         """Delete the files of fences that neither run nor have published."""
         for job_id in expired:
             self._store.delete_prefix(f"jobs/{job_id}")
-        # Files are listed before the database is asked: what appears in between belongs to a living fence.
+        # List files before asking the database: fences that begin in between have then no files in the list.
         keys = self._store.keys("jobs", after=self._swept_up_to, limit=self._sweep_keys)
         self._swept_up_to = keys[-1] if len(keys) == self._sweep_keys else ""
         found = {(parts[1], parts[2]) for key in keys if len(parts := key.split("/")) > 3}
@@ -161,7 +161,7 @@ class Reaper:
             except Exception:
                 _log.exception("reaper.failed")
             finally:
-                # The pool is not kept open across ticks: this process forks.
+                # This process forks, so no connection may stay open across ticks.
                 self._database.close()
             ticks += 1
             self._stop.wait(self._settings.reaper_tick_s)
@@ -176,7 +176,7 @@ class Watch:
 
     def __init__(self, lease_s: float, tick_s: float) -> None:
         self._lease_s = lease_s
-        # Short of this, a living worker has not lost its lease over a gap, and a reaper is not just slow.
+        # The longest harmless gap between two looks: too short for a lease to run out, and long enough for a slow reaper.
         self._gap_s = max(lease_s / 2, 2 * tick_s)
         self._since = -math.inf
         self._last = -math.inf

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         except PruningError as error:
             transient = isinstance(error, OutOfMemory | StorageFull)
             _write_error(scratch, ChildError(code=error.code, message=error.message, param=error.param, transient=transient))
-        except Exception as error:  # whatever else goes wrong is ours, and its details are for the log alone
+        except Exception as error:  # any other error is our own fault; its details go to the log alone
             traceback.print_exc()
             _write_error(scratch, explain(error))
         else:
@@ -66,7 +66,7 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
             on_progress=tell,
         )
     except Rejected as rejected:
-        if rejected.report is not None:  # beside the error: the bundle is the best candidate, and this its report
+        if rejected.report is not None:  # the bundle is then the best candidate, with this report
             scratch.report.write_text(rejected.report.model_dump_json(), encoding="utf-8")
         raise
     scratch.report.write_text(report.model_dump_json(), encoding="utf-8")

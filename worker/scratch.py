@@ -25,7 +25,7 @@ class Attempt:
     folder: Path
 
     def has_work(self) -> bool:
-        """Whether a later attempt could go on from here."""
+        """Return whether a later attempt could go on from here."""
         try:
             return any((self.folder / WORK).iterdir())
         except OSError:
@@ -70,7 +70,7 @@ class ScratchRoom:
         earlier = sorted((found for found in self.attempts() if found.job_id == job_id), key=lambda found: found.fence)
         for found in reversed(earlier):
             if found.fence < fence and found.has_work() and not (attempt.folder / WORK).exists():
-                with contextlib.suppress(OSError):  # swept at this moment: then there is nothing to go on from
+                with contextlib.suppress(OSError):  # the sweep has just deleted it: the attempt begins anew
                     (found.folder / WORK).rename(attempt.folder / WORK)
         try:
             (attempt.folder / WORK).mkdir(exist_ok=True)

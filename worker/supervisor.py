@@ -35,7 +35,7 @@ from worker.scratch import Attempt, ScratchRoom
 _log = structlog.get_logger(__name__)
 
 _LOOK_EVERY_S = 0.1
-# A result that is computed is worth waiting for; after so long the lease is long gone and the fence decides anyway.
+# A computed result is worth waiting for, but no longer than this: by then the lease is long lost, and the fence decides.
 _LONGEST_OUTAGE_S = 3600
 
 
@@ -53,12 +53,12 @@ class Supervisor:
 
     Args:
         settings: Lease, heartbeat, limits, folders.
-        database: Where the truth is.
-        store: Where bundles go.
+        database: The database of jobs.
+        store: The artifact store, for bundles.
         worker: Name of this worker in the database.
-        stopping: Says whether the worker is shutting down.
-        command: What the child runs.
-        tracing: What attempts are traced with; None: they are not.
+        stopping: Returns whether the worker is shutting down.
+        command: Command of the child process.
+        tracing: Tracing of attempts; None where nothing is traced.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Supervisor:
                 with self._room.begin(claim.job_id, claim.fence) as attempt:
                     self._attempt(claim, attempt, trace)
             except (OSError, StoreUnavailable, ValidationError) as error:
-                # No space for scratch or store, a report that does not parse: the next attempt may fare better, or not.
+                # No space for scratch or store, or a report that does not parse: another attempt may succeed, so count a crash.
                 _log.exception("job.attempt_failed")
                 self._count_crash(claim, _failure_of(error))
         return True
@@ -230,13 +230,13 @@ class Supervisor:
         """Make what is stored under the fence visible in the transaction that ends the job, or delete it.
 
         Args:
-            claim: Whose fence it is.
-            lease: Says why the storing was interrupted, if it was.
-            stored: The files; None where storing them was interrupted.
+            claim: The claim under whose fence the files are stored.
+            lease: The lease, which knows why storing was interrupted, if it was.
+            stored: The stored files; None where storing was interrupted.
             end: Ends the job with the files.
 
         Returns:
-            What became of the job; None where the fence was stale or the storing interrupted.
+            The new status of the job; None where the fence was stale or the storing interrupted.
         """
         if stored is None:
             reason = self._reason_to_stop(lease)
@@ -275,7 +275,7 @@ class Supervisor:
         """Delete the files of an attempt that did not publish them; where that fails, the reaper does it later."""
         try:
             with self._database.read() as connection:
-                # A commit whose confirmation was lost has published them after all.
+                # A commit whose confirmation was lost may have published the files after all.
                 live = UpkeepRepository(connection).live_fences([claim.job_id])[claim.job_id]
             if claim.fence not in live:
                 self._store.delete_prefix(f"jobs/{claim.job_id}/{claim.fence}")
@@ -304,7 +304,7 @@ class Supervisor:
         """Run one guarded transition in a transaction, through outages of the database.
 
         Returns:
-            What became of the job; None where the fence is stale.
+            The new status of the job; None where the fence is stale.
         """
 
         def once() -> JobStatus | None:
@@ -312,7 +312,7 @@ class Supervisor:
                 return transition(LeaseRepository(connection))
 
         def given_up(state: RetryCallState) -> bool:
-            # A worker that is told to stop leaves the job to the reaper rather than be killed over it.
+            # A worker that must stop gives up early and leaves the job to the reaper, before it is killed.
             patience_s = self._settings.kill_grace_s if self._stopping() else _LONGEST_OUTAGE_S
             return (state.seconds_since_start or 0) > patience_s
 

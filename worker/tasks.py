@@ -31,7 +31,7 @@ def register(celery: Celery, settings: Settings, stopping: Callable[[], bool], c
     """
 
     def run_jobs(_job_id: str) -> None:
-        # Connections are made here, in the pool's process, never before the fork.
+        # Connections are made here, in the pool's process: they must not be made before the fork.
         database = Database(settings.resolved_database_url)
         worker = f"{socket.gethostname()}:{os.getpid()}"
         tracing = create_tracing(settings, "worker")
@@ -39,7 +39,7 @@ def register(celery: Celery, settings: Settings, stopping: Callable[[], bool], c
             settings, database, create_store(settings), worker=worker, stopping=stopping, command=command, tracing=tracing
         )
         try:
-            # Awake once, it works until nothing is due: so a backlog needs no message for every job.
+            # Once awake, work until nothing is due: a backlog then needs no message for every job.
             while supervisor.run_next():
                 pass
         except OUTAGES as error:

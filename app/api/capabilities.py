@@ -1,4 +1,4 @@
-"""What this server can do: methods, tasks, architectures."""
+"""Capabilities of this server: methods, tasks, architectures."""
 
 from __future__ import annotations
 

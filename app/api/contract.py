@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI derives, and what it cannot know."""
+"""The OpenAPI document: FastAPI's own, completed with what FastAPI cannot know."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 _PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}
 _OPEN = ("/healthz", "/readyz")
-# What any operation may answer. Generated clients parse what is listed and nothing else.
+# Problems that any operation may answer with. Generated clients parse only the answers that are listed.
 _ANYWHERE = {
     "400": "The request cannot be read",
     "408": "The body did not come",
@@ -59,15 +59,15 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         if path in _OPEN:
             operation["security"] = []
     schemas: dict[str, Any] = document["components"]["schemas"]
-    # FastAPI's own form of errors, which is not used.
+    # The schemas of FastAPI's own errors, which the API never sends.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for name in ("JobCreate", "PruneSpec"):
-        # "One of these fields is required" makes generators give up the whole type; the server says it in a sentence.
+        # "One of these fields is required" (anyOf) makes generators give up the whole type; the server checks it instead.
         schemas[name].pop("anyOf", None)
         schemas[name].pop("oneOf", None)
         for field in schemas[name]["properties"].values():
-            # So do objects as defaults, and each object's own fields have their defaults anyway.
+            # Objects as defaults have the same effect. They are not needed: the fields of each object have defaults.
             if isinstance(field.get("default"), dict):
                 del field["default"]
     return document

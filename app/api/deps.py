@@ -18,7 +18,7 @@ from app.keys.service import KeyService
 from app.uploads.service import UploadService
 from app.webhooks.service import WebhookService
 
-# Only tells the contract: the middleware in app.authentication has looked at the header before any route was found.
+# For the OpenAPI document only: the middleware in app.authentication checks the header before any route is found.
 _BEARER = HTTPBearer(
     auto_error=False, scheme_name="apiKey", bearerFormat="cpk_...", description="An API key of `coppice keys`."
 )
@@ -69,14 +69,14 @@ def _audit(request: Request) -> AuditService:
 
 
 async def sent_json(request: Request) -> object:
-    """Refuse bodies that are declared to be something else than JSON; keep the body as sent, for errors to point into."""
+    """Refuse a body that is not declared as JSON; return the body as sent, for errors to point into."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send the body as Content-Type: application/json"
         )
     request.state.sent = None
-    with contextlib.suppress(ValueError, RecursionError):  # which the body's own validation says better
+    with contextlib.suppress(ValueError, RecursionError):  # the validation of the body has a better message
         request.state.sent = await request.json()
     return request.state.sent
 
@@ -87,10 +87,10 @@ Uploads = Annotated[UploadService, Depends(_uploads)]
 Webhooks = Annotated[WebhookService, Depends(_webhooks)]
 Audit = Annotated[AuditService, Depends(_audit)]
 
-# The JSON of a body before it was validated; an object wherever the body's model has taken it.
+# The JSON of a body before its validation; an object wherever the body's model has accepted it.
 Sent = Annotated[dict[str, Any], Depends(sent_json)]
 
-# The tenant whose things may be read: what is another's does not exist.
+# The tenant whose jobs and uploads may be read: for it, those of other tenants do not exist.
 Owner = Annotated[str, Depends(_owner)]
 Writer = Annotated[Caller, Depends(_allowed(Scope.JOBS_WRITE))]
 Admin = Annotated[Caller, Depends(_allowed(Scope.ADMIN))]

@@ -60,8 +60,8 @@ async def _stream(request: Request, service: JobService, job_id: str, owner: str
             continue
         if finished:
             return
-        # Finished only now? Then the last event was written behind our look, and the next look finds it. It is the job and
-        # not an event that says so: a job that was tried again has several ends in its log.
+        # If the job finished only after this read of the log, the next read finds its last event. The job's state decides and
+        # not an event: a job that was tried again has several ends in its log.
         finished = (await run_in_threadpool(service.get, job_id, owner=owner)).job.finished_at is not None
         if not finished:
             await asyncio.sleep(_POLL_S)

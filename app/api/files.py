@@ -56,8 +56,8 @@ def serve_file(
     Args:
         artifact: The file.
         read: Opens the bytes ``[start, stop)``; raises at once where there are none.
-        conditions: Of the request.
-        headers: Of the answer, `file_headers` among them.
+        conditions: Conditions of the request.
+        headers: Headers of the answer, those of `file_headers` among them.
 
     Raises:
         Problem: The range lies outside the file.

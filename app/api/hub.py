@@ -34,7 +34,7 @@ _MAIN = "main"
 
 _HubCode = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 
-# The Hub mixes two styles of names; these are the camels.
+# The Hub mixes two styles of names; these fields are in camelCase.
 _CAMELS = {"model_id": "modelId", "last_modified": "lastModified", "created_at": "createdAt", "pointer_size": "pointerSize"}
 
 
@@ -49,7 +49,7 @@ class Sibling(_Wire):
 
 
 class ModelInfo(_Wire):
-    """What the Hub says of a model repository."""
+    """The Hub's description of a model repository."""
 
     id: str
     model_id: str

@@ -30,7 +30,7 @@ JOB_ID = r"^[A-Za-z0-9_\-]+$"
 JobId = Annotated[str, Path(min_length=1, max_length=64, pattern=JOB_ID)]
 
 REPORT_PAGE = "report.html"
-# The page was written by a worker, about names that people chose: it may show itself and do nothing else.
+# The page contains names that people chose: it may show itself, and load or send nothing.
 _PAGE_HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -191,7 +191,7 @@ def _view(details: JobDetails) -> JobView:
 
 
 def _etag(details: JobDetails) -> str:
-    # Weak: an estimate of the end that has passed is withdrawn while the version stands.
+    # Weak: the estimated end is withdrawn once it has passed, without a new version.
     return f'W/"{details.job.id}.{details.job.version}"'
 
 

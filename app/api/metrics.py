@@ -44,7 +44,7 @@ from app.webhooks.repository import WebhookRepository
 router = APIRouter(include_in_schema=False)
 
 _PAGE = 2000
-_READ_S = 2.0  # of a long log a scrape reads so long; the next one goes on
+_READ_S = 2.0  # a scrape reads a long log for this long; the next scrape goes on
 
 _log = structlog.get_logger(__name__)
 
@@ -110,7 +110,7 @@ class JobMetrics(Collector):
             if found is not None:
                 yield from families.of_queue(found.queue)
                 yield from families.of_outbox(found.outbox)
-            # A counter that is seen while it catches up would look as if it had begun anew.
+            # A counter that is exposed while it catches up with the log would look as if it had been reset.
             if self._caught_up:
                 yield from families.of_log(self._tally)
         free = self._free_bytes()

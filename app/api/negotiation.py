@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def prefers_html(accept: str) -> bool:
-    """Whether a client is a browser: it asks for HTML by name, and for JSON no more."""
+    """Return whether a client is a browser: it asks for HTML by name, at least as much as for JSON."""
     weights: dict[str, float] = {}
     for part in accept.lower().split(","):
         kind, *parameters = (piece.strip() for piece in part.split(";"))

@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1", responses={"default": {"model": ProblemDetails}
 UPLOAD_PATHS = ("/v1/models", "/v1/datasets")
 MEDIA_TYPES = ("application/x-tar", "application/gzip", "application/x-gzip", "application/octet-stream")
 
-# The last is the one that every generator of clients knows.
+# The last one is known to every generator of clients.
 _DOCUMENTED = ("application/x-tar", "application/gzip", "application/octet-stream")
 
 UploadId = Annotated[str, Path(min_length=1, max_length=80, pattern=r"^[a-z0-9_]+$")]

@@ -12,7 +12,7 @@ audit_events = sa.Table(
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("at", sa.Double, nullable=False),
     sa.Column("owner", sa.String(64), nullable=False),
-    sa.Column("key_id", sa.String(64), nullable=False),  # "" for the command line, and while authentication is off
+    sa.Column("key_id", sa.String(64), nullable=False),  # "" for the command line and without authentication
     sa.Column("action", sa.String(32), nullable=False),
     sa.Column("subject", sa.String(128), nullable=False),
     sa.Index(None, "owner", "id"),

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What is written down: everything that changes something for somebody."""
+    """Actions that the audit log records: everything that changes something for somebody."""
 
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"

@@ -1,4 +1,4 @@
-"""Admission: what can be refused before any work starts, is."""
+"""Admission: checks that refuse a job before any work starts."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def admit(spec: PruneSpec, settings: Settings, find_upload: Finder) -> PruneSpec
     """Check a spec against this server and its files.
 
     Args:
-        spec: As the client gave it.
-        settings: Which folders may be read.
-        find_upload: Gives the folder of an upload of the client's.
+        spec: The spec as the client sent it.
+        settings: Settings, which name the folders that may be read.
+        find_upload: Function that returns the folder of one of the client's uploads.
 
     Returns:
         The spec with paths resolved, so that the worker opens what was checked.
 
     Raises:
-        Refused: It names the field and says what to change.
+        Refused: The spec cannot be run here; the error names the field and says what to change.
     """
     model = _uploaded(spec.model, UploadKind.MODEL, "/model", find_upload) or _confined(spec.model, "/model", settings)
     given = spec.task.dataset

@@ -34,7 +34,7 @@ class Archive:
 
     @property
     def etag(self) -> str:
-        """A strong one."""
+        """The archive's strong ETag, quoted."""
         digest = hashlib.sha256()
         for header, file in self._files:
             digest.update(header + file.sha256.encode())

@@ -19,7 +19,7 @@ from pydantic_core import to_json
 
 from app.jobs.schemas import JobCreate
 
-_WHOLLY_OURS = "validate_only"  # says what to do with the request, and is no part of it
+_WHOLLY_OURS = "validate_only"  # says how to handle the request, and is no part of its content
 
 
 def digest_of(sent: Mapping[str, Any]) -> str:
@@ -69,7 +69,7 @@ def _known(value: Any, stored: Any) -> Any:
 
 
 def _adds(value: Any, stored: Any) -> bool:
-    """Whether a value has fields that a stored one has not."""
+    """Return whether a value has fields that a stored one has not."""
     if isinstance(value, dict) and isinstance(stored, Mapping):
         fields, names = cast("dict[str, Any]", value), cast("Mapping[str, Any]", stored)
         return any(name not in names or _adds(inner, names[name]) for name, inner in fields.items())

@@ -27,7 +27,7 @@ _jobs, _artifacts = models.jobs, models.artifacts
 
 UNREADABLE = JobError("spec_unreadable", "the job was written by another version of the service; submit it again")
 
-_CLAIM_LOCK = 6_226_175  # of PostgreSQL's advisory locks
+_CLAIM_LOCK = 6_226_175  # key of PostgreSQL's advisory lock
 
 
 class LeaseRepository:
@@ -42,9 +42,9 @@ class LeaseRepository:
         It need not be the one that a message named: a message only says that there is work.
 
         Args:
-            worker: Who claims.
-            lease_s: For how long, unless renewed.
-            max_running: How many jobs of one owner may run at once; None: any number.
+            worker: Name of the worker that claims.
+            lease_s: Seconds until the lease expires, unless it is renewed.
+            max_running: Largest number of jobs of one owner that may run at once; None: any number.
         """
         allowed = [] if max_running is None else [self._below(max_running)]
         due = (
@@ -73,7 +73,7 @@ class LeaseRepository:
             try:
                 claim = Claim(row.id, row.fence + 1, row.attempt + 1, PruneSpec.model_validate(row.spec), row.traceparent)
             except ValidationError:
-                # Written by another version, and it must not stand in the way of those behind it.
+                # Another version wrote this spec. The job must not block those behind it in the queue.
                 self.fail(row.id, row.fence + 1, error=UNREADABLE)
                 continue
             add_event(self._connection, claim.job_id, EventType.STARTED, {"attempt": claim.attempt})
@@ -119,13 +119,13 @@ class LeaseRepository:
 
         Args:
             job_id: The job.
-            fence: Of the claim.
-            report: What was measured.
-            artifacts: What the store holds under the fence.
-            keep_s: After which time the artifacts expire; None: never.
+            fence: Fence of the claim.
+            report: The report on the bundle.
+            artifacts: Files that the store holds under the fence.
+            keep_s: Seconds until the artifacts expire; None: they never do.
 
         Returns:
-            What became of the job; None where the fence is stale.
+            The new status of the job; None where the fence is stale.
         """
         expiry = _expiry(artifacts, keep_s)
         if not self._finish(job_id, fence, Transition.SUCCEED, report=report.model_dump(mode="json"), expires_at=expiry):
@@ -154,7 +154,7 @@ class LeaseRepository:
         A job that missed its target or its quality floor still publishes its best candidate and the report on it.
 
         Returns:
-            What became of the job; None where the fence is stale. Only a failed job has published anything.
+            The new status of the job; None where the fence is stale. Only a failed job has published its files.
         """
         if self._finish(
             job_id,
@@ -172,10 +172,10 @@ class LeaseRepository:
     def confirm_cancelled(self, job_id: str, fence: int) -> JobStatus | None:
         """End a job whose cancellation was asked for, once its process is gone.
 
-        Whatever ends an attempt without success comes here in the end, so that no such job ends in another way.
+        Every attempt that ends without success comes here at last, so that such a job cannot end in another way.
 
         Returns:
-            What became of the job; None where the fence is stale, or nobody has asked.
+            The new status of the job; None where the fence is stale, or nobody has asked for a cancellation.
         """
         if not self._finish(job_id, fence, Transition.CONFIRM_CANCEL):
             return None
@@ -191,9 +191,9 @@ class LeaseRepository:
 
         Args:
             job_id: The job.
-            fence: Of the lost claim.
-            error: What to say if this was once too often.
-            max_attempts: How many losses are that.
+            fence: Fence of the lost claim.
+            error: The job's error if it has reached the cap.
+            max_attempts: The cap: this many losses end the job.
         """
         losses = self._count(job_id, fence, _jobs.c.losses)
         if losses is None:
@@ -207,10 +207,10 @@ class LeaseRepository:
 
         Args:
             job_id: The job.
-            fence: Of the claim.
-            error: What to say if this was once too often.
-            max_attempts: How many crashes are that.
-            pause_s: Before the next attempt; it doubles with each crash, as whatever was short may still be short.
+            fence: Fence of the claim.
+            error: The job's error if it has reached the cap.
+            max_attempts: The cap: this many crashes end the job.
+            pause_s: Seconds before the next attempt, doubled with each crash: memory that was short may still be short.
         """
         crashes = self._count(job_id, fence, _jobs.c.crashes)
         if crashes is None:

@@ -13,20 +13,20 @@ jobs = sa.Table(
     "jobs",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("owner", sa.String(64), nullable=False),  # "" while authentication is off
-    sa.Column("client_id", sa.String(64)),  # the id that a client chose with PUT; by it the API knows the job then
-    sa.Column("body_sha256", sa.String(64)),  # of a PUT, as app.jobs.digests computes it
+    sa.Column("owner", sa.String(64), nullable=False),  # "" without authentication
+    sa.Column("client_id", sa.String(64)),  # id that a client chose with PUT; the API then knows the job by it
+    sa.Column("body_sha256", sa.String(64)),  # digest of a PUT's body, by app.jobs.digests
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("spec", sa.JSON, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),  # grows with every change: the ETag
-    # Who may write: a claim raises the fence, and whoever holds an older one affects no row.
+    # The fence decides who may write: a claim raises it, and a statement with an older fence affects no row.
     sa.Column("fence", sa.Integer, nullable=False),
     sa.Column("worker", sa.String(128)),
     sa.Column("lease_until", sa.Double),
     sa.Column("cancel_requested", sa.Boolean, nullable=False),
-    # How often it was tried. A crash is the job's own doing, a lost lease the machine's; each has its own cap.
+    # Number of attempts. Crashes are caused by the job itself, lost leases by the machine; each has its own cap.
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("crashes", sa.Integer, nullable=False),
     sa.Column("losses", sa.Integer, nullable=False),
@@ -34,14 +34,14 @@ jobs = sa.Table(
     sa.Column("published_at", sa.Double),
     sa.Column("publish_count", sa.Integer, nullable=False),
     sa.Column("progress", sa.JSON(none_as_null=True)),
-    sa.Column("progress_at", sa.Double),  # when that was written
+    sa.Column("progress_at", sa.Double),  # when the progress was written
     sa.Column("report", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.JSON(none_as_null=True)),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("started_at", sa.Double),
     sa.Column("finished_at", sa.Double),
-    sa.Column("traceparent", sa.String(64)),  # of the request that submitted it, where that was traced
-    sa.Column("expires_at", sa.Double),  # of the files; null: they stay
+    sa.Column("traceparent", sa.String(64)),  # of the submitting request, where it was traced
+    sa.Column("expires_at", sa.Double),  # when the files expire; null: never
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="status"),
     sa.Index(None, "owner", "client_id", unique=True),
     sa.Index(None, "owner", "status"),
@@ -87,7 +87,7 @@ idempotency_keys = sa.Table(
     sa.Index(None, "created_at"),
 )
 
-# Who has been here lately: written by every worker's reaper.
+# Workers and when they were last seen, as every worker's reaper writes it.
 workers = sa.Table(
     "workers",
     metadata,

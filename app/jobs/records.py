@@ -13,7 +13,7 @@ from pruning_core.spec.prune import PruneSpec
 
 
 class EventType(StrEnum):
-    """What a job's event log tells."""
+    """The types of events in a job's log."""
 
     QUEUED = "job.queued"
     RETRIED = "job.retried"

@@ -199,7 +199,7 @@ class JobRepository:
 
     def artifact(self, job_id: str, path: str) -> PublishedArtifact | None:
         """Find one published file."""
-        if "\0" in path:  # PostgreSQL takes no text with NUL, not even to compare with
+        if "\0" in path:  # PostgreSQL accepts no NUL in text, not even in a comparison
             return None
         row = self._connection.execute(
             sa.select(_artifacts).where(_artifacts.c.job_id == job_id, _artifacts.c.path == path)
@@ -212,7 +212,7 @@ class JobRepository:
         Returns:
             False where the job has finished already.
         """
-        # Locked first: between the two statements below a worker could give the job back, and both would miss it.
+        # Lock the row first: else a worker could give the job back between the two statements below, and both would miss it.
         self._connection.execute(sa.select(_jobs.c.id).where(_jobs.c.id == job_id).with_for_update())
         if move(self._connection, job_id, Transition.CANCEL_QUEUED, cancel_requested=True, finished_at=now()):
             add_event(self._connection, job_id, EventType.CANCELLED, {})
@@ -224,7 +224,7 @@ class JobRepository:
         return status == JobStatus.CANCELLING
 
     def is_needed(self, folder: str, *, owner: str) -> bool:
-        """Whether a job of an owner that has not finished names a folder as its model or data set."""
+        """Return whether an unfinished job of an owner names a folder as its model or data set."""
         named = sa.or_(_jobs.c.spec["model"].as_string() == folder, _jobs.c.spec[("task", "dataset")].as_string() == folder)
         open_ = sa.and_(_jobs.c.owner == owner, _jobs.c.status.not_in(sorted(TERMINAL)))
         query = sa.select(_jobs.c.id).where(open_, named).limit(1)

@@ -20,7 +20,7 @@ MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, patt
 # No NUL: PostgreSQL could store it but not look for it.
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 
-_TELLING_FRACTION = 0.05  # of the work done, from which the rest is extrapolated
+_TELLING_FRACTION = 0.05  # least share of the work done from which the rest is extrapolated
 
 
 class JobCreate(PruneSpec):
@@ -128,7 +128,7 @@ class JobView(BaseModel):
 
 
 class PlanView(BaseModel):
-    """What a submit would accept, and what would come of it. Nothing was submitted."""
+    """The job that a submit would accept, and the predicted result. Nothing was submitted."""
 
     object: Literal["pruning.plan"] = "pruning.plan"
     spec: PruneSpec

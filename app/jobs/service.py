@@ -33,7 +33,7 @@ from pruning_core.spec.prune import PruneSpec
 
 JOB_PREFIX = "job_"
 
-_NEWEST = 1000  # jobs whose models are named
+_NEWEST = 1000  # number of an owner's latest jobs whose models are listed
 
 _log = structlog.get_logger(__name__)
 
@@ -126,7 +126,7 @@ class JobService:
         try:
             return self._insert(asked, spec)
         except IntegrityError:
-            # Another request under this name committed between our look and our insert: its answer is ours.
+            # Another request with this name was committed between our look and our insert: return its job.
             earlier = self._earlier(asked)
             if earlier is None:
                 raise
@@ -174,13 +174,13 @@ class JobService:
         )
 
     def _asks_for(self, job: Job, asked: _Asked) -> bool:
-        """Whether a request asks for a job in other words: ``sparsity`` for a target, or a default written out."""
+        """Return whether a request asks for a job in other words: ``sparsity`` for a target, or a default written out."""
         request = asked.request
         if (request.metadata, request.priority) != (job.metadata, job.priority):
             return False
         try:
             return self.admit(request, owner=asked.caller.owner) == job.spec
-        except Refused:  # its files may have changed since
+        except Refused:  # the files may have changed since the first submit
             return False
 
     def _check_quota(self, repository: JobRepository, owner: str) -> None:
@@ -266,7 +266,7 @@ class JobService:
             if job.status != JobStatus.FAILED:
                 raise Conflict("not_failed", f"only a failed job can be tried again; this one is {job.status}")
             self._check_quota(repository, caller.owner)
-            if repository.retry(job.id):  # if not, somebody else was quicker
+            if repository.retry(job.id):  # False: another request was quicker
                 AuditRepository(connection).record(Action.JOB_RETRIED, caller.owner, caller.key_id, job.id)
             job = _known(repository.get(job_id, owner=caller.owner))
         self._announcer.announce(job.id)
@@ -318,7 +318,7 @@ class JobService:
             raise NotFound("artifact_gone", "the files are no longer in the artifact store") from None
 
     def uses(self, folder: Path, *, owner: str) -> bool:
-        """Whether a job of an owner that has not finished needs a folder."""
+        """Return whether an unfinished job of an owner needs a folder."""
         with self._database.read() as connection:
             return JobRepository(connection).is_needed(str(folder), owner=owner)
 

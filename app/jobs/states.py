@@ -30,8 +30,8 @@ class Transition(StrEnum):
     RETRY = "retry"
 
 
-# A job that somebody asked to cancel ends cancelled unless it succeeds first: the worker may have been committing, and then the
-# result stands. So an attempt that fails, crashes, is lost or is given back has no way out of `cancelling` but that one
+# A job in `cancelling` ends as cancelled unless it succeeds first: the worker may already have been committing, and then the
+# result stands. An attempt that fails, crashes, is lost or is given back can leave `cancelling` only by CONFIRM_CANCEL
 # (`LeaseRepository.confirm_cancelled`).
 TRANSITIONS: Mapping[Transition, tuple[frozenset[JobStatus], JobStatus]] = {
     Transition.CLAIM: (frozenset({JobStatus.QUEUED}), JobStatus.RUNNING),
@@ -41,7 +41,7 @@ TRANSITIONS: Mapping[Transition, tuple[frozenset[JobStatus], JobStatus]] = {
     Transition.CONFIRM_CANCEL: (frozenset({JobStatus.CANCELLING}), JobStatus.CANCELLED),
     Transition.SUCCEED: (frozenset({JobStatus.RUNNING, JobStatus.CANCELLING}), JobStatus.SUCCEEDED),
     Transition.FAIL: (frozenset({JobStatus.RUNNING}), JobStatus.FAILED),
-    # The one way out of an end, and only its owner can ask for it.
+    # The only transition out of a final state, and only the owner can ask for it.
     Transition.RETRY: (frozenset({JobStatus.FAILED}), JobStatus.QUEUED),
 }
 

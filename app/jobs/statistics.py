@@ -14,7 +14,7 @@ from app.jobs.states import ACTIVE, JobStatus
 
 _jobs, _events, _workers = models.jobs, models.job_events, models.workers
 
-# What the tally takes no notice of.
+# Events that the tally ignores.
 _UNCOUNTED = frozenset({EventType.STAGE, EventType.CANCELLING})
 
 
@@ -25,7 +25,7 @@ class LoggedEvent:
     id: int
     job_id: str
     type: EventType
-    reason: str  # the error's code of a failure, the reason of a requeue
+    reason: str  # error code of a failure, or reason of a requeue
     created_at: float
 
 
@@ -35,7 +35,7 @@ class QueueState:
 
     clock: float
     jobs: Mapping[JobStatus, int]
-    oldest_due_s: float  # how long the queued job that was due first has been due
+    oldest_due_s: float  # seconds that the longest waiting job has been due
     expired_leases: int
     workers: int
 

@@ -16,8 +16,8 @@ from app.jobs.states import JobStatus
 from app.jobs.statistics import LoggedEvent
 
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600)
-# For so long an event may come to light behind younger ones: ids are drawn before they are committed. No transaction of the
-# service lives half as long.
+# An event may become visible after events with greater ids, because ids are drawn before the commit; it does within this time.
+# No transaction of the service lasts half as long.
 _SETTLED_AFTER_S = 60
 
 
@@ -56,7 +56,7 @@ class Tally:
         self.wait_s = Distribution()
         self.run_s = Distribution()
         self.stage_s: defaultdict[str, Distribution] = defaultdict(Distribution)
-        self.settled = 0  # everything up to this id was counted, and nothing can come to light before it
+        self.settled = 0  # all events up to this id were counted, and no other one among them can still appear
         self._recent: dict[int, float] = {}
         self._open: dict[str, _Open] = {}
 

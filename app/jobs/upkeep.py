@@ -32,7 +32,7 @@ class Taken:
 
     job_id: str
     fence: int
-    status: JobStatus  # what it became
+    status: JobStatus  # the status after the take-over
 
 
 class UpkeepRepository:
@@ -97,8 +97,8 @@ class UpkeepRepository:
         """Choose queued jobs whose wake-up seems lost, and count this one.
 
         Args:
-            older_than_s: How long a wake-up may take; the wait doubles each time, up to 64-fold.
-            limit: How many at most.
+            older_than_s: Seconds that a wake-up may take; they double with each wake-up, up to 64-fold.
+            limit: Largest number of jobs.
             patient: False where the broker holds no message at all: then the wait does not double.
         """
         doublings = sa.case((_jobs.c.publish_count > _MOST_DOUBLINGS, _MOST_DOUBLINGS), else_=_jobs.c.publish_count)
@@ -124,7 +124,7 @@ class UpkeepRepository:
     def _power_of_two(self, exponent: sa.ColumnElement[int]) -> sa.ColumnElement[float]:
         dialect = dialect_of(self._connection)
         match dialect:
-            case "sqlite":  # which is built without mathematical functions on some systems
+            case "sqlite":  # some builds of it have no mathematical functions
                 return sa.cast(sa.literal(1).op("<<")(exponent), sa.Double)
             case "postgresql":
                 return sa.func.pow(2.0, exponent)
@@ -148,7 +148,7 @@ class UpkeepRepository:
         has_files = sa.exists().where(_artifacts.c.job_id == _jobs.c.id)
         due = (
             sa.select(_jobs.c.id)
-            # A value, as PostgreSQL uses no index to compare with a moving clock.
+            # The clock as a constant: PostgreSQL uses no index to compare with a function that changes.
             .where(_jobs.c.expires_at <= self.clock(), has_files)
             .order_by(_jobs.c.expires_at)
             .limit(_BATCH)

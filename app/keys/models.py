@@ -10,7 +10,7 @@ api_keys = sa.Table(
     "api_keys",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("owner", sa.String(64), nullable=False),  # the tenant: what its keys make belongs to it
+    sa.Column("owner", sa.String(64), nullable=False),  # the tenant, who owns what its keys create
     sa.Column("name", sa.String(128), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("scopes", sa.JSON, nullable=False),

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """What a key may do."""
+    """A permission of a key."""
 
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"

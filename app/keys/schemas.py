@@ -18,7 +18,7 @@ LONGEST_LIFE_DAYS = 3650
 
 
 class KeyCreate(BaseModel):
-    """What to make a key for."""
+    """A request for a new key."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -34,11 +34,11 @@ class S3ArtifactStore:
             connect_timeout=5,
             read_timeout=20,
             retries={"max_attempts": 2, "mode": "standard"},
-            # Services other than AWS's own may not know the newer checksums; the database has the sha256.
+            # Services other than AWS may not know the newer checksums, and the database has the sha256 anyway.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        # A client of its own for each store: they do not survive a fork, and workers fork.
+        # Each store has a client of its own: clients do not survive a fork, and workers fork.
         self._client: Any = Session().client("s3", config=config)
 
     def put(self, key: str, source: Path) -> tuple[int, str]:
@@ -54,7 +54,7 @@ class S3ArtifactStore:
         """Stream a range of an object."""
         name = self._name(key)
         with _translated(key):
-            if start >= stop:  # which is no range in HTTP
+            if start >= stop:  # HTTP has no empty range
                 self._client.head_object(Bucket=self._bucket, Key=name)
                 return iter(())
             body = self._client.get_object(Bucket=self._bucket, Key=name, Range=f"bytes={start}-{stop - 1}")["Body"]

@@ -20,7 +20,7 @@ _PART = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\- ]{0,127}", re.ASCII)
 _MOST_FILES = 1000
 _DEEPEST = 4
 _WEIGHTS = ".safetensors"
-_LARGEST_OTHER_BYTES = 64 * 2**20  # tokenizers have tens of megabytes; what is parsed whole must have an end
+_LARGEST_OTHER_BYTES = 64 * 2**20  # these files are parsed whole, so need a limit; tokenizers have tens of megabytes
 _KINDS = {
     UploadKind.MODEL: (_WEIGHTS, ".json", ".txt", ".model", ".md", ".jinja"),
     UploadKind.DATASET: (*DATA_SUFFIXES, *IMAGE_SUFFIXES, ".md", ".txt"),
@@ -33,12 +33,12 @@ def unpack(archive: IO[bytes], kind: UploadKind, folder: Path, *, max_bytes: int
 
     Args:
         archive: A tar file, plain or compressed by gzip; seekable.
-        kind: What it is said to be.
-        folder: Where to.
-        max_bytes: How much may come out of it, however little went in.
+        kind: The kind of upload that it should be.
+        folder: The folder to unpack into.
+        max_bytes: Largest size of the unpacked files, however small the archive.
 
     Raises:
-        Refused: It is not, with the reason.
+        Refused: The archive is not an upload of this kind; the message has the reason.
     """
     files: dict[str, UploadedFile] = {}
     left = max_bytes
@@ -58,7 +58,7 @@ def unpack(archive: IO[bytes], kind: UploadKind, folder: Path, *, max_bytes: int
     except TarInvalid as error:
         raise _refused(str(error)) from None
     except OSError as error:
-        # The names are safe, but one may be a file here and a folder there.
+        # The names are safe, but one of them may occur both as a file and as a folder.
         if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
             raise _refused("a name is used for a file and for a folder") from None
         raise
@@ -77,7 +77,7 @@ def content_id(kind: UploadKind, files: Sequence[UploadedFile]) -> str:
 
 def _safe(name: str, kind: UploadKind) -> str:
     """Check a member's name, and return its relative path."""
-    parts = PurePosixPath(name).parts  # which drops ./
+    parts = PurePosixPath(name).parts  # PurePosixPath drops ./
     if name.startswith("/") or not parts or len(parts) > _DEEPEST or not all(map(_PART.fullmatch, parts)):
         raise _refused(
             "a file of the archive has a name that is not taken: give relative names of letters, digits, _ - . and spaces"

@@ -9,7 +9,7 @@ from typing import assert_never
 
 
 class UploadKind(StrEnum):
-    """What can be uploaded."""
+    """The kinds of uploads."""
 
     MODEL = "model"
     DATASET = "dataset"
@@ -51,5 +51,5 @@ class Upload:
 
 
 def is_upload_id(reference: str) -> bool:
-    """Whether a reference is the id of an upload, not a Hub id or a path."""
+    """Return whether a reference is the id of an upload, not a Hub id or a path."""
     return _FORM.fullmatch(reference) is not None

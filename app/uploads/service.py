@@ -24,7 +24,7 @@ from app.uploads.repository import UploadRepository
 _log = structlog.get_logger(__name__)
 
 _DRAFTS = ".incoming"
-_DEAD_DRAFT_S = 86_400  # bodies that make no progress are ended long before
+_DEAD_DRAFT_S = 86_400  # a body without progress is ended long before this
 _SWEEP_PAGE = 500
 
 Finder = Callable[[str, UploadKind], Path]
@@ -68,7 +68,7 @@ class UploadService:
             The upload, and whether it is new to its owner.
 
         Raises:
-            Refused: It is no model, or no data set.
+            Refused: The archive holds no valid model or data set.
             QuotaExceeded: The owner has uploaded too much.
         """
         folder = draft / "content"
@@ -175,6 +175,6 @@ def _untouched_s(draft: Path) -> float:
     """Return the seconds since the youngest change of a draft."""
     moments = [0.0]
     for path in (draft, *draft.rglob("*")):
-        with contextlib.suppress(FileNotFoundError):  # it is being finished at this moment
+        with contextlib.suppress(FileNotFoundError):  # another request is finishing this draft right now
             moments.append(path.stat().st_mtime)
     return time.time() - max(moments)

@@ -21,7 +21,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class TarInvalid(Exception):
-    """It is not a tar file that is taken here; the message says why."""
+    """The file is not a tar file that is accepted here; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def members(archive: IO[bytes]) -> Iterator[Member]:
     """Read the regular files of a tar file, compressed by gzip or not.
 
     Raises:
-        TarInvalid: Damaged, truncated, or with anything but files and folders in it.
+        TarInvalid: The file is damaged or truncated, or holds anything but files and folders.
     """
     magic = archive.read(2)
     archive.seek(0)
@@ -72,7 +72,7 @@ def _members(archive: IO[bytes]) -> Iterator[Member]:
         if entry.type in _FILES and not entry.name.endswith("/"):
             body = _body(archive, size)
             yield Member(name, size, body)
-            for _rest in body:  # whoever did not want it
+            for _rest in body:  # skip what the caller has not read
                 pass
             _exactly(archive, -size % _BLOCK)
         elif entry.type != tarfile.DIRTYPE and entry.type not in _FILES:

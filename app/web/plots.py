@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.web.formats import finite
 
-# Those of a phone; on a larger screen charts are scaled up.
+# In pixels of a phone; on a larger screen charts are scaled up.
 WIDTH, HEIGHT = 360, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 24, 36
 _TICKS = 5

@@ -17,7 +17,7 @@ from app.errors import ProblemDetails, problem_of
 from app.keys.records import Scope
 from app.web import formats
 
-# Everything that a page loads is a file of this server: no inline script or style, no frame, nothing from elsewhere.
+# A page may load only files of this server: no inline script or style, no frame, nothing from other hosts.
 FENCE = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",

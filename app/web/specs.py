@@ -17,7 +17,7 @@ from pruning_core.spec.targets import TARGET_METRICS
 from pruning_core.spec.tasks import KINDS, Reads
 from pruning_core.support.capabilities import methods, tasks
 
-# Sections below the first screen, each an object of the spec.
+# Sections below the first screen: field of the spec, title, and name of its schema.
 SECTIONS = (
     ("recovery", "Recovery", "RecoverySpec"),
     ("calibration", "Calibration", "CalibrationSpec"),
@@ -26,14 +26,14 @@ SECTIONS = (
     ("latency", "Latency measurement", "LatencySpec"),
     ("artifacts", "Bundle", "ArtifactSpec"),
 )
-# What each metric of a target is called by people, and the field of the target that holds its value.
+# For each metric of a target, its name for people and the field of the target that holds its value.
 METRICS: Mapping[str, tuple[str, str]] = {
-    # A pattern is said by the method, not by an amount.
+    # The method decides the pattern, so that a target has no value for it.
     **{name: (row.title, "" if name == "pattern" else row.field) for name, row in TARGET_METRICS.items()},
     "floor": ("None: the smallest model that holds the quality floor", ""),
 }
 _OWN_DATA = ("config", "train_split", "validation_split", "prefix")
-_WHERE = {  # pointers into the body, longest first, and the control that they mean
+_WHERE = {  # JSON pointers into the body, longest first, and the form control of each
     "/task/columns/label": "label_column",
     "/task/columns": "text_column",
     "/task/config": "config",
@@ -223,7 +223,7 @@ def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str
 
 
 def _is_whole(task: Mapping[str, Any]) -> bool:
-    """Whether a task's name says all of it but where the data is."""
+    """Return whether a task's name determines all of its fields but the place of the data."""
     known = next((info.task for info in tasks() if info.task is not None and info.name == task["name"]), None)
     return known is not None and {**known, "dataset": ""} == {**task, "dataset": ""}
 

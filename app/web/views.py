@@ -17,7 +17,7 @@ from app.web.plots import Datum
 from pruning_core.report.progress import STAGES, Stage
 from pruning_core.report.report import Outcome, Report
 
-# Total, as is the next: tests hold them against what there is.
+# Complete, like the next table: tests compare both with the enums.
 STATUS_WORDS: Mapping[JobStatus, str] = {
     JobStatus.QUEUED: "Queued",
     JobStatus.RUNNING: "Running",
@@ -58,7 +58,7 @@ class JobPage:
 
     @property
     def target(self) -> str:
-        """What was asked for."""
+        """The target that was asked for."""
         return formats.target(self.view.spec)
 
     @property
@@ -68,12 +68,12 @@ class JobPage:
 
     @property
     def is_active(self) -> bool:
-        """Whether a worker has it."""
+        """Whether a worker has the job."""
         return self.view.status in ACTIVE
 
     @property
     def is_open(self) -> bool:
-        """Whether it will still change by itself."""
+        """Whether the job will still change by itself."""
         return self.is_active or self.view.status == JobStatus.QUEUED
 
     @property

@@ -26,7 +26,7 @@ from app.webhooks.service import WebhookSecrets
 _log = structlog.get_logger(__name__)
 
 _MINUTE_S, _HOUR_S = 60, 3600
-# Eleven attempts in a day and a bit.
+# Pauses before the attempts after the first: twelve attempts in all, in just under a day.
 DELAYS_S = (5, 30, 2 * _MINUTE_S, 10 * _MINUTE_S, 30 * _MINUTE_S, _HOUR_S, *(2 * _HOUR_S,) * 2, *(6 * _HOUR_S,) * 3)
 _JITTER = 0.1
 
@@ -44,10 +44,10 @@ class Deliverer:
     """Delivers in a thread of the API's process. Several processes may do so at once: each claims what it sends.
 
     Args:
-        settings: Which networks are allowed, and how often to look.
-        database: Where the outbox is.
-        secrets: What messages are signed with.
-        lifetime_s: How long one receiver may take in all.
+        settings: Allowed networks, and interval between looks.
+        database: The database with the outbox.
+        secrets: Secrets that messages are signed with.
+        lifetime_s: Seconds that one receiver may take in all.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Deliverer:
             if status is not None and 200 <= status < 300:
                 repository.delivered(delivery.id, outcome)
             elif status == _GONE:
-                # The webhook's row before the message's, as everywhere: two of its messages may be at this point.
+                # Lock the webhook's row before the message's, as everywhere: else two messages could deadlock.
                 repository.disable(delivery.webhook_id, "gone")
                 repository.failed(delivery.id, outcome, again_in_s=None)
             else:
@@ -105,11 +105,11 @@ class Deliverer:
                 httpcore2.ConnectionPool(self._tls, network_backend=self._backend, max_keepalive_connections=0) as pool,
                 pool.stream("POST", delivery.url, headers=headers, content=body, extensions={"timeout": timeouts}) as response,
             ):
-                # The body is nobody's business, and may have no end.
+                # The body is not read: it is of no use here, and may be endless.
                 return response.status, f"answered {response.status}"
         except AddressRefused:
             return None, "the address is not allowed"
-        except Exception as error:  # whatever a stranger's server makes of HTTP, the thread goes on
+        except Exception as error:  # whatever a stranger's server answers, the thread must go on
             return None, f"failed: {type(error).__name__}"
 
     def _message(self, delivery: Delivery) -> tuple[bytes, list[tuple[str, str]]]:
@@ -145,7 +145,7 @@ class Deliverer:
 
 
 def _pause(attempts: int) -> float | None:
-    """Return the pause before the next attempt. It is a little random, so that receivers are not hit by all at once."""
+    """Return the pause before the next attempt, a little random to spread the load; None after the last attempt."""
     if attempts >= len(DELAYS_S):
         return None
     return DELAYS_S[attempts] * (1 + random.uniform(-_JITTER, _JITTER))  # noqa: S311 - no secret hangs on it

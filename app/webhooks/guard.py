@@ -18,16 +18,16 @@ import httpcore2
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# IPv6 addresses in which an IPv4 address is hidden, for translators on the way: who knows what those would connect to.
+# IPv6 addresses that embed an IPv4 address, to which a translator on the way may connect. They need leave of the operator.
 _TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
 
 
 class AddressRefused(Exception):
-    """The name stands for an address that is not to be connected to."""
+    """The name resolves to an address that is not allowed."""
 
 
 def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
-    """Whether an address is on the public internet, or in a network that the operator allows."""
+    """Return whether an address is on the public internet, or in a network that the operator allows."""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if any(address in network for network in allowed if network.version == address.version):
@@ -42,8 +42,8 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
     Args:
         allowed: Networks that are not public and yet allowed.
-        lifetime_s: How long a connection may last, whatever is sent over it how slowly.
-        inner: What connects to an address that was judged; by default the system's sockets.
+        lifetime_s: Longest duration of a connection, however slowly anything is sent over it.
+        inner: Backend that connects to an allowed address; by default the system's sockets.
     """
 
     def __init__(self, allowed: Sequence[Network], lifetime_s: float, inner: httpcore2.NetworkBackend | None = None) -> None:
@@ -65,7 +65,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
         except (OSError, UnicodeError) as error:
             raise httpcore2.ConnectError("the name cannot be resolved") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        # One bad address among good ones is no accident.
+        # Refuse the name even if only one of its addresses is bad: that is no accident.
         if not all(is_allowed(ipaddress.ip_address(address.partition("%")[0]), self._allowed) for address in addresses):
             raise AddressRefused
         stream = self._inner.connect_tcp(addresses[0], port, timeout, local_address, socket_options)

@@ -23,11 +23,11 @@ webhooks = sa.Table(
 webhook_deliveries = sa.Table(
     "webhook_deliveries",
     metadata,
-    sa.Column("id", sa.String(64), primary_key=True),  # the receiver's `webhook-id`, the same for every attempt
+    sa.Column("id", sa.String(64), primary_key=True),  # sent as the header `webhook-id`, the same for every attempt
     sa.Column("webhook_id", sa.String(64), sa.ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
-    sa.Column("due_at", sa.Double),  # null: delivered, or given up
+    sa.Column("due_at", sa.Double),  # null: the message was delivered or given up
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("delivered_at", sa.Double),
     sa.Column("last_outcome", sa.String(128)),

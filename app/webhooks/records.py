@@ -26,7 +26,7 @@ class Delivery:
     webhook_id: str
     url: str
     payload: str
-    attempts: int  # those before this one
+    attempts: int  # number of attempts before this one
     created_at: float
 
 
@@ -48,4 +48,4 @@ class Backlog:
 
     messages: int
     oldest_s: float
-    disabled: int  # webhooks that were given up
+    disabled: int  # number of disabled webhooks

@@ -40,7 +40,7 @@ class WebhookRepository:
     def delete(self, webhook_id: str, *, owner: str) -> bool:
         """Delete a webhook and what was still to be sent to it. False: there is none."""
         mine = sa.select(_webhooks.c.id).where(_webhooks.c.id == webhook_id, _webhooks.c.owner == owner)
-        # The webhook first: whoever writes into its outbox now either waits for this lock or is deleted with it.
+        # Lock the webhook first: a message that is being enqueued now waits for this lock, or is deleted with the webhook.
         if self._connection.scalar(mine.with_for_update()) is None:
             return False
         self._connection.execute(_deliveries.delete().where(_deliveries.c.webhook_id == webhook_id))
@@ -52,7 +52,7 @@ class WebhookRepository:
         query = sa.select(_webhooks.c.id, _webhooks.c.events).where(
             _webhooks.c.owner == owner, _webhooks.c.disabled_at.is_(None)
         )
-        # The rows stay as they are until the outbox is written: a webhook deleted meanwhile must not undo the job's end.
+        # Lock the rows until the outbox is written: a webhook deleted meanwhile would roll back the job's end.
         wanting = [
             row.id for row in self._connection.execute(query.with_for_update(read=True, key_share=True)) if event in row.events
         ]
@@ -94,7 +94,7 @@ class WebhookRepository:
         ]
 
     def anything_due(self) -> bool:
-        """Whether `claim` would find something: a look that takes no lock."""
+        """Return whether `claim` would find something: a look that takes no lock."""
         clock = self._connection.execute(sa.select(now())).scalar_one()
         return self._connection.scalar(sa.select(_deliveries.c.id).where(_deliveries.c.due_at <= clock).limit(1)) is not None
 

@@ -1,7 +1,8 @@
-"""Acceptance: what is promised of a bundle is shown by a fresh process that has stock libraries and nothing of ours.
+"""Acceptance: a fresh process with stock libraries, and without Coppice, shows that a bundle's checkpoints hold their promises.
 
-`fresh` runs there; here are the questions and the judgement. One process serves all checkpoints of a bundle. It is told where
-they lie and which texts to run, loads them as a user would, and writes down outputs, counts and times.
+`fresh` is the script of that process. This module makes the request and compares the answers. One process serves all
+checkpoints of a bundle. It is told where they lie and which texts to run, loads them as a user would, and writes down outputs,
+counts and times.
 """
 
 from __future__ import annotations
@@ -49,18 +50,19 @@ from pruning_core.spec.tasks import KINDS, Reads
 from pruning_core.tasks.base import TaskModel, proven
 from pruning_core.tasks.sequences import start_token
 
-# Kernels may differ between processes (threads, alignment), and more between devices; weights may not.
+# Largest relative difference of outputs. Weights are the same, but kernels may round differently in another process (threads,
+# alignment), and more so on devices other than the CPU.
 _TOLERANCE = {"cpu": 1e-4}
 _TOLERANCE_ELSEWHERE = 1e-3
 
-# Where weights come and go, glibc's heap would keep holes of as much memory as the whole model takes.
+# Weights of paged models come and go. Without these settings, glibc's heap would keep as much free memory as the model takes.
 _RETURNING_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
 
-# How long the process may take: so many times what this one took for the like, and no less than a slow machine may need for
-# importing its libraries and a busy disk for large files. It is there to end what hangs, not what is slow.
+# The time limit of the process: this multiple of what the run took for the same work, and at least as long as a slow machine
+# needs to import the libraries and a busy disk to read large files. It is meant to end a process that hangs, not a slow one.
 _TIMES = 20
 _LEAST_LIMIT_S = 600.0
-# onnxruntime runs on the CPU whatever the worker's device is. So many multiply-accumulates a second are a tenth of a slow core.
+# Multiply-accumulates a second: a tenth of a slow core. onnxruntime runs on the CPU whatever the worker's device is.
 _SLOWEST_MACS_S = 5e8
 
 _DOING = {
@@ -81,7 +83,7 @@ _STAGES = {
 
 @dataclass(frozen=True, slots=True)
 class ProbeInput:
-    """One batch of held-out inputs (texts, words, or images in base64), and the length in tokens that they are cut to."""
+    """A batch of held-out inputs (texts, words, or images in base64), and the length in tokens that it is cut to."""
 
     texts: tuple[tuple[str, ...], ...]
     length: int
@@ -89,17 +91,17 @@ class ProbeInput:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What the worker says of one written checkpoint.
+    """The worker's own findings on a written checkpoint, which the fresh process must reproduce.
 
     Attributes:
-        folder: Where it lies.
+        folder: The checkpoint's folder.
         answers: The worker's outputs, one tensor a probe.
-        parameters: Stored values.
-        bytes: Bytes of the weight files.
-        onnx: Whether there is a graph to check.
-        compressed: How many matrices have which compressed form; None where there is no such checkpoint.
-        measure_again: Whether its latency was promised.
-        device_map: Which modules are to stay on the disk when it is loaded, of a model that is larger than memory.
+        parameters: Number of stored values.
+        bytes: Size of the weight files.
+        onnx: Whether there is an ONNX graph to check.
+        compressed: Number of matrices in each compressed form; None where there is no compressed checkpoint.
+        measure_again: Whether the latency was promised, and so is measured again.
+        device_map: For a model larger than memory, the modules that stay on the disk when the checkpoint is loaded; else None.
     """
 
     folder: Path
@@ -114,7 +116,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The judgement on one claim; ``problem`` says in a sentence what does not hold, None where everything does."""
+    """The verdict on one checkpoint; ``problem`` is a sentence on what does not hold, None where everything does."""
 
     acceptance: AcceptanceReport | None = None
     onnx: OnnxReport | None = None
@@ -124,15 +126,15 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Prover:
-    """Asks the fresh process about the checkpoints of one run.
+    """Has the checkpoints of one run proven in a fresh process.
 
     Attributes:
-        dense: The model that was pruned.
-        probes: Held-out inputs.
-        timing: Shape, threads and repeats of latency measured again.
-        trust_remote_code: Whether the bundle brings a loader of its own.
-        seed: Of the tokens that latency is measured on.
-        limit_s: Seconds that the process may take without ONNX graphs, as of `time_limit`.
+        dense: The dense model.
+        probes: Batches of held-out inputs.
+        timing: Shape, threads and repeats of the latency measurement.
+        trust_remote_code: Whether the bundle has a loader of its own.
+        seed: Seed of the random inputs that latency is measured on.
+        limit_s: Seconds that the process may take without ONNX graphs, from `time_limit`.
     """
 
     dense: TaskModel
@@ -143,11 +145,11 @@ class Prover:
     limit_s: float = _LEAST_LIMIT_S
 
     def prove(self, claims: Sequence[Expectation]) -> list[Proof]:
-        """Run the fresh process, and judge what it found.
+        """Run the fresh process, and judge its answer for each checkpoint.
 
         Raises:
-            OutOfMemory: The process was killed for the memory that it took, or got no more.
-            StorageFull: The process got no more disk space.
+            OutOfMemory: The process ran out of memory, or was killed for it.
+            StorageFull: The process ran out of disk space.
         """
         with tempfile.TemporaryDirectory(prefix="coppice-accept-") as scratch:
             found = _run(self._request(claims), Path(scratch), self.limit_s + sum(map(self._onnx_s, claims)))
@@ -158,11 +160,11 @@ class Prover:
         return [self.judge(claim, answer) for claim, answer in zip(claims, found, strict=True)]
 
     def judge(self, claim: Expectation, found: Found | Failure) -> Proof:
-        """Compare what was found of a checkpoint with what the worker says of it. What cannot be compared does not hold.
+        """Compare the fresh process's findings on a checkpoint with the worker's. A value that cannot be compared is a problem.
 
         Raises:
-            OutOfMemory: The fresh process ran out of memory, which says nothing of the checkpoint.
-            StorageFull: It ran out of disk space, likewise.
+            OutOfMemory: The fresh process ran out of memory, which says nothing about the checkpoint.
+            StorageFull: The fresh process ran out of disk space, which says nothing about it either.
         """
         for failed in (found,) if isinstance(found, Failure) else (found.onnx, found.compressed):
             if isinstance(failed, Failure | FailedOnnx | FailedCompressed):
@@ -204,7 +206,7 @@ class Prover:
         return Proof(report, onnx, problem, compressed)
 
     def _onnx_s(self, claim: Expectation) -> float:
-        """Give the seconds that a graph may take on a CPU, by the multiply-accumulates of its runs."""
+        """Return the seconds that an ONNX graph may take on a CPU, by the multiply-accumulates of all its runs."""
         if not claim.onnx:
             return 0.0
         tokens = [len(probe.texts) * self.dense.longest(probe.length) for probe in self.probes]
@@ -295,7 +297,7 @@ def _judge_compressed(
     if own.differing:
         return CompressedReport(status="failed", reason=f"{len(own.differing)} tensors differ, {own.differing[0]} for one")
     if own.compared < max(1, sum(forms.values())):
-        reason = f"a fresh process compared {own.compared} tensors, and it has {sum(forms.values())} prunable matrices"
+        reason = f"a fresh process compared {own.compared} tensors of a checkpoint with {sum(forms.values())} prunable matrices"
         return CompressedReport(status="failed", reason=reason)
     size = sum(path.stat().st_size for path in (claim.folder / COMPRESSED_PATH).glob("*.safetensors"))
     if own.bytes != size or own.stored < 1:
@@ -305,18 +307,18 @@ def _judge_compressed(
 
 
 def time_limit(seconds: SecondsReport) -> float:
-    """Give the seconds that the fresh process may take: 20 times what the run took for the same, and 10 minutes at least.
+    """Return the seconds that the fresh process may take: 20 times what the run took for the same work, at least 10 minutes.
 
     Args:
-        seconds: Of the run so far. Stages that load, write and read back, evaluate and time count; those of several checkpoints
-            are added up, as the process proves them all.
+        seconds: Times of the run so far. The stages that load, write and read back, evaluate and measure latency count. Those
+            of all checkpoints are added up, because one process proves them all.
     """
     stages: tuple[Stage, ...] = ("load", "materialise", "evaluate", "latency")
     return max(_LEAST_LIMIT_S, _TIMES * sum(seconds.by_stage[stage] for stage in stages))
 
 
 def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[ProbeInput, ...]:
-    """Make batches of 1, 3 and 8 held-out inputs: short ones, as they are, and, of texts, long ones made of several."""
+    """Make batches of 1, 3, 8 and 8 held-out inputs: the first cut short, the last with long texts joined from 8 rows each."""
     texts = [held_out.texts[i % len(held_out)] for i in range(64)]
     if reads == "words":
         joined = [sum(texts[i : i + 8], ()) for i in range(0, 64, 8)]
@@ -333,7 +335,7 @@ def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple
 
 
 def answer(model: TaskModel, probes: Sequence[ProbeInput]) -> tuple[Tensor, ...]:
-    """Run the probes in this process: what the worker claims that the checkpoint gives."""
+    """Run the probes in this process, and return the outputs that the fresh process must reproduce."""
     answers: list[Tensor] = []
     family = model.family
     for probe in probes:
@@ -344,12 +346,12 @@ def answer(model: TaskModel, probes: Sequence[ProbeInput]) -> tuple[Tensor, ...]
 
 
 def _run(request: Request, scratch: Path, limit_s: float) -> list[Found | Failure] | str:
-    """Run the fresh process; a sentence where it ended without an answer, or not in time."""
+    """Run the fresh process; return a sentence where it ended without an answer, or did not end in time."""
     asked, answered, log, stage = (scratch / name for name in ("request.json", "result.json", "log", "stage"))
     asked.write_text(request.model_dump_json(), encoding="utf-8")
     if request.device.startswith("cuda"):
         torch.cuda.empty_cache()
-    # Its own caches: what it loads must be what lies in the bundle, and what it leaves goes with the scratch folder.
+    # A cache of its own: the process must load what lies in the bundle, and its leftovers go with the scratch folder.
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "home"), "PYTHONWARNINGS": "ignore"}
     if any(checkpoint.device_map for checkpoint in request.checkpoints):
         environment |= _RETURNING_MEMORY
@@ -364,14 +366,14 @@ def _run(request: Request, scratch: Path, limit_s: float) -> list[Found | Failur
     except (OSError, ValidationError) as error:
         raise_if_exhausted(error, "the answer of the process that proves the bundle was read")
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    sys.stderr.write("\n".join(lines[-30:]) + "\n")  # for the log; the sentence goes to people
+    sys.stderr.write("\n".join(lines[-30:]) + "\n")  # details for the log; people read the sentence
     if code is None:
         return f"the fresh process that was to prove it was stopped after {limit_s:.0f} s, {_reached(stage)}"
     return f"the fresh process that was to load it ended with exit code {code}"
 
 
 def _reached(stage: Path) -> str:
-    """Say what the fresh process was at, by the last word that it has left."""
+    """Describe what the fresh process was doing, by the last stage that it wrote down."""
     with suppress(OSError, ValueError):
         name, number, count = stage.read_text(encoding="utf-8").split()
         which = f", checkpoint {number} of {count}" if count != "1" else ""

@@ -1,4 +1,4 @@
-"""Comparisons of what a fresh process found with what the worker says of a bundle.
+"""Comparisons of a fresh process's findings on a bundle with the worker's own.
 
 They fail closed: a value that is missing, of another shape or not finite is a problem with a reason, never a small difference.
 Problems are phrases that follow a subject and its verb: "a fresh process gets ...".
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Below this the largest output counts as this: a model that answers zeros has no scale of its own.
+# The least scale of outputs: a model that answers zeros has no scale of its own.
 _SMALLEST = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Two lists of outputs beside each other.
+    """The comparison of two lists of outputs.
 
     Attributes:
-        difference: The largest difference, relative to the largest output of its batch; None where they cannot be compared.
-        problem: What is wrong; None where the difference is within the tolerance.
+        difference: Largest difference, relative to the largest output of its batch; None where they cannot be compared.
+        problem: A phrase on what is wrong; None where the difference is within the tolerance.
     """
 
     difference: float | None
@@ -31,12 +31,12 @@ class Compared:
 
 
 def compare_outputs(ours: Sequence[Tensor], theirs: Sequence[list[list[float]]], tolerance: float) -> Compared:
-    """Compare the worker's outputs with others on the same inputs.
+    """Compare the worker's outputs with the fresh process's on the same inputs.
 
     Args:
-        ours: One tensor a batch, (rows, values).
-        theirs: The same as nested lists.
-        tolerance: Largest relative difference that is none.
+        ours: The worker's outputs, one tensor a batch, (rows, values).
+        theirs: The fresh process's outputs, one nested list a batch.
+        tolerance: Largest relative difference that is accepted.
     """
     if not ours or len(theirs) != len(ours):
         return Compared(None, f"outputs of {len(theirs)} of {len(ours)} batches")
@@ -58,7 +58,7 @@ def compare_outputs(ours: Sequence[Tensor], theirs: Sequence[list[list[float]]],
 
 
 def problem_of_times(milliseconds: Sequence[float], repeats: int) -> str | None:
-    """Find what is wrong with measured times: all of them must be there, finite and above zero."""
+    """Check measured times, which must be complete, finite and above zero; return a phrase on what is wrong, if anything."""
     if repeats < 1 or len(milliseconds) != repeats:
         return f"{len(milliseconds)} of {repeats} times"
     if not all(math.isfinite(own) and own > 0 for own in milliseconds):
@@ -67,12 +67,12 @@ def problem_of_times(milliseconds: Sequence[float], repeats: int) -> str | None:
 
 
 def problem_of_counts(*, stored: int, size: int, loaded: int, expected: int, expected_size: int) -> str | None:
-    """Find what is wrong with counts of a checkpoint.
+    """Check the counts of a checkpoint; return a phrase on what is wrong, if anything.
 
     Args:
-        stored: Values that a fresh process counts in the files.
-        size: Bytes of the files.
-        loaded: Parameters of the model as loaded.
+        stored: Values that the fresh process counted in the files.
+        size: Bytes that the fresh process counted.
+        loaded: Parameters of the loaded model.
         expected: Values that the worker counted.
         expected_size: Bytes that the worker counted.
     """

@@ -1,8 +1,8 @@
-"""Run in a fresh process to prove bundles: stock transformers, stock onnxruntime, and nothing of ours.
+"""The script of the fresh process that proves bundles with stock transformers and stock onnxruntime, without Coppice.
 
-A script, not a module to import: ``python fresh.py REQUEST.json RESULT.json PARENT_PID STAGE``. It does what a user of the
-bundle would do, and writes down what came of it; `acceptance` judges. It must not import anything of the package that it lies
-in, and sees to it that nothing else does.
+Run as ``python fresh.py REQUEST.json RESULT.json PARENT_PID STAGE``; not a module to import. The script does what a user of the
+bundle would do, and writes down the results; `acceptance` judges them. It must not import anything of the package that it lies
+in, and it keeps other modules from doing so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 WARM_UP = 3
-# What `pruning_core.tasks` compares of large outputs; see `proven` there.
+# The same numbers as in `pruning_core.tasks`: see `proven` in its `base`, and `PROVEN_STEPS` in its `sequences`.
 PROVEN_ENTRIES = 64
 DECODER_STEPS = 8
 MOST_CAUSES = 16
@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(request_path: str, result_path: str, parent: int, stage_path: str) -> None:
-    """Prove every checkpoint of a request, one after the other; the last stage that was begun stands in a file."""
+    """Prove every checkpoint of a request, one after the other, and keep the name of the current stage in a file."""
     die_with(parent)
     sys.modules["pruning_core"] = None  # pyright: ignore[reportArgumentType] - as if it were not installed
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
@@ -46,7 +46,7 @@ def main(request_path: str, result_path: str, parent: int, stage_path: str) -> N
 
 
 def allow_mapping(folders: Sequence[Path]) -> None:
-    """Let files be mapped beyond a limit of memory: safetensors maps them such that the limit counts them, unread."""
+    """Raise the limit of memory by the size of the files to be mapped: safetensors maps them so that the limit counts them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if soft != resource.RLIM_INFINITY and folders:
         more = soft + max(sum(path.stat().st_size for path in folder.glob("*.safetensors")) for folder in folders)
@@ -54,9 +54,10 @@ def allow_mapping(folders: Sequence[Path]) -> None:
 
 
 def die_with(parent: int) -> None:
-    """End this process when its parent dies, as nobody would read what it found: by the kernel on Linux, by looking elsewhere.
+    """Make this process end when its parent dies, since nobody would read its results.
 
-    It is in a process group of its own, so that whoever ends its parent's group does not reach it.
+    On Linux the kernel ends it; elsewhere a thread polls for the parent. The process is in a process group of its own, so a
+    signal to the parent's group does not reach it.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -73,7 +74,7 @@ def _look_for(parent: int) -> None:
 
 
 def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[str], None]) -> dict[str, Any]:
-    """Load one checkpoint, run it, count its files, and time it where that is asked for; an error is a result too."""
+    """Load one checkpoint, run it, count its values, and time it where asked to. An error is returned as a result."""
     import torch
     import transformers
 
@@ -89,7 +90,7 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[
         model = load(folder, request, trust=request["trust_remote_code"], device_map=checkpoint["device_map"])
         with torch.inference_mode():
             outputs = [run(model, encode(tokenizer, probe, request), request) for probe in request["probes"]]
-        computed = model._keys_to_ignore_on_save or ()  # tables of sines, which no file has
+        computed = model._keys_to_ignore_on_save or ()  # tables of sines, which are not stored
         parameters = sum(p.numel() for name, p in model.named_parameters() if name not in computed)
         found: dict[str, Any] = {"outputs": outputs, "parameters": parameters, **count(Path(folder))}
         found["libraries"] = {library.__name__: library.__version__ for library in (torch, transformers)}
@@ -103,13 +104,13 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[
             stage = "latency"
             reach(stage)
             found["latency"] = time_in_turns(load(request["dense"], request, trust=False), model, request)
-    except Exception as error:  # whatever it is, it is what a user would have met
+    except Exception as error:  # a user would meet the same error, whatever it is
         return {**told(error), "stage": stage}
     return found
 
 
 def told(error: BaseException) -> dict[str, Any]:
-    """Say what went wrong, and what that came of: memory or disk space that ran out says nothing of the checkpoint."""
+    """Describe an error and its causes, by which the caller tells a lack of memory or disk space from a bad checkpoint."""
     causes: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(causes) < MOST_CAUSES:
@@ -119,17 +120,17 @@ def told(error: BaseException) -> dict[str, Any]:
 
 
 def first_line(text: str) -> str:
-    """Keep what a sentence can quote."""
+    """Return the first line that is not blank, short enough to be quoted in a sentence."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")[:300]
 
 
 def load(folder: str, request: dict[str, Any], *, trust: bool, device_map: dict[str, str] | None = None) -> Any:
-    """Load as users do, in float32 as the worker did; with modules on the disk where the model is larger than memory."""
+    """Load a checkpoint as users do, in float32 as the worker did; a device map keeps modules of a large model on the disk."""
     import torch
     import transformers
 
     auto = getattr(transformers, request["auto_class"])
-    # The folder for what transformers converts lies in the scratch folder that is the process's own.
+    # transformers writes converted weights into this folder, in the process's own scratch folder.
     place: dict[str, Any] = {"device_map": device_map, "offload_folder": "offload"} if device_map else {}
     model = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True, trust_remote_code=trust, **place)
     return model.eval() if device_map else model.eval().to(request["device"])
@@ -142,13 +143,13 @@ def load_processor(folder: str, request: dict[str, Any]) -> Any:
     if request["kind"] == "image":
         return transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if tokenizer.pad_token_id is None:  # as many language models have none; nothing that counts looks at what stands there
+    if tokenizer.pad_token_id is None:  # true of many language models; no compared output depends on the padding token
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def encode(processor: Any, probe: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
-    """Prepare one batch of texts, pairs, words or images."""
+    """Prepare the model's inputs for one batch of texts, pairs, words or images."""
     import torch
 
     if request["kind"] == "image":
@@ -172,7 +173,7 @@ def encode(processor: Any, probe: dict[str, Any], request: dict[str, Any]) -> di
 
 
 def image(encoded: str) -> Any:
-    """Decode an image."""
+    """Decode a base64 image file to RGB."""
     import base64
     import io
 
@@ -182,14 +183,14 @@ def image(encoded: str) -> Any:
 
 
 def run(model: Any, inputs: dict[str, Any], request: dict[str, Any]) -> list[list[float]]:
-    """Give what is compared of the outputs: logits, or pooled embeddings of unit length."""
+    """Run the model, and return the part of its outputs that is compared: logits, or pooled embeddings of unit length."""
     moved = {name: tensor.to(request["device"]) for name, tensor in inputs.items()}
     result = model(**moved)
     return reduce([getattr(result, name) for name in request["reads"]], moved, request)
 
 
 def reduce(outputs: list[Any], inputs: dict[str, Any], request: dict[str, Any]) -> list[list[float]]:
-    """Pool token states; of logits for every token take entries evenly spaced and the log of the sum of exponentials."""
+    """Reduce outputs to what is compared: pooled states; of logits for every token, evenly spaced entries and the logsumexp."""
     import torch
 
     found = outputs[0] if len(outputs) == 1 else torch.stack(outputs, dim=-1)
@@ -209,7 +210,7 @@ def reduce(outputs: list[Any], inputs: dict[str, Any], request: dict[str, Any]) 
 
 
 def pool(hidden: Any, mask: Any, pooling: str) -> Any:
-    """Pool as sentence-transformers does."""
+    """Pool token states and scale them to unit length, as sentence-transformers does."""
     import torch
 
     weights = mask.unsqueeze(-1).to(hidden.dtype)
@@ -218,7 +219,7 @@ def pool(hidden: Any, mask: Any, pooling: str) -> Any:
 
 
 def count(folder: Path) -> dict[str, int]:
-    """Count stored values and bytes of the weight files, by the library that everyone reads them with."""
+    """Count the stored values and the bytes of the weight files, with the library that users read them with."""
     import math
 
     from safetensors import safe_open
@@ -232,10 +233,10 @@ def count(folder: Path) -> dict[str, int]:
 
 
 def prove_compressed(folder: Path, dense: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Load the compressed form by the code that travels with it; compare every tensor with the dense layout's, bit by bit."""
+    """Load the compressed form by the code stored beside it, and compare every tensor bit by bit with the dense layout's."""
     try:
         model = load(str(folder), request, trust=True)
-    except Exception as error:  # it says nothing of the checkpoint
+    except Exception as error:  # it says nothing about the dense layout's checkpoint
         return told(error)
     found, wanted = model.state_dict(), dense.state_dict()
     differing = [name for name, own in wanted.items() if name not in found or not same_bits(found[name], own)]
@@ -243,7 +244,7 @@ def prove_compressed(folder: Path, dense: Any, request: dict[str, Any]) -> dict[
 
 
 def same_bits(found: Any, wanted: Any) -> bool:
-    """Tell whether two tensors are the same in type, shape and every bit; what is no number is never the same."""
+    """Return whether two tensors have the same data type, shape and bits; a tensor with a NaN equals no other."""
     import torch
 
     if found.dtype != wanted.dtype or found.shape != wanted.shape or not torch.equal(found, wanted):
@@ -252,7 +253,7 @@ def same_bits(found: Any, wanted: Any) -> bool:
 
 
 def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Run the exported graph; what goes wrong there says nothing of the checkpoint."""
+    """Run the exported graph; return an error as a result, since it says nothing about the checkpoint."""
     try:
         return run_onnx(path, tokenizer, request)
     except Exception as error:
@@ -260,7 +261,7 @@ def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, 
 
 
 def run_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Run the exported graph on the same texts, and time it at the spec's shape."""
+    """Run the exported graph on the probes, and time it at the spec's shape."""
     import numpy as np
     import onnxruntime
     import torch
@@ -285,7 +286,7 @@ def run_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, An
 
 
 def time_in_turns(dense: Any, pruned: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Time both models dense, pruned, dense, pruned."""
+    """Time both models in alternation: dense, pruned, dense, pruned."""
     import torch
 
     timing = request["timing"]
@@ -304,7 +305,7 @@ def time_in_turns(dense: Any, pruned: Any, request: dict[str, Any]) -> dict[str,
 
 
 def milliseconds(forward: Any, *, wait: bool = False) -> float:
-    """Milliseconds of one call, until the device is done."""
+    """Return the milliseconds of one call, until the device is done."""
     import torch
 
     if wait:

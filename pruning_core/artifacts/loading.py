@@ -1,4 +1,4 @@
-"""Code that loads a bundle, for people to copy: the same on the card, on the page and in the guide. Torch-free.
+"""Loading code for people to copy: the same on the card, on the page and in the guide. Torch-free.
 
 The code names the data type in which quality and latency were measured: without it, transformers computes in the stored type.
 """

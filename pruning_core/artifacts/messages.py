@@ -1,6 +1,6 @@
-"""Messages between the worker and the fresh process that proves its bundles: what is asked, and what was found.
+"""Messages between the worker and the fresh process that proves its bundles: the request, and the findings.
 
-`fresh` has none of these classes, since it must not import anything of ours: it reads and writes the JSON of them.
+`fresh` reads and writes their JSON without these classes, since it must not import anything of Coppice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class _Message(BaseModel):
 
 
 class AskedCheckpoint(_Message):
-    """One checkpoint, and what of it is to be shown."""
+    """A checkpoint, and the checks that are asked for."""
 
     folder: str
     onnx: str | None
@@ -32,7 +32,7 @@ class AskedProbe(_Message):
 
 
 class AskedTiming(_Message):
-    """Shape, threads and repeats of latency, with its tokens, or the shape of its pixels."""
+    """Shape, threads and repeats of the latency measurement, and its token inputs or the shape of its pixels."""
 
     batch: int
     length: int
@@ -43,7 +43,7 @@ class AskedTiming(_Message):
 
 
 class Request(_Message):
-    """What the process is told: the checkpoints, how to load and run them, and how to time them."""
+    """The request to the process: the checkpoints, and how to load, run and time them."""
 
     checkpoints: list[AskedCheckpoint]
     dense: str
@@ -59,20 +59,20 @@ class Request(_Message):
 
 
 class _Error(_Message):
-    """An error as people are told of it, and the whole chain of what it came of, ``class: message`` each."""
+    """An error in a line for people, and the chain of it and its causes, each as ``class: message``."""
 
     error: str
     causes: list[str] = []
 
 
 class Failure(_Error):
-    """The error that a user would have met, and the stage at which."""
+    """The error that a user would have met, and the stage at which it came up."""
 
     stage: str
 
 
 class FoundLatency(_Message):
-    """Milliseconds of every repeat, taken in turns."""
+    """Milliseconds of every repeat; both models were measured in alternation."""
 
     dense: list[float]
     pruned: list[float]
@@ -92,7 +92,7 @@ class FailedOnnx(_Error):
 
 
 class FoundCompressed(_Message):
-    """Names of the tensors that are not the dense layout's bit for bit, of how many; and what its files hold."""
+    """Names of tensors that differ from the dense layout's, number of compared tensors, and values and bytes of the files."""
 
     differing: list[str]
     compared: int
@@ -105,7 +105,7 @@ class FailedCompressed(_Error):
 
 
 class Found(_Message):
-    """What there is to say of one checkpoint."""
+    """The findings on one checkpoint that could be loaded."""
 
     outputs: list[list[list[float]]]
     parameters: int
@@ -118,6 +118,6 @@ class Found(_Message):
 
 
 class Result(_Message):
-    """What was found of every checkpoint, in the order of the request."""
+    """The findings on all checkpoints, in the order of the request."""
 
     found: list[Found | Failure]

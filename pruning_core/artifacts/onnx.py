@@ -1,4 +1,4 @@
-"""The checkpoint as one ONNX graph, for runtimes without PyTorch."""
+"""Export of a checkpoint as one ONNX graph, for runtimes without PyTorch."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
 
-# Where the Hub and sentence-transformers look for it.
+# The path at which the Hub and sentence-transformers look for the graph.
 ONNX_PATH = "onnx/model.onnx"
 
 
 class ExportFailed(Exception):
-    """The graph could not be written; the message is the exporter's own first sentence."""
+    """The graph could not be written; the message has the first line of the exporter's own."""
 
 
 class _Graph(nn.Module):
-    """The model with tensors in, and out the ones that the task stands on."""
+    """The model as a function of tensors, which returns the outputs that the task reads."""
 
     def __init__(self, model: TaskModel) -> None:
         super().__init__()
         self._model, self._outputs = model.model, model.family.reads
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Give the logits, or the tokens' last states."""
+        """Return the logits, or the last hidden states of the tokens."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         result = self._model(input_ids=input_ids, attention_mask=attention_mask, **types)
         return tuple(getattr(result, name) for name in self._outputs)
 
 
 class _ImageGraph(_Graph):
-    """The same for images."""
+    """The model as a function of pixels."""
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Give the logits."""
+        """Return the logits."""
         result = self._model(pixel_values=pixel_values)
         return tuple(getattr(result, name) for name in self._outputs)
 
 
 @contextmanager
 def _without_cache(model: TaskModel) -> Generator[None]:
-    """Have a decoder give its outputs alone, not the keys and values for the next step."""
+    """Make a decoder return its outputs alone, without the keys and values for the next step."""
     config = cast("Any", model.model.config)
     before = getattr(config, "use_cache", None)
     config.use_cache = False
@@ -64,15 +64,15 @@ def _without_cache(model: TaskModel) -> Generator[None]:
 
 
 def export_onnx(model: TaskModel, folder: Path) -> None:
-    """Write the graph, with free batch size and length, in float32.
+    """Write the graph in float32, with free batch size and sequence length.
 
     Args:
-        model: The checkpoint as loaded back from its files.
+        model: The checkpoint, loaded back from its files.
         folder: The checkpoint's folder.
 
     Raises:
         ExportFailed: The exporter cannot express the model, or is not installed.
-        OutOfMemory: It ran out of memory.
+        OutOfMemory: The exporter ran out of memory.
         StorageFull: The graph does not fit onto the disk.
     """
     family = model.family
@@ -84,7 +84,7 @@ def export_onnx(model: TaskModel, folder: Path) -> None:
     path = folder / ONNX_PATH
     path.parent.mkdir(exist_ok=True)
     previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # the exporter lists every operator library that it does without
+    logging.disable(logging.WARNING)  # the exporter warns of every operator library that is not installed
     try:
         with warnings.catch_warnings(), torch.no_grad(), _without_cache(model):
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""A process with an end: it has a time limit, is given no input, and leaves neither children nor full pipes behind."""
+"""Processes with a time limit, which get no input and leave neither children nor full pipes behind."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-# A process that is killed may still be in the kernel for a while, such as on a disk that does not answer.
+# A killed process may stay in the kernel for a while, for example on a disk that does not answer.
 _GONE_S = 30.0
 
 
 def run_limited(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, limit_s: float) -> int | None:
-    """Run a command to its end, or to the end of its time.
+    """Run a command to its end, or until its time is up.
 
-    It is the head of a process group of its own, which is killed as a whole when time is up or this process is interrupted.
-    Output goes to a file, so that nobody has to read it while it runs.
+    The command leads a process group of its own. The whole group is killed when the time is up or this process is interrupted.
+    Output goes to a file, so that nobody has to read it while the command runs.
 
     Args:
         command: Program and arguments.
-        cwd: Folder that it runs in.
-        env: Its environment.
-        log: File for its output and errors.
-        limit_s: Seconds that it may take.
+        cwd: Working directory.
+        env: Environment variables.
+        log: File for standard output and standard error.
+        limit_s: Seconds that the command may take.
 
     Returns:
-        Its exit code, the negative number of the signal that ended it; None where it was stopped for its time.
+        The exit code, or the negative number of the signal that ended the command; None where the time was up.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(

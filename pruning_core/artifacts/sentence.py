@@ -1,4 +1,4 @@
-"""The files that tell sentence-transformers how token states become one embedding."""
+"""The files by which sentence-transformers knows how token states become one embedding."""
 
 from __future__ import annotations
 

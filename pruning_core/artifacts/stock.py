@@ -1,4 +1,4 @@
-"""The stock layout: the config's own fields describe the pruned shapes, so that no code of Coppice is needed to load it."""
+"""The stock layout: the config's own fields describe the pruned shapes, so loading needs no code of Coppice."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which kinds of models can do which tasks. Torch-free.
+"""Checks of model types and heads against task types. Torch-free.
 
-A model type is what ``model_type`` says in a configuration. Types that are not listed are left to transformers, which the job
-asks; a test compares the list with transformers' own.
+A model type is the ``model_type`` of a configuration. For types that are not listed, the job asks transformers. A test compares
+the list with transformers' own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BERTS = (
 _WRITERS = ("bart", "mbart", "marian", "pegasus", "m2m_100", "blenderbot", "blenderbot-small")
 _PICTURES = ("vit", "deit", "dinov2", "dinov2_with_registers", "ijepa", "vit_msn")
 
-# The classes that load the models of a type, of those that a task can be done with.
+# For each model type the transformers classes that load it, out of those that some task type uses.
 LOADED_BY: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(_BERTS, _ENCODER),
     **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), _DECODER),
@@ -45,7 +45,7 @@ LOADED_BY: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(_WRITERS[2:], frozenset({_BOTH})),
     **dict.fromkeys(_PICTURES, frozenset({_IMAGE})),
 }
-# What transformers has a class for and no task can be done with.
+# Pairs of model type and class that transformers has, but that are of no use for the task; with the reason.
 NOT_DONE: Mapping[tuple[str, str], str] = {
     **dict.fromkeys(((own, _CAUSAL) for own in _BERTS), "it reads a text from both ends, and the next token is one of them"),
     **dict.fromkeys(
@@ -63,12 +63,12 @@ NOT_DONE: Mapping[tuple[str, str], str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Tensors:
-    """What the tensors of a head are called in checkpoints.
+    """Names of a head's tensors in checkpoints.
 
     Attributes:
-        last: Names of its last matrix, in one family or another.
-        starts: What some tensor's name must begin with, where the last matrix may be tied to the embeddings.
-        row_a_class: Whether the last matrix has as many rows as the configuration says that there are classes.
+        last: Names of the head's last matrix in the various families.
+        starts: Prefixes of the head's tensors, for heads whose last matrix may be tied to the embeddings. One must occur.
+        row_a_class: Whether the last matrix has one row for each class of the configuration.
     """
 
     last: tuple[str, ...] = ()
@@ -90,10 +90,10 @@ _TENSORS: Mapping[str, _Tensors] = {
 
 
 def check_type(task_type: TaskType, config: Mapping[str, Any]) -> None:
-    """Check what a checkpoint calls its type against the task.
+    """Check a checkpoint's model type against the task type.
 
     Raises:
-        UnsupportedArchitecture: No model of the type can do the task.
+        UnsupportedArchitecture: No model of this type can do the task.
     """
     model_type: object = config.get("model_type")
     if KINDS[task_type].reads != "image" and model_type not in LOADED_BY and not isinstance(config.get("vocab_size"), int):
@@ -112,12 +112,13 @@ def check_type(task_type: TaskType, config: Mapping[str, Any]) -> None:
 
 
 def check_head_weights(task_type: TaskType, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """See that the weights of a task's head are there, and as many as the configuration says.
+    """Check that a checkpoint has the weights of the task's head, and one row for each class of the configuration.
 
-    Heads that may be tied to the embeddings, and models of other types than those listed, are left to the job.
+    Of the heads of masked language models, which may be tied to the embeddings, only a tensor's prefix is checked. Heads
+    without an entry in ``_TENSORS``, and model types that are not listed, are left to the job.
 
     Raises:
-        ModelUnreadable: They are not.
+        ModelUnreadable: Weights are missing, or the number of rows is not the number of classes.
     """
     head = _TENSORS.get(KINDS[task_type].loads_as)
     if head is None or config.get("model_type") not in LOADED_BY:
@@ -139,11 +140,11 @@ def check_head_weights(task_type: TaskType, config: Mapping[str, Any], shapes: M
 
 
 def lacks_weights(task_type: TaskType, shown: str) -> ModelUnreadable:
-    """Make the error of a checkpoint without the head of a task.
+    """Make the error for a checkpoint that lacks the task's head.
 
     Args:
-        task_type: The task.
-        shown: Names of some of the tensors that it would have.
+        task_type: The task type.
+        shown: Names of some of the missing tensors.
     """
     return ModelUnreadable(
         f"the checkpoint lacks weights that a {task_type} model needs ({shown}); give a model fine-tuned for the task",

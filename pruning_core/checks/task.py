@@ -1,6 +1,6 @@
-"""Whether a model and a data set fit the task, as far as configurations and columns tell. Torch-free.
+"""Checks that a model and a data set fit the task, as far as configurations and columns show it. Torch-free.
 
-The front end says it at submit, and the job in the same words where only the job sees it.
+The front end checks at submit. The job checks again, with the same messages, what only the job can see.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pruning_core.files.columns import Column, not_utf8
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.spec.tasks import KINDS, misfit
 
-UNLABELLED = -1  # what the Hub's GLUE writes where a class index is not known
+UNLABELLED = -1  # class index of unlabelled rows in GLUE on the Hub
 
-# Families that count positions from behind their padding token: so many rows of their table are never used.
+# Families whose first position follows the id of the padding token: the rows of the table up to that id are never used.
 _OFFSET_FAMILIES = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer"})
-# Families for which `n_positions` is the size of a table.
+# Families for which `n_positions` is the size of the position table.
 _N_POSITIONS_FAMILIES = frozenset({"gpt2", "openai-gpt", "ctrl"})
-# Marks of tags that make entities; see `tasks.tokens`.
+# Prefixes of the tags of entities; `tasks.scoring.entity_f1` counts entities by them.
 _MARKS = frozenset({"B-", "I-", "E-", "S-", "L-", "U-"})
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head of a model, as its configuration tells: number of outputs, and the names of its classes where it has some."""
+    """A model's head by its configuration: the number of its outputs, and the names of its classes where it names them."""
 
     classes: int
     names: tuple[str, ...]
@@ -39,10 +39,10 @@ def check_head(task: TaskSpec, classes: int, names: Sequence[str] = ()) -> None:
     Args:
         task: Type and metric.
         classes: Number of outputs.
-        names: Of the classes, where they are known.
+        names: Names of the classes, where they are known.
 
     Raises:
-        DatasetInvalid: They do not fit.
+        DatasetInvalid: The head does not fit the type or the metric.
     """
     kind = KINDS[task.type]
     match kind.outputs:
@@ -68,7 +68,7 @@ def check_head(task: TaskSpec, classes: int, names: Sequence[str] = ()) -> None:
 
 
 def are_entities(names: Sequence[str]) -> bool:
-    """Tell whether names of classes mark entities: O, and others that begin with a mark such as B-."""
+    """Return whether names of classes mark entities: besides O, all must begin with a prefix such as B-."""
     others = [name for name in names if name != "O"]
     return bool(others) and all(name[:2] in _MARKS for name in others)
 
@@ -77,7 +77,7 @@ def check_label(label: float, classes: int) -> None:
     """Check a class index against the number of classes.
 
     Raises:
-        DatasetInvalid: It is none.
+        DatasetInvalid: The label is not a whole number from 0 to ``classes - 1``.
     """
     if not math.isfinite(label) or label != int(label) or not 0 <= label < classes:
         raise DatasetInvalid(
@@ -87,10 +87,10 @@ def check_label(label: float, classes: int) -> None:
 
 
 def check_name(name: str, names: Sequence[str]) -> None:
-    """Check a name of a class against the model's.
+    """Check the name of a class against the model's classes.
 
     Raises:
-        DatasetInvalid: The model has none of that name.
+        DatasetInvalid: The model has no class of that name.
     """
     if name not in names:
         have = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
@@ -98,11 +98,11 @@ def check_name(name: str, names: Sequence[str]) -> None:
 
 
 def label_is_wrong(task: TaskSpec, what: str) -> DatasetInvalid:
-    """Make the error of a label column that holds something else than the task needs.
+    """Make the error for a label column that does not hold what the task needs.
 
     Args:
-        task: Its type decides what would be right.
-        what: What was found, as the start of a sentence.
+        task: The task; its type decides which labels are valid.
+        what: Start of the message, which says what was found.
     """
     kind = KINDS[task.type].labels
     assert kind is not None, "only asked of tasks with labels"
@@ -110,16 +110,16 @@ def label_is_wrong(task: TaskSpec, what: str) -> DatasetInvalid:
 
 
 def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, head: Head | None) -> None:
-    """Check what the columns of a split hold, as far as its head or footer tells.
+    """Check the contents of a split's columns, as far as the file's first rows or its footer show them.
 
     Args:
-        task: What the columns are for.
-        columns: By name.
-        split: Which rows they are of.
-        head: The model's; None where it is not known yet.
+        task: The task that reads the columns.
+        columns: Columns by name.
+        split: Name of the split.
+        head: The model's head; None where it is not known yet.
 
     Raises:
-        DatasetInvalid: Something else than the task reads.
+        DatasetInvalid: A column does not hold what the task reads.
     """
     kind = KINDS[task.type]
     for name in task.columns.text:
@@ -140,7 +140,7 @@ def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, head:
     if label.kind not in ("unknown", *kind.labels.columns):
         raise label_is_wrong(task, f"column {task.columns.label!r} holds {_words(label.kind)}")
     if kind.labels.classes != "none" and head is not None:
-        # A smallest label of -1 marks rows without one, and hides what the smallest of the others is.
+        # A smallest label of -1 marks unlabelled rows, and hides the smallest label of the others.
         for value in (label.largest, label.smallest):
             if value is not None and (value != UNLABELLED or kind.labels.classes != "one"):
                 check_label(value, head.classes)
@@ -153,10 +153,10 @@ def _words(kind: str) -> str:
 
 
 def check_model_class(task: TaskSpec, config: Mapping[str, Any]) -> None:
-    """Check the class that a checkpoint names for itself against the task.
+    """Check the model class that a checkpoint's config names against the task.
 
     Raises:
-        ModelUnreadable: It has another task's head.
+        ModelUnreadable: The class has another task's head.
     """
     named = config.get("architectures")
     first = cast("list[object]", named)[0] if isinstance(named, list) and named else None
@@ -173,7 +173,7 @@ def check_model_class(task: TaskSpec, config: Mapping[str, Any]) -> None:
 
 
 def positions_of(config: Mapping[str, Any]) -> int | None:
-    """Give the longest sequence that a model's table of positions allows; None where there is no such table."""
+    """Return the longest sequence that the model's position table allows; None where it has no such table."""
     family = config.get("model_type")
     positions = config.get("max_position_embeddings", config.get("n_positions") if family in _N_POSITIONS_FAMILIES else None)
     if not isinstance(positions, int) or positions < 1:
@@ -183,10 +183,10 @@ def positions_of(config: Mapping[str, Any]) -> int | None:
 
 
 def check_lengths(spec: PruneSpec, positions: int | None) -> None:
-    """Refuse lengths beyond a model's positions. The default length is cut to them without a word, as texts are.
+    """Check lengths against the number of the model's positions. A default length that is too long is silently cut later.
 
     Raises:
-        ModelUnreadable: A length that was chosen is beyond them.
+        ModelUnreadable: A length other than the default exceeds the number of positions.
     """
     for section, field, length in (
         ("calibration", "max_length", spec.calibration.max_length),

@@ -1,4 +1,4 @@
-"""Images of a data set: folders by class, paths within the data set's folder, or the bytes themselves."""
+"""Images of a data set, read from folders by class, from paths within the data set's folder, or from bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pruning_core.errors import DatasetInvalid
 from pruning_core.files.paths import IMAGE_SUFFIXES, image_folder
 from pruning_core.machine.resources import raise_if_exhausted
 
-# What a photograph in a file never takes.
+# No photograph's file is as large as this.
 _LARGEST_BYTES = 64 * 2**20
 
 
 def read_image_folder(folder: Path, split: str) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
-    """Read ``<split>/<class>/<image>``: the images, each row's as base64, and the names of their classes."""
+    """Read ``<split>/<class>/<image>``: each row's image in base64, and the name of its class."""
     root = image_folder(folder, split)
     assert root is not None, "only asked where there is one"
     found = [
@@ -30,10 +30,13 @@ def read_image_folder(folder: Path, split: str) -> tuple[tuple[tuple[str, ...], 
 
 
 def encode_picture(value: Any, folder: Path | None) -> tuple[str, ...] | None:
-    """Give an image as base64: from bytes, a path within the data set's folder, or the Hub's object of either.
+    """Encode an image as base64, given as bytes, a path within the data set's folder, or the Hub's object of either.
+
+    Returns:
+        The image as a row's only input; None where the value is missing.
 
     Raises:
-        DatasetInvalid: It is neither, or the path leads elsewhere.
+        DatasetInvalid: The value is none of these, or its path leads out of the folder or to another kind of file.
     """
     if isinstance(value, Mapping):
         given = cast("Mapping[str, Any]", value)

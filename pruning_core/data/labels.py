@@ -1,4 +1,4 @@
-"""The labels of rows: read as their kind has them, and placed among the classes of the model's head."""
+"""Labels of rows: parsed by the task's kind of label, and turned into class indices of the model's head."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def parse_labels(task: TaskSpec, values: Sequence[Any]) -> list[Label | None]:
-    """Parse labels as the task's kind of labels has them; None for what is missing.
+    """Parse labels by the task's kind of label; None for a missing label.
 
     Raises:
-        DatasetInvalid: Some label is something else.
+        DatasetInvalid: A value is not a label of this kind.
     """
     kind = KINDS[task.type].labels
     assert kind is not None, "only asked of tasks with labels"
@@ -42,16 +42,16 @@ def _words(value: object) -> str:
 
 
 def with_classes(task: TaskSpec, rows: Rows, names: Sequence[str]) -> Rows:
-    """Check labels against the classes of the model's head, and turn names of classes into their indices.
+    """Check labels against the classes of the model's head, and turn names of classes into indices.
 
     Args:
-        task: What the labels are for.
-        rows: Rows with labels as they were read.
-        names: The model's classes.
+        task: The task that the labels are for.
+        rows: Rows with parsed labels.
+        names: Names of the model's classes.
 
     Raises:
-        DatasetInvalid: A class that the head does not have, labels that do not fit the inputs of their rows, or a head that
-            does not fit the task's type.
+        DatasetInvalid: A label names a class that the head does not have, the labels do not fit the inputs of their rows, or
+            the head does not fit the task's type.
     """
     check_head(task, len(names), names)
     kind, labels = KINDS[task.type].labels, rows.labels

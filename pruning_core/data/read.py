@@ -1,4 +1,4 @@
-"""Rows of a data set: local Parquet, JSON Lines and CSV files, folders of images, or a data set of the Hub."""
+"""Reading rows of a data set: local Parquet, JSON Lines and CSV files, folders of images, or a data set of the Hub."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def read_rows(task: TaskSpec, split: str) -> Rows:
     """Read a split of the task's data set.
 
     Raises:
-        DatasetInvalid: Missing, unreadable or empty, without a column that the task reads, or with a label of the wrong
-            type.
+        DatasetInvalid: The split is missing, unreadable or empty, lacks a column that the task reads, or has a label of the
+            wrong type.
     """
     folder = Path(task.dataset).expanduser() if is_local(task.dataset) else None
     if folder is not None and KINDS[task.type].reads == "image" and image_folder(folder, split) is not None:
@@ -57,7 +57,7 @@ def _is_there(label: Label | None) -> bool:
 
 
 def _inputs(task: TaskSpec, values: tuple[Any, ...], folder: Path | None) -> tuple[str, ...] | None:
-    """Give the inputs of one row; None where something is missing."""
+    """Return the inputs of one row; None where an input is missing or all are blank."""
     reads = KINDS[task.type].reads
     match reads:
         case "image":
@@ -91,7 +91,11 @@ def _read_local(task: TaskSpec, split: str) -> dict[str, list[Any]]:
 
 
 def _values(column: Any, name: str, split: str, *, is_image: bool) -> list[Any]:
-    """Give the values of one of Arrow's columns, for which text in another encoding is bytes, or an error when it is read."""
+    """Return the values of an Arrow column. Arrow reads text in an encoding other than UTF-8 as bytes, or fails to decode it.
+
+    Raises:
+        DatasetInvalid: The column's text is not UTF-8.
+    """
     import pyarrow as pa
 
     try:
@@ -122,14 +126,14 @@ def _read_hub(task: TaskSpec, split: str) -> dict[str, list[Any]]:
 
     try:
         dataset = datasets.load_dataset(task.dataset, task.config, split=split)
-    except Exception as error:  # the library raises whatever its network, parsers and cache raise
+    except Exception as error:  # datasets passes on the errors of its network, parsers and cache
         raise_if_exhausted(error, "the data set was loaded")
         raise DatasetInvalid(
             f"data set {task.dataset!r} could not be loaded ({type(error).__name__}); without a network give a local folder",
             param="task.dataset",
         ) from error
     check_columns(task, dataset.column_names, split)
-    if task.columns.image is not None:  # the bytes as they are stored: the model's own processor decodes them
+    if task.columns.image is not None:  # keep the stored bytes: the model's own processor decodes them
         dataset = dataset.cast_column(task.columns.image, datasets.Image(decode=False))
     return {name: list(dataset[name]) for name in _wanted(task)}
 

@@ -10,17 +10,16 @@ from pruning_core.spec.labels import Label
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One split: the inputs of each row, and labels where the task names a column of them.
+    """One split: the inputs of each row, and its label where the task names a label column.
 
-    Inputs are one or two texts, the words of a text, or one image as its file's bytes in base64. Rows whose input or label is
-    null or blank are left out; so are the rows that the Hub marks as unlabelled (class -1).
+    The inputs of a row are one or two texts, the words of a text, or an image file's bytes in base64. Rows with a null or blank
+    input or label are left out; so are rows that the Hub marks as unlabelled (class -1).
 
     Attributes:
         texts: The inputs of each row.
-        labels: One a row, as their kind parses them; names of classes until `pruning_core.data.labels.with_classes` has placed
-            them.
-        names: The model's classes, once they are known.
-        left_out: Rows of the data set that are not among them.
+        labels: One parsed label a row. Names of classes become indices in `pruning_core.data.labels.with_classes`.
+        names: Names of the model's classes, once they are known.
+        left_out: Number of rows of the split that were left out.
     """
 
     texts: tuple[tuple[str, ...], ...]
@@ -29,10 +28,10 @@ class Rows:
     left_out: int = 0
 
     def __len__(self) -> int:
-        """Count the rows."""
+        """Return the number of rows."""
         return len(self.texts)
 
     def take(self, index: Sequence[int]) -> Rows:
-        """Give some of the rows, in the order named."""
+        """Return the rows at these indices, in this order."""
         labels = None if self.labels is None else tuple(self.labels[i] for i in index)
         return replace(self, texts=tuple(self.texts[i] for i in index), labels=labels)

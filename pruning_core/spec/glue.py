@@ -1,4 +1,4 @@
-"""The GLUE tasks as they stand on the Hub: columns, kind of label and metric. Torch-free."""
+"""The GLUE tasks on the Hub: their columns, task types and metrics. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GLUE_DATASET = "nyu-mll/glue"
 
 @dataclass(frozen=True, slots=True)
 class GlueTask:
-    """One task of GLUE (Wang et al. 2018, table 1). MNLI's validation split is the matched one."""
+    """One task of GLUE (Wang et al. 2018, table 1). For MNLI, the matched validation split is used."""
 
     name: str
     text: tuple[str, ...]
@@ -20,7 +20,7 @@ class GlueTask:
     validation_split: str = "validation"
 
     def as_task(self) -> dict[str, Any]:
-        """Give the fields of a `TaskSpec`, before validation."""
+        """Return the fields of a `TaskSpec`, before validation."""
         return {
             "name": f"glue/{self.name}",
             "type": self.type,

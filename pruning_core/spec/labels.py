@@ -1,7 +1,7 @@
-"""The kinds of labels: how a data set writes them, and what is right there. Torch-free.
+"""Kinds of labels: how a data set writes them, and which of them are valid. Torch-free.
 
-A kind is one object: a task's row names it, and everything that reads labels asks it. What makes tensors of them is the task's
-family, in `pruning_core.tasks`.
+A kind is one object: a task's row names it, and all code that reads labels asks it. The task's family, in
+`pruning_core.tasks`, turns labels into tensors.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import ClassVar, Literal, cast
 
-# What a label is, its kind says: a number or a name, several of them, `Answers`, a text.
+# The kind decides what a label is: a number, a name, a tuple of these, `Answers`, or a text.
 Label = object
 Inputs = Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The answers to a question that count as right, and where each begins in the context, in characters; none at all too."""
+    """The right answers to a question, and the character of the context at which each begins; there may be none."""
 
     texts: tuple[str, ...]
     starts: tuple[int, ...]
 
     def in_place(self, context: str) -> list[bool]:
-        """Tell of each whether it stands in the context where it is said to begin."""
+        """Return for each answer whether it stands in the context at its start."""
         return [start >= 0 and context.startswith(text, start) for text, start in zip(self.texts, self.starts, strict=True)]
 
 
@@ -33,10 +33,11 @@ class LabelKind(ABC):
     """One kind of label.
 
     Attributes:
-        name: Of the kind.
-        words: What a column of labels holds, as messages say it.
-        columns: The kinds of columns that may hold them, as `pruning_core.files.columns` tells them apart.
-        classes: Whether a label names no class of the model's head, one, or several. Of one, -1 is no label, as on the Hub.
+        name: Name of the kind.
+        words: Contents of a label column, as messages name them.
+        columns: Kinds of columns (of `pruning_core.files.columns`) that may hold such labels.
+        classes: Whether a label names no class of the model's head, one, or several. Where it names one, -1 means unlabelled,
+            as on the Hub.
     """
 
     name: ClassVar[str]
@@ -46,15 +47,15 @@ class LabelKind(ABC):
 
     @abstractmethod
     def parse(self, value: object) -> Label | None:
-        """Read a value of the column; None where it is no such label."""
+        """Parse a value of the column; None where it is not a label of this kind."""
 
     def fault(self, inputs: Inputs, labels: Sequence[Label]) -> str | None:
-        """Say why labels are of no use beside the inputs of their rows; None where they are."""
+        """Describe why the labels cannot be used with the inputs of their rows; None where they can."""
         del inputs, labels
         return None
 
     def oddity(self, inputs: Inputs, labels: Sequence[Label], split: str) -> str | None:
-        """Say what is odd about the labels of a split and no error; None where nothing is."""
+        """Describe what is odd about the labels of a split without being an error; None where nothing is."""
         del inputs, labels, split
         return None
 
@@ -63,7 +64,7 @@ class _Number(LabelKind):
     columns = ("number",)
 
     def parse(self, value: object) -> Label | None:
-        """Read a number."""
+        """Parse a number."""
         return float(value) if isinstance(value, int | float | Decimal) else None
 
 
@@ -81,7 +82,7 @@ class NamedClassLabel(ClassLabel):
     columns = ("number", "text")
 
     def parse(self, value: object) -> Label | None:
-        """Read a number or a name."""
+        """Parse a number or a name."""
         return value if isinstance(value, str) else super().parse(value)
 
 
@@ -100,7 +101,7 @@ class ClassesLabel(LabelKind):
     classes = "several"
 
     def parse(self, value: object) -> Label | None:
-        """Read a list of indices and names."""
+        """Parse a list of indices and names."""
         items = cast("list[object]", value) if isinstance(value, list) else [None]
         right = all(isinstance(item, int | str) and not isinstance(item, bool) for item in items)
         return tuple(items) if right else None
@@ -113,7 +114,7 @@ class TagsLabel(ClassesLabel):
     words = "lists of class indices or names, one a word"
 
     def fault(self, inputs: Inputs, labels: Sequence[Label]) -> str | None:
-        """Find a row with more words than tags, or fewer."""
+        """Report the first row whose words and tags differ in number."""
         for row, (words, label) in enumerate(zip(inputs, labels, strict=True)):
             tags = cast("tuple[int, ...]", label)
             if len(words) != len(tags):
@@ -129,7 +130,7 @@ class TextLabel(LabelKind):
     columns = ("text",)
 
     def parse(self, value: object) -> Label | None:
-        """Read a text."""
+        """Parse a text."""
         return value if isinstance(value, str) else None
 
 
@@ -140,7 +141,7 @@ class AnswersLabel(LabelKind):
     words = "objects {text: [...], answer_start: [...]}, as SQuAD has them"
 
     def parse(self, value: object) -> Label | None:
-        """Read SQuAD's form, or its Parquet twin: a list of objects with text and answer_start each."""
+        """Parse SQuAD's form, or a list of objects that have one text and one answer_start each."""
         if isinstance(value, list):
             items = cast("list[object]", value)
             objects = [cast("Mapping[str, object]", item) for item in items if isinstance(item, Mapping)]
@@ -162,7 +163,7 @@ class AnswersLabel(LabelKind):
         return Answers(words, places) if len(words) == len(given_texts) == len(places) else None
 
     def misplaced(self, inputs: Inputs, labels: Sequence[Label]) -> list[int]:
-        """List the rows with answers of which none stands in the context where it is said to begin."""
+        """Return the indices of rows that have answers, none of which stands in the context at its start."""
         found: list[int] = []
         for row, ((_, context), label) in enumerate(zip(inputs, labels, strict=True)):
             answers = cast("Answers", label)
@@ -171,7 +172,7 @@ class AnswersLabel(LabelKind):
         return found
 
     def fault(self, inputs: Inputs, labels: Sequence[Label]) -> str | None:
-        """See whether any answer stands where it is said to."""
+        """Report that no row has an answer that stands in the context at its start."""
         missed = self.misplaced(inputs, labels)
         answered = [answers for answers in cast("Sequence[Answers]", labels) if answers.texts]
         if not missed or len(missed) < len(answered):
@@ -180,12 +181,13 @@ class AnswersLabel(LabelKind):
         start = answers.starts[0]
         there = context[max(0, start) : start + len(answers.texts[0])]
         return (
-            f"no answer of {len(answered)} stands in its context where answer_start says: row {missed[0]} has "
-            f"{answers.texts[0][:64]!r}, and {there[:64]!r} stands at {start}. It counts characters of the context, from 0"
+            f"none of {len(answered)} answered questions has an answer that stands in its context where answer_start says: row "
+            f"{missed[0]} has {answers.texts[0][:64]!r}, and {there[:64]!r} stands at {start}; answer_start counts characters "
+            "of the context, from 0"
         )
 
     def oddity(self, inputs: Inputs, labels: Sequence[Label], split: str) -> str | None:
-        """Count the answers that stand elsewhere."""
+        """Count the rows whose answers stand elsewhere in their contexts."""
         missed = self.misplaced(inputs, labels)
         if not missed:
             return None

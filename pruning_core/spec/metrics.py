@@ -1,7 +1,7 @@
-"""The quality metrics: what each can be, which way is better, and which function computes it. Torch-free.
+"""The quality metrics: their range, their direction, and the functions that compute them. Torch-free.
 
-A row is all that a metric is: the spec's names and schemas, floors and reports read it from here. A task offers a metric by
-naming it in its own row (`pruning_core.spec.tasks`), and what it compares must be among the keys of ``computed``.
+The row of a metric is its whole definition: the spec's names and schemas, floors and reports read it. A task offers a metric by
+naming it in its own row (`pruning_core.spec.tasks`). One of the task's findings must then be a key of ``computed``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pruning_core.spec.registered import OneOf
 
 @dataclass(frozen=True, slots=True)
 class QualityMetric:
-    """One way to judge a model on the validation split. Its unit is that of its range: a share or a correlation as a rule.
+    """A metric of a model on the validation split: as a rule a share or a correlation.
 
     Attributes:
-        computed: The function that computes it, as ``module:name``, for each kind of finding that it can be computed of.
-            `pruning_core.tasks.scoring` has the findings. The function is imported when it is first asked for.
-        least: The smallest value that it can take.
-        most: The largest.
-        lower_is_better: Whether less of it is better.
+        computed: The function, as ``module:name``, for each kind of finding that the metric can be computed from. The findings
+            are in `pruning_core.tasks.scoring`. The function is imported at its first use.
+        least: Smallest possible value.
+        most: Largest possible value.
+        lower_is_better: Whether a smaller value is better.
     """
 
     computed: Mapping[str, str]

@@ -1,6 +1,6 @@
-"""Names out of a table, checked and described by pydantic as a Literal of them would be. Torch-free.
+"""Strings that must be keys of a table; pydantic validates and describes them like a Literal of the keys. Torch-free.
 
-A table may gain a row after the models that name its keys were defined, as in a test that adds one; a Literal could not.
+Unlike a Literal, a table may gain a row after the models that use it were defined, as in a test that adds one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class OneOf:
     table: Mapping[str, object]
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Check values against the table as it stands when they are checked."""
+        """Build a validator that reads the table at each validation."""
         del source, handler
         return core_schema.no_info_plain_validator_function(self._check)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """List the table's keys."""
+        """Describe the table's keys as an enum."""
         del schema, handler
         return {"type": "string", "enum": list(self.table)}
 

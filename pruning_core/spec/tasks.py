@@ -1,7 +1,7 @@
-"""The types of tasks: what each reads, what loads its models and what it is measured by. Torch-free.
+"""The task types: the inputs of each, the class that loads its models, and its metrics. Torch-free.
 
-A row is all that must be known of a type without torch: a request, a form and a card read it, and it names the class that
-computes for the type, which lies in `pruning_core.tasks`.
+A type's row holds everything that requests, forms and cards need to know of it. It also names the task family, in
+`pruning_core.tasks`, that computes for the type.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ class TaskKind:
     """One type of task.
 
     Attributes:
-        family: The class that computes for it, as ``module:name``; imported when it is first asked for.
-        loads_as: The transformers class that loads its models.
-        head: Ends of the names of model classes that have its head; any model will do where there is none.
+        family: The task family, as ``module:name``; imported at its first use.
+        loads_as: The transformers class that loads the models of this type.
+        head: Endings of the names of model classes that have the task's head; where there are none, any model will do.
         outputs: How many outputs the head must have.
         pipeline: The Hub's name of the task.
-        inputs: What the input columns hold, one entry a column; the second may be left out where ``optional``.
-        optional: Whether one input column is enough where two are listed.
-        reads: What a row's inputs are: text, words that are split already, or an image.
-        pads: Whether samples have several lengths, so that a tokenizer must be able to pad them.
-        takes_prefix: Whether a prefix may be put before every text, as T5 wants it.
-        one_graph: Whether one graph of tensors in and out is of use. A decoder without its cache writes in quadratic time.
-        labels: The kind of its labels; None where there are none.
-        metrics: What it may be measured by; the first is the usual one.
-        findings: What its family can give a metric to compare: see `pruning_core.spec.metrics`.
-        entity_metrics: Those of its metrics that count entities, which the names of the model's classes must mark.
+        inputs: Contents of the input columns, one entry a column.
+        optional: Whether the second of two input columns may be left out.
+        reads: Inputs of a row: texts, words that are already split, or an image.
+        pads: Whether samples differ in length, so that the tokenizer must be able to pad them.
+        takes_prefix: Whether a prefix may be put before every text, as T5 needs it.
+        one_graph: Whether the model is useful as a single ONNX graph. A decoder without its cache generates text in quadratic
+            time.
+        labels: The kind of label; None for types without labels.
+        metrics: Metrics that the task may be judged by; the first is the default.
+        findings: Findings that the family can compute for a metric: see `pruning_core.spec.metrics`.
+        entity_metrics: Metrics that count entities; for them the names of the model's classes must mark entities (B-, I-).
     """
 
     family: str
@@ -66,7 +67,7 @@ class TaskKind:
 
     @property
     def has_loss(self) -> bool:
-        """Whether labels make a loss; embeddings are judged by them at most."""
+        """Whether a loss can be computed from labels; embeddings are at most judged by them."""
         return self.loads_as != "AutoModel"
 
 
@@ -213,16 +214,19 @@ TaskType = Annotated[str, OneOf(KINDS)]
 
 
 def finding_of(task_type: TaskType, metric: Metric) -> str:
-    """Name what a metric compares of a task: the first of the task's findings that the metric is computed of."""
+    """Return the finding that a metric compares: the task's first finding that the metric can be computed from."""
     return next(name for name in KINDS[task_type].findings if name in METRICS[metric].computed)
 
 
 def misfit(task_type: TaskType, model_class: str) -> str | None:
-    """Name the class that a model should have been loaded by, where its own name says that it has another task's head.
+    """Return the class that should load a model, where the name of the model's class shows that it has another task's head.
 
     Args:
-        task_type: The task asked for.
-        model_class: What the model's config names, such as BertForMaskedLM.
+        task_type: The requested task type.
+        model_class: Class that the model's config names, such as BertForMaskedLM.
+
+    Returns:
+        The loading class; None where the model fits the task, or its class is unknown.
     """
     own = KINDS[task_type]
     if not own.head or model_class.endswith(own.head):

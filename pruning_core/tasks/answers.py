@@ -1,4 +1,4 @@
-"""Question answering: the span of a context that answers a question."""
+"""Question answering: find the span of a context that answers a question."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from pruning_core.data.rows import Rows
     from pruning_core.tasks.base import TaskModel
 
-# As SQuAD's own baselines have it.
+# In tokens, as in SQuAD's own baselines.
 _LONGEST_ANSWER = 30
-# One part in so many of a window is in the next one, too.
+# Consecutive windows share one part in this many of their context tokens.
 _OVERLAP = 3
 
 
@@ -37,9 +37,9 @@ class Questions(Encoded):
     """Questions with their contexts.
 
     Attributes:
-        spans: Of each sample, two numbers a token: where its characters begin and end in the context; -1 outside of it.
-        owners: Of each sample, the row whose question it asks: a long context is read in several windows.
-        cut_off: Share of the rows whose answers lie whole in no window.
+        spans: For each sample two numbers a token: where its characters begin and end in the context; -1 for tokens outside it.
+        owners: For each sample the index of its row: a long context is read in several windows.
+        cut_off: Share of the answered rows whose answers lie whole in no window.
     """
 
     spans: Sequence[array[int]] = ()
@@ -48,7 +48,7 @@ class Questions(Encoded):
 
 
 class QuestionAnswering(TaskFamily):
-    """First and last token of an answer."""
+    """Extractive question answering: the model finds the first and the last token of an answer."""
 
     reads = ("start_logits", "end_logits")
     example = (("one two", "three four five"), ("six", "seven"))
@@ -56,12 +56,12 @@ class QuestionAnswering(TaskFamily):
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Questions:
         """Make a sample of each window of a row: the question, and as much of the context as fits beside it.
 
-        Windows overlap by a third, as is usual (128 of 384 tokens), so that an answer is whole in one of them. The first window
-        of each row comes first. The label of a window without the answer is the first token, by which models say that there is
-        none.
+        Windows overlap by a third, as is usual (128 of 384 tokens), so that an answer is whole in one of them. The first
+        windows of all rows come before the second ones. The label of a window without the answer is the first token, by which
+        models say that there is no answer.
 
         Raises:
-            DatasetInvalid: Some question leaves no room for its context, or no answer is whole in any window.
+            DatasetInvalid: A question leaves no room for its context, or no answer lies whole in a window.
         """
         if not tokenizer.is_fast:
             raise DatasetInvalid(
@@ -96,7 +96,8 @@ class QuestionAnswering(TaskFamily):
         missed = answered - {row for row, at in zip(owners, ends, strict=True) if at != (0, 0)}
         if answered and missed == answered:
             raise DatasetInvalid(
-                f"no answer of {len(answered)} lies whole within {limit} tokens of its question and context; raise max_length",
+                f"none of {len(answered)} answered questions has an answer that lies whole within {limit} tokens of question "
+                "and context; raise max_length",
                 param="calibration.max_length",
             )
         labelled = None if rows.labels is None else torch.tensor(ends)
@@ -106,39 +107,39 @@ class QuestionAnswering(TaskFamily):
         columns = self.columns_of(texts)
         try:
             return encoded_by(tokenizer, columns, limit, truncation="only_second", return_offsets_mapping=True)
-        except Exception as error:  # the tokenizers' own, which have no class of their own
+        except Exception as error:  # tokenizers raises plain Exceptions
             raise _no_room(limit) from error
 
     def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the cross-entropy of first and last token, summed."""
+        """Compute the cross-entropy, summed over the first and the last token."""
         return nn.functional.cross_entropy(_masked(outputs, batch), labels(batch), reduction="none").sum(-1)
 
     def answers(self, batch: Batch) -> Float[Tensor, " b"]:
-        """Count the first and the last token."""
+        """Return 2 for each sample: the first and the last token."""
         return torch.full((len(batch.rows),), 2.0, device=batch.rows.device)
 
     def naive_loss(self, model: TaskModel, batches: Sequence[Batch]) -> float:
-        """Give the loss of finding all tokens alike."""
+        """Return the loss of a model that finds all tokens equally likely."""
         del model
         return math.log(max(batch.real.shape[1] for batch in batches))
 
     def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
-        """Draw first and last token from the model's own prediction, and give the loss of those: the true Fisher."""
+        """Draw first and last token from the model's own prediction, and compute their loss: the true Fisher."""
         logits = _masked(outputs, batch)
         drawn = sampled(logits.detach().transpose(1, 2), uniforms(2, batch, seed))
         return nn.functional.cross_entropy(logits, drawn, reduction="none").sum(-1)
 
     def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the KL divergence of first and last token, summed."""
+        """Compute the KL divergence, summed over the first and the last token."""
         return kl(_masked(ours, batch).transpose(1, 2), _masked(theirs, batch).transpose(1, 2)).sum(-1)
 
     def condense(self, outputs: Tensor, batch: Batch) -> Iterator[Tensor]:
-        """Keep both logits of each real token."""
+        """Yield both logits of each real token."""
         for own, length in zip(outputs, batch.real.sum(-1).tolist(), strict=True):
             yield own[:length]
 
     def judge(self, seen: Observed, finding: str) -> Judged:
-        """Put the likeliest spans beside the answers."""
+        """Pair the text of each row's likeliest span with the right answers."""
         del finding
         assert isinstance(seen.encoded, Questions), "it is what this family makes"
         assert seen.rows.labels is not None, "the spec requires a label column for this task type"
@@ -174,12 +175,12 @@ def _no_room(limit: int) -> DatasetInvalid:
 
 
 def _masked(outputs: Float[Tensor, "b s 2"], batch: Batch) -> Tensor:
-    """Leave padding out of the softmaxes."""
+    """Mask the logits of padding, which the softmaxes then leave out."""
     return outputs.masked_fill(~batch.real.to(outputs.device).unsqueeze(-1), torch.finfo(outputs.dtype).min)
 
 
 def _spans(owners: Sequence[int | None], offsets: Sequence[tuple[int, int]], first: int) -> array[int]:
-    """Give where tokens begin and end in a context, of which the text that was read begins at a character."""
+    """Return where tokens begin and end in the whole context, for a window that begins at its character ``first``."""
     found = array("l")
     for owner, (start, end) in zip(owners, offsets, strict=True):
         found.extend((first + start, first + end) if owner == 1 and end > start else (-1, -1))
@@ -187,9 +188,9 @@ def _spans(owners: Sequence[int | None], offsets: Sequence[tuple[int, int]], fir
 
 
 def next_window(spans: array[int], context: str) -> int | None:
-    """Give the character at which the next window of a context begins; None where this one reaches its end.
+    """Return the character at which the next window of a context begins; None where this window reaches the context's end.
 
-    It begins at a word, where there are spaces, so that tokens are those of the whole context.
+    Where there are spaces, the window begins at a word: its tokens are then the same as in the whole context.
     """
     end = max(spans)
     if not context[end:].strip():
@@ -202,7 +203,7 @@ def next_window(spans: array[int], context: str) -> int | None:
 
 
 def _locate(answers: Answers, context: str, spans: array[int]) -> tuple[int, int]:
-    """Find the tokens of the first answer that is there whole; the first token where none is."""
+    """Return the first and last token of the first answer that lies whole in the window; (0, 0) where none does."""
     for text, start, right in zip(answers.texts, answers.starts, answers.in_place(context), strict=True):
         if not right:
             continue
@@ -216,11 +217,14 @@ def _locate(answers: Answers, context: str, spans: array[int]) -> tuple[int, int
 
 
 def best_answer(windows: Sequence[tuple[Float[Tensor, "s 2"], array[int]]], context: str) -> str:
-    """Give the text of the likeliest span in any window of a context; nothing where that there is none is likelier in all.
+    """Return the text of the likeliest span in any window of a context.
+
+    The first token of a window stands for "no answer". The text is empty if this scores higher than the likeliest span in every
+    window.
 
     Args:
-        windows: Logits of first and last token, and where the tokens stand in the context.
-        context: What was read.
+        windows: Logits of first and last token, and where the tokens begin and end in the context (as `Questions.spans`).
+        context: The whole context.
     """
     answer, score, none = "", -math.inf, math.inf
     for logits, spans in windows:

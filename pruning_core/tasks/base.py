@@ -1,7 +1,7 @@
-"""What a family of tasks is: how rows become samples, what outputs mean, and how they are scored.
+"""Task families: how rows become samples, what the model's outputs mean, and how they are scored.
 
-Everything that depends on the type of the task is behind this class, so that statistics, methods, evaluation and proof know
-none of them.
+Everything that depends on the task type is behind `TaskFamily`. Statistics, methods, evaluation and acceptance know no task
+type.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from pruning_core.data.rows import Rows
 
-# Rows that are tokenised at a time: a tokenizer's own records of long texts fill hundreds of megabytes.
+# Rows tokenised at a time: a tokenizer's own records of long texts fill hundreds of megabytes.
 _PORTION = 256
-# A large output (a vocabulary) is proven by so many of its entries, evenly spaced, and the sum over all.
+# Acceptance compares this many entries of a large output (a vocabulary), evenly spaced, and the logsumexp over all entries.
 PROVEN_ENTRIES = 64
 
 
@@ -49,13 +49,13 @@ class TaskModel:
     """A model with its tokenizer, in evaluation mode, float32, no parameter requiring a gradient.
 
     Attributes:
-        processor: The tokenizer; for images, what transformers calls an image processor.
+        processor: The tokenizer; for images, transformers' image processor.
         task_type: The type of the task.
-        family: What the task computes.
+        family: The family of the task type: it encodes samples, reads outputs and scores them.
         source: Local folder that the checkpoint was read from.
         stored_dtype: Type of the weights as stored: float32, float16 or bfloat16.
         pooling: How token states become one embedding; only for feature-extraction.
-        pages: Folder for what the weights of paged blocks are replaced by; None where all weights are in memory.
+        pages: Folder for the files of paged blocks' new weights; None where all weights are in memory.
     """
 
     model: PreTrainedModel
@@ -71,17 +71,17 @@ class TaskModel:
         """Run the model.
 
         Args:
-            inputs: What the model takes, each (batch, ...).
+            inputs: The model's inputs by name, each (batch, ...).
 
         Returns:
-            What the task stands on: logits (batch, classes), scores (batch, 1), embeddings of unit length (batch, hidden), or
-            logits for every token (batch, length, entries).
+            The outputs that the task reads: logits (batch, classes), scores (batch, 1), embeddings of unit length (batch,
+            hidden), or logits for every token (batch, length, entries).
         """
         return self.family.outputs(self, inputs)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, of models that read text."""
+        """The tokenizer of a model that reads text."""
         return self.processor
 
     @property
@@ -94,30 +94,30 @@ class TaskModel:
 
     @property
     def entries(self) -> int:
-        """Size of the output for every token, where there is one: the vocabulary, or the number of tags; 1 for other tasks."""
+        """Number of logits for every token: size of the vocabulary, or number of tags; 1 for tasks without such logits."""
         head = self.model.get_output_embeddings()
         return max(1, cast("torch.nn.Embedding", head).weight.shape[0] if head is not None else 1)
 
     def longest(self, wanted: int) -> int:
-        """Cut a length in tokens to what the tokenizer and the model's positions allow."""
+        """Return a length in tokens, cut to what the tokenizer and the model's positions allow."""
         limits = [wanted, positions_of(self.model.config.to_dict()), getattr(self.processor, "model_max_length", None)]
         return min(limit for limit in limits if limit is not None)
 
     def input_length(self, wanted: int) -> int:
-        """Give the length in tokens of inputs that are timed: an image has as many as it has."""
+        """Return the length in tokens of inputs that are timed; for images it is fixed by the model."""
         return self.family.input_length(self, wanted)
 
     @property
     def device(self) -> torch.device:
-        """Where the model's weights are."""
+        """Device of the model's weights."""
         return self.model.device
 
     def with_model(self, model: PreTrainedModel) -> TaskModel:
-        """Give the same task and tokenizer around another model."""
+        """Return the same task and tokenizer around another model."""
         return dataclasses.replace(self, model=model)
 
     def parameter_count(self) -> int:
-        """Count the values that a checkpoint stores: tied ones once, and no tables that are computed (sines)."""
+        """Count the values that a checkpoint stores: tied weights once, computed tables (sines) not at all."""
         computed = self.model._keys_to_ignore_on_save or ()  # pyright: ignore[reportPrivateUsage] - theirs, and the only list
         state = cast("dict[str, Tensor]", self.model.state_dict())
         first = first_names(self.model)
@@ -126,13 +126,13 @@ class TaskModel:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What was seen of two models on the same samples.
+    """Observations of the dense and the pruned model on the same samples.
 
     Attributes:
-        dense: One observation a sample of the dense model, in the samples' own order.
-        pruned: Likewise of the pruned one.
+        dense: One observation a sample from the dense model, in the order of the samples.
+        pruned: One observation a sample from the pruned model, in the same order.
         encoded: The samples.
-        rows: Where they come from.
+        rows: The rows that the samples were made of.
     """
 
     dense: Sequence[Tensor]
@@ -143,13 +143,13 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a metric compares.
+    """The findings that a metric is computed from, one for each model.
 
     Attributes:
-        dense: What was found with the dense model, as one of the classes of `pruning_core.tasks.scoring`.
-        pruned: Likewise with the pruned one.
-        samples: How many were judged.
-        details: Further figures for the report; the one that has the metric's own name is left out there.
+        dense: The dense model's finding: an instance of one of the classes of `pruning_core.tasks.scoring`.
+        pruned: The pruned model's finding, of the same class.
+        samples: Number of samples that were judged.
+        details: Further figures for the report, which leaves out the one with the metric's own name.
     """
 
     dense: object
@@ -159,14 +159,14 @@ class Judged:
 
 
 class TaskFamily(ABC):
-    """One family of tasks.
+    """A family of tasks: everything that computes for them.
 
     Attributes:
-        reads: Names of the model's outputs that the task stands on; several are stacked along the last axis.
-        softens: Whether outputs are logits of classes, which a temperature softens.
-        joins_rows: Whether rows are short of samples: many of them make one.
-        example: Inputs of two rows, of several lengths, to show an exporter what inputs look like.
-        tokenizer_options: What the tokenizer must be told of such texts.
+        reads: Names of the model's outputs that the task reads; several are stacked along the last axis.
+        softens: Whether outputs are logits of classes, which a temperature can soften.
+        joins_rows: Whether a sample is made of many rows, because rows are shorter than samples.
+        example: Inputs of two rows, of different lengths, that show an exporter what inputs look like.
+        tokenizer_options: Options that the tokenizer needs for texts of this family.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("logits",)
@@ -185,60 +185,60 @@ class TaskFamily(ABC):
 
     @abstractmethod
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
-        """Do it with a tokenizer alone, as most families can."""
+        """Turn rows into samples with a tokenizer alone, which is enough for most families."""
 
     def outputs(self, model: TaskModel, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b ..."]:
         """Run the model: logits (batch, classes), scores (batch, 1), or the same for every token."""
         return self.read(model, model.model(**inputs), inputs)
 
     def read(self, model: TaskModel, result: ModelOutput, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b ..."]:
-        """Take the task's outputs from what the model's forward has given."""
+        """Take the task's outputs from the result of the model's forward."""
         del model, inputs
         found = [cast("Tensor", getattr(result, name)) for name in self.reads]
         return found[0] if len(found) == 1 else torch.stack(found, dim=-1)
 
     @abstractmethod
     def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the negative log-likelihood (or squared error) of each sample's labels."""
+        """Compute the negative log-likelihood (or squared error) of each sample's labels."""
 
     def answers(self, batch: Batch) -> Float[Tensor, " b"]:
-        """Count the labels that each sample's loss is the sum of."""
+        """Return the number of labels that each sample's loss sums over."""
         return torch.ones(len(batch.rows), device=batch.rows.device)
 
     def naive_loss(self, model: TaskModel, batches: Sequence[Batch]) -> float:
-        """Give the loss a label of a model that has learnt nothing and finds all classes alike."""
+        """Return the loss a label of a model that has learnt nothing and finds all classes equally likely."""
         del batches
         return math.log(max(2, model.entries, len(model.classes)))
 
     @abstractmethod
     def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
-        """Give a scalar of each sample whose squared gradient has the true Fisher, or its Gauss-Newton form, as expectation.
+        """Compute a scalar for each sample whose expected squared gradient is the true Fisher, or its Gauss-Newton form.
 
-        Whatever is drawn for a sample depends on the seed and the sample's own row, never on how samples are batched. The
-        divergence to the model's own outputs is no substitute: at the dense point its gradient is zero.
+        Random draws for a sample depend on the seed and the sample's own row, never on how samples are batched. The divergence
+        from the model's own outputs is no substitute: its gradient at the dense model is zero.
         """
 
     @abstractmethod
     def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give how far each sample's outputs are from another model's."""
+        """Compute how far each sample's outputs are from those of another model."""
 
     def observe(self, model: TaskModel, batch: Batch, task: TaskSpec) -> list[Tensor]:
-        """Run a model and keep of each sample what the metric needs, on the CPU."""
+        """Run a model and keep, on the CPU, what the metric needs of each sample's outputs."""
         del task
         outputs = self.outputs(model, batch.to(model.device).inputs).float().cpu()
         return list(self.condense(outputs, batch))
 
     def condense(self, outputs: Tensor, batch: Batch) -> Iterator[Tensor]:
-        """Keep of each sample's outputs what the metric needs: all of it, where it is little."""
+        """Yield what the metric needs of each sample's outputs; here, where outputs are small, all of it."""
         del batch
         yield from outputs
 
     def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Judge what was observed of the pruned model by the task's metric, beside the dense model.
+        """Compute the task's metric for the pruned and for the dense model.
 
         Args:
-            task: Its metric.
-            seen: Of both models, on the validation split.
+            task: Names the metric.
+            seen: Observations of both models on the validation split.
         """
         finding = finding_of(task.type, task.metric)
         judged, compute = self.judge(seen, finding), metric_of(task.metric, finding)
@@ -253,23 +253,23 @@ class TaskFamily(ABC):
 
     @abstractmethod
     def judge(self, seen: Observed, finding: str) -> Judged:
-        """Put what was observed beside what is right, as metrics compare it.
+        """Pair the observations with the right answers, in the form that the metric compares.
 
         Args:
-            seen: Of both models, on the validation split.
-            finding: Which of the findings that the task's row lists the metric compares.
+            seen: Observations of both models on the validation split.
+            finding: Name of the finding that the metric compares, one of those in the task's row (`TaskKind.findings`).
         """
 
     def columns_of(self, texts: Sequence[tuple[str, ...]]) -> list[list[Any]]:
-        """Arrange texts as a tokenizer takes them: all first ones, all second ones."""
+        """Arrange texts as a tokenizer takes them: all first texts, then all second texts."""
         return columns_of(texts)
 
     def probe_texts(self, texts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-        """Choose what of each row goes into one input of the model."""
+        """Choose the texts of each row that make one input of the model."""
         return tuple(texts)
 
     def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
-        """Prepare texts as whoever downloads the bundle would: by the stock tokenizer alone."""
+        """Prepare texts as a user of the bundle would: by the stock tokenizer alone."""
         tokenizer = model.tokenizer
         layout = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
         encoded = encoded_by(tokenizer, self.columns_of(texts), length, **self.tokenizer_options, **layout)
@@ -277,11 +277,11 @@ class TaskFamily(ABC):
         return Batch(inputs, torch.arange(len(texts)), None)
 
     def input_length(self, model: TaskModel, wanted: int) -> int:
-        """Give the length of an input in tokens where so many are wanted."""
+        """Return the length in tokens of an input for a wanted length."""
         return model.longest(wanted)
 
     def random_inputs(self, model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw inputs without padding for timing."""
+        """Draw random inputs without padding, for timing."""
         ids = random_tokens(model, batch, length, generator)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
@@ -292,7 +292,7 @@ def tokenised(
     limit: int,
     **options: Any,  # of the tokenizer, on its way there
 ) -> dict[str, list[array[int]]]:
-    """Tokenise in portions and keep only the numbers."""
+    """Tokenise rows in portions and return the model's inputs by name, one array a row."""
     found: dict[str, list[array[int]]] = {}
     for _, part in portions(rows):
         collect_(found, tokenizer, encoded_by(tokenizer, columns_of(part), limit, **options))
@@ -305,34 +305,34 @@ def encoded_by(
     limit: int,
     **options: Any,  # of the tokenizer, on its way there
 ) -> BatchEncoding:
-    """Tokenise the columns of some rows, to at most ``limit`` tokens a row."""
+    """Tokenise rows that are given as columns, to at most ``limit`` tokens a row."""
     given = {"truncation": True, "max_length": limit, "padding": False} | options
     return cast("Any", tokenizer)(*columns, **given)
 
 
 def columns_of(rows: Sequence[tuple[str, ...]]) -> list[list[Any]]:
-    """Turn rows into columns."""
+    """Transpose rows into columns."""
     return [list(column) for column in zip(*rows, strict=True)]
 
 
 def portions(rows: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, Sequence[tuple[str, ...]]]]:
-    """Cut rows into portions to be tokenised at a time, each with the index of its first row."""
+    """Split rows into portions for the tokenizer, each with the index of its first row."""
     for start in range(0, len(rows), _PORTION):
         yield start, rows[start : start + _PORTION]
 
 
 def collect_(columns: dict[str, list[array[int]]], tokenizer: PreTrainedTokenizerBase, encoded: BatchEncoding) -> None:
-    """Add what a model reads of tokenised rows to the columns so far."""
+    """Append the model's inputs of tokenised rows to the columns, in place."""
     for name in tokenizer.model_input_names:
         if name in encoded:
             columns.setdefault(name, []).extend(array("l", values) for values in encoded[name])
 
 
 def random_tokens(model: TaskModel, batch: int, length: int, generator: torch.Generator) -> Tensor:
-    """Draw token ids, (batch, length), on the model's device."""
+    """Draw random token ids, (batch, length), on the model's device."""
     vocabulary = cast("torch.nn.Embedding", model.model.get_input_embeddings()).num_embeddings
     ids = torch.randint(0, vocabulary, (batch, length), generator=generator)
-    # RoBERTa-like models count positions by which tokens are padding; there must be none.
+    # RoBERTa-like models skip padding tokens when they count positions, so none may be drawn.
     padding = model.tokenizer.pad_token_id
     ids[ids == padding] = 0 if padding else 1
     last = cast("int | None", model.model.config.eos_token_id)
@@ -343,10 +343,10 @@ def random_tokens(model: TaskModel, batch: int, length: int, generator: torch.Ge
 
 
 def proven(outputs: Float[Tensor, "b ..."], real: Tensor | None) -> Float[Tensor, "b n"]:
-    """Give what of the outputs is compared with those of a fresh process.
+    """Return the part of the outputs that acceptance compares with those of a fresh process.
 
-    All of it where that is one vector a sample. Of a vector for every token: entries evenly spaced and the log of the sum of
-    exponentials, which no entry can change unnoticed; nothing of padding. `artifacts.fresh` does the same.
+    One vector a sample is compared whole. Of a vector for every token, evenly spaced entries are compared and the logsumexp,
+    which changes whenever an entry does; padding is zeroed. `artifacts.fresh` does the same.
     """
     if outputs.ndim == 2:
         return outputs
@@ -360,7 +360,7 @@ def proven(outputs: Float[Tensor, "b ..."], real: Tensor | None) -> Float[Tensor
 
 
 def signs(like: Tensor, batch: Batch, seed: int) -> Tensor:
-    """Draw random signs in the shape of an output, each sample's by its own row."""
+    """Draw random signs in the shape of an output; the seed and a sample's own row decide its signs."""
     drawn = torch.empty(like.shape, device="cpu")
     for position, row in enumerate(batch.rows.tolist()):
         own = torch.Generator().manual_seed(seed + row)
@@ -369,5 +369,5 @@ def signs(like: Tensor, batch: Batch, seed: int) -> Tensor:
 
 
 def uniforms(count: int, batch: Batch, seed: int) -> Float[Tensor, "b n"]:
-    """Draw numbers in [0, 1), each sample's by its own row; the first ones do not depend on how many are drawn."""
+    """Draw numbers in [0, 1) by the seed and each sample's row; the first ones do not depend on how many are drawn."""
     return torch.stack([torch.rand(count, generator=torch.Generator().manual_seed(seed + row)) for row in batch.rows.tolist()])

@@ -1,4 +1,4 @@
-"""Samples as numbers: rows that a tokenizer or an image processor has read, and batches of them."""
+"""Samples as tensors: rows read by a tokenizer or an image processor, and batches of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pruning_core.shapes import Bool, Int
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The label of a token that no loss and no metric counts, as transformers has it.
+# Label of a token that no loss and no metric counts; transformers' value.
 UNCOUNTED = -100
 
 
@@ -25,11 +25,11 @@ class Batch:
     """Samples of similar length.
 
     Attributes:
-        inputs: What the model takes, each (batch, ...).
+        inputs: The model's inputs by name, each (batch, ...).
         rows: Index of each sample in the sample order, (batch,).
-        labels: (batch,) class indices or floats; (batch, classes) of zeros and ones; (batch, 2) first and last token of an
-            answer; (batch, length) a class each token, `UNCOUNTED` where it has none. None where there are none.
-        mask: True at what is real, (batch, length), for inputs that have no attention mask of their own.
+        labels: (batch,) class indices or floats; (batch, classes) zeros and ones; (batch, 2) first and last token of an
+            answer; or (batch, length) a class for each token, `UNCOUNTED` where it has none. None without labels.
+        mask: True at real tokens (or patches), (batch, length), for inputs that have no attention mask of their own.
     """
 
     inputs: dict[str, Tensor]
@@ -44,12 +44,12 @@ class Batch:
 
     @property
     def written(self) -> Bool[Tensor, "b t"]:
-        """True at the real tokens that a decoder reads; `real` where it reads as many as the encoder, or there is none."""
+        """True at the real tokens that the decoder reads; `real` where the inputs have no mask for the decoder."""
         mask = self.inputs.get("decoder_attention_mask")
         return self.real if mask is None else mask.bool()
 
     def to(self, device: torch.device) -> Batch:
-        """Copy to a device."""
+        """Return a copy on a device."""
         labels = None if self.labels is None else self.labels.to(device)
         mask = None if self.mask is None else self.mask.to(device)
         return Batch({name: t.to(device) for name, t in self.inputs.items()}, self.rows.to(device), labels, mask)
@@ -60,10 +60,10 @@ class Encoded:
     """Samples that are not batched yet. A row may make no sample, one, or several.
 
     Attributes:
-        tokenizer: Pads.
-        columns: For each of the model's inputs the values of every sample, without padding.
-        labels: One entry a sample; None where there are none.
-        kept: Whether batches that are used more than once are kept in memory; made anew for each use otherwise.
+        tokenizer: The tokenizer, which pads batches.
+        columns: For each input of the model, the values of every sample, without padding.
+        labels: One entry a sample; None without labels.
+        kept: Whether batches that are used more than once stay in memory; otherwise they are made anew for each use.
     """
 
     kept: ClassVar[bool] = True
@@ -74,16 +74,16 @@ class Encoded:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each sample."""
+        """Number of tokens of each sample."""
         return [len(ids) for ids in self.columns["input_ids"]]
 
     def batch(self, index: Sequence[int]) -> Batch:
-        """Pad some samples together."""
+        """Make a padded batch of some samples."""
         picked = torch.tensor(index)
         return Batch(self.padded(index), picked, None if self.labels is None else self.labels[picked])
 
     def padded(self, index: Sequence[int]) -> dict[str, Tensor]:
-        """Pad the inputs of some samples together."""
+        """Pad the inputs of some samples to the same length."""
         columns = {name: [values[i].tolist() for i in index] for name, values in self.columns.items()}
         padded = self.tokenizer.pad(columns, padding_side="right", return_tensors="pt")
         return {name: padded[name] for name in columns}
@@ -103,12 +103,12 @@ class TokenLabelled(Encoded):
     token_labels: Sequence[array[int]] = ()
 
     def batch(self, index: Sequence[int]) -> Batch:
-        """Pad some samples together, their labels too."""
+        """Make a padded batch of some samples and their labels."""
         return Batch(self.padded(index), torch.tensor(index), pad_labels([self.token_labels[i] for i in index]))
 
 
 def pad_labels(labels: Sequence[array[int]]) -> Int[Tensor, "b s"]:
-    """Pad labels of tokens on the right with `UNCOUNTED`."""
+    """Pad the labels of tokens on the right with `UNCOUNTED`."""
     found = torch.full((len(labels), max(map(len, labels))), UNCOUNTED)
     for row, own in enumerate(labels):
         found[row, : len(own)] = torch.tensor(own)

@@ -1,4 +1,4 @@
-"""One answer a text: a class, several classes, or a score."""
+"""Classification and regression: one class, several classes, or a score for each text or pair of texts."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 
 class Classification(TaskFamily):
-    """A class index for each text or pair."""
+    """Single-label classification: one class for each text or pair."""
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
         """Make one sample of each row."""
         return Encoded(tokenizer, tokenised(tokenizer, rows.texts, limit), self.labels_of(rows))
 
     def labels_of(self, rows: Rows) -> Tensor | None:
-        """Give the labels of rows as a tensor; None where there are none."""
+        """Return the labels of rows as a tensor; None without labels."""
         return None if rows.labels is None else torch.tensor(rows.labels).long()
 
     def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the cross-entropy."""
+        """Compute the cross-entropy."""
         return nn.functional.cross_entropy(outputs, labels(batch), reduction="none")
 
     def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
-        """Probe the classes by the factor of their Fisher.
+        """Project the logits z on ``A r``, with A a factor of their Fisher and r random signs.
 
-        The Fisher of logits ``diag(p) - p p^T`` factors as ``A A^T`` with ``A = diag(sqrt p) - p sqrt(p)^T``. Then ``z . A r``
-        with random signs ``r`` has expected squared gradient ``J^T A A^T J``, the true Fisher. For two classes A has rank one
-        and one probe is exact: ``sqrt(p0 p1) (z1 - z0)``.
+        The Fisher of the logits, ``diag(p) - p p^T``, factors as ``A A^T`` with ``A = diag(sqrt p) - p sqrt(p)^T``. The
+        expected squared gradient of ``z . A r`` is ``J^T A A^T J``, the true Fisher. For two classes A has rank one, and one
+        probe is exact: ``sqrt(p0 p1) (z1 - z0)``.
         """
         p = outputs.detach().softmax(-1)
         if outputs.shape[-1] == 2:
@@ -49,12 +49,12 @@ class Classification(TaskFamily):
         return (outputs * torch.einsum("bij,bj->bi", output_fisher_factor(p), signs(outputs, batch, seed))).sum(-1)
 
     def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the KL divergence of the classes."""
+        """Compute the KL divergence of the class distributions."""
         del batch
         return kl(ours, theirs)
 
     def judge(self, seen: Observed, finding: str) -> Judged:
-        """Put the logits beside the classes, and say how many rows get the dense model's class."""
+        """Pair the logits with the labels, and compute the share of rows that get the dense model's class."""
         del finding
         truth = self.labels_of(seen.rows)
         assert truth is not None, "the spec requires a label column for this task type"
@@ -64,10 +64,10 @@ class Classification(TaskFamily):
 
 
 class MultiLabel(Classification):
-    """Any number of classes for each text: one yes or no a class."""
+    """Multi-label classification: a yes or no for each class of each text."""
 
     def labels_of(self, rows: Rows) -> Tensor | None:
-        """Give zeros and ones, (rows, classes)."""
+        """Return labels as zeros and ones, (rows, classes); None without labels."""
         if rows.labels is None:
             return None
         found = torch.zeros(len(rows), len(rows.names))
@@ -76,21 +76,21 @@ class MultiLabel(Classification):
         return found
 
     def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the binary cross-entropy, summed over the classes."""
+        """Compute the binary cross-entropy, summed over the classes."""
         return nn.functional.binary_cross_entropy_with_logits(outputs, labels(batch), reduction="none").sum(-1)
 
     def naive_loss(self, model: TaskModel, batches: Sequence[Batch]) -> float:
-        """Give the loss of as likely as not, for every class."""
+        """Return the loss of probability 1/2 for every class."""
         del batches
         return math.log(2) * len(model.classes)
 
     def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
-        """Probe each class by the root of its own Fisher, ``p (1 - p)``, and a random sign."""
+        """Sum the logits, each times the root of its class's Fisher ``p (1 - p)`` and a random sign."""
         p = outputs.detach().sigmoid()
         return (outputs * (p * (1 - p)).sqrt() * signs(outputs, batch, seed)).sum(-1)
 
     def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the KL divergence of the yes and no of every class, summed."""
+        """Compute the KL divergence of each class's yes or no, summed over the classes."""
         del batch
         p = theirs.sigmoid()
         logsigmoid = nn.functional.logsigmoid
@@ -98,7 +98,7 @@ class MultiLabel(Classification):
         return (p * yes + (1 - p) * no).sum(-1)
 
     def judge(self, seen: Observed, finding: str) -> Judged:
-        """Put what is likelier than not beside the labels."""
+        """Pair the classes of probability above 1/2 with the labels."""
         del finding
         truth = self.labels_of(seen.rows)
         assert truth is not None, "the spec requires a label column for this task type"
@@ -109,36 +109,36 @@ class MultiLabel(Classification):
 
 
 class Regression(Classification):
-    """A score for each text or pair."""
+    """Regression: a score for each text or pair."""
 
     softens = False
 
     def naive_loss(self, model: TaskModel, batches: Sequence[Batch]) -> float:
-        """Give the loss of the mean of the model's scores."""
+        """Return the squared error of always answering the mean of the model's scores: their variance."""
         with torch.no_grad():
             scores = torch.cat([model.outputs(batch.to(model.device).inputs)[:, 0].float() for batch in batches])
         return max(1e-6, float(scores.var(correction=0)))
 
     def labels_of(self, rows: Rows) -> Tensor | None:
-        """Give the scores."""
+        """Return the scores; None without labels."""
         return None if rows.labels is None else torch.tensor(rows.labels).float()
 
     def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the squared error."""
+        """Compute the squared error."""
         return (outputs.squeeze(-1) - labels(batch)).square()
 
     def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
-        """Give the score itself: the Gauss-Newton form of the squared error."""
+        """Return the score itself: its squared gradient is the Gauss-Newton form of the squared error."""
         del batch, seed
         return outputs.sum(-1)
 
     def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the squared difference."""
+        """Compute the squared difference of the scores."""
         del batch
         return (ours - theirs).square().sum(-1)
 
     def judge(self, seen: Observed, finding: str) -> Judged:
-        """Put the scores beside those of the data, and give their correlation with the dense model's."""
+        """Pair the scores with the labels, and compute their correlation with the dense model's scores."""
         del finding
         truth = self.labels_of(seen.rows)
         assert truth is not None, "the spec requires a label column for this task type"
@@ -147,19 +147,19 @@ class Regression(Classification):
 
 
 def labels(batch: Batch) -> Tensor:
-    """Give the labels of a batch that has some."""
+    """Return the labels of a batch that has labels."""
     assert batch.labels is not None, "this objective is only chosen where there are labels"
     return batch.labels
 
 
 def output_fisher_factor(p: Float[Tensor, "b c"]) -> Float[Tensor, "b c c"]:
-    """Give ``A = diag(sqrt p) - p sqrt(p)^T``, for which ``A A^T = diag(p) - p p^T``: the Fisher of a softmax's logits."""
+    """Compute ``A = diag(sqrt p) - p sqrt(p)^T``, for which ``A A^T = diag(p) - p p^T``: the Fisher of a softmax's logits."""
     root = p.sqrt()
     return torch.diag_embed(root) - p[:, :, None] * root[:, None, :]
 
 
 def kl(ours: Float[Tensor, "... c"], theirs: Float[Tensor, "... c"]) -> Float[Tensor, ...]:
-    """Give the KL divergence of softmaxes along the last axis."""
+    """Compute the KL divergence of softmaxes along the last axis, with ``theirs`` as the reference distribution."""
     logs, reference = ours.log_softmax(-1), theirs.log_softmax(-1)
     return (reference.exp() * (reference - logs)).sum(-1)
 

@@ -1,4 +1,4 @@
-"""Embeddings of sentences: fidelity to the dense model's, or how well they tell which sentences are alike."""
+"""Sentence embeddings, judged by their fidelity to the dense model's or by how well their cosines rank pairs of sentences."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pruning_core.data.rows import Rows
     from pruning_core.tasks.base import TaskModel
 
-# Nearest neighbours are looked for among at most this many sentences: the comparison is quadratic.
+# Nearest neighbours are searched among at most this many sentences: the cost is quadratic.
 _NEIGHBOUR_LIMIT = 4096
 
 
 class Embedding(TaskFamily):
-    """One embedding of unit length for each text; no labels."""
+    """Feature extraction: one embedding of unit length for each text; no labels."""
 
     reads = ("last_hidden_state",)
     softens = False
@@ -35,7 +35,7 @@ class Embedding(TaskFamily):
         return Encoded(tokenizer, tokenised(tokenizer, rows.texts, limit), None)
 
     def read(self, model: TaskModel, result: ModelOutput, inputs: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
-        """Pool as sentence-transformers does."""
+        """Pool token states and scale them to unit length, as sentence-transformers does."""
         hidden = cast("Tensor", cast("Any", result).last_hidden_state)
         if model.pooling == "cls":
             pooled = hidden[:, 0]
@@ -45,26 +45,26 @@ class Embedding(TaskFamily):
         return torch.nn.functional.normalize(pooled, dim=-1)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """There are no labels to make a loss of."""
+        """Raise: embeddings have no labels to compute a loss from."""
         del outputs, batch
         raise AssertionError("embeddings have no labels")
 
     def naive_loss(self, model: TaskModel, batches: Sequence[Batch]) -> float:
-        """Give the squared distance of embeddings that are alike in nothing, halved."""
+        """Return half the squared distance of two orthogonal embeddings."""
         del model, batches
         return 1.0
 
     def probes(self, outputs: Tensor, batch: Batch, seed: int) -> Float[Tensor, " b"]:
-        """Project on random signs: the Gauss-Newton form of the squared distance."""
+        """Project the embedding on random signs: the Gauss-Newton form of the squared distance."""
         return (outputs * signs(outputs, batch, seed)).sum(-1)
 
     def divergences(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " b"]:
-        """Give the squared distance."""
+        """Compute the squared distance of the embeddings."""
         del batch
         return (ours - theirs).square().sum(-1)
 
     def judge(self, seen: Observed, finding: str) -> Judged:
-        """Put the embeddings beside the dense model's own."""
+        """Pair the embeddings with the dense model's."""
         del finding
         before, after = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned))
         details = {"nearest_neighbour_agreement": nearest_neighbour_agreement(before, after)}
@@ -72,14 +72,14 @@ class Embedding(TaskFamily):
 
 
 class Similarity(Embedding):
-    """Pairs of sentences with a score: the sentences of a pair are samples of their own, one after the other."""
+    """Sentence similarity: pairs with a score. The two sentences of a pair are two consecutive samples."""
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
         """Make two samples of each row."""
         return Encoded(tokenizer, tokenised(tokenizer, [(text,) for pair in rows.texts for text in pair], limit), None)
 
     def judge(self, seen: Observed, finding: str) -> Judged:
-        """Put the pairs' cosines beside their scores."""
+        """Pair the cosine of each pair of sentences with its score."""
         del finding
         before, after = torch.stack(list(seen.dense)), torch.stack(list(seen.pruned))
         assert seen.rows.labels is not None, "the spec requires a label column for this task type"
@@ -88,12 +88,12 @@ class Similarity(Embedding):
         return Judged(dense, pruned, len(seen.rows), {"cosine_to_dense": cosine(Embeddings(after, before))})
 
     def probe_texts(self, texts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-        """Run the first sentences of the pairs."""
+        """Choose the first sentence of each pair."""
         return tuple((pair[0],) for pair in texts)
 
 
 def nearest_neighbour_agreement(dense: Float[Tensor, "n d"], pruned: Float[Tensor, "n d"]) -> float:
-    """Share of sentences whose nearest other sentence (by cosine) is the same in both embeddings."""
+    """Compute the share of sentences whose nearest other sentence (by cosine) is the same in both embeddings."""
     dense, pruned = dense[:_NEIGHBOUR_LIMIT], pruned[:_NEIGHBOUR_LIMIT]
     if len(dense) < 2:
         return 1.0

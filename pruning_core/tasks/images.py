@@ -1,4 +1,4 @@
-"""Classes of images. A row holds an image as its file's bytes in base64, so that rows are text whatever they hold."""
+"""Image classification. A row holds an image file's bytes in base64, so that every row is text."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pictures(Encoded):
-    """Images as files, which are decoded when a batch is asked for: pixels take a hundred times as much.
+    """Image files, decoded only when a batch is made: pixels take a hundred times as much memory.
 
     Attributes:
-        files: Each in base64, as rows hold it.
-        patches: Tokens that the model makes of each.
+        files: Each file in base64, as in its row.
+        patches: Number of tokens that the model makes of an image.
     """
 
     kept: ClassVar[bool] = False
@@ -43,11 +43,11 @@ class Pictures(Encoded):
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each sample: all images have the same number."""
+        """Number of tokens of each sample, the same for all images."""
         return [self.patches] * len(self.files)
 
     def batch(self, index: Sequence[int]) -> Batch:
-        """Decode some samples together; nothing is padded."""
+        """Decode some samples into a batch; images need no padding."""
         picked = torch.tensor(index)
         pixels = _pixels(self.tokenizer, [(self.files[i],) for i in index])
         return _batch(pixels, picked, None if self.labels is None else self.labels[picked], self.patches)
@@ -61,7 +61,7 @@ class Pictures(Encoded):
 
 
 class ImageClassification(Classification):
-    """A class index for each image."""
+    """Image classification: one class for each image."""
 
     # A PNG of one grey pixel.
     example = (
@@ -73,34 +73,33 @@ class ImageClassification(Classification):
         """Make one sample of each row, for the model's own image processor.
 
         Raises:
-            DatasetInvalid: A row holds no image that can be read to its end.
+            DatasetInvalid: A row's image cannot be read to its end.
         """
         del limit
         files = [file for (file,) in rows.texts]
         for file in files:
             with _opened(file) as image:
-                image.draft(
-                    "RGB", (1, 1)
-                )  # where a format allows it, an eighth of the pixels: the whole file is read all the same
+                # Some formats then decode an eighth of the pixels; the whole file is read all the same.
+                image.draft("RGB", (1, 1))
                 image.load()
         return Pictures(model.processor, {}, self.labels_of(rows), files, patches_of(model))
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
-        """Not possible: images have no tokenizer."""
+        """Raise: images need the model's image processor, not a tokenizer."""
         raise NotImplementedError
 
     def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
-        """Prepare images."""
+        """Prepare images with the model's image processor."""
         del length
         return _batch(_pixels(model.processor, texts), torch.arange(len(texts)), None, patches_of(model))
 
     def input_length(self, model: TaskModel, wanted: int) -> int:
-        """Count an image's tokens."""
+        """Return the number of tokens of an image, whatever length is wanted."""
         del wanted
         return patches_of(model)
 
     def random_inputs(self, model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw pixels; an image has as many tokens as it has."""
+        """Draw random pixels; the model fixes the number of tokens."""
         del length
         blank = _pixels(model.processor, self.example[:1])
         return {"pixel_values": torch.rand((batch, *blank.shape[1:]), generator=generator).to(model.device)}
@@ -120,10 +119,10 @@ def _pixels(processor: object, rows: Sequence[tuple[str, ...]]) -> Float[Tensor,
 
 @contextmanager
 def _opened(encoded: str) -> Generator[Image.Image]:
-    """Open an image file; it is decoded when its pixels are asked for.
+    """Open an image file; it is decoded when its pixels are read.
 
     Raises:
-        DatasetInvalid: It is none, or one that would take more memory than any photograph.
+        DatasetInvalid: The file is not an image, or its pixels would take more memory than any photograph's.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -133,7 +132,7 @@ def _opened(encoded: str) -> Generator[Image.Image]:
         UnidentifiedImageError,
         OSError,
         ValueError,
-        SyntaxError,  # Pillow's word for a broken PNG
+        SyntaxError,  # raised by Pillow for a broken PNG
         binascii.Error,
         Image.DecompressionBombError,
         Image.DecompressionBombWarning,
@@ -142,7 +141,7 @@ def _opened(encoded: str) -> Generator[Image.Image]:
 
 
 def patches_of(model: TaskModel) -> int:
-    """Count the tokens that a vision Transformer makes of an image: its patches, and one or two for the class."""
+    """Count the tokens that a vision Transformer makes of an image: patches, and special tokens such as the class's."""
     blank = _pixels(model.processor, ImageClassification.example[:1]).to(model.device)
     with torch.inference_mode():
         return cast("Any", model.model.base_model).embeddings(blank).shape[1]

@@ -1,4 +1,4 @@
-"""Language models: tokens that are hidden, or that come next."""
+"""Language modelling: predict hidden tokens, or the next token."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
     from pruning_core.data.rows import Rows
 
-# Devlin et al. 2019 (arXiv 1810.04805, section 3.1). Every chosen token is hidden: leaving some as they are is for training.
+# Devlin et al. 2019 (arXiv 1810.04805, section 3.1). Every chosen token is hidden: leaving some unchanged is for training.
 _HIDDEN_SHARE = 0.15
 
 
 class LanguageModel(PerToken):
-    """Both kinds of language models: metrics read the loss of the tokens that count, and which token was the likeliest."""
+    """Masked and causal language models. Metrics read the loss of the counted tokens, and the likeliest token at each."""
 
     def condense(self, outputs: Tensor, batch: Batch) -> Iterator[Tensor]:
-        """Keep the summed loss, then the likeliest token at each place that counts."""
+        """Yield the summed loss, followed by the likeliest token at each counted position."""
         logits, truth = self.aligned(outputs, labels(batch))
         lost = token_losses(logits, truth).double().sum(-1)
         for own, total, found in zip(truth, lost, logits.argmax(-1), strict=True):
             yield torch.cat([total[None], found[own != UNCOUNTED].double()])
 
     def judge(self, seen: Observed, finding: str) -> Judged:
-        """Put the likeliest tokens beside the right ones, with the loss of these."""
+        """Pair the likeliest tokens with the right tokens, and compute the mean loss of the right ones."""
         del finding
         assert isinstance(seen.encoded, TokenLabelled), "it is what these families make"
         truth = torch.tensor([token for own in seen.encoded.token_labels for token in own[self.shift :] if token != UNCOUNTED])
@@ -56,10 +56,14 @@ class LanguageModel(PerToken):
 
 
 class FillMask(LanguageModel):
-    """Tokens that are hidden, the same ones in every run: which ones depends on the text alone."""
+    """Masked language modelling. The text alone decides which tokens are hidden: they are the same in every run."""
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> TokenLabelled:
-        """Make one sample of each row, 15 % of its tokens hidden, and at least one."""
+        """Make one sample of each row that has ordinary tokens; 15 % of them are hidden, and at least one.
+
+        Raises:
+            DatasetInvalid: The tokenizer has no mask token, or no row has an ordinary token.
+        """
         mask = cast("int | None", tokenizer.mask_token_id)
         if mask is None:
             raise DatasetInvalid(
@@ -90,13 +94,17 @@ class FillMask(LanguageModel):
 
 
 class TextGeneration(LanguageModel):
-    """The next token, over blocks of text: rows are joined, an end of text between them, and cut into equal blocks."""
+    """Causal language modelling over blocks of text: rows are joined by end-of-text tokens and cut into equal blocks."""
 
     shift = 1
     joins_rows = True
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> TokenLabelled:
-        """Join rows and cut them; the last block is as long as it comes."""
+        """Join rows and cut them into blocks of ``limit`` tokens; the last block has the tokens that are left.
+
+        Raises:
+            DatasetInvalid: The texts have fewer than two tokens in all.
+        """
         end = cast("int | None", tokenizer.eos_token_id)
         joined = array("l")
         for ids in tokenised(tokenizer, rows.texts, limit, truncation=False, max_length=None, verbose=False)["input_ids"]:
@@ -107,7 +115,7 @@ class TextGeneration(LanguageModel):
         blocks = [block for block in blocks if len(block) > 1]
         if not blocks:
             raise DatasetInvalid(
-                "the texts have fewer than two tokens in all; text-generation needs some to tell the next one",
+                "the texts have fewer than two tokens in all; text-generation needs at least two",
                 param="task.dataset",
             )
         ones = [array("l", [1] * len(block)) for block in blocks]

@@ -1,4 +1,4 @@
-"""The family that computes for each type of task, as the type's row names it."""
+"""The task family of each task type, resolved from the type's row in `pruning_core.spec.tasks`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pruning_core.tasks.base import TaskFamily
 
 
 def family_of(task_type: TaskType) -> TaskFamily:
-    """Return the family of a type."""
+    """Return the family of a task type."""
     return _family(KINDS[task_type].family)
 
 

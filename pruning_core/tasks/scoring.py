@@ -1,7 +1,7 @@
-"""What metrics compare, and the functions that compute them: `pruning_core.spec.metrics` names these, one a metric and finding.
+"""Findings, which metrics compare, and the functions that compute the metrics.
 
-Each function takes what was found with one model and gives the metric's value. Libraries of metrics are imported by the
-functions that use them.
+`pruning_core.spec.metrics` names one function for each metric and kind of finding. A function takes the finding of one model
+and returns the metric's value. Metric libraries are imported by the functions that use them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pruning_core.spec.metrics import METRICS, Metric
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Logits of the classes, and the class that is right, of each sample."""
+    """Logits of the classes and the right class for each sample."""
 
     logits: Float[Tensor, "n c"]
     wanted: Int[Tensor, " n"]
@@ -37,7 +37,7 @@ class Classes:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """Whether each sample is of each class, as was found and as is right."""
+    """A yes or no for each sample and class: the model's and the right one."""
 
     found: Bool[Tensor, "n c"]
     wanted: Bool[Tensor, "n c"]
@@ -45,7 +45,7 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A score of each sample, as was found and as is right."""
+    """A score for each sample: the model's and the right one."""
 
     found: Float[Tensor, " n"]
     wanted: Float[Tensor, " n"]
@@ -53,7 +53,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Embeddings of unit length, and those that they should be; the same tensor for the model that is the measure."""
+    """Embeddings of unit length and the embeddings that they should be: for the dense model, the same tensor."""
 
     found: Float[Tensor, "n d"]
     wanted: Float[Tensor, "n d"]
@@ -61,7 +61,7 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """A class for each word that counts, of each sample; and what the classes are called."""
+    """A class for each counted word of each sample, the model's and the right one; and the names of the classes."""
 
     found: Sequence[Int[Tensor, " w"]]
     wanted: Sequence[Int[Tensor, " w"]]
@@ -70,7 +70,7 @@ class Tags:
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """An answer to each question, and those that count as right; none where there is no answer."""
+    """The model's answer to each question, and the answers that count as right: none where the question has no answer."""
 
     found: Sequence[str]
     wanted: Sequence[Sequence[str]]
@@ -78,14 +78,14 @@ class Replies:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """The negative log-likelihood a token."""
+    """The mean negative log-likelihood a token."""
 
     mean: float
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens(Losses):
-    """The same, and the likeliest token beside the right one at each place that counts."""
+    """The mean loss a token, and the likeliest and the right token at each counted position."""
 
     found: Int[Tensor, " t"]
     wanted: Int[Tensor, " t"]
@@ -93,14 +93,14 @@ class Tokens(Losses):
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The text that was written for each sample, and the one that was wanted."""
+    """The text that the model generated for each sample, and the reference text."""
 
     found: Sequence[str]
     wanted: Sequence[str]
 
 
 def metric_of(metric: Metric, finding: str) -> Callable[[object], float]:
-    """Import the function that computes a metric of a kind of finding."""
+    """Import the function that computes a metric from a kind of finding."""
     return cast("Callable[[object], float]", resolve_name(METRICS[metric].computed[finding]))
 
 
@@ -112,7 +112,7 @@ def class_accuracy(seen: Classes) -> float:
 
 
 def class_f1(seen: Classes) -> float:
-    """Compute F1 of the second of two classes; of more classes, the mean of their own."""
+    """Compute F1: of the second class where there are two, else the mean over the classes of their own F1."""
     from sklearn import metrics
 
     average = "binary" if seen.logits.shape[-1] == 2 else "macro"
@@ -127,36 +127,36 @@ def matthews(seen: Classes) -> float:
 
 
 def rows_wholly_right(seen: Decisions) -> float:
-    """Compute the share of samples of which every class is right."""
+    """Compute the share of samples for which every class is right."""
     return float((seen.found == seen.wanted).all(-1).double().mean())
 
 
 def decision_f1(seen: Decisions) -> float:
-    """Compute F1 over all decisions."""
+    """Compute F1 over all decisions together (micro F1)."""
     return _decision_f1(seen, "micro")
 
 
 def decision_f1_macro(seen: Decisions) -> float:
-    """Compute the mean over the classes of their own F1."""
+    """Compute the mean over the classes of their own F1 (macro F1)."""
     return _decision_f1(seen, "macro")
 
 
 def _decision_f1(seen: Decisions, average: str) -> float:
     from sklearn import metrics
 
-    none: Any = 0.0  # its stubs want a string
+    none: Any = 0.0  # scikit-learn's stubs want a string
     return float(metrics.f1_score(seen.wanted.numpy(), seen.found.numpy(), average=average, zero_division=none))
 
 
 def spearman(seen: Scores) -> float:
-    """Compute the rank correlation."""
+    """Compute Spearman's rank correlation."""
     from scipy.stats import spearmanr
 
     return float(cast("SupportsFloat", spearmanr(seen.found.numpy(), seen.wanted.numpy())[0]))
 
 
 def cosine(seen: Embeddings) -> float:
-    """Compute the mean cosine; 1 of embeddings to themselves, without rounding."""
+    """Compute the mean cosine; exactly 1 between embeddings and themselves."""
     return 1.0 if seen.found is seen.wanted else float((seen.found * seen.wanted).sum(-1).mean())
 
 
@@ -171,7 +171,7 @@ def share_alike(found: Sequence[Tensor], others: Sequence[Tensor]) -> float:
 
 
 def entity_f1(seen: Tags) -> float:
-    """Compute seqeval's F1: an entity counts when both its ends and its type are right."""
+    """Compute seqeval's F1: an entity is right when both its ends and its type are."""
     from seqeval.metrics import f1_score
 
     def named(tags: Sequence[Tensor]) -> list[list[str]]:
@@ -184,14 +184,14 @@ def entity_f1(seen: Tags) -> float:
 def exact_match(seen: Replies) -> float:
     """Compute the share of answers that are right, as SQuAD does (Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1).
 
-    Texts are compared without case, punctuation, articles and extra spaces, with the best of the right answers. A question
-    without answer is answered by nothing.
+    Texts are compared without case, punctuation, articles and extra spaces. The best match among the right answers counts. For
+    a question without an answer, the empty text is right.
     """
     return _best(seen, lambda own, right: float(own == right))
 
 
 def word_f1(seen: Replies) -> float:
-    """Compute F1 of the words of answers, as SQuAD does: see `exact_match`."""
+    """Compute F1 over the words of answers, as SQuAD does: see `exact_match`."""
     return _best(seen, lambda own, right: _overlap(own.split(), right.split()))
 
 
@@ -216,12 +216,12 @@ def _overlap(found: Sequence[str], right: Sequence[str]) -> float:
 
 
 def token_loss(seen: Losses) -> float:
-    """Take the loss a token."""
+    """Return the mean loss a token."""
     return seen.mean
 
 
 def perplexity(seen: Losses) -> float:
-    """Compute the exponential of the loss; a model that is worse than any guess is reported as such, not as an overflow."""
+    """Compute the exponential of the loss a token, capped at e^700: a useless model must not overflow."""
     return math.exp(min(seen.mean, 700.0))
 
 
@@ -231,7 +231,7 @@ def token_accuracy(seen: Tokens) -> float:
 
 
 def rouge1(seen: Texts) -> float:
-    """Compute ROUGE-1 (Lin 2004)."""
+    """Compute ROUGE-1 (Lin 2004): the mean F-measure over the samples."""
     return _rouge("rouge1", seen)
 
 
@@ -254,7 +254,7 @@ def _rouge(name: str, seen: Texts) -> float:
 
 
 def bleu(seen: Texts) -> float:
-    """Compute the BLEU of the whole, from 0 to 100."""
+    """Compute corpus BLEU, from 0 to 100."""
     import sacrebleu
 
     return float(sacrebleu.corpus_bleu(list(seen.found), [list(seen.wanted)]).score)

@@ -1,4 +1,4 @@
-"""A text from a text: summaries and translations."""
+"""Sequence to sequence: summaries and translations by encoder-decoder models."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from pruning_core.data.rows import Rows
     from pruning_core.tasks.base import TaskModel
 
-# Tokens of its own input that a model is told in a proof to have written already.
+# In acceptance the decoder starts from this many tokens of its own input, as if it had written them.
 PROVEN_STEPS = 8
 
 
 @dataclass(frozen=True)
 class Translations(Encoded):
-    """Texts with the texts that they should become.
+    """Source texts with their target texts.
 
     Attributes:
-        targets: Token ids of each wanted text, its end included.
-        start: What the decoder is given in front.
+        targets: Token ids of each target, its end-of-text token included.
+        start: Id of the token that the decoder begins with.
     """
 
     targets: Sequence[array[int]] = ()
     start: int = 0
 
     def batch(self, index: Sequence[int]) -> Batch:
-        """Pad sources and targets; the decoder reads each target one token late (teacher forcing)."""
+        """Make a padded batch; the decoder reads each target shifted by one token (teacher forcing)."""
         truth = pad_labels([self.targets[i] for i in index])
         inputs = self.padded(index)
         given = shifted(truth.where(truth != UNCOUNTED, cast("int", self.tokenizer.pad_token_id)), self.start)
@@ -50,12 +50,12 @@ class Translations(Encoded):
 
 
 def shifted(tokens: Tensor, start: int) -> Tensor:
-    """Put a token in front, and leave the last one out."""
+    """Shift tokens to the right by one: put ``start`` in front and drop the last token."""
     return torch.cat([torch.full_like(tokens[:, :1], start), tokens[:, :-1]], dim=1)
 
 
 class SequenceToSequence(PerToken):
-    """Encoder-decoder models: the loss under teacher forcing, and what they write on their own."""
+    """Encoder-decoder models, judged by the loss under teacher forcing or by the text that they generate."""
 
     def encode(self, model: TaskModel, rows: Rows, limit: int) -> Translations:
         """Make one sample of each row; sources and targets are cut to the same length."""
@@ -69,11 +69,11 @@ class SequenceToSequence(PerToken):
         return Translations(tokenizer, columns, None, wanted, start_token(model))
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
-        """Not possible: what decoders begin with is the model's to say."""
+        """Raise: the model's config says which token the decoder begins with, and no tokenizer does."""
         raise NotImplementedError
 
     def observe(self, model: TaskModel, batch: Batch, task: TaskSpec) -> list[Tensor]:
-        """Keep the summed loss, the number of tokens it is of, and what the model writes where the metric reads it."""
+        """Keep the summed loss, its number of tokens, and, where the metric reads texts, the generated token ids."""
         moved = batch.to(model.device)
         truth = labels(moved)
         lost = token_losses(self.outputs(model, moved.inputs).float(), truth).double().sum(-1)
@@ -89,7 +89,7 @@ class SequenceToSequence(PerToken):
         ]
 
     def judge(self, seen: Observed, finding: str) -> Judged:
-        """Give the loss a token; or put what was written beside what was wanted."""
+        """Compute the loss a token, or pair the generated texts with the targets."""
         losses = [
             Losses(float(sum(own[0] for own in side) / sum(own[1] for own in side))) for side in (seen.dense, seen.pruned)
         ]
@@ -107,12 +107,12 @@ class SequenceToSequence(PerToken):
         return Judged(dense, pruned, len(seen.rows), {"same_text_as_dense": same, "loss": token_loss(losses[1])})
 
     def probe_inputs(self, model: TaskModel, texts: Sequence[tuple[str, ...]], length: int) -> Batch:
-        """Let the decoder go on from the first tokens of its own input: no wanted text is needed for a proof."""
+        """Feed the decoder the first tokens of the encoder's input: acceptance then needs no target text."""
         batch = super().probe_inputs(model, texts, length)
         return Batch(_with_decoder(batch.inputs, start_token(model)), batch.rows, None)
 
     def random_inputs(self, model: TaskModel, batch: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw sources and targets of the same length."""
+        """Draw random sources and targets of the same length, for timing."""
         ids, given = (random_tokens(model, batch, length, generator) for _ in range(2))
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "decoder_input_ids": given}
 
@@ -122,7 +122,7 @@ def _with_decoder(inputs: Mapping[str, Tensor], start: int) -> dict[str, Tensor]
 
 
 def start_token(model: TaskModel) -> int:
-    """Give the token that decoders of a model begin with."""
+    """Return the id of the token that the model's decoder begins with."""
     config = cast("Any", model.model.config)
     found = getattr(config, "decoder_start_token_id", None)
     return cast("int", model.tokenizer.pad_token_id if found is None else found)

@@ -154,7 +154,7 @@ def test_counts_fail_closed(changes, prover, claim):
     [
         ({"differing": ["a", "b"]}, "2 tensors differ, a for one"),
         ({"compared": 0}, "compared 0 tensors"),
-        ({"compared": 2}, "compared 2 tensors, and it has 3 prunable matrices"),
+        ({"compared": 2}, "compared 2 tensors of a checkpoint with 3 prunable matrices"),
         ({"bytes": 41}, "the worker counted 40 bytes"),
         ({"stored": 0}, "counts 0 values"),
     ],

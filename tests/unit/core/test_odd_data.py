@@ -74,7 +74,7 @@ def test_answers_that_do_not_stand_where_they_are_said_to(tmp_path):
     assert AnswersLabel().misplaced(rows.texts, rows.labels) == [1, 2]
     assert "2 of 3 training rows have answers that do not stand in their contexts" in warnings_of(spec)[0]
     lines(tmp_path / "data", row(5))
-    with pytest.raises(DatasetInvalid, match=r"row 0 has 'good', and ' goo' stands at 5\. It counts characters"):
+    with pytest.raises(DatasetInvalid, match=r"row 0 has 'good', and ' goo' stands at 5; answer_start counts characters"):
         warnings_of(spec)
 
 
