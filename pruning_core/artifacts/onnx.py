@@ -77,7 +77,9 @@ def export_onnx(model: TaskModel, folder: Path) -> None:
     """
     family = model.family
     if not KINDS[model.task_type].one_graph:
-        raise ExportFailed(f"{model.task_type} models need a graph for each half and a cache between them")
+        raise ExportFailed(
+            f"{model.task_type} models need one graph for the encoder, one for the decoder and a cache between them"
+        )
     inputs = family.probe_inputs(model, family.example, model.longest(8)).to(model.device).inputs
     names = list(inputs)
     free = {name: {0: "batch"} if name == "pixel_values" else {0: "batch", 1: "sequence"} for name in names}

@@ -47,15 +47,17 @@ LOADED_BY: Mapping[str, frozenset[str]] = {
 }
 # Pairs of model type and class that transformers has, but that are of no use for the task; with the reason.
 NOT_DONE: Mapping[tuple[str, str], str] = {
-    **dict.fromkeys(((own, _CAUSAL) for own in _BERTS), "it reads a text from both ends, and the next token is one of them"),
+    **dict.fromkeys(
+        ((own, _CAUSAL) for own in _BERTS), "it sees every token of a text at once, so it cannot predict the next one"
+    ),
     **dict.fromkeys(
         ((own, _BARE) for own in ("t5", "mt5", *_WRITERS)),
-        "its decoder waits for a text to write, and gives no embedding of one",
+        "its decoder generates text, and gives no embedding",
     ),
-    **dict.fromkeys(((own, _CAUSAL) for own in _WRITERS), "its decoder alone would write, without what the encoder has read"),
+    **dict.fromkeys(((own, _CAUSAL) for own in _WRITERS), "its decoder would generate without the encoder's input"),
     **dict.fromkeys(
         ((own, _MASKED) for own in ("bart", "mbart")),
-        "what it learnt is to write a text anew; masks of single tokens are not what it fills",
+        "it was trained to rewrite whole texts, not to fill single masked tokens",
     ),
     **dict.fromkeys(((own, _BARE) for own in _PICTURES), "it reads images"),
 }

@@ -28,8 +28,8 @@ def check_request(spec: PruneSpec) -> None:
     spec.method.check_task(spec.task.type)
     if not kind.one_graph and "onnx" in spec.artifacts.formats:
         raise UnsupportedArchitecture(
-            f"{spec.task.type} needs a graph for each half of a model and a cache between them: no such graphs are written; "
-            "leave onnx out",
+            f"{spec.task.type} needs one graph for the encoder, one for the decoder and a cache between them: no such graphs "
+            "are written; leave onnx out",
             param="artifacts.formats",
         )
 
