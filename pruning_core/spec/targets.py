@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from pruning_core.spec.frozen import Frozen
+from pruning_core.spec.registered import OneOf
 
 
 def _open_fraction(value: object) -> float:
@@ -86,13 +87,7 @@ TARGET_METRICS: dict[str, TargetMetric] = {
 }
 
 
-def _known_metric(name: str) -> str:
-    if name not in TARGET_METRICS:
-        raise ValueError(f"must be one of {', '.join(TARGET_METRICS)}, got {name!r}")
-    return name
-
-
-MetricName = Annotated[str, AfterValidator(_known_metric), Field(json_schema_extra={"enum": [*TARGET_METRICS]})]
+MetricName = Annotated[str, OneOf(TARGET_METRICS)]
 
 
 def target_verdict(metric: str, requested: float, achieved: float) -> str:
