@@ -53,7 +53,7 @@ def disk_is_full(error: BaseException) -> bool:
         isinstance(own, StorageFull)
         or (isinstance(own, OSError) and own.errno in _DISK_FULL)
         or getattr(own, "sqlstate", None) == _DISK_FULL_STATE
-        or (_is_foreign(own) and _DISK_FULL_TEXT.search(str(own)) is not None)
+        or (_speaks(own) and _DISK_FULL_TEXT.search(str(own)) is not None)
         for own in _chain(error)
     )
 
@@ -64,7 +64,7 @@ def memory_is_full(error: BaseException) -> bool:
         isinstance(own, OutOfMemory | MemoryError)
         or (isinstance(own, OSError) and own.errno in _MEMORY_FULL)
         or any(_MEMORY_CLASS.fullmatch(kind.__name__) for kind in type(own).__mro__)
-        or (_is_foreign(own) and _MEMORY_TEXT.search(str(own)) is not None)
+        or (_speaks(own) and _MEMORY_TEXT.search(str(own)) is not None)
         for own in _chain(error)
     )
 
@@ -103,9 +103,10 @@ def raise_if_exhausted(error: BaseException, doing: str) -> None:
         raise StorageFull(f"the disk is full, which showed while {doing}; make room") from error
 
 
-def _is_foreign(error: BaseException) -> bool:
-    """Return whether an error is a library's. Only those are matched by text: our own texts may quote the request."""
-    return not isinstance(error, PruningError)
+def _speaks(error: BaseException) -> bool:
+    """Return whether an error's text says what happened: ours may quote the request, the system's a path beside its number."""
+    numbered = isinstance(error, OSError) and error.errno is not None
+    return not isinstance(error, PruningError) and not numbered
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

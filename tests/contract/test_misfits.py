@@ -169,7 +169,7 @@ def drop(part):
         (
             "gpt2",
             "feature-extraction",
-            tasks._write_plain_tokenizer,
+            tasks.write_plain_tokenizer,
             "model_unreadable",
             "name one as pad_token in tokenizer_config",
         ),

@@ -55,7 +55,7 @@ class Cluster(Service):
         """Run an API on this service's port."""
         port = self.url.rpartition(":")[2]
         environment = {VARIABLE: (faults or Faults()).model_dump_json()}
-        with self._process("api", "-m", "tests.faults.entry", "api", port, changes=environment) as process:
+        with self.process("api", "-m", "tests.faults.entry", "api", port, changes=environment) as process:
             if wait:
                 with Client(self.url, retry_for_s=0) as impatient:
                     wait_until(lambda: answers(impatient), "the API to answer")
@@ -65,7 +65,7 @@ class Cluster(Service):
     def faulty_worker(self, faults: Faults) -> Iterator[psutil.Process]:
         """Run a worker with faults."""
         environment = {VARIABLE: faults.model_dump_json()}
-        with self._process("worker", "-m", "tests.faults.entry", "worker", changes=environment) as process:
+        with self.process("worker", "-m", "tests.faults.entry", "worker", changes=environment) as process:
             yield process
 
     @contextmanager

@@ -54,7 +54,7 @@ def lines(folder, *rows):
         (
             "text-generation",
             "fill-mask",
-            "'bert' cannot do text-generation: it reads a text from both ends, .* can do .*fill-mask",
+            "'bert' cannot do text-generation: it sees every token of a text at once, .* can do .*fill-mask",
         ),
     ],
 )
