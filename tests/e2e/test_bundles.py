@@ -139,7 +139,7 @@ print(json.dumps(model.encode(json.loads(sys.argv[2])).tolist()))
 """
 
 
-@pytest.mark.parametrize("layout", ["per_layer", "stock"])
+@pytest.mark.parametrize("layout", ["per_layer", pytest.param("stock", marks=pytest.mark.matrix)])
 def test_embeddings_load_as_a_sentence_transformer(layout, tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", task="features")
     options = ("--macs-keep", "0.6", "--layout", layout)

@@ -43,6 +43,7 @@ def patient(backend: Backend) -> Patient:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", ["local", pytest.param("redis-postgres", marks=pytest.mark.matrix)], indirect=True)
 def test_a_new_host_is_told_what_to_do_and_then_is_well(patient: Patient, tmp_path: Path) -> None:
     code, found = patient.ask()
     assert code == 3

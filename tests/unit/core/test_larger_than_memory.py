@@ -19,7 +19,7 @@ TIMES = 4
 def test_a_model_four_times_the_room_for_its_weights_is_pruned_and_proven(tmp_path: Path):
     tiny.write_dataset(tmp_path / "data")
     write_deep_model(tmp_path / "shallow", Size(2, 512, 1024))
-    weights = 4 * write_deep_model(tmp_path / "deep", Size(192, 512, 1024))
+    weights = 4 * write_deep_model(tmp_path / "deep", Size(96, 512, 1024))
     assert len(list((tmp_path / "deep").glob("*.safetensors"))) > 1
 
     def job(model: str, kind: str, limit: int | None):
