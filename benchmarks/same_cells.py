@@ -12,7 +12,7 @@ from typing import Any
 
 # Intended differences: shell patterns of a cell, or of "cell:file", with the reason. Any other difference fails the run.
 EXPECTED: dict[str, str] = {
-    "*:*report.json": "against 1ac4d00: residual_after and iterations are those of the weights that are delivered (defects 14 and "
+    "*:*report.json": "against 1ac4d00: residual_after and iterations are those of the weights delivered (defects 14 and "
     "17), the refit's solver is called cg (defect 10), ONNX's difference is taken in float64 (defect 1)",
     "*:*report.html": "against 1ac4d00: it shows these values, in plainer words; one sentence says targets for page and report",
 }
