@@ -144,7 +144,7 @@ class Prover:
     seed: int
     limit_s: float = _LEAST_LIMIT_S
 
-    def prove(self, claims: Sequence[Expectation]) -> list[Proof]:
+    def prove(self, expectations: Sequence[Expectation]) -> list[Proof]:
         """Run the fresh process, and judge its answer for each checkpoint.
 
         Raises:
@@ -152,14 +152,14 @@ class Prover:
             StorageFull: The process ran out of disk space.
         """
         with tempfile.TemporaryDirectory(prefix="coppice-accept-") as scratch:
-            found = _run(self._request(claims), Path(scratch), self.limit_s + sum(map(self._onnx_s, claims)))
-        if not isinstance(found, str) and len(found) != len(claims):
-            found = f"the fresh process that was to load it answered for {len(found)} of {len(claims)} checkpoints"
+            found = _run(self._request(expectations), Path(scratch), self.limit_s + sum(map(self._onnx_s, expectations)))
+        if not isinstance(found, str) and len(found) != len(expectations):
+            found = f"the fresh process that was to load it answered for {len(found)} of {len(expectations)} checkpoints"
         if isinstance(found, str):
-            return [Proof(problem=found) for _ in claims]
-        return [self.judge(claim, answer) for claim, answer in zip(claims, found, strict=True)]
+            return [Proof(problem=found) for _ in expectations]
+        return [self.judge(expected, answer) for expected, answer in zip(expectations, found, strict=True)]
 
-    def judge(self, claim: Expectation, found: Found | Failure) -> Proof:
+    def judge(self, expected: Expectation, found: Found | Failure) -> Proof:
         """Compare the fresh process's findings on a checkpoint with the worker's. A value that cannot be compared is a problem.
 
         Raises:
@@ -170,19 +170,21 @@ class Prover:
             if isinstance(failed, Failure | FailedOnnx | FailedCompressed):
                 _raise_if_exhausted(failed)
         if isinstance(found, Failure):
-            return Proof(problem=f"{_STAGES[found.stage]} in a fresh process ({found.error.replace(str(claim.folder), '.')})")
+            return Proof(
+                problem=f"{_STAGES[found.stage]} in a fresh process ({found.error.replace(str(expected.folder), '.')})"
+            )
         tolerance = _TOLERANCE.get(self.dense.device.type, _TOLERANCE_ELSEWHERE)
-        outputs = compare_outputs(claim.answers, found.outputs, tolerance)
+        outputs = compare_outputs(expected.answers, found.outputs, tolerance)
         counts = problem_of_counts(
             stored=found.stored,
             size=found.bytes,
             loaded=found.parameters,
-            expected=claim.parameters,
-            expected_size=claim.bytes,
+            expected=expected.parameters,
+            expected_size=expected.bytes,
         )
-        timing = self._problem_of_latency(claim, found.latency)
-        if len(claim.answers) != len(self.probes):
-            problem = f"the worker has outputs of {len(claim.answers)} of {len(self.probes)} batches"
+        timing = self._problem_of_latency(expected, found.latency)
+        if len(expected.answers) != len(self.probes):
+            problem = f"the worker has outputs of {len(expected.answers)} of {len(self.probes)} batches"
         elif outputs.problem is not None:
             problem = f"a fresh process gets {outputs.problem}"
         elif counts is not None:
@@ -201,19 +203,19 @@ class Prover:
                 bytes=found.bytes,
                 latency_ms=None if found.latency is None else self._latency(found.latency),
             )
-        onnx = _judge_onnx(claim, found.onnx, tolerance, self.timing.repeats) if claim.onnx else None
-        compressed = None if claim.compressed is None else _judge_compressed(claim, claim.compressed, found.compressed)
+        onnx = _judge_onnx(expected, found.onnx, tolerance, self.timing.repeats) if expected.onnx else None
+        compressed = None if expected.compressed is None else _judge_compressed(expected, expected.compressed, found.compressed)
         return Proof(report, onnx, problem, compressed)
 
-    def _onnx_s(self, claim: Expectation) -> float:
+    def _onnx_s(self, expected: Expectation) -> float:
         """Return the seconds that an ONNX graph may take on a CPU, by the multiply-accumulates of all its runs."""
-        if not claim.onnx:
+        if not expected.onnx:
             return 0.0
         tokens = [len(probe.texts) * self.dense.longest(probe.length) for probe in self.probes]
         timed = self.timing.batch * self.dense.input_length(self.timing.length) * (fresh.WARM_UP + self.timing.repeats)
-        return claim.parameters * (sum(tokens) + timed) / _SLOWEST_MACS_S
+        return expected.parameters * (sum(tokens) + timed) / _SLOWEST_MACS_S
 
-    def _request(self, claims: Sequence[Expectation]) -> Request:
+    def _request(self, expectations: Sequence[Expectation]) -> Request:
         dense, family = self.dense, self.dense.family
         length = dense.input_length(self.timing.length)
         drawn = family.random_inputs(dense, self.timing.batch, length, torch.Generator().manual_seed(self.seed))
@@ -221,13 +223,13 @@ class Prover:
         return Request(
             checkpoints=[
                 AskedCheckpoint(
-                    folder=str(claim.folder.absolute()),
-                    onnx=ONNX_PATH if claim.onnx else None,
-                    compressed=None if claim.compressed is None else COMPRESSED_PATH,
-                    measure_again=claim.measure_again,
-                    device_map=claim.device_map,
+                    folder=str(expected.folder.absolute()),
+                    onnx=ONNX_PATH if expected.onnx else None,
+                    compressed=None if expected.compressed is None else COMPRESSED_PATH,
+                    measure_again=expected.measure_again,
+                    device_map=expected.device_map,
                 )
-                for claim in claims
+                for expected in expectations
             ],
             dense=str(self.dense.source.absolute()),
             auto_class=AUTO_CLASSES[self.dense.task_type],
@@ -250,9 +252,9 @@ class Prover:
             ),
         )
 
-    def _problem_of_latency(self, claim: Expectation, found: FoundLatency | None) -> str | None:
+    def _problem_of_latency(self, expected: Expectation, found: FoundLatency | None) -> str | None:
         if found is None:
-            return "its latency was not measured again in a fresh process" if claim.measure_again else None
+            return "its latency was not measured again in a fresh process" if expected.measure_again else None
         for model, times in (("dense model", found.dense), ("checkpoint", found.pruned)):
             wrong = problem_of_times(times, self.timing.repeats)
             if wrong is not None:
@@ -271,24 +273,24 @@ def _raise_if_exhausted(failed: Failure | FailedOnnx | FailedCompressed) -> None
         raise lacking(f"the process that proves the bundle ran out of {what}; take a machine with more")
 
 
-def _judge_onnx(claim: Expectation, found: FoundOnnx | FailedOnnx | None, tolerance: float, repeats: int) -> OnnxReport:
+def _judge_onnx(expected: Expectation, found: FoundOnnx | FailedOnnx | None, tolerance: float, repeats: int) -> OnnxReport:
     if found is None:
         return OnnxReport(status="failed", reason="a fresh process did not run it")
     if isinstance(found, FailedOnnx):
         return OnnxReport(status="failed", reason=f"onnxruntime cannot run it ({found.error})")
-    outputs = compare_outputs(claim.answers, found.outputs, tolerance)
+    outputs = compare_outputs(expected.answers, found.outputs, tolerance)
     problem = outputs.problem or problem_of_times(found.milliseconds, repeats)
     if problem is not None:
         return OnnxReport(status="failed", reason=f"onnxruntime gets {problem}", max_difference=outputs.difference)
     median, spread = median_and_iqr(found.milliseconds)
-    size = (claim.folder / ONNX_PATH).stat().st_size
+    size = (expected.folder / ONNX_PATH).stat().st_size
     return OnnxReport(
         status="ok", path=ONNX_PATH, bytes=size, max_difference=outputs.difference, latency_ms=median, latency_iqr=spread
     )
 
 
 def _judge_compressed(
-    claim: Expectation, forms: dict[str, int], own: FoundCompressed | FailedCompressed | None
+    expected: Expectation, forms: dict[str, int], own: FoundCompressed | FailedCompressed | None
 ) -> CompressedReport:
     if own is None:
         return CompressedReport(status="failed", reason="a fresh process did not load it")
@@ -299,7 +301,7 @@ def _judge_compressed(
     if own.compared < max(1, sum(forms.values())):
         reason = f"a fresh process compared {own.compared} tensors of a checkpoint with {sum(forms.values())} prunable matrices"
         return CompressedReport(status="failed", reason=reason)
-    size = sum(path.stat().st_size for path in (claim.folder / COMPRESSED_PATH).glob("*.safetensors"))
+    size = sum(path.stat().st_size for path in (expected.folder / COMPRESSED_PATH).glob("*.safetensors"))
     if own.bytes != size or own.stored < 1:
         reason = f"a fresh process counts {own.stored} values in {own.bytes} bytes of weights, the worker counted {size} bytes"
         return CompressedReport(status="failed", reason=reason)
