@@ -71,9 +71,8 @@ class Recounted:
 
     def kept_share(self, price: Callable[[UnitGroup, float], float]) -> float:
         """Compute the share of the dense model's cost that the kept units have, under a price of one unit."""
-        prices = [price(group, self.length) for group in self.groups]
-        whole = sum(one * group.size for one, group in zip(prices, self.groups, strict=True))
-        return sum(one * count for one, count in zip(prices, self.kept, strict=True)) / whole
+        whole = _cost(self.groups, [group.size for group in self.groups], self.length, price)
+        return _cost(self.groups, self.kept, self.length, price) / whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,13 @@ class Rule:
     recount: Callable[[Recounted], float]
     price: Callable[[UnitGroup, float], float] | None = None
     whole_model: bool = False
+
+
+def _cost(
+    groups: Sequence[UnitGroup], counts: Sequence[int], length: float, price: Callable[[UnitGroup, float], float]
+) -> float:
+    """Sum the prices of so many units of each group."""
+    return sum(price(group, length) * count for group, count in zip(groups, counts, strict=True))
 
 
 def _weights(group: UnitGroup, _length: float) -> float:
@@ -143,7 +149,7 @@ def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int
 
 def kept_macs(groups: Sequence[UnitGroup], kept: Sequence[int], length: float) -> float:
     """Compute the multiply-accumulates of the kept units for one sequence of ``length`` tokens (a mean may be fractional)."""
-    return sum(group.macs_per_unit(length) * count for group, count in zip(groups, kept, strict=True))
+    return _cost(groups, kept, length, UnitGroup.macs_per_unit)
 
 
 def kept_weights(groups: Sequence[UnitGroup], kept: Sequence[int]) -> int:

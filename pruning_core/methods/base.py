@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.masks import Mask
-from pruning_core.budgets import Recounted
 from pruning_core.evidence.context import Evidence
-from pruning_core.measure.outcome import ZeroCount
+from pruning_core.measure.outcome import ShapeCount, ZeroCount
 from pruning_core.recovery.matrix_fit import Fit
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import Outcome, SublayerReport
@@ -64,14 +63,14 @@ class Written:
         folder: Its folder.
         dense: Adapter of the dense model.
         applied: The pruning and repair that made it.
-        recounted: Its units, parameters and latency.
+        shapes: Its units, parameters, multiply-accumulates and latency.
         products: Timings of products with its matrices; None if there are none.
     """
 
     folder: Path
     dense: ModelAdapter
     applied: Applied
-    recounted: Recounted
+    shapes: ShapeCount
     products: ProductsReport | None
 
 

@@ -127,7 +127,7 @@ class CandidateBuilder:
         measured = Measured(
             target=target,
             shapes=shapes,
-            zeros=plan.recount(Written(folder, ctx.evidence.dense, applied, shapes.recounted, products)),
+            zeros=plan.recount(Written(folder, ctx.evidence.dense, applied, shapes, products)),
             quality=quality,
             latency=latency,
             layout=spec.artifacts.layout,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from pruning_core.arch.linear import is_transposed
-from pruning_core.budgets import kept_macs
 from pruning_core.measure.outcome import ZeroCount
 from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.methods.base import Written
@@ -30,8 +29,6 @@ def count_pattern(
     matrices = {path: is_transposed(linear) for path, linear in written.dense.linears.items()}
     counts = recount(written.folder, matrices, block, pool)
     weights, zeros = sum(count.weights for count in counts), sum(count.zeros for count in counts)
-    recounted = written.recounted
-    dense_macs = kept_macs(recounted.groups, [group.size for group in recounted.groups], recounted.length)
     return ZeroCount(
         sparsity=zeros / weights,
         covered_sparsity=sum(count.covered_zeros for count in counts) / max(1, sum(count.covered for count in counts)),
@@ -43,7 +40,7 @@ def count_pattern(
             zeros=zeros,
             prunable_weights=weights,
             # A weight is one multiply-accumulate for each token; attention's products of activations have no zeros.
-            nonzero_macs=round(round(dense_macs) - zeros * recounted.length),
+            nonzero_macs=round(written.shapes.macs.dense - zeros * written.shapes.recounted.length),
             dense_remainders=tuple(count.remainder for count in counts if count.remainder is not None),
             pool=arrangements(pool),
             matrices=tuple(

@@ -9,7 +9,7 @@ import torch
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.masks import Mask
-from pruning_core.budgets import kept_macs, kept_weights
+from pruning_core.budgets import kept_weights
 from pruning_core.measure.outcome import ZeroCount
 from pruning_core.methods.base import Written
 from pruning_core.methods.block_lasso.options import BlockLasso
@@ -31,12 +31,11 @@ def count_segments(written: Written, options: BlockLasso, blocks: Mapping[str, S
         options: The method's options.
         blocks: Blocks of each matrix, by module path, in the order in which they were pruned.
     """
-    recounted, mask = written.recounted, written.applied.mask
+    shapes, mask = written.shapes, written.applied.mask
     counts = recount_segments(written.folder, written.dense, mask, blocks)
     weights, nonzeros = sum(count.weights for count in counts), sum(count.nonzeros for count in counts)
     # Only stored zeros are subtracted: the shapes, and so the MACs, are without the removed units already.
-    stored = kept_weights(recounted.groups, mask.counts())
-    macs = kept_macs(recounted.groups, recounted.kept, recounted.length)
+    stored = kept_weights(shapes.recounted.groups, mask.counts())
     return ZeroCount(
         sparsity=1 - nonzeros / weights,
         covered_sparsity=None,
@@ -47,7 +46,7 @@ def count_segments(written: Written, options: BlockLasso, blocks: Mapping[str, S
             violations=0,
             zeros=weights - nonzeros,
             prunable_weights=weights,
-            nonzero_macs=round(round(macs) - (stored - nonzeros) * recounted.length),
+            nonzero_macs=round(shapes.macs.pruned - (stored - nonzeros) * shapes.recounted.length),
             matrices=tuple(
                 matrix_report(fit, count.weights, count.nonzeros)
                 for fit, count in zip(written.applied.fits, counts, strict=True)
