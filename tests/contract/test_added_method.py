@@ -1,6 +1,6 @@
 """A sixth method and a sixth metric, added here alone: a folder and one registry line of a method, two rows of a metric.
 
-Each goes the whole way, from the request to the proof in a fresh process.
+Each goes the whole way, from the request to the proof.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import TARGET_METRICS, KeepTarget, SparsityTarget, TargetMetric
 from pruning_core.spec.training import TrainingOptions
 from tests import tiny
+
+pytestmark = pytest.mark.usefixtures("proven_by_a_fork")
 
 # --- a method that removes units ---------------------------------------------------------------------------------------
 

@@ -40,6 +40,8 @@ from pruning_core.tasks.scoring import Classes
 from tests import tiny
 from tests.store_contract import StoreContract, source
 
+pytestmark = pytest.mark.usefixtures("proven_by_a_fork")
+
 __all__ = ["source"]  # a fixture
 
 HERE = __name__

@@ -1,7 +1,6 @@
-"""Bundles are proven by a fork of a process that has the stock libraries imported already: that import is most of a tiny job.
+"""Bundles are proven by a fork (see `proven_by_a_fork`), but in modules that are about the process itself, which start it anew.
 
-What is forked runs the very script of a job's proof and has imported nothing of ours (`tests.prover`). Modules that are about
-the process itself start it anew, as do the tests of the service, of bundles end to end, and of every cell of the matrix.
+So do the tests of the service, of bundles end to end, and of every cell of the matrix.
 """
 
 from __future__ import annotations
@@ -12,9 +11,6 @@ _OF_THE_PROCESS = {"test_acceptance", "test_resources", "test_larger_than_memory
 
 
 @pytest.fixture(autouse=True)
-def proven_by_a_fork(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.module.__name__.rpartition(".")[2] in _OF_THE_PROCESS:
-        return
-    from pruning_core.artifacts import acceptance
-
-    monkeypatch.setattr(acceptance, "run_limited", request.getfixturevalue("prover_process").run_limited)
+def _forked(request: pytest.FixtureRequest) -> None:
+    if request.module.__name__.rpartition(".")[2] not in _OF_THE_PROCESS:
+        request.getfixturevalue("proven_by_a_fork")
