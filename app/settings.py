@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from enum import StrEnum
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,15 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
 _BROKERS = ("redis", "rediss")
 _SHORTEST_SECRET = 32
+
+
+class Sandbox(StrEnum):
+    """How jobs' processes are kept from what is not theirs."""
+
+    AUTO = "auto"
+    REQUIRED = "required"
+    PREFERRED = "preferred"
+    OFF = "off"
 
 
 class SettingsInvalid(Exception):
@@ -131,6 +141,28 @@ class Settings(BaseSettings):
         default=600, ge=0, description="A finished result waits so long for an artifact store that is full or out of reach."
     )
 
+    sandbox: Sandbox = Field(
+        default=Sandbox.AUTO,
+        description="Whether a job's process must be kept from files that are not its own and from the network: `required` (a "
+        "worker does not start where the host cannot), `preferred` (as far as the host can), `off` (its environment is cleaned "
+        "all the same); `auto` is required with COPPICE_AUTH, else preferred. coppice doctor says what a host can.",
+    )
+    job_user: str = Field(
+        default="10002",
+        pattern=r"^(\d{1,9}(:\d{1,9})?)?$",
+        description="User and group, as numbers (10002:10002), that a job's process becomes where the worker runs as root; "
+        "empty: it stays the worker's.",
+    )
+    hub_token_tenants: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Tenants whose jobs fetch from the Hub with the worker's HF_TOKEN, separated by commas; * is all. "
+        "Others fetch what is public. Without COPPICE_AUTH all jobs do.",
+    )
+    hub_max_bytes: int = Field(
+        default=128 * 2**30, ge=2**20, description="Largest model or data set that is fetched from the Hub."
+    )
+    hub_timeout_s: float = Field(default=3600, gt=0, description="Longest time that fetching one of them may take.")
+
     max_queued_jobs: int = Field(default=10_000, ge=1, description="Jobs of one owner that may wait in the queue.")
     max_running_jobs: int | None = Field(default=None, ge=1, description="Jobs of one owner that may run at once; empty: any.")
     artifacts_keep_s: float | None = Field(
@@ -147,7 +179,7 @@ class Settings(BaseSettings):
     def _split_roots(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
-    @field_validator("webhook_networks", "allowed_hosts", mode="before")
+    @field_validator("webhook_networks", "allowed_hosts", "hub_token_tenants", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -230,6 +262,19 @@ class Settings(BaseSettings):
     def resolved_scratch_dir(self) -> Path:
         """The scratch folder to use."""
         return self.scratch_dir or self.data_dir / "scratch"
+
+    @property
+    def resolved_sandbox(self) -> Sandbox:
+        """The sandbox to use, never ``AUTO``."""
+        if self.sandbox is not Sandbox.AUTO:
+            return self.sandbox
+        return Sandbox.REQUIRED if self.auth else Sandbox.PREFERRED
+
+    @property
+    def resolved_job_user(self) -> tuple[int, int] | None:
+        """The user and the group to become for a job; None: the worker's own."""
+        user, _colon, group = self.job_user.partition(":")
+        return (int(user), int(group or user)) if user else None
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A job's process as the supervisor sees it: started in a group of its own, watched, stopped as a group."""
+"""A process of a job as the supervisor sees it: started in a group of its own, watched, stopped as a group."""
 
 from __future__ import annotations
 
@@ -14,31 +14,36 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pruning_core.report.progress import Progress
+from worker.sandbox.bubblewrap import ended_as
+from worker.sandbox.plan import Launch
 
 # -P: a folder `worker` in the current directory must not be imported in place of ours.
 CHILD_COMMAND = (sys.executable, "-P", "-m", "worker.runner")
+FETCH_COMMAND = (sys.executable, "-P", "-m", "worker.fetch")
+
+# No honest line of progress is nearly as long.
+_LONGEST_LINE = 4096
 
 
 class Child:
-    """One running child.
+    """One running process.
 
     Args:
         command: The interpreter and module, without arguments.
-        scratch: Folder with ``request.json``.
+        scratch: Folder with its request.
+        launch: How it is started.
         on_progress: Called from a thread for every progress line.
     """
 
-    def __init__(self, command: Sequence[str], scratch: Path, on_progress: Callable[[Progress], None]) -> None:
-        # Temporary files of libraries are deleted with the attempt's folder, however the attempt ends.
-        temporary = scratch / "tmp"
-        temporary.mkdir(exist_ok=True)
+    def __init__(self, command: Sequence[str], scratch: Path, launch: Launch, on_progress: Callable[[Progress], None]) -> None:
         reader, writer = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [*command, str(scratch), str(writer), str(os.getpid())],
+                [*launch.prefix, *command, str(scratch), str(writer), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
-                env=os.environ | {"TMPDIR": str(temporary)},
+                env=launch.environment,
+                cwd=launch.folder,
                 start_new_session=True,
                 pass_fds=(writer,),
             )
@@ -47,6 +52,7 @@ class Child:
             raise
         finally:
             os.close(writer)
+        self._is_wrapped = bool(launch.prefix)
         self.pid = self._process.pid
         self._reader = threading.Thread(target=_read_lines, args=(reader, on_progress), daemon=True)
         self._reader.start()
@@ -54,9 +60,10 @@ class Child:
     def wait(self, timeout_s: float) -> int | None:
         """Wait for the end. Return the exit code (negative: the signal that killed it), or None while the child runs."""
         try:
-            return self._process.wait(timeout_s)
+            code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
+        return ended_as(code) if self._is_wrapped else code
 
     def stop(self, grace_s: float) -> None:
         """End the whole process group: TERM, a grace period, KILL. Returns once the child is gone."""
@@ -78,8 +85,8 @@ class Child:
 
 
 def _read_lines(descriptor: int, on_progress: Callable[[Progress], None]) -> None:
-    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            # Ignore a line that the child's death has cut short.
+    with os.fdopen(descriptor, "rb") as lines:
+        while line := lines.readline(_LONGEST_LINE):
+            # Ignore a line that the child's death has cut short, and the pieces of one that is too long.
             with contextlib.suppress(ValidationError):
                 on_progress(Progress.model_validate_json(line))

@@ -27,6 +27,7 @@ from worker.child import CHILD_COMMAND
 from worker.metrics import MetricsServer, WorkerMetrics
 from worker.process import SharedFlag, die_with_parent
 from worker.reaper import Reaper
+from worker.sandbox.host import SandboxMissing, chosen, examine, require
 
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +48,9 @@ def create_worker(settings: Settings, command: Sequence[str] = CHILD_COMMAND) ->
     metrics = MetricsServer(settings, WorkerMetrics(settings, reaper.silent_s))
 
     def on_ready(**_kwargs: Any) -> None:
-        _log.info("worker.ready", queue=QUEUE_NAME)
+        _log.info("worker.ready", queue=QUEUE_NAME, sandbox=chosen(settings, examine()).described())
+        for missing in chosen(settings, examine()).lacks():
+            _log.warning("worker.jobs_not_confined", cannot_be_kept_from=missing)
         reaper.start()
         metrics.start()
 
@@ -79,7 +82,8 @@ def main(arguments: list[str]) -> None:
     try:
         check_environment()
         settings = get_settings()
-    except (EnvironmentShared, SettingsInvalid) as error:
+        require(settings, examine())
+    except (EnvironmentShared, SettingsInvalid, SandboxMissing) as error:
         sys.exit(f"coppice: {error}")
     configure_logging(as_json=settings.log_json)
     # Celery warns of unpickling as root, which cannot happen: messages are JSON, and hold an id.

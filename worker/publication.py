@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import structlog
 from app.jobs.records import Claim, artifact_key
 from app.logs import first_line
 from app.storage import ArtifactStore, StoredArtifact, StoreUnavailable
+from worker.protocol import ChildUnreliable, is_plain
 
 _log = structlog.get_logger(__name__)
 
@@ -42,12 +45,13 @@ def store_bundle(
         The stored files, or None where storing was interrupted.
 
     Raises:
+        ChildUnreliable: The bundle holds something else than plain files and folders.
         OSError: The store failed for longer than ``wait_s``.
         StoreUnavailable: The store was out of reach for longer than ``wait_s``.
     """
     deadline = time.monotonic() + wait_s
     stored: list[StoredArtifact] = []
-    for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
+    for path in _files_of(bundle):
         name = path.relative_to(bundle).as_posix()
         pause_s = 0.5
         while True:
@@ -66,6 +70,23 @@ def store_bundle(
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         stored.append(StoredArtifact(name, size, sha256))
     return stored
+
+
+def _files_of(bundle: Path) -> list[Path]:
+    """List the files of a bundle. A link would lead the supervisor, who may read more than the child, to files of others."""
+    if bundle.is_symlink():
+        raise ChildUnreliable("the bundle is a link")
+    found: list[Path] = []
+    for parent, folders, files in os.walk(bundle):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            mode = path.lstat()
+            if stat.S_ISDIR(mode.st_mode):
+                continue
+            if not is_plain(mode):
+                raise ChildUnreliable(f"{path.relative_to(bundle)} is no plain file")
+            found.append(path)
+    return sorted(found)
 
 
 def _sleep(seconds: float, interrupted: Callable[[], bool]) -> None:

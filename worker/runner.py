@@ -8,52 +8,35 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
-from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
+from pruning_core.errors import DatasetInvalid, ModelUnreadable, Rejected
+from pruning_core.files.paths import is_local
 from pruning_core.machine.threads import keep_few_kernels, sleep_when_waiting
-from pruning_core.report.progress import Progress
-from worker.failures import explain
-from worker.process import be_first_to_go, die_with_parent
-from worker.protocol import ChildError, ChildExit, ChildRequest, Scratch
+from pruning_core.spec.prune import PruneSpec
+from worker import inside
+from worker.inside import Tell
+from worker.protocol import ChildRequest, Scratch
 
 
 def main(arguments: list[str]) -> int:
     """Run the job that stands in the scratch folder."""
-    scratch, progress_fd, parent = Scratch(Path(arguments[0])), int(arguments[1]), int(arguments[2])
-    if not die_with_parent(parent, signal.SIGKILL):
-        return 1
-    be_first_to_go()
-    with os.fdopen(progress_fd, "w", encoding="utf-8", buffering=1) as pipe:
-        try:
-            _run(scratch, pipe.write)
-        except PruningError as error:
-            transient = isinstance(error, OutOfMemory | StorageFull)
-            _write_error(scratch, ChildError(code=error.code, message=error.message, param=error.param, transient=transient))
-        except Exception as error:  # any other error is our own fault; its details go to the log alone
-            traceback.print_exc()
-            _write_error(scratch, explain(error))
-        else:
-            return ChildExit.SUCCEEDED
-    return ChildExit.FAILED
+    return inside.do(arguments, _run)
 
 
-def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
-    sleep_when_waiting()
-    keep_few_kernels()
-    from pruning_core.run.pipeline import run
-
+def _run(scratch: Scratch, parent: int, tell: Tell) -> None:
     request = ChildRequest.model_validate_json(scratch.request.read_text(encoding="utf-8"))
+    inside.confine(request.confinement, parent)
+    _check_readable(request.spec)
+    if request.hub_cache is not None:  # the supervisor has fetched what the job needs
+        os.environ |= {"HF_HUB_CACHE": str(request.hub_cache), "HF_HUB_OFFLINE": "1"}
     if request.memory_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (request.memory_bytes, hard))
-
-    def tell(progress: Progress) -> None:
-        write(progress.model_dump_json() + "\n")
+    sleep_when_waiting()
+    keep_few_kernels()
+    from pruning_core.run.pipeline import run
 
     try:
         report = run(
@@ -72,8 +55,21 @@ def _run(scratch: Scratch, write: Callable[[str], object]) -> None:
     scratch.report.write_text(report.model_dump_json(), encoding="utf-8")
 
 
-def _write_error(scratch: Scratch, error: ChildError) -> None:
-    scratch.error.write_text(error.model_dump_json(), encoding="utf-8")
+def _check_readable(spec: PruneSpec) -> None:
+    """Refuse folders that this process may not read, before a library calls them corrupt."""
+    advice = "this job's process, which has a user of its own, may not read the folder; its operator must open it to that user"
+    if is_local(spec.model) and not _may_read(spec.model):
+        raise ModelUnreadable(advice, param="model")
+    if is_local(spec.task.dataset) and not _may_read(spec.task.dataset):
+        raise DatasetInvalid(advice, param="task.dataset")
+
+
+def _may_read(folder: str) -> bool:
+    path = Path(folder).expanduser()
+    try:
+        return not path.exists() or os.access(path, os.R_OK | os.X_OK)
+    except PermissionError:
+        return False
 
 
 if __name__ == "__main__":

@@ -23,12 +23,14 @@ from app.logs import first_line
 from app.settings import Settings
 from app.storage import ArtifactStore, StoredArtifact, StoreUnavailable
 from app.tracing import AttemptTrace, Tracing, attempt_traced, note_failure
+from pruning_core.errors import PruningError
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
-from worker.child import CHILD_COMMAND, Child
+from worker.child import CHILD_COMMAND, FETCH_COMMAND, Child
+from worker.launching import Launching
 from worker.lease import Lease
 from worker.memory import OomWatch
-from worker.protocol import ChildError, ChildExit, ChildRequest, Scratch
+from worker.protocol import ChildError, ChildExit, ChildUnreliable, Scratch
 from worker.publication import store_bundle
 from worker.scratch import Attempt, ScratchRoom
 
@@ -45,6 +47,7 @@ class _Stop(Enum):
     LEASE_LOST = auto()
     CANCELLED = auto()
     TIMEOUT = auto()
+    FETCH_TIMEOUT = auto()
     SHUTDOWN = auto()
 
 
@@ -100,8 +103,8 @@ class Supervisor:
             try:
                 with self._room.begin(claim.job_id, claim.fence) as attempt:
                     self._attempt(claim, attempt, trace)
-            except (OSError, StoreUnavailable, ValidationError) as error:
-                # No space for scratch or store, or a report that does not parse: another attempt may succeed, so count a crash.
+            except (OSError, StoreUnavailable, ValidationError, ChildUnreliable) as error:
+                # No space for scratch or store, or no report that can be read: another attempt may succeed, so count a crash.
                 _log.exception("job.attempt_failed")
                 self._count_crash(claim, _failure_of(error))
         return True
@@ -118,24 +121,19 @@ class Supervisor:
         return free >= self._settings.min_free_bytes
 
     def _attempt(self, claim: Claim, attempt: Attempt, trace: AttemptTrace) -> None:
-        scratch, settings = Scratch(attempt.folder), self._settings
-        request = ChildRequest(
-            spec=claim.spec,
-            device=settings.device or None,
-            threads=settings.threads,
-            cache=settings.data_dir.resolve() / "cache",
-            memory_bytes=settings.job_memory_bytes,
-        )
-        scratch.request.write_text(request.model_dump_json(), encoding="utf-8")
+        scratch = Scratch(attempt.folder)
         oom_watch = OomWatch()
-        with Lease(settings, self._database, claim) as lease:
+        with Lease(self._settings, self._database, claim) as lease:
 
             def told(progress: Progress) -> None:
                 trace.stage(progress.stage)
                 lease.progress(progress)
 
-            child = Child(self._command, scratch.folder, told)
-            outcome = self._watch(child, lease)
+            try:
+                outcome = self._processes(Launching(self._settings, claim, scratch), scratch, lease, told)
+            except PruningError as error:
+                self._give_up(claim, lease, JobError(error.code, error.message, error.param))
+                return
             if isinstance(outcome, _Stop):
                 self._stopped(claim, outcome)
                 return
@@ -150,9 +148,20 @@ class Supervisor:
                 case _:
                     assert_never(ending)
 
-    def _watch(self, child: Child, lease: Lease) -> int | _Stop:
+    def _processes(self, launching: Launching, scratch: Scratch, lease: Lease, told: Callable[[Progress], None]) -> int | _Stop:
+        """Fetch what the job needs, and run it. Return how the last of these processes ended, or why it was stopped."""
+        fetch = launching.fetch()
+        if fetch is not None:
+            outcome = self._watch(Child(FETCH_COMMAND, scratch.folder, fetch, told), lease, self._settings.hub_timeout_s)
+            if outcome is _Stop.TIMEOUT:
+                return _Stop.FETCH_TIMEOUT
+            if outcome != ChildExit.SUCCEEDED:
+                return outcome
+        return self._watch(Child(self._command, scratch.folder, launching.job(), told), lease, self._settings.job_timeout_s)
+
+    def _watch(self, child: Child, lease: Lease, limit_s: float) -> int | _Stop:
         """Wait for the child, or for a reason to stop it. Either way the child is gone when this returns."""
-        deadline = time.monotonic() + self._settings.job_timeout_s
+        deadline = time.monotonic() + limit_s
         while (code := child.wait(_LOOK_EVERY_S)) is None:
             reason = self._reason_to_stop(lease, deadline)
             if reason is not None:
@@ -178,14 +187,20 @@ class Supervisor:
             case _Stop.CANCELLED:
                 self._commit(lambda leases: leases.confirm_cancelled(claim.job_id, claim.fence))
             case _Stop.TIMEOUT:
-                limit = self._settings.job_timeout_s
-                error = JobError("timeout", f"the job ran longer than the {limit:g} s that this server allows")
-                note_failure(error.code, error.message)
-                self._commit(lambda leases: leases.fail(claim.job_id, claim.fence, error=error))
+                self._out_of_time(claim, f"the job ran longer than the {self._settings.job_timeout_s:g} s")
+            case _Stop.FETCH_TIMEOUT:
+                self._out_of_time(
+                    claim, f"model and data set were not fetched from the Hub in the {self._settings.hub_timeout_s:g} s"
+                )
             case _Stop.SHUTDOWN:
                 self._commit(lambda leases: leases.release(claim.job_id, claim.fence))
             case _:
                 assert_never(reason)
+
+    def _out_of_time(self, claim: Claim, said: str) -> None:
+        error = JobError("timeout", f"{said} that this server allows")
+        note_failure(error.code, error.message)
+        self._commit(lambda leases: leases.fail(claim.job_id, claim.fence, error=error))
 
     def _succeeded(self, claim: Claim, scratch: Scratch, lease: Lease) -> None:
         report, keep_s = _report_in(scratch), self._settings.artifacts_keep_s
@@ -200,16 +215,28 @@ class Supervisor:
             _log.info("job.succeeded" if became is JobStatus.SUCCEEDED else "job.result_refused", files=len(stored))
 
     def _failed(self, claim: Claim, scratch: Scratch, lease: Lease) -> None:
-        failure = ChildError.model_validate_json(scratch.error.read_text(encoding="utf-8"))
+        failure = ChildError.model_validate_json(scratch.read(scratch.error))
         error = JobError(failure.code, failure.message, failure.param)
-        _log.info("job.failed", code=error.code)
         if failure.transient:
+            _log.info("job.failed", code=error.code)
             self._count_crash(claim, error)
             return
-        note_failure(error.code, error.message)
         report, stored = (
             (_report_in(scratch), self._store_candidate(claim, scratch, lease)) if scratch.has_result else (None, ())
         )
+        self._give_up(claim, lease, error, report, stored)
+
+    def _give_up(
+        self,
+        claim: Claim,
+        lease: Lease,
+        error: JobError,
+        report: Report | None = None,
+        stored: Sequence[StoredArtifact] | None = (),
+    ) -> None:
+        """Fail a job for good, with what it leaves to look at."""
+        _log.info("job.failed", code=error.code)
+        note_failure(error.code, error.message)
         keep_s = self._settings.artifacts_keep_s
         self._publish(
             claim,
@@ -332,7 +359,7 @@ def _traced(tracing: Tracing | None, claim: Claim) -> AbstractContextManager[Att
 
 
 def _report_in(scratch: Scratch) -> Report:
-    return Report.model_validate_json(scratch.report.read_text(encoding="utf-8"))
+    return Report.model_validate_json(scratch.read(scratch.report))
 
 
 def _failure_of(error: Exception) -> JobError:

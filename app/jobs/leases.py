@@ -48,7 +48,7 @@ class LeaseRepository:
         """
         allowed = [] if max_running is None else [self._below(max_running)]
         due = (
-            sa.select(_jobs.c.id, _jobs.c.spec, _jobs.c.fence, _jobs.c.attempt, _jobs.c.traceparent)
+            sa.select(_jobs.c.id, _jobs.c.spec, _jobs.c.fence, _jobs.c.attempt, _jobs.c.traceparent, _jobs.c.owner)
             .where(_jobs.c.status == str(JobStatus.QUEUED), ~_jobs.c.cancel_requested, _jobs.c.not_before <= now(), *allowed)
             .order_by(_jobs.c.priority.desc(), _jobs.c.created_at, _jobs.c.id)
             .limit(1)
@@ -71,7 +71,8 @@ class LeaseRepository:
             if not claimed:
                 return None
             try:
-                claim = Claim(row.id, row.fence + 1, row.attempt + 1, PruneSpec.model_validate(row.spec), row.traceparent)
+                spec = PruneSpec.model_validate(row.spec)
+                claim = Claim(row.id, row.fence + 1, row.attempt + 1, spec, row.traceparent, row.owner)
             except ValidationError:
                 # Another version wrote this spec. The job must not block those behind it in the queue.
                 self.fail(row.id, row.fence + 1, error=UNREADABLE)

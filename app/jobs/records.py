@@ -104,6 +104,7 @@ class Claim:
     attempt: int
     spec: PruneSpec
     traceparent: str | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

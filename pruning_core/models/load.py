@@ -14,7 +14,6 @@ from pruning_core.checks.model import stored_type
 from pruning_core.checks.reader import NO_PADDING, NO_PADDING_INDEX
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.checkpoint import read_checkpoint
-from pruning_core.files.paths import is_local
 from pruning_core.machine.finite import require_finite
 from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.models.paged import load_paged
@@ -27,30 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def resolve_checkpoint(reference: str, revision: str | None) -> Path:
-    """Return the local folder of a checkpoint. A Hub id is resolved from the Hub's cache, or downloaded.
-
-    Raises:
-        ModelUnreadable: The Hub does not know the model, or it is not in the cache and this machine is offline.
-        OutOfMemory: Memory ran out during the download.
-        StorageFull: The disk of the cache has no room for it.
-    """
-    if is_local(reference):
-        return Path(reference).expanduser()
-    import huggingface_hub
-
-    patterns = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "1_Pooling/*", "LICENSE*"]
-    try:
-        return Path(huggingface_hub.snapshot_download(reference, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # network, authorisation and cache errors share no base class
-        raise_if_exhausted(error, "the model was fetched from the Hub")
-        raise ModelUnreadable(
-            f"model {reference!r} could not be fetched from the Hub ({type(error).__name__}); check the name, or give a "
-            "local folder",
-            param="model",
-        ) from error
 
 
 def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, pages: Path | None = None) -> TaskModel:

@@ -26,6 +26,7 @@ from pruning_core.evidence.context import Context, Evidence, generator
 from pruning_core.evidence.states import DenseStates
 from pruning_core.evidence.warnings import data_warnings
 from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.hub import model_folder
 from pruning_core.files.paths import appearing, is_local
 from pruning_core.machine.environment import choose_device
 from pruning_core.machine.precision import matmul_dtype
@@ -34,7 +35,7 @@ from pruning_core.measure.latency import limited_threads
 from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.base import Planner
 from pruning_core.methods.registry import planner_for
-from pruning_core.models.load import load_task_model, resolve_checkpoint
+from pruning_core.models.load import load_task_model
 from pruning_core.models.placement import place_weights
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
@@ -118,7 +119,7 @@ def _run(
     if spec.method.trains:
         clock.expect_training()
     with clock.stage("load"):
-        source = resolve_checkpoint(spec.model, spec.revision)
+        source = model_folder(spec.model, spec.revision)
         if not is_local(spec.model):  # only a local model could be checked at submit
             check_model(spec, source)
         memory = place_weights(spec, read_checkpoint(source), device)

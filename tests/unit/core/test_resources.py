@@ -17,12 +17,14 @@ from pruning_core.arch.verify import verify
 from pruning_core.artifacts import onnx
 from pruning_core.artifacts.acceptance import Expectation, Prover
 from pruning_core.artifacts.messages import FailedCompressed, FailedOnnx, Failure, Found
+from pruning_core.data import read
 from pruning_core.data.read import read_rows
 from pruning_core.errors import ModelUnreadable, OutOfMemory, PruningError, StorageFull
+from pruning_core.files.hub import model_folder
 from pruning_core.machine.resources import disk_is_full, memory_is_full, raise_if_exhausted, told_of
 from pruning_core.measure.sparse_products import measure_products
 from pruning_core.models import load
-from pruning_core.models.load import load_task_model, resolve_checkpoint
+from pruning_core.models.load import load_task_model
 from pruning_core.report.report import LatencyReport
 from pruning_core.run import pipeline
 from pruning_core.spec.prune import LatencySpec
@@ -216,7 +218,7 @@ def test_fetching_a_model(error, expected, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", _raising(error))
     with pytest.raises(expected):
-        resolve_checkpoint("org/name", None)
+        model_folder("org/name", None)
 
 
 @pytest.mark.parametrize(("error", "expected"), EXHAUSTED)
@@ -227,6 +229,7 @@ def test_reading_data(error, expected, tiny_bert, tiny_sst2, monkeypatch):
     monkeypatch.setattr(pyarrow.parquet, "read_table", _raising(error if isinstance(error, OSError) else _arrow()))
     with pytest.raises(expected):
         read_rows(tiny.tiny_spec(tiny_bert, tiny_sst2).task, "train")
+    monkeypatch.setattr(read, "dataset_folder", lambda *_: tiny_sst2)
     monkeypatch.setattr(datasets, "load_dataset", _raising(error))
     hub = tiny.tiny_spec(tiny_bert, tiny_sst2).task.model_copy(update={"dataset": "org/name"})
     with pytest.raises(expected):

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from app.db import Database
 from app.jobs.models import jobs
 from app.jobs.repository import JobRepository
-from app.settings import Settings
+from app.settings import Sandbox, Settings
 from app.storage import LocalArtifactStore
 from migrations import upgrade
 from pruning_core.spec.prune import PruneSpec
@@ -26,14 +26,15 @@ from tests.servers import wait_until
 from tests.unit.app.sample import REPORT
 from worker.supervisor import Supervisor
 
-SPEC = PruneSpec.model_validate({"model": "org/name", "task": "glue/sst2", "sparsity": 0.5})
+MODEL = "/models/name"
+SPEC = PruneSpec.model_validate({"model": MODEL, "task": "glue/sst2", "data": "/data/sst2", "sparsity": 0.5})
 
 # What every script begins with: the arguments, and the pieces that most of them need.
 PRELUDE = f"""
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 scratch, progress = Path(sys.argv[1]), os.fdopen(int(sys.argv[2]), "w", buffering=1)
-(Path(os.environ["CHILD_NOTES"]) / "pid").write_text(str(os.getpid()))
+(NOTES / "pid").write_text(str(os.getpid()))
 def tell(stage, step, total):
     progress.write(json.dumps({{"stage": stage, "step": step, "total": total}}) + "\\n")
 def succeed():
@@ -65,7 +66,7 @@ class Bench:
 
     def supervisor(self, script: str) -> Supervisor:
         path = self.notes / "child.py"
-        path.write_text(PRELUDE + script)
+        path.write_text(f"NOTES = __import__('pathlib').Path({str(self.notes)!r})\n{PRELUDE}{script}")
         command = (sys.executable, str(path))
         stopping = self.stopping.is_set
         return Supervisor(self.settings, self.database, self.store, worker="w", stopping=stopping, command=command)
@@ -125,11 +126,11 @@ def gone_soon(pid: int, within_s: float = 5) -> bool:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setenv("CHILD_NOTES", str(tmp_path))
     for name in [name for name in os.environ if name.startswith("COPPICE_")]:
         monkeypatch.delenv(name)
     settings = Settings(
         data_dir=tmp_path / "data",
+        sandbox=Sandbox.OFF,  # the scripts leave notes beside their folder; tests/unit/worker/test_sandbox.py has it on
         lease_s=20,
         heartbeat_s=0.1,
         kill_grace_s=0.5,

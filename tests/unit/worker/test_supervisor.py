@@ -10,13 +10,13 @@ import pytest
 
 from app.jobs.repository import JobRepository
 from app.jobs.states import JobStatus
-from tests.unit.worker.conftest import Bench, gone_soon
+from tests.unit.worker.conftest import MODEL, Bench, gone_soon
 
 HANG = "tell('score', 1, 4)\ntime.sleep(60)"
 HELPER = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 helper = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"])
-(Path(os.environ["CHILD_NOTES"]) / "helper").write_text(str(helper.pid))
+(NOTES / "helper").write_text(str(helper.pid))
 """
 
 
@@ -39,10 +39,10 @@ def test_a_success_is_published_whole(bench: Bench) -> None:
 def test_the_child_gets_the_spec_and_the_settings(bench: Bench) -> None:
     bench.settings = bench.settings.model_copy(update={"device": "cpu", "threads": 3})
     bench.submit()
-    bench.run("(Path(os.environ['CHILD_NOTES']) / 'copy').write_text((scratch / 'request.json').read_text())\nsucceed()")
+    bench.run("(NOTES / 'copy').write_text((scratch / 'request.json').read_text())\nsucceed()")
     request = json.loads((bench.notes / "copy").read_text())
     assert (request["device"], request["threads"]) == ("cpu", 3)
-    assert request["spec"]["model"] == "org/name"
+    assert request["spec"]["model"] == MODEL
 
 
 def test_progress_reaches_the_job_whatever_else_is_printed(bench: Bench) -> None:
@@ -139,7 +139,7 @@ def test_a_killed_child_s_temporary_files_are_gone_too(bench: Bench) -> None:
     bench.submit()
     bench.run(
         "import tempfile\nplace = tempfile.mkdtemp()\nPath(place, 'large').write_bytes(b'x')\n"
-        "(Path(os.environ['CHILD_NOTES']) / 'place').write_text(place)\nos.kill(os.getpid(), signal.SIGKILL)"
+        "(NOTES / 'place').write_text(place)\nos.kill(os.getpid(), signal.SIGKILL)"
     )
     place = Path((bench.notes / "place").read_text())
     assert place.is_relative_to(bench.settings.resolved_scratch_dir.resolve()), "it counts as the job's disk space"
@@ -168,7 +168,7 @@ def test_an_attempt_that_ends_before_it_hears_of_its_cancellation_ends_cancelled
         update={"heartbeat_s": 60.0, "max_attempts": max_attempts, "job_timeout_s": timeout_s}
     )
     job_id = bench.submit()
-    wait = "while not (Path(os.environ['CHILD_NOTES']) / 'asked').exists(): time.sleep(0.02)\n"
+    wait = "while not (NOTES / 'asked').exists(): time.sleep(0.02)\n"
 
     def cancel() -> None:
         _cancel(bench, job_id)

@@ -1,0 +1,189 @@
+"""Models and data sets of the Hub, as folders of its cache. Torch-free.
+
+A reference that is a Hub id is only ever looked up on the Hub or in its cache: never as a folder of the working directory, as
+``datasets`` and ``transformers`` would. Without a network, or with ``HF_HUB_OFFLINE=1``, the cache alone answers.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pruning_core.errors import DatasetInvalid, ModelUnreadable
+from pruning_core.files.paths import is_local
+from pruning_core.machine.resources import raise_if_exhausted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Kind = Literal["model", "dataset"]
+
+_MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "1_Pooling/*", "LICENSE*")
+_README = "README.md"
+# What `datasets` reads without running code. Archives are left out: their members would have to be confined, too.
+_DATA_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt", ".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What to fetch from the Hub.
+
+    Attributes:
+        kind: Whether it is a model or a data set.
+        reference: Its id, ``org/name``.
+        revision: A branch, a tag or a commit; None: the main branch.
+        config: The configuration of a data set; None: its only one, or its default.
+        most_bytes: The largest size to fetch; None: any.
+    """
+
+    kind: Kind
+    reference: str
+    revision: str | None = None
+    config: str | None = None
+    most_bytes: int | None = None
+
+
+def model_folder(reference: str, revision: str | None, *, most_bytes: int | None = None) -> Path:
+    """Return the local folder of a checkpoint. A Hub id is resolved from the Hub's cache, or downloaded.
+
+    Raises:
+        ModelUnreadable: The Hub does not know the model, or it is not in the cache and this machine is offline, or it is larger
+            than ``most_bytes``.
+        OutOfMemory: Memory ran out during the download.
+        StorageFull: The disk of the cache has no room for it.
+    """
+    if is_local(reference):
+        return Path(reference).expanduser()
+    try:
+        return _snapshot(Source("model", reference, revision, most_bytes=most_bytes), _MODEL_FILES)
+    except _TooLarge as error:
+        raise ModelUnreadable(f"model {reference!r} {error}", param="model") from None
+    except Exception as error:  # network, authorisation and cache errors share no base class
+        raise_if_exhausted(error, "the model was fetched from the Hub")
+        raise ModelUnreadable(
+            f"model {reference!r} could not be fetched from the Hub ({type(error).__name__}); check the name, or give a "
+            "local folder",
+            param="model",
+        ) from error
+
+
+def dataset_folder(reference: str, config: str | None, *, most_bytes: int | None = None) -> Path:
+    """Return the local folder of a data set of the Hub, with the files of one configuration.
+
+    Raises:
+        DatasetInvalid: The Hub does not know the data set, or it is not in the cache and this machine is offline; or its own
+            description names files outside of it; or it is larger than ``most_bytes``.
+        OutOfMemory: Memory ran out during the download.
+        StorageFull: The disk of the cache has no room for it.
+    """
+    source = Source("dataset", reference, config=config, most_bytes=most_bytes)
+    try:
+        described = _snapshot(source, (_README,))
+        return _snapshot(source, (_README, *_patterns(described, config)))
+    except DatasetInvalid:
+        raise
+    except _TooLarge as error:
+        raise DatasetInvalid(f"data set {reference!r} {error}", param="task.dataset") from None
+    except Exception as error:  # as above
+        raise_if_exhausted(error, "the data set was fetched from the Hub")
+        raise DatasetInvalid(
+            f"data set {reference!r} could not be loaded ({type(error).__name__}); without a network give a local folder",
+            param="task.dataset",
+        ) from error
+
+
+class _TooLarge(Exception):
+    """It has more bytes than may be fetched; the message goes on from its name."""
+
+
+def _snapshot(source: Source, patterns: Sequence[str]) -> Path:
+    """Return the folder of a repository in the Hub's cache, with the files that match."""
+    import huggingface_hub
+
+    if source.most_bytes is not None:
+        _measure(source, patterns)
+    return Path(
+        huggingface_hub.snapshot_download(
+            source.reference, repo_type=source.kind, revision=source.revision, allow_patterns=list(patterns)
+        )
+    )
+
+
+def _measure(source: Source, patterns: Sequence[str]) -> None:
+    """Refuse what is too large before a byte of it is fetched."""
+    import huggingface_hub
+
+    assert source.most_bytes is not None
+    api = huggingface_hub.HfApi()
+    found = api.repo_info(source.reference, repo_type=source.kind, revision=source.revision, files_metadata=True)
+    wanted = [
+        file
+        for file in getattr(found, "siblings", None) or ()
+        if any(fnmatch.fnmatch(file.rfilename, pattern) for pattern in patterns)
+    ]
+    size = sum(file.size or 0 for file in wanted)
+    if size > source.most_bytes:
+        raise _TooLarge(f"has {size} bytes, more than the {source.most_bytes} that are fetched here; give a part of it")
+
+
+def _patterns(folder: Path, config: str | None) -> tuple[str, ...]:
+    """Return patterns of the files that a configuration needs: those that it names, or all data files."""
+    everything = tuple(f"*{suffix}" for suffix in _DATA_SUFFIXES)
+    found = [entry for entry in described_configs(folder) if config is None or entry.get("config_name") == config]
+    if len(found) != 1 or "data_files" not in found[0]:
+        return everything
+    base = str(found[0].get("data_dir") or "").strip("/")
+    return tuple(f"{base}/{pattern}" if base else pattern for pattern in _data_files(found[0]["data_files"]))
+
+
+def described_configs(folder: Path) -> list[Mapping[str, Any]]:
+    """Read the configurations that a data set's README.md describes, and check that they name no file outside of the folder.
+
+    Raises:
+        DatasetInvalid: One of them does.
+    """
+    path = folder / _README
+    if not path.is_file():
+        return []
+    from huggingface_hub.repocard import metadata_load
+
+    try:
+        described = metadata_load(path)
+    except Exception as error:  # YAML's errors, and those of text in another encoding
+        raise_if_exhausted(error, "the data set's README.md was read")
+        raise DatasetInvalid("the head of the data set's README.md is not valid YAML", param="task.dataset") from error
+    given = cast("Mapping[str, Any]", described).get("configs") if isinstance(described, dict) else None
+    configs = [entry for entry in cast("Sequence[object]", given if isinstance(given, list) else ()) if isinstance(entry, dict)]
+    found = [cast("Mapping[str, Any]", entry) for entry in configs]
+    for entry in found:
+        for name in (*_data_files(entry.get("data_files")), *([entry["data_dir"]] if entry.get("data_dir") else [])):
+            if not _stays_inside(name):
+                raise DatasetInvalid(
+                    "the data set's README.md names data files outside of the data set; name files within its folder alone",
+                    param="task.dataset",
+                )
+    return found
+
+
+def _data_files(value: object) -> Iterable[str]:
+    """List the patterns in ``data_files``: a text, a list of texts, or of splits with their paths, or texts by split."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, dict):
+        fields = cast("Mapping[str, object]", value)
+        inner = [fields["path"]] if "path" in fields else list(fields.values())
+        return tuple(name for item in inner for name in _data_files(item))
+    if isinstance(value, list):
+        return tuple(name for item in cast("list[object]", value) for name in _data_files(item))
+    return ()
+
+
+def _stays_inside(name: object) -> bool:
+    """Return whether a pattern can only match within the folder: it is relative, goes up nowhere and is no address."""
+    if not isinstance(name, str) or "\\" in name or "\0" in name or ":" in name or name.startswith("~"):
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
