@@ -6,9 +6,10 @@ A reference that is a Hub id is only ever looked up on the Hub or in its cache: 
 
 from __future__ import annotations
 
-import fnmatch
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -100,33 +101,24 @@ class _TooLarge(Exception):
 
 
 def _snapshot(source: Source, patterns: Sequence[str]) -> Path:
-    """Return the folder of a repository in the Hub's cache, with the files that match."""
+    """Return the folder of a repository in the Hub's cache, with the files that match. Its size is asked first."""
     import huggingface_hub
+    from huggingface_hub.errors import DryRunError
 
-    if source.most_bytes is not None:
-        _measure(source, patterns)
-    return Path(
-        huggingface_hub.snapshot_download(
-            source.reference, repo_type=source.kind, revision=source.revision, allow_patterns=list(patterns)
-        )
+    fetch = partial(
+        huggingface_hub.snapshot_download,
+        source.reference,
+        repo_type=source.kind,
+        revision=source.revision,
+        allow_patterns=list(patterns),
     )
-
-
-def _measure(source: Source, patterns: Sequence[str]) -> None:
-    """Refuse what is too large before a byte of it is fetched."""
-    import huggingface_hub
-
-    assert source.most_bytes is not None
-    api = huggingface_hub.HfApi()
-    found = api.repo_info(source.reference, repo_type=source.kind, revision=source.revision, files_metadata=True)
-    wanted = [
-        file
-        for file in getattr(found, "siblings", None) or ()
-        if any(fnmatch.fnmatch(file.rfilename, pattern) for pattern in patterns)
-    ]
-    size = sum(file.size or 0 for file in wanted)
-    if size > source.most_bytes:
-        raise _TooLarge(f"has {size} bytes, more than the {source.most_bytes} that are fetched here; give a part of it")
+    if source.most_bytes is not None:
+        size = 0
+        with contextlib.suppress(DryRunError):  # the Hub is out of reach: the call below says so, or finds the cache complete
+            size = sum(file.file_size or 0 for file in fetch(dry_run=True))
+        if size > source.most_bytes:
+            raise _TooLarge(f"has {size} bytes, more than the {source.most_bytes} that are fetched here; give a part of it")
+    return Path(fetch())
 
 
 def _patterns(folder: Path, config: str | None) -> tuple[str, ...]:

@@ -163,16 +163,21 @@ class Service:
 
 
 def child_of(worker: psutil.Process, job_id: str) -> psutil.Process:
-    """Wait for the process that runs a job, and give it."""
+    """Wait for the process that runs a job, and give it: the outermost, where a sandbox puts others around it."""
     found: list[psutil.Process] = []
 
+    def names_it(process: psutil.Process) -> bool:
+        try:
+            return any(job_id in word for word in process.cmdline())
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            return False
+
     def look() -> bool:
-        for process in worker.children(recursive=True):
-            try:
-                if any(job_id in word for word in process.cmdline()):
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
+        with suppress(psutil.NoSuchProcess):
+            family = [worker, *worker.children(recursive=True)]
+            naming = {one.pid for one in family if names_it(one)}
+            parents = {one.pid for one in family} - naming
+            found.extend(one for one in family if one.pid in naming and one.ppid() in parents)
         return bool(found)
 
     wait_until(look, f"a process for {job_id}")

@@ -76,7 +76,9 @@ def _places(temporary: Path) -> dict[str, str]:
         "MPLCONFIGDIR": f"{home}/matplotlib",
         "HF_HOME": f"{home}/huggingface",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "DO_NOT_TRACK": "1",
+        "JOBLIB_MULTIPROCESSING": "0",  # its locks would stand in memory that all processes of the host share
         "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,12 +29,14 @@ _SYSTEM = (
     "/lib64",
     "/opt",
     "/etc/alternatives",
+    "/etc/fonts",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
     "/etc/localtime",
     "/etc/os-release",
     "/sys",
+    "/var/cache/fontconfig",
     "/proc",
 )
 # What finding and trusting a server on the network needs.
@@ -138,9 +140,12 @@ def user_for(host: Host, user: tuple[int, int] | None, inputs: Iterable[Path]) -
         return None
     code, _listed = _code()
     for path in (*code, *inputs):
-        ways = (path,) if host.bubblewrap else (path, *path.resolve().parents)
+        ways = () if host.bubblewrap else path.resolve().parents
         if not all(_is_open_to(way, user) for way in ways):
             return None
+    # Files too: safetensors, for one, writes those that nobody else may read.
+    if not all(_is_open_to(path, user) for folder in (*code, *inputs) for path in (folder, *_members(folder, folder in code))):
+        return None
     return user
 
 
@@ -176,6 +181,13 @@ def _outermost(paths: set[Path]) -> tuple[Path, ...]:
     system = {Path(name) for name in _SYSTEM}
     inner = {path for path in paths if any(path != other and path.is_relative_to(other) for other in paths | system)}
     return tuple(sorted(paths - inner - system))
+
+
+def _members(folder: Path, is_code: bool) -> Iterator[Path]:
+    """List what is in a folder of inputs. What an installation holds is as open as its top."""
+    if not is_code:
+        for parent, folders, files in os.walk(folder):
+            yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def _is_open_to(path: Path, user: tuple[int, int]) -> bool:
