@@ -66,12 +66,19 @@ ENV COPPICE_DATA_DIR=/data
 WORKDIR /data
 USER coppice
 
-FROM runtime AS worker
+# Jobs' processes are confined by bubblewrap where the host lets containers make namespaces, else by Landlock (docs/guides/security.md).
+FROM base AS runtime-worker
+RUN apt-get update && apt-get install --yes --no-install-recommends bubblewrap && rm -rf /var/lib/apt/lists/*
+ENV COPPICE_DATA_DIR=/data
+WORKDIR /data
+USER coppice
+
+FROM runtime-worker AS worker
 COPY --from=build-worker /opt/venv /opt/venv
 ENV HF_HOME=/data/huggingface
 CMD ["coppice", "worker"]
 
-FROM runtime AS worker-gpu
+FROM runtime-worker AS worker-gpu
 COPY --from=build-worker-gpu /opt/venv /opt/venv
 ENV HF_HOME=/data/huggingface
 CMD ["coppice", "worker"]

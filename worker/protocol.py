@@ -98,9 +98,10 @@ class Scratch:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise ChildUnreliable(f"{path.name} cannot be opened as a file") from error
+        if not is_plain(os.fstat(descriptor)):
+            os.close(descriptor)
+            raise ChildUnreliable(f"{path.name} is no plain file")
         with os.fdopen(descriptor, "rb") as file:
-            if not is_plain(os.fstat(descriptor)):
-                raise ChildUnreliable(f"{path.name} is no plain file")
             content = file.read(_LARGEST_BYTES + 1)
         if len(content) > _LARGEST_BYTES:
             raise ChildUnreliable(f"{path.name} is larger than {_LARGEST_BYTES} bytes")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 # What may fail, and by this name has advice.
-Look = Literal["database", "migrations", "workers", "broker", "store", "uploads", "scratch", "device"]
+Look = Literal["database", "migrations", "workers", "broker", "store", "uploads", "scratch", "device", "sandbox"]
 
 _LIBRARIES = (SERVER, "torch", "transformers", "celery", "fastapi", "sqlalchemy", "psycopg", "redis", "boto3")
 _PROBE_S = 120
@@ -53,6 +53,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _guarded("uploads", _uploads, settings)
     yield _guarded("scratch", _scratch, settings)
     yield _guarded("device", _device, settings)
+    yield _guarded("sandbox", _sandbox, settings)
     yield _access(settings)
 
 
@@ -208,6 +209,24 @@ def _device(settings: Settings) -> Finding:
     return Finding(check="device", status="ok", found=found)
 
 
+def _sandbox(settings: Settings) -> Finding:
+    """Say what this host keeps a job's process from what is not its own with."""
+    from app.settings import Sandbox
+    from worker.sandbox.host import examine
+
+    host, wanted = examine(), settings.resolved_sandbox
+    found = f"{host.described()}; {wanted.value}"
+    if wanted is Sandbox.OFF:
+        advice = "COPPICE_SANDBOX=preferred confines jobs as far as this host can"
+        return Finding(check="sandbox", status="warning" if settings.auth else "ok", found=found, advice=advice)
+    if not host.lacks():
+        return Finding(check="sandbox", status="ok", found=found)
+    status: Status = "failed" if wanted is Sandbox.REQUIRED else "warning"
+    return Finding(
+        check="sandbox", status=status, found=f"{found}; not from {', nor from '.join(host.lacks())}", advice=ADVICE["sandbox"]
+    )
+
+
 def _access(settings: Settings) -> Finding:
     if settings.auth and not settings.metrics_token.get_secret_value():
         advice = "COPPICE_METRICS_TOKEN opens /metrics to Prometheus"
@@ -236,5 +255,6 @@ ADVICE: Mapping[Look, str] = {
     "store": "COPPICE_ARTIFACTS_DIR or COPPICE_ARTIFACTS_URL: is it mounted, writable, and are the credentials right?",
     "uploads": "COPPICE_UPLOADS_DIR: is it mounted and writable?",
     "scratch": "COPPICE_SCRATCH_DIR: is it mounted and writable?",
+    "sandbox": "install bubblewrap, or run on a kernel with Landlock (Linux 5.13 or later)",
     "device": "COPPICE_DEVICE: cpu, cuda or cuda:0; and the torch build must fit the driver",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pruning_core.errors import DatasetInvalid
 
@@ -21,8 +21,9 @@ def split_file(folder: Path, split: str) -> Path:
     """Return the path of the file that holds a split.
 
     Raises:
-        DatasetInvalid: The folder or the file is missing.
+        DatasetInvalid: The folder or the file is missing, or the name leads out of the folder.
     """
+    _check_split(split)
     if not folder.is_dir():
         raise DatasetInvalid("no such folder; give one that holds the splits of the data set", param="task.dataset")
     for suffix in DATA_SUFFIXES:
@@ -38,8 +39,19 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 def image_folder(folder: Path, split: str) -> Path | None:
     """Return the folder that holds the images of a split, one folder a class, or None where it does not exist."""
+    _check_split(split)
     path = folder / split
     return path if path.is_dir() else None
+
+
+def _check_split(split: str) -> None:
+    """Refuse a name that, joined to the folder, would lead out of it."""
+    path = PurePath(split)
+    if path.is_absolute() or ".." in path.parts or "\0" in split:
+        raise DatasetInvalid(
+            "the name of a split leads out of the data set's folder; name a file in it, without its ending: train",
+            param="task.train_split",
+        )
 
 
 @contextmanager

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 
 import pytest
 import torch
 
-from pruning_core.errors import StorageFull
-from pruning_core.files.paths import appearing
+from pruning_core.checks.request import check_local_inputs
+from pruning_core.data.read import read_rows
+from pruning_core.errors import DatasetInvalid, StorageFull
+from pruning_core.files.paths import appearing, split_file
 from pruning_core.run import pipeline
 from tests import tiny
 
@@ -87,3 +90,16 @@ def test_a_run_leaves_alone_what_may_be_somebody_elses(stopped, tiny_bert, tiny_
     assert list(tmp_path.iterdir()) == [theirs]
     (own,) = set(stopped["folders"]) - {"out.partial"}
     assert own.startswith(".out.")
+
+
+@pytest.mark.parametrize("split", ["../other/train", "/etc/train", "a/../../other/train", "..", "train\0"])
+def test_a_splits_name_leads_nowhere_else(split, tmp_path, tiny_bert, tiny_sst2):
+    """The data set of another tenant lies beside one's own, in the folder of uploads."""
+    shutil.copytree(tiny_sst2, tmp_path / "other")
+    shutil.copytree(tiny_sst2, tmp_path / "own")
+    spec = tiny.tiny_spec(tiny_bert, tmp_path / "own")
+    spec = spec.but(task=spec.task.but(train_split=split))
+    for look in (check_local_inputs, lambda asked: read_rows(asked.task, asked.task.train_split)):
+        with pytest.raises(DatasetInvalid, match="leads out of"):
+            look(spec)
+    assert split_file(tmp_path, "own/train") == tmp_path / "own" / "train.parquet", "a folder within is no other place"
