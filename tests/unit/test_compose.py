@@ -124,9 +124,10 @@ def test_the_api_image_has_no_torch() -> None:
 
 
 def test_images_run_as_nobody_in_particular() -> None:
-    assert re.search(r"^USER coppice$", _stage("runtime"), re.MULTILINE)
-    for name in ("api", "worker", "worker-gpu"):
-        assert f"FROM runtime AS {name}" in DOCKERFILE
+    bases = {"api": "runtime", "worker": "runtime-worker", "worker-gpu": "runtime-worker"}
+    for name, base in bases.items():
+        assert re.search(r"^USER coppice$", _stage(base), re.MULTILINE)
+        assert f"FROM {base} AS {name}" in DOCKERFILE
         assert not re.search(r"^USER", _stage(name), re.MULTILINE)
 
 
