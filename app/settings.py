@@ -78,6 +78,16 @@ class Settings(BaseSettings):
         description="What keys are hashed with, the same in every process, of at least 32 characters (openssl rand -hex 32); "
         "empty: a file of the data folder.",
     )
+    signing_key: Path | None = Field(
+        default=None,
+        description="PEM file of the private key (EC P-256) that workers sign finished bundles with; the API needs none. "
+        "Empty: with SQLite in data_dir a key is made there once, else bundles are not signed.",
+    )
+    signing_public_keys: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="PEM files of public keys that the API publishes for coppice verify, the current one first, then those of "
+        f"earlier bundles, separated by {os.pathsep!r}; empty: the one of COPPICE_SIGNING_KEY.",
+    )
     requests_per_minute: int = Field(
         default=1200,
         ge=1,
@@ -142,9 +152,9 @@ class Settings(BaseSettings):
     threads: int | None = Field(default=None, ge=1, description="CPU threads of a job; empty: torch's own default.")
     log_json: bool = Field(default=True, description="Logs as JSON lines; false: for people.")
 
-    @field_validator("allowed_roots", mode="before")
+    @field_validator("allowed_roots", "signing_public_keys", mode="before")
     @classmethod
-    def _split_roots(cls, value: object) -> object:
+    def _split_paths(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
     @field_validator("webhook_networks", "allowed_hosts", mode="before")

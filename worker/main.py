@@ -27,6 +27,7 @@ from worker.child import CHILD_COMMAND
 from worker.metrics import MetricsServer, WorkerMetrics
 from worker.process import SharedFlag, die_with_parent
 from worker.reaper import Reaper
+from worker.signing import BundleSigner
 
 _log = structlog.get_logger(__name__)
 
@@ -79,6 +80,9 @@ def main(arguments: list[str]) -> None:
     try:
         check_environment()
         settings = get_settings()
+        BundleSigner(settings).check()
+    except OSError as error:
+        sys.exit(f"coppice: {DataFolderUnusable(error)}")
     except (EnvironmentShared, SettingsInvalid) as error:
         sys.exit(f"coppice: {error}")
     configure_logging(as_json=settings.log_json)

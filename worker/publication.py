@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,12 +43,13 @@ def store_bundle(
         The stored files, or None where storing was interrupted.
 
     Raises:
+        BundleUnsafe: The bundle holds a link, or anything else that is no plain file.
         OSError: The store failed for longer than ``wait_s``.
         StoreUnavailable: The store was out of reach for longer than ``wait_s``.
     """
     deadline = time.monotonic() + wait_s
     stored: list[StoredArtifact] = []
-    for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
+    for path in files_of(bundle):
         name = path.relative_to(bundle).as_posix()
         pause_s = 0.5
         while True:
@@ -66,6 +68,28 @@ def store_bundle(
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         stored.append(StoredArtifact(name, size, sha256))
     return stored
+
+
+class BundleUnsafe(OSError):
+    """A bundle holds what no bundle has. Its child read hostile files, and may have been made to do that."""
+
+
+def files_of(bundle: Path) -> list[Path]:
+    """List the files of a bundle in order.
+
+    The supervisor may read what the child may not: a link in the bundle would have it publish any file of the host.
+
+    Raises:
+        BundleUnsafe: There is a link, a pipe, a device or a socket.
+    """
+    files: list[Path] = []
+    for path in sorted((bundle, *bundle.rglob("*"))):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode):
+            files.append(path)
+        elif not stat.S_ISDIR(mode):
+            raise BundleUnsafe(f"the bundle holds {path.relative_to(bundle).as_posix()!r}, which is no plain file")
+    return files
 
 
 def _sleep(seconds: float, interrupted: Callable[[], bool]) -> None:

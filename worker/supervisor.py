@@ -31,6 +31,7 @@ from worker.memory import OomWatch
 from worker.protocol import ChildError, ChildExit, ChildRequest, Scratch
 from worker.publication import store_bundle
 from worker.scratch import Attempt, ScratchRoom
+from worker.signing import BundleSigner
 
 _log = structlog.get_logger(__name__)
 
@@ -80,6 +81,7 @@ class Supervisor:
         self._command = command
         self._tracing = tracing
         self._room = ScratchRoom(settings.resolved_scratch_dir)
+        self._signer = BundleSigner(settings)
 
     def run_next(self) -> bool:
         """Claim the due job and run it to its end, or give it back. Return False where nothing is due or can be done."""
@@ -127,7 +129,7 @@ class Supervisor:
             memory_bytes=settings.job_memory_bytes,
         )
         scratch.request.write_text(request.model_dump_json(), encoding="utf-8")
-        oom_watch = OomWatch()
+        oom_watch, started = OomWatch(), time.time()
         with Lease(settings, self._database, claim) as lease:
 
             def told(progress: Progress) -> None:
@@ -142,7 +144,7 @@ class Supervisor:
             ending = scratch.ending(outcome)
             match ending:
                 case ChildExit.SUCCEEDED:
-                    self._succeeded(claim, scratch, lease)
+                    self._succeeded(claim, scratch, lease, started)
                 case ChildExit.FAILED:
                     self._failed(claim, scratch, lease)
                 case None:
@@ -187,8 +189,9 @@ class Supervisor:
             case _:
                 assert_never(reason)
 
-    def _succeeded(self, claim: Claim, scratch: Scratch, lease: Lease) -> None:
+    def _succeeded(self, claim: Claim, scratch: Scratch, lease: Lease, started: float) -> None:
         report, keep_s = _report_in(scratch), self._settings.artifacts_keep_s
+        self._signer.sign(scratch.bundle, claim, started=started)
         stored = self._store_bundle(claim, scratch, lease)
         became = self._publish(
             claim,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 # What may fail, and by this name has advice.
-Look = Literal["database", "migrations", "workers", "broker", "store", "uploads", "scratch", "device"]
+Look = Literal["database", "migrations", "workers", "broker", "store", "uploads", "scratch", "device", "signing"]
 
 _LIBRARIES = (SERVER, "torch", "transformers", "celery", "fastapi", "sqlalchemy", "psycopg", "redis", "boto3")
 _PROBE_S = 120
@@ -53,6 +53,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _guarded("uploads", _uploads, settings)
     yield _guarded("scratch", _scratch, settings)
     yield _guarded("device", _device, settings)
+    yield _guarded("signing", _signing, settings)
     yield _access(settings)
 
 
@@ -208,6 +209,32 @@ def _device(settings: Settings) -> Finding:
     return Finding(check="device", status="ok", found=found)
 
 
+def _signing(settings: Settings) -> Finding:
+    """See whether bundles are signed, and by the key that is published. Makes no key."""
+    from app.signing import private_key_path, public_key_of, public_keys
+
+    if settings.signing_key is None and not settings.database_url:
+        found = "finished bundles are signed with a key of the data folder, which is made when it is first needed"
+        return Finding(check="signing", status="ok", found=found)
+    published = public_keys(settings)
+    if not published:
+        advice = "COPPICE_SIGNING_KEY on workers, and COPPICE_SIGNING_PUBLIC_KEYS on API hosts: docs/guides/origin.md"
+        return Finding(check="signing", status="warning", found="bundles are not signed", advice=advice)
+    told = f"key {published[0].id[:16]} and {len(published) - 1} earlier are published"
+    if settings.signing_key is None:
+        return Finding(check="signing", status="ok", found=f"{told}; this host cannot sign")
+    path = private_key_path(settings)
+    assert path is not None
+    if public_key_of(path) != published[0]:
+        advice = "put the public key of COPPICE_SIGNING_KEY first in COPPICE_SIGNING_PUBLIC_KEYS"
+        return Finding(check="signing", status="failed", found=f"{told}, but this host signs with another", advice=advice)
+    if path.stat().st_mode & 0o007:
+        return Finding(
+            check="signing", status="warning", found=f"{told}; everybody here may read it", advice=f"chmod 600 {path}"
+        )
+    return Finding(check="signing", status="ok", found=f"{told}; this host signs with it")
+
+
 def _access(settings: Settings) -> Finding:
     if settings.auth and not settings.metrics_token.get_secret_value():
         advice = "COPPICE_METRICS_TOKEN opens /metrics to Prometheus"
@@ -236,5 +263,6 @@ ADVICE: Mapping[Look, str] = {
     "store": "COPPICE_ARTIFACTS_DIR or COPPICE_ARTIFACTS_URL: is it mounted, writable, and are the credentials right?",
     "uploads": "COPPICE_UPLOADS_DIR: is it mounted and writable?",
     "scratch": "COPPICE_SCRATCH_DIR: is it mounted and writable?",
+    "signing": "COPPICE_SIGNING_KEY and COPPICE_SIGNING_PUBLIC_KEYS: PEM files that this process may read",
     "device": "COPPICE_DEVICE: cpu, cuda or cuda:0; and the torch build must fit the driver",
 }
