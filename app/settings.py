@@ -15,12 +15,12 @@ from typing import Annotated
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app import stores
+from app import brokers, stores
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
-_BROKERS = ("redis", "rediss")
+_BROKERS = (brokers.PLAIN, brokers.TLS)
 _SHORTEST_SECRET = 32
 
 
@@ -45,7 +45,11 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="", description="SQLAlchemy URL, e.g. postgresql+psycopg://user:password@host/db; empty: SQLite in data_dir."
     )
-    broker_url: str = Field(default="", description="e.g. redis://host:6379/0; empty: a folder in data_dir.")
+    broker_url: str = Field(
+        default="",
+        description="e.g. rediss://user:password@host:6379/0?ssl_ca_certs=/run/redis-ca.crt, or redis:// without TLS; empty: a "
+        "folder in data_dir. With rediss the certificate is verified, without ssl_ca_certs by the system's authorities.",
+    )
     artifacts_dir: Path | None = Field(default=None, description="Folder of the artifact store; empty: in data_dir.")
     artifacts_url: str = Field(default="", description=stores.described())
     uploads_dir: Path | None = Field(
@@ -186,7 +190,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL such as redis://host:6379/0, or empty for a folder in the data folder")
         if value and find_spec("redis") is None:
             raise ValueError("Redis needs a client: pip install 'coppice-server[redis]'")
-        return value
+        return brokers.with_tls(value) if value else value
 
     @field_validator("artifacts_url")
     @classmethod

@@ -131,11 +131,21 @@ def _workers(settings: Settings, database: Database) -> Finding:
 
 def _broker(settings: Settings) -> Finding:
     from app import queue
+    from app.brokers import TLS, is_verified
 
     celery = queue.create_celery(settings, socket_timeout_s=2)
-    queue.check(celery)
+    try:
+        queue.check(celery)
+    except Exception as error:
+        told = str(error)
+        advice = next((advice for sign, advice in _BROKER_ADVICE.items() if sign in told), ADVICE["broker"])
+        return Finding(check="broker", status="failed", found=_first_line(error), advice=advice)
     kind = settings.broker_url.partition("://")[0] or "folder"
-    return Finding(check="broker", status="ok", found=f"{kind}, {queue.depth(celery)} messages")
+    found = f"{kind}, {queue.depth(celery)} messages"
+    if kind == TLS and not is_verified(settings.broker_url):
+        advice = "take ssl_cert_reqs out of COPPICE_BROKER_URL: docs/guides/tls.md"
+        return Finding(check="broker", status="warning", found=f"{found}; its certificate is not verified", advice=advice)
+    return Finding(check="broker", status="ok", found=found)
 
 
 def _store(settings: Settings) -> Finding:
@@ -252,6 +262,18 @@ def _size(count: int) -> str:
 def _first_line(error: Exception) -> str:
     told = (str(getattr(error, "orig", None) or error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {told}"[:300] if told else type(error).__name__
+
+
+_WHO_ASKS = "the user or the password in COPPICE_BROKER_URL is wrong: redis://USER:PASSWORD@host, percent-encoded"
+# By what clients of Redis say.
+_BROKER_ADVICE: Mapping[str, str] = {
+    "username-password": _WHO_ASKS,
+    "Authentication required": _WHO_ASKS,
+    "CERTIFICATE_VERIFY_FAILED": "the certificate is not of the authority in ssl_ca_certs, is too old, or names another host",
+    "No such file or directory": "a file of ssl_ca_certs, ssl_certfile or ssl_keyfile in COPPICE_BROKER_URL is not here",
+    "Connection reset by peer": "does one side speak TLS and the other not? In COPPICE_BROKER_URL rediss:// is with it",
+    "WRONG_VERSION_NUMBER": "it speaks no TLS: COPPICE_BROKER_URL must begin with redis://, or Redis needs a tls-port",
+}
 
 
 # Total: a test holds it against the names.
