@@ -83,7 +83,7 @@ def verify(bundle: Path, key: Path) -> Origin:
             f"not signed: there is no {SIGNATURE_FILE} in it. The bundle is older than signatures, or its service has no key, "
             "or the signature was taken away; nothing proves its origin"
         )
-    _refuse_folder_links(bundle)
+    _refuse_oddities(bundle)
     signed_by = _hint(signature)
     if signed_by is not None and signed_by != key_id:
         raise OriginUnproven(f"signed by another key: by {signed_by}, and --key is {key_id}")
@@ -126,11 +126,12 @@ def _verified(bundle: Path, signature: Path, key: Path) -> dict[str, str]:
     return _digests(hashed[0])
 
 
-def _refuse_folder_links(bundle: Path) -> None:
+def _refuse_oddities(bundle: Path) -> None:
     for path in bundle.rglob("*"):
-        if path.is_symlink() and not path.is_file():
-            name = path.relative_to(bundle).as_posix()
-            raise OriginUnproven(f"{name} is a link to a folder, or to nothing: what it leads to cannot be verified")
+        if path.is_file() or (path.is_dir() and not path.is_symlink()):
+            continue
+        name = ascii(path.relative_to(bundle).as_posix())
+        raise OriginUnproven(f"{name} is a link to a folder or to nothing, or no file at all: it cannot be verified")
 
 
 def _digests(manifest: Manifest) -> dict[str, str]:

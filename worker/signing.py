@@ -86,10 +86,13 @@ class BundleSigner:
         for name in (PROVENANCE_FILE, SIGNATURE_FILE):
             _remove(bundle / name)  # whatever the child has left under these names
         files_of(bundle)
-        manifest = _hashed(bundle)
-        statement = self._statement(claim, manifest, key_id=key_id, started=started)
-        (bundle / PROVENANCE_FILE).write_text(statement.to_json(), encoding="utf-8")
-        _sign(bundle, key, _joined(manifest, _hashed(bundle, [bundle / PROVENANCE_FILE])))
+        try:
+            manifest = _hashed(bundle)
+            statement = self._statement(claim, manifest, key_id=key_id, started=started)
+            (bundle / PROVENANCE_FILE).write_text(statement.to_json(), encoding="utf-8")
+            _sign(bundle, key, _joined(manifest, _hashed(bundle, [bundle / PROVENANCE_FILE])))
+        except ValueError as error:  # the library's word for files that it does not sign
+            raise OSError(f"the bundle cannot be signed: {error}") from error
         _log.info("job.signed", seconds=round(time.monotonic() - begun, 3))
 
     def _statement(self, claim: Claim, manifest: Manifest, *, key_id: str, started: float) -> Statement:

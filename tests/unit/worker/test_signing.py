@@ -27,6 +27,7 @@ from app.settings import Settings, SettingsInvalid
 from app.signing import check, private_key_path, public_key_of, public_keys
 from coppice.cli import app
 from pruning_core.spec.prune import PruneSpec
+from tests.guides import block
 from tests.unit.worker.conftest import Bench
 from worker.signing import BundleSigner
 from worker.sources import sources_of
@@ -122,7 +123,8 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda bundle: (bundle / "provenance.json").write_text((bundle / "provenance.json").read_text().replace("0.5", "0.9")),
         r"changed: 'provenance\.json'$",
     ),
-    "a linked folder": (_link_away, "deep is a link to a folder"),
+    "a linked folder": (_link_away, "'deep' is a link to a folder"),
+    "a pipe": (lambda bundle: os.mkfifo(bundle / "pipe"), "'pipe' is a link to a folder or to nothing, or no file at all"),
     "no signature": (lambda bundle: (bundle / "model.sig").unlink(), "not signed: there is no model.sig in it"),
     "half a signature": (lambda bundle: (bundle / "model.sig").write_text('{"mediaType": 1}'), "is no signature by this key"),
     "a nested signature": (lambda bundle: (bundle / "model.sig").write_text("[" * 100_000), "is no signature by this key"),
@@ -329,6 +331,13 @@ def test_the_local_profile_makes_its_key_once_for_its_owner_alone(tmp_path: Path
     assert private_key_path(settings) == path
     assert len({public_keys(settings) for _ in range(2)}) == 1
     assert [other.name for other in path.parent.iterdir()] == [path.name]
+
+
+def test_keys_of_the_guide_s_commands_sign(tmp_path: Path) -> None:
+    subprocess.run(["sh", "-e", "-c", block("origin.md", "sh", "keys")], cwd=tmp_path, check=True, capture_output=True)
+    settings = Settings(data_dir=tmp_path, signing_key=tmp_path / "signing.pem")
+    published = Settings(data_dir=tmp_path, signing_public_keys=(tmp_path / "signing.pub",))
+    assert public_keys(settings) == public_keys(published)
 
 
 def test_with_a_database_of_its_own_a_service_signs_only_with_a_given_key(tmp_path: Path, bench: Bench) -> None:
