@@ -1,10 +1,13 @@
 # syntax=docker/dockerfile:1
 # Images: `api` (no torch), `worker` (torch for CPUs), `worker-gpu` (torch with CUDA); `flower` to watch Celery.
 #   docker build --target api -t coppice-api .
-#   docker build --target worker --build-arg TORCH_INDEX=URL -t coppice-worker .     # URL: the index of the torch build to take
+#   docker build --target worker --build-arg TORCH_INDEX=URL -t coppice-worker .     # URL: the index of PyTorch's CPU builds
+# What is installed is locked, and every file's hash known before: deploy/requirements, by `make lock`. A release names the base
+# image by its digest (.github/workflows/release.yml): --build-arg PYTHON_IMAGE=python@sha256:...
 
 ARG PYTHON_VERSION=3.13
-FROM python:${PYTHON_VERSION}-slim-bookworm AS base
+ARG PYTHON_IMAGE=python:${PYTHON_VERSION}-slim-bookworm
+FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     PATH=/opt/venv/bin:$PATH
@@ -16,50 +19,41 @@ FROM base AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv /opt/venv
-COPY pyproject.toml constraints.txt README.md ./
+# Dependencies first, so that a change of code does not install them again.
+COPY deploy/requirements deploy/requirements
+
+# What builds our own two distributions: from wheels whose hashes are known, too.
+FROM build AS build-dists
+COPY pyproject.toml README.md CHANGELOG.md ./
 COPY deploy/server deploy/server
-# Dependencies first, with empty packages, so that a change of code does not install them again.
-RUN mkdir app coppice migrations pruning_core worker
+COPY app app
+COPY coppice coppice
+COPY migrations migrations
+COPY pruning_core pruning_core
+COPY worker worker
+RUN pip install --no-deps --require-hashes --requirement deploy/requirements/build.txt \
+    && pip wheel --no-build-isolation --no-deps --wheel-dir /dists . ./deploy/server
 
 FROM build AS build-api
-RUN pip install --constraint constraints.txt . './deploy/server[redis,postgres,s3]' \
-    && pip uninstall --yes coppice-prune coppice-server
-COPY app app
-COPY coppice coppice
-COPY migrations migrations
-COPY pruning_core pruning_core
-COPY worker worker
-RUN pip install --no-deps . ./deploy/server
+RUN pip install --no-deps --require-hashes --requirement deploy/requirements/api.txt && pip check
+RUN --mount=from=build-dists,source=/dists,target=/dists pip install --no-deps --no-index /dists/*.whl
 
 FROM build AS build-worker
-# Empty: the default index. Its wheels may carry CUDA; name the index of PyTorch's CPU builds for a smaller image.
+# Empty: torch of the default index, whose wheels may carry CUDA. Name the index of PyTorch's CPU builds for a smaller image.
 ARG TORCH_INDEX=
-RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
-RUN pip install --constraint constraints.txt . './deploy/server[worker,redis,postgres,s3]' \
-    && pip uninstall --yes coppice-prune coppice-server
-COPY app app
-COPY coppice coppice
-COPY migrations migrations
-COPY pruning_core pruning_core
-COPY worker worker
-RUN pip install --no-deps . ./deploy/server
+RUN if [ -n "$TORCH_INDEX" ]; then \
+        pip install --extra-index-url "$TORCH_INDEX" --no-deps --require-hashes --requirement deploy/requirements/worker-cpu.txt; \
+    else pip install --no-deps --require-hashes --requirement deploy/requirements/worker.txt; fi \
+    && pip check
+RUN --mount=from=build-dists,source=/dists,target=/dists pip install --no-deps --no-index /dists/*.whl
 
 FROM build AS build-worker-gpu
-# Empty: the default index; another one chooses another CUDA version.
-ARG TORCH_INDEX=
-RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
-RUN pip install --constraint constraints.txt . './deploy/server[worker,redis,postgres,s3]' \
-    && pip uninstall --yes coppice-prune coppice-server
-COPY app app
-COPY coppice coppice
-COPY migrations migrations
-COPY pruning_core pruning_core
-COPY worker worker
-RUN pip install --no-deps . ./deploy/server
+RUN pip install --no-deps --require-hashes --requirement deploy/requirements/worker.txt && pip check
+RUN --mount=from=build-dists,source=/dists,target=/dists pip install --no-deps --no-index /dists/*.whl
 
 # A monitor of Celery has no code of ours.
 FROM build AS build-flower
-RUN pip install --constraint constraints.txt celery flower redis
+RUN pip install --no-deps --require-hashes --requirement deploy/requirements/flower.txt && pip check
 
 FROM base AS runtime
 ENV COPPICE_DATA_DIR=/data

@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test test-dists dist check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines same
+.PHONY: help install demo serve servers test test-dists dist sbom lock check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines same
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,17 @@ dist: install ## Build both distributions into dist/, and check what the index w
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --outdir dist deploy/server
 	$(BIN)/python -m twine check --strict dist/*
+
+sbom: install ## Write the bills of materials of both distributions, in CycloneDX, into dist/
+	$(BIN)/python -m tests.sbom dist
+
+# In an environment of its own, as below: it is needed for nothing else.
+$(VENV)/locks/bin/uv: | install
+	$(PYTHON) -m venv $(VENV)/locks
+	$(VENV)/locks/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+
+lock: install $(VENV)/locks/bin/uv ## Lock what images and releases install, with hashes, in deploy/requirements
+	$(BIN)/python -m tests.locks $(VENV)/locks/bin/uv
 
 test-dists: install ## Install both distributions from the registry into empty environments: load a bundle, start the service
 	$(BIN)/python -m pytest -m registry -n 0 tests/integration/test_distributions.py

@@ -13,7 +13,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.staticfiles import StaticFiles
 
 from app import queue
-from app.api import artifacts, audit, capabilities, events, health, hub, jobs, keys, metrics, uploads, webhooks
+from app import signing as signing_keys
+from app.api import artifacts, audit, capabilities, events, health, hub, jobs, keys, metrics, signing, uploads, webhooks
 from app.api.contract import install_contract
 from app.api.uploads import UPLOAD_PATHS
 from app.audit.service import AuditService
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _build(settings: Settings) -> FastAPI:
+    signing_keys.check(settings)
     database = Database(settings.resolved_database_url)
     store, celery = create_store(settings), queue.create_celery(settings, socket_timeout_s=_BROKER_PATIENCE_S)
     announcer, secret = queue.Announcer(celery), ServerSecret(settings)
@@ -105,7 +107,7 @@ def _build(settings: Settings) -> FastAPI:
     state.webhooks = WebhookService(settings, database, webhook_secrets)
     state.service = JobService(settings, database, store, announcer, state.uploads)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
-    for module in (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, health, metrics):
+    for module in (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, signing, health, metrics):
         app.include_router(module.router)
     for pages in ROUTERS:
         app.include_router(pages)

@@ -16,12 +16,12 @@ from typing import Annotated
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app import stores
+from app import brokers, stores
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
-_BROKERS = ("redis", "rediss")
+_BROKERS = (brokers.PLAIN, brokers.TLS)
 _SHORTEST_SECRET = 32
 
 
@@ -55,7 +55,11 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="", description="SQLAlchemy URL, e.g. postgresql+psycopg://user:password@host/db; empty: SQLite in data_dir."
     )
-    broker_url: str = Field(default="", description="e.g. redis://host:6379/0; empty: a folder in data_dir.")
+    broker_url: str = Field(
+        default="",
+        description="e.g. rediss://user:password@host:6379/0?ssl_ca_certs=/run/redis-ca.crt, or redis:// without TLS; empty: a "
+        "folder in data_dir. With rediss the certificate is verified, without ssl_ca_certs by the system's authorities.",
+    )
     artifacts_dir: Path | None = Field(default=None, description="Folder of the artifact store; empty: in data_dir.")
     artifacts_url: str = Field(default="", description=stores.described())
     uploads_dir: Path | None = Field(
@@ -87,6 +91,16 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="What keys are hashed with, the same in every process, of at least 32 characters (openssl rand -hex 32); "
         "empty: a file of the data folder.",
+    )
+    signing_key: Path | None = Field(
+        default=None,
+        description="PEM file of the private key (EC P-256) that workers sign finished bundles with; the API needs none. "
+        "Empty: with SQLite in data_dir a key is made there once, else bundles are not signed.",
+    )
+    signing_public_keys: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="PEM files of public keys that the API publishes for coppice verify, the current one first, then those of "
+        f"earlier bundles, separated by {os.pathsep!r}; empty: the one of COPPICE_SIGNING_KEY.",
     )
     requests_per_minute: int = Field(
         default=1200,
@@ -174,9 +188,9 @@ class Settings(BaseSettings):
     threads: int | None = Field(default=None, ge=1, description="CPU threads of a job; empty: torch's own default.")
     log_json: bool = Field(default=True, description="Logs as JSON lines; false: for people.")
 
-    @field_validator("allowed_roots", mode="before")
+    @field_validator("allowed_roots", "signing_public_keys", mode="before")
     @classmethod
-    def _split_roots(cls, value: object) -> object:
+    def _split_paths(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
     @field_validator("webhook_networks", "allowed_hosts", "hub_token_tenants", mode="before")
@@ -208,7 +222,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL such as redis://host:6379/0, or empty for a folder in the data folder")
         if value and find_spec("redis") is None:
             raise ValueError("Redis needs a client: pip install 'coppice-server[redis]'")
-        return value
+        return brokers.with_tls(value) if value else value
 
     @field_validator("artifacts_url")
     @classmethod

@@ -13,10 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
+
+from tests.guides import block
 
 _START_S = 60
 _ACCOUNTS = ("postgres", "nobody")
@@ -68,6 +72,60 @@ def redis() -> Iterator[Server]:
         command += ["--save", "", "--appendonly", "no"]
         with _running(Server(command, folder / "log", signal.SIGTERM, port, lambda: _redis_answers(port))) as server:
             yield server
+
+
+@dataclass(frozen=True)
+class GuardedRedis:
+    """A Redis that asks for a user's password, by TLS."""
+
+    server: Server
+    ca: Path
+    other_ca: Path
+    password: str
+
+    def url(self, password: str | None = None, **options: str) -> str:
+        """Give its URL, with a wrong password if one is given; options stand for those of TLS."""
+        query = urlencode({"ssl_ca_certs": str(self.ca)} | options, safe="/")
+        return f"rediss://coppice:{password or self.password}@127.0.0.1:{self.server.port}/0?{query}"
+
+
+@contextmanager
+def guarded_redis() -> Iterator[GuardedRedis]:
+    """Run a Redis as the guide describes: no port without TLS, and one user, who may not administer it."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed: tests/install_servers.sh installs it")
+    with _folder("redis") as folder:
+        port, password = free_port(), uuid4().hex
+        write_certificates(folder)
+        (folder / "other").mkdir()
+        write_certificates(folder / "other")
+        configuration = f"""
+            bind 127.0.0.1
+            port 0
+            tls-port {port}
+            tls-cert-file {folder}/redis.crt
+            tls-key-file {folder}/redis.key
+            tls-ca-cert-file {folder}/ca.crt
+            tls-auth-clients no
+            dir {folder}
+            save ""
+            appendonly no
+            user default off
+            user coppice on >{password} ~* &* +@all -@admin -@dangerous
+        """
+        (folder / "redis.conf").write_text(configuration)
+        command = [program, str(folder / "redis.conf")]
+        with _running(Server(command, folder / "log", signal.SIGTERM, port, lambda: _listens(port))) as server:
+            yield GuardedRedis(server, folder / "ca.crt", folder / "other" / "ca.crt", password)
+
+
+def write_certificates(folder: Path) -> None:
+    """Make an authority, and a certificate of it for this host, by the commands of the guide."""
+    done = subprocess.run(
+        ["sh", "-e", "-c", block("tls.md", "sh", "certificates")], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @contextmanager
@@ -244,6 +302,14 @@ def _running(server: Server) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _redis_answers(port: int) -> bool:

@@ -36,7 +36,7 @@ class Launching:
         self._host = chosen(settings, examine())
         self._sources = _sources(settings, claim.spec)
         self._is_off = settings.resolved_sandbox is SandboxSetting.OFF
-        self._hub = _hub_cache(settings, claim.owner) if self._sources else None
+        self._hub = hub_cache(settings, claim.owner) if self._sources else None
 
     def fetch(self) -> Launch | None:
         """Write the request of the process that fetches from the Hub. Return how it is started, or None if nothing is fetched.
@@ -107,7 +107,7 @@ def _sources(settings: Settings, spec: PruneSpec) -> tuple[Source, ...]:
     return tuple(found)
 
 
-def _hub_cache(settings: Settings, owner: str) -> Path:
+def hub_cache(settings: Settings, owner: str) -> Path:
     """Return the Hub's cache for a tenant. What the worker's token has fetched is not for those who may not use it."""
     cache = Path(os.environ.get("HF_HUB_CACHE") or _hub_home() / "hub").expanduser().absolute()
     return cache if may_use_token(settings, owner) else cache.with_name(f"{cache.name}-{_ANONYMOUS}")

@@ -28,6 +28,7 @@ from worker.metrics import MetricsServer, WorkerMetrics
 from worker.process import SharedFlag, die_with_parent
 from worker.reaper import Reaper
 from worker.sandbox.host import SandboxMissing, chosen, examine, require
+from worker.signing import BundleSigner
 
 _log = structlog.get_logger(__name__)
 
@@ -83,6 +84,9 @@ def main(arguments: list[str]) -> None:
         check_environment()
         settings = get_settings()
         require(settings, examine())
+        BundleSigner(settings).check()
+    except OSError as error:
+        sys.exit(f"coppice: {DataFolderUnusable(error)}")
     except (EnvironmentShared, SettingsInvalid, SandboxMissing) as error:
         sys.exit(f"coppice: {error}")
     configure_logging(as_json=settings.log_json)

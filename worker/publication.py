@@ -51,7 +51,7 @@ def store_bundle(
     """
     deadline = time.monotonic() + wait_s
     stored: list[StoredArtifact] = []
-    for path in _files_of(bundle):
+    for path in files_of(bundle):
         name = path.relative_to(bundle).as_posix()
         pause_s = 0.5
         while True:
@@ -72,8 +72,12 @@ def store_bundle(
     return stored
 
 
-def _files_of(bundle: Path) -> list[Path]:
-    """List the files of a bundle. A link would lead the supervisor, who may read more than the child, to files of others."""
+def files_of(bundle: Path) -> list[Path]:
+    """List the files of a bundle in order. A link would lead the supervisor, who may read more than the child, to others.
+
+    Raises:
+        ChildUnreliable: There is a link, a second name of a file, a pipe or the like.
+    """
     if bundle.is_symlink():
         raise ChildUnreliable("the bundle is a link")
     found: list[Path] = []

@@ -33,6 +33,7 @@ from worker.memory import OomWatch
 from worker.protocol import ChildError, ChildExit, ChildUnreliable, Scratch
 from worker.publication import store_bundle
 from worker.scratch import Attempt, ScratchRoom
+from worker.signing import BundleSigner
 
 _log = structlog.get_logger(__name__)
 
@@ -83,6 +84,7 @@ class Supervisor:
         self._command = command
         self._tracing = tracing
         self._room = ScratchRoom(settings.resolved_scratch_dir)
+        self._signer = BundleSigner(settings)
 
     def run_next(self) -> bool:
         """Claim the due job and run it to its end, or give it back. Return False where nothing is due or can be done."""
@@ -122,7 +124,7 @@ class Supervisor:
 
     def _attempt(self, claim: Claim, attempt: Attempt, trace: AttemptTrace) -> None:
         scratch = Scratch(attempt.folder)
-        oom_watch = OomWatch()
+        oom_watch, started = OomWatch(), time.time()
         with Lease(self._settings, self._database, claim) as lease:
 
             def told(progress: Progress) -> None:
@@ -140,7 +142,7 @@ class Supervisor:
             ending = scratch.ending(outcome)
             match ending:
                 case ChildExit.SUCCEEDED:
-                    self._succeeded(claim, scratch, lease)
+                    self._succeeded(claim, scratch, lease, started)
                 case ChildExit.FAILED:
                     self._failed(claim, scratch, lease)
                 case None:
@@ -202,8 +204,9 @@ class Supervisor:
         note_failure(error.code, error.message)
         self._commit(lambda leases: leases.fail(claim.job_id, claim.fence, error=error))
 
-    def _succeeded(self, claim: Claim, scratch: Scratch, lease: Lease) -> None:
+    def _succeeded(self, claim: Claim, scratch: Scratch, lease: Lease, started: float) -> None:
         report, keep_s = _report_in(scratch), self._settings.artifacts_keep_s
+        self._signer.sign(scratch.bundle, claim, started=started)
         stored = self._store_bundle(claim, scratch, lease)
         became = self._publish(
             claim,

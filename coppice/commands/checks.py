@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 # What may fail, and by this name has advice.
-Look = Literal["database", "migrations", "workers", "broker", "store", "uploads", "scratch", "device", "sandbox"]
+Look = Literal["database", "migrations", "workers", "broker", "store", "uploads", "scratch", "device", "sandbox", "signing"]
 
 _LIBRARIES = (SERVER, "torch", "transformers", "celery", "fastapi", "sqlalchemy", "psycopg", "redis", "boto3")
 _PROBE_S = 120
@@ -54,6 +54,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _guarded("scratch", _scratch, settings)
     yield _guarded("device", _device, settings)
     yield _guarded("sandbox", _sandbox, settings)
+    yield _guarded("signing", _signing, settings)
     yield _access(settings)
 
 
@@ -131,11 +132,21 @@ def _workers(settings: Settings, database: Database) -> Finding:
 
 def _broker(settings: Settings) -> Finding:
     from app import queue
+    from app.brokers import TLS, is_verified
 
     celery = queue.create_celery(settings, socket_timeout_s=2)
-    queue.check(celery)
+    try:
+        queue.check(celery)
+    except Exception as error:
+        told = str(error)
+        advice = next((advice for sign, advice in _BROKER_ADVICE.items() if sign in told), ADVICE["broker"])
+        return Finding(check="broker", status="failed", found=_first_line(error), advice=advice)
     kind = settings.broker_url.partition("://")[0] or "folder"
-    return Finding(check="broker", status="ok", found=f"{kind}, {queue.depth(celery)} messages")
+    found = f"{kind}, {queue.depth(celery)} messages"
+    if kind == TLS and not is_verified(settings.broker_url):
+        advice = "take ssl_cert_reqs out of COPPICE_BROKER_URL: docs/guides/tls.md"
+        return Finding(check="broker", status="warning", found=f"{found}; its certificate is not verified", advice=advice)
+    return Finding(check="broker", status="ok", found=found)
 
 
 def _store(settings: Settings) -> Finding:
@@ -227,6 +238,32 @@ def _sandbox(settings: Settings) -> Finding:
     )
 
 
+def _signing(settings: Settings) -> Finding:
+    """See whether bundles are signed, and by the key that is published. Makes no key."""
+    from app.signing import private_key_path, public_key_of, public_keys
+
+    if settings.signing_key is None and not settings.database_url:
+        found = "finished bundles are signed with a key of the data folder, which is made when it is first needed"
+        return Finding(check="signing", status="ok", found=found)
+    published = public_keys(settings)
+    if not published:
+        advice = "COPPICE_SIGNING_KEY on workers, and COPPICE_SIGNING_PUBLIC_KEYS on API hosts: docs/guides/origin.md"
+        return Finding(check="signing", status="warning", found="bundles are not signed", advice=advice)
+    told = f"key {published[0].id[:16]} and {len(published) - 1} earlier are published"
+    if settings.signing_key is None:
+        return Finding(check="signing", status="ok", found=f"{told}; this host cannot sign")
+    path = private_key_path(settings)
+    assert path is not None
+    if public_key_of(path) != published[0]:
+        advice = "put the public key of COPPICE_SIGNING_KEY first in COPPICE_SIGNING_PUBLIC_KEYS"
+        return Finding(check="signing", status="failed", found=f"{told}, but this host signs with another", advice=advice)
+    if path.stat().st_mode & 0o007:
+        return Finding(
+            check="signing", status="warning", found=f"{told}; everybody here may read it", advice=f"chmod 600 {path}"
+        )
+    return Finding(check="signing", status="ok", found=f"{told}; this host signs with it")
+
+
 def _access(settings: Settings) -> Finding:
     if settings.auth and not settings.metrics_token.get_secret_value():
         advice = "COPPICE_METRICS_TOKEN opens /metrics to Prometheus"
@@ -246,6 +283,18 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {told}"[:300] if told else type(error).__name__
 
 
+_WHO_ASKS = "the user or the password in COPPICE_BROKER_URL is wrong: redis://USER:PASSWORD@host, percent-encoded"
+# By what clients of Redis say.
+_BROKER_ADVICE: Mapping[str, str] = {
+    "username-password": _WHO_ASKS,
+    "Authentication required": _WHO_ASKS,
+    "CERTIFICATE_VERIFY_FAILED": "the certificate is not of the authority in ssl_ca_certs, is too old, or names another host",
+    "No such file or directory": "a file of ssl_ca_certs, ssl_certfile or ssl_keyfile in COPPICE_BROKER_URL is not here",
+    "Connection reset by peer": "does one side speak TLS and the other not? In COPPICE_BROKER_URL rediss:// is with it",
+    "WRONG_VERSION_NUMBER": "it speaks no TLS: COPPICE_BROKER_URL must begin with redis://, or Redis needs a tls-port",
+}
+
+
 # Total: a test holds it against the names.
 ADVICE: Mapping[Look, str] = {
     "database": "COPPICE_DATABASE_URL: is the server up, and the name and password right?",
@@ -256,5 +305,6 @@ ADVICE: Mapping[Look, str] = {
     "uploads": "COPPICE_UPLOADS_DIR: is it mounted and writable?",
     "scratch": "COPPICE_SCRATCH_DIR: is it mounted and writable?",
     "sandbox": "install bubblewrap, or run on a kernel with Landlock (Linux 5.13 or later)",
+    "signing": "COPPICE_SIGNING_KEY and COPPICE_SIGNING_PUBLIC_KEYS: PEM files that this process may read",
     "device": "COPPICE_DEVICE: cpu, cuda or cuda:0; and the torch build must fit the driver",
 }

@@ -18,6 +18,7 @@ from app.web.routes import ROUTERS
 from tests.contract.archives import TAR, contents, packed
 from tests.contract.conftest import Api
 from tests.contract.problems import assert_problem
+from tests.unit.worker.test_signing import write_key
 
 BOTH = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
 ADMIN_ONLY = {"createKey", "listKeys", "revokeKey", "listAuditEvents"}
@@ -123,8 +124,9 @@ def world(api: Api, tiny_bert: Path, tiny_sst2: Path) -> World:
 
 
 @pytest.fixture
-def make_api(make_api: Callable[..., Api]) -> Callable[..., Api]:
-    return lambda database_url: make_api(database_url, auth=True, secret="s" * 40)
+def make_api(make_api: Callable[..., Api], tmp_path: Path) -> Callable[..., Api]:
+    private, _public = write_key(tmp_path)  # without one, the route of the signing key knows nothing to everybody
+    return lambda database_url: make_api(database_url, auth=True, secret="s" * 40, signing_key=private)
 
 
 # What ends or deletes something comes last.

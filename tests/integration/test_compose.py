@@ -70,11 +70,10 @@ def test_migrate_api_and_worker_run_a_job(
 def _flower(folder: Path, redis_url: str) -> Iterator[str]:
     port = free_port()
     words = {
-        "--broker=redis://redis:6379/0": f"--broker={redis_url}",
         "--address=0.0.0.0": "--address=127.0.0.1",
         "--port=5555": f"--port={port}",
     }
-    with _service("flower", folder, {}, words):
+    with _service("flower", folder, {"CELERY_BROKER_URL": redis_url}, words):
         yield f"http://127.0.0.1:{port}"
 
 

@@ -12,11 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from app.settings import Settings
+from app.signing import public_keys
 from coppice.errors import ApiError
+from coppice.origin import OriginUnproven, verify
 from pruning_core.spec.prune import PruneSpec
 from tests.integration.service import FAST, Service, child_of, sha256
 from tests.servers import wait_until
 from tests.tiny import tiny_spec
+from tests.unit.worker.test_signing import write_key
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -68,7 +72,24 @@ def test_a_job_gives_the_bytes_of_a_run_by_hand(service: Service, spec: PruneSpe
     assert report.target.achieved <= 0.5
     files = json.loads((bundle / "manifest.json").read_text())["files"]
     assert {path: sha256(bundle / path) for path in files} == {path: entry["sha256"] for path, entry in files.items()}
+    _verify_origin(service, bundle, tmp_path)
     assert not list((service.backend.data_dir / "scratch").iterdir())
+
+
+def _verify_origin(service: Service, bundle: Path, tmp_path: Path) -> None:
+    """The local profile signs with a key of its own; with a database of its own, a service without a key does not sign."""
+    key = tmp_path / "key.pub"
+    if service.backend.database_url:
+        write_key(tmp_path, "key")
+        with pytest.raises(OriginUnproven, match="not signed"):
+            verify(bundle, key)
+        return
+    key.write_text(public_keys(Settings(data_dir=service.backend.data_dir))[0].pem)
+    origin = verify(bundle, key)
+    assert origin.statement is not None
+    sources = origin.statement.predicate.build_definition.resolved_dependencies
+    assert {"model/model.safetensors", "dataset/train.parquet"} <= {source.name for source in sources}
+    assert all(source.digest for source in sources)
 
 
 def test_a_running_job_is_cancelled_once_its_process_is_gone(service: Service, long_spec: PruneSpec) -> None:

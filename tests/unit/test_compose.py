@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,12 @@ import pytest
 import typer
 import yaml
 
+from app.brokers import with_tls
 from app.settings import Settings
+from tests.locks import read
 
 ROOT = Path(__file__).resolve().parents[2]
+FILES = ("docker-compose.yml", "docker-compose.tls.yml", "docker-compose.signing.yml")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("migrate", "api", "worker", "worker-gpu")
@@ -25,6 +30,51 @@ def test_the_services_are_those_of_the_design() -> None:
     assert set(SERVICES) == {"api", "migrate", "postgres", "redis", "worker", "worker-gpu", *MONITORING}
     optional = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
     assert optional == {"worker-gpu": ["gpu"]} | {name: ["monitoring"] for name in MONITORING}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_fits_the_schema_of_compose(name: str) -> None:
+    done = _checked(ROOT / name)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_check_of_the_schema_can_fail(tmp_path: Path) -> None:
+    (tmp_path / "x.yml").write_text("services: {redis: {imgae: redis}}")
+    assert _checked(tmp_path / "x.yml").returncode == 1
+
+
+@pytest.mark.parametrize("name", FILES[1:])
+def test_what_is_laid_over_changes_services_that_there_are_and_sets_settings(name: str) -> None:
+    over = yaml.safe_load((ROOT / name).read_text())
+    known = {f"COPPICE_{field.upper()}" for field in Settings.model_fields} | {"CELERY_BROKER_URL"}
+    for service, changes in over["services"].items():
+        assert set(changes) <= {"environment", "volumes", "secrets", "command", "healthcheck"}
+        assert service in SERVICES
+        assert set(changes.get("environment", {})) <= known
+        assert set(changes.get("secrets", [])) <= set(over.get("secrets", {}))
+
+
+def test_the_private_key_is_the_workers_alone() -> None:
+    over = yaml.safe_load((ROOT / "docker-compose.signing.yml").read_text())
+    holders = {name for name, service in over["services"].items() if "signing-key" in service["secrets"]}
+    assert holders == {"worker", "worker-gpu"}
+    assert set(over["services"]["api"]["environment"]) == {"COPPICE_SIGNING_PUBLIC_KEYS"}
+
+
+def test_every_part_reaches_redis_by_tls_where_it_has_that() -> None:
+    over = yaml.safe_load((ROOT / "docker-compose.tls.yml").read_text())["services"]
+    assert set(over) == {"redis", "flower", *OURS}
+    for name in ("flower", *OURS):
+        (url,) = over[name]["environment"].values()
+        assert url.startswith("rediss://coppice:${REDIS_PASSWORD:?")
+        assert with_tls(url).endswith("ssl_cert_reqs=required")
+        (volume,) = over[name]["volumes"]
+        assert volume.rsplit(":", 2)[1] in url
+
+
+def _checked(path: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -60,7 +110,7 @@ def test_every_part_of_one_deployment_shares_database_broker_and_store() -> None
 def test_there_is_no_default_secret_and_nothing_but_the_api_on_loopback_is_published() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     passwords = re.findall(r"\$\{(\w*PASSWORD\w*)([^}]*)\}", text)
-    assert len(passwords) == 2
+    assert {name for name, _ in passwords} == {"POSTGRES_PASSWORD", "REDIS_PASSWORD"}
     assert all(rest.startswith(":?") for _, rest in passwords)
     for name in OURS:
         assert SERVICES[name]["environment"]["COPPICE_AUTH"] == "true"
@@ -117,10 +167,22 @@ def test_grafana_finds_its_data_source_and_its_dashboard() -> None:
 
 def test_the_api_image_has_no_torch() -> None:
     stage = _stage("build-api")
-    extras = re.findall(r" '?\.(\S*?)(?:\[([\w,]+)\]'?)?(?= )", stage.partition("pip uninstall")[0])
-    assert extras == [("", ""), ("/deploy/server", "redis,postgres,s3")]
-    assert "torch" not in stage
+    assert re.findall(r"--requirement (\S+)", stage) == ["deploy/requirements/api.txt"]
+    assert "torch" not in {pin.name for pin in read(ROOT / "deploy/requirements/api.txt")}
     assert "COPY --from=build-api" in _stage("api")
+
+
+def test_images_install_nothing_whose_hash_is_not_known() -> None:
+    installs = re.findall(r"pip install (.+?)(?: \\$|$|;)", DOCKERFILE, re.MULTILINE)
+    assert len(installs) == 9
+    for options in installs:
+        locked = re.search(r"--no-deps --require-hashes --requirement (\S+?\.txt)( && pip check)?$", options)
+        ours = re.fullmatch(r"--no-deps --no-index /dists/\*\.whl", options)
+        assert locked or ours, options
+        assert locked is None or (ROOT / locked[1]).is_file()
+    assert re.findall(r"pip wheel (.+)$", DOCKERFILE, re.MULTILINE) == [
+        "--no-build-isolation --no-deps --wheel-dir /dists . ./deploy/server"
+    ]
 
 
 def test_images_run_as_nobody_in_particular() -> None:

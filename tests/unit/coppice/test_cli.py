@@ -44,7 +44,21 @@ def words(options: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "path", [[], ["run"], ["check"], ["prune"], ["jobs"], ["report"], ["keys"], ["serve"], ["worker"], ["migrate"], ["doctor"]]
+    "path",
+    [
+        [],
+        ["run"],
+        ["check"],
+        ["prune"],
+        ["jobs"],
+        ["report"],
+        ["keys"],
+        ["serve"],
+        ["worker"],
+        ["migrate"],
+        ["doctor"],
+        ["verify"],
+    ],
 )
 def test_every_command_explains_itself(path: list[str]) -> None:
     told = call(*path, "--help")

@@ -109,7 +109,7 @@ def test_a_commit_whose_confirmation_is_lost_keeps_its_files(bench: Bench) -> No
     assert cut == [job_id, "done"]
     assert bench.row(job_id).status == JobStatus.SUCCEEDED
     assert bench.store.keys("jobs", after="", limit=9) == [
-        f"jobs/{job_id}/1/{name}" for name in ("deep/config.json", "model.safetensors")
+        f"jobs/{job_id}/1/{name}" for name in ("deep/config.json", "model.safetensors", "model.sig", "provenance.json")
     ]
 
 

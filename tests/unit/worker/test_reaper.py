@@ -147,7 +147,7 @@ def test_expired_artifacts_are_withdrawn_and_deleted(bench: Bench, reaper: Reape
     bench.settings = bench.settings.model_copy(update={"artifacts_keep_s": 0.2})
     job_id = bench.submit()
     bench.run("succeed()")
-    assert len(bench.artifacts(job_id)) == 2
+    assert len(bench.artifacts(job_id)) == 4
     time.sleep(0.3)
     reaper.sweep()
     assert bench.artifacts(job_id) == []

@@ -31,7 +31,7 @@ def test_a_success_is_published_whole(bench: Bench) -> None:
     row = bench.row(job_id)
     assert (row.status, row.fence, row.attempt, row.lease_until) == (JobStatus.SUCCEEDED, 1, 1, None)
     assert row.report["target"]["achieved"] == 0.501
-    assert bench.artifacts(job_id) == ["deep/config.json", "model.safetensors"]
+    assert bench.artifacts(job_id) == ["deep/config.json", "model.safetensors", "model.sig", "provenance.json"]
     assert b"".join(bench.store.open(f"jobs/{job_id}/1/model.safetensors", 0, 7)) == b"weights"
     assert bench.scratch_is_empty()
 
