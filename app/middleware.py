@@ -24,6 +24,7 @@ _LOOK_S = 0.5  # how often a request that waits for its body looks whether the p
 _MOST_HEADERS = 128
 _LONGEST_TARGET = 2**13  # of path and query together, as sent
 _MOST_PARAMETERS = 256
+_VERSIONS = frozenset({"1.0", "1.1", "2", "2.0", "3"})
 _ANSWERED_TO_ONE = ("/v1", "/hub")
 
 
@@ -113,6 +114,8 @@ def _refused_head(scope: Scope, limit: int) -> JSONResponse | None:
     if len(names) > _MOST_HEADERS or length > limit:
         detail = f"a request may have {_MOST_HEADERS} headers of {limit} bytes in all at most"
         return _closing(path, 431, "head_too_large", detail)
+    if scope["http_version"] not in _VERSIONS:
+        return _closing(path, 505, "unknown_version", "there is no such version of HTTP; send HTTP/1.1")
     # h11 would take the former and forget the latter; a proxy in front that does otherwise sees other requests than we.
     if b"transfer-encoding" in names and b"content-length" in names:
         detail = "a request has Content-Length or Transfer-Encoding, never both"
