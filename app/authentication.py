@@ -101,8 +101,13 @@ class AuthenticationMiddleware:
         guess = next(filter(None, _shown(scope)), "")
         if not by_address.granted or not guess:
             return by_address
-        by_guess = self._strangers.take(f"guess {guess[:_ALIKE]}")
+        by_guess = self._strangers.take(guess_name(guess))
         return by_guess if not by_guess.granted else min(by_address, by_guess, key=lambda allowance: allowance.remaining)
+
+
+def guess_name(text: str) -> str:
+    """Name what a wrong key or session guesses at, as limits count it, from whatever address."""
+    return f"guess {text[:_ALIKE]}"
 
 
 def _shown(scope: Scope) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import h11
 import structlog
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -27,6 +28,9 @@ from app.settings import Settings
 _log = structlog.get_logger(__name__)
 
 _RETRY_AFTER_S = 5
+# Pieces of a body that may be tiny, and the least mean size beyond: each costs the same to parse, and one byte may be a piece.
+_TINY_PIECES = 500
+_MEAN_PIECE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +62,39 @@ class Limits:
 
 
 class Census:
-    """The open connections, in all and by whose they are."""
+    """The open connections, in all and by whose they are.
+
+    Where there are too many in all, one gives way that does nothing, the longest first: heads that are half sent, from however
+    many addresses, keep nobody out.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._of: Counter[str] = Counter()
+        self._idle: list[Connection] = []
         self.count = 0
+
+    def look(self, connections: Sequence[Connection], passed_s: float) -> None:
+        """Look after all connections, and note which of them do nothing."""
+        for connection in connections:
+            connection.look(passed_s)
+        self._idle = sorted((one for one in connections if one.idle_s > 0), key=lambda one: one.idle_s)
+
+    def _make_room(self) -> bool:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle_s > 0 and not connection.transport.is_closing():
+                connection.transport.abort()
+                return True
+        return False
 
     def enter(self, address: str) -> str | None:
         """Count a connection, and return under which name; None: there are too many."""
         # A trusted proxy speaks for many. Whoever is counted under no name of their own counts in all.
         party = "" if is_within(address, self._limits.trusted) else party_of(address)
-        full = bool(party) and self._of[party] >= self._limits.connections_per_address
-        if full or self.count >= self._limits.connections:
+        if party and self._of[party] >= self._limits.connections_per_address:
+            return None
+        if self.count >= self._limits.connections and not self._make_room():
             return None
         self._of[party] += 1
         self.count += 1
@@ -109,6 +133,13 @@ class Connection(H11Protocol):
         # The request after whose answer the next head is waited for; None: the first head.
         self._answered: object = None
         self._waiting_s = 0.0
+        self.conn = _Parser(h11.SERVER, limits.head_bytes)
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds for which the next request has been waited for, as far as `look` has seen; 0 while one is answered."""
+        cycle = self.cycle
+        return self._waiting_s if cycle is self._answered else 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, or refuse to."""
@@ -121,6 +152,7 @@ class Connection(H11Protocol):
             self._close_with(HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", detail)
             return
         super().connection_made(cast("asyncio.Transport", counted))
+        self.flow = _Flow(self.transport, self.conn, self._limits.head_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
@@ -145,6 +177,9 @@ class Connection(H11Protocol):
         elif len(self.conn.trailing_data[0]) > self._limits.head_bytes:
             detail = f"the head of the request is longer than the {self._limits.head_bytes} bytes that are taken here"
             self._close_with(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", detail)
+        elif self.conn.has_crumbs:
+            detail = f"the body comes in pieces that are too small; send at least {_MEAN_PIECE} bytes in each"
+            self._close_with(HTTPStatus.BAD_REQUEST, "pieces_too_small", detail)
         else:
             detail = "this is no request of HTTP/1.1; nothing of it was done"
             self._close_with(HTTPStatus.BAD_REQUEST, "malformed_request", detail)
@@ -209,6 +244,42 @@ class Connection(H11Protocol):
             lines.append(f"retry-after: {_RETRY_AFTER_S}")
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         self.transport.close()
+
+
+class _Parser(h11.Connection):
+    """h11's parser, which refuses bodies in tiny pieces: a few megabytes of them would keep the process busy for seconds."""
+
+    def __init__(self, role: type[h11.SERVER], longest: int) -> None:
+        super().__init__(role, longest)
+        self._pieces = self._bytes = 0
+        self.has_crumbs = False
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Parse the next event of what was received."""
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._pieces += 1
+            self._bytes += len(event.data)
+            if self._pieces > _TINY_PIECES + self._bytes / _MEAN_PIECE:
+                self.has_crumbs = True
+                raise h11.RemoteProtocolError("the body comes in pieces that are too small")
+        elif isinstance(event, h11.Request):
+            self._pieces = self._bytes = 0
+        return event
+
+
+class _Flow(FlowControl):
+    """uvicorn's flow control, which reads no more while requests wait that were sent ahead: it would keep all of them."""
+
+    def __init__(self, transport: asyncio.Transport, parser: h11.Connection, most: int) -> None:
+        super().__init__(transport)
+        self._parser = parser
+        self._most = most
+
+    def resume_reading(self) -> None:
+        """Read on, if there is room. uvicorn asks for it with every answer, so none that waits is forgotten."""
+        if len(self._parser.trailing_data[0]) <= self._most:
+            super().resume_reading()
 
 
 class _CountingTransport:

@@ -102,7 +102,7 @@ def _build(settings: Settings) -> FastAPI:
         telemetry=telemetry_of(tracing),
     )
     state = app.state
-    state.ending = ending
+    state.ending, state.strangers = ending, RateLimiter(settings.requests_per_minute)
     state.settings, state.database, state.store, state.celery, state.secret = settings, database, store, celery, secret
     state.uploads, state.keys, state.audit = (
         UploadService(settings, database),
@@ -130,7 +130,7 @@ def _install_middleware(app: FastAPI, settings: Settings) -> None:
         AuthenticationMiddleware,
         keys=state.keys if settings.auth else None,
         limiter=RateLimiter(settings.requests_per_minute, _MOST_CALLERS),
-        strangers=RateLimiter(settings.requests_per_minute),
+        strangers=state.strangers,
     )
     app.add_middleware(
         BodyMiddleware,

@@ -34,15 +34,22 @@ class Server(uvicorn.Server):
 
     Args:
         config: Its configuration; connections are `Connection`s.
+        census: Counts the connections.
         ending: Told when the server is to end, before it waits for requests.
         patience_s: Seconds after that when what is still open is cut off.
         on_end: Called when the server is to end.
     """
 
     def __init__(
-        self, config: uvicorn.Config, ending: Ending, patience_s: float, on_end: Callable[[], None] | None = None
+        self,
+        config: uvicorn.Config,
+        census: Census,
+        ending: Ending,
+        patience_s: float,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
+        self._census = census
         self._ending = ending
         self._patience_s = patience_s
         self._on_end = on_end
@@ -54,8 +61,7 @@ class Server(uvicorn.Server):
             moment = asyncio.get_running_loop().time()
             passed_s = 0.0 if self._looked_at is None else moment - self._looked_at
             self._looked_at = moment
-            for connection in self._connections():
-                connection.look(passed_s)
+            self._census.look(self._connections(), passed_s)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -84,9 +90,11 @@ def create_server(app: FastAPI, settings: Settings, on_end: Callable[[], None] |
     """Make the server of an application that was made with the same settings."""
     limits = Limits.of(settings)
     _allow_files(limits.connections + _OTHER_FILES)
-    protocol = cast("type[asyncio.Protocol]", partial(Connection, limits=limits, census=Census(limits)))
+    census = Census(limits)
+    protocol = cast("type[asyncio.Protocol]", partial(Connection, limits=limits, census=census))
     config = uvicorn.Config(
         app,
+        loop="asyncio",
         http=protocol,
         ws="none",
         proxy_headers=False,  # the application does it: COPPICE_TRUSTED_PROXIES
@@ -97,7 +105,7 @@ def create_server(app: FastAPI, settings: Settings, on_end: Callable[[], None] |
         # Never reached: everything is cut off before. uvicorn would cancel what runs, and tell of each as an error.
         timeout_graceful_shutdown=math.ceil(settings.end_patience_s) + 1,
     )
-    return Server(config, cast("Ending", app.state.ending), settings.end_patience_s, on_end)
+    return Server(config, census, cast("Ending", app.state.ending), settings.end_patience_s, on_end)
 
 
 def _allow_files(count: int) -> None:

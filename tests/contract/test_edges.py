@@ -113,6 +113,10 @@ def test_wrong_keys_are_counted_by_address_and_by_what_is_guessed_at(make_api: C
     cookies = {"Cookie": f"coppice_session=cps_{'y' * 43}"}
     pages = [from_address(api, f"10.2.0.{n}").get("/v1/jobs", headers=cookies).status_code for n in range(6)]
     assert pages == [401] * 4 + [429] * 2, "or at one session"
+    form = [
+        from_address(api, f"10.3.0.{n}").post("/sign-in", data={"key": f"cpk_wrongish{n:035}"}).status_code for n in range(6)
+    ]
+    assert form == [401] * 4 + [429] * 2, "by the form too"
     for address in ("10.1.0.1", "2001:db8:0:1::1"):
         answer = from_address(api, address).get("/v1/jobs/none", headers=right)
         assert answer.status_code == 404, "the right key opens, from the same address too"

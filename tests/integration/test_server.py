@@ -168,6 +168,40 @@ def test_there_are_only_so_many_connections_and_who_leaves_makes_room(run: Calla
     for stream in streams:
         stream.close()
     wait_until(lambda: _answers(api), "room again")
+    halves = [api.open(b"GET /healthz HTTP/1.1\r\n") for _ in range(30)]
+    for _ in range(10):
+        halves.append(socket.create_connection(("127.0.0.1", api.port), timeout=5, source_address=("127.0.0.3", 0)))
+        api.stack.callback(halves[-1].close)
+    time.sleep(1)
+    with socket.create_connection(("127.0.0.1", api.port), timeout=5, source_address=("127.0.0.4", 0)) as other:
+        other.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert rest(other).startswith(b"HTTP/1.1 200"), "who does nothing makes room"
+
+
+def test_bodies_in_crumbs_and_requests_sent_ahead_keep_nobody_waiting(run: Callable[..., Running]) -> None:
+    api = run()
+    before = api.process.memory_info().rss
+    crumbs = b"1\r\nx\r\n" * 200_000
+    ahead = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 300_000
+    chunked = b"POST /v1/models HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n\r\n"
+    refused = chunked.replace(b"/v1/models", b"/v1/nothing")
+
+    def send(data: bytes) -> None:
+        with suppress(OSError):
+            connection = api.open()
+            connection.settimeout(3)
+            connection.sendall(data)
+
+    with ThreadPoolExecutor(6) as pool:
+        for data in (chunked + crumbs, refused + crumbs, ahead) * 2:
+            pool.submit(send, data)
+        time.sleep(0.3)
+        assert max(api.health_s() for _ in range(10)) < 1
+        assert api.process.memory_info().rss - before < 64 * 2**20
+    answer = api.ask(chunked + crumbs[:20_000])
+    assert not answer or b"pieces_too_small" in answer
+    honest = api.ask(chunked.replace(b"Host: a", b"Host: a\r\nConnection: close") + b"40\r\n" + b"x" * 64 + b"\r\n0\r\n\r\n")
+    assert honest.startswith(b"HTTP/1.1 422"), honest
 
 
 def test_who_does_not_read_is_cut_off_and_who_reads_slowly_is_not(run: Callable[..., Running]) -> None:
