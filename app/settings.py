@@ -279,8 +279,7 @@ def get_settings() -> Settings:
     except ValidationError as error:
         # Values are left out of the message: a URL may hold a password.
         lines = [
-            (f"COPPICE_{'_'.join(map(str, item['loc'])).upper()}: " if item["loc"] else "")
-            + item["msg"].removeprefix("Value error, ")
+            (f"COPPICE_{str(item['loc'][0]).upper()}: " if item["loc"] else "") + item["msg"].removeprefix("Value error, ")
             for item in error.errors(include_input=False)
         ]
         raise SettingsInvalid("; ".join(lines)) from None

@@ -16,7 +16,7 @@ from migrations import downgrade
 from tests.integration.service import Backend, Service
 from tests.servers import free_port, new_bucket, s3_environment
 
-ALL = {"versions", "database", "migrations", "workers", "broker", "store", "uploads", "scratch", "device", "access"}
+ALL = {"versions", "database", "migrations", "secret", "workers", "broker", "store", "uploads", "scratch", "device", "access"}
 
 
 class Patient:
