@@ -77,7 +77,11 @@ class Census:
     def look(self, connections: Sequence[Connection], passed_s: float) -> None:
         """Look after all connections, and note which of them do nothing."""
         for connection in connections:
-            connection.look(passed_s)
+            try:
+                connection.look(passed_s)
+            except Exception:  # one connection must not end the server, which calls this
+                _log.exception("connection.failed")
+                connection.transport.abort()
         self._idle = sorted((one for one in connections if one.idle_s > 0), key=lambda one: one.idle_s)
 
     def _make_room(self) -> bool:

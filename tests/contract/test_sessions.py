@@ -154,7 +154,7 @@ def test_what_pages_and_answers_say_of_themselves(make_api: Callable[..., Api]) 
     assert api.client.get("/v1/jobs").headers["cache-control"] == "private, no-cache"
 
 
-def test_keys_and_sessions_outlive_a_new_secret(make_api: Callable[..., Api]) -> None:
+def test_keys_and_sessions_outlive_a_new_secret(make_api: Callable[..., Api], monkeypatch: pytest.MonkeyPatch) -> None:
     old = make_api("", auth=True, secret=FIRST)
     used, unused = new_key(old)[1], new_key(old)[1]
     cookie = sign_in(old, used)
@@ -166,6 +166,9 @@ def test_keys_and_sessions_outlive_a_new_secret(make_api: Callable[..., Api]) ->
     for api in (before, during, before, during):
         assert is_in(api, cookie)
         assert api.client.get("/v1/jobs", headers={"Authorization": f"Bearer {used}"}).status_code == 200
+    assert during.client.app.state.keys.secret_use() == SecretUse(keys=2, keys_under_it=0), "it is moved once a minute"
+    monkeypatch.setattr("app.keys.service._MOVE_EVERY_S", -1)
+    assert during.client.get("/v1/jobs", headers={"Authorization": f"Bearer {used}"}).status_code == 200
     assert during.client.app.state.keys.secret_use() == SecretUse(keys=2, keys_under_it=1)
     fresh = sign_in(during, used)
     after = make_api("", auth=True, secret=SECOND)
