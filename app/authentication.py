@@ -15,9 +15,10 @@ from app.db import OUTAGES
 from app.errors import database_problem, problem_response
 from app.keys.records import Caller
 from app.keys.service import KeyService
-from app.keys.sessions import COOKIE
+from app.keys.sessions import cookie_name
 from app.paths import is_under
-from app.rates import RateLimiter
+from app.proxies import party_of
+from app.rates import Allowance, RateLimiter
 
 # Every path under these needs a key. The others (health, the OpenAPI document, the dashboard's own files) tell nothing about
 # anybody's jobs.
@@ -28,6 +29,8 @@ _PAGES = ("/jobs", "/submit", "/compare")
 _START = "/"
 SIGN_IN = "/sign-in"
 _SAFE = frozenset({"GET", "HEAD"})
+# Wrong keys and sessions that begin with the same characters are guesses at one: 48 random bits, after `cpk_` or `cps_`.
+_ALIKE = 12
 # The Hub's own headers: its clients then tell people that they may need a token.
 _UNKNOWN_TO_STRANGERS = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
 
@@ -39,12 +42,14 @@ class AuthenticationMiddleware:
         app: The guarded application.
         keys: The keys; None while authentication is off, and then everything belongs to one caller without a name.
         limiter: How often a key may ask.
+        strangers: How often an address may ask without a right key, and how often anybody may guess at one key.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyService | None, limiter: RateLimiter) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyService | None, limiter: RateLimiter, strangers: RateLimiter) -> None:
         self._app = app
         self._keys = keys
         self._limiter = limiter
+        self._strangers = strangers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -60,10 +65,11 @@ class AuthenticationMiddleware:
             except OUTAGES as error:
                 await database_problem(scope["path"], error)(scope, receive, send)
                 return
-            allowance = self._limiter.take(_name(caller, scope))
+            allowance = self._count_stranger(scope) if caller is None else self._limiter.take(caller.key_id)
             state["headers"] = allowance.headers()
             if not allowance.granted:
-                detail = f"{allowance.limit} requests a minute are as many as one key may make; slow down"
+                whose = "one key may make" if caller is not None else "may come without a right key"
+                detail = f"{allowance.limit} requests a minute are as many as {whose}; slow down"
                 headers = {"Retry-After": str(allowance.reset_s)}
                 response = problem_response(scope["path"], 429, "rate_limited", detail, headers=headers)
                 await response(scope, receive, send)
@@ -79,16 +85,38 @@ class AuthenticationMiddleware:
         await self._app(scope, receive, send)
 
     async def _caller(self, scope: Scope, keys: KeyService) -> Caller | None:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        session = None if given else _session(scope)
-        if session is not None:
+        session, text = _shown(scope)
+        if session:
             key = await run_in_threadpool(keys.of_session, session)
-            return None if key is None else Caller(key.owner, key.id, key.scopes)
-        scheme, _space, text = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
-        if scheme.lower() != "bearer":
+        elif text:
+            key = await run_in_threadpool(keys.recognise, text)
+        else:
             return None
-        key = await run_in_threadpool(keys.recognise, text.strip())
         return None if key is None else Caller(key.owner, key.id, key.scopes)
+
+    def _count_stranger(self, scope: Scope) -> Allowance:
+        """Count who showed nothing right by address and by what was shown, apart from right keys: nobody locks another out."""
+        client = scope.get("client")
+        by_address = self._strangers.take(f"address {party_of(client[0]) if client else ''}")
+        guess = next(filter(None, _shown(scope)), "")
+        if not by_address.granted or not guess:
+            return by_address
+        by_guess = self._strangers.take(guess_name(guess))
+        return by_guess if not by_guess.granted else min(by_address, by_guess, key=lambda allowance: allowance.remaining)
+
+
+def guess_name(text: str) -> str:
+    """Name what a wrong key or session guesses at, as limits count it, from whatever address."""
+    return f"guess {text[:_ALIKE]}"
+
+
+def _shown(scope: Scope) -> tuple[str, str]:
+    """Return the session and the key that a request shows: one of them, or neither."""
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if not given:
+        return _session(scope) or "", ""
+    scheme, _space, text = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
+    return "", text.strip() if scheme.lower() == "bearer" else ""
 
 
 def _unauthenticated(scope: Scope) -> Response:
@@ -117,7 +145,7 @@ def _session(scope: Scope) -> str | None:
     """Read the cookie where it counts: on pages, and for what they show and link to of the API, which changes nothing."""
     if not _is_page(scope["path"]) and not (is_under(scope["path"], _API) and scope["method"] in _SAFE):
         return None
-    return Request(scope).cookies.get(COOKIE)
+    return Request(scope).cookies.get(cookie_name(secure=scope.get("scheme") == "https"))
 
 
 def _sign_in_first(scope: Scope) -> str:
@@ -125,10 +153,3 @@ def _sign_in_first(scope: Scope) -> str:
     query = scope.get("query_string", b"").decode("latin-1")
     wanted = quote(scope["path"]) + (f"?{query}" if query else "")
     return f"{SIGN_IN}?{urlencode({'next': wanted})}" if scope["method"] in _SAFE and wanted != _START else SIGN_IN
-
-
-def _name(caller: Caller | None, scope: Scope) -> str:
-    """Name the bucket. Wrong keys are counted by address, apart from right ones: nobody can use up what is another's."""
-    if caller is not None:
-        return caller.key_id
-    return f"address {scope['client'][0] if scope.get('client') else ''}"

@@ -20,15 +20,18 @@ from app.api.uploads import UPLOAD_PATHS
 from app.audit.service import AuditService
 from app.authentication import AuthenticationMiddleware
 from app.db import Database
+from app.ending import Ending
 from app.errors import install_handlers
 from app.installation import EnvironmentShared, check_environment
 from app.jobs.service import JobService
 from app.keys.service import KeyService
 from app.logs import configure_logging
 from app.metering import HttpMeter, MeteringMiddleware
-from app.middleware import BodyMiddleware, RequestIdMiddleware
+from app.middleware import BodyMiddleware, HeadMiddleware, RequestIdMiddleware
 from app.origins import OriginMiddleware
+from app.proxies import ProxyMiddleware
 from app.rates import RateLimiter
+from app.running import adopt_server
 from app.secret import ServerSecret
 from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
@@ -39,7 +42,9 @@ from app.web.routes import ROUTERS
 from app.webhooks.delivery import Deliverer
 from app.webhooks.service import WebhookSecrets, WebhookService
 
-_LAST_LOOK_S = 10
+_LAST_LOOK_S = 1
+_OF_PATIENCE = 0.8  # requests that are still open then are answered, while the server waits for them
+_MOST_CALLERS = 100_000  # as many as there are keys, which nobody but an operator makes
 _BROKER_PATIENCE_S = 2  # a submit waits no longer: the reaper would wake a worker anyway
 
 _log = structlog.get_logger(__name__)
@@ -48,7 +53,7 @@ _log = structlog.get_logger(__name__)
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application; connects to nothing until a request comes.
 
-    Run it with ``uvicorn app.main:create_app --factory``.
+    ``coppice api`` runs it (`app.server`). So does ``uvicorn app.main:create_app --factory``, without limits of connections.
     """
     if settings is not None:
         return _build(settings)
@@ -70,10 +75,11 @@ def _build(settings: Settings) -> FastAPI:
     announcer, secret = queue.Announcer(celery), ServerSecret(settings)
     webhook_secrets = WebhookSecrets(secret)
     deliverer = Deliverer(settings, database, webhook_secrets)
-    tracing = create_tracing(settings, "api")
+    tracing, ending = create_tracing(settings, "api"), Ending(_OF_PATIENCE * settings.end_patience_s)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        adopt_server(settings, ending)
         # In a thread of its own: a service whose database is late must start all the same, answer 503, and recover by itself.
         look = threading.Thread(target=health.report_unavailable, args=(app.state,), daemon=True)
         look.start()
@@ -98,6 +104,7 @@ def _build(settings: Settings) -> FastAPI:
         telemetry=telemetry_of(tracing),
     )
     state = app.state
+    state.ending, state.strangers = ending, RateLimiter(settings.requests_per_minute)
     state.settings, state.database, state.store, state.celery, state.secret = settings, database, store, celery, secret
     state.uploads, state.keys, state.audit = (
         UploadService(settings, database),
@@ -124,7 +131,8 @@ def _install_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(
         AuthenticationMiddleware,
         keys=state.keys if settings.auth else None,
-        limiter=RateLimiter(settings.requests_per_minute),
+        limiter=RateLimiter(settings.requests_per_minute, _MOST_CALLERS),
+        strangers=state.strangers,
     )
     app.add_middleware(
         BodyMiddleware,
@@ -132,8 +140,12 @@ def _install_middleware(app: FastAPI, settings: Settings) -> None:
         upload_limit=settings.max_upload_bytes,
         uploads=UPLOAD_PATHS,
         patience_s=settings.body_patience_s,
+        bytes_per_s=settings.slowest_bytes_per_s,
+        ending=state.ending,
     )
     app.add_middleware(OriginMiddleware, names=None if settings.auth else {settings.host, *settings.allowed_hosts})
     app.add_middleware(ProblemPageMiddleware)
+    app.add_middleware(HeadMiddleware, limit=settings.max_head_bytes)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(MeteringMiddleware, meter=state.meter)
+    app.add_middleware(ProxyMiddleware, trusted=settings.trusted_proxies)

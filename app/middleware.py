@@ -1,20 +1,31 @@
-"""Middleware of every request: a request id in logs and answers, and bounds on bodies."""
+"""Middleware of every request: a request id in logs and answers, and bounds on heads and bodies."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import uuid4
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.ending import Ending
 from app.errors import internal_problem, problem_response
+from app.paths import is_under
+from app.patience import Patience
 
 _REQUEST_ID = re.compile(r"[\w.\-]{1,64}", re.ASCII)
+_LOOK_S = 0.5  # how often a request that waits for its body looks whether the process is to end
+_MOST_HEADERS = 128
+_LONGEST_TARGET = 2**13  # of path and query together, as sent
+_MOST_PARAMETERS = 256
+_VERSIONS = frozenset({"1.0", "1.1", "2", "2.0", "3"})
+_ANSWERED_TO_ONE = ("/v1", "/hub")
 
 
 class RequestIdMiddleware:
@@ -58,11 +69,65 @@ class RequestIdMiddleware:
                 await response(scope, receive, tagged)
 
 
+class HeadMiddleware:
+    """Refuses heads that no honest client sends, and says for every answer how it may be taken.
+
+    Args:
+        app: What is guarded.
+        limit: Bytes of the names and values of all headers.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # No browser is to guess what an answer is, and no cache on the way to give one caller's to another.
+        own = [(b"x-content-type-options", b"nosniff")]
+        if is_under(scope["path"], *_ANSWERED_TO_ONE):
+            own.append((b"cache-control", b"private, no-cache"))
+
+        async def fenced(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name.lower() for name, _value in message["headers"]}
+                message["headers"] = [*message["headers"], *(header for header in own if header[0] not in given)]
+            await send(message)
+
+        refusal = _refused_head(scope, self._limit)
+        await (self._app if refusal is None else refusal)(scope, receive, fenced)
+
+
+def _refused_head(scope: Scope, limit: int) -> JSONResponse | None:
+    names = [name for name, _value in scope["headers"]]
+    length = sum(len(name) + len(value) for name, value in scope["headers"])
+    target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    path = scope["path"][:_LONGEST_TARGET]
+    if target > _LONGEST_TARGET:
+        detail = f"the address is longer than the {_LONGEST_TARGET} bytes that are taken here"
+        return _closing(path, 414, "address_too_long", detail)
+    if scope["query_string"].count(b"&") >= _MOST_PARAMETERS:
+        return _closing(path, 414, "too_many_parameters", f"an address may have {_MOST_PARAMETERS} parameters at most")
+    if len(names) > _MOST_HEADERS or length > limit:
+        detail = f"a request may have {_MOST_HEADERS} headers of {limit} bytes in all at most"
+        return _closing(path, 431, "head_too_large", detail)
+    if scope["http_version"] not in _VERSIONS:
+        return _closing(path, 505, "unknown_version", "there is no such version of HTTP; send HTTP/1.1")
+    # h11 would take the former and forget the latter; a proxy in front that does otherwise sees other requests than we.
+    if b"transfer-encoding" in names and b"content-length" in names:
+        detail = "a request has Content-Length or Transfer-Encoding, never both"
+        return _closing(path, 400, "malformed_request", detail)
+    return None
+
+
 class BodyMiddleware:
     """Bounds bodies in size and in time.
 
     Too large ones are refused by their declared length at once, and otherwise as soon as too much has come; those that make no
-    progress are ended, so that nobody can hold a connection by sending nothing.
+    progress, or hardly any, are ended, so that nobody can hold a connection by sending nothing.
 
     Args:
         app: What is guarded.
@@ -70,14 +135,28 @@ class BodyMiddleware:
         upload_limit: Bytes of a body that is sent to one of ``uploads``.
         uploads: Paths.
         patience_s: How long the next piece of a body may take.
+        bytes_per_s: A body that comes more slowly uses that time up in the end.
+        ending: When bodies must be there because the process ends.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, upload_limit: int, uploads: Collection[str], patience_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit: int,
+        upload_limit: int,
+        uploads: Collection[str],
+        patience_s: float,
+        bytes_per_s: float,
+        ending: Ending,
+    ) -> None:
         self._app = app
         self._limit = limit
         self._upload_limit = upload_limit
         self._uploads = uploads
         self._patience_s = patience_s
+        self._bytes_per_s = bytes_per_s
+        self._ending = ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -89,23 +168,31 @@ class BodyMiddleware:
         if not declared.isdigit() or int(declared[:18]) > limit:
             await _too_large(scope["path"], limit)(scope, receive, send)
             return
+        patience = Patience(self._patience_s, self._bytes_per_s)
         seen, complete, started = 0, False, False
 
         async def bounded() -> Message:
             nonlocal seen, complete
-            if complete:  # from here on only the end of the connection is awaited, however long it takes
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), self._patience_s)
-            except TimeoutError:
-                if complete:  # another reader got the body's end: an event stream waits for the disconnect twice
-                    return await receive()
-                raise _TooSlow from None
-            seen += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if seen > limit:
-                raise _TooLarge
-            return message
+            began = time.monotonic()
+            while not complete:
+                left_s = patience.left_s - (time.monotonic() - began)
+                if self._ending.is_over:
+                    raise _Ends
+                try:
+                    message = await asyncio.wait_for(receive(), min(left_s, _LOOK_S))
+                except TimeoutError:
+                    # Where another reader got the body's end (an event stream waits for the disconnect twice), it is complete.
+                    if left_s <= _LOOK_S and not complete:
+                        raise _TooSlow from None
+                    continue
+                count = len(message.get("body", b""))
+                seen += count
+                complete = not message.get("more_body", False)
+                patience.waited(time.monotonic() - began, count)
+                if seen > limit:
+                    raise _TooLarge
+                return message
+            return await receive()  # from here on only the end of the connection is awaited, however long it takes
 
         async def watched(message: Message) -> None:
             nonlocal started
@@ -114,21 +201,33 @@ class BodyMiddleware:
 
         try:
             await self._app(scope, bounded, watched)
-        except (_TooLarge, _TooSlow) as refusal:
+        except ClientDisconnect:  # in the middle of its body: there is nobody to answer
+            return
+        except (_TooLarge, _TooSlow, _Ends) as refusal:
             if not started:
-                path = scope["path"]
-                response = _too_large(path, limit) if isinstance(refusal, _TooLarge) else _too_slow(path, self._patience_s)
-                await response(scope, receive, send)
+                await self._refusal(refusal, scope["path"], limit)(scope, receive, send)
+
+    def _refusal(self, why: _TooLarge | _TooSlow | _Ends, path: str, limit: int) -> JSONResponse:
+        match why:
+            case _TooLarge():
+                return _too_large(path, limit)
+            case _TooSlow():
+                detail = (
+                    f"nothing more of the body came for {self._patience_s:g} seconds, or less than {self._bytes_per_s:g} "
+                    "bytes a second for long"
+                )
+                return _closing(path, 408, "body_too_slow", detail)
+            case _Ends():
+                detail = "the service is ending before the body was there; send it again in a moment"
+                return _closing(path, 503, "service_ends", detail, {"Retry-After": "2"})
 
 
 def _too_large(path: str, limit: int) -> JSONResponse:
-    detail = f"the body is larger than the {limit} bytes that are taken here"
-    return problem_response(path, 413, "body_too_large", detail, headers={"Connection": "close"})
+    return _closing(path, 413, "body_too_large", f"the body is larger than the {limit} bytes that are taken here")
 
 
-def _too_slow(path: str, patience_s: float) -> JSONResponse:
-    detail = f"nothing more of the body came for {patience_s:g} seconds"
-    return problem_response(path, 408, "body_too_slow", detail, headers={"Connection": "close"})
+def _closing(path: str, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return problem_response(path, status, code, detail, headers={"Connection": "close", **(headers or {})})
 
 
 class _TooLarge(BaseException):
@@ -136,4 +235,8 @@ class _TooLarge(BaseException):
 
 
 class _TooSlow(BaseException):
+    """Not an Exception, for the same reason as `_TooLarge`."""
+
+
+class _Ends(BaseException):
     """Not an Exception, for the same reason as `_TooLarge`."""

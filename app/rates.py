@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 _WINDOW_S = 60
 _MOST_BUCKETS = 10_000
+_REST = "the rest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +30,32 @@ class Allowance:
 
 
 class RateLimiter:
-    """Buckets that hold ``per_minute`` requests and refill evenly."""
+    """Buckets that hold ``per_minute`` requests and refill evenly.
 
-    def __init__(self, per_minute: int) -> None:
+    Full buckets are forgotten, as a new one is the same. Once there are ``most`` others, newcomers share one bucket: a flood of
+    names takes no more memory, and resets nobody's bucket.
+    """
+
+    def __init__(self, per_minute: int, most: int = _MOST_BUCKETS) -> None:
         self._limit = per_minute
         self._rate = per_minute / _WINDOW_S
+        self._most = most
         self._buckets: dict[str, tuple[float, float]] = {}  # number of tokens, and the time at which it was counted
+        self._forgot_at = -math.inf
         self._lock = threading.Lock()
 
     def take(self, who: str) -> Allowance:
         """Count one request."""
         moment = time.monotonic()
         with self._lock:
+            if who not in self._buckets and len(self._buckets) >= self._most:
+                self._forget_the_full(moment)
+                if len(self._buckets) >= self._most:
+                    who = _REST
             tokens = self._tokens(who, moment)
             granted = tokens >= 1
             left = tokens - 1 if granted else tokens
             self._buckets[who] = (left, moment)
-            if len(self._buckets) > _MOST_BUCKETS:
-                self._forget_the_full(moment)
         missing = self._limit - left if granted else 1 - left
         return Allowance(granted, self._limit, int(left), max(1, math.ceil(missing / self._rate)))
 
@@ -55,4 +64,7 @@ class RateLimiter:
         return min(float(self._limit), tokens + (moment - counted_at) * self._rate)
 
     def _forget_the_full(self, moment: float) -> None:
-        self._buckets = {who: found for who, found in self._buckets.items() if self._tokens(who, moment) < self._limit - 1}
+        if moment - self._forgot_at < 1:  # it looks at all of them
+            return
+        self._forgot_at = moment
+        self._buckets = {who: found for who, found in self._buckets.items() if self._tokens(who, moment) < self._limit}

@@ -85,12 +85,46 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=32 * 2**30, ge=1024, description="Largest upload, packed or unpacked.")
     max_uploads_bytes: int = Field(default=256 * 2**30, ge=1024, description="Uploads of one owner together.")
     body_patience_s: float = Field(default=30, gt=0, description="A request whose body makes no progress for so long is ended.")
+    head_patience_s: float = Field(
+        default=15, gt=0, description="A connection on which the head of a request is not complete after so long is closed."
+    )
+    send_patience_s: float = Field(
+        default=60, gt=0, description="A connection whose client takes nothing of an answer for so long is closed."
+    )
+    slowest_bytes_per_s: float = Field(
+        default=1024,
+        gt=0,
+        description="Bodies and answers that go more slowly than this use up the patience with them, as standing still does.",
+    )
+    keep_alive_s: int = Field(
+        default=5, ge=1, description="An idle connection is kept so long; longer than a proxy in front keeps its own, if any."
+    )
+    max_head_bytes: int = Field(default=2**15, ge=2**12, description="Longest head of a request: its line and its headers.")
+    max_connections: int = Field(default=4096, ge=1, description="Connections that may be open at once.")
+    max_connections_per_address: int = Field(
+        default=2048,
+        ge=1,
+        description="The same from one address (IPv6: one /64), except from a trusted proxy.",
+    )
+    end_patience_s: float = Field(
+        default=5, gt=0, description="Requests that run when the API is told to end may go on for so long."
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(),
+        description="Networks of the proxies in front, e.g. 10.0.0.0/8: what they say in X-Forwarded-For and "
+        "X-Forwarded-Proto of address and scheme is believed. Empty: nobody is believed.",
+    )
 
     auth: bool = Field(default=False, description="Whether callers must show an API key; see coppice keys.")
     secret: SecretStr = Field(
         default=SecretStr(""),
         description="What keys are hashed with, the same in every process, of at least 32 characters (openssl rand -hex 32); "
         "empty: a file of the data folder.",
+    )
+    secret_old: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="Secrets that count besides COPPICE_SECRET while it is replaced, separated by commas; see the guide to "
+        "operations.",
     )
     signing_key: Path | None = Field(
         default=None,
@@ -193,7 +227,7 @@ class Settings(BaseSettings):
     def _split_paths(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
-    @field_validator("webhook_networks", "allowed_hosts", "hub_token_tenants", mode="before")
+    @field_validator("webhook_networks", "trusted_proxies", "allowed_hosts", "hub_token_tenants", "secret_old", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -231,11 +265,12 @@ class Settings(BaseSettings):
             stores.kind_of(value)
         return value
 
-    @field_validator("secret", "metrics_token")
+    @field_validator("secret", "metrics_token", "secret_old")
     @classmethod
-    def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if value.get_secret_value() and len(value.get_secret_value()) < _SHORTEST_SECRET:
-            raise ValueError(f"must have at least {_SHORTEST_SECRET} characters; openssl rand -hex 32 makes one")
+    def _long_enough(cls, value: SecretStr | tuple[SecretStr, ...]) -> SecretStr | tuple[SecretStr, ...]:
+        for secret in value if isinstance(value, tuple) else (value,):
+            if secret.get_secret_value() and len(secret.get_secret_value()) < _SHORTEST_SECRET:
+                raise ValueError(f"must have at least {_SHORTEST_SECRET} characters; openssl rand -hex 32 makes one")
         return value
 
     @model_validator(mode="after")
@@ -303,8 +338,7 @@ def get_settings() -> Settings:
     except ValidationError as error:
         # Values are left out of the message: a URL may hold a password.
         lines = [
-            (f"COPPICE_{'_'.join(map(str, item['loc'])).upper()}: " if item["loc"] else "")
-            + item["msg"].removeprefix("Value error, ")
+            (f"COPPICE_{str(item['loc'][0]).upper()}: " if item["loc"] else "") + item["msg"].removeprefix("Value error, ")
             for item in error.errors(include_input=False)
         ]
         raise SettingsInvalid("; ".join(lines)) from None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
+import anyio
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
@@ -13,6 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.api.deps import Owner, Service
 from app.api.jobs import JobId
+from app.ending import Ending
 from app.errors import ProblemDetails
 from app.jobs.schemas import EventList, EventView
 from app.jobs.service import JobService
@@ -21,7 +23,9 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"mod
 
 _POLL_S = 0.25
 _PAGE = 200
+_GRACE_S = 2
 _LARGEST_ID = 2**63 - 1
+_COME_BACK_MS = 1000
 
 
 @router.get("/{job_id}/events", operation_id="listEvents", response_model=EventList)
@@ -41,7 +45,9 @@ async def list_events(
         start = max(start, min(int(last_event_id[:19]), _LARGEST_ID))
     if "text/event-stream" in accept:
         await run_in_threadpool(service.get, job_id, owner=owner)  # an unknown job is a problem, not an empty stream
-        return EventSourceResponse(_stream(request, service, job_id, owner, start), ping=15)
+        stream = _stream(request, service, job_id, owner, start)
+        # The library ends streams itself when the server is to end; the grace is for what the stream says of that.
+        return EventSourceResponse(stream, ping=15, shutdown_event=anyio.Event(), shutdown_grace_period=_GRACE_S)
     events = await run_in_threadpool(service.events, job_id, owner=owner, after=start, limit=limit + 1)
     more = len(events) > limit
     page = [EventView.of(event) for event in events[:limit]]
@@ -51,7 +57,11 @@ async def list_events(
 async def _stream(request: Request, service: JobService, job_id: str, owner: str, after: int) -> AsyncIterator[ServerSentEvent]:
     """Replay from the database, then follow it: a client that reconnects with its last id misses nothing."""
     finished = False
+    ending: Ending = request.app.state.ending
     while not await request.is_disconnected():
+        if ending.has_begun:
+            yield ServerSentEvent(comment="the service restarts; go on with Last-Event-ID", retry=_COME_BACK_MS)
+            return
         events = await run_in_threadpool(service.events, job_id, owner=owner, after=after, limit=_PAGE)
         for event in events:
             after = event.id

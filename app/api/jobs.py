@@ -15,6 +15,7 @@ from app.api.deps import Owner, Sent, Service, Writer
 from app.api.files import Conditions, file_headers, serve_file
 from app.api.filters import METADATA_PARAMETER, metadata_filter
 from app.api.negotiation import prefers_html
+from app.ending import Ending
 from app.errors import ProblemDetails
 from app.jobs.schemas import JobCreate, JobList, JobView, PlanView
 from app.jobs.service import JobDetails, JobService
@@ -127,7 +128,8 @@ async def get_job(
     details = await run_in_threadpool(service.get, job_id, owner=owner)
     first = details.job.version
     known = None if if_none_match is None else {_weak(tag) for tag in if_none_match.split(",")}
-    while time.monotonic() < deadline and details.job.status not in TERMINAL:
+    ending: Ending = request.app.state.ending
+    while time.monotonic() < deadline and details.job.status not in TERMINAL and not ending.has_begun:
         changed = details.job.version != first if known is None else _etag(details) not in known
         if changed or await request.is_disconnected():
             break

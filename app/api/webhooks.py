@@ -1,4 +1,4 @@
-"""Routes of webhooks: create, list, read, try, delete."""
+"""Routes of webhooks: create, list, read, show the secret, try, delete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from fastapi import APIRouter, Depends, Path
 
 from app.api.deps import Owner, Webhooks, Writer, sent_json
 from app.errors import ProblemDetails
-from app.webhooks.schemas import DeliveryList, DeliveryView, WebhookCreate, WebhookCreated, WebhookList, WebhookView
+from app.webhooks.schemas import (
+    DeliveryList,
+    DeliveryView,
+    WebhookCreate,
+    WebhookCreated,
+    WebhookList,
+    WebhookSecret,
+    WebhookView,
+)
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses={"default": {"model": ProblemDetails}})
 
@@ -17,7 +25,7 @@ WebhookId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0
 
 @router.post("", status_code=201, operation_id="createWebhook", dependencies=[Depends(sent_json)])
 def create_webhook(body: WebhookCreate, webhooks: Webhooks, writer: Writer) -> WebhookCreated:
-    """Have the ends of your jobs sent to an address, by the Standard Webhooks specification. The secret is shown once."""
+    """Have the ends of your jobs sent to an address, by the Standard Webhooks specification."""
     return WebhookCreated.with_secret(*webhooks.create(str(body.url), body.events, caller=writer))
 
 
@@ -37,6 +45,12 @@ def get_webhook(webhook_id: WebhookId, webhooks: Webhooks, owner: Owner) -> Webh
 def list_deliveries(webhook_id: WebhookId, webhooks: Webhooks, owner: Owner) -> DeliveryList:
     """List what was sent lately, and what became of it."""
     return DeliveryList(data=[DeliveryView.of(state) for state in webhooks.deliveries(webhook_id, owner=owner)])
+
+
+@router.post("/{webhook_id}/secret", operation_id="showWebhookSecret")
+def show_secret(webhook_id: WebhookId, webhooks: Webhooks, writer: Writer) -> WebhookSecret:
+    """Read what messages are signed with. It changes when the operator replaces the service's own; meanwhile both count."""
+    return WebhookSecret(id=webhook_id, secret=webhooks.secret(webhook_id, caller=writer))
 
 
 @router.post("/{webhook_id}/test", status_code=202, operation_id="testWebhook")

@@ -17,6 +17,7 @@ class Action(StrEnum):
     UPLOAD_STORED = "upload.stored"
     UPLOAD_DELETED = "upload.deleted"
     WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_SECRET_SHOWN = "webhook.secret_shown"  # noqa: S105 - a name
     WEBHOOK_DELETED = "webhook.deleted"
 
 

@@ -1,4 +1,4 @@
-"""Table of API keys. Of a key itself only an HMAC is kept."""
+"""Tables of API keys and of browsers' sessions. Of a key or a cookie itself only an HMAC is kept."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ api_keys = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("expires_at", sa.Double),
     sa.Column("revoked_at", sa.Double),
+    sa.Column("secret_id", sa.String(16)),  # of the secret that the digest is made with; null: nobody noted it
     sa.UniqueConstraint("digest"),
     sa.Index(None, "owner", "created_at"),
+)
+
+key_sessions = sa.Table(
+    "key_sessions",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("key_id", sa.String(64), sa.ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Index(None, "key_id", "created_at"),
+    sa.Index(None, "expires_at"),
 )

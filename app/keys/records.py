@@ -28,6 +28,14 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretUse:
+    """What stands under the server's secret, of what is valid."""
+
+    keys: int
+    keys_under_it: int
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The caller: a tenant, by one of its keys.
 

@@ -1,12 +1,15 @@
-"""SQL of API keys."""
+"""SQL of API keys and of browsers' sessions."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
 from app.db import now
 from app.keys.models import api_keys as _keys
-from app.keys.records import ApiKey, Scope
+from app.keys.models import key_sessions as _sessions
+from app.keys.records import ApiKey, Scope, SecretUse
 
 
 class KeyRepository:
@@ -16,7 +19,15 @@ class KeyRepository:
         self._connection = connection
 
     def insert(
-        self, key_id: str, *, owner: str, name: str, digest: str, scopes: frozenset[Scope], lives_s: float | None
+        self,
+        key_id: str,
+        *,
+        owner: str,
+        name: str,
+        digest: str,
+        secret_id: str,
+        scopes: frozenset[Scope],
+        lives_s: float | None,
     ) -> ApiKey:
         """Insert a key."""
         moment = self._connection.execute(sa.select(now())).scalar_one()
@@ -28,6 +39,7 @@ class KeyRepository:
                 owner=owner,
                 name=name,
                 digest=digest,
+                secret_id=secret_id,
                 scopes=sorted(scopes),
                 created_at=key.created_at,
                 expires_at=key.expires_at,
@@ -35,19 +47,44 @@ class KeyRepository:
         )
         return key
 
-    def valid(self, digest: str) -> ApiKey | None:
-        """Find the key with a digest, unless it was revoked or has expired."""
-        return self._valid(_keys.c.digest == digest)
+    def valid(self, digests: Sequence[str]) -> tuple[ApiKey, str | None] | None:
+        """Find the key with one of these digests, and the id of its secret, unless it was revoked or has expired."""
+        row = self._connection.execute(sa.select(_keys).where(_keys.c.digest.in_(digests), _is_valid())).mappings().first()
+        return None if row is None else (_key(row), row["secret_id"])
 
-    def valid_by_id(self, key_id: str) -> ApiKey | None:
-        """Find the key with an id, unless it was revoked or has expired."""
-        return self._valid(_keys.c.id == key_id)
+    def put_under(self, secret_id: str, key_id: str, digest: str) -> None:
+        """Keep a key by its digest under another secret."""
+        self._connection.execute(_keys.update().where(_keys.c.id == key_id).values(digest=digest, secret_id=secret_id))
 
-    def _valid(self, named: sa.ColumnElement[bool]) -> ApiKey | None:
-        alive = sa.or_(_keys.c.expires_at.is_(None), _keys.c.expires_at > now())
-        query = sa.select(_keys).where(named, _keys.c.revoked_at.is_(None), alive)
-        row = self._connection.execute(query).mappings().one_or_none()
+    def secret_use(self, secret_id: str) -> SecretUse:
+        """Count the valid keys by the secret that they are kept under."""
+        under = sa.func.count().filter(_keys.c.secret_id == secret_id)
+        row = self._connection.execute(sa.select(sa.func.count(), under).select_from(_keys).where(_is_valid())).one()
+        return SecretUse(keys=row[0], keys_under_it=row[1])
+
+    def begin_session(self, digest: str, key_id: str, *, lives_s: float, most: int) -> None:
+        """Note a session, and forget those that have expired and, of the same key, the oldest beyond a number."""
+        moment = self._connection.execute(sa.select(now())).scalar_one()
+        self._connection.execute(_sessions.delete().where(_sessions.c.expires_at <= moment))
+        mine = sa.select(_sessions.c.digest).where(_sessions.c.key_id == key_id).order_by(_sessions.c.created_at.desc())
+        beyond = list(self._connection.scalars(mine.offset(most - 1)))
+        self._connection.execute(_sessions.delete().where(_sessions.c.digest.in_(beyond)))
+        values = {"digest": digest, "key_id": key_id, "created_at": moment, "expires_at": moment + lives_s}
+        self._connection.execute(_sessions.insert().values(**values))
+
+    def of_session(self, digests: Sequence[str]) -> ApiKey | None:
+        """Find the key of a session, unless the session has ended or the key was revoked or has expired."""
+        query = (
+            sa.select(_keys)
+            .join(_sessions, _sessions.c.key_id == _keys.c.id)
+            .where(_sessions.c.digest.in_(digests), _sessions.c.expires_at > now(), _is_valid())
+        )
+        row = self._connection.execute(query).mappings().first()
         return None if row is None else _key(row)
+
+    def end_session(self, digests: Sequence[str]) -> None:
+        """End a session; ending it twice is once."""
+        self._connection.execute(_sessions.delete().where(_sessions.c.digest.in_(digests)))
 
     def list(self, owner: str | None, *, limit: int) -> list[ApiKey]:
         """List the keys of one tenant or of all, newest first."""
@@ -60,8 +97,13 @@ class KeyRepository:
         """Revoke a key; revoking it twice is once. None: there is no such key."""
         moment = sa.func.coalesce(_keys.c.revoked_at, now())
         self._connection.execute(_keys.update().where(_keys.c.id == key_id).values(revoked_at=moment))
+        self._connection.execute(_sessions.delete().where(_sessions.c.key_id == key_id))
         row = self._connection.execute(sa.select(_keys).where(_keys.c.id == key_id)).mappings().one_or_none()
         return None if row is None else _key(row)
+
+
+def _is_valid() -> sa.ColumnElement[bool]:
+    return sa.and_(_keys.c.revoked_at.is_(None), sa.or_(_keys.c.expires_at.is_(None), _keys.c.expires_at > now()))
 
 
 def _key(found: sa.RowMapping) -> ApiKey:

@@ -1,32 +1,29 @@
-"""Browser sessions: a cookie with a key's id, signed, that lasts a working day (docs/decisions/0050)."""
+"""Browser sessions: a random cookie, of which only a keyed hash is kept (docs/decisions/0103)."""
 
 from __future__ import annotations
 
-from itsdangerous import BadData, URLSafeTimedSerializer
+import re
+import secrets
 
-from app.secret import ServerSecret
-
-COOKIE = "coppice_session"
 LIFETIME_S = 12 * 3600
+MOST_OF_A_KEY = 100  # browsers that are signed in by one key; the next one signs out the oldest
+
+_COOKIE = "coppice_session"
+_PREFIX = "cps_"
+_RANDOM_BYTES = 32
+_FORM = re.compile(r"cps_[A-Za-z0-9_\-]{43}", re.ASCII)
 
 
-class Sessions:
-    """Makes and reads the values of the session cookie. They name a key and are none: whether it still holds is looked up."""
+def cookie_name(*, secure: bool) -> str:
+    """Return the name of the session cookie. Over HTTPS browsers take it from this very host alone (RFC 6265bis, 4.1.3.2)."""
+    return f"__Host-{_COOKIE}" if secure else _COOKIE
 
-    def __init__(self, secret: ServerSecret) -> None:
-        self._secret = secret
 
-    def seal(self, key_id: str) -> str:
-        """Return the cookie's value for a key."""
-        return self._signer().dumps(key_id)
+def new_session() -> str:
+    """Return a cookie value of 256 random bits."""
+    return _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
 
-    def open(self, value: str) -> str | None:
-        """Return the id of the key that a cookie names, or None where it is too old or not ours."""
-        try:
-            found = self._signer().loads(value, max_age=LIFETIME_S)
-        except BadData:
-            return None
-        return found if isinstance(found, str) else None
 
-    def _signer(self) -> URLSafeTimedSerializer:
-        return URLSafeTimedSerializer(self._secret.digest("session", "cookie"), salt="coppice.session")
+def is_session(value: str) -> bool:
+    """Return whether a value has the form of one of ours."""
+    return _FORM.fullmatch(value) is not None

@@ -11,8 +11,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from app.api.deps import Keys
-from app.authentication import SIGN_IN
-from app.keys.sessions import COOKIE, LIFETIME_S
+from app.authentication import SIGN_IN, guess_name
+from app.errors import Problem
+from app.keys.service import KeyService
+from app.keys.sessions import LIFETIME_S, cookie_name
+from app.rates import RateLimiter
 from app.web.forms import read_form
 from app.web.rendering import PageRoute, page
 
@@ -37,27 +40,36 @@ async def sign_in(request: Request, keys: Keys) -> Response:
     """Begin a session."""
     form = await read_form(request)
     wanted = _own(form.one("next"))
-    key = await run_in_threadpool(keys.recognise, form.one("key").strip())
+    text = form.one("key").strip()
+    key = await run_in_threadpool(keys.recognise, text)
     if key is None:
+        strangers: RateLimiter = request.app.state.strangers
+        if not (allowance := strangers.take(guess_name(text))).granted:
+            detail = f"{allowance.limit} wrong tries a minute are as many as there may be; slow down"
+            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail, headers={"Retry-After": str(allowance.reset_s)})
         return page(request, "sign_in.html", {"wanted": wanted, "refused": True}, status=HTTPStatus.UNAUTHORIZED)
+    await _end_session(request, keys)
+    value = await run_in_threadpool(keys.begin_session, key)
     response = RedirectResponse(wanted, HTTPStatus.SEE_OTHER)
-    response.set_cookie(
-        COOKIE,
-        keys.begin_session(key),
-        max_age=LIFETIME_S,
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="strict",
-    )
+    secure = request.url.scheme == "https"
+    response.set_cookie(cookie_name(secure=secure), value, max_age=LIFETIME_S, secure=secure, httponly=True, samesite="strict")
     return response
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request) -> Response:
-    """End the session of this browser."""
+async def sign_out(request: Request, keys: Keys) -> Response:
+    """End the session of this browser, here and on the server."""
+    await _end_session(request, keys)
     response = RedirectResponse(SIGN_IN, HTTPStatus.SEE_OTHER)
-    response.delete_cookie(COOKIE, secure=request.url.scheme == "https", httponly=True, samesite="strict")
+    secure = request.url.scheme == "https"
+    response.delete_cookie(cookie_name(secure=secure), secure=secure, httponly=True, samesite="strict")
     return response
+
+
+async def _end_session(request: Request, keys: KeyService) -> None:
+    value = request.cookies.get(cookie_name(secure=request.url.scheme == "https"))
+    if value is not None:
+        await run_in_threadpool(keys.end_session, value)
 
 
 def _own(wanted: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import queue
 import random
 import ssl
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ _JITTER = 0.1
 
 _TIMEOUT_S = 10
 _LIFETIME_S = 15
+_STOP_S = 2
 _AT_ONCE = 8
 _LEASE_S = 120  # longer than a batch can take
 _KEEP_S = 7 * 24 * _HOUR_S
@@ -67,9 +69,9 @@ class Deliverer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, once what is being sent has been sent."""
+        """End, once what is being sent has been sent, unless a receiver takes long: it is sent the message again by another."""
         self._stop.set()
-        self._thread.join(self._lifetime_s)
+        self._thread.join(min(self._lifetime_s, _STOP_S))
 
     def deliver_due(self) -> int:
         """Send what is due. Return how many messages that was."""
@@ -78,9 +80,25 @@ class Deliverer:
                 return 0
         with self._database.write() as connection:
             batch = WebhookRepository(connection).claim(lease_s=_LEASE_S)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(self._deliver, batch))
+        waiting: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        for delivery in batch:
+            waiting.put(delivery)
+        # Not a pool: Python waits for the threads of pools before it exits, for as long as a receiver likes.
+        threads = [threading.Thread(target=self._drain, args=(waiting,), daemon=True) for _ in batch[:_AT_ONCE]]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         return len(batch)
+
+    def _drain(self, waiting: queue.SimpleQueue[Delivery]) -> None:
+        with contextlib.suppress(queue.Empty):
+            while not self._stop.is_set():
+                delivery = waiting.get_nowait()
+                try:
+                    self._deliver(delivery)
+                except SQLAlchemyError as error:  # the message is due again after its lease
+                    _tell_of(error)
 
     def _deliver(self, delivery: Delivery) -> None:
         status, outcome = self._send(delivery)
@@ -117,7 +135,7 @@ class Deliverer:
         happened = datetime.fromtimestamp(delivery.created_at, UTC).isoformat().replace("+00:00", "Z")
         content = json.loads(delivery.payload)
         body = json.dumps({"type": content["type"], "timestamp": happened, "data": content["data"]}, separators=(",", ":"))
-        signature = Signer(self._secrets.of(delivery.webhook_id)).sign(delivery.id, moment, body)
+        signatures = [Signer(key).sign(delivery.id, moment, body) for key in self._secrets.all_of(delivery.webhook_id)]
         return body.encode(), [
             ("Host", urlsplit(delivery.url).netloc),
             ("Content-Type", "application/json"),
@@ -125,7 +143,7 @@ class Deliverer:
             ("User-Agent", "Coppice-Webhooks/1"),
             ("webhook-id", delivery.id),
             ("webhook-timestamp", str(int(moment.timestamp()))),
-            ("webhook-signature", signature),
+            ("webhook-signature", " ".join(signatures)),
         ]
 
     def _run(self) -> None:
@@ -139,9 +157,13 @@ class Deliverer:
                         WebhookRepository(connection).forget(older_than_s=_KEEP_S)
                 ticks += 1
             except SQLAlchemyError as error:
-                _log.warning("webhooks.database_unavailable", error=type(error).__name__, reason=first_line(error))
+                _tell_of(error)
             except Exception:
                 _log.exception("webhooks.failed")
+
+
+def _tell_of(error: SQLAlchemyError) -> None:
+    _log.warning("webhooks.database_unavailable", error=type(error).__name__, reason=first_line(error))
 
 
 def _pause(attempts: int) -> float | None:

@@ -45,7 +45,7 @@ class WebhookView(BaseModel):
 
 
 class WebhookCreated(WebhookView):
-    """A new webhook, with what its messages are signed with: the only time that it is shown."""
+    """A new webhook, with what its messages are signed with."""
 
     secret: str
 
@@ -53,6 +53,14 @@ class WebhookCreated(WebhookView):
     def with_secret(cls, webhook: Webhook, secret: str) -> WebhookCreated:
         """Show a new webhook."""
         return cls.model_validate({**_fields(webhook), "secret": secret})
+
+
+class WebhookSecret(BaseModel):
+    """What the messages of a webhook are signed with."""
+
+    id: str = Field(description="Of the webhook.")
+    object: Literal["webhook.secret"] = "webhook.secret"
+    secret: str
 
 
 class WebhookList(BaseModel):

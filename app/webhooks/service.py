@@ -1,4 +1,4 @@
-"""Use cases of webhooks: create, list, test, delete."""
+"""Use cases of webhooks: create, list, show the secret, test, delete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,15 @@ class WebhookSecrets:
 
     def of(self, webhook_id: str) -> str:
         """Return the secret of one webhook, in the specification's form."""
-        return f"whsec_{base64.b64encode(self._secret.digest('webhook', webhook_id)).decode()}"
+        return self.all_of(webhook_id)[0]
+
+    def all_of(self, webhook_id: str) -> tuple[str, ...]:
+        """Return the secret of one webhook, and behind it those that its receiver may still hold.
+
+        While the server's secret is replaced, messages are signed with each of them.
+        """
+        digests = self._secret.digests("webhook", webhook_id)
+        return tuple(f"whsec_{base64.b64encode(digest).decode()}" for digest in digests)
 
 
 class WebhookService:
@@ -72,6 +80,13 @@ class WebhookService:
         """Read a webhook. Raises `NotFound`."""
         with self._database.read() as connection:
             return _known(WebhookRepository(connection).get(webhook_id, owner=owner))
+
+    def secret(self, webhook_id: str, *, caller: Caller) -> str:
+        """Return what the receiver is to check messages with, and write down that it was shown. Raises `NotFound`."""
+        with self._database.write() as connection:
+            _known(WebhookRepository(connection).get(webhook_id, owner=caller.owner))
+            AuditRepository(connection).record(Action.WEBHOOK_SECRET_SHOWN, caller.owner, caller.key_id, webhook_id)
+        return self._secrets.of(webhook_id)
 
     def deliveries(self, webhook_id: str, *, owner: str) -> list[DeliveryState]:
         """List what was sent lately, and what became of it. Raises `NotFound`."""

@@ -25,11 +25,24 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 # What may fail, and by this name has advice.
-Look = Literal["database", "migrations", "workers", "broker", "store", "uploads", "scratch", "device", "sandbox", "signing"]
+Look = Literal[
+    "database",
+    "migrations",
+    "secret",
+    "workers",
+    "broker",
+    "store",
+    "uploads",
+    "scratch",
+    "device",
+    "sandbox",
+    "signing",
+]
 
 _LIBRARIES = (SERVER, "torch", "transformers", "celery", "fastapi", "sqlalchemy", "psycopg", "redis", "boto3")
 _PROBE_S = 120
 _LITTLE_ROOM = 5 * 2**30
+_DROP = "COPPICE_SECRET_OLD can go, once receivers of webhooks have their new secrets and 12 hours are over"
 _EXPECTED = b"coppice doctor was here"
 
 
@@ -87,6 +100,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield reached
         if reached.status == "ok":
             yield _guarded("migrations", lambda _: _migrations(database), settings)
+            yield _guarded("secret", lambda _: _secret(settings, database), settings)
             yield _guarded("workers", lambda _: _workers(settings, database), settings)
     finally:
         database.close()
@@ -111,6 +125,26 @@ def _migrations(database: Database) -> Finding:
         return Finding(check="migrations", status="ok", found=f"at {newest}")
     found = "never migrated" if current is None else f"at {current}, this version needs {newest}"
     return Finding(check="migrations", status="failed", found=found, advice="coppice migrate")
+
+
+def _secret(settings: Settings, database: Database) -> Finding:
+    from app.keys.service import KeyService
+    from app.secret import ServerSecret
+
+    if not settings.auth:
+        return Finding(check="secret", status="skipped", found="keys are not asked for")
+    use = KeyService(database, ServerSecret(settings)).secret_use()
+    told = f"{use.keys_under_it} of {use.keys} valid keys are known under it"
+    left = use.keys - use.keys_under_it
+    if settings.secret_old:
+        advice = f"COPPICE_SECRET_OLD is still needed by {left} keys, each until it is used, and by receivers of webhooks"
+        return Finding(check="secret", status="warning" if left else "ok", found=told, advice=advice if left else _DROP)
+    if left:
+        advice = (
+            "each is noted when it is used; one that is not accepted was made under a secret that COPPICE_SECRET_OLD can name"
+        )
+        return Finding(check="secret", status="ok", found=told, advice=advice)
+    return Finding(check="secret", status="ok", found=told)
 
 
 def _workers(settings: Settings, database: Database) -> Finding:
@@ -299,6 +333,7 @@ _BROKER_ADVICE: Mapping[str, str] = {
 ADVICE: Mapping[Look, str] = {
     "database": "COPPICE_DATABASE_URL: is the server up, and the name and password right?",
     "migrations": "coppice migrate",
+    "secret": "COPPICE_SECRET: can the file `secret` of the data folder be read?",
     "workers": "coppice migrate, where the tables are another version's",
     "broker": "COPPICE_BROKER_URL; meanwhile jobs are accepted, and wait",
     "store": "COPPICE_ARTIFACTS_DIR or COPPICE_ARTIFACTS_URL: is it mounted, writable, and are the credentials right?",

@@ -1,4 +1,4 @@
-"""Commands that run the service: ``serve``, ``worker``, ``migrate``."""
+"""Commands that run the service: ``serve``, ``api``, ``worker``, ``migrate``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _WORKER_GRACE_S = 20
 _BACKLOG = 128
+_OPEN = (
+    "without authentication the service listens on loopback only; set COPPICE_AUTH=true and make a key with "
+    "coppice keys create, or put a proxy that authenticates in front of it"
+)
 # -P: the current folder is not searched, where a folder `worker` need not be ours.
 _WORKER_COMMAND = [sys.executable, "-P", "-m", "worker.main"]
 
@@ -53,16 +57,18 @@ def serve(
     os.environ.update({name: value for name, value in overrides.items() if value is not None})
     os.environ.setdefault("COPPICE_LOG_JSON", "false")
 
-    import uvicorn
-
     from app.main import create_app
+    from app.server import create_server
 
     settings = read_settings()
+    if not _is_loopback(settings.host) and not settings.auth:
+        fail(_OPEN, ExitCode.BAD_INPUT)
     _migrate()
     listener = _listen(settings.host, settings.port)
+    application = create_app()
     shown = f"http://{settings.host}:{listener.getsockname()[1]}"
     worker = subprocess.Popen([*_WORKER_COMMAND, str(os.getpid())], stdin=subprocess.DEVNULL)
-    server = uvicorn.Server(uvicorn.Config(create_app, factory=True, log_config=None, timeout_graceful_shutdown=5))
+    server = create_server(application, settings, on_end=worker.terminate)  # both have their time at once
     threading.Thread(target=_end_with, args=(worker, server), daemon=True).start()
     signal.signal(signal.SIGTERM, _leave)  # uvicorn passes it on after its shutdown; the worker is still to be stopped
     console.err.print(f"Coppice listens on {shown}; Ctrl-C ends it", highlight=False)
@@ -73,6 +79,31 @@ def serve(
         _stop(worker)
     if ended_by_itself:
         fail(f"the worker ended by itself with code {worker.returncode}; its log above says why", ExitCode.JOB_FAILED)
+
+
+def api(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: COPPICE_HOST, 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; default: COPPICE_PORT, 8000. 0 picks a free one.")
+    ] = None,
+) -> None:
+    """Run one API process, without a worker. The database must have been migrated.
+
+    Example: coppice api --host 0.0.0.0 --port 8000
+    """
+    require_server()
+    overrides = {"COPPICE_HOST": host, "COPPICE_PORT": None if port is None else str(port)}
+    os.environ.update({name: value for name, value in overrides.items() if value is not None})
+
+    from app.main import create_app
+    from app.server import create_server
+
+    settings = read_settings()
+    application = create_app()
+    if not _is_loopback(settings.host) and not settings.auth:  # a proxy that authenticates may stand in front
+        console.err.print(f"warning: {_OPEN}", highlight=False, markup=False)
+    listener = _listen(settings.host, settings.port)
+    create_server(application, settings).run(sockets=[listener])
 
 
 def worker() -> None:
@@ -133,12 +164,6 @@ def read_settings() -> Settings:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    if not _is_loopback(host) and not read_settings().auth:
-        fail(
-            "without authentication the service listens on loopback only; set COPPICE_AUTH=true and make a key with "
-            "coppice keys create, or put a proxy that authenticates in front of it",
-            ExitCode.BAD_INPUT,
-        )
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from app.jobs.models import jobs as jobs_table
 from app.jobs.records import JobError
 from app.keys.records import Caller, Scope
-from app.keys.sessions import COOKIE, LIFETIME_S, Sessions
 from app.web.formats import ago, count, decimal, percent, ratio, size, span, times
 from app.web.plots import Datum, scatter
 from tests.contract.conftest import Api
@@ -278,48 +277,6 @@ def test_a_database_that_is_away_is_a_page_that_says_so(api_on_sqlite: Api) -> N
 @pytest.fixture
 def guarded(make_api: Callable[..., Api]) -> Api:
     return make_api("", auth=True, secret="s" * 40)
-
-
-def test_a_session_begins_with_a_key_and_ends_with_it(guarded: Api) -> None:
-    api = guarded
-    first = api.client.get("/compare?by=size", follow_redirects=False)
-    assert (first.status_code, first.headers["location"]) == (303, "/sign-in?next=%2Fcompare%3Fby%3Dsize")
-    wrong = api.client.post("/sign-in", data={"key": "cpk_" + "A" * 43})
-    assert wrong.status_code == 401
-    assert "set-cookie" not in wrong.headers
-    key_id = signed_in(api)
-    assert api.client.get("/").status_code == 200
-    assert api.client.get("/v1/jobs").status_code == 200, "pages link to the API's own files"
-    assert api.client.post("/v1/jobs", json=api.body).status_code == 401, "but a cookie changes nothing there"
-    cookie = api.client.cookies[COOKIE]
-    assert "cpk_" not in cookie
-    api.client.post("/sign-out")
-    assert api.client.get("/", follow_redirects=False).status_code == 303
-    api.client.cookies[COOKIE] = cookie
-    assert api.client.get("/").status_code == 200
-    api.client.app.state.keys.revoke(key_id, caller=Caller())
-    assert api.client.get("/", follow_redirects=False).status_code == 303, "a revoked key ends its sessions at once"
-
-
-def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(guarded: Api) -> None:
-    _key, text = guarded.client.app.state.keys.create(owner="a", name="", scopes=BOTH, lives_s=None, caller=Caller())
-    answer = guarded.client.post("/sign-in", data={"key": text}, follow_redirects=False)
-    attributes = {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
-    assert {"httponly", "samesite=strict", "path=/", f"max-age={LIFETIME_S}"} <= attributes
-    assert "secure" not in attributes
-    secure = guarded.client.post("https://testserver/sign-in", data={"key": text}, follow_redirects=False)
-    assert "secure" in secure.headers["set-cookie"].lower()
-
-
-def test_sessions_that_we_did_not_make_or_that_are_old_are_none(guarded: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    key_id = signed_in(guarded)
-    value = guarded.client.cookies[COOKIE]
-    sessions = Sessions(guarded.client.app.state.secret)
-    assert sessions.open(value) == key_id
-    for forged in ("", key_id, value[:-1], value + "x", "a.b.c", "é", value.replace(".", "..")):
-        assert sessions.open(forged) is None
-    monkeypatch.setattr("app.keys.sessions.LIFETIME_S", -1)
-    assert sessions.open(value) is None
 
 
 @pytest.mark.parametrize(

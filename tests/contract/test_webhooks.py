@@ -108,6 +108,30 @@ def test_the_end_of_a_job_is_sent_once_and_signed(api: Api, receiver: str, deliv
     assert state["delivered_at"] is not None
 
 
+def test_while_the_server_s_secret_is_replaced_both_signatures_are_sent(make_api: Callable[..., Api], receiver: str) -> None:
+    common = {"webhook_networks": LOOPBACK, "webhook_poll_s": 3600}
+    webhook = create(make_api("", secret="a" * 40, **common), receiver)
+
+    def sent(**secrets: Any) -> tuple[Api, dict[str, str], bytes]:
+        api = make_api("", **secrets, **common)
+        assert api.client.post(f"/v1/webhooks/{webhook['id']}/test").status_code == 202
+        state = api.client.app.state
+        assert Deliverer(state.settings, api.database, WebhookSecrets(state.secret)).deliver_due() == 1
+        return api, Receiver.received[-1][1], Receiver.received[-1][2]
+
+    api, headers, body = sent(secret="b" * 40, secret_old=("a" * 40,))
+    Verifier(webhook["secret"]).verify(body, headers)
+    shown = api.client.post(f"/v1/webhooks/{webhook['id']}/secret").json()
+    assert shown["id"] == webhook["id"]
+    assert shown["secret"] != webhook["secret"]
+    Verifier(shown["secret"]).verify(body, headers)
+    _api, headers, body = sent(secret="b" * 40)
+    Verifier(shown["secret"]).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Verifier(webhook["secret"]).verify(body, headers)
+    assert_problem(api.client.post("/v1/webhooks/none/secret"), 404, "webhook_not_found")
+
+
 def test_every_end_is_told_to_those_who_asked_for_it(api: Api, receiver: str, deliver: Callable[[], int]) -> None:
     create(api, f"{receiver}/all")
     create(api, f"{receiver}/failures", events=["job.failed"])

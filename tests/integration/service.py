@@ -106,7 +106,7 @@ class Service:
         """Run the API; the value is a client of it."""
         port = self.url.rpartition(":")[2]
         with (
-            self.process("api", "-m", "uvicorn", "app.main:create_app", "--factory", "--port", port),
+            self.process("api", "-m", "coppice.cli", "api", "--port", port),
             Client(self.url) as client,
         ):
             with Client(self.url, retry_for_s=0) as impatient:

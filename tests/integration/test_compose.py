@@ -33,6 +33,8 @@ def test_migrate_api_and_worker_run_a_job(
         "COPPICE_ARTIFACTS_DIR": str(tmp_path / "artifacts"),
         "COPPICE_ALLOWED_ROOTS": os.pathsep.join(map(str, (tiny_bert, tiny_sst2))),
         "COPPICE_SECRET": "s" * 64,
+        "COPPICE_SECRET_OLD": "",
+        "COPPICE_TRUSTED_PROXIES": "",
         "COPPICE_METRICS_TOKEN": "t" * 40,
         "COPPICE_WORKER_METRICS_PORT": str(free_port()),
         "COPPICE_WORKER_EVENTS": "true",

@@ -20,6 +20,7 @@ ALL = {
     "versions",
     "database",
     "migrations",
+    "secret",
     "workers",
     "broker",
     "store",
