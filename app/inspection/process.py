@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import astuple
+from pathlib import Path
 
 import structlog
 
@@ -18,10 +19,14 @@ from app.inspection.zygote import ORDER
 _log = structlog.get_logger(__name__)
 
 # Where Python and its libraries are, and which letters paths have. No setting of the service, no key of anybody's.
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8")
+_ENVIRONMENT = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8")
 # -P: the current folder is not searched, where a folder `app` need not be ours.
 _COMMAND = (sys.executable, "-P", "-m", "app.inspection.zygote")
 _END_S = 5
+
+
+# The code that is imported there is the code that runs here, however it was found.
+_HOME = str(Path(__file__).resolve().parents[2])
 
 
 class Zygote:
@@ -77,7 +82,7 @@ class Zygote:
                     [*_COMMAND, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                    env=_environment(),
                     cwd="/",
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,  # Ctrl-C is for the API, which ends this process
@@ -97,3 +102,8 @@ class Zygote:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+def _environment() -> dict[str, str]:
+    found = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return found | {"PYTHONPATH": os.pathsep.join(filter(None, [_HOME, os.environ.get("PYTHONPATH", "")]))}

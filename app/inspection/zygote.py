@@ -16,6 +16,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.inspection.confinement import confine, gain_no_privileges, leave_the_network
@@ -36,8 +37,9 @@ class _Child:
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, work: Callable[[socket.socket], None]) -> None:
         self._control = control
+        self._work = work
         self._children: dict[int, _Child] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
@@ -95,10 +97,8 @@ class _Zygote:
             for other in self._children.values():
                 os.close(other.fate)
             if confine(limits, parent):
-                from app.inspection.work import answer_to
-
                 with socket.socket(fileno=work) as connection:
-                    answer_to(connection)
+                    self._work(connection)
                 code = 0
         finally:
             os._exit(code)
@@ -125,11 +125,12 @@ def main(arguments: list[str]) -> int:
     gain_no_privileges()
     leave_the_network()
     # Imported once, here, and shared by every child. The rest of the API's code is not needed, and its settings neither.
+    from app.inspection.work import answer_to
 
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(arguments[0])) as control:
-        _Zygote(control).serve()
+        _Zygote(control, answer_to).serve()
     return 0
 
 

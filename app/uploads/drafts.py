@@ -13,7 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,13 @@ class Draft:
         folder: Its folder.
         owner: Whose it is.
         lock: Descriptor that holds the lock of its claim.
+        allowed: Bytes that its archive may have.
     """
 
     folder: Path
     owner: str
     lock: int
+    allowed: int = 0
 
     @property
     def archive(self) -> Path:
@@ -102,10 +104,10 @@ class Drafts:
                 os.write(lock, json.dumps({"owner": _tag(owner), "declared": declared}).encode())
                 self._check_number(owner)
                 self.check(draft)
+                return replace(draft, allowed=declared or self.left(draft))
             except BaseException:
                 self.end(draft)
                 raise
-        return draft
 
     def end(self, draft: Draft) -> None:
         """Delete what a draft has left."""

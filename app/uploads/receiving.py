@@ -63,10 +63,13 @@ class Receiver:
             await run_in_threadpool(self._drafts.end, draft)
 
     async def _write(self, body: AsyncIterable[bytes], draft: Draft) -> None:
-        piece, unlooked = bytearray(), 0
+        piece, received, unlooked = bytearray(), 0, 0
         with draft.archive.open("wb") as file:
             async for chunk in body:
                 piece += chunk
+                received += len(chunk)
+                if received > draft.allowed:
+                    raise self._drafts.exceeded()
                 if len(piece) < _PIECE_BYTES:
                     continue
                 unlooked += len(piece)

@@ -24,6 +24,7 @@ _PICKLE_PATTERNS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _LARGEST_CONFIG_BYTES = 16 * 2**20
 _LARGEST_INDEX_BYTES = 64 * 2**20
 _MOST_SHARDS = 1000
+_LONGEST_FILE_NAME = 255
 _MOST_TENSORS = 1_000_000  # of all shards together
 
 
@@ -132,7 +133,7 @@ def _weight_files(folder: Path) -> tuple[tuple[Path, ...], frozenset[str]]:
         except OSError:
             raise ModelUnreadable(f"{INDEX_NAME} is not readable", param="model") from None
         names = sorted(set(places.values()))
-        outside = [name[:128] for name in names if name != Path(name).name or "\0" in name]
+        outside = [name[:128] for name in names if not _is_in_folder(name)]
         if outside:
             raise ModelUnreadable(
                 f"{INDEX_NAME} names {outside[0]!r}; shards must lie in the model's folder, beside the index", param="model"
@@ -162,6 +163,10 @@ def _places(index: object) -> dict[str, str]:
     if len(places) > _MOST_TENSORS or len(set(places.values())) > _MOST_SHARDS:
         raise JsonRefused(f"names more than {_MOST_TENSORS} tensors or {_MOST_SHARDS} files")
     return cast("dict[str, str]", places)
+
+
+def _is_in_folder(name: str) -> bool:
+    return name == Path(name).name and name != ".." and "\0" not in name and len(name.encode()) <= _LONGEST_FILE_NAME
 
 
 def _header(path: Path) -> list[StoredTensor]:
