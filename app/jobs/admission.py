@@ -29,9 +29,10 @@ _ENDS_NO_HUB_ID = ("-", ".", ".git")
 # Names by which the data sets' library reads whatever files lie in the working directory; a test holds them against its own.
 PACKAGED_READERS = frozenset(
     [
-        *("arrow", "audiofolder", "cache", "conll", "csv", "eval", "folder", "generator", "hdf5", "iceberg", "imagefolder"),
-        *("json", "lance", "meshfolder", "mmcif", "niftifolder", "pandas", "parquet", "pdffolder", "spark", "sql", "text"),
-        *("tsfile", "videofolder", "vortex", "webdataset", "xml"),
+        *("arrow", "audiofolder", "cache", "conll", "csv", "eval", "fasta", "fastq", "folder", "genbank"),
+        *("generator", "harbor", "hdf5", "iceberg", "imagefolder", "json", "lance", "meshfolder", "mmcif", "niftifolder"),
+        *("pandas", "parquet", "pdb", "pdffolder", "spark", "sql", "text", "tsfile", "videofolder", "vortex"),
+        *("webdataset", "xml"),
     ]
 )
 
