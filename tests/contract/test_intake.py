@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import resource
@@ -18,9 +19,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from app.inspection.content import unpack
 from app.inspection.process import Zygote
-from app.inspection.records import Limits
+from app.inspection.records import Limits, UploadKind
 from app.inspection.zygote import FATE
+from app.refusals import NoRoom
 from tests.contract import hostile
 from tests.contract.archives import TAR, contents, packed
 from tests.contract.conftest import Api
@@ -377,6 +380,19 @@ def test_an_archive_unpacks_to_no_more_than_the_quota(make_api: Callable[..., Ap
         watching.result()
     assert_problem(answer, 429, "quota_exceeded")
     assert most < 6 * 2**20
+
+
+def test_unpacking_leaves_the_disk_what_must_stay_free(tmp_path: Path, model: dict[str, bytes]) -> None:
+    room = psutil.disk_usage(str(tmp_path)).free
+    unpack(io.BytesIO(packed(model)), UploadKind.MODEL, _made(tmp_path / "a"), max_bytes=10**9, min_free_bytes=room // 2)
+    with pytest.raises(NoRoom):
+        unpack(io.BytesIO(packed(model)), UploadKind.MODEL, _made(tmp_path / "b"), max_bytes=10**9, min_free_bytes=2 * room)
+    assert not [path for path in (tmp_path / "b").iterdir() if path.stat().st_size]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_limits_of_the_api_itself_are_untouched(api_on_sqlite: Api) -> None:

@@ -129,3 +129,21 @@ def test_forty_hostile_uploads_at_once_stop_nothing(tmp_path: Path, tiny_bert: P
     assert service.largest < _CONTAINER_BYTES
     # This host's own hiccups aside: the tests share it with others.
     assert statistics.quantiles(service.latencies, n=20)[-1] < _PATIENCE_S, sorted(service.latencies)[-10:]
+
+
+def test_a_killed_service_leaves_no_process_behind(tmp_path: Path, tiny_bert: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", auth=True)
+    database = Database(settings.resolved_database_url)
+    upgrade(database)
+    keys = KeyService(database, ServerSecret(settings))
+    _key, token = keys.create(owner="t", name="", scopes=frozenset({Scope.JOBS_WRITE}), lives_s=None, caller=Caller())
+    database.close()
+    slow = hostile.model_with(contents(tiny_bert), hostile.many_keys())
+    with serving(settings, tmp_path) as service, ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(post, service.port, "/v1/models", slow, token)
+        wait_until(lambda: len(service.process.children(recursive=True)) > 1, "an inspection to run")
+        family = service.process.children(recursive=True)
+        service.process.kill()
+        with pytest.raises((http.client.HTTPException, OSError)):
+            sent.result()
+        wait_until(lambda: not any(own.is_running() for own in family), "its processes to end")
