@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from app.refusals import Busy, QuotaExceeded
 
+_MOST_REMEMBERED = 1000
 _LONGEST_LINE = 100  # requests of one owner that may wait; each holds a connection, and perhaps an archive on the disk
 
 
@@ -34,6 +35,8 @@ class Turns:
         self._patience_s = patience_s
         self._busy: Counter[str] = Counter()
         self._waiting: list[_Waiter] = []
+        self._calls = 0
+        self._called: dict[str, int] = {}  # number of the last call of each owner
 
     @asynccontextmanager
     async def turn(self, owner: str) -> AsyncGenerator[None]:
@@ -47,14 +50,11 @@ class Turns:
         try:
             yield
         finally:
-            self._busy[owner] -= 1
-            if not self._busy[owner]:
-                del self._busy[owner]
-            self._call()
+            self._leave(owner)
 
     async def _wait(self, owner: str) -> None:
         if self._is_free_for(owner) and not self._waiting:
-            self._busy[owner] += 1
+            self._enter(owner)
             return
         if sum(own.owner == owner for own in self._waiting) >= _LONGEST_LINE:
             raise self._refusal(owner)
@@ -67,22 +67,34 @@ class Turns:
             if own in self._waiting:
                 self._waiting.remove(own)
             else:  # called in the same moment
-                self._busy[owner] -= 1
-                self._call()
+                self._leave(owner)
             if isinstance(error, TimeoutError):
                 raise self._refusal(owner) from None
             raise
+
+    def _leave(self, owner: str) -> None:
+        self._busy[owner] -= 1
+        if not self._busy[owner]:
+            del self._busy[owner]
+        self._call()
 
     def _is_free_for(self, owner: str) -> bool:
         return self._busy.total() < self._at_once and self._busy[owner] < self._per_owner
 
     def _call(self) -> None:
-        """Call those whose turn it is. An owner who has as many as allowed is passed over, and holds nobody up."""
-        for own in list(self._waiting):
-            if self._is_free_for(own.owner):
-                self._waiting.remove(own)
-                self._busy[own.owner] += 1
-                own.called.set_result(None)
+        """Call those whose turn it is: of the owners in line the one whose last call is longest ago, however long its line."""
+        while found := [own for own in self._waiting if self._is_free_for(own.owner)]:
+            own = min(found, key=lambda own: self._called.get(own.owner, 0))
+            self._waiting.remove(own)
+            self._enter(own.owner)
+            own.called.set_result(None)
+
+    def _enter(self, owner: str) -> None:
+        self._busy[owner] += 1
+        self._calls += 1
+        self._called[owner] = self._calls
+        if len(self._called) > _MOST_REMEMBERED:
+            del self._called[min(self._called, key=lambda name: self._called[name])]
 
     def _refusal(self, owner: str) -> Busy | QuotaExceeded:
         if self._busy[owner]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
-import resource
 import signal
 import socket
 import tarfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.inspection.content import unpack
 from app.inspection.process import Zygote
-from app.inspection.records import Limits, UploadKind
+from app.inspection.records import Limits
 from app.inspection.zygote import FATE
-from app.refusals import NoRoom
 from tests.contract import hostile
 from tests.contract.archives import TAR, contents, packed
 from tests.contract.conftest import Api
 from tests.contract.problems import assert_problem
-from tests.contract.test_security import head, listening, raw
 from tests.servers import wait_until
 
 TAR_TYPE = "application/x-tar"
@@ -269,133 +262,3 @@ def test_whoever_waits_too_long_for_a_turn_is_told_so(make_api: Callable[..., Ap
     busy = next(answer for answer in answers if answer.status_code == 429)
     assert_problem(busy, 429, "busy")
     assert int(busy.headers["retry-after"]) > 0
-
-
-# --- before a body comes ---
-
-
-def expecting(length: int) -> bytes:
-    return head("/v1/models", length, TAR_TYPE).replace(b"Host: a", b"Host: a\r\nExpect: 100-continue")
-
-
-@pytest.mark.parametrize(
-    ("changes", "length", "status", "code"),
-    [
-        ({"max_uploads_bytes": 2**20}, 100 * 2**20, 429, b"quota_exceeded"),
-        ({"max_upload_bytes": 2**20}, 2 * 2**20, 413, b"body_too_large"),
-        ({"min_free_bytes": 2**62}, 1000, 507, b"storage_full"),
-        ({}, 32 * 2**30, 507, b"storage_full"),
-        ({"artifacts_url": "s3://bucket"}, 1000, 422, b"uploads_off"),
-    ],
-)
-def test_what_there_is_no_room_for_is_refused_before_it_comes(
-    api_on_sqlite: Api, changes: dict[str, object], length: int, status: int, code: bytes
-) -> None:
-    if length == 32 * 2**30:
-        changes = {"min_free_bytes": psutil.disk_usage(str(api_on_sqlite.scratch)).free - 10 * 2**30}
-    settings = api_on_sqlite.client.app.state.settings.model_copy(update=changes)
-    with listening(settings) as port:
-        answer = raw(port, expecting(length))
-        assert answer.startswith(f"HTTP/1.1 {status}".encode()), answer
-        assert code in answer
-        assert b"connection: close" in answer.lower()
-        assert b"100 Continue" not in answer
-    assert drafts(api_on_sqlite) == []
-
-
-def test_a_body_is_asked_for_when_there_is_room(api_on_sqlite: Api, model: dict[str, bytes]) -> None:
-    archive = packed(model)
-    with (
-        listening(api_on_sqlite.client.app.state.settings) as port,
-        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
-    ):
-        connection.sendall(expecting(len(archive)))
-        assert connection.recv(1000).startswith(b"HTTP/1.1 100 Continue")
-        connection.sendall(archive)
-        assert connection.recv(1000).startswith(b"HTTP/1.1 201")
-
-
-def test_a_stream_without_a_length_is_counted_as_it_comes(make_api: Callable[..., Api]) -> None:
-    api = make_api("", max_uploads_bytes=2**20)
-    largest = 0
-
-    def pieces():
-        nonlocal largest
-        for _ in range(64):
-            sizes = [path.stat().st_size for folder in drafts(api) for path in folder.glob("archive")]
-            largest = max(largest, *sizes, 0)
-            yield bytes(2**20)
-
-    assert_problem(api.client.post("/v1/models", content=pieces(), headers=TAR), 429, "quota_exceeded")
-    assert largest < 6 * 2**20, "the quota, and what an archive may have beyond its files"
-    assert drafts(api) == []
-
-
-def test_uploads_under_way_count_in_every_process(api_on_sqlite: Api) -> None:
-    settings = api_on_sqlite.client.app.state.settings.model_copy(update={"uploads_at_once": 2, "max_uploads_bytes": 10**8})
-    with listening(settings) as one, listening(settings) as other:
-        held = []
-        for port in (one, other):
-            connection = socket.create_connection(("127.0.0.1", port), timeout=20)
-            connection.sendall(head("/v1/models", 4 * 10**7, TAR_TYPE) + b"x" * 1000)
-            held.append(connection)
-            wait_until(lambda: len(drafts(api_on_sqlite)) == len(held), "the upload to be under way")
-        assert b"uploads are under way" in raw(one, head("/v1/models", 1000, TAR_TYPE))
-        held.pop().close()
-        wait_until(lambda: len(drafts(api_on_sqlite)) == 1, "the upload to end")
-        answer = raw(one, head("/v1/models", 7 * 10**7, TAR_TYPE))
-        assert b"quota_exceeded" in answer, "what another process has announced"
-        held.pop().close()
-        wait_until(lambda: not drafts(api_on_sqlite), "the uploads to end")
-
-
-def test_what_a_killed_process_had_announced_counts_for_nothing(api_on_sqlite: Api, model: dict[str, bytes]) -> None:
-    settings = api_on_sqlite.client.app.state.settings
-    for index in range(settings.uploads_at_once + 1):
-        left = settings.resolved_uploads_dir / ".incoming" / f"{index:032x}"
-        left.mkdir(parents=True)
-        claim = {"owner": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "declared": 10**15}
-        (left / "claim").write_text(json.dumps(claim))
-    assert api_on_sqlite.client.post("/v1/models", content=packed(model), headers=TAR).status_code == 201
-
-
-def test_an_archive_unpacks_to_no_more_than_the_quota(make_api: Callable[..., Api], model: dict[str, bytes]) -> None:
-    api = make_api("", max_uploads_bytes=2**20)
-    noise = os.urandom(2**20) * 40  # a small archive, and forty times the quota
-    archive = packed(model | {"more.safetensors": noise}, "w:gz")
-    most = 0
-    ended = threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not ended.is_set():
-            with contextlib.suppress(FileNotFoundError):  # it has ended in this moment
-                sizes = [path.stat().st_size for folder in drafts(api) for path in folder.rglob("*.safetensors")]
-                most = max(most, sum(sizes))
-
-    with ThreadPoolExecutor(1) as pool:
-        watching = pool.submit(watch)
-        answer = api.client.post("/v1/models", content=archive, headers=TAR)
-        ended.set()
-        watching.result()
-    assert_problem(answer, 429, "quota_exceeded")
-    assert most < 6 * 2**20
-
-
-def test_unpacking_leaves_the_disk_what_must_stay_free(tmp_path: Path, model: dict[str, bytes]) -> None:
-    room = psutil.disk_usage(str(tmp_path)).free
-    unpack(io.BytesIO(packed(model)), UploadKind.MODEL, _made(tmp_path / "a"), max_bytes=10**9, min_free_bytes=room // 2)
-    with pytest.raises(NoRoom):
-        unpack(io.BytesIO(packed(model)), UploadKind.MODEL, _made(tmp_path / "b"), max_bytes=10**9, min_free_bytes=2 * room)
-    assert not [path for path in (tmp_path / "b").iterdir() if path.stat().st_size]
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def test_limits_of_the_api_itself_are_untouched(api_on_sqlite: Api) -> None:
-    before = resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_NOFILE)
-    api_on_sqlite.submit()
-    assert (resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_NOFILE)) == before
