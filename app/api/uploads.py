@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from app.api.deps import Owner, Service, Uploading, Uploads, Writer
 from app.errors import Problem, ProblemDetails
@@ -115,7 +116,10 @@ async def _receive(kind: UploadKind, request: Request, receiver: Receiver, write
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     declared = request.headers.get("content-length", "")
     length = int(declared) if declared.isascii() and declared.isdigit() else None
-    upload, is_new = await receiver.receive(kind, request.stream(), declared=length, caller=writer)
+    try:
+        upload, is_new = await receiver.receive(kind, request.stream(), declared=length, caller=writer)
+    except ClientDisconnect:  # nobody hears it, and it is no error of ours: it must not fill the log
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed_request", "the body was cut off") from None
     headers = {"Location": f"/v1/{kind}s/{upload.id}"}
     return JSONResponse(UploadView.of(upload).model_dump(mode="json"), status_code=201 if is_new else 200, headers=headers)
 

@@ -115,10 +115,21 @@ class Drafts:
         os.close(draft.lock)
 
     def check(self, draft: Draft) -> None:
-        """Insist that the owner's quota and the disk have room for what is under way. Raises `QuotaExceeded`, `NoRoom`."""
+        """Insist that the owner's quota and the disk have room for a draft.
+
+        What others have announced takes nothing from the disk before it comes: announcing costs nobody anything.
+
+        Raises:
+            QuotaExceeded: The owner's uploads are too large together.
+            NoRoom: The disk is full.
+        """
         if self.left(draft) < 0:
             raise self.exceeded()
-        coming = sum(claim.of_disk for claim in self._claims())
+        own = _read(draft.folder)
+        self.check_disk(draft, 0 if own is None else own.of_disk)
+
+    def check_disk(self, draft: Draft, coming: int) -> None:
+        """Insist that the disk has room for some bytes. Raises `NoRoom`."""
         if free_bytes(draft.folder) - coming < self._settings.min_free_bytes:
             raise NoRoom.on_disk()
 

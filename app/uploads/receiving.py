@@ -73,17 +73,21 @@ class Receiver:
                 if len(piece) < _PIECE_BYTES:
                     continue
                 unlooked += len(piece)
-                await self._write_piece(file, piece)
+                await self._write_piece(file, piece, draft)
                 piece = bytearray()
                 if unlooked >= _LOOK_EVERY_BYTES:
                     unlooked = 0
                     await run_in_threadpool(self._drafts.check, draft)
-            await self._write_piece(file, piece)
+            await self._write_piece(file, piece, draft)
         await run_in_threadpool(self._drafts.check, draft)
 
-    async def _write_piece(self, file: IO[bytes], piece: bytearray) -> None:
+    async def _write_piece(self, file: IO[bytes], piece: bytearray, draft: Draft) -> None:
+        def write() -> None:
+            self._drafts.check_disk(draft, len(piece))
+            file.write(piece)
+
         async with self._writers:
-            await run_in_threadpool(file.write, piece)
+            await run_in_threadpool(write)
 
     async def _keep(self, kind: UploadKind, draft: Draft, caller: Caller) -> tuple[Upload, bool]:
         allowed = 0

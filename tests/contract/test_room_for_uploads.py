@@ -14,9 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from app.inspection.content import unpack
 from app.inspection.records import UploadKind
+from app.keys.records import Caller, Scope
 from app.refusals import NoRoom
 from tests.contract.archives import TAR, contents, packed
 from tests.contract.conftest import Api
@@ -156,3 +158,34 @@ def test_unpacking_leaves_the_disk_what_must_stay_free(tmp_path: Path, model: di
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_what_one_owner_announces_takes_nothing_from_others(make_api: Callable[..., Api], model: dict[str, bytes]) -> None:
+    api = make_api("", auth=True)
+    keys = api.client.app.state.keys
+    tokens = {
+        owner: keys.create(owner=owner, name="", scopes=frozenset(Scope), lives_s=None, caller=Caller())[1] for owner in "ab"
+    }
+    room = psutil.disk_usage(str(api.scratch)).free // 2 - 2**30
+    settings = api.client.app.state.settings.model_copy(update={"max_upload_bytes": 2**60, "max_uploads_bytes": 2**60})
+    begin = head("/v1/models", room, TAR_TYPE).replace(b"Host: a", f"Host: a\r\nAuthorization: Bearer {tokens['a']}".encode())
+    archive = packed(model)
+    other = head("/v1/models", len(archive), TAR_TYPE)
+    other = other.replace(b"Host: a", f"Host: a\r\nConnection: close\r\nAuthorization: Bearer {tokens['b']}".encode())
+    with listening(settings) as port, contextlib.ExitStack() as held:
+        for count in range(1, 4):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            connection.sendall(begin + b"x" * 1000)
+            wait_until(lambda count=count: len(drafts(api)) == count, "the upload to be under way")
+        assert raw(port, other + archive).startswith(b"HTTP/1.1 201")
+    assert drafts(api) == []
+
+
+def test_a_client_that_leaves_in_the_middle_is_no_error_of_the_server(api_on_sqlite: Api) -> None:
+    """Else whoever leaves often fills the log, and keeps the event loop busy with traces."""
+    with capture_logs() as logs, listening(api_on_sqlite.client.app.state.settings) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(head("/v1/models", 10_000, TAR_TYPE) + b"x" * 1000)
+            wait_until(lambda: len(drafts(api_on_sqlite)) == 1, "the upload to be under way")
+        wait_until(lambda: not drafts(api_on_sqlite), "the upload to end")
+    assert not [line for line in logs if line["log_level"] == "error"]
