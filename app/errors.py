@@ -19,7 +19,7 @@ from app.db import OUTAGES
 from app.disk import is_disk_full
 from app.logs import first_line
 from app.paths import is_under
-from app.refusals import Conflict, NotFound, QuotaExceeded, Refused, RequestError
+from app.refusals import Busy, Conflict, NoRoom, NotFound, QuotaExceeded, Refused, RequestError, TooLarge
 from app.storage import StoreUnavailable
 from pruning_core.spec.messages import message_of
 
@@ -32,7 +32,11 @@ STATUSES: Mapping[type[RequestError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    NoRoom: HTTPStatus.INSUFFICIENT_STORAGE,
+    Busy: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+_PASSING = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 # Beginnings of messages that need the name of the field in front.
 _WITHOUT_SUBJECT = ("must ", "is ")
@@ -145,7 +149,7 @@ def _on_request_error(request: Request, error: Exception) -> JSONResponse:
     if pointer is not None and pointer.startswith("/"):
         pointer = _pointer_into(getattr(request.state, "sent", None), pointer)
     errors = [] if pointer is None else [FieldError(pointer=pointer, message=failure.message)]
-    headers = {"Retry-After": _RETRY_AFTER_S} if status is HTTPStatus.TOO_MANY_REQUESTS else None
+    headers = {"Retry-After": _RETRY_AFTER_S} if status in _PASSING else None
     return problem_response(request.url.path, status, failure.code, failure.message, errors=errors, headers=headers)
 
 

@@ -22,6 +22,8 @@ from app.authentication import AuthenticationMiddleware
 from app.db import Database
 from app.ending import Ending
 from app.errors import install_handlers
+from app.inspection.inspector import Inspector
+from app.inspection.process import Zygote
 from app.installation import EnvironmentShared, check_environment
 from app.jobs.service import JobService
 from app.keys.service import KeyService
@@ -36,6 +38,7 @@ from app.secret import ServerSecret
 from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
 from app.tracing import create_tracing, telemetry_of
+from app.uploads.receiving import Receiver
 from app.uploads.service import UploadService
 from app.web.problems import ProblemPageMiddleware
 from app.web.routes import ROUTERS
@@ -50,25 +53,29 @@ _BROKER_PATIENCE_S = 2  # a submit waits no longer: the reaper would wake a work
 _log = structlog.get_logger(__name__)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, zygote: Zygote | None = None) -> FastAPI:
     """Build the application; connects to nothing until a request comes.
 
     ``coppice api`` runs it (`app.server`). So does ``uvicorn app.main:create_app --factory``, without limits of connections.
+
+    Args:
+        settings: Settings; None: those of the environment.
+        zygote: The process that inspections are forked from, whose end is the caller's business; None: one of its own.
     """
     if settings is not None:
-        return _build(settings)
+        return _build(settings, zygote)
     try:
         check_environment()
         settings = get_settings()
         configure_logging(as_json=settings.log_json)
-        return _build(settings)
+        return _build(settings, zygote)
     except OSError as error:
         sys.exit(f"coppice: {DataFolderUnusable(error)}")
     except (EnvironmentShared, SettingsInvalid) as error:
         sys.exit(f"coppice: {error}")
 
 
-def _build(settings: Settings) -> FastAPI:
+def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     signing_keys.check(settings)
     database = Database(settings.resolved_database_url)
     store, celery = create_store(settings), queue.create_celery(settings, socket_timeout_s=_BROKER_PATIENCE_S)
@@ -76,6 +83,8 @@ def _build(settings: Settings) -> FastAPI:
     webhook_secrets = WebhookSecrets(secret)
     deliverer = Deliverer(settings, database, webhook_secrets)
     tracing, ending = create_tracing(settings, "api"), Ending(_OF_PATIENCE * settings.end_patience_s)
+    zygote = Zygote() if given is None else given
+    inspector = Inspector(settings, zygote)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -84,11 +93,15 @@ def _build(settings: Settings) -> FastAPI:
         look = threading.Thread(target=health.report_unavailable, args=(app.state,), daemon=True)
         look.start()
         deliverer.start()
+        if given is None:
+            await run_in_threadpool(zygote.start)
         _log.info("api.started", auth=settings.auth)
         yield
         _log.info("api.stopping")
         await run_in_threadpool(look.join, _LAST_LOOK_S)
         await run_in_threadpool(deliverer.stop)
+        if given is None:
+            await run_in_threadpool(zygote.close)
         await run_in_threadpool(announcer.close)
         if tracing is not None:
             await run_in_threadpool(tracing.close)
@@ -112,7 +125,8 @@ def _build(settings: Settings) -> FastAPI:
         AuditService(database),
     )
     state.webhooks = WebhookService(settings, database, webhook_secrets)
-    state.service = JobService(settings, database, store, announcer, state.uploads)
+    state.receiver = Receiver(settings, state.uploads, inspector)
+    state.service = JobService(settings, database, store, announcer, uploads=state.uploads, inspector=inspector)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
     for module in (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, signing, health, metrics):
         app.include_router(module.router)

@@ -164,11 +164,13 @@ class BodyMiddleware:
             await self._app(scope, receive, send)
             return
         limit = self._upload_limit if scope["path"] in self._uploads else self._limit
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared[:18]) > limit:
             await _too_large(scope["path"], limit)(scope, receive, send)
             return
         patience = Patience(self._patience_s, self._bytes_per_s)
+        has_body = declared.strip(b"0") != b"" or b"transfer-encoding" in headers
         seen, complete, started = 0, False, False
 
         async def bounded() -> Message:
@@ -197,6 +199,9 @@ class BodyMiddleware:
         async def watched(message: Message) -> None:
             nonlocal started
             started = True
+            if message["type"] == "http.response.start" and not complete and has_body:
+                # An answer before the body's end is the last one here: nobody would read the rest.
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
         try:

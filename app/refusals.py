@@ -26,4 +26,21 @@ class Conflict(RequestError):
 
 
 class QuotaExceeded(RequestError):
-    """The owner has as many jobs in the queue as allowed; later there will be room."""
+    """The owner has as many jobs, bytes or requests as allowed; later there will be room."""
+
+
+class TooLarge(RequestError):
+    """The body, as declared or as it comes, is larger than anything that is taken."""
+
+
+class NoRoom(RequestError):
+    """The server's disk has no room for it."""
+
+    @classmethod
+    def on_disk(cls) -> NoRoom:
+        """Say so, as for every other full disk."""
+        return cls("storage_full", "the server has no space left for this; try again later, or ask its operator")
+
+
+class Busy(RequestError):
+    """The server has as much to do as it can; later there will be time."""

@@ -84,6 +84,18 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(default=32 * 2**30, ge=1024, description="Largest upload, packed or unpacked.")
     max_uploads_bytes: int = Field(default=256 * 2**30, ge=1024, description="Uploads of one owner together.")
+    uploads_at_once: int = Field(default=4, ge=1, description="Uploads of one owner that may be under way at once.")
+    inspections: int = Field(
+        default=2,
+        ge=1,
+        description="Archives that one API process unpacks at once, and as many models and data sets that it looks at; each "
+        "in a process of its own.",
+    )
+    inspections_per_owner: int = Field(default=1, ge=1, description="How many of these may be of one owner.")
+    inspection_wait_s: float = Field(default=30, gt=0, description="A request waits so long for its turn, then gets `busy`.")
+    inspection_memory_bytes: int = Field(
+        default=2**28, ge=2**26, description="Memory that such a process may take to look at a model or a data set."
+    )
     body_patience_s: float = Field(default=30, gt=0, description="A request whose body makes no progress for so long is ended.")
     head_patience_s: float = Field(
         default=15, gt=0, description="A connection on which the head of a request is not complete after so long is closed."
@@ -183,7 +195,10 @@ class Settings(BaseSettings):
         default=None, ge=2**28, description="Memory that a job's process may allocate on the host; empty: what there is."
     )
     min_free_bytes: int = Field(
-        default=2**28, ge=0, description="A worker takes no job while the disk of its scratch folder has less room."
+        default=2**28,
+        ge=0,
+        description="A worker takes no job while the disk of its scratch folder has less room, and the API no upload that "
+        "would leave less.",
     )
     storage_wait_s: float = Field(
         default=600, ge=0, description="A finished result waits so long for an artifact store that is full or out of reach."

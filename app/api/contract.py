@@ -16,12 +16,12 @@ _ANYWHERE = {
     "413": "The body is too large",
     "422": "Something in the request is wrong; `errors` says what and where",
     "500": "An error of the server's",
-    "503": "The database or the store cannot be reached; try again after `Retry-After` seconds",
+    "503": "The database or the store cannot be reached, or all are busy; try again after `Retry-After` seconds",
 }
 _GUARDED = {
     "401": "No API key, or a wrong one",
     "403": "The key lacks a scope",
-    "429": "Too many requests, or too many jobs; try again after `Retry-After` seconds",
+    "429": "Too many requests, jobs, bytes or uploads of yours; try again after `Retry-After` seconds",
 }
 _WITH_PATH = {"404": "There is no such thing, or it is another tenant's"}
 _WITH_BODY = {"415": "The body has another media type than this takes", "507": "The server's disk is full"}

@@ -15,6 +15,7 @@ from app.errors import Problem
 from app.jobs.service import JobService
 from app.keys.records import Caller, Scope
 from app.keys.service import KeyService
+from app.uploads.receiving import Receiver
 from app.uploads.service import UploadService
 from app.webhooks.service import WebhookService
 
@@ -60,6 +61,10 @@ def _uploads(request: Request) -> UploadService:
     return cast("UploadService", request.app.state.uploads)
 
 
+def _receiver(request: Request) -> Receiver:
+    return cast("Receiver", request.app.state.receiver)
+
+
 def _webhooks(request: Request) -> WebhookService:
     return cast("WebhookService", request.app.state.webhooks)
 
@@ -84,6 +89,7 @@ async def sent_json(request: Request) -> object:
 Service = Annotated[JobService, Depends(_service)]
 Keys = Annotated[KeyService, Depends(_keys)]
 Uploads = Annotated[UploadService, Depends(_uploads)]
+Uploading = Annotated[Receiver, Depends(_receiver)]
 Webhooks = Annotated[WebhookService, Depends(_webhooks)]
 Audit = Annotated[AuditService, Depends(_audit)]
 

@@ -22,7 +22,6 @@ from app.jobs.service import JobDetails, JobService
 from app.jobs.states import TERMINAL, JobStatus
 from app.keys.records import Caller
 from app.refusals import NotFound
-from pruning_core.checks.prediction import predict
 from pruning_core.report.report import Report
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
@@ -59,7 +58,7 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("", status_code=202, operation_id="createJob", response_model=None, responses=_ACCEPTED)
-def create_job(
+async def create_job(
     body: JobCreate,
     sent: Sent,
     service: Service,
@@ -68,8 +67,8 @@ def create_job(
 ) -> Response:
     """Submit a job. It is accepted when this answers; poll its ``Location``, or follow its events."""
     if body.validate_only:
-        return _plan(body, service, writer)
-    return _accepted(service.submit(body, sent, caller=writer, idempotency_key=idempotency_key))
+        return await _plan(body, service, writer)
+    return _accepted(await service.submit(body, sent, caller=writer, idempotency_key=idempotency_key))
 
 
 @router.put(
@@ -79,16 +78,16 @@ def create_job(
     response_model=None,
     responses=_ACCEPTED,
 )
-def put_job(job_id: JobId, body: JobCreate, sent: Sent, service: Service, writer: Writer) -> Response:
+async def put_job(job_id: JobId, body: JobCreate, sent: Sent, service: Service, writer: Writer) -> Response:
     """Submit a job under an id of your own. The same body again gives the same job, however often."""
     if body.validate_only:
-        return _plan(body, service, writer)
-    return _accepted(service.put(job_id, body, sent, caller=writer))
+        return await _plan(body, service, writer)
+    return _accepted(await service.put(job_id, body, sent, caller=writer))
 
 
-def _plan(body: JobCreate, service: JobService, writer: Caller) -> Response:
-    spec = service.admit(body, owner=writer.owner)
-    return JSONResponse(PlanView.of(spec, predict(spec)).model_dump(mode="json"))
+async def _plan(body: JobCreate, service: JobService, writer: Caller) -> Response:
+    admitted = await service.admit(body, owner=writer.owner, predicts=True)
+    return JSONResponse(PlanView.of(admitted.spec, admitted.prediction).model_dump(mode="json"))
 
 
 def _accepted(details: JobDetails) -> Response:

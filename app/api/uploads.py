@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
-from app.api.deps import Owner, Service, Uploads, Writer
+from app.api.deps import Owner, Service, Uploading, Uploads, Writer
 from app.errors import Problem, ProblemDetails
+from app.inspection.records import UploadKind
 from app.keys.records import Caller
 from app.refusals import Conflict
-from app.uploads.records import UploadKind
+from app.uploads.receiving import Receiver
 from app.uploads.schemas import UploadList, UploadView
 from app.uploads.service import UploadService
 
@@ -54,9 +54,9 @@ _STORED: dict[int | str, dict[str, Any]] = {
     responses=_STORED,
     openapi_extra=_BODY,
 )
-async def upload_model(request: Request, uploads: Uploads, writer: Writer) -> Response:
+async def upload_model(request: Request, receiver: Uploading, writer: Writer) -> Response:
     """Upload a model: a tar file of config.json, safetensors weights and tokenizer. Its id is what a job names as `model`."""
-    return await _receive(UploadKind.MODEL, request, uploads, writer)
+    return await _receive(UploadKind.MODEL, request, receiver, writer)
 
 
 @router.post(
@@ -68,9 +68,9 @@ async def upload_model(request: Request, uploads: Uploads, writer: Writer) -> Re
     responses=_STORED,
     openapi_extra=_BODY,
 )
-async def upload_dataset(request: Request, uploads: Uploads, writer: Writer) -> Response:
+async def upload_dataset(request: Request, receiver: Uploading, writer: Writer) -> Response:
     """Upload a data set: a tar file of train and validation as Parquet, JSON Lines or CSV. A job names its id as `data`."""
-    return await _receive(UploadKind.DATASET, request, uploads, writer)
+    return await _receive(UploadKind.DATASET, request, receiver, writer)
 
 
 @router.get("/models", operation_id="listModels", tags=["models"])
@@ -109,21 +109,17 @@ def delete_dataset(upload_id: UploadId, uploads: Uploads, service: Service, writ
     _delete(UploadKind.DATASET, upload_id, uploads, service.uses(uploads.folder(upload_id), owner=writer.owner), writer)
 
 
-async def _receive(kind: UploadKind, request: Request, uploads: UploadService, writer: Caller) -> Response:
-    """Write the body to the disk as it comes, then look at it."""
+async def _receive(kind: UploadKind, request: Request, receiver: Receiver, writer: Caller) -> Response:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in MEDIA_TYPES:
         detail = "send a tar file as Content-Type: application/x-tar, or application/gzip where it is compressed"
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
-    draft = await run_in_threadpool(uploads.draft)
+    declared = request.headers.get("content-length", "")
+    length = int(declared) if declared.isascii() and declared.isdigit() else None
     try:
-        archive: FilePath = draft / "archive"
-        with archive.open("wb") as file:
-            async for chunk in request.stream():
-                await run_in_threadpool(file.write, chunk)
-        upload, is_new = await run_in_threadpool(uploads.store, kind, archive, draft, caller=writer)
-    finally:
-        await run_in_threadpool(uploads.discard, draft)
+        upload, is_new = await receiver.receive(kind, request.stream(), declared=length, caller=writer)
+    except ClientDisconnect:  # nobody hears it, and it is no error of ours: it must not fill the log
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed_request", "the body was cut off") from None
     headers = {"Location": f"/v1/{kind}s/{upload.id}"}
     return JSONResponse(UploadView.of(upload).model_dump(mode="json"), status_code=201 if is_new else 200, headers=headers)
 

@@ -10,12 +10,14 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
+from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import IntegrityError
 
 from app.audit.records import Action
 from app.audit.repository import AuditRepository
 from app.db import Database
-from app.jobs.admission import admit
+from app.inspection.inspector import Inspector
+from app.jobs.admission import Admitted, admit
 from app.jobs.archive import Archive
 from app.jobs.digests import digest_of, first_digest
 from app.jobs.records import Job, JobEvent, PublishedArtifact
@@ -69,15 +71,25 @@ class JobService:
     """The front end's use cases: submit, read, list, cancel, retry, download."""
 
     def __init__(
-        self, settings: Settings, database: Database, store: ArtifactStore, announcer: Announcer, uploads: UploadService
+        self,
+        settings: Settings,
+        database: Database,
+        store: ArtifactStore,
+        announcer: Announcer,
+        *,
+        uploads: UploadService,
+        inspector: Inspector,
     ) -> None:
         self._settings = settings
+        self._inspector = inspector
         self._uploads = uploads
         self._database = database
         self._store = store
         self._announcer = announcer
 
-    def submit(self, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller, idempotency_key: str | None) -> JobDetails:
+    async def submit(
+        self, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller, idempotency_key: str | None
+    ) -> JobDetails:
         """Accept a job: checked, then written with its first event in one transaction, then announced.
 
         The same key with the same body gives the job that it gave before.
@@ -90,11 +102,13 @@ class JobService:
 
         Raises:
             Refused: It cannot work, or the key came with another body.
-            QuotaExceeded: Too many of the owner's jobs are waiting already.
+            QuotaExceeded: Too many of the owner's jobs are waiting already, or of its files being read.
+            Busy: Too many files of others are being read.
         """
-        return self._accept(_Asked(request, digest_of(sent), caller, idempotency_key=idempotency_key))
+        digest = await run_in_threadpool(digest_of, sent)
+        return await self._accept(_Asked(request, digest, caller, idempotency_key=idempotency_key))
 
-    def put(self, client_id: str, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller) -> JobDetails:
+    async def put(self, client_id: str, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller) -> JobDetails:
         """Accept a job under an id of the client's choice; the same body again gives the same job.
 
         Args:
@@ -106,28 +120,29 @@ class JobService:
         Raises:
             Refused: It cannot work.
             Conflict: The id is that of a job with another body.
-            QuotaExceeded: Too many of the owner's jobs are waiting already.
+            QuotaExceeded: Too many of the owner's jobs are waiting already, or of its files being read.
+            Busy: Too many files of others are being read.
         """
         if client_id.startswith(JOB_PREFIX):
             raise Refused(
                 "invalid_request", f"ids that begin with {JOB_PREFIX} are given by the server; choose another", "job_id"
             )
-        return self._accept(_Asked(request, digest_of(sent), caller, client_id=client_id))
+        return await self._accept(_Asked(request, await run_in_threadpool(digest_of, sent), caller, client_id=client_id))
 
-    def admit(self, request: JobCreate, *, owner: str) -> PruneSpec:
-        """Check a request against this server and its files, as a submit does. Raises `Refused`."""
-        return admit(request.to_spec(), self._settings, self._uploads.finder(owner))
+    async def admit(self, request: JobCreate, *, owner: str, predicts: bool = False) -> Admitted:
+        """Check a request against this server and its files, as a submit does. Raises `Refused`, `Busy`, `QuotaExceeded`."""
+        return await admit(request.to_spec(), self._inspector, self._uploads.finder(owner), owner=owner, predicts=predicts)
 
-    def _accept(self, asked: _Asked) -> JobDetails:
-        earlier = self._earlier(asked)
+    async def _accept(self, asked: _Asked) -> JobDetails:
+        earlier = await self._earlier(asked)
         if earlier is not None:
             return earlier
-        spec = self.admit(asked.request, owner=asked.caller.owner)
+        admitted = await self.admit(asked.request, owner=asked.caller.owner)
         try:
-            return self._insert(asked, spec)
+            return await run_in_threadpool(self._insert, asked, admitted.spec)
         except IntegrityError:
             # Another request with this name was committed between our look and our insert: return its job.
-            earlier = self._earlier(asked)
+            earlier = await self._earlier(asked)
             if earlier is None:
                 raise
             return earlier
@@ -156,16 +171,15 @@ class JobService:
         _log.info("job.accepted", job_id=job_id, method=spec.method.name, task=spec.task.name or spec.task.type)
         return JobDetails(job, [])
 
-    def _earlier(self, asked: _Asked) -> JobDetails | None:
+    async def _earlier(self, asked: _Asked) -> JobDetails | None:
         """Find the job that an earlier request of this name made. Raise where that request was another one."""
-        with self._database.read() as connection:
-            repository = JobRepository(connection)
-            found = _named(repository, asked)
-            if found is None:
-                return None
-            job, digest = found
-            details, stored = JobDetails(job, repository.artifacts(job.id)), repository.spec_as_stored(job.id)
-        if digest in {asked.digest, first_digest(asked.request, stored)} or self._asks_for(job, asked):
+        if asked.client_id is None and asked.idempotency_key is None:
+            return None
+        found = await run_in_threadpool(self._find, asked)
+        if found is None:
+            return None
+        details, is_the_same = found
+        if is_the_same or await self._asks_for(details.job, asked):
             return details
         if asked.client_id is not None:
             raise Conflict("job_exists", "there is a job of this id already, made with another body; choose another id")
@@ -173,13 +187,24 @@ class JobService:
             "idempotency_key_reused", "this Idempotency-Key was used with another body; use a new key for a new request"
         )
 
-    def _asks_for(self, job: Job, asked: _Asked) -> bool:
+    def _find(self, asked: _Asked) -> tuple[JobDetails, bool] | None:
+        """Find the job that goes by the name of a request. Also return whether its request had the same digest."""
+        with self._database.read() as connection:
+            repository = JobRepository(connection)
+            found = _named(repository, asked)
+            if found is None:
+                return None
+            job, digest = found
+            details, stored = JobDetails(job, repository.artifacts(job.id)), repository.spec_as_stored(job.id)
+        return details, digest in {asked.digest, first_digest(asked.request, stored)}
+
+    async def _asks_for(self, job: Job, asked: _Asked) -> bool:
         """Return whether a request asks for a job in other words: ``sparsity`` for a target, or a default written out."""
         request = asked.request
         if (request.metadata, request.priority) != (job.metadata, job.priority):
             return False
         try:
-            return self.admit(request, owner=asked.caller.owner) == job.spec
+            return (await self.admit(request, owner=asked.caller.owner)).spec == job.spec
         except Refused:  # the files may have changed since the first submit
             return False
 

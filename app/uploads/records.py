@@ -2,40 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import assert_never
 
-
-class UploadKind(StrEnum):
-    """The kinds of uploads."""
-
-    MODEL = "model"
-    DATASET = "dataset"
-
-    @property
-    def prefix(self) -> str:
-        """The prefix of its ids."""
-        match self:
-            case UploadKind.MODEL:
-                return "mdl_"
-            case UploadKind.DATASET:
-                return "dst_"
-            case _:
-                assert_never(self)
-
-
-_FORM = re.compile(f"({'|'.join(kind.prefix for kind in UploadKind)})[0-9a-f]{{64}}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class UploadedFile:
-    """One file: its path in the upload, size in bytes, and sha256 in hex."""
-
-    path: str
-    size: int
-    sha256: str
+from app.inspection.records import UPLOAD_ID, UploadedFile, UploadKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +21,4 @@ class Upload:
 
 def is_upload_id(reference: str) -> bool:
     """Return whether a reference is the id of an upload, not a Hub id or a path."""
-    return _FORM.fullmatch(reference) is not None
+    return UPLOAD_ID.fullmatch(reference) is not None

@@ -8,8 +8,9 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from app.db import now, take_turns
+from app.inspection.records import UploadedFile, UploadKind
 from app.uploads.models import uploads as _uploads
-from app.uploads.records import Upload, UploadedFile, UploadKind
+from app.uploads.records import Upload
 
 _CONTENT_LOCK = 6_226_176  # the first half of the key of PostgreSQL's advisory lock
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from app.uploads.records import Upload, UploadKind
+from app.inspection.records import UploadKind
+from app.uploads.records import Upload
 
 
 class UploadedFileView(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,11 +14,12 @@ import structlog
 from app.audit.records import Action
 from app.audit.repository import AuditRepository
 from app.db import Database
+from app.inspection.content import content_id
+from app.inspection.records import UploadedFile, UploadKind
 from app.keys.records import Caller
 from app.refusals import NotFound, QuotaExceeded, Refused
 from app.settings import Settings
-from app.uploads.content import content_id, unpack
-from app.uploads.records import Upload, UploadKind, is_upload_id
+from app.uploads.records import Upload, is_upload_id
 from app.uploads.repository import UploadRepository
 
 _log = structlog.get_logger(__name__)
@@ -43,7 +44,7 @@ class UploadService:
         return self._root / upload_id
 
     def draft(self) -> Path:
-        """Make a folder for one upload under way; `discard` it in any case.
+        """Make a folder for one upload under way; `discard` it in any case. `Drafts` counts those that have a claim.
 
         Raises:
             Refused: Workers would not find what is uploaded.
@@ -61,20 +62,31 @@ class UploadService:
         """Delete what an upload under way has left."""
         shutil.rmtree(draft, ignore_errors=True)
 
-    def store(self, kind: UploadKind, archive: Path, draft: Path, *, caller: Caller) -> tuple[Upload, bool]:
-        """Unpack and check an archive, and keep its content.
+    def drafts(self) -> Iterator[Path]:
+        """Yield the folders of what is under way."""
+        with contextlib.suppress(FileNotFoundError):
+            yield from (self._root / _DRAFTS).iterdir()
+
+    def total_bytes(self, owner: str) -> int:
+        """Add up what an owner has uploaded."""
+        with self._database.read() as connection:
+            return UploadRepository(connection).total_bytes(owner)
+
+    def keep(self, kind: UploadKind, files: Sequence[UploadedFile], folder: Path, *, caller: Caller) -> tuple[Upload, bool]:
+        """Keep the content of an upload.
+
+        Args:
+            kind: What it holds.
+            files: Its files, checked.
+            folder: Where they lie; it is moved to its place.
+            caller: Whose it is.
 
         Returns:
             The upload, and whether it is new to its owner.
 
         Raises:
-            Refused: The archive holds no valid model or data set.
             QuotaExceeded: The owner has uploaded too much.
         """
-        folder = draft / "content"
-        folder.mkdir()
-        with archive.open("rb") as file:
-            files = unpack(file, kind, folder, max_bytes=self._settings.max_upload_bytes)
         upload_id, size = content_id(kind, files), sum(file.size for file in files)
         with self._database.write() as connection:
             repository = UploadRepository(connection)
@@ -85,7 +97,7 @@ class UploadService:
             if repository.total_bytes(caller.owner) + size > self._settings.max_uploads_bytes:
                 limit = self._settings.max_uploads_bytes
                 raise QuotaExceeded("quota_exceeded", f"your uploads may have {limit} bytes together; delete some first")
-            repository.insert(Upload(upload_id, caller.owner, kind, size, files, 0.0))
+            repository.insert(Upload(upload_id, caller.owner, kind, size, tuple(files), 0.0))
             AuditRepository(connection).record(Action.UPLOAD_STORED, caller.owner, caller.key_id, upload_id)
             target = self.folder(upload_id)
             if not target.exists():

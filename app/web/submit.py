@@ -24,7 +24,6 @@ from app.refusals import RequestError
 from app.web.forms import Form, read_form
 from app.web.rendering import PageRoute, page
 from app.web.specs import METRICS, blueprint, body_of, empty_form, form_of, labels, place
-from pruning_core.checks.prediction import predict
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -51,18 +50,18 @@ def show_form(
 async def submit(request: Request, service: Service, writer: Writer) -> Response:
     """Submit a job and show it, or say what is wrong; or only what would come of it."""
     form = await read_form(request)
-    return await run_in_threadpool(_submit, request, form, service, writer)
+    overview = await run_in_threadpool(service.overview, writer.owner)
+    return await _submit(request, form, service, writer, overview.models)
 
 
-def _submit(request: Request, form: Form, service: JobService, writer: Caller) -> Response:
+async def _submit(request: Request, form: Form, service: JobService, writer: Caller, models: tuple[str, ...]) -> Response:
     body = body_of(form)
-    models = service.overview(writer.owner).models
     try:
         job = JobCreate.model_validate(body)
         if form.one("do") == "check":
-            spec = service.admit(job, owner=writer.owner)
-            return _page(request, form, models=models, plan=PlanView.of(spec, predict(spec)))
-        details = service.submit(job, body, caller=writer, idempotency_key=_key(form, body))
+            admitted = await service.admit(job, owner=writer.owner, predicts=True)
+            return _page(request, form, models=models, plan=PlanView.of(admitted.spec, admitted.prediction))
+        details = await service.submit(job, body, caller=writer, idempotency_key=_key(form, body))
     except ValidationError as error:
         return _page(request, form, models=models, errors=field_errors(error, body))
     except RequestError as error:

@@ -210,7 +210,7 @@ def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = 
 def number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     """Return the first value that a configuration states under one of the names; None unless it is a positive integer."""
     found = next((config[name] for name in names if config.get(name) is not None), None)
-    return found if isinstance(found, int) and found >= 1 else None
+    return found if type(found) is int and found >= 1 else None  # `true` is an int in Python
 
 
 def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,7 +93,7 @@ def _read_json(path: Path) -> Mapping[str, Any] | None:
         if path.stat().st_size > _LARGEST_BYTES:
             return None
         found: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError, MemoryError):  # what cannot be read here, the job reads
         return None
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else None
 
@@ -108,7 +109,7 @@ def check_image_folder(folder: Path, names: Sequence[str]) -> None:
         DatasetInvalid: The folder has no images, a file is not an image, or the model does not have one of the classes.
     """
     classes = [one for one in sorted(folder.iterdir()) if one.is_dir()]
-    images = [path for own in classes for path in sorted(own.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    images = list(itertools.islice((path for own in classes for path in _images(own)), _MOST_IMAGES))
     if not images:
         raise DatasetInvalid(
             f"the folder {folder.name} holds no images; put them in one folder a class, named {', '.join(IMAGE_SUFFIXES)}",
@@ -116,7 +117,7 @@ def check_image_folder(folder: Path, names: Sequence[str]) -> None:
         )
     for own in classes if names else ():
         check_name(own.name, names)
-    for path in itertools.islice(images, _MOST_IMAGES):
+    for path in images:
         try:
             with path.open("rb") as file:
                 start = file.read(8)
@@ -124,6 +125,12 @@ def check_image_folder(folder: Path, names: Sequence[str]) -> None:
             raise DatasetInvalid(f"the image {path.name} cannot be read", param="task.dataset") from None
         if not start.startswith(_IMAGE_STARTS):
             raise no_image(f"{folder.name}/{path.parent.name}/{path.name}", "it does not begin like one")
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """Yield the images of a class by name. Only names are held, as a folder may have a million."""
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES))  # noqa: PTH208 - as above
+    return (folder / name for name in names)
 
 
 def no_image(which: str, why: str) -> DatasetInvalid:

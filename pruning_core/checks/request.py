@@ -21,6 +21,10 @@ from pruning_core.files.paths import image_folder, is_local, split_file
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.spec.tasks import KINDS
 
+# Names of columns in a message: a stranger's file may have a megabyte of them.
+_MOST_SHOWN = 24
+_LONGEST_SHOWN = 64
+
 
 def check_local_inputs(spec: PruneSpec) -> None:
     """Refuse a request that cannot work, as far as local files tell. A model or data set with a Hub id is not checked.
@@ -97,7 +101,8 @@ def check_columns(task: TaskSpec, present: list[str], split: str) -> None:
     wanted = [*task.columns.inputs, *([task.columns.label] if task.columns.label else [])]
     for column in wanted:
         if column not in present:
-            have = ", ".join(sorted(present))
+            have = ", ".join(name[:_LONGEST_SHOWN] for name in sorted(present)[:_MOST_SHOWN])
+            have += ", ..." if len(present) > _MOST_SHOWN else ""
             raise DatasetInvalid(
                 f"the {split} split has no column {column!r}; it has {have}. Name the right ones in task.columns",
                 param="task.columns",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.errors import ModelUnreadable
+from pruning_core.files.bounded_json import JsonRefused, read_json
+from pruning_core.files.safetensors_header import HeaderRefused, StoredTensor, read_header
 
 WEIGHTS_NAME = "model.safetensors"
 
@@ -20,10 +21,11 @@ INDEX_NAME = "model.safetensors.index.json"
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-_HEADER_LIMIT = 100 * 2**20  # safetensors' own bound on the header
-
-
-_DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_LARGEST_CONFIG_BYTES = 16 * 2**20
+_LARGEST_INDEX_BYTES = 64 * 2**20
+_MOST_SHARDS = 1000
+_LONGEST_FILE_NAME = 255
+_MOST_TENSORS = 1_000_000  # of all shards together
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,11 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, int] = {}
     for path in files:
-        for name, dtype, shape in _read_header(path):
-            shapes[name] = shape
-            dtypes[dtype] = dtypes.get(dtype, 0) + math.prod(shape)
+        for tensor in _header(path):
+            shapes[tensor.name] = tensor.shape
+            dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.values
+        if len(shapes) > _MOST_TENSORS:
+            raise ModelUnreadable(f"the weight files hold more than {_MOST_TENSORS} tensors", param="model")
     lost = sorted(named - shapes.keys())
     if lost:
         raise ModelUnreadable(
@@ -104,10 +108,12 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     if not folder.is_dir():
         raise ModelUnreadable("no such folder; give a Hub id or a folder with config.json and weights", param="model")
     try:
-        config: object = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path, most_bytes=_LARGEST_CONFIG_BYTES)
     except FileNotFoundError:
         raise ModelUnreadable("the model folder has no config.json", param="model") from None
-    except (OSError, ValueError):
+    except JsonRefused as error:
+        raise ModelUnreadable(f"config.json {error}", param="model") from None
+    except OSError:
         raise ModelUnreadable("config.json is not readable JSON", param="model") from None
     if not isinstance(config, dict):
         raise ModelUnreadable("config.json must be a JSON object", param="model")
@@ -121,11 +127,13 @@ def _weight_files(folder: Path) -> tuple[tuple[Path, ...], frozenset[str]]:
         return (single,), frozenset()
     if index.is_file():
         try:
-            places: dict[str, object] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            names = sorted({str(name) for name in places.values()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise ModelUnreadable(f"{INDEX_NAME} is not a valid shard index", param="model") from None
-        outside = [name[:128] for name in names if name != Path(name).name]
+            places = _places(read_json(index, most_bytes=_LARGEST_INDEX_BYTES))
+        except JsonRefused as error:
+            raise ModelUnreadable(f"{INDEX_NAME} is not a valid shard index: it {error}", param="model") from None
+        except OSError:
+            raise ModelUnreadable(f"{INDEX_NAME} is not readable", param="model") from None
+        names = sorted(set(places.values()))
+        outside = [name[:128] for name in names if not _is_in_folder(name)]
         if outside:
             raise ModelUnreadable(
                 f"{INDEX_NAME} names {outside[0]!r}; shards must lie in the model's folder, beside the index", param="model"
@@ -133,7 +141,8 @@ def _weight_files(folder: Path) -> tuple[tuple[Path, ...], frozenset[str]]:
         files = tuple(folder / name for name in names)
         missing = [path.name for path in files if not path.is_file()]
         if missing:
-            raise ModelUnreadable(f"shards are missing: {', '.join(missing)}", param="model")
+            shown = ", ".join(name[:128] for name in missing[:8]) + (", ..." if len(missing) > 8 else "")
+            raise ModelUnreadable(f"shards are missing: {shown}", param="model")
         return files, frozenset(places)
     if any(path for pattern in _PICKLE_PATTERNS for path in folder.glob(pattern)):
         raise ModelUnreadable(
@@ -143,37 +152,30 @@ def _weight_files(folder: Path) -> tuple[tuple[Path, ...], frozenset[str]]:
     raise ModelUnreadable(f"the model folder has no {WEIGHTS_NAME}", param="model")
 
 
-def _read_header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Read and check the header of one safetensors file: (name, dtype, shape) of each tensor.
+def _places(index: object) -> dict[str, str]:
+    """Return the file of each tensor, by its name, as a shard index says."""
+    found = cast("dict[str, object]", index).get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(found, dict) or not found:
+        raise JsonRefused("has no weight_map of names of tensors and files")
+    places = cast("dict[str, object]", found)
+    if not all(isinstance(name, str) for name in places.values()):
+        raise JsonRefused("has a weight_map that names something else than files")
+    if len(places) > _MOST_TENSORS or len(set(places.values())) > _MOST_SHARDS:
+        raise JsonRefused(f"names more than {_MOST_TENSORS} tensors or {_MOST_SHARDS} files")
+    return cast("dict[str, str]", places)
 
-    The safetensors library is not used because the front end has neither torch nor numpy, and because a truncated file must be
-    found without reading it whole.
-    """
+
+def _is_in_folder(name: str) -> bool:
+    return name == Path(name).name and name != ".." and "\0" not in name and len(name.encode()) <= _LONGEST_FILE_NAME
+
+
+def _header(path: Path) -> list[StoredTensor]:
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
-                raise ValueError(length)
-            header = json.loads(file.read(length))
-        entries: list[tuple[str, str, tuple[int, ...]]] = []
-        end = 0
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            shape, (start, stop) = tuple(int(n) for n in entry["shape"]), entry["data_offsets"]
-            dtype = str(entry["dtype"])
-            if dtype in _DTYPE_BYTES and stop - start != math.prod(shape) * _DTYPE_BYTES[dtype]:
-                raise ValueError(name)
-            entries.append((str(name), dtype, shape))
-            end = max(end, stop)
-        if 8 + length + end != size:
-            raise ValueError("data")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ModelUnreadable(
-            f"{path.name} is corrupt or truncated: it is not a valid safetensors file", param="model"
-        ) from None
-    return entries
+        return read_header(path)
+    except HeaderRefused as error:
+        raise ModelUnreadable(f"{path.name[:128]} {error}", param="model") from None
+    except OSError:
+        raise ModelUnreadable(f"{path.name[:128]} cannot be read", param="model") from None
 
 
 TOKENIZER_NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")

@@ -17,6 +17,7 @@ from typing import Any, cast
 _MAGIC = b"PAR1"
 _LARGEST_BYTES = 2**20  # of a footer; decoding is slow here, and a larger footer lists very many row groups
 _DEEPEST = 16
+_MOST_VALUES = 500_000  # decoded values; a value may have one byte, and takes a hundred times as much here
 
 # From parquet.thrift: values of Type and ConvertedType, and the numbers of the fields read here.
 _BYTE_ARRAY = 6
@@ -59,7 +60,7 @@ def read_footer(path: Path) -> Footer:
 
     Raises:
         ValueError: The file is not a Parquet file, or is truncated or damaged.
-        FooterTooLarge: The footer is larger than 1 MiB.
+        FooterTooLarge: The footer is larger than 1 MiB, or holds too many values.
         OSError: The file cannot be read.
     """
     size = path.stat().st_size
@@ -83,6 +84,8 @@ def read_footer(path: Path) -> Footer:
 def _footer(metadata: dict[int, Any]) -> Footer:
     elements = cast("list[dict[int, Any]]", metadata[_FILE_SCHEMA])
     groups = cast("list[dict[int, Any]]", metadata[_FILE_ROW_GROUPS])
+    if int(metadata[_FILE_ROWS]) < 0:
+        raise ValueError("a negative number of rows")
     bounds = _bounds([list(_statistics(group)) for group in groups])
     return Footer(int(metadata[_FILE_ROWS]), tuple(_column(element, bounds) for element in _top(elements)))
 
@@ -139,6 +142,7 @@ class _Compact:
     def __init__(self, encoded: bytes) -> None:
         self._encoded = encoded
         self._at = 0
+        self._values = 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
         """Read a structure."""
@@ -153,6 +157,9 @@ class _Compact:
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise FooterTooLarge
         readers: dict[int, Callable[[], Any]] = {
             1: self._byte,  # a boolean in a list
             2: self._byte,

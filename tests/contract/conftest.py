@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from app.db import Database
+from app.inspection.process import Zygote
 from app.jobs.leases import LeaseRepository
 from app.jobs.records import JobError, artifact_key
 from app.main import create_app
@@ -88,6 +89,14 @@ class Api:
         return stored
 
 
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """One process to fork inspections from, for all applications of the tests: each has its own otherwise."""
+    own = Zygote()
+    yield own
+    own.close()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def api(request: pytest.FixtureRequest, make_api: Callable[..., Api]) -> Api:
     return make_api("" if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
@@ -100,7 +109,7 @@ def api_on_sqlite(make_api: Callable[..., Api]) -> Api:
 
 
 @pytest.fixture
-def make_api(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Callable[..., Api]]:
+def make_api(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path, zygote: Zygote) -> Iterator[Callable[..., Api]]:
     with ExitStack() as stack:
 
         def make(database_url: str, **changes: Any) -> Api:
@@ -109,7 +118,7 @@ def make_api(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Calla
             database = Database(settings.resolved_database_url)
             stack.callback(database.close)
             upgrade(database)
-            client = stack.enter_context(TestClient(create_app(settings), raise_server_exceptions=False))
+            client = stack.enter_context(TestClient(create_app(settings, zygote), raise_server_exceptions=False))
             body = {"model": str(tiny_bert), "task": "glue/sst2", "data": str(tiny_sst2), "sparsity": 0.5}
             return Api(client, database, LocalArtifactStore(settings.resolved_artifacts_dir), body, tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import shutil
@@ -71,8 +72,8 @@ def test_a_later_version_with_one_more_field_knows_the_requests_of_this_one(api:
         sent = body | more
         request = Later.model_validate(sent)
         if name == "id":
-            return service.put("mine", request, sent, caller=caller).job.public_id
-        return service.submit(request, sent, caller=caller, idempotency_key="mine").job.public_id
+            return asyncio.run(service.put("mine", request, sent, caller=caller)).job.public_id
+        return asyncio.run(service.submit(request, sent, caller=caller, idempotency_key="mine")).job.public_id
 
     assert again() == first
     with pytest.raises((Conflict, Refused), match="another body"):

@@ -10,12 +10,13 @@ import pytest
 from app import refusals
 from app.db import Database
 from app.errors import STATUSES
+from app.inspection.records import UploadKind
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobEvent
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
 from app.jobs.statistics import LoggedEvent
 from app.jobs.tally import Tally
 from app.refusals import RequestError
-from app.uploads.records import UploadKind, is_upload_id
+from app.uploads.records import is_upload_id
 from app.web.formats import verdict
 from app.web.specs import METRICS, SECTIONS
 from app.web.views import STATUS_WORDS, event_lines, steps

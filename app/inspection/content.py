@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, assert_never
 
-from app.refusals import Refused
-from app.uploads.records import UploadedFile, UploadKind
-from app.uploads.tar import Member, TarInvalid, members
-from pruning_core.checks.request import check_checkpoint
-from pruning_core.errors import PruningError
+from app.disk import free_bytes
+from app.inspection.records import UploadedFile, UploadKind
+from app.inspection.tar import Member, TarInvalid, members
+from app.refusals import NoRoom, Refused
 from pruning_core.files.paths import DATA_SUFFIXES, IMAGE_SUFFIXES
 
-_PART = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\- ]{0,127}", re.ASCII)
+# Neither a dot nor a space ends a name: some systems drop both, and so take two names for one.
+_PART = re.compile(r"[A-Za-z0-9_\-](?:[A-Za-z0-9_.\- ]{0,126}[A-Za-z0-9_\-])?", re.ASCII)
 _MOST_FILES = 1000
 _DEEPEST = 4
 _WEIGHTS = ".safetensors"
@@ -25,28 +25,35 @@ _KINDS = {
     UploadKind.MODEL: (_WEIGHTS, ".json", ".txt", ".model", ".md", ".jinja"),
     UploadKind.DATASET: (*DATA_SUFFIXES, *IMAGE_SUFFIXES, ".md", ".txt"),
 }
+_LOOK_EVERY_BYTES = 64 * 2**20
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack", ".npy", ".npz")
 
 
-def unpack(archive: IO[bytes], kind: UploadKind, folder: Path, *, max_bytes: int) -> tuple[UploadedFile, ...]:
-    """Unpack an archive into an empty folder and check what is in it.
+def unpack(
+    archive: IO[bytes], kind: UploadKind, folder: Path, *, max_bytes: int, min_free_bytes: int = 0
+) -> tuple[UploadedFile, ...]:
+    """Unpack an archive into an empty folder, and check the names, kinds and sizes of what is in it.
 
     Args:
         archive: A tar file, plain or compressed by gzip; seekable.
         kind: The kind of upload that it should be.
         folder: The folder to unpack into.
         max_bytes: Largest size of the unpacked files, however small the archive.
+        min_free_bytes: Room that must stay on the disk.
 
     Raises:
         Refused: The archive is not an upload of this kind; the message has the reason.
+        NoRoom: The disk has less room than must stay.
     """
     files: dict[str, UploadedFile] = {}
+    spellings: dict[str, str] = {}
     left = max_bytes
     try:
         for member in members(archive):
             path = _safe(member.name, kind)
             if path in files:
                 raise _refused(f"{path} is in the archive twice")
+            _check_spelling(path, spellings)
             if len(files) >= _MOST_FILES:
                 raise _refused(f"the archive holds more than {_MOST_FILES} files")
             left -= member.size
@@ -54,16 +61,14 @@ def unpack(archive: IO[bytes], kind: UploadKind, folder: Path, *, max_bytes: int
                 raise Refused("upload_too_large", f"the files have more than {max_bytes} bytes together")
             if kind is UploadKind.MODEL and not path.endswith(_WEIGHTS) and member.size > _LARGEST_OTHER_BYTES:
                 raise _refused(f"{path} has more than {_LARGEST_OTHER_BYTES} bytes, which only weights may have")
-            files[path] = _write(member, path, folder)
+            files[path] = _write(member, path, folder, min_free_bytes)
     except TarInvalid as error:
         raise _refused(str(error)) from None
-    except OSError as error:
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
         # The names are safe, but one of them may occur both as a file and as a folder.
-        if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
-            raise _refused("a name is used for a file and for a folder") from None
-        raise
+        raise _refused("a name is used for a file and for a folder") from None
     found = _without_common_folder(folder, files)
-    _check(kind, found, folder)
+    _check(kind, found)
     return found
 
 
@@ -93,12 +98,26 @@ def _safe(name: str, kind: UploadKind) -> str:
     return "/".join(parts)
 
 
-def _write(member: Member, path: str, folder: Path) -> UploadedFile:
+def _check_spelling(path: str, spellings: dict[str, str]) -> None:
+    """Refuse names, of files and of folders, that differ in nothing but capital letters: to some systems they are one."""
+    parts = path.split("/")
+    for length in range(1, len(parts) + 1):
+        name = "/".join(parts[:length])
+        if spellings.setdefault(name.lower(), name) != name:
+            raise _refused(f"{name} is in the archive in capital and in small letters; give each file one name")
+
+
+def _write(member: Member, path: str, folder: Path, min_free_bytes: int) -> UploadedFile:
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
+    digest, unlooked = hashlib.sha256(), _LOOK_EVERY_BYTES
     with target.open("xb") as file:
         for chunk in member.chunks:
+            unlooked += len(chunk)
+            if unlooked >= _LOOK_EVERY_BYTES:
+                unlooked = 0
+                if free_bytes(folder) < min_free_bytes + len(chunk):
+                    raise NoRoom.on_disk()
             digest.update(chunk)
             file.write(chunk)
         file.flush()
@@ -119,14 +138,14 @@ def _without_common_folder(folder: Path, files: dict[str, UploadedFile]) -> tupl
     return tuple(UploadedFile(path, file.size, file.sha256) for path, file in sorted(files.items()))
 
 
-def _check(kind: UploadKind, files: Sequence[UploadedFile], folder: Path) -> None:
+def _check(kind: UploadKind, files: Sequence[UploadedFile]) -> None:
     if not files:
         raise _refused("the archive is empty")
     match kind:
         case UploadKind.DATASET:
             _check_dataset(files)
         case UploadKind.MODEL:
-            _check_model(folder)
+            pass  # an inspection of its own, with other limits: `pruning_core.checks`
         case _:
             assert_never(kind)
 
@@ -140,15 +159,6 @@ def _check_dataset(files: Sequence[UploadedFile]) -> None:
             f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES)}, "
             "or as a folder with a folder of images for each class"
         )
-
-
-def _check_model(folder: Path) -> None:
-    try:
-        check_checkpoint(folder)
-    except PruningError as error:
-        raise Refused(error.code, error.message) from error
-    except RecursionError:
-        raise Refused("model_unreadable", "config.json is nested too deeply") from None
 
 
 def _refused(message: str) -> Refused:

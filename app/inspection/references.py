@@ -1,0 +1,145 @@
+"""Paths that clients name: confined first, looked at afterwards.
+
+Nothing outside the allowed roots is touched, not even to see whether it is there: the answer for a path that leads out is the
+same, and as quick, whatever lies at its end. So links are followed here by hand, one at a time, and each step is judged by its
+name before the system is asked about it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from app.refusals import Refused
+
+_Parts = tuple[str, ...]
+
+_NO_ROOTS = "this server reads no folders by path"
+_OUTSIDE = "the path, or a link in it, leads out of the folders that this server may read"
+_REMEDY = (
+    "its operator allows folders with COPPICE_ALLOWED_ROOTS (coppice serve --allow-root DIR); or upload the folder, and name "
+    "the upload's id"
+)
+_MOST_MEMBERS = 1_000_000  # ImageNet has as many images; beyond it nobody looks, so it is refused
+_MOST_LINKS = 40  # as many as Linux follows
+_LONGEST_PATH = 4096
+_LONGEST_PART = 255
+
+
+def resolve(reference: str, pointer: str, roots: Sequence[Path], most_members: int = _MOST_MEMBERS) -> Path:
+    """Resolve a path, links included, and insist that it and all that lies in it are under an allowed root.
+
+    Args:
+        reference: An absolute path.
+        pointer: The field that names it.
+        roots: Absolute paths of the allowed roots.
+        most_members: Files and folders that may lie in it.
+
+    Raises:
+        Refused: It is no absolute path, leads out of the roots, or holds too much or something that is no file.
+    """
+    confinement = _Confinement(roots, pointer)
+    path = confinement.follow(reference)
+    confinement.check_members(path, most_members)
+    return path
+
+
+class _Confinement:
+    def __init__(self, roots: Sequence[Path], pointer: str) -> None:
+        self._pointer = pointer
+        # A root counts by the name that the operator gave it, and by its own, which has no link in it.
+        self._names = {root.parts[1:]: root.resolve().parts[1:] for root in roots}
+        self._roots = set(self._names.values())
+        known = self._roots | set(self._names)
+        self._passages = {parts[:length] for parts in known for length in range(len(parts))}
+
+    def follow(self, reference: str, at: _Parts = ()) -> Path:
+        """Resolve a path from a folder that is resolved already."""
+        if "\0" in reference or not (at or reference.startswith("/")):
+            raise Refused("invalid_request", "a path must be absolute", self._pointer)
+        if reference.startswith("/"):
+            at = ()
+        waiting, links = deque(reference.split("/")), 0
+        while waiting:
+            part = waiting.popleft()
+            if len(part.encode(errors="replace")) > _LONGEST_PART or len(waiting) > _LONGEST_PATH:
+                raise Refused("path_not_allowed", "the path cannot be resolved", self._pointer)
+            if part in ("", "."):
+                continue
+            if part == "..":
+                at = at[:-1]
+                continue
+            at = (*at, part)
+            if at in self._names:
+                at = self._names[at]
+                continue
+            if at in self._passages:
+                continue
+            target = self._link(at)
+            if target is not None:
+                links += 1
+                if links > _MOST_LINKS:
+                    raise Refused("path_not_allowed", "the path cannot be resolved", self._pointer)
+                at = () if target.startswith("/") else at[:-1]
+                waiting.extendleft(reversed(target.split("/")))
+        return self._inside(at)
+
+    def check_members(self, top: Path, most: int) -> None:
+        """Insist that a folder holds files, folders, and links to such under the roots, at whatever depth."""
+        waiting, seen, count = [top], {top}, 0
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with os.scandir(folder) as members:
+                    for member in members:
+                        count += 1
+                        if count > most:
+                            raise Refused(
+                                "path_not_allowed",
+                                f"the folder has more than {most} files, and no more are looked through; name the folder of "
+                                "one model or data set",
+                                self._pointer,
+                            )
+                        inner = self._folder_in(member)
+                        if inner is not None and inner not in seen:
+                            seen.add(inner)
+                            waiting.append(inner)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # the checks of models and data sets say what is missing
+            except OSError:
+                raise Refused("path_not_allowed", "a folder in it cannot be read by this server", self._pointer) from None
+
+    def _folder_in(self, member: os.DirEntry[str]) -> Path | None:
+        """Return the folder that a member is or links to; None for a file. Refuse everything else."""
+        if member.is_symlink():
+            path = self.follow(str(Path(member.path).readlink()), PurePosixPath(member.path).parts[1:-1])
+            try:
+                mode = path.lstat().st_mode
+            except OSError:
+                return None  # a link to nothing
+        elif member.is_dir(follow_symlinks=False):
+            return Path(member.path)
+        elif member.is_file(follow_symlinks=False):
+            return None
+        else:
+            path, mode = Path(member.path), member.stat(follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode):
+            return path
+        if stat.S_ISREG(mode):
+            return None
+        raise Refused("path_not_allowed", "the folder holds pipes, sockets or devices, which are not read", self._pointer)
+
+    def _link(self, at: _Parts) -> str | None:
+        """Return what a link points to; None for everything else, and where there is nothing."""
+        try:
+            return str(self._inside(at).readlink())
+        except (OSError, ValueError):
+            return None
+
+    def _inside(self, at: _Parts) -> Path:
+        if not any(at[: len(root)] == root for root in self._roots):
+            raise Refused("path_not_allowed", f"{_OUTSIDE if self._roots else _NO_ROOTS}; {_REMEDY}", self._pointer)
+        return Path("/", *at)

@@ -1,0 +1,95 @@
+"""The inspections themselves, as a limited child does them. No torch, no settings, no database."""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from typing import Protocol, assert_never
+
+from app.inspection.content import unpack
+from app.inspection.protocol import (
+    QUESTIONS,
+    CheckModel,
+    CheckSpec,
+    Failure,
+    Refusal,
+    Resolved,
+    Sound,
+    Unpack,
+    Unpacked,
+)
+from app.inspection.records import pointer_of
+from app.inspection.references import resolve
+from app.refusals import NoRoom, RequestError
+from pruning_core.checks.prediction import predict
+from pruning_core.checks.request import check_checkpoint, check_local_inputs
+from pruning_core.errors import PruningError
+from pruning_core.files.paths import is_local
+from pruning_core.machine.resources import disk_is_full, memory_is_full
+
+_CHUNK = 1 << 16
+
+
+class _Answer(Protocol):
+    def model_dump_json(self) -> str: ...
+
+
+def answer_to(connection: socket.socket) -> None:
+    """Read a question to its end, answer it, and send the answer."""
+    asked = bytearray()
+    while chunk := connection.recv(_CHUNK):
+        asked += chunk
+    connection.sendall(inspect(bytes(asked)).model_dump_json().encode())
+
+
+def inspect(asked: bytes) -> _Answer:
+    """Answer a question. Every error becomes an answer, those of a stranger's making and those of ours."""
+    try:
+        return _inspected(QUESTIONS.validate_json(asked))
+    except Exception as error:
+        return _told(error)
+
+
+def _told(error: Exception) -> _Answer:
+    if isinstance(error, NoRoom) or disk_is_full(error):
+        return Failure.of("disk")
+    if isinstance(error, RecursionError) or memory_is_full(error):
+        return Failure.of("exhausted")
+    if isinstance(error, RequestError):
+        return Refusal.of(error.code, error.message, error.pointer)
+    if isinstance(error, PruningError):
+        return Refusal.of(error.code, error.message, pointer_of(error.param))
+    return Failure.of("unexpected", "".join(traceback.format_exception(error)))
+
+
+def _inspected(question: Unpack | CheckModel | CheckSpec) -> _Answer:
+    match question:
+        case Unpack():
+            with question.archive.open("rb") as archive:
+                files = unpack(
+                    archive,
+                    question.kind,
+                    question.folder,
+                    max_bytes=question.max_bytes,
+                    min_free_bytes=question.min_free_bytes,
+                )
+            return Unpacked(files=files)
+        case CheckModel():
+            check_checkpoint(question.folder)
+            return Sound()
+        case CheckSpec():
+            return _resolved(question)
+        case _:
+            assert_never(question)
+
+
+def _resolved(question: CheckSpec) -> Resolved:
+    spec = question.spec
+    model, dataset = spec.model, spec.task.dataset
+    if is_local(model) and "model" not in question.uploaded:
+        model = str(resolve(model, "/model", question.roots))
+    if is_local(dataset) and "dataset" not in question.uploaded:
+        dataset = str(resolve(dataset, "/task/dataset", question.roots))
+    spec = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
+    check_local_inputs(spec)
+    return Resolved(model=model, dataset=dataset, prediction=predict(spec) if question.predicts else None)
