@@ -165,6 +165,8 @@ def show_plan(plan: JobPrediction, *, json: bool) -> None:
             sizes = f"about {counts}, {told.bytes.pruned / 1e6:.1f} MB of weights"
         cost = f"{told.seconds:.0f} s and {told.memory_bytes / 2**30:.1f} GiB of memory"
         console.out.print(f"it would be accepted: {sizes}, {cost}", highlight=False, soft_wrap=True)
+        for warning in told.warnings:
+            console.note(warning)
 
 
 def follow(client: Client, job: Job) -> Job:
