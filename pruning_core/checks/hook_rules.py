@@ -33,7 +33,7 @@ _MODULE_FOLDER = re.compile(r"(\w[\w.\-]{0,63})?", re.ASCII)
 _OURS = re.compile(r"modeling_coppice\.Coppice\w{1,128}", re.ASCII)
 _PIECES = frozenset({"enable_sampling", "nbest_size", "alpha", "add_bos", "add_eos", "reverse", "emit_unk_piece"})
 # transformers replaces these by what it found in the folder, whatever they say; many honest files have stale ones.
-_STALE = frozenset({"tokenizer_file", "special_tokens_map_file"})
+_STALE = frozenset({"tokenizer_file", "special_tokens_map_file", "name_or_path", "_name_or_path"})
 _PLACES = ("_file", "_files", "_path", "_dir", "_spm", "_filename")
 _CLASSES: Mapping[str, re.Pattern[str]] = {
     "tokenizer_class": _TOKENIZER,
