@@ -228,7 +228,7 @@ def _table_of(found: list[Job]) -> Table:
         done = f"{job.progress.fraction:.0%}" if job.progress is not None else ""
         task = job.spec["task"]["name"] or job.spec["task"]["type"]
         model = str(job.spec["model"]).rpartition("/")[2]
-        table.add_row(job.id, job.status, done, _age(job.created_at), model, task)
+        table.add_row(job.id, job.status, done, _age(job.created_at), console.escaped(model), console.escaped(task))
     return table
 
 
@@ -252,7 +252,7 @@ def show(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: 
         return
     console.out.print(f"{job.id}: {job.status}", highlight=False)
     if job.error is not None:
-        console.out.print(f"{job.error.code}: {job.error.message}", highlight=False, markup=False)
+        console.out.print(console.plain(f"{job.error.code}: {job.error.message}"), highlight=False, markup=False)
     if job.progress is not None and not job.finished:
         console.out.print(f"{job.progress.stage}, {job.progress.fraction:.0%}", highlight=False)
     if found is not None:
