@@ -71,7 +71,7 @@ def ask(
     *,
     timeout_s: float = 30,
 ) -> Answer:
-    """Send a request and read its answer, even if that comes before the body has gone. Bodies of unknown length go in chunks."""
+    """Send a request and read its answer, even if it comes before the body has gone. Bodies of unknown length go in chunks."""
     given = {"Host": f"127.0.0.1:{port}", "Connection": "close", **(headers or {})}
     names = {name.lower() for name in given}
     chunked = not isinstance(body, bytes) and "content-length" not in names

@@ -23,7 +23,7 @@ KEYS = refused("unauthenticated", statuses=(401,))
 
 
 def _half_heads(target: Target, _made: None) -> list[Answer]:
-    """M11: heads that are never finished. Each connection must be closed, or told, in time; and honest ones be served meanwhile."""
+    """M11: heads that are never finished. Each connection must be closed, or told, in time; honest ones are served meanwhile."""
     with ExitStack() as stack:
         wires = [stack.enter_context(wire.connect(target.port)) for _ in range(200)]
         for one in wires:
@@ -190,7 +190,7 @@ ATTACKS = [
     raw("a hundred thousand headers", lambda target: _head()(target)[:-2] + b"X-A: b\r\n" * 100_000 + b"\r\n"),
     raw("a line of a megabyte", _head("/" + "a" * 2**20, "GET")),
     raw("a method that is none", _head(method="G\x01T"), short=True),
-    raw("a header with a line break", lambda target: _head(X_A="a\nb: c")(target), expected=ANY),
+    raw("a header with a line break", _head(X_A="a\nb: c"), expected=ANY),
     raw("a header name with a space", lambda target: _head()(target)[:-2] + b"X A: b\r\n\r\n"),
     raw("no UTF-8 in the path", lambda target: b"GET /v1/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n", expected=ANY),
     raw("a version that is none", lambda _target: b"GET / HTTP/9.9\r\n\r\n"),
