@@ -23,7 +23,7 @@ KEYS = refused("unauthenticated", statuses=(401,))
 
 
 def _half_heads(target: Target, _made: None) -> list[Answer]:
-    """M11: heads that are never finished. Each connection must be closed, or told, in time; honest ones are served meanwhile."""
+    """M11: heads that are never finished. Each connection must end in time, and honest ones be served meanwhile."""
     with ExitStack() as stack:
         wires = [stack.enter_context(wire.connect(target.port)) for _ in range(200)]
         for one in wires:
