@@ -38,10 +38,10 @@ class Expected:
 
 
 def refused(*codes: str, statuses: Iterable[int] = (422,), bare: Iterable[int] = (), closes: bool = False) -> Expected:
-    """Make the expectation of a refusal. ``busy`` and a full house are clear ones too."""
-    known = frozenset(codes) | {"busy", "rate_limited"}
+    """Make the expectation of a refusal. A house or a disk that is full is a clear one too."""
+    known = frozenset(codes) | {"busy", "rate_limited", "quota_exceeded", "storage_full"}
     also = (CLOSED,) if closes else ()
-    return Expected(frozenset({*statuses, 429, 503, *also}), known, frozenset(bare))
+    return Expected(frozenset({*statuses, 429, 503, 507, *also}), known, frozenset(bare))
 
 
 # What becomes of an upload that is none. Whoever reads it may call it unreadable, too large or not an upload.

@@ -15,10 +15,12 @@ from tests.attacks.wire import CLOSED, SILENT, Answer
 _PATIENCE_S = 20  # by when the service must have ended what makes no progress; its settings here say 3 s
 HEAD = Expected(
     frozenset({CLOSED, 400, 408, 411, 413, 414, 422, 431, 501, 505}),
-    frozenset({"invalid_request"}),
+    frozenset({"invalid_request", "malformed_request", "head_too_large"}),
     frozenset({400, 408, 411, 413, 414, 431, 501, 505}),
 )
-ENDED = Expected(frozenset({CLOSED, 408, 503}), frozenset({"body_too_slow", "busy"}), frozenset({408, 503}))
+ENDED = Expected(
+    frozenset({CLOSED, 408, 503}), frozenset({"body_too_slow", "head_too_slow", "too_many_connections"}), frozenset({408, 503})
+)
 KEYS = refused("unauthenticated", statuses=(401,))
 
 
