@@ -35,7 +35,7 @@ HOOKED_FILES = (
     "1_Pooling/config.json",
 )
 _ADAPTER = "adapter_config.json"
-_LARGEST_BYTES = 64 * 2**20
+_LARGEST_BYTES = 8 * 2**20  # a tokenizer_config.json with ten thousand added tokens has two megabytes
 _DEEPEST = 64
 
 
@@ -73,7 +73,7 @@ def check_hooks(folder: Path) -> tuple[str, ...]:
     cleaned = {name: found for name in HOOKED_FILES if (found := cleaned_json(folder, name)) is not None}
     config = cleaned.get("config.json")
     said = [_sentence(name, found.left_out) for name, found in cleaned.items() if found.left_out]
-    if config is not None and isinstance(config.value, dict):
+    if config is not None:
         _check_native(cast("Mapping[str, Any]", config.value).get("model_type"), config.left_out)
     return tuple(said)
 
@@ -93,6 +93,8 @@ def cleaned_json(folder: Path, name: str) -> Cleaned | None:
         if reason is not None:
             raise _refused(name, *reason)
         return Cleaned(value, ())
+    if not isinstance(value, dict):
+        raise ModelUnreadable(f"{name} must be a JSON object", param="model")
     left_out: list[str] = []
     clean = _without_hooks(value, name, left_out, depth=0)
     if name == "config.json" and is_ours(value):  # what it names is the plug-in, which is here already
@@ -141,7 +143,7 @@ def _check_native(model_type: object, left_out: tuple[str, ...]) -> None:
 def _read(path: Path, name: str) -> object:
     try:
         if path.stat().st_size > _LARGEST_BYTES:
-            raise ModelUnreadable(f"{name} has more than {_LARGEST_BYTES} bytes", param="model")
+            raise ModelUnreadable(f"{name} has more than {_LARGEST_BYTES} bytes, which no such file needs", param="model")
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ModelUnreadable(f"{name} is not readable JSON", param="model") from None

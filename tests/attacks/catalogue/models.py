@@ -144,7 +144,9 @@ _DOCUMENTS = [
     ),
     replaced("an index of absolute names", lambda: {WEIGHTS: None, INDEX: b'{"weight_map":{"a":"/etc/passwd"}}'}),
     replaced("an index of numbers", lambda: {WEIGHTS: None, INDEX: b'{"weight_map":{"a":[1]}}'}),
-    replaced("layers beyond counting", lambda: {"config.json": b'{"model_type":"bert","num_hidden_layers":1e308}'}),
+    replaced(
+        "layers beyond counting", lambda: {"config.json": b'{"model_type":"bert","num_hidden_layers":1e308}'}, expected=TAKEN
+    ),
     replaced("a model type that is a list", lambda: {"config.json": b'{"model_type":["bert"]}'}, row="M9"),
     replaced("a config of nothing", lambda: {"config.json": b""}, short=True),
 ]

@@ -31,6 +31,8 @@ NOT_FOUND = refused(
     statuses=(400, 404, 422),
 )
 ADDRESS = refused("address_not_allowed", "invalid_request", statuses=(400, 422))
+NAME = Expected(ADDRESS.statuses | {201}, ADDRESS.codes)  # what a name means is looked at when it is called
+_NAMES = ("http://\u24db\u24de\u24d2\u24d0\u24db\u24d7\u24de\u24e2\u24e3/", "https://localhost/")
 QUERY = Expected(frozenset({200, 400, 414, 422, 429, 431}), frozenset({"invalid_request"}), frozenset({400, 414, 431}))
 
 
@@ -108,7 +110,7 @@ def _webhook(target: Target, _made: None, url: str) -> Answer:
 
 def webhook(url: str, *, short: bool = False) -> Attack:
     """Make the attack that has the service call an address."""
-    return Attack(f"webhook: {url[:60]}", partial(_webhook, url=url), ADDRESS, row="", short=short)
+    return Attack(f"webhook: {url[:60]}", partial(_webhook, url=url), NAME if url in _NAMES else ADDRESS, short=short)
 
 
 def _other_tenant(target: Target, _made: None) -> list[Answer]:

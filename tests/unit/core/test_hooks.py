@@ -208,10 +208,20 @@ def test_a_clean_copy_is_removed_and_links_what_is_not_copied(model):
     assert "trust_remote_code" in (model / "1_Pooling" / "config.json").read_text()
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "{", json.dumps({"a": 1})[:-1]])
-def test_a_file_that_is_no_json_or_too_deep_is_refused(text, model):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 100_000, "is nested too deeply"),
+        ('{"a":' * 100 + "1" + "}" * 100, "is nested too deeply"),
+        ("{", "is not readable JSON"),
+        ("[]", "must be a JSON object"),
+        ("{}" + " " * 2**23, "has more than 8388608 bytes"),
+    ],
+    ids=["lists", "objects", "cut off", "list", "large"],
+)
+def test_a_file_that_is_no_json_or_too_deep_is_refused(text, says, model):
     (model / READER).write_text(text)
-    with pytest.raises(ModelUnreadable, match=r"tokenizer_config\.json is n"):
+    with pytest.raises(ModelUnreadable, match=rf"tokenizer_config\.json {says}"):
         check_checkpoint(model)
 
 
