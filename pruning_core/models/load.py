@@ -12,7 +12,7 @@ import torch
 from pruning_core.checks.heads import lacks_weights
 from pruning_core.checks.model import stored_type
 from pruning_core.checks.reader import NO_PADDING, NO_PADDING_INDEX
-from pruning_core.errors import ModelUnreadable
+from pruning_core.errors import ModelUnreadable, PruningError
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
 from pruning_core.machine.finite import require_finite
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-# What transformers raises of files that are not as it expects: entries of another type than it reads share no base class.
-_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError, MemoryError)
 
 
 def resolve_checkpoint(reference: str, revision: str | None) -> Path:
@@ -82,9 +78,11 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
                 model, info = _load_whole(plain, task_type, device)
             else:
                 model, info = load_paged(plain, AUTO_CLASSES[task_type], facts, device, pages)
-        except _UNREADABLE as error:
+        except PruningError:
+            raise
+        except Exception as error:  # of files that are not as transformers expects, it raises whatever comes
             raise_if_exhausted(error, "the model was loaded")
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            reason = _reason(error, plain, folder)
             raise ModelUnreadable(f"transformers cannot load the checkpoint: {reason}", param="model") from error
         processor = _load_processor(plain, task_type)
     _check_complete(info["missing_keys"], task_type)
@@ -93,6 +91,15 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
     stored = stored_type(facts.dtypes)
     _check_padding(model, processor, task_type)
     return TaskModel(model, processor, task_type, family_of(task_type), folder, stored, _pooling_of(folder), pages)
+
+
+def _reason(error: Exception, *folders: Path) -> str:
+    """Return the first line of an error of transformers, without the place where the server keeps the model."""
+    lines = str(error).splitlines()
+    line = lines[0] if lines else type(error).__name__
+    for folder in folders:
+        line = line.replace(str(folder), "the model's folder")
+    return line[:200]
 
 
 def _load_whole(folder: Path, task_type: TaskType, device: torch.device) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -119,7 +126,7 @@ def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBas
     kind: Any = transformers.AutoImageProcessor if images else transformers.AutoTokenizer
     try:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except _UNREADABLE as error:
+    except Exception as error:  # tokenizers raises Exception itself
         raise_if_exhausted(error, "the tokenizer or image processor was loaded")
         what = "image processor" if images else "tokenizer"
         raise ModelUnreadable(

@@ -233,3 +233,21 @@ def test_the_list_of_types_is_that_of_the_installed_transformers():
 
 def test_the_allowed_counts_are_those_that_bundles_state():
     assert {*sublayer._HEAD_COUNTS, *sublayer._WIDTHS, sublayer._GROUP_COUNT, "position_heads"} == COUNTS
+
+
+def test_a_tokenizer_whose_regex_is_none_is_refused_with_a_reason(model):
+    regex = {"type": "Split", "pattern": {"Regex": "(((("}, "behavior": "Isolated", "invert": False}
+    change(model, "tokenizer.json", {"pre_tokenizer": regex})
+    with pytest.raises(ModelUnreadable, match="no tokenizer that transformers can load"):
+        load(model)
+
+
+def test_what_transformers_says_is_told_without_the_server_s_path(model, monkeypatch):
+    from pruning_core.models import load as loading
+
+    def fail(folder: Path, *_rest: object) -> None:
+        raise OSError(f"{folder} is not as it should be\nmore")
+
+    monkeypatch.setattr(loading, "_load_whole", fail)
+    with pytest.raises(ModelUnreadable, match=r"cannot load the checkpoint: the model's folder is not as it should be$"):
+        load(model)
