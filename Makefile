@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test test-dists dist sbom lock check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults chaos bench-service clean fuzz audit settings-page architectures pipelines same
+.PHONY: help install demo serve servers test test-dists dist sbom lock check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults test-attacks chaos bench-service clean fuzz audit settings-page architectures pipelines same
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,8 +31,8 @@ serve: $(VENV)/.demo ## Run API and worker on http://127.0.0.1:8000; ROOTS="/mod
 servers: # Redis and PostgreSQL for the integration tests, where they can be installed
 	@sh tests/install_servers.sh
 
-test: install servers ## Run every test but the fault set, the fuzzer, the whole matrix of combinations and true installs
-	$(BIN)/python -m pytest -m "not fault and not fuzz and not matrix and not registry" $(TEST_ARGS)
+test: install servers ## Run every test but the fault set, the long attacks, the fuzzer, the whole matrix of combinations and true installs
+	$(BIN)/python -m pytest -m "not fault and not fuzz and not matrix and not registry and (not attack or short)" $(TEST_ARGS)
 
 test-matrix: install ## Every cell: methods by architectures, tasks, shards and phases, each from the request to the proof
 	$(BIN)/python -m pytest -m matrix $(TEST_ARGS)
@@ -81,6 +81,10 @@ PRIVATE_MOUNTS := $(shell if [ "$$(id -u)" = 0 ]; then f="--mount"; else f="--ma
 
 test-faults: install servers ## The fault table on real processes, both profiles, printed row by row
 	$(PRIVATE_MOUNTS) $(BIN)/python -m pytest tests/faults -q --timeout=300 $(TEST_ARGS)
+
+# One at a time: each is watched by itself. ATTACKS="-k Parquet" takes some of them.
+test-attacks: install servers ## Every attack on a real API and worker, health and memory watched, printed as a table; ATTACKS="-k Parquet" takes some
+	$(BIN)/python -m pytest tests/attacks -m attack -n 0 -q --tb=line $(ATTACKS)
 
 chaos: install servers ## 500 jobs on 2 workers while faults are drawn at random; CHAOS_ARGS="--seed 7" repeats a draw
 	$(BIN)/python -m tests.faults.chaos $(CHAOS_ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -11,6 +12,7 @@ from typing import NoReturn, assert_never
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -55,6 +57,8 @@ EXIT_CODES = f"Exit codes: {', '.join(f'{code:d} {code.meaning}' for code in Exi
 
 
 _WIDEST = 240
+# Categories of Unicode with the signs that move the cursor, colour, or turn the direction of text around.
+_OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _TAGS = frozenset({*TARGET_METRICS, *METHODS})
 _OPTION_FOR = {
     "model": ": give --model DIR_OR_ID",
@@ -64,13 +68,13 @@ _OPTION_FOR = {
 
 def fail(message: str, code: ExitCode) -> NoReturn:
     """Print one sentence about what is wrong, and exit."""
-    err.print(f"[bold red]error[/]: {_plain(message)}", highlight=False, soft_wrap=True)
+    err.print(f"[bold red]error[/]: {escaped(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
 def note(message: str) -> None:
     """Print on stderr what people may not expect."""
-    err.print(f"[yellow]note[/]: {_plain(message)}", highlight=False, soft_wrap=True)
+    err.print(f"[yellow]note[/]: {escaped(message)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -135,7 +139,7 @@ def show_table(table: Table) -> None:
 
 def report_table(report: Report) -> Table:
     """Return the table of a report: dense against pruned."""
-    table = Table(title=f"{report.model.rstrip('/').rpartition('/')[2]}: {report.method}, {report.task}")
+    table = Table(title=escaped(f"{report.model.rstrip('/').rpartition('/')[2]}: {report.method}, {report.task}"))
     table.add_column("")
     for heading in ("dense", "pruned", "change"):
         table.add_column(heading, justify="right")
@@ -151,11 +155,13 @@ def report_table(report: Report) -> Table:
     blocks = ", sum of its blocks" if latency.measured == "blocks" else ""
     shape = f"{latency.batch} x {latency.length} tokens, {threads}, {latency.device}, {latency.dtype}{blocks}"
     table.add_row(
-        f"latency ({shape})", f"{latency.dense:.1f} ms", f"{latency.pruned:.1f} ms", f"{latency.speedup:.2f}x as fast"
+        escaped(f"latency ({shape})"), f"{latency.dense:.1f} ms", f"{latency.pruned:.1f} ms", f"{latency.speedup:.2f}x as fast"
     )
-    table.add_row(quality.label, f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}")
+    table.add_row(
+        escaped(quality.label), f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}"
+    )
     for name, value in quality.details.items():
-        table.add_row(name.replace("_", " "), "", f"{value:,.0f}" if name.endswith("_tokens") else f"{value:.4f}", "")
+        table.add_row(escaped(name.replace("_", " ")), "", f"{value:,.0f}" if name.endswith("_tokens") else f"{value:.4f}", "")
     if report.onnx is not None and report.onnx.latency_ms is not None:
         table.add_row("latency of the ONNX graph", "", f"{report.onnx.latency_ms:.1f} ms", "")
     if report.training is not None:
@@ -169,7 +175,7 @@ def report_table(report: Report) -> Table:
 def frontier_table(report: Report) -> Table:
     """Return the table of the checkpoints of a job with several budgets."""
     table = Table(title="Frontier")
-    for heading in ("target", "achieved", report.quality.label, "change", "faster", "parameters", "folder"):
+    for heading in ("target", "achieved", escaped(report.quality.label), "change", "faster", "parameters", "folder"):
         table.add_column(heading, justify="right")
     for point in report.frontier:
         quality, target = point.quality, point.target
@@ -180,7 +186,7 @@ def frontier_table(report: Report) -> Table:
             f"{quality.pruned - quality.dense:+.4f}",
             f"{point.latency_ms.speedup:.2f}x",
             f"{point.parameters.pruned / 1e6:.1f} M",
-            point.path,
+            escaped(point.path),
         )
     return table
 
@@ -191,7 +197,7 @@ def show(report: Report) -> None:
     if report.frontier:
         out.print(frontier_table(report))
     for warning in report.warnings:
-        out.print(f"[yellow]note[/]: {_plain(warning)}", highlight=False, soft_wrap=True)
+        out.print(f"[yellow]note[/]: {escaped(warning)}", highlight=False, soft_wrap=True)
 
 
 def first_sentences(error: ValidationError, option_for: Callable[[str], str | None] = lambda _field: None) -> str:
@@ -215,5 +221,11 @@ def first_sentences(error: ValidationError, option_for: Callable[[str], str | No
     return "; ".join(dict.fromkeys(sentences[:3]))
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+def plain(text: object) -> str:
+    """Return text of strangers, such as names of models and labels, without what a terminal would obey."""
+    return "".join("?" if unicodedata.category(sign) in _OBEYED and sign not in "\n\t" else sign for sign in str(text))
+
+
+def escaped(text: object) -> str:
+    """Return text of strangers for a place where rich reads markup."""
+    return escape(plain(text))

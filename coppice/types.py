@@ -85,6 +85,7 @@ class Predicted(_View):
     bytes: IntPair | None = None
     memory_bytes: int
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 class JobPrediction(_View):

@@ -8,10 +8,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from app.sandbox.ties import be_first_to_go, die_with_parent
 from pruning_core.errors import OutOfMemory, PruningError, StorageFull
 from pruning_core.report.progress import Progress
 from worker.failures import explain
-from worker.process import be_first_to_go, die_with_parent
 from worker.protocol import ChildError, ChildExit, Scratch
 from worker.sandbox.confinement import Confinement
 

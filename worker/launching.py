@@ -8,6 +8,7 @@ from pathlib import Path
 from app.jobs.records import Claim
 from app.settings import Sandbox as SandboxSetting
 from app.settings import Settings
+from app.uploads.records import shown_reference
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.files.hub import Source
 from pruning_core.files.paths import is_local
@@ -71,6 +72,7 @@ class Launching:
             cache=measurements,
             hub_cache=self._hub,
             memory_bytes=settings.job_memory_bytes,
+            model_name=shown_reference(spec.model),
             confinement=None if self._is_off else limits,
         )
         self._scratch.request.write_text(request.model_dump_json(), encoding="utf-8")

@@ -20,12 +20,13 @@ from app.db import Database
 from app.installation import EnvironmentShared, check_environment
 from app.logs import configure_logging
 from app.queue import QUEUE_NAME, create_celery
+from app.sandbox.ties import die_with_parent
 from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
 from worker import tasks
 from worker.child import CHILD_COMMAND
+from worker.flag import SharedFlag
 from worker.metrics import MetricsServer, WorkerMetrics
-from worker.process import SharedFlag, die_with_parent
 from worker.reaper import Reaper
 from worker.sandbox.host import SandboxMissing, chosen, examine, require
 from worker.signing import BundleSigner

@@ -41,6 +41,7 @@ class ChildRequest(BaseModel):
     cache: Path | None = None
     hub_cache: Path | None = None
     memory_bytes: int | None = None
+    model_name: str | None = None
     confinement: Confinement | None = None
 
 

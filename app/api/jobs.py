@@ -22,6 +22,7 @@ from app.jobs.service import JobDetails, JobService
 from app.jobs.states import TERMINAL, JobStatus
 from app.keys.records import Caller
 from app.refusals import NotFound
+from app.uploads.records import shown_reference
 from pruning_core.report.report import Report
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
@@ -177,7 +178,10 @@ def get_report(
     if details.job.report is None:
         raise NotFound("report_not_ready", f"the job is {details.job.status} and has no report")
     if not prefers_html(accept):
-        return JSONResponse(details.job.report.model_dump(mode="json"), headers={"Vary": "Accept"})
+        report = details.job.report
+        # Reports of earlier versions name the folder of an upload.
+        shown = report.but(model=shown_reference(report.model))
+        return JSONResponse(shown.model_dump(mode="json"), headers={"Vary": "Accept"})
     page = service.artifact(job_id, REPORT_PAGE, owner=owner)
     return serve_file(
         page,

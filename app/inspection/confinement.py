@@ -7,13 +7,12 @@ import ctypes
 import os
 import resource
 import signal
-import sys
 from pathlib import Path
 
 from app.inspection.records import Limits
+from app.sandbox import kernel, seccomp
+from app.sandbox.ties import be_first_to_go, die_with_parent
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _MOST_OPEN_FILES = 64
@@ -27,7 +26,7 @@ def leave_the_network() -> bool:
         Whether the host allows it. Where it does not, the process goes on: its code opens no connection, and this is a second
         lock.
     """
-    if sys.platform != "linux":
+    if not kernel.available():
         return False
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET) == 0:
@@ -44,10 +43,13 @@ def leave_the_network() -> bool:
 
 
 def gain_no_privileges() -> None:
-    """Arrange that no program which this process starts has more rights than it, and that no core is written."""
+    """Arrange that nothing which this process starts has more rights than it, opens a socket or writes a core."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if kernel.available():
+        kernel.renounce_privileges()
+        if seccomp.available():
+            with contextlib.suppress(OSError):  # a kernel without filters; the limits hold all the same
+                seccomp.deny_calls(sockets=False)
 
 
 def confine(limits: Limits, parent: int) -> bool:
@@ -56,11 +58,8 @@ def confine(limits: Limits, parent: int) -> bool:
     Returns:
         False where the parent was gone already.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # A container may forbid the write; the kernel then chooses by itself which process goes first.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
+    be_first_to_go()
+    is_tied = die_with_parent(parent, signal.SIGKILL)
     os.nice(_NICENESS)
     space = _address_space() + limits.memory_bytes
     for kind, value in (
@@ -71,7 +70,7 @@ def confine(limits: Limits, parent: int) -> bool:
         (resource.RLIMIT_NPROC, 0),  # no fork; the kernel does not count root's processes
     ):
         _limit(kind, value)
-    return os.getppid() == parent
+    return is_tied
 
 
 def _limit(kind: int, value: int) -> None:

@@ -122,8 +122,8 @@ class _Zygote:
 def main(arguments: list[str]) -> int:
     """Serve the API whose end of the control socket is the other one."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    gain_no_privileges()
     leave_the_network()
+    gain_no_privileges()  # after it: what they deny is needed there
     # Imported once, here, and shared by every child. The rest of the API's code is not needed, and its settings neither.
     from app.inspection.work import answer_to
 

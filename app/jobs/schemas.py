@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
-from app.uploads.records import is_upload_id
+from app.uploads.records import shown_reference
 from pruning_core.checks.prediction import Prediction
 from pruning_core.report.progress import Stage
 from pruning_core.report.report import TargetReport
@@ -178,12 +178,6 @@ class ArtifactList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ArtifactView]
-
-
-def shown_reference(reference: str) -> str:
-    """Show uploads by their ids: where the server keeps them is nobody's business."""
-    last = reference.rpartition("/")[2]
-    return last if is_upload_id(last) else reference
 
 
 def _shown(spec: PruneSpec) -> PruneSpec:

@@ -22,7 +22,7 @@ from app.jobs.archive import Archive
 from app.jobs.digests import digest_of, first_digest
 from app.jobs.records import Job, JobEvent, PublishedArtifact
 from app.jobs.repository import JobRepository
-from app.jobs.schemas import JobCreate, shown_reference
+from app.jobs.schemas import JobCreate
 from app.jobs.states import TERMINAL, JobStatus
 from app.keys.records import Caller
 from app.queue import Announcer
@@ -30,6 +30,7 @@ from app.refusals import Conflict, NotFound, QuotaExceeded, Refused
 from app.settings import Settings
 from app.storage import ArtifactMissing, ArtifactStore
 from app.tracing import current_traceparent
+from app.uploads.records import shown_reference
 from app.uploads.service import UploadService
 from pruning_core.spec.prune import PruneSpec
 

@@ -22,3 +22,9 @@ class Upload:
 def is_upload_id(reference: str) -> bool:
     """Return whether a reference is the id of an upload, not a Hub id or a path."""
     return UPLOAD_ID.fullmatch(reference) is not None
+
+
+def shown_reference(reference: str) -> str:
+    """Show uploads by their ids: where the server keeps them is nobody's business."""
+    last = reference.rpartition("/")[2]
+    return last if is_upload_id(last) else reference

@@ -78,7 +78,14 @@ def list_keys(
     for heading in ("id", "tenant", "name", "scopes", "created", "state"):
         table.add_column(heading, no_wrap=heading == "id")
     for item in found:
-        table.add_row(item.id, item.tenant, item.name, " ".join(item.scopes), f"{item.created_at:%Y-%m-%d}", _state(item))
+        table.add_row(
+            item.id,
+            console.escaped(item.tenant),
+            console.escaped(item.name),
+            " ".join(item.scopes),
+            f"{item.created_at:%Y-%m-%d}",
+            _state(item),
+        )
     console.show_table(table)
 
 

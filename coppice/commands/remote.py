@@ -165,6 +165,8 @@ def show_plan(plan: JobPrediction, *, json: bool) -> None:
             sizes = f"about {counts}, {told.bytes.pruned / 1e6:.1f} MB of weights"
         cost = f"{told.seconds:.0f} s and {told.memory_bytes / 2**30:.1f} GiB of memory"
         console.out.print(f"it would be accepted: {sizes}, {cost}", highlight=False, soft_wrap=True)
+        for warning in told.warnings:
+            console.note(warning)
 
 
 def follow(client: Client, job: Job) -> Job:
@@ -226,7 +228,7 @@ def _table_of(found: list[Job]) -> Table:
         done = f"{job.progress.fraction:.0%}" if job.progress is not None else ""
         task = job.spec["task"]["name"] or job.spec["task"]["type"]
         model = str(job.spec["model"]).rpartition("/")[2]
-        table.add_row(job.id, job.status, done, _age(job.created_at), model, task)
+        table.add_row(job.id, job.status, done, _age(job.created_at), console.escaped(model), console.escaped(task))
     return table
 
 
@@ -250,7 +252,7 @@ def show(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: 
         return
     console.out.print(f"{job.id}: {job.status}", highlight=False)
     if job.error is not None:
-        console.out.print(f"{job.error.code}: {job.error.message}", highlight=False, markup=False)
+        console.out.print(console.plain(f"{job.error.code}: {job.error.message}"), highlight=False, markup=False)
     if job.progress is not None and not job.finished:
         console.out.print(f"{job.progress.stage}, {job.progress.fraction:.0%}", highlight=False)
     if found is not None:

@@ -20,9 +20,11 @@ from pruning_core.artifacts import stock
 from pruning_core.artifacts.card import model_card
 from pruning_core.artifacts.compressed import COMPRESSED_PATH, REMOTE_CODE_NAME, Hint, write_compressed
 from pruning_core.artifacts.sentence import write_sentence_modules
+from pruning_core.checks.hooks import HOOKED_FILES, cleaned_json
 from pruning_core.files.tensors import write_tensors
 from pruning_core.machine.finite import require_finite
 from pruning_core.models.load import quiet_transformers
+from pruning_core.models.plain import write_cleaned
 from pruning_core.plugin import per_layer
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import AUTO_CLASSES, ArtifactSpec, PruneSpec
@@ -157,10 +159,20 @@ def write_compressed_form(
 
 
 def _copy_companions(source: Path, folder: Path) -> None:
+    """Copy the files that stay as they are, but for entries that would have code of the source's loaded with the bundle.
+
+    Raises:
+        ModelUnreadable: Such an entry cannot be left out.
+    """
     for name in _COMPANIONS:
         path = source / name
-        if path.is_file():
-            (folder / name).parent.mkdir(exist_ok=True)
+        if not path.is_file():
+            continue
+        (folder / name).parent.mkdir(exist_ok=True)
+        cleaned = cleaned_json(source, name) if name in HOOKED_FILES else None
+        if cleaned is not None and cleaned.left_out:
+            write_cleaned(folder / name, cleaned)
+        else:
             shutil.copyfile(path, folder / name)
 
 

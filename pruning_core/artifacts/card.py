@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
 from pruning_core.spec.tasks import KINDS
+
+_LICENCE = re.compile(r"[\w.+\-/ ()]{1,100}", re.ASCII)
 
 
 def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -> str:
@@ -26,7 +29,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 {_metadata(spec, report, licence)}
 ---
 
-# {display_name(spec.model)}, pruned by Coppice
+# {_text(display_name(spec.model))}, pruned by Coppice
 
 {_what_was_done(report)}
 
@@ -86,8 +89,14 @@ def _compressed(report: Report) -> str:
 
 def _notes(report: Report) -> str:
     """Write the section of the run's warnings; nothing if there are none."""
-    listed = "".join(f"- {warning}\n" for warning in report.warnings)
+    listed = "".join(f"- {_text(warning)}\n" for warning in report.warnings)
     return f"## Worth knowing\n\n{listed}\n" if listed else ""
+
+
+def _text(words: str) -> str:
+    """Return text that may have a stranger's words, such as names of labels, so that Markdown and HTML read it as text."""
+    one_line = "".join(sign if sign.isprintable() else " " for sign in words)
+    return re.sub(r"([\\\[\]|`])", r"\\\1", one_line).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def base_licence(folder: Path) -> str | None:
@@ -100,7 +109,7 @@ def base_licence(folder: Path) -> str | None:
     except (OSError, ValueError, yaml.YAMLError):
         return None
     stated = (metadata or {}).get("license")
-    return stated if isinstance(stated, str) and stated.isascii() and stated.isprintable() and len(stated) <= 100 else None
+    return stated if isinstance(stated, str) and _LICENCE.fullmatch(stated) else None
 
 
 def _metadata(spec: PruneSpec, report: Report, licence: str | None) -> str:

@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pruning_core.arch.structure import find_structure, stored_name
+from pruning_core.checks.hook_rules import is_ours
+from pruning_core.checks.hooks import check_hooks
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.checkpoint import INDEX_NAME, WEIGHTS_NAME, read_checkpoint
 from pruning_core.files.paths import appearing
@@ -132,9 +134,10 @@ def expand(folder: Path, out: Path) -> None:
         out: Folder to write; must not exist, and appears whole or not at all.
 
     Raises:
-        ModelUnreadable: The checkpoint is not a compressed one, or it is corrupt.
+        ModelUnreadable: The checkpoint is not a compressed one, or it is corrupt, or it reaches for code or files outside it.
     """
     facts = read_checkpoint(folder)
+    check_hooks(folder)
     own = facts.config.get("quantization_config")
     forms = cast("dict[str, Any]", own).get("packed") if isinstance(own, dict) else None
     if not forms:
@@ -154,6 +157,8 @@ def expand(folder: Path, out: Path) -> None:
         raise ModelUnreadable(f"the compressed checkpoint is corrupt: {error}", param="model") from error
     config, rest = dict(facts.config), {key: value for key, value in cast("dict[str, Any]", own).items() if key != "packed"}
     config.pop("quantization_config")
+    if not is_ours(facts.config):
+        config.pop("auto_map", None)
     with appearing(out) as partial:
         shutil.copytree(folder, partial, ignore=shutil.ignore_patterns("*.safetensors", INDEX_NAME), dirs_exist_ok=True)
         save_file(weights, partial / WEIGHTS_NAME, metadata={"format": "pt"})

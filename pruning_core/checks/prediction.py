@@ -13,6 +13,7 @@ from pydantic import Field
 from pruning_core.arch.structure import groups_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES
+from pruning_core.checks.hooks import check_hooks
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
 from pruning_core.report.report import IntPair
@@ -49,6 +50,7 @@ class Prediction(Frozen):
     bytes: IntPair | None = Field(description="As `parameters`.")
     memory_bytes: int = Field(description="Peak of the job's process on a CPU, roughly.")
     seconds: float = Field(description="Whole job on an ordinary CPU host, roughly; a GPU is faster.")
+    warnings: tuple[str, ...] = Field(default=(), description="What of the model's files will be left out.")
 
 
 def predict(spec: PruneSpec) -> Prediction | None:
@@ -69,7 +71,11 @@ def predict(spec: PruneSpec) -> Prediction | None:
         parameters = IntPair(dense=dense, pruned=pruned)
         size = IntPair(dense=facts.weight_bytes, pruned=round(pruned * width))
     return Prediction(
-        parameters=parameters, bytes=size, memory_bytes=_memory(spec, groups, dense), seconds=_seconds(spec, groups)
+        parameters=parameters,
+        bytes=size,
+        memory_bytes=_memory(spec, groups, dense),
+        seconds=_seconds(spec, groups),
+        warnings=check_hooks(Path(spec.model)),
     )
 
 

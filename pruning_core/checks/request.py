@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pruning_core.arch.structure import structure_of, unit_groups
 from pruning_core.checks.heads import check_head_weights, check_type
+from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.method import check_method, check_request
 from pruning_core.checks.model import check_types, check_weights
 from pruning_core.checks.reader import check_image_folder, check_padding, check_reader
@@ -53,10 +54,12 @@ def check_checkpoint(folder: Path) -> None:
     """Refuse a folder without a readable checkpoint of a known block structure, whatever will be asked of it.
 
     Raises:
-        ModelUnreadable: The checkpoint is missing or corrupt, or is pickle.
+        ModelUnreadable: The checkpoint is missing or corrupt, or is pickle, or reaches for code or files outside it.
         UnsupportedArchitecture: The model has no known block structure.
     """
-    structure_of(read_checkpoint(folder))
+    facts = read_checkpoint(folder)
+    check_hooks(folder)
+    structure_of(facts)
 
 
 def check_model(spec: PruneSpec, folder: Path) -> Head:
@@ -70,12 +73,14 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
         The classes of its task head.
 
     Raises:
-        ModelUnreadable: The checkpoint is missing or corrupt, does not fit its configuration, or is pickle.
+        ModelUnreadable: The checkpoint is missing or corrupt, does not fit its configuration, is pickle, or reaches for code or
+            files outside it.
         UnsupportedArchitecture: The model has no known block structure, or none for the method, the layout or the task.
         DatasetInvalid: The head does not fit the task.
         TargetUnreachable: The target is below what any mask can reach.
     """
     facts = read_checkpoint(folder)
+    check_hooks(folder)
     structure = structure_of(facts)
     groups = unit_groups(structure, facts.config)
     check_types(facts.dtypes)

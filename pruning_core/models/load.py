@@ -12,11 +12,12 @@ import torch
 from pruning_core.checks.heads import lacks_weights
 from pruning_core.checks.model import stored_type
 from pruning_core.checks.reader import NO_PADDING, NO_PADDING_INDEX
-from pruning_core.errors import ModelUnreadable
+from pruning_core.errors import ModelUnreadable, PruningError
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.machine.finite import require_finite
 from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.models.paged import load_paged
+from pruning_core.models.plain import load_config, without_hooks
 from pruning_core.spec.prune import AUTO_CLASSES, TaskType
 from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import Pooling, TaskModel
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, pages: Path | None = None) -> TaskModel:
-    """Load a checkpoint for a task, in float32. No remote code runs and no pickle is read.
+    """Load a checkpoint for a task, in float32. No code of the model's runs, and no pickle is read.
 
     Args:
         folder: Folder of the checkpoint.
@@ -39,23 +40,26 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
             are needed. None: all weights are loaded.
 
     Raises:
-        ModelUnreadable: Files are missing or corrupt, or there is no head for the task, or no tokenizer.
+        ModelUnreadable: Files are missing or corrupt, or there is no head for the task, or no tokenizer; or they have code or
+            other files loaded (`checks.hooks`).
         OutOfMemory: The host or the device has no room for the model.
         NotFinite: A loaded weight is NaN or infinite. Those of paged blocks are found later, in the blocks' statistics.
         UnsupportedArchitecture: The weights of this architecture cannot stay in the files.
     """
     facts = read_checkpoint(folder)
-    with quiet_transformers():
+    with quiet_transformers(), without_hooks(folder) as plain:
         try:
             if pages is None:
-                model, info = _load_whole(folder, task_type, device)
+                model, info = _load_whole(plain, task_type, device)
             else:
-                model, info = load_paged(folder, AUTO_CLASSES[task_type], facts, device, pages)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, MemoryError) as error:
+                model, info = load_paged(plain, AUTO_CLASSES[task_type], facts, device, pages)
+        except PruningError:
+            raise
+        except Exception as error:  # of files that are not as transformers expects, it raises whatever comes
             raise_if_exhausted(error, "the model was loaded")
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            reason = _reason(error, plain, folder)
             raise ModelUnreadable(f"transformers cannot load the checkpoint: {reason}", param="model") from error
-        processor = _load_processor(folder, task_type)
+        processor = _load_processor(plain, task_type)
     _check_complete(info["missing_keys"], task_type)
     for name, parameter in model.named_parameters():
         require_finite(parameter, f"the checkpoint's tensor {name}", param="model")
@@ -64,12 +68,22 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
     return TaskModel(model, processor, task_type, family_of(task_type), folder, stored, _pooling_of(folder), pages)
 
 
+def _reason(error: Exception, *folders: Path) -> str:
+    """Return the first line of an error of transformers, without the place where the server keeps the model."""
+    lines = str(error).splitlines()
+    line = lines[0] if lines else type(error).__name__
+    for folder in folders:
+        line = line.replace(str(folder), "the model's folder")
+    return line[:200]
+
+
 def _load_whole(folder: Path, task_type: TaskType, device: torch.device) -> tuple[PreTrainedModel, dict[str, Any]]:
     import transformers
 
     auto_class: Any = getattr(transformers, AUTO_CLASSES[task_type])
     model, info = auto_class.from_pretrained(
         folder,
+        config=load_config(folder, torch.float32),
         dtype=torch.float32,
         local_files_only=True,
         use_safetensors=True,
@@ -87,7 +101,7 @@ def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBas
     kind: Any = transformers.AutoImageProcessor if images else transformers.AutoTokenizer
     try:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, MemoryError) as error:
+    except Exception as error:  # tokenizers raises Exception itself
         raise_if_exhausted(error, "the tokenizer or image processor was loaded")
         what = "image processor" if images else "tokenizer"
         raise ModelUnreadable(

@@ -20,6 +20,7 @@ from pruning_core.arch.structure import structure_of
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.files.checkpoint import CheckpointFacts
 from pruning_core.files.tensors import MappedTensor, map_tensors
+from pruning_core.models.plain import load_config
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
@@ -75,7 +76,7 @@ def _class_and_config(folder: Path, auto_class: str) -> tuple[Any, PreTrainedCon
     """Find the model class and config that the Auto class would load. Only the model's own class accepts a state dict."""
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = load_config(folder)
     with torch.device("meta"):
         model = getattr(transformers, auto_class).from_config(config, trust_remote_code=False)
     own = isinstance(config, type(model.config))

@@ -62,6 +62,7 @@ def run(
     threads: int | None = None,
     cache: Path | None = None,
     scratch: Path | None = None,
+    model_name: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Report:
     """Prune a model as a spec says, and write the bundle.
@@ -74,6 +75,7 @@ def run(
         cache: Folder for measurements that later runs can reuse (latency tables); None: keep nothing.
         scratch: Folder that outlives this call. Training keeps its checkpoints there, and a later call with the same spec
             resumes from them. None: keep nothing.
+        model_name: Name of the model in the report, where its place is nobody's business; None: as in the spec.
         on_progress: Called at every step.
 
     Returns:
@@ -90,7 +92,13 @@ def run(
     try:
         with nullcontext() if threads is None else limited_threads(threads), appearing(out) as partial:
             report, rejected = _run(
-                spec, partial, device=target_device, cache=cache, scratch=scratch, clock=StageClock(on_progress)
+                spec,
+                partial,
+                device=target_device,
+                cache=cache,
+                scratch=scratch,
+                model_name=model_name,
+                clock=StageClock(on_progress),
             )
     except (OutOfMemory, StorageFull):
         raise
@@ -114,6 +122,7 @@ def _run(
     device: torch.device,
     cache: Path | None,
     scratch: Path | None,
+    model_name: str | None,
     clock: StageClock,
 ) -> tuple[Report, Rejected | None]:
     if spec.method.trains:
@@ -157,7 +166,9 @@ def _run(
         proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):
-        report = summed_up(spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)])
+        report = summed_up(
+            spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)], model_name=model_name
+        )
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
             write_reports(candidate.expected.folder, spec, report.narrowed_to(outcome), licence=licence)

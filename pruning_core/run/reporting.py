@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.model import mixture
 from pruning_core.data.rows import Rows
 from pruning_core.evidence.context import Context
@@ -25,6 +26,7 @@ def summed_up(
     *,
     memory: MemoryReport,
     odd: Sequence[str],
+    model_name: str | None,
 ) -> Report:
     """Make the report of a run.
 
@@ -35,6 +37,7 @@ def summed_up(
         outcomes: The outcome of each checkpoint.
         memory: Where the weights were kept.
         odd: Warnings about the data.
+        model_name: Name of the model in the report; None: as in the request.
     """
     calibration = ctx.evidence.calibration
     points = [
@@ -43,7 +46,7 @@ def summed_up(
     ]
     return Report(
         **dict(outcomes[0]),
-        model=spec.model,
+        model=spec.model if model_name is None else model_name,
         task=spec.task.name or spec.task.type,
         method=spec.method.name,
         recovery=spec.recovery.kind,
@@ -60,13 +63,20 @@ def summed_up(
         device=str(ctx.task_model.device),
         versions=versions(),
         frontier=tuple(points) if len(points) > 1 else (),
-        warnings=(*_mixed_types(spec, ctx), *_paged(memory), *odd, *_warnings(candidates, outcomes)),
+        warnings=(
+            *_of_model(spec, ctx),
+            *_paged(memory),
+            *odd,
+            *_warnings(candidates, outcomes),
+        ),
     )
 
 
-def _mixed_types(spec: PruneSpec, ctx: Context) -> list[str]:
-    said = mixture(read_checkpoint(ctx.task_model.source).dtypes)
-    return [said] if said is not None and spec.artifacts.dtype == "auto" else []
+def _of_model(spec: PruneSpec, ctx: Context) -> list[str]:
+    """Warn of what of the model's files was left out, and of weights that mix types."""
+    source = ctx.task_model.source
+    said = mixture(read_checkpoint(source).dtypes)
+    return [*check_hooks(source), *([said] if said is not None and spec.artifacts.dtype == "auto" else [])]
 
 
 def _paged(memory: MemoryReport) -> list[str]:

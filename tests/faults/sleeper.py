@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from app.sandbox.ties import die_with_parent
 from tests.unit.app.sample import REPORT
-from worker.process import die_with_parent
 from worker.protocol import Scratch
 
 REAL = 10**6

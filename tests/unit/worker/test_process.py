@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from worker.process import SharedFlag
+from worker.flag import SharedFlag
 
 
 def test_a_flag_that_is_set_here_is_seen_in_a_process_forked_before() -> None:

@@ -54,7 +54,7 @@ def test_a_run_writes_bundle_and_report_and_tells_every_stage(tmp_path: Path, ti
 
 
 def test_the_child_is_the_first_that_the_kernel_kills(tmp_path: Path) -> None:
-    watched = "from worker.process import be_first_to_go; be_first_to_go(); print(open('/proc/self/oom_score_adj').read())"
+    watched = "from app.sandbox.ties import be_first_to_go; be_first_to_go(); print(open('/proc/self/oom_score_adj').read())"
     done = subprocess.run([sys.executable, "-c", watched], capture_output=True, text=True, check=True)
     assert int(done.stdout) >= 500
 

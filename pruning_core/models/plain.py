@@ -1,0 +1,105 @@
+"""Configurations and tokenizers without hooks: what is loaded is what was checked, whatever becomes of the files meanwhile.
+
+`checks.hooks` says what a hook is. A file of which something must be left out is read from a folder of links, beside a clean
+copy of it; the files of all other models are read where they lie.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pruning_core.checks.hook_rules import ATTENTIONS, EXPERTS, LEFT_OUT
+from pruning_core.checks.hooks import HOOKED_FILES, Cleaned, check_hooks, cleaned_json
+from pruning_core.errors import ModelUnreadable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+@contextmanager
+def without_hooks(folder: Path) -> Generator[Path]:
+    """Yield a folder with a checkpoint's files, without the hooks that may be left out.
+
+    Args:
+        folder: The checkpoint.
+
+    Yields:
+        The folder itself where nothing is to be left out; else a folder of links that is removed at the end.
+
+    Raises:
+        ModelUnreadable: The checkpoint has a hook that cannot be left out.
+    """
+    check_hooks(folder)
+    found = {name: own for name in HOOKED_FILES if (own := cleaned_json(folder, name)) is not None and own.left_out}
+    if not found:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="coppice-model-") as own:
+        view = Path(own)
+        for path in folder.iterdir():
+            if path.name not in found:
+                (view / path.name).symlink_to(path.absolute())
+        for name, cleaned in found.items():
+            write_cleaned(view / name, cleaned)
+        yield view
+
+
+def write_cleaned(path: Path, cleaned: Cleaned) -> None:
+    """Write a JSON file without its hooks."""
+    if path.parent.is_symlink():  # a folder of the checkpoint: its other files are linked one by one
+        source = path.parent.readlink()
+        path.parent.unlink()
+        path.parent.mkdir()
+        for other in source.iterdir():
+            if other.name != path.name:
+                (path.parent / other.name).symlink_to(other)
+    path.write_text(json.dumps(cleaned.value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_config(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedConfig:
+    """Load a configuration as transformers' Auto classes do, and make sure that the object pulls no hook.
+
+    Args:
+        folder: The checkpoint.
+        dtype: The type that the model will be loaded in; None: as the file says.
+
+    Raises:
+        ModelUnreadable: The object would have code loaded.
+    """
+    import transformers
+
+    given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **given)
+    for own in _configs(config):
+        for name in LEFT_OUT:
+            vars(own).pop(name, None)
+        for name, allowed in (("_attn_implementation", ATTENTIONS), ("_experts_implementation", EXPERTS)):
+            if getattr(own, name, None) not in (None, *allowed):
+                raise ModelUnreadable(f"config.json: {name} must be {', '.join(sorted(allowed))} or absent", param="model")
+        if getattr(own, "transformers_weights", None) is not None:
+            raise ModelUnreadable("config.json: transformers_weights names other weights than model.safetensors", param="model")
+    _check_quantization(config)
+    return config
+
+
+def _configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    import transformers
+
+    yield config
+    for own in list(vars(config).values()):
+        if isinstance(own, transformers.PreTrainedConfig):
+            yield from _configs(own)
+
+
+def _check_quantization(config: PreTrainedConfig) -> None:
+    own: Any = getattr(config, "quantization_config", None)
+    method = own.get("quant_method") if isinstance(own, dict) else getattr(own, "quant_method", None)
+    if own is not None and method != "coppice":
+        raise ModelUnreadable("config.json: quantization_config has another library loaded", param="model")
