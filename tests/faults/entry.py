@@ -107,6 +107,9 @@ def main(arguments: list[str]) -> None:
 
     settings = get_settings()
     configure_logging(as_json=settings.log_json)
+    if faults.sleeper:
+        # A job's process begins in an empty folder, and may read of the code what is installed, or named here.
+        os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     command = (sys.executable, "-m", "tests.faults.sleeper") if faults.sleeper else CHILD_COMMAND
     celery = create_worker(settings, command)
     if faults.visibility_timeout_s is not None:

@@ -36,7 +36,7 @@ def test_a_job_can_be_followed_from_request_to_result(tmp_path: Path, tiny_bert:
     accepted = [line for line in _lines(tmp_path / "api1.log") if line.get("job_id") == job_id]
     assert [(line["event"], line["request_id"]) for line in accepted] == [("job.accepted", "nightly-7")]
     followed = [line for line in _lines(tmp_path / "worker2.log") if line.get("job_id") == job_id]
-    assert [line["event"] for line in followed] == ["job.claimed", "job.succeeded"]
+    assert [line["event"] for line in followed] == ["job.claimed", "job.signed", "job.succeeded"]
     assert all(line["fence"] == 1 and line["timestamp"] and line["level"] == "info" for line in followed)
 
 

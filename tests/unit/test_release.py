@@ -75,7 +75,7 @@ def test_scripts_are_shell_and_nothing_is_pasted_into_them(name: str, step: dict
 
 
 def test_images_are_those_of_the_dockerfile() -> None:
-    stages = set(re.findall(r"^FROM runtime AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    stages = set(re.findall(r"^FROM runtime(?:-worker)? AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     assert set(READ["release"]["jobs"]["images"]["strategy"]["matrix"]["target"]) == stages
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx2
@@ -19,8 +20,14 @@ def check_answers(state: OldState, url: str, *callers: str) -> None:
     for answer in asked:
         now = httpx2.get(url + answer["path"], headers=state.headers(answer["who"]))
         assert now.status_code == 200, (answer["path"], now.text)
-        lost = differences(now.json(), answer["body"], answer["path"])
+        lost = differences(now.json(), _without_places(answer["body"]), answer["path"])
         assert not lost, lost
+
+
+def _without_places(body: Any) -> Any:
+    """Name an upload in a report by its id, not by its folder, which earlier releases told to everybody."""
+    model = body.get("model") if isinstance(body, dict) and "frontier" in body else None
+    return body if model is None else body | {"model": re.sub(r"^/.*/(mdl_[0-9a-f]{64})$", r"\1", model)}
 
 
 def check_repeats(state: OldState, url: str, old: Generation, *callers: str) -> None:
