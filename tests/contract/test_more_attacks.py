@@ -1,0 +1,132 @@
+"""Attacks that were found after the catalogue: each broke the service once."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from app.breadth import MOST_VALUES, is_too_wide
+from app.webhooks.guard import is_allowed
+from pruning_core.spec.prune import PruneSpec
+from tests.contract.conftest import Api
+from tests.contract.problems import assert_problem
+
+MEGABYTE = 2**20 - 1000
+LONGEST_ANSWER = 200_000
+FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "text/html"}
+
+
+def _filled(item: Callable[[int], str], between: str = ",", size: int = MEGABYTE) -> str:
+    """Repeat something to the size that a body may have."""
+    count = size // (len(item(10**5)) + len(between))
+    return between.join(map(item, range(count)))
+
+
+def _spec(**changes: Any) -> dict[str, Any]:
+    return {"model": "a/b", "task": "glue/sst2", "sparsity": 0.5} | changes
+
+
+WIDE = {
+    "fields": lambda size: "{" + _filled(lambda n: f'"{n:x}":1', size=size) + "}",
+    "fields of columns": lambda size: (
+        '{"model":"a/b","task":{"columns":{' + _filled(lambda n: f'"{n:x}":1', size=size) + '}},"sparsity":0.5}'
+    ),
+    "targets": lambda size: '{"model":"a/b","targets":[' + _filled(lambda _: "1", size=size) + "]}",
+    "targets that are lists": lambda size: '{"model":"a/b","targets":[' + _filled(lambda _: "[]", size=size) + "]}",
+    "text columns": lambda size: '{"task":{"columns":{"text":[' + _filled(lambda _: "1", size=size) + "]}}}",
+    "formats": lambda size: '{"artifacts":{"formats":[' + _filled(lambda _: "1", size=size) + "]}}",
+    "metadata": lambda size: '{"metadata":{' + _filled(lambda n: f'"{n:x} !":1', size=size) + "}}",
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/webhooks"])
+@pytest.mark.parametrize("size", [20_000, MEGABYTE])
+@pytest.mark.parametrize("name", WIDE)
+def test_a_body_of_many_wrong_values_is_refused_as_one(api_on_sqlite: Api, name: str, size: int, path: str) -> None:
+    """A megabyte had the event loop write 79 MB of errors, and answer nobody for 6 s."""
+    began = time.monotonic()
+    answer = api_on_sqlite.client.post(path, content=WIDE[name](size), headers={"content-type": "application/json"})
+    assert answer.status_code in (413, 422)
+    assert_problem(answer, answer.status_code, "body_too_large" if answer.status_code == 413 else "invalid_request")
+    assert len(answer.content) < LONGEST_ANSWER
+    assert time.monotonic() - began < 2
+
+
+def test_long_names_are_not_echoed(api_on_sqlite: Api) -> None:
+    """One name of 900 KB came back three times."""
+    answer = api_on_sqlite.client.post("/v1/jobs", json=_spec(**{"x" * 900_000: 1}))
+    assert_problem(answer, 422, "invalid_request")
+    assert len(answer.content) < 5000
+
+
+def test_errors_have_an_end(api_on_sqlite: Api) -> None:
+    answer = api_on_sqlite.client.post("/v1/jobs", json=_spec(**{f"field{n}": 1 for n in range(MOST_VALUES - 10)}))
+    assert len(assert_problem(answer, 422, "invalid_request")["errors"]) == 100
+
+
+def test_the_widest_sound_request_is_taken(api_on_sqlite: Api) -> None:
+    """All that a spec may say, with texts of nothing but commas."""
+    api = api_on_sqlite
+    targets = [{"metric": "macs", "keep": round(0.4 + n / 100, 2), "tolerance": 0.01} for n in range(16)]
+    body = {name: value for name, value in api.body.items() if name != "sparsity"} | {"targets": targets}
+    whole = PruneSpec.model_validate(body).model_dump(mode="json") | {
+        "metadata": {f"{n:064d}": "," * 512 for n in range(16)},
+        "priority": 0,
+    }
+    assert not is_too_wide(whole)
+    answer = api.client.post("/v1/jobs", content=json.dumps(whole), headers={"content-type": "application/json"})
+    assert answer.status_code == 202, answer.text
+
+
+FORMS: Mapping[str, dict[str, str]] = {
+    "a list too deep in place of a number": {"calibration.samples": "[" * 100_000},
+    "objects too deep in place of a number": {"calibration.samples": '{"a":' * 50_000},
+    "a number of per cent of per cent": {"amount": "%" * 100_000},
+    "metadata without end": {"metadata": _filled(lambda n: f"{n:x} !=", "\n", 300_000)},
+    "amounts without end": {"amount": _filled(lambda _: "x", size=300_000)},
+    "columns without end": {"task": "text-classification", "text_column": _filled(lambda _: "x", size=300_000)},
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_that_are_bombs_are_refused_on_the_form(api_on_sqlite: Api, name: str) -> None:
+    """Depth was a 500; many errors were compared with each other, for minutes."""
+    sent = {"model": "a/b", "task": "glue/sst2", "metric": "macs", "amount": "0.5", "method": "fisher-cg"} | FORMS[name]
+    began = time.monotonic()
+    answer = api_on_sqlite.client.post("/submit", data=sent, headers=FORM)
+    assert answer.status_code in (413, 422), answer.status_code
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("path", ["\u20ac", "\0", "\U0001f600" * 50, "a\x7fb", "\x1b[31m"])
+def test_paths_of_the_hub_that_no_header_can_hold_are_not_found(api_on_sqlite: Api, path: str) -> None:
+    """The path stands in X-Error-Message: it was a 500."""
+    job_id = api_on_sqlite.submit()
+    api_on_sqlite.succeed()
+    answer = api_on_sqlite.client.get(f"/hub/api/models/jobs/{job_id}/tree/main/{quote(path)}")
+    assert_problem(answer, 404, "not_found")
+    assert answer.headers["x-error-message"].isprintable()
+
+
+@pytest.mark.parametrize("address", ["fec0::1", "3fff::1", "5f00::1", "192.88.99.1", "192.0.0.8"])
+def test_networks_of_no_public_use_are_not_called(address: str) -> None:
+    assert not is_allowed(ipaddress.ip_address(address), ())
+    assert is_allowed(ipaddress.ip_address(address), (ipaddress.ip_network(f"{address}"),)), "unless the operator says so"
+
+
+@pytest.mark.parametrize("where", ["evaluation", "method"])
+def test_numbers_have_an_end(api_on_sqlite: Api, where: str) -> None:
+    """Four thousand digits were taken, stored, and met by the worker's libraries."""
+    number = int("9" * 4000)
+    changes: dict[str, Any] = (
+        {"evaluation": {"max_samples": number}}
+        if where == "evaluation"
+        else {"method": {"name": "admm-lasso", "training": {"max_train_rows": number}}}
+    )
+    assert_problem(api_on_sqlite.client.post("/v1/jobs", json=_spec(**changes)), 422, "invalid_request")
