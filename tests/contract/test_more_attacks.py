@@ -13,9 +13,11 @@ import pytest
 
 from app.breadth import MOST_VALUES, is_too_wide
 from app.webhooks.guard import is_allowed
+from app.webhooks.repository import WebhookRepository
 from pruning_core.spec.prune import PruneSpec
 from tests.contract.conftest import Api
 from tests.contract.problems import assert_problem
+from tests.contract.test_security import key_of
 
 MEGABYTE = 2**20 - 1000
 LONGEST_ANSWER = 200_000
@@ -130,3 +132,31 @@ def test_numbers_have_an_end(api_on_sqlite: Api, where: str) -> None:
         else {"method": {"name": "admm-lasso", "training": {"max_train_rows": number}}}
     )
     assert_problem(api_on_sqlite.client.post("/v1/jobs", json=_spec(**changes)), 422, "invalid_request")
+
+
+def _webhook_of(api: Api, key: dict[str, str], url: str) -> str:
+    answer = api.client.post("/v1/webhooks", json={"url": url}, headers=key)
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_tenant_with_slow_receivers_holds_up_nobody_else(
+    request: pytest.FixtureRequest, make_api: Callable[..., Api], database: str
+) -> None:
+    """Messages were sent by age alone, 20 at a time: with 1200 tests a minute nobody else's were ever sent."""
+    url = "" if database == "sqlite" else request.getfixturevalue("postgres_url")
+    api = make_api(url, auth=True, secret="s" * 40, webhook_poll_s=3600)
+    flooding, honest = key_of(api, "flooding"), key_of(api, "honest")
+    slow = _webhook_of(api, flooding, "https://slow.example/")
+    tests = [api.client.post(f"/v1/webhooks/{slow}/test", headers=flooding).status_code for _ in range(60)]
+    assert tests == [202] * 50 + [429] * 10
+    awaited = _webhook_of(api, honest, "https://honest.example/")
+    assert api.client.post(f"/v1/webhooks/{awaited}/test", headers=honest).status_code == 202
+    claimed: list[str] = []
+    with api.database.write() as connection:
+        claimed += [delivery.webhook_id for delivery in WebhookRepository(connection).claim(lease_s=60)]
+    assert awaited in claimed, "though 50 are older"
+    with api.database.write() as connection:
+        claimed += [delivery.webhook_id for delivery in WebhookRepository(connection).claim(lease_s=60)]
+    assert (len(claimed), claimed.count(awaited)) == (8 + 1 + 8, 1), "each is claimed once, and the flood is sent, too"
