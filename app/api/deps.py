@@ -75,7 +75,7 @@ def _audit(request: Request) -> AuditService:
 
 
 async def sent_json(request: Request) -> object:
-    """Return a body as it was sent, for errors to point into. Refuse one that is not declared as JSON, or has too many values."""
+    """Return a body as it was sent, for errors to point into. Refuse one not declared as JSON, or with too many values."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Problem(

@@ -146,7 +146,7 @@ class Inspector:
             Busy, QuotaExceeded: Too much is being read.
         """
         roots = tuple(root.absolute() for root in self._settings.allowed_roots)
-        question = CheckSpec(spec=spec, roots=roots, uploaded=uploaded, predicts=predicts)
+        question = CheckSpec(spec=spec, roots=roots, closed=self._settings.closed_folders, uploaded=uploaded, predicts=predicts)
         subject = _Subject("model_unreadable", "files of the model or of the data set", "")
         async with self._checking.turn(owner):
             answer = await self._ask(question, self._check_limits(), subject)

@@ -54,6 +54,7 @@ class CheckSpec(_Value):
     Attributes:
         spec: The spec; references to uploads are replaced by their folders.
         roots: Folders that paths of the client's own may lead to.
+        closed: Folders that they may not lead to, although they may lie under those.
         uploaded: Which of ``model`` and ``dataset`` are folders of uploads, and so no paths of the client's.
         predicts: Whether the job is predicted.
     """
@@ -61,6 +62,7 @@ class CheckSpec(_Value):
     ask: Literal["check_spec"] = "check_spec"
     spec: PruneSpec
     roots: tuple[Path, ...]
+    closed: tuple[Path, ...]
     uploaded: frozenset[Literal["model", "dataset"]]
     predicts: bool
 

@@ -87,9 +87,9 @@ def _resolved(question: CheckSpec) -> Resolved:
     spec = question.spec
     model, dataset = spec.model, spec.task.dataset
     if is_local(model) and "model" not in question.uploaded:
-        model = str(resolve(model, "/model", question.roots))
+        model = str(resolve(model, "/model", question.roots, closed=question.closed))
     if is_local(dataset) and "dataset" not in question.uploaded:
-        dataset = str(resolve(dataset, "/task/dataset", question.roots))
+        dataset = str(resolve(dataset, "/task/dataset", question.roots, closed=question.closed))
     spec = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
     check_local_inputs(spec)
     return Resolved(model=model, dataset=dataset, prediction=predict(spec) if question.predicts else None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +17,7 @@ from app.breadth import MOST_VALUES, is_too_wide
 from app.webhooks.guard import is_allowed
 from app.webhooks.repository import WebhookRepository
 from pruning_core.spec.prune import PruneSpec
+from tests.contract.archives import TAR, contents, packed
 from tests.contract.conftest import Api
 from tests.contract.problems import assert_problem
 from tests.contract.test_security import key_of
@@ -160,3 +163,26 @@ def test_a_tenant_with_slow_receivers_holds_up_nobody_else(
     with api.database.write() as connection:
         claimed += [delivery.webhook_id for delivery in WebhookRepository(connection).claim(lease_s=60)]
     assert (len(claimed), claimed.count(awaited)) == (8 + 1 + 8, 1), "each is claimed once, and the flood is sent, too"
+
+
+def test_the_service_s_own_folders_stay_closed_under_a_root(make_api: Callable[..., Api], tmp_path: Path) -> None:
+    """With the data folder under an allowed root, one tenant named another's upload by its path."""
+    api = make_api("", auth=True, secret="s" * 40, allowed_roots=(tmp_path,))
+    victim, thief = key_of(api, "victim"), key_of(api, "thief")
+    data = Path(api.body["data"])
+    sent = api.client.post("/v1/datasets", content=packed(contents(data)), headers=victim | TAR)
+    assert sent.status_code == 201, sent.text
+    settings = api.client.app.state.settings
+    uploads = settings.resolved_uploads_dir
+    models = settings.data_dir / "models"  # an operator's, beside ours
+    shutil.copytree(api.body["model"], models / "bert")
+    shutil.copytree(data, tmp_path / "mine")
+    (tmp_path / "link").symlink_to(uploads / sent.json()["id"])
+    body = api.body | {"model": str(models / "bert"), "data": str(tmp_path / "mine")}
+    assert api.client.post("/v1/jobs", json=body, headers=thief).status_code == 202
+    for path in (uploads / sent.json()["id"], uploads, uploads.parent, settings.data_dir, tmp_path, tmp_path / "link"):
+        answer = api.client.post("/v1/jobs", json=body | {"data": str(path)}, headers=thief)
+        assert_problem(answer, 422, "path_not_allowed")
+    own = make_api("", allowed_roots=(Path(api.body["model"]).parent, uploads / sent.json()["id"]))
+    answer = own.client.post("/v1/jobs", json=own.body | {"data": str(uploads / sent.json()["id"])})
+    assert answer.status_code == 202, "a folder that the operator names is open"
