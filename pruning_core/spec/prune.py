@@ -194,9 +194,7 @@ class CalibrationSpec(Frozen):
 class EvaluationSpec(Frozen):
     """The evaluation of quality on the validation split."""
 
-    max_samples: int | None = Field(
-        default=None, ge=1, le=2**53, description="Evaluate on the first N rows; null: on all rows."
-    )
+    max_samples: int | None = Field(default=None, ge=1, description="Evaluate on the first N rows; null: on all rows.")
     max_length: int = Field(default=128, ge=4, le=8192)
 
 

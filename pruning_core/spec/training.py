@@ -40,7 +40,7 @@ class TrainingOptions(Frozen):
     temperature: float = Field(default=2.0, gt=0, le=100, description="Softens the class distributions that are compared.")
     dropout: bool = Field(default=False, description="Whether the model's own dropout is active.")
     max_train_rows: int | None = Field(
-        default=None, ge=8, le=2**53, description="Number of rows to use, drawn with the seed; null: the whole training split."
+        default=None, ge=8, description="Number of rows to use, drawn with the seed; null: the whole training split."
     )
     holdout: float = Field(
         default=0.05, gt=0, le=0.5, description="Share of those rows, 1024 at most, that is held out to judge the weights."
