@@ -41,6 +41,21 @@ class Unpack(_Value):
     min_free_bytes: int
 
 
+class Seal(_Value):
+    """Insist that a folder holds the files that an unpacking process says it does, and nothing else.
+
+    Attributes:
+        kind: What they should be.
+        folder: Where they are.
+        files: What was said.
+    """
+
+    ask: Literal["seal"] = "seal"
+    kind: UploadKind
+    folder: Path
+    files: tuple[UploadedFile, ...]
+
+
 class CheckModel(_Value):
     """Check an unpacked model, whatever will be asked of it."""
 
@@ -67,7 +82,7 @@ class CheckSpec(_Value):
     predicts: bool
 
 
-Question = Annotated[Unpack | CheckModel | CheckSpec, Field(discriminator="ask")]
+Question = Annotated[Unpack | Seal | CheckModel | CheckSpec, Field(discriminator="ask")]
 
 
 class Unpacked(_Value):
@@ -78,7 +93,7 @@ class Unpacked(_Value):
 
 
 class Sound(_Value):
-    """The model can be read, and has a known structure."""
+    """The model can be read, and has a known structure; or the files are those that were said."""
 
     answer: Literal["sound"] = "sound"
 
@@ -127,5 +142,5 @@ class Failure(_Value):
 
 Answer = Annotated[Unpacked | Sound | Resolved | Refusal | Failure, Field(discriminator="answer")]
 
-QUESTIONS: TypeAdapter[Unpack | CheckModel | CheckSpec] = TypeAdapter(Question)
+QUESTIONS: TypeAdapter[Unpack | Seal | CheckModel | CheckSpec] = TypeAdapter(Question)
 ANSWERS: TypeAdapter[Unpacked | Sound | Resolved | Refusal | Failure] = TypeAdapter(Answer)
