@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 _PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}
@@ -51,13 +52,13 @@ def install_contract(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi
-    turn, written = threading.Lock(), list[bytes]()
+    turn, written = asyncio.Lock(), list[bytes]()
 
     @app.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
-    def document() -> Response:
-        with turn:
+    async def document() -> Response:
+        async with turn:  # many may ask at once, and occupy one thread
             if not written:
-                written.append(bytes(JSONResponse(app.openapi()).body))
+                written.append(await run_in_threadpool(lambda: bytes(JSONResponse(app.openapi()).body)))
         return Response(written[0], media_type="application/json")
 
 

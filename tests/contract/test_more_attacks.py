@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from anyio import create_task_group, to_thread
 
 from app.breadth import MOST_VALUES, is_too_wide
 from app.webhooks.guard import is_allowed
@@ -207,3 +210,27 @@ def test_the_document_of_the_api_is_made_beside_the_event_loop(api_on_sqlite: Ap
     assert first.json()["info"]["title"] == "Coppice"
     assert first.content == second.content
     assert made == [False]
+
+
+def test_life_shows_though_all_threads_are_taken(api_on_sqlite: Api) -> None:
+    """It took a thread of the forty that wait for databases and disks: a flood of submits had the service killed for dead."""
+    api, free = api_on_sqlite, threading.Event()
+    answers: list[int] = []
+    assert api.client.portal is not None
+    with api.client.portal.wrap_async_context_manager(_taken(free)):
+        asking = threading.Thread(target=lambda: answers.append(api.client.get("/healthz").status_code))
+        asking.start()
+        asking.join(3)
+        in_time = list(answers)
+        free.set()
+        asking.join()
+    assert in_time == [200]
+
+
+@contextlib.asynccontextmanager
+async def _taken(free: threading.Event) -> AsyncGenerator[None]:
+    limiter = to_thread.current_default_thread_limiter()
+    async with create_task_group() as tasks:
+        for _ in range(int(limiter.total_tokens)):
+            tasks.start_soon(to_thread.run_sync, free.wait, 20)
+        yield
