@@ -228,7 +228,7 @@ class BodyMiddleware:
                 return _too_large(path, limit)
             case _TooWide():
                 detail = "the body has far more values than any that is taken here"
-                return _closing(path, 413, "body_too_large", detail)
+                return _closing(path, 400, "malformed_request", detail)
             case _TooSlow():
                 detail = (
                     f"nothing more of the body came for {self._patience_s:g} seconds, or less than {self._bytes_per_s:g} "
