@@ -93,6 +93,14 @@ def test_the_widest_sound_request_is_taken(api_on_sqlite: Api) -> None:
     assert answer.status_code == 202, answer.text
 
 
+def test_a_split_s_name_that_no_file_can_have_is_said_so(api_on_sqlite: Api) -> None:
+    """It was said that the files cannot be read, and each try wrote an error of ours into the log."""
+    columns = {"text": ["sentence"], "label": "label"}
+    task = {"type": "text-classification", "columns": columns, "metric": "accuracy", "train_split": "a" * 1000}
+    answer = api_on_sqlite.client.post("/v1/jobs", json=api_on_sqlite.body | {"task": task})
+    assert "240 bytes" in assert_problem(answer, 422, "dataset_invalid")["detail"]
+
+
 FORMS: Mapping[str, dict[str, str]] = {
     "a list too deep in place of a number": {"calibration.samples": "[" * 100_000},
     "objects too deep in place of a number": {"calibration.samples": '{"a":' * 50_000},
