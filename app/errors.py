@@ -38,6 +38,10 @@ STATUSES: Mapping[type[RequestError], HTTPStatus] = {
 }
 _PASSING = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+# What is said of one request: a client that sees a hundred errors has enough, and a name of a megabyte is no name.
+_MOST_ERRORS = 100
+_LONGEST_NAME = 200
+_LONGEST_MESSAGE = 1000
 # Beginnings of messages that need the name of the field in front.
 _WITHOUT_SUBJECT = ("must ", "is ")
 
@@ -132,7 +136,7 @@ def _handlers() -> list[tuple[type[Exception], Callable[[Request, Exception], JS
 
 def field_errors(error: ValidationError, body: object) -> list[FieldError]:
     """Describe what is wrong with the fields of a body that was not read by FastAPI."""
-    return [_field_error({**item, "loc": ("body", *item["loc"])}, body) for item in error.errors()]
+    return [_field_error({**item, "loc": ("body", *item["loc"])}, body) for item in error.errors()[:_MOST_ERRORS]]
 
 
 def _on_problem(request: Request, error: Exception) -> JSONResponse:
@@ -182,7 +186,7 @@ def _methods_of(request: Request) -> list[str]:
 
 def _on_validation(request: Request, error: Exception) -> JSONResponse:
     failure = cast("RequestValidationError", error)
-    errors = [_field_error(item, failure.body) for item in failure.errors()]
+    errors = [_field_error(item, failure.body) for item in failure.errors()[:_MOST_ERRORS]]
     malformed = any(item["type"] == "json_invalid" for item in failure.errors())
     detail = "; ".join(dict.fromkeys(item.message for item in errors))
     if malformed:
@@ -232,8 +236,8 @@ def _storage_full(instance: str) -> JSONResponse:
 
 def _field_error(error: Mapping[str, Any], body: object) -> FieldError:
     """Turn one of pydantic's errors into a pointer into what the client sent, and a sentence."""
-    where, *location = error["loc"]
-    message = message_of(error)
+    where, *location = (part[:_LONGEST_NAME] if isinstance(part, str) else part for part in error["loc"])
+    message = message_of(error)[:_LONGEST_MESSAGE]
     if where != "body":
         return FieldError(pointer=str(location[0]) if location else str(where), message=_sentence(str(location[-1]), message))
     path = _path_in_body(location, body)

@@ -112,6 +112,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
         version="1",
         summary="Pruning as a service for Transformer models.",
         lifespan=lifespan,
+        openapi_url=None,  # `install_contract` serves it
         docs_url=None,
         redoc_url=None,
         telemetry=telemetry_of(tracing),

@@ -24,6 +24,10 @@ _LOOK_S = 0.5  # how often a request that waits for its body looks whether the p
 _MOST_HEADERS = 128
 _LONGEST_TARGET = 2**13  # of path and query together, as sent
 _MOST_PARAMETERS = 256
+# Of lists, objects and what stands in them: parsing a megabyte of them holds the event loop for longer than a megabyte of text.
+# Sound bodies have some hundreds, and may have some thousands of these letters in their texts.
+_MOST_MARKS = 2**15
+_MARKS = (b",", b"[", b"{")
 _VERSIONS = frozenset({"1.0", "1.1", "2", "2.0", "3"})
 _ANSWERED_TO_ONE = ("/v1", "/hub")
 
@@ -127,7 +131,8 @@ class BodyMiddleware:
     """Bounds bodies in size and in time.
 
     Too large ones are refused by their declared length at once, and otherwise as soon as too much has come; those that make no
-    progress, or hardly any, are ended, so that nobody can hold a connection by sending nothing.
+    progress, or hardly any, are ended, so that nobody can hold a connection by sending nothing. Bodies that are no uploads are
+    refused, too, where they have far more values than any sound one.
 
     Args:
         app: What is guarded.
@@ -171,10 +176,11 @@ class BodyMiddleware:
             return
         patience = Patience(self._patience_s, self._bytes_per_s)
         has_body = declared.strip(b"0") != b"" or b"transfer-encoding" in headers
-        seen, complete, started = 0, False, False
+        is_upload = scope["path"] in self._uploads
+        seen, marks, complete, started = 0, 0, False, False
 
         async def bounded() -> Message:
-            nonlocal seen, complete
+            nonlocal seen, marks, complete
             began = time.monotonic()
             while not complete:
                 left_s = patience.left_s - (time.monotonic() - began)
@@ -187,12 +193,16 @@ class BodyMiddleware:
                     if left_s <= _LOOK_S and not complete:
                         raise _TooSlow from None
                     continue
-                count = len(message.get("body", b""))
+                body = message.get("body", b"")
+                count = len(body)
                 seen += count
+                marks += 0 if is_upload else sum(map(body.count, _MARKS))
                 complete = not message.get("more_body", False)
                 patience.waited(time.monotonic() - began, count)
                 if seen > limit:
                     raise _TooLarge
+                if marks > _MOST_MARKS:
+                    raise _TooWide
                 return message
             return await receive()  # from here on only the end of the connection is awaited, however long it takes
 
@@ -208,14 +218,17 @@ class BodyMiddleware:
             await self._app(scope, bounded, watched)
         except ClientDisconnect:  # in the middle of its body: there is nobody to answer
             return
-        except (_TooLarge, _TooSlow, _Ends) as refusal:
+        except (_TooLarge, _TooWide, _TooSlow, _Ends) as refusal:
             if not started:
                 await self._refusal(refusal, scope["path"], limit)(scope, receive, send)
 
-    def _refusal(self, why: _TooLarge | _TooSlow | _Ends, path: str, limit: int) -> JSONResponse:
+    def _refusal(self, why: _TooLarge | _TooWide | _TooSlow | _Ends, path: str, limit: int) -> JSONResponse:
         match why:
             case _TooLarge():
                 return _too_large(path, limit)
+            case _TooWide():
+                detail = "the body has far more values than any that is taken here"
+                return _closing(path, 400, "malformed_request", detail)
             case _TooSlow():
                 detail = (
                     f"nothing more of the body came for {self._patience_s:g} seconds, or less than {self._bytes_per_s:g} "
@@ -237,6 +250,10 @@ def _closing(path: str, status: int, code: str, detail: str, headers: Mapping[st
 
 class _TooLarge(BaseException):
     """Not an Exception, so that no handler below takes it for an error of its own."""
+
+
+class _TooWide(BaseException):
+    """Not an Exception, for the same reason as `_TooLarge`."""
 
 
 class _TooSlow(BaseException):

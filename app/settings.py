@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     allowed_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         description=f"Folders under which jobs may name models and data sets by path, separated by {os.pathsep!r}. "
-        "Empty: Hub ids only.",
+        "Empty: Hub ids only. The service's own folders stay closed, unless one is named here.",
     )
 
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
@@ -326,6 +326,11 @@ class Settings(BaseSettings):
     def resolved_scratch_dir(self) -> Path:
         """The scratch folder to use."""
         return self.scratch_dir or self.data_dir / "scratch"
+
+    @property
+    def closed_folders(self) -> tuple[Path, ...]:
+        """The folders in which the service keeps what is its tenants'. No path of a client leads there."""
+        return (self.resolved_uploads_dir, self.resolved_artifacts_dir.resolve(), self.resolved_scratch_dir.resolve())
 
     @property
     def resolved_sandbox(self) -> Sandbox:

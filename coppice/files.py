@@ -44,7 +44,11 @@ class Fetch:
         return self.partial.open("ab" if status == 206 else "wb")
 
     def write(self, file: BinaryIO, chunk: bytes) -> None:
-        """Write what has arrived, and tell the size."""
+        """Write what has arrived, and tell the size. More than the service has announced is refused: it could be endless."""
+        if file.tell() + len(chunk) > self.artifact.size:
+            raise DownloadCorrupt(
+                f"the service sends more of {self.artifact.path!a} than the {self.artifact.size} bytes it has"
+            )
         file.write(chunk)
         self.on_size(file.tell())
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
 
 _PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}
 _OPEN = ("/healthz", "/readyz")
@@ -36,7 +39,11 @@ _BY_OPERATION = {
 
 
 def install_contract(app: FastAPI) -> None:
-    """Make the application serve the completed document. It is built once, at the first request for it."""
+    """Make the application serve the completed document.
+
+    It is built and written out once, at the first request for it, in a thread: it takes most of a second, which the event loop
+    must not. Whoever may ask needs no key.
+    """
     derive = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -45,6 +52,14 @@ def install_contract(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi
+    turn, written = asyncio.Lock(), list[bytes]()
+
+    @app.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    async def document() -> Response:
+        async with turn:  # many may ask at once, and occupy one thread
+            if not written:
+                written.append(await run_in_threadpool(lambda: bytes(JSONResponse(app.openapi()).body)))
+        return Response(written[0], media_type="application/json")
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.audit.service import AuditService
+from app.breadth import TOO_WIDE, is_too_wide
 from app.errors import Problem
 from app.jobs.service import JobService
 from app.keys.records import Caller, Scope
@@ -74,7 +75,7 @@ def _audit(request: Request) -> AuditService:
 
 
 async def sent_json(request: Request) -> object:
-    """Refuse a body that is not declared as JSON; return the body as sent, for errors to point into."""
+    """Return a body as it was sent, for errors to point into. Refuse one not declared as JSON, or with too many values."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Problem(
@@ -83,6 +84,8 @@ async def sent_json(request: Request) -> object:
     request.state.sent = None
     with contextlib.suppress(ValueError, RecursionError):  # the validation of the body has a better message
         request.state.sent = await request.json()
+    if is_too_wide(request.state.sent):
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", TOO_WIDE)
     return request.state.sent
 
 

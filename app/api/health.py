@@ -30,8 +30,8 @@ class Health(BaseModel):
 
 
 @router.get("/healthz", operation_id="getHealth")
-def healthz() -> Health:
-    """Answer as long as the process runs."""
+async def healthz() -> Health:
+    """Answer as long as the process runs, though all its threads are taken: who asks may end it."""
     return Health()
 
 

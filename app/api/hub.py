@@ -270,12 +270,17 @@ def _no_repository(request: Request) -> Problem:
 
 
 def _problem(status: HTTPStatus, code: _HubCode, message: str, *, commit: str | None = None) -> Problem:
-    headers = {"X-Error-Code": code, "X-Error-Message": message}
+    headers = {"X-Error-Code": code, "X-Error-Message": _plain(message)}
     if commit is not None:
         headers["X-Repo-Commit"] = commit
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="Authentication required", charset="UTF-8"'
     return Problem(status, _own_code(code), message, headers=headers)
+
+
+def _plain(message: str) -> str:
+    """Return a message as headers can carry it: it may quote a path, in which a client can put anything."""
+    return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in message)
 
 
 def _own_code(code: _HubCode) -> str:

@@ -7,15 +7,21 @@ import ctypes
 import os
 import resource
 import signal
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.inspection.records import Limits
-from app.sandbox import kernel, seccomp
+from app.sandbox import kernel, landlock, seccomp
 from app.sandbox.ties import be_first_to_go, die_with_parent
 
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _MOST_OPEN_FILES = 64
+_RENAMES_SINCE = 2  # version of Landlock that allows renaming from a folder to another
+_PACKAGES = ("app", "pruning_core")
+# Libraries, and what the kernel says of this process and of the host.
+_SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/proc/self", "/proc/meminfo", "/proc/cpuinfo")
 _NICENESS = 10  # the API's own threads go first
 
 
@@ -50,6 +56,33 @@ def gain_no_privileges() -> None:
         if seccomp.available():
             with contextlib.suppress(OSError):  # a kernel without filters; the limits hold all the same
                 seccomp.deny_calls(sockets=False)
+
+
+def keep_to(read: Sequence[Path], write: Sequence[Path]) -> None:
+    """Keep this process to some files, the interpreter and its libraries, for ever.
+
+    A process that a stranger's bytes have taken over then reads no other tenant's uploads, no settings of the process that it
+    was forked for (`/proc`), and writes nowhere else. Where the kernel cannot, it goes on: this is a second lock.
+
+    Args:
+        read: Files and folders that it reads.
+        write: Folders that it writes to.
+    """
+    if landlock.version() < _RENAMES_SINCE:
+        return
+    home = Path(__file__).resolve().parents[2]
+    places = {home, *(Path(entry) for entry in sys.path if entry)}
+    code = {Path(sys.prefix), Path(sys.base_prefix), *(place for place in places if not _is_repository(place))}
+    code |= {home / package for package in _PACKAGES}
+    rules = [(path, landlock.READ) for path in (*map(Path, _SYSTEM), *code, *read)]
+    rules += [(home, landlock.Access.READ_DIR), *((path, landlock.WRITE) for path in write)]
+    with contextlib.suppress(OSError):
+        landlock.restrict(rules, network=False)
+
+
+def _is_repository(place: Path) -> bool:
+    """Return whether a folder holds our packages without their libraries: then anything may lie there, the data too."""
+    return all((place / package).is_dir() for package in _PACKAGES) and not (place / "pydantic").is_dir()
 
 
 def confine(limits: Limits, parent: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, assert_never
@@ -70,6 +71,33 @@ def unpack(
     found = _without_common_folder(folder, files)
     _check(kind, found)
     return found
+
+
+def seal(folder: Path, kind: UploadKind, files: Sequence[UploadedFile]) -> None:
+    """Insist that a folder holds exactly some files: the names, the sizes and the bytes.
+
+    Content lies under its hash, for every tenant that has uploaded the same. The process that has unpacked a stranger's archive
+    is not believed what it says of the hash: this is for one that has read none.
+
+    Raises:
+        ValueError: It holds something else.
+    """
+    found: dict[str, Path] = {}
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(parent, name)
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                found[_safe(path.relative_to(folder).as_posix(), kind)] = path
+            elif not stat.S_ISDIR(status.st_mode):
+                raise ValueError("the folder holds what is no file of its own")
+    if sorted(found) != sorted(file.path for file in files):
+        raise ValueError("the folder holds other files")
+    for file in files:
+        with found[file.path].open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+            if (content.tell(), digest) != (file.size, file.sha256):
+                raise ValueError("a file has other bytes")
 
 
 def content_id(kind: UploadKind, files: Sequence[UploadedFile]) -> str:

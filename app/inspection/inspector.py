@@ -23,6 +23,7 @@ from app.inspection.protocol import (
     Failure,
     Refusal,
     Resolved,
+    Seal,
     Sound,
     Unpack,
     Unpacked,
@@ -118,8 +119,14 @@ class Inspector:
                 min_free_bytes=self._settings.min_free_bytes,
             )
             answer = await self._ask(question, limits, subject)
-        if not isinstance(answer, Unpacked):
-            raise _unfit(answer, subject)
+            if not isinstance(answer, Unpacked):
+                raise _unfit(answer, subject)
+            # It has read hostile bytes. What it says of the content decides under which id all tenants find it.
+            cpu_s = _UNPACK_CPU_S + sum(file.size for file in answer.files) // _SLOWEST_BYTES_PER_S
+            limits = Limits(_UNPACKING_BYTES, cpu_s, _UNPACK_WALL_S + 4 * cpu_s)
+            sealed = await self._ask(Seal(kind=kind, folder=folder, files=answer.files), limits, subject)
+        if not isinstance(sealed, Sound):
+            raise _unfit(sealed, subject)
         return answer.files
 
     async def check_model(self, folder: Path, *, owner: str) -> None:
@@ -146,7 +153,7 @@ class Inspector:
             Busy, QuotaExceeded: Too much is being read.
         """
         roots = tuple(root.absolute() for root in self._settings.allowed_roots)
-        question = CheckSpec(spec=spec, roots=roots, uploaded=uploaded, predicts=predicts)
+        question = CheckSpec(spec=spec, roots=roots, closed=self._settings.closed_folders, uploaded=uploaded, predicts=predicts)
         subject = _Subject("model_unreadable", "files of the model or of the data set", "")
         async with self._checking.turn(owner):
             answer = await self._ask(question, self._check_limits(), subject)
@@ -158,7 +165,7 @@ class Inspector:
         return Limits(self._settings.inspection_memory_bytes, _CHECK_CPU_S, _CHECK_WALL_S)
 
     async def _ask(
-        self, question: Unpack | CheckModel | CheckSpec, limits: Limits, subject: _Subject
+        self, question: Unpack | Seal | CheckModel | CheckSpec, limits: Limits, subject: _Subject
     ) -> Unpacked | Sound | Resolved:
         answer = await self._answer(question, limits)
         match answer:
@@ -178,7 +185,7 @@ class Inspector:
                 assert_never(answer)
 
     async def _answer(
-        self, question: Unpack | CheckModel | CheckSpec, limits: Limits
+        self, question: Unpack | Seal | CheckModel | CheckSpec, limits: Limits
     ) -> Unpacked | Sound | Resolved | Refusal | Failure:
         asked = question.model_dump_json().encode()
         for left in reversed(range(_TRIES)):

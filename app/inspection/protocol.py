@@ -41,6 +41,21 @@ class Unpack(_Value):
     min_free_bytes: int
 
 
+class Seal(_Value):
+    """Insist that a folder holds the files that an unpacking process says it does, and nothing else.
+
+    Attributes:
+        kind: What they should be.
+        folder: Where they are.
+        files: What was said.
+    """
+
+    ask: Literal["seal"] = "seal"
+    kind: UploadKind
+    folder: Path
+    files: tuple[UploadedFile, ...]
+
+
 class CheckModel(_Value):
     """Check an unpacked model, whatever will be asked of it."""
 
@@ -54,6 +69,7 @@ class CheckSpec(_Value):
     Attributes:
         spec: The spec; references to uploads are replaced by their folders.
         roots: Folders that paths of the client's own may lead to.
+        closed: Folders that they may not lead to, although they may lie under those.
         uploaded: Which of ``model`` and ``dataset`` are folders of uploads, and so no paths of the client's.
         predicts: Whether the job is predicted.
     """
@@ -61,11 +77,12 @@ class CheckSpec(_Value):
     ask: Literal["check_spec"] = "check_spec"
     spec: PruneSpec
     roots: tuple[Path, ...]
+    closed: tuple[Path, ...]
     uploaded: frozenset[Literal["model", "dataset"]]
     predicts: bool
 
 
-Question = Annotated[Unpack | CheckModel | CheckSpec, Field(discriminator="ask")]
+Question = Annotated[Unpack | Seal | CheckModel | CheckSpec, Field(discriminator="ask")]
 
 
 class Unpacked(_Value):
@@ -76,7 +93,7 @@ class Unpacked(_Value):
 
 
 class Sound(_Value):
-    """The model can be read, and has a known structure."""
+    """The model can be read, and has a known structure; or the files are those that were said."""
 
     answer: Literal["sound"] = "sound"
 
@@ -125,5 +142,5 @@ class Failure(_Value):
 
 Answer = Annotated[Unpacked | Sound | Resolved | Refusal | Failure, Field(discriminator="answer")]
 
-QUESTIONS: TypeAdapter[Unpack | CheckModel | CheckSpec] = TypeAdapter(Question)
+QUESTIONS: TypeAdapter[Unpack | Seal | CheckModel | CheckSpec] = TypeAdapter(Question)
 ANSWERS: TypeAdapter[Unpacked | Sound | Resolved | Refusal | Failure] = TypeAdapter(Answer)

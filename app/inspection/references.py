@@ -29,7 +29,9 @@ _LONGEST_PATH = 4096
 _LONGEST_PART = 255
 
 
-def resolve(reference: str, pointer: str, roots: Sequence[Path], most_members: int = _MOST_MEMBERS) -> Path:
+def resolve(
+    reference: str, pointer: str, roots: Sequence[Path], most_members: int = _MOST_MEMBERS, *, closed: Sequence[Path] = ()
+) -> Path:
     """Resolve a path, links included, and insist that it and all that lies in it are under an allowed root.
 
     Args:
@@ -37,19 +39,22 @@ def resolve(reference: str, pointer: str, roots: Sequence[Path], most_members: i
         pointer: The field that names it.
         roots: Absolute paths of the allowed roots.
         most_members: Files and folders that may lie in it.
+        closed: Absolute paths of the service's own folders. They hold what is other tenants', and stay closed where they lie
+            under a root; a root within one is open all the same.
 
     Raises:
         Refused: It is no absolute path, leads out of the roots, or holds too much or something that is no file.
     """
-    confinement = _Confinement(roots, pointer)
+    confinement = _Confinement(roots, closed, pointer)
     path = confinement.follow(reference)
     confinement.check_members(path, most_members)
     return path
 
 
 class _Confinement:
-    def __init__(self, roots: Sequence[Path], pointer: str) -> None:
+    def __init__(self, roots: Sequence[Path], closed: Sequence[Path], pointer: str) -> None:
         self._pointer = pointer
+        self._closed = {folder.resolve().parts[1:] for folder in closed}
         # A root counts by the name that the operator gave it, and by its own, which has no link in it.
         self._names = {root.parts[1:]: root.resolve().parts[1:] for root in roots}
         self._roots = set(self._names.values())
@@ -121,7 +126,7 @@ class _Confinement:
             except OSError:
                 return None  # a link to nothing
         elif member.is_dir(follow_symlinks=False):
-            return Path(member.path)
+            return self._inside(PurePosixPath(member.path).parts[1:])
         elif member.is_file(follow_symlinks=False):
             return None
         else:
@@ -140,6 +145,8 @@ class _Confinement:
             return None
 
     def _inside(self, at: _Parts) -> Path:
-        if not any(at[: len(root)] == root for root in self._roots):
+        open_ = max((len(root) for root in self._roots if at[: len(root)] == root), default=-1)
+        closed = max((len(folder) for folder in self._closed if at[: len(folder)] == folder), default=-1)
+        if open_ < max(0, closed):
             raise Refused("path_not_allowed", f"{_OUTSIDE if self._roots else _NO_ROOTS}; {_REMEDY}", self._pointer)
         return Path("/", *at)

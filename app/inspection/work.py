@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol, assert_never
 
-from app.inspection.content import unpack
+from app.inspection.confinement import keep_to
+from app.inspection.content import seal, unpack
 from app.inspection.protocol import (
     QUESTIONS,
     CheckModel,
@@ -14,6 +17,7 @@ from app.inspection.protocol import (
     Failure,
     Refusal,
     Resolved,
+    Seal,
     Sound,
     Unpack,
     Unpacked,
@@ -39,13 +43,21 @@ def answer_to(connection: socket.socket) -> None:
     asked = bytearray()
     while chunk := connection.recv(_CHUNK):
         asked += chunk
-    connection.sendall(inspect(bytes(asked)).model_dump_json().encode())
+    connection.sendall(inspect(bytes(asked), keep_to).model_dump_json().encode())
 
 
-def inspect(asked: bytes) -> _Answer:
-    """Answer a question. Every error becomes an answer, those of a stranger's making and those of ours."""
+def inspect(asked: bytes, confine: Callable[[Sequence[Path], Sequence[Path]], None] | None = None) -> _Answer:
+    """Answer a question. Every error becomes an answer, those of a stranger's making and those of ours.
+
+    Args:
+        asked: The question.
+        confine: Function that keeps this process to the files that it may read, and to those that it may write, for ever.
+    """
     try:
-        return _inspected(QUESTIONS.validate_json(asked))
+        question = QUESTIONS.validate_json(asked)
+        if confine is not None:
+            confine(*_needed(question))
+        return _inspected(question)
     except Exception as error:
         return _told(error)
 
@@ -62,7 +74,23 @@ def _told(error: Exception) -> _Answer:
     return Failure.of("unexpected", "".join(traceback.format_exception(error)))
 
 
-def _inspected(question: Unpack | CheckModel | CheckSpec) -> _Answer:
+def _needed(question: Unpack | Seal | CheckModel | CheckSpec) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Return what a question needs to read, and to write."""
+    match question:
+        case Unpack():
+            return [question.archive], [question.folder]
+        case Seal() | CheckModel():
+            return [question.folder], []
+        case CheckSpec():
+            named = {"model": question.spec.model, "dataset": question.spec.task.dataset}
+            uploads = [Path(folder) for field, folder in named.items() if field in question.uploaded]
+            others = any(is_local(folder) and field not in question.uploaded for field, folder in named.items())
+            return [*uploads, *(question.roots if others else ())], []
+        case _:
+            assert_never(question)
+
+
+def _inspected(question: Unpack | Seal | CheckModel | CheckSpec) -> _Answer:
     match question:
         case Unpack():
             with question.archive.open("rb") as archive:
@@ -74,6 +102,9 @@ def _inspected(question: Unpack | CheckModel | CheckSpec) -> _Answer:
                     min_free_bytes=question.min_free_bytes,
                 )
             return Unpacked(files=files)
+        case Seal():
+            seal(question.folder, question.kind, question.files)
+            return Sound()
         case CheckModel():
             check_checkpoint(question.folder)
             return Sound()
@@ -87,9 +118,9 @@ def _resolved(question: CheckSpec) -> Resolved:
     spec = question.spec
     model, dataset = spec.model, spec.task.dataset
     if is_local(model) and "model" not in question.uploaded:
-        model = str(resolve(model, "/model", question.roots))
+        model = str(resolve(model, "/model", question.roots, closed=question.closed))
     if is_local(dataset) and "dataset" not in question.uploaded:
-        dataset = str(resolve(dataset, "/task/dataset", question.roots))
+        dataset = str(resolve(dataset, "/task/dataset", question.roots, closed=question.closed))
     spec = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
     check_local_inputs(spec)
     return Resolved(model=model, dataset=dataset, prediction=predict(spec) if question.predicts else None)

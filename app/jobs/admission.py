@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from fastapi.concurrency import run_in_threadpool
 
@@ -25,6 +25,7 @@ from pruning_core.spec.prune import PruneSpec
 
 _REVISION = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)*", re.ASCII)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?", re.ASCII)
+_LARGEST_NUMBER = 2**53  # of rows; beyond it JSON's readers differ
 _ENDS_NO_HUB_ID = ("-", ".", ".git")
 # Names by which the data sets' library reads whatever files lie in the working directory; a test holds them against its own.
 PACKAGED_READERS = frozenset(
@@ -66,6 +67,7 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
         Refused: The spec cannot be run here; the error names the field and says what to change.
         Busy, QuotaExceeded: Too many files are being read.
     """
+    _check_numbers(spec.model_dump(), "")
     uploaded: set[_Field] = set()
     folders = {"model": spec.model, "dataset": spec.task.dataset}
     kinds: tuple[tuple[_Field, UploadKind, str], ...] = (
@@ -88,6 +90,15 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
         return Admitted(located, None)
     found = await inspector.check(located, frozenset(uploaded), predicts=predicts, owner=owner)
     return Admitted(_located(spec, found.model, found.dataset), found.prediction)
+
+
+def _check_numbers(value: object, pointer: str) -> None:
+    """Refuse whole numbers that the libraries of a job could not hold. Jobs of before may have them, so specs still can."""
+    if isinstance(value, dict):
+        for name, inner in cast("dict[str, object]", value).items():
+            _check_numbers(inner, f"{pointer}/{name}")
+    elif isinstance(value, int) and value > _LARGEST_NUMBER:
+        raise Refused("invalid_request", "must be at most 2 to the power of 53", pointer)
 
 
 def _located(spec: PruneSpec, model: str, dataset: str) -> PruneSpec:

@@ -172,5 +172,5 @@ def _number(text: str) -> object:
     """Read a number. Other text stays as it is, and the spec says what would be right."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

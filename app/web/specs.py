@@ -181,8 +181,12 @@ def _pairs(text: str) -> object:
 
 def _number(text: str) -> object:
     """Read a number as the body has it; what is none stays as it is, and the spec says what would be right."""
-    if text.endswith("%") and isinstance(share := _number(text[:-1].strip()), int | float):
+    if text.endswith("%") and isinstance(share := _plain_number(text[:-1].strip()), int | float):
         return round(share / 100, 12)
+    return _plain_number(text)
+
+
+def _plain_number(text: str) -> int | float | str:
     try:
         return float(text) if "." in text or "e" in text.lower() else int(text)
     except ValueError:

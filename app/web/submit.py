@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from app.api.deps import Owner, Service, Writer
 from app.api.jobs import JOB_ID
+from app.breadth import TOO_WIDE, is_too_wide
 from app.errors import FieldError, field_errors
 from app.jobs.digests import digest_of
 from app.jobs.schemas import JobCreate, JobView, PlanView
@@ -56,6 +57,8 @@ async def submit(request: Request, service: Service, writer: Writer) -> Response
 
 async def _submit(request: Request, form: Form, service: JobService, writer: Caller, models: tuple[str, ...]) -> Response:
     body = body_of(form)
+    if is_too_wide(body):
+        return _page(request, form, models=models, errors=[FieldError(pointer="", message=TOO_WIDE)])
     try:
         job = JobCreate.model_validate(body)
         if form.one("do") == "check":

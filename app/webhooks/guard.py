@@ -18,6 +18,11 @@ import httpcore2
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+# Networks of no public use that the library, as old Pythons have it, takes for public.
+_NOT_PUBLIC = (
+    *map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")),
+    *map(ipaddress.IPv6Network, ("fec0::/10", "3fff::/20", "5f00::/16")),
+)
 # IPv6 addresses that embed an IPv4 address, to which a translator on the way may connect. They need leave of the operator.
 _TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
 
@@ -33,6 +38,8 @@ def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
     if any(address in network for network in allowed if network.version == address.version):
         return True
     if isinstance(address, ipaddress.IPv6Address) and any(address in network for network in _TRANSLATED):
+        return False
+    if any(address in network for network in _NOT_PUBLIC if network.version == address.version):
         return False
     return address.is_global and not (address.is_multicast or address.is_reserved)
 

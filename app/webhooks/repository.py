@@ -13,6 +13,9 @@ from app.webhooks.models import webhooks as _webhooks
 from app.webhooks.records import Backlog, Delivery, DeliveryState, Webhook
 
 _BATCH = 20
+_BATCH_OF_ONE = (
+    8  # of one owner: as many as are sent at once, so that the slowest keep the next batch waiting for one time limit
+)
 
 
 class WebhookRepository:
@@ -70,14 +73,22 @@ class WebhookRepository:
         return delivery_id
 
     def claim(self, *, lease_s: float) -> list[Delivery]:
-        """Claim what is due. Without an outcome it is due again after the lease: the process that claimed it may have died."""
-        due = (
-            sa.select(_deliveries.c.id)
-            .where(_deliveries.c.due_at <= self._connection.execute(sa.select(now())).scalar_one())
-            .order_by(_deliveries.c.due_at)
-            .limit(_BATCH)
-            .with_for_update(skip_locked=True)
+        """Claim what is due, of one owner after the other: a tenant whose receivers are slow holds up its own messages.
+
+        Without an outcome a message is due again after the lease: the process that claimed it may have died.
+        """
+        is_due = _deliveries.c.due_at <= self._connection.execute(sa.select(now())).scalar_one()
+        place = sa.func.row_number().over(partition_by=_webhooks.c.owner, order_by=_deliveries.c.due_at)
+        ranked = (
+            sa.select(_deliveries.c.id, place.label("place"), _deliveries.c.due_at)
+            .join(_webhooks, _webhooks.c.id == _deliveries.c.webhook_id)
+            .where(is_due)
+            .subquery()
         )
+        mine = ranked.c.place <= _BATCH_OF_ONE
+        first = sa.select(ranked.c.id).where(mine).order_by(ranked.c.place, ranked.c.due_at).limit(_BATCH)
+        # Again whether they are due: another process may have claimed them since they were ranked.
+        due = sa.select(_deliveries.c.id).where(_deliveries.c.id.in_(first), is_due).with_for_update(skip_locked=True)
         ids = list(self._connection.scalars(due))
         if not ids:
             return []
@@ -125,6 +136,11 @@ class WebhookRepository:
             DeliveryState(row.id, row.created_at, row.attempts, row.delivered_at, row.due_at, row.last_outcome)
             for row in self._connection.execute(query)
         ]
+
+    def waiting(self, webhook_id: str) -> int:
+        """Count the messages that are still to be sent to a webhook."""
+        mine = sa.and_(_deliveries.c.webhook_id == webhook_id, _deliveries.c.due_at.is_not(None))
+        return self._connection.scalar(sa.select(sa.func.count()).where(mine)) or 0
 
     def backlog(self) -> Backlog:
         """Count what is still to be sent, for all tenants."""

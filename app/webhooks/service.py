@@ -22,6 +22,7 @@ from app.webhooks.repository import WebhookRepository
 
 _MOST = 20
 _SHOWN_DELIVERIES = 50
+_MOST_WAITING = 50  # with so many, a test has nothing to add
 TEST_EVENT = "webhook.test"
 
 
@@ -96,10 +97,13 @@ class WebhookService:
             return repository.deliveries(webhook_id, limit=_SHOWN_DELIVERIES)
 
     def test(self, webhook_id: str, *, caller: Caller) -> DeliveryState:
-        """Send a test message, which means nothing. Raises `NotFound`."""
+        """Send a test message, which means nothing. Raises `NotFound`, or `QuotaExceeded` where many messages wait."""
         with self._database.write() as connection:
             repository = WebhookRepository(connection)
             _known(repository.get(webhook_id, owner=caller.owner))
+            if repository.waiting(webhook_id) >= _MOST_WAITING:
+                message = f"{_MOST_WAITING} messages wait for this receiver already; see what becomes of them first"
+                raise QuotaExceeded("quota_exceeded", message)
             repository.send(webhook_id, json.dumps({"type": TEST_EVENT, "data": {"webhook": webhook_id}}))
             return repository.deliveries(webhook_id, limit=1)[0]
 

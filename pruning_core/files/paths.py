@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 
 from pruning_core.errors import DatasetInvalid
 
+_LONGEST_NAME = 240  # file systems take 255, the ending included
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
 
@@ -52,6 +53,8 @@ def _check_split(split: str) -> None:
             "the name of a split leads out of the data set's folder; name a file in it, without its ending: train",
             param="task.train_split",
         )
+    if any(len(part.encode(errors="replace")) > _LONGEST_NAME for part in path.parts):
+        raise DatasetInvalid(f"the name of a split may have {_LONGEST_NAME} bytes at most", param="task.train_split")
 
 
 @contextmanager

@@ -175,6 +175,9 @@ ATTACKS = [
             + b"}}"
         ),
     ),
+    body("half a million wrong columns", lambda: b'{"task":{"columns":{"text":[' + b"1," * 450_000 + b"1]}}}", short=True),
+    body("a hundred thousand unknown fields", lambda: b"{" + b",".join(b'"%x":1' % n for n in range(100_000)) + b"}"),
+    body("a name of 900 KB", lambda: b'{"model":"a/b","task":"glue/sst2","sparsity":0.5,"' + b"x" * 900_000 + b'":1}'),
     body("a webhook too deep", lambda: b"[" * _DEEP, "/v1/webhooks"),
     get("query: a regex bomb in a filter", "/v1/jobs?metadata[run]=" + "(a%2B)%2B" * 40 + "$", QUERY, short=True),
     get("query: a filter of wild cards", "/v1/jobs?model=" + "%25" * 400, QUERY),

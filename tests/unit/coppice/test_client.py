@@ -186,6 +186,15 @@ def test_the_key_is_shown_and_kept_to_its_service(guarded: Live, monkeypatch: py
             Fetch(elsewhere.model_copy(update={"url": url}), Path("a"), print).path  # noqa: B018 - the look is the test
 
 
+def test_a_service_that_sends_without_end_fills_no_disk(tmp_path: Path) -> None:
+    fetch = Fetch(Artifact(path="a\x1b", size=4, sha256="0" * 64, url="/a"), tmp_path / "a.part", lambda _size: None)
+    with fetch.open(200) as file:
+        fetch.write(file, b"abc")
+        with pytest.raises(DownloadCorrupt, match=r"more of 'a\\x1b' than the 4 bytes"):
+            fetch.write(file, b"de")
+    assert fetch.partial.read_bytes() == b"abc"
+
+
 class Answers(BaseHTTPRequestHandler):
     """Gives canned answers, then a job; counts and keeps what it was asked."""
 
