@@ -49,7 +49,7 @@ _NETWORK = (
     "/etc/ca-certificates",
     "/etc/pki",
 )
-_DEVICES = ("null", "zero", "full", "random", "urandom", "shm")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
 _GPUS = ("nvidia*", "kfd", "dri", "dxg")
 _PACKAGES = ("app", "coppice", "migrations", "pruning_core", "worker")
 
@@ -106,7 +106,8 @@ class Sandbox:
         """
         code, listed = _code()
         system = [Path(name) for name in (*_SYSTEM, *(_NETWORK if network else ()))]
-        found = [Path("/dev") / name for name in _DEVICES]
+        # Without a /dev of its own, the process would see the memory that others share.
+        found = [Path("/dev") / name for name in (*_DEVICES, *(("shm",) if self.host.bubblewrap else ()))]
         found += [path for pattern in _GPUS for path in sorted(Path("/dev").glob(pattern))]
         return Confinement(
             read=tuple(path for path in (*system, *code, *read) if os.path.lexists(path)),
