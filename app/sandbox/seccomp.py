@@ -1,5 +1,4 @@
-"""A filter of system calls: no new sockets, and none of the calls that lead out of a sandbox, into other processes, or past the
-end of a job.
+"""A filter of system calls: no new sockets, and none of the calls that lead out of a sandbox or its job's time.
 
 The filter is the kernel's own (classic BPF, linux/seccomp.h). It names what is denied: the numerical libraries of a job use too
 many calls, and too different ones on each GPU, for a list of what is allowed. The one maintained binding, libseccomp's own, is

@@ -87,7 +87,7 @@ attempt("a link", lambda: os.symlink(outside["files"]["canary"], scratch.folder 
 attempt("a hard link", lambda: os.link(outside["files"]["canary"], scratch.folder / "work" / "hard"))
 attempt("root", lambda: os.setuid(0) if os.getuid() else None)
 attempt("memory that processes share", lambda: open(outside["shared"], "r+").read())
-attempt("the supervisor's limits", lambda: resource.prlimit(parent, resource.RLIMIT_CORE, resource.prlimit(parent, resource.RLIMIT_CORE)))
+attempt("the supervisor's limits", lambda: resource.prlimit(parent, resource.RLIMIT_CORE))
 attempt("the supervisor's priority", lambda: os.setpriority(os.PRIO_PROCESS, parent, 1))
 attempt("memory that outlives it", lambda: left("shmget", 0, 4096, 0o1600))
 attempt("a queue that outlives it", lambda: left("msgget", 0, 0o1600))
@@ -116,7 +116,7 @@ def outside(tmp_path: Path) -> Iterator[dict[str, Any]]:
     """What no job may reach: another tenant's upload, the server's secret, the database, and servers that listen."""
     folder = tmp_path / "outside"
     folder.mkdir()
-    shared = Path(f"/dev/shm/coppice-test-{os.getpid()}")  # noqa: S108 - as all processes know it
+    shared = Path(f"/dev/shm/coppice-test-{os.getpid()}")
     shared.write_text(SECRET)
     shared.chmod(0o666)
     for name in ("canary", "secret", "coppice.db"):
