@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import structlog
 
+from app.jobs.records import EventType
 from app.jobs.states import JobStatus
 from app.logs import configure_logging
+from pruning_core.report.progress import Progress
 from tests.unit.worker.conftest import Bench
 from worker.protocol import ChildUnreliable, Scratch
 from worker.scratch import ScratchRoom
@@ -25,6 +27,14 @@ LEFT = {
     "a pipe": "os.mkfifo(scratch / 'bundle' / 'notes.txt')",
     "a report that is a link": "(scratch / 'result.json').unlink(); (scratch / 'result.json').symlink_to(canary)",
     "a report that is a pipe": "(scratch / 'result.json').unlink(); os.mkfifo(scratch / 'result.json')",
+    "a name that is no text": "(scratch / 'bundle' / os.fsdecode(b'\\xff')).write_text('')",
+    "a name that leads out on other systems": "(scratch / 'bundle' / '..\\\\..\\\\evil.exe').write_text('')",
+    "a name of two lines": "(scratch / 'bundle' / 'a\\nb').write_text('')",
+    "a name too long for the store": "(scratch / 'bundle' / ('a' * 255)).write_text('')",
+    "a name too deep": "(scratch / 'bundle' / '/'.join('a' * 20)).mkdir(parents=True)",
+    "very many files": "[(scratch / 'bundle' / str(n)).touch() for n in range(10_001)]",
+    "a file with holes": "(scratch / 'bundle' / 'x').touch(); os.truncate(scratch / 'bundle' / 'x', 2**43)",
+    "a report too deep": "(scratch / 'result.json').write_text('[' * 10**6)",
     "a bundle that is a link": "(scratch / 'bundle').rename(scratch / 'other'); (scratch / 'bundle').symlink_to(canary.parent)",
 }
 
@@ -141,3 +151,35 @@ delete_tree(top)
             folder.chmod(0o777)
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_no_file_of_others_is_deleted_by_the_signer(bench: Bench) -> None:
+    other = bench.notes / "others"
+    other.mkdir()
+    (other / "model.sig").write_text("the signature of another bundle")
+    job_id = bench.submit()
+    bench.run(f"succeed()\n(scratch / 'bundle').rename(scratch / 'moved'); (scratch / 'bundle').symlink_to({str(other)!r})")
+    assert bench.row(job_id).crashes == 1
+    assert (other / "model.sig").is_file()
+
+
+def test_a_flood_of_stages_does_not_fill_the_database(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.supervisor._MOST_STAGES", 10)
+    job_id = bench.submit()
+    bench.run("for n in range(1000): tell(('load', 'score')[n % 2], 0, 1)\ntime.sleep(2.5)\nsucceed()")
+    assert 0 < bench.events(job_id).count(str(EventType.STAGE)) <= 10
+    assert bench.row(job_id).status == JobStatus.SUCCEEDED
+
+
+def test_progress_beyond_all_numbers_is_ignored(bench: Bench) -> None:
+    job_id = bench.submit()
+    huge = {"stage": "score", "step": 0, "total": 1, "part": 10**1000}
+    bench.run(f"tell('load', 0, 1)\nprogress.write({json.dumps(huge)!r} + '\\n')\ntime.sleep(0.5)\nsucceed()")
+    assert bench.row(job_id).status == JobStatus.SUCCEEDED
+    assert Progress.model_validate(bench.row(job_id).progress).stage == "load"
+
+
+def test_an_error_is_told_in_text_that_every_database_takes(bench: Bench) -> None:
+    job_id = bench.submit()
+    bench.run("fail(code='dataset_invalid', message='column a\\0b', param='x\\0')")
+    assert "\0" not in bench.row(job_id).error["message"] + bench.row(job_id).error["param"]
