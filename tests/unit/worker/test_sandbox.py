@@ -21,9 +21,10 @@ from app.settings import Sandbox, Settings
 from pruning_core.errors import ModelUnreadable
 from pruning_core.spec.prune import PruneSpec
 from worker.child import Child
-from worker.launching import Launching, may_use_token
+from worker.launching import Launching, _private, may_use_token
 from worker.protocol import ChildRequest, Scratch
 from worker.sandbox import host as hosts
+from worker.sandbox import plan
 from worker.sandbox.host import Host, SandboxMissing, examine, require
 
 SECRET = "canary-7c1f" * 4
@@ -150,6 +151,36 @@ def outside(tmp_path: Path) -> Iterator[dict[str, Any]]:
             datagrams.recv(1)
     Path(f"/tmp/coppice-test-{os.getpid()}.sock").unlink()
     shared.unlink()
+
+
+@pytest.fixture
+def inside_opt(outside: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host on which the server, too, is a program among programs, with the files of all tenants beside it."""
+    (tmp_path / "program").write_text("a program")
+    (tmp_path / "link").symlink_to(outside["folder"])
+    (tmp_path / "link-inside").symlink_to(Path(outside["folder"], "canary"))
+    (tmp_path / "link-around").symlink_to(tmp_path)
+    monkeypatch.setattr("worker.sandbox.plan._SYSTEM", (*plan._SYSTEM, str(tmp_path)))
+    monkeypatch.setattr("worker.launching._private", lambda _settings: (Path(outside["folder"]), tmp_path / "scratch"))
+
+
+@pytest.mark.parametrize("means", MEANS)
+def test_private_files_among_programs_are_out_of_reach(
+    means: str, inside_opt: None, attacked: Callable[[Host], dict[str, Any]], outside: dict[str, Any], tmp_path: Path
+) -> None:
+    outside["files"]["a program"] = str(tmp_path / "program")
+    for link in ("link/canary", "link-inside", "link-around/outside/canary"):
+        outside["files"][link] = str(tmp_path / link)
+    found = attacked(MEANS[means](examine()))
+    assert found.pop("a program") == repr(b"a program")
+    assert SECRET not in json.dumps(found)
+    assert found["listing"] in OUT_OF_REACH
+
+
+def test_the_services_own_folders_are_private(tmp_path: Path) -> None:
+    key = tmp_path / "elsewhere" / "signing.pem"
+    settings = Settings(data_dir=tmp_path / "data", uploads_dir=tmp_path / "uploads", signing_key=key)
+    assert {tmp_path / "data", tmp_path / "uploads", tmp_path / "data" / "scratch", key} <= set(_private(settings))
 
 
 @pytest.fixture
