@@ -35,6 +35,7 @@ from pruning_core.files.provenance import (
     Subject,
     shown_spec,
 )
+from worker.protocol import ChildUnreliable
 from worker.publication import files_of
 from worker.scratch import delete_tree
 from worker.sources import sources_of
@@ -83,11 +84,11 @@ class BundleSigner:
         if key is None:
             return
         begun = time.monotonic()
-        files_of(
-            bundle, most_bytes=self.settings.bundle_max_bytes
-        )  # before anything is deleted: a bundle that is a link leads to others' files
+        if bundle.is_symlink():  # before anything is deleted: it leads to others' files
+            raise ChildUnreliable("the bundle is a link")
         for name in (PROVENANCE_FILE, SIGNATURE_FILE):
             delete_tree(bundle / name)  # whatever the child has left under these names
+        files_of(bundle, most_bytes=self.settings.bundle_max_bytes)
         try:
             manifest = _hashed(bundle)
             statement = self._statement(claim, manifest, key_id=key_id, started=started)
