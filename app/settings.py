@@ -204,6 +204,10 @@ class Settings(BaseSettings):
         default=600, ge=0, description="A finished result waits so long for an artifact store that is full or out of reach."
     )
 
+    bundle_max_bytes: int = Field(
+        default=512 * 2**30, ge=2**20, description="Largest bundle of a job, files with holes counted as if they had none."
+    )
+
     sandbox: Sandbox = Field(
         default=Sandbox.AUTO,
         description="Whether a job's process must be kept from files that are not its own and from the network: `required` (a "

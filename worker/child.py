@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import signal
 import subprocess
@@ -11,11 +12,14 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import structlog
 from pydantic import ValidationError
 
 from pruning_core.report.progress import Progress
 from worker.sandbox.bubblewrap import ended_as
 from worker.sandbox.plan import Launch
+
+_log = structlog.get_logger(__name__)
 
 # -P: a folder `worker` in the current directory must not be imported in place of ours.
 CHILD_COMMAND = (sys.executable, "-P", "-m", "worker.runner")
@@ -23,6 +27,7 @@ FETCH_COMMAND = (sys.executable, "-P", "-m", "worker.fetch")
 
 # No honest line of progress is nearly as long.
 _LONGEST_LINE = 4096
+_MOST_LOGGED = 2**20
 
 
 class Child:
@@ -36,12 +41,13 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str], scratch: Path, launch: Launch, on_progress: Callable[[Progress], None]) -> None:
-        reader, writer = os.pipe()
+        (reader, writer), (output, log) = os.pipe(), os.pipe()
         try:
             self._process = subprocess.Popen(
                 [*launch.prefix, *command, str(scratch), str(writer), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
-                stdout=sys.stderr.fileno(),
+                stdout=log,
+                stderr=log,
                 env=launch.environment,
                 cwd=launch.folder,
                 start_new_session=True,
@@ -49,13 +55,21 @@ class Child:
             )
         except BaseException:
             os.close(reader)
+            os.close(output)
             raise
         finally:
             os.close(writer)
+            os.close(log)
         self._is_wrapped = bool(launch.prefix)
         self.pid = self._process.pid
-        self._reader = threading.Thread(target=_read_lines, args=(reader, on_progress), daemon=True)
-        self._reader.start()
+        # The threads' log lines then have the job's id, which is bound to the present context.
+        context = contextvars.copy_context()
+        self._readers = (
+            threading.Thread(target=_read_lines, args=(reader, on_progress), daemon=True),
+            threading.Thread(target=context.run, args=(_log_lines, output), daemon=True),
+        )
+        for thread in self._readers:
+            thread.start()
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait for the end. Return the exit code (negative: the signal that killed it), or None while the child runs."""
@@ -76,7 +90,8 @@ class Child:
     def close(self) -> None:
         """Clear up behind a child that has ended: nothing that it started stays alive."""
         self._signal(signal.SIGKILL)
-        self._reader.join(timeout=5)
+        for thread in self._readers:
+            thread.join(timeout=5)
 
     def _signal(self, number: signal.Signals) -> None:
         # The group's id is the child's pid, which is not reused while any member of the group lives.
@@ -90,3 +105,18 @@ def _read_lines(descriptor: int, on_progress: Callable[[Progress], None]) -> Non
             # Ignore a line that the child's death has cut short, and the pieces of one that is too long.
             with contextlib.suppress(ValidationError):
                 on_progress(Progress.model_validate_json(line))
+
+
+def _log_lines(descriptor: int) -> None:
+    """Log what a child prints, as lines of its own that cannot pass for others, and not for ever.
+
+    The log itself is not given to it: it could empty the file, read what others have written, and command the terminal.
+    """
+    left = _MOST_LOGGED
+    with os.fdopen(descriptor, "rb") as lines:
+        while line := lines.readline(_LONGEST_LINE):
+            if left > 0:
+                _log.info("job.output", text=line.decode("utf-8", "backslashreplace").rstrip())
+                left -= len(line)
+                if left <= 0:
+                    _log.warning("job.output_too_long", logged_bytes=_MOST_LOGGED)

@@ -46,7 +46,7 @@ class Launching:
         """
         if self._hub is None:
             return None
-        sandbox = Sandbox(self._host, self._scratch.folder)
+        sandbox = Sandbox(self._host, self._scratch.folder, private=_private(self._settings))
         sandbox.prepare(self._hub)
         limits = sandbox.confinement((), (self._hub,), network=True)
         confinement = None if self._is_off else limits
@@ -63,7 +63,8 @@ class Launching:
         settings, spec = self._settings, self._claim.spec
         inputs = (*_inputs(settings, spec), *([] if self._hub is None else [self._hub]))
         measurements = cache_of(settings.data_dir.resolve() / "cache", self._claim.owner)
-        sandbox = Sandbox(self._host, self._scratch.folder, user_for(self._host, settings.resolved_job_user, inputs))
+        user = user_for(self._host, settings.resolved_job_user, inputs)
+        sandbox = Sandbox(self._host, self._scratch.folder, user, _private(settings))
         limits = sandbox.confinement(inputs, (measurements,))
         request = ChildRequest(
             spec=spec,
@@ -134,6 +135,20 @@ def _token() -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+def _private(settings: Settings) -> tuple[Path, ...]:
+    """List the files of the service and of its tenants: a job reads of them what is its own, wherever they lie."""
+    folders = (
+        settings.data_dir,
+        settings.resolved_artifacts_dir,
+        settings.resolved_uploads_dir,
+        settings.resolved_scratch_dir,
+        *settings.allowed_roots,
+        *([] if settings.signing_key is None else [settings.signing_key]),
+        _hub_home(),
+    )
+    return tuple(dict.fromkeys(folder.expanduser().resolve() for folder in folders))
 
 
 def _hub_home() -> Path:

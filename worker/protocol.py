@@ -9,16 +9,16 @@ import os
 import stat
 from enum import IntEnum
 from pathlib import Path
-from typing import assert_never
+from typing import Annotated, assert_never
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from pruning_core.files.hub import Source
 from pruning_core.spec.prune import PruneSpec
 from worker.sandbox.confinement import Confinement
 from worker.scratch import WORK
 
-_LARGEST_BYTES = 64 * 2**20  # of a report on very many targets and layers
+_LARGEST_BYTES = 16 * 2**20  # of a report on very many targets and layers
 
 
 class ChildUnreliable(Exception):
@@ -30,6 +30,10 @@ class ChildExit(IntEnum):
 
     SUCCEEDED = 0
     FAILED = 3  # error.json has the reason; a bundle and result.json, if any, are the best candidate
+
+
+# PostgreSQL takes no zero in a text.
+Text = Annotated[str, AfterValidator(lambda text: text.replace("\0", "\N{REPLACEMENT CHARACTER}"))]
 
 
 class ChildRequest(BaseModel):
@@ -57,8 +61,8 @@ class ChildError(BaseModel):
     """``error.json``: why the child gave up. ``transient``: another attempt may succeed."""
 
     code: str = Field(max_length=64, pattern=r"^[a-z_]+$")
-    message: str = Field(max_length=4000)
-    param: str | None = Field(default=None, max_length=200)
+    message: Text = Field(max_length=4000)
+    param: Text | None = Field(default=None, max_length=200)
     transient: bool = False
 
 

@@ -18,6 +18,10 @@ from worker.protocol import ChildUnreliable, is_plain
 _log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE_S = 10.0
+_MOST_FILES = 10_000
+_DEEPEST = 16
+_LONGEST_NAME = 200  # bytes; the store's own names are longer by a suffix
+_SPECIAL = frozenset('\\:*?"<>|')
 
 
 def store_bundle(
@@ -25,6 +29,7 @@ def store_bundle(
     claim: Claim,
     bundle: Path,
     *,
+    most_bytes: int,
     wait_s: float,
     interrupted: Callable[[], bool],
     stopping: Callable[[], bool],
@@ -37,6 +42,7 @@ def store_bundle(
         store: The artifact store.
         claim: The claim whose fence the files go under.
         bundle: Folder of the bundle.
+        most_bytes: The largest size of all files.
         wait_s: Seconds to wait for the store in all.
         interrupted: Returns whether storing has become pointless; asked before each attempt.
         stopping: Returns whether this worker must end soon; it then does not wait for the store.
@@ -51,7 +57,7 @@ def store_bundle(
     """
     deadline = time.monotonic() + wait_s
     stored: list[StoredArtifact] = []
-    for path in files_of(bundle):
+    for path in files_of(bundle, most_bytes=most_bytes):
         name = path.relative_to(bundle).as_posix()
         pause_s = 0.5
         while True:
@@ -72,25 +78,44 @@ def store_bundle(
     return stored
 
 
-def files_of(bundle: Path) -> list[Path]:
+def files_of(bundle: Path, *, most_bytes: int) -> list[Path]:
     """List the files of a bundle in order. A link would lead the supervisor, who may read more than the child, to others.
 
+    Args:
+        bundle: Folder of the bundle.
+        most_bytes: The largest size of all files. One with holes is small where it is, and large wherever it is copied to.
+
     Raises:
-        ChildUnreliable: There is a link, a second name of a file, a pipe or the like.
+        ChildUnreliable: There is a link, a second name of a file, a pipe or the like; or more, deeper or other names than any
+            bundle of ours has, which disks, databases or other systems would not take.
     """
     if bundle.is_symlink():
         raise ChildUnreliable("the bundle is a link")
     found: list[Path] = []
-    for parent, folders, files in os.walk(bundle):
-        for name in (*folders, *files):
-            path = Path(parent, name)
-            mode = path.lstat()
-            if stat.S_ISDIR(mode.st_mode):
-                continue
-            if not is_plain(mode):
-                raise ChildUnreliable(f"{path.relative_to(bundle)} is no plain file")
-            found.append(path)
+    left = most_bytes
+    folders = [bundle] if bundle.is_dir() else []
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for path in (Path(entry.path) for entry in entries):
+                name = path.relative_to(bundle)
+                if len(name.parts) > _DEEPEST or not _is_plain_name(path.name):
+                    raise ChildUnreliable(f"{ascii(str(name))[:200]} is no name of a file of a bundle")
+                mode = path.lstat()
+                if stat.S_ISDIR(mode.st_mode):
+                    folders.append(path)
+                elif is_plain(mode):
+                    found.append(path)
+                    left -= mode.st_size
+                else:
+                    raise ChildUnreliable(f"{name} is no plain file")
+                if len(found) + len(folders) > _MOST_FILES or left < 0:
+                    raise ChildUnreliable(f"the bundle has more than {_MOST_FILES} files, or than {most_bytes} bytes")
     return sorted(found)
+
+
+def _is_plain_name(name: str) -> bool:
+    """Return whether a name is text that every file system and terminal takes for a name."""
+    return name.isprintable() and not _SPECIAL & set(name) and len(name.encode()) <= _LONGEST_NAME
 
 
 def _sleep(seconds: float, interrupted: Callable[[], bool]) -> None:

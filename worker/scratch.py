@@ -8,10 +8,13 @@ nothing to write to.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import stat
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 WORK = "work"
 
@@ -33,7 +36,7 @@ class Attempt:
 
     def delete(self) -> None:
         """Delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        delete_tree(self.folder)
 
     def keep_work(self) -> None:
         """Delete all but the work, and the folder if there is none."""
@@ -41,10 +44,8 @@ class Attempt:
             self.delete()
             return
         for path in self.folder.iterdir():
-            if path.is_dir() and path.name != WORK:
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.name != WORK:
-                path.unlink(missing_ok=True)
+            if path.name != WORK:
+                delete_tree(path)
 
 
 class ScratchRoom:
@@ -86,3 +87,41 @@ class ScratchRoom:
             job_id, _dot, fence = path.name.rpartition(".")
             if job_id and fence.isdigit():
                 yield Attempt(job_id, int(fence), path)
+
+
+def delete_tree(top: Path) -> None:
+    """Delete a file, a link, or a folder that a stranger has made: as deep as he likes, and closed to its owner.
+
+    Folders are moved up to the top before they are emptied, so that no path is long, and nothing calls itself. What cannot be
+    deleted stays.
+    """
+    with contextlib.suppress(OSError):
+        if not stat.S_ISDIR(top.lstat().st_mode):
+            top.unlink()
+            return
+        left = _emptied(top, top)
+        while left:
+            folder = left.pop()
+            left += _emptied(folder, top)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        top.rmdir()
+
+
+def _emptied(folder: Path, top: Path) -> list[Path]:
+    """Delete the files of a folder, and move its folders to the top. Return where these are."""
+    moved: list[Path] = []
+    with contextlib.suppress(OSError):
+        folder.chmod(stat.S_IRWXU)
+        with os.scandir(folder) as entries:
+            found = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for path, is_folder in found:
+            with contextlib.suppress(OSError):
+                if not is_folder:
+                    path.unlink()
+                elif folder == top:
+                    moved.append(path)
+                else:
+                    path.chmod(stat.S_IRWXU)  # a folder that is closed to its owner cannot be moved
+                    moved.append(path.rename(top / uuid4().hex))
+    return moved

@@ -6,7 +6,6 @@ stock ``model_signing`` verifies it too. The statement, ``provenance.json``, lie
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,7 +35,9 @@ from pruning_core.files.provenance import (
     Subject,
     shown_spec,
 )
+from worker.protocol import ChildUnreliable
 from worker.publication import files_of
+from worker.scratch import delete_tree
 from worker.sources import sources_of
 
 if TYPE_CHECKING:
@@ -83,9 +84,11 @@ class BundleSigner:
         if key is None:
             return
         begun = time.monotonic()
+        if bundle.is_symlink():  # before anything is deleted: it leads to others' files
+            raise ChildUnreliable("the bundle is a link")
         for name in (PROVENANCE_FILE, SIGNATURE_FILE):
-            _remove(bundle / name)  # whatever the child has left under these names
-        files_of(bundle)
+            delete_tree(bundle / name)  # whatever the child has left under these names
+        files_of(bundle, most_bytes=self.settings.bundle_max_bytes)
         try:
             manifest = _hashed(bundle)
             statement = self._statement(claim, manifest, key_id=key_id, started=started)
@@ -153,13 +156,6 @@ def _sign(bundle: Path, key: Path, manifest: Manifest) -> None:
 
     config = signing.Config().set_hashing_config(Known()).use_elliptic_key_signer(private_key=key)
     config.sign(bundle, bundle / SIGNATURE_FILE)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _versions() -> dict[str, str]:

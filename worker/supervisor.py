@@ -10,7 +10,6 @@ from enum import Enum, auto
 from typing import assert_never
 
 import structlog
-from pydantic import ValidationError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
 from app.db import OUTAGES, Database
@@ -30,7 +29,7 @@ from worker.child import CHILD_COMMAND, FETCH_COMMAND, Child
 from worker.launching import Launching
 from worker.lease import Lease
 from worker.memory import OomWatch
-from worker.protocol import ChildError, ChildExit, ChildUnreliable, Scratch
+from worker.protocol import ChildError, ChildExit, Scratch
 from worker.publication import store_bundle
 from worker.scratch import Attempt, ScratchRoom
 from worker.signing import BundleSigner
@@ -38,6 +37,8 @@ from worker.signing import BundleSigner
 _log = structlog.get_logger(__name__)
 
 _LOOK_EVERY_S = 0.1
+# Each beginning of a stage is a row in the database; a job has some for each of its targets.
+_MOST_STAGES = 2000
 # A computed result is worth waiting for, but no longer than this: by then the lease is long lost, and the fence decides.
 _LONGEST_OUTAGE_S = 3600
 
@@ -105,8 +106,11 @@ class Supervisor:
             try:
                 with self._room.begin(claim.job_id, claim.fence) as attempt:
                     self._attempt(claim, attempt, trace)
-            except (OSError, StoreUnavailable, ValidationError, ChildUnreliable) as error:
+            except OUTAGES:
+                raise
+            except Exception as error:
                 # No space for scratch or store, or no report that can be read: another attempt may succeed, so count a crash.
+                # Or what no store or database takes, and nobody has thought of: it must not end this worker's turn.
                 _log.exception("job.attempt_failed")
                 self._count_crash(claim, _failure_of(error))
         return True
@@ -126,8 +130,13 @@ class Supervisor:
         scratch = Scratch(attempt.folder)
         oom_watch, started = OomWatch(), time.time()
         with Lease(self._settings, self._database, claim) as lease:
+            begun: list[str] = []
 
             def told(progress: Progress) -> None:
+                if not begun or begun[-1] != progress.stage:
+                    if len(begun) >= _MOST_STAGES:
+                        return
+                    begun.append(progress.stage)
                 trace.stage(progress.stage)
                 lease.progress(progress)
 
@@ -285,6 +294,7 @@ class Supervisor:
                 self._store,
                 claim,
                 scratch.bundle,
+                most_bytes=self._settings.bundle_max_bytes,
                 wait_s=self._settings.storage_wait_s,
                 interrupted=lambda: lease.lost.is_set() or lease.cancelled.is_set(),
                 stopping=self._stopping,

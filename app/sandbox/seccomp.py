@@ -1,4 +1,4 @@
-"""A filter of system calls: no new sockets, and none of the calls that lead out of a sandbox or into other processes.
+"""A filter of system calls: no new sockets, and none of the calls that lead out of a sandbox or its job's time.
 
 The filter is the kernel's own (classic BPF, linux/seccomp.h). It names what is denied: the numerical libraries of a job use too
 many calls, and too different ones on each GPU, for a list of what is allowed. The one maintained binding, libseccomp's own, is
@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import platform
+import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.sandbox import kernel
@@ -40,58 +41,67 @@ _EVERYWHERE = {
 }
 
 
+# Numbers on x86-64 and on ARM64 (Linux's own numbering of new architectures).
+_DENIED: Mapping[str, tuple[int, int]] = {
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "open_by_handle_at": (304, 265),
+    "name_to_handle_at": (303, 264),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "chroot": (161, 51),
+    "acct": (163, 89),
+    "reboot": (169, 142),
+    # Whoever leaves the supervisor's group of processes lives on when the job has ended.
+    "setsid": (112, 157),
+    "setpgid": (109, 154),
+    # Memory and queues that outlive their process, and are open to the next one of the same user.
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "mq_open": (240, 180),
+    # They reach other processes of the same user, such as the supervisor.
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+}
+# Names, addresses, and the list of this host's addresses, which resolving a name asks for. No sockets in the file system: a
+# database may take who connects there for whom its process belongs to.
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, 16)
+
+
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """An architecture as the kernel's audit names it, and the numbers of its calls."""
+    """An architecture as the kernel's audit names it, and the numbers of the calls of which arguments decide."""
 
     audit: int
     socket: int
     clone: int
+    prlimit: int
     denied: tuple[int, ...]
     clone3: int = 435
 
 
-# In the order: ptrace, process_vm_readv, process_vm_writev, bpf, perf_event_open, userfaultfd, keyctl, add_key, request_key,
-# mount, umount2, pivot_root, open_by_handle_at, name_to_handle_at, unshare, setns, kexec_load, kexec_file_load, init_module,
-# finit_module, delete_module, chroot, acct, reboot.
 _MACHINES: Mapping[str, _Machine] = {
-    "x86_64": _Machine(
-        0xC000003E,
-        41,
-        56,
-        (
-            101,
-            310,
-            311,
-            321,
-            298,
-            323,
-            250,
-            248,
-            249,
-            165,
-            166,
-            155,
-            304,
-            303,
-            272,
-            308,
-            246,
-            320,
-            175,
-            313,
-            176,
-            161,
-            163,
-            169,
-        ),
-    ),
-    "aarch64": _Machine(
-        0xC00000B7,
-        198,
-        220,
-        (117, 270, 271, 280, 241, 282, 219, 217, 218, 40, 39, 41, 265, 264, 97, 268, 104, 294, 105, 273, 106, 51, 89, 142),
-    ),
+    "x86_64": _Machine(0xC000003E, 41, 56, 302, tuple(number for number, _arm in _DENIED.values())),
+    "aarch64": _Machine(0xC00000B7, 198, 220, 261, tuple(number for _x86, number in _DENIED.values())),
 }
 
 
@@ -110,7 +120,7 @@ def deny_calls(*, sockets: bool) -> None:
     Call `kernel.renounce_privileges` before.
 
     Args:
-        sockets: Whether sockets may still be opened.
+        sockets: Whether sockets of the internet may still be opened.
 
     Raises:
         OSError: The kernel takes no filter.
@@ -135,6 +145,9 @@ def _filter(machine: _Machine, *, sockets: bool) -> bytes:
         code += [_instruction(_EQUAL, number, otherwise=1), _failure(errno.EPERM)]
     # Its arguments lie in memory, which no filter sees: libraries then fall back to clone.
     code += [_instruction(_EQUAL, machine.clone3, otherwise=1), _failure(errno.ENOSYS)]
+    if sockets:
+        code += _only(machine.socket, _FAMILIES)
+    code += _only(machine.prlimit, (0,))  # its own limits; those of others would end the supervisor
     code += [
         _instruction(_EQUAL, machine.clone, otherwise=3),
         _instruction(_LOAD, _FIRST_ARGUMENT),
@@ -143,6 +156,13 @@ def _filter(machine: _Machine, *, sockets: bool) -> bytes:
     ]
     code.append(_instruction(_RETURN, _ALLOW))
     return b"".join(code)
+
+
+def _only(number: int, values: Sequence[int]) -> list[bytes]:
+    """Let a call pass with some values of its first argument alone. The number is loaded again for what follows."""
+    tests = [_instruction(_EQUAL, value, then=len(values) - index) for index, value in enumerate(values)]
+    inner = [_instruction(_LOAD, _FIRST_ARGUMENT), *tests, _failure(errno.EPERM), _instruction(_LOAD, _NUMBER)]
+    return [_instruction(_EQUAL, number, otherwise=len(inner)), *inner]
 
 
 def _instruction(operation: int, value: int, *, then: int = 0, otherwise: int = 0) -> bytes:

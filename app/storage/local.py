@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -26,6 +27,9 @@ class LocalArtifactStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
         digest, size = hashlib.sha256(), 0
+        if source.stat().st_size > shutil.disk_usage(target.parent).free:
+            # A file with holes takes no room where it is, and all there is here.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         try:
             with source.open("rb") as reader, temporary.open("wb") as writer:
                 while chunk := reader.read(CHUNK):

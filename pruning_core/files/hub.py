@@ -7,7 +7,7 @@ A reference that is a Hub id is only ever looked up on the Hub or in its cache: 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,6 +24,8 @@ Kind = Literal["model", "dataset"]
 
 _MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "1_Pooling/*", "LICENSE*")
 _README = "README.md"
+_LARGEST_README = 4 * 2**20
+_MOST_NAMES = 100_000
 # What `datasets` reads without running code. Archives are left out: their members would have to be confined, too.
 _DATA_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt", ".png", ".jpg", ".jpeg", ".webp")
 
@@ -128,7 +130,8 @@ def _patterns(folder: Path, config: str | None) -> tuple[str, ...]:
     if len(found) != 1 or "data_files" not in found[0]:
         return everything
     base = str(found[0].get("data_dir") or "").strip("/")
-    return tuple(f"{base}/{pattern}" if base else pattern for pattern in _data_files(found[0]["data_files"]))
+    patterns = [str(pattern) for pattern in _data_files(found[0]["data_files"])]
+    return tuple(f"{base}/{pattern}" if base else pattern for pattern in patterns)
 
 
 def described_configs(folder: Path) -> list[Mapping[str, Any]]:
@@ -142,6 +145,8 @@ def described_configs(folder: Path) -> list[Mapping[str, Any]]:
         return []
     from huggingface_hub.repocard import metadata_load
 
+    if path.stat().st_size > _LARGEST_README:
+        raise DatasetInvalid(f"the data set's README.md has more than {_LARGEST_README} bytes", param="task.dataset")
     try:
         described = metadata_load(path)
     except Exception as error:  # YAML's errors, and those of text in another encoding
@@ -160,17 +165,27 @@ def described_configs(folder: Path) -> list[Mapping[str, Any]]:
     return found
 
 
-def _data_files(value: object) -> Iterable[str]:
-    """List the patterns in ``data_files``: a text, a list of texts, or of splits with their paths, or texts by split."""
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, dict):
-        fields = cast("Mapping[str, object]", value)
-        inner = [fields["path"]] if "path" in fields else list(fields.values())
-        return tuple(name for item in inner for name in _data_files(item))
-    if isinstance(value, list):
-        return tuple(name for item in cast("list[object]", value) for name in _data_files(item))
-    return ()
+def _data_files(value: object) -> Sequence[object]:
+    """List the patterns in ``data_files``: a text, a list of texts, or of splits with their paths, or texts by split.
+
+    Raises:
+        DatasetInvalid: There are more than any honest data set has: YAML can name a list in itself.
+    """
+    found: list[object] = []
+    left = [] if value is None else [value]
+    for _ in range(_MOST_NAMES):
+        if not left:
+            return found
+        match left.pop():
+            case {"path": path}:
+                left.append(path)
+            case dict() as fields:
+                left += reversed(list(cast("Mapping[str, object]", fields).values()))
+            case list() as items:
+                left += reversed(cast("list[object]", items))
+            case name:
+                found.append(name)
+    raise DatasetInvalid(f"the data set's README.md has more than {_MOST_NAMES} entries of data files", param="task.dataset")
 
 
 def _stays_inside(name: object) -> bool:

@@ -53,14 +53,17 @@ _TRAINING = 0.75  # share of the time of a job that trains
 _FIRST_OF_A_PART, _LAST_OF_A_PART = STAGES.index("search"), STAGES.index("latency")
 
 
+_MOST = 2**53  # what fits a fraction
+
+
 class Progress(Frozen):
     """Position of a running job: ``step`` of ``total`` in a stage, for target ``part`` of ``parts``."""
 
     stage: Stage
-    step: int = Field(ge=0)
-    total: int = Field(ge=1)
-    part: int = Field(default=0, ge=0)
-    parts: int = Field(default=1, ge=1)
+    step: int = Field(ge=0, le=_MOST)
+    total: int = Field(ge=1, le=_MOST)
+    part: int = Field(default=0, ge=0, le=_MOST)
+    parts: int = Field(default=1, ge=1, le=_MOST)
     trains: bool = Field(default=False, description="Whether the job trains, which takes most of its time.")
 
     @property

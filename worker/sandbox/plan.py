@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -49,7 +50,7 @@ _NETWORK = (
     "/etc/ca-certificates",
     "/etc/pki",
 )
-_DEVICES = ("null", "zero", "full", "random", "urandom", "shm")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
 _GPUS = ("nvidia*", "kfd", "dri", "dxg")
 _PACKAGES = ("app", "coppice", "migrations", "pruning_core", "worker")
 
@@ -77,11 +78,13 @@ class Sandbox:
         host: The means that it is made of.
         scratch: The attempt's folder, which its processes may write to.
         user: User and group of its processes; None: the supervisor's own.
+        private: Folders and files of the service. Where they lie among programs and libraries, those around them may be read.
     """
 
     host: Host
     scratch: Path
     user: tuple[int, int] | None = None
+    private: tuple[Path, ...] = ()
     _folders: tuple[str, ...] = field(default=("tmp", "empty"), repr=False)
 
     def prepare(self, *writable: Path) -> None:
@@ -106,11 +109,14 @@ class Sandbox:
         """
         code, listed = _code()
         system = [Path(name) for name in (*_SYSTEM, *(_NETWORK if network else ()))]
-        found = [Path("/dev") / name for name in _DEVICES]
+        programs = (*_apart(system, self.private), *_apart(code, self.private, whole=True))
+        split = [path for path in code if path not in programs]  # Python lists them to find what is in them
+        # Without a /dev of its own, the process would see the memory that others share.
+        found = [Path("/dev") / name for name in (*_DEVICES, *(("shm",) if self.host.bubblewrap else ()))]
         found += [path for pattern in _GPUS for path in sorted(Path("/dev").glob(pattern))]
         return Confinement(
-            read=tuple(path for path in (*system, *code, *read) if os.path.lexists(path)),
-            list=listed,
+            read=tuple(path for path in (*programs, *read) if os.path.lexists(path)),
+            list=(*listed, *split),
             write=(self.scratch, *write),
             devices=tuple(found),
             network=network,
@@ -177,10 +183,33 @@ def _code() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     return _outermost(roots | outside), _outermost({path.parent for path in outside})
 
 
+def _apart(paths: Sequence[Path], private: Sequence[Path], *, whole: bool = False) -> list[Path]:
+    """Leave out what is private: a folder that holds some is replaced by the rest of what is in it.
+
+    Args:
+        paths: Folders and files to be read.
+        private: What is private.
+        whole: Whether those of the paths that are themselves private stay: nothing runs without them.
+    """
+    kept: list[Path] = []
+    left = list(paths)
+    while left:
+        path = left.pop()
+        own, is_given = path.resolve(), path in paths
+        if own in private and not (whole and is_given):
+            continue
+        if not is_given and any(own.is_relative_to(other) for other in private):  # a link
+            continue
+        if not any(other != own and other.is_relative_to(own) for other in private):
+            kept.append(path)
+        elif is_given or not path.is_symlink():
+            left += path.iterdir()
+    return sorted(kept)
+
+
 def _outermost(paths: set[Path]) -> tuple[Path, ...]:
-    system = {Path(name) for name in _SYSTEM}
-    inner = {path for path in paths if any(path != other and path.is_relative_to(other) for other in paths | system)}
-    return tuple(sorted(paths - inner - system))
+    inner = {path for path in paths if any(path != other and path.is_relative_to(other) for other in paths)}
+    return tuple(sorted(paths - inner))
 
 
 def _members(folder: Path, is_code: bool) -> Iterator[Path]:
@@ -202,8 +231,12 @@ def _is_open_to(path: Path, user: tuple[int, int]) -> bool:
 
 
 def _give(folder: Path, user: tuple[int, int]) -> None:
-    """Give a folder and all in it to a user. Links are given themselves, never what they lead to."""
+    """Give a folder and all in it to a user. Links are given themselves, never what they lead to.
+
+    By descriptors: another job of the tenant may meanwhile put a link where a folder was.
+    """
     os.chown(folder, *user, follow_symlinks=False)
-    for parent, folders, files in os.walk(folder):
+    for _parent, folders, files, here in os.fwalk(folder):
         for name in (*folders, *files):
-            os.chown(Path(parent, name), *user, follow_symlinks=False)
+            with contextlib.suppress(FileNotFoundError):  # that job has deleted it
+                os.chown(name, *user, dir_fd=here, follow_symlinks=False)

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,10 @@ from app.settings import Sandbox, Settings
 from pruning_core.errors import ModelUnreadable
 from pruning_core.spec.prune import PruneSpec
 from worker.child import Child
-from worker.launching import Launching, may_use_token
+from worker.launching import Launching, _private, may_use_token
 from worker.protocol import ChildRequest, Scratch
 from worker.sandbox import host as hosts
+from worker.sandbox import plan
 from worker.sandbox.host import Host, SandboxMissing, examine, require
 
 SECRET = "canary-7c1f" * 4
@@ -36,7 +38,7 @@ MEANS = {
 
 # Each line is what a hostile model would try; what it gets is written down, errors by their names.
 ATTACK = """
-import json, os, socket, sys
+import ctypes, json, os, resource, socket, sys, time
 from pathlib import Path
 from worker import inside
 from worker.protocol import ChildRequest, Scratch
@@ -53,6 +55,24 @@ def attempt(name, action):
     except Exception as error:
         found[name] = type(error).__name__
 
+def left(name, *arguments):
+    found = getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments)
+    if found < 0:
+        raise OSError(ctypes.get_errno(), name)
+    return found
+
+def live_on():
+    if os.fork():
+        return
+    for step in (os.setsid, lambda: os.setpgid(0, 0)):
+        try:
+            step()
+        except OSError:
+            pass
+    while True:
+        (scratch.folder / "work" / "alive").write_text(str(time.time()))
+        time.sleep(0.05)
+
 for name, path in outside["files"].items():
     attempt(name, lambda: Path(path).read_bytes()[:200])
 attempt("listing", lambda: os.listdir(outside["folder"]))
@@ -67,11 +87,17 @@ attempt("a socket in the file system", lambda: socket.socket(socket.AF_UNIX).con
 attempt("a link", lambda: os.symlink(outside["files"]["canary"], scratch.folder / "work" / "link"))
 attempt("a hard link", lambda: os.link(outside["files"]["canary"], scratch.folder / "work" / "hard"))
 attempt("root", lambda: os.setuid(0) if os.getuid() else None)
+attempt("memory that processes share", lambda: open(outside["shared"], "r+").read())
+attempt("the supervisor's limits", lambda: resource.prlimit(parent, resource.RLIMIT_CORE))
+attempt("the supervisor's priority", lambda: os.setpriority(os.PRIO_PROCESS, parent, 1))
+attempt("memory that outlives it", lambda: left("shmget", 0, 4096, 0o1600))
+attempt("a queue that outlives it", lambda: left("msgget", 0, 0o1600))
 found["environment"] = dict(os.environ)
 found["folder"] = os.getcwd(), os.listdir(".")
 found["user"] = os.getuid()
 found["model"] = Path(request.spec.model, "config.json").read_text()
 found["status"] = Path("/proc/self/status").read_text()
+live_on()
 (scratch.folder / "work" / "found.json").write_text(json.dumps(found))
 (scratch.folder / "bundle").mkdir()
 scratch.report.write_text("{}")
@@ -91,6 +117,9 @@ def outside(tmp_path: Path) -> Iterator[dict[str, Any]]:
     """What no job may reach: another tenant's upload, the server's secret, the database, and servers that listen."""
     folder = tmp_path / "outside"
     folder.mkdir()
+    shared = Path(f"/dev/shm/coppice-test-{os.getpid()}")
+    shared.write_text(SECRET)
+    shared.chmod(0o666)
     for name in ("canary", "secret", "coppice.db"):
         (folder / name).write_text(SECRET)
     with (
@@ -115,11 +144,43 @@ def outside(tmp_path: Path) -> Iterator[dict[str, Any]]:
             },
             "port": server.getsockname()[1],
             "socket": local.getsockname(),
+            "shared": str(shared),
         }
         datagrams.setblocking(False)
         with pytest.raises(BlockingIOError):
             datagrams.recv(1)
     Path(f"/tmp/coppice-test-{os.getpid()}.sock").unlink()
+    shared.unlink()
+
+
+@pytest.fixture
+def inside_opt(outside: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host on which the server, too, is a program among programs, with the files of all tenants beside it."""
+    (tmp_path / "program").write_text("a program")
+    (tmp_path / "link").symlink_to(outside["folder"])
+    (tmp_path / "link-inside").symlink_to(Path(outside["folder"], "canary"))
+    (tmp_path / "link-around").symlink_to(tmp_path)
+    monkeypatch.setattr("worker.sandbox.plan._SYSTEM", (*plan._SYSTEM, str(tmp_path)))
+    monkeypatch.setattr("worker.launching._private", lambda _settings: (Path(outside["folder"]), tmp_path / "scratch"))
+
+
+@pytest.mark.parametrize("means", MEANS)
+def test_private_files_among_programs_are_out_of_reach(
+    means: str, inside_opt: None, attacked: Callable[[Host], dict[str, Any]], outside: dict[str, Any], tmp_path: Path
+) -> None:
+    outside["files"]["a program"] = str(tmp_path / "program")
+    for link in ("link/canary", "link-inside", "link-around/outside/canary"):
+        outside["files"][link] = str(tmp_path / link)
+    found = attacked(MEANS[means](examine()))
+    assert found.pop("a program") == repr(b"a program")
+    assert SECRET not in json.dumps(found)
+    assert found["listing"] in OUT_OF_REACH
+
+
+def test_the_services_own_folders_are_private(tmp_path: Path) -> None:
+    key = tmp_path / "elsewhere" / "signing.pem"
+    settings = Settings(data_dir=tmp_path / "data", uploads_dir=tmp_path / "uploads", signing_key=key)
+    assert {tmp_path / "data", tmp_path / "uploads", tmp_path / "data" / "scratch", key} <= set(_private(settings))
 
 
 @pytest.fixture
@@ -151,6 +212,12 @@ def attacked(tmp_path: Path, outside: dict[str, Any], monkeypatch: pytest.Monkey
     return run
 
 
+def is_still(path: Path) -> bool:
+    before = path.read_text() if path.exists() else ""
+    time.sleep(0.3)
+    return before == (path.read_text() if path.exists() else "")
+
+
 def claim(model: Path | str, data: Path | str, owner: str = "") -> Claim:
     spec = PruneSpec.model_validate({"model": str(model), "task": "glue/sst2", "data": str(data), "sparsity": 0.5})
     return Claim("job_a", 1, 1, spec, None, owner)
@@ -158,21 +225,24 @@ def claim(model: Path | str, data: Path | str, owner: str = "") -> Claim:
 
 @pytest.mark.parametrize("means", MEANS)
 def test_nothing_that_is_not_the_jobs_can_be_reached(
-    means: str, attacked: Callable[[Host], dict[str, Any]], outside: dict[str, Any]
+    means: str, attacked: Callable[[Host], dict[str, Any]], outside: dict[str, Any], tmp_path: Path
 ) -> None:
     host = MEANS[means](examine())
     if not (host.confines_files and host.confines_network):
         pytest.skip(f"this host has only: {examine().described()}")
     found = attacked(host)
     tried = set(found) - {"environment", "folder", "user", "model", "status"}
-    assert len(tried) == 12 + len(outside["files"])
+    assert len(tried) == 17 + len(outside["files"])
     reached = {name: found[name] for name in tried if found[name] not in OUT_OF_REACH}
     if host.bubblewrap and not host.landlock:
         # The links of a job are refused when its bundle is stored, and its datagrams go nowhere, as the fixture finds.
         del reached["a link"], reached["UDP"]
+        # Memory and queues of its own namespace end with it.
+        del reached["memory that outlives it"], reached["a queue that outlives it"]
     if found["user"] == 0:
         del reached["root"]  # it is root already, and has none of root's rights
     assert not reached
+    assert is_still(tmp_path / "scratch" / "job_a.1" / "work" / "alive"), "nothing that a job has started lives on"
     assert SECRET not in json.dumps(found["environment"])
     assert not [name for name in found["environment"] if name.startswith(("COPPICE_", "AWS_", "HF_TOKEN"))]
     assert found["folder"][1] == [], "an empty folder of its own"
@@ -261,3 +331,43 @@ def test_the_token_of_the_worker_is_for_those_who_are_named(tmp_path: Path) -> N
 def test_this_kernel_has_means() -> None:
     """Where they are missing, the tests above skip, and this one says so."""
     assert hosts.examine().described() != "nothing", f"Landlock {landlock.version()}, filter {seccomp.available()}"
+
+
+@pytest.mark.skipif(not seccomp.available(), reason="no filter of system calls is known for this machine")
+def test_who_may_use_the_network_opens_no_other_sockets() -> None:
+    code = """
+import socket
+from app.sandbox import kernel, seccomp
+kernel.renounce_privileges()
+seccomp.deny_calls(sockets=True)
+server = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(server.getsockname()).close()
+assert socket.getaddrinfo("localhost", 80)
+for family in (socket.AF_UNIX, socket.AF_VSOCK, socket.AF_ALG, socket.AF_PACKET):
+    try:
+        socket.socket(family)
+    except PermissionError:
+        continue
+    raise AssertionError(family)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not seccomp.available(), reason="no filter of system calls is known for this machine")
+def test_a_job_that_may_not_leave_its_group_ends_what_it_has_started_all_the_same(tmp_path: Path) -> None:
+    code = f"""
+import sys, time
+from pathlib import Path
+from app.sandbox import kernel, seccomp
+from pruning_core.artifacts.process import run_limited
+kernel.renounce_privileges()
+seccomp.deny_calls(sockets=False)
+log = Path({str(tmp_path / "log")!r})
+assert run_limited([sys.executable, "-c", "raise SystemExit(5)"], cwd=log.parent, env={{}}, log=log, limit_s=30) == 5
+begin = time.monotonic()
+assert run_limited([sys.executable, "-c", "import time; time.sleep(60)"], cwd=log.parent, env={{}}, log=log, limit_s=1) is None
+assert time.monotonic() - begin < 20
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
