@@ -49,13 +49,10 @@ def leave_the_network() -> bool:
 
 
 def gain_no_privileges() -> None:
-    """Arrange that nothing which this process starts has more rights than it, opens a socket or writes a core."""
+    """Arrange that no program which this process starts has more rights than it, and that no core is written."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if kernel.available():
         kernel.renounce_privileges()
-        if seccomp.available():
-            with contextlib.suppress(OSError):  # a kernel without filters; the limits hold all the same
-                seccomp.deny_calls(sockets=False)
 
 
 def keep_to(read: Sequence[Path], write: Sequence[Path]) -> None:
@@ -103,6 +100,9 @@ def confine(limits: Limits, parent: int) -> bool:
         (resource.RLIMIT_NPROC, 0),  # no fork; the kernel does not count root's processes
     ):
         _limit(kind, value)
+    if seccomp.available():  # last: it denies what is set above, too
+        with contextlib.suppress(OSError):  # a kernel without filters; the limits hold all the same
+            seccomp.deny_calls(sockets=False)
     return is_tied
 
 

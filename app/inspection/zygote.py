@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> int:
     """Serve the API whose end of the control socket is the other one."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     leave_the_network()
-    gain_no_privileges()  # after it: what they deny is needed there
+    gain_no_privileges()
     # Imported once, here, and shared by every child. The rest of the API's code is not needed, and its settings neither.
     from app.inspection.work import answer_to
 

@@ -1,6 +1,6 @@
 """A job's process without torch, for tests that need many jobs or one of a certain length: ``python -m tests.faults.sleeper``.
 
-It speaks the runner's protocol, ties itself to its parent as the runner does, sleeps for the spec's ``seed`` in milliseconds,
+It speaks the runner's protocol, confines itself as the runner does, sleeps for the spec's ``seed`` in milliseconds,
 and leaves a bundle. With the seed `REAL` it becomes the real runner. Only `tests.faults.entry` starts it.
 """
 
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 
-from app.sandbox.ties import die_with_parent
 from tests.unit.app.sample import REPORT
-from worker.protocol import Scratch
+from worker import inside
+from worker.protocol import ChildRequest, Scratch
 
 REAL = 10**6
 FINISHED = "finished.txt"  # when the work was done, by this host's clock
@@ -24,15 +23,14 @@ FILES = {"model.safetensors": b"weights" * 1000, "config.json": b"{}", "deep/er/
 
 def main(arguments: list[str]) -> int:
     scratch, progress_fd, parent = Scratch(Path(arguments[0])), int(arguments[1]), int(arguments[2])
-    if not die_with_parent(parent, signal.SIGKILL):
-        return 1
-    spec = json.loads(scratch.request.read_text())["spec"]
-    if spec["seed"] == REAL:
+    request = ChildRequest.model_validate_json(scratch.request.read_text())
+    if request.spec.seed == REAL:
         os.set_inheritable(progress_fd, True)
         os.execv(sys.executable, [sys.executable, "-m", "worker.runner", *arguments])
+    inside.confine(request.confinement, parent)
     with os.fdopen(progress_fd, "w", buffering=1) as pipe:
         pipe.write(json.dumps({"stage": "score", "step": 0, "total": 1}) + "\n")
-        time.sleep(spec["seed"] / 1000)
+        time.sleep(request.spec.seed / 1000)
         pipe.write(json.dumps({"stage": "bundle", "step": 1, "total": 1}) + "\n")
     for name, content in FILES.items():
         path = scratch.bundle / name
