@@ -102,7 +102,7 @@ def post(port: int, path: str, body: bytes, key: str) -> tuple[int, bytes]:
         return answer.status, answer.read()
 
 
-@pytest.mark.slow
+@pytest.mark.attack  # its figure needs a machine of its own; CI has the short attacks
 def test_forty_hostile_uploads_at_once_stop_nothing(tmp_path: Path, tiny_bert: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data", auth=True)
     database = Database(settings.resolved_database_url)

@@ -76,7 +76,7 @@ class Chaos:
 
     def submit(self, count: int, real: int, folder: Path) -> None:
         """Submit jobs, one key each, however often that takes."""
-        model, data = tiny.write_model(folder / "model", "bert"), tiny.write_dataset(folder / "data")
+        model, data = tiny.write_model(folder / "model", "bert"), tiny.write_dataset(folder / "sst2")
         naps = random.Random(self.chance.random())
         with Client(self.cluster.url, retry_for_s=300) as client:
             for index in range(count):
