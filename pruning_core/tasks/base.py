@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pruning_core.arch.paging import first_names
 from pruning_core.checks.task import positions_of
+from pruning_core.errors import ModelUnreadable
 from pruning_core.report.report import QualityReport
 from pruning_core.shapes import Float
 from pruning_core.spec.metrics import METRICS
@@ -180,8 +181,9 @@ class TaskFamily(ABC):
 
         Raises:
             DatasetInvalid: No row makes a sample.
+            ModelUnreadable: The tokenizer makes tokens that the model does not have.
         """
-        return self.encode_with(model.tokenizer, rows, limit)
+        return known_tokens(model, self.encode_with(model.tokenizer, rows, limit))
 
     @abstractmethod
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
@@ -308,6 +310,23 @@ def encoded_by(
     """Tokenise rows that are given as columns, to at most ``limit`` tokens a row."""
     given = {"truncation": True, "max_length": limit, "padding": False} | options
     return cast("Any", tokenizer)(*columns, **given)
+
+
+def known_tokens(model: TaskModel, encoded: Encoded) -> Encoded:
+    """Return samples whose tokens all have an embedding.
+
+    Raises:
+        ModelUnreadable: One has none: the lookup would fail on a CPU, and on a GPU end the process.
+    """
+    weight = getattr(model.model.get_input_embeddings(), "weight", None)
+    largest = max((max(ids) for ids in encoded.columns["input_ids"] if ids), default=0)
+    if weight is not None and largest >= weight.shape[0]:
+        raise ModelUnreadable(
+            f"the tokenizer makes a token {largest}, and the model has {weight.shape[0]} embeddings; they belong to different "
+            "models, or tokens were added without resizing the embeddings",
+            param="model",
+        )
+    return encoded
 
 
 def columns_of(rows: Sequence[tuple[str, ...]]) -> list[list[Any]]:

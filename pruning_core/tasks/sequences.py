@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import finding_of
-from pruning_core.tasks.base import Judged, Observed, random_tokens, tokenised
+from pruning_core.tasks.base import Judged, Observed, known_tokens, random_tokens, tokenised
 from pruning_core.tasks.batch import UNCOUNTED, Batch, Encoded, pad_labels
 from pruning_core.tasks.classification import labels
 from pruning_core.tasks.scoring import Losses, Texts, token_loss
@@ -62,6 +62,7 @@ class SequenceToSequence(PerToken):
         tokenizer = model.tokenizer
         assert rows.labels is not None, "the spec requires a label column for this task type"
         columns = tokenised(tokenizer, rows.texts, limit)
+        known_tokens(model, Encoded(tokenizer, columns, None))
         wanted: list[array[int]] = []
         for label in rows.labels:
             ids = tokenizer(text_target=cast("str", label), truncation=True, max_length=limit)["input_ids"]

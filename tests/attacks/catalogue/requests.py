@@ -40,9 +40,11 @@ def _body(target: Target, made: bytes, path: str) -> Answer:
     return target.ask("POST", path, made, Content_Type="application/json")
 
 
-def body(name: str, make: Callable[[], bytes], path: str = "/v1/jobs", *, short: bool = False) -> Attack:
+def body(
+    name: str, make: Callable[[], bytes], path: str = "/v1/jobs", *, short: bool = False, expected: Expected = BODY
+) -> Attack:
     """Make the attack that posts a body."""
-    return Attack(f"body: {name}", partial(_body, path=path), BODY, make, short=short)
+    return Attack(f"body: {name}", partial(_body, path=path), expected, make, short=short)
 
 
 def _get(target: Target, _made: None, path: str) -> Answer:
@@ -160,7 +162,11 @@ ATTACKS = [
     body("lone surrogates", lambda: rb'{"model":"\ud800","task":"glue/sst2","sparsity":0.5}', short=True),
     body("NUL in texts", lambda: rb'{"model":"a\u0000b","task":"glue/sst2","sparsity":0.5}'),
     body("no UTF-8", lambda: b'{"model":"\xff"}'),
-    body("a key twice", lambda: b'{"model":"a/b","model":"/etc","task":"glue/sst2","sparsity":0.5}'),
+    body(
+        "a key twice",  # the last one counts, and is confined
+        lambda: b'{"model":"a/b","model":"/etc","task":"glue/sst2","sparsity":0.5}',
+        expected=refused("path_not_allowed"),
+    ),
     body("a hundred megabytes", lambda: b'{"model":"' + b"a" * 10**8 + b'"}'),
     body("gzip", lambda: b"\x1f\x8b\x08" + b"\0" * 4096),
     body(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
 
 from pruning_core.data.labels import with_classes
 from pruning_core.data.read import read_rows
-from pruning_core.errors import DatasetInvalid
+from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.evidence.calibration import tokenise
 from pruning_core.evidence.warnings import data_warnings
 from pruning_core.models.load import load_task_model
 from pruning_core.spec.labels import AnswersLabel
-from tests import tasks
+from tests import tasks, tiny
 from tests.unit.core.test_task_input import lines, spec_of
 
 CPU = torch.device("cpu")
@@ -87,3 +88,17 @@ def test_text_in_another_encoding_is_said_where_it_is_read(suffix, tmp_path):
         (tmp_path / "data" / f"{split}.{suffix}").write_bytes(rows.encode("latin-1"))
     with pytest.raises(DatasetInvalid, match="column 'text' of the train split is not written in UTF-8"):
         read_rows(spec.task, "train")
+
+
+def test_a_token_without_an_embedding_is_refused(tiny_bert, tiny_sst2, tmp_path):
+    """On a CPU the lookup raises something, and on a GPU it ends the process."""
+    model, data = tmp_path / "model", tiny_sst2
+    shutil.copytree(tiny_bert, model)
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary.update({word: index + 10**6 for word, index in vocabulary.items() if word.isalpha()})
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    loaded = load_task_model(model, "text-classification", CPU)
+    rows = read_rows(tiny.tiny_spec(model, data).task, "train")
+    with pytest.raises(ModelUnreadable, match=r"makes a token 1000\d+, and the model has \d+ embeddings"):
+        tokenise(loaded, rows, max_length=32, batch_tokens=256)
