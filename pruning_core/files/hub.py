@@ -114,6 +114,8 @@ def _snapshot(source: Source, patterns: Sequence[str]) -> Path:
         revision=source.revision,
         allow_patterns=list(patterns),
     )
+    if huggingface_hub.constants.HF_HUB_OFFLINE:  # asked first, since the library prepares its connection before it asks
+        return Path(fetch(local_files_only=True))
     if source.most_bytes is not None:
         size = 0
         with contextlib.suppress(DryRunError):  # the Hub is out of reach: the call below says so, or finds the cache complete

@@ -36,6 +36,12 @@ _SYSTEM = (
     "/etc/ld.so.conf.d",
     "/etc/localtime",
     "/etc/os-release",
+    # Certificates of authorities, never keys: libraries read them when they are imported, whether they use the network or not.
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/ca-certificates",
+    "/etc/pki/ca-trust",
+    "/etc/pki/tls/certs",
     "/sys",
     "/var/cache/fontconfig",
     "/proc",
@@ -46,9 +52,6 @@ _NETWORK = (
     "/run/systemd/resolve",
     "/etc/hosts",
     "/etc/nsswitch.conf",
-    "/etc/ssl",
-    "/etc/ca-certificates",
-    "/etc/pki",
 )
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _GPUS = ("nvidia*", "kfd", "dri", "dxg")

@@ -199,6 +199,8 @@ def attacked(tmp_path: Path, outside: dict[str, Any], monkeypatch: pytest.Monkey
     script.write_text(ATTACK)
 
     def run(host: Host) -> dict[str, Any]:
+        if not (host.confines_files and host.confines_network):
+            pytest.skip(f"this host has only: {examine().described()}")
         monkeypatch.setattr("worker.launching.examine", lambda: host)
         settings = Settings(data_dir=tmp_path / "data", allowed_roots=(tmp_path,), sandbox=Sandbox.REQUIRED)
         scratch = Scratch(tmp_path / "scratch" / "job_a.1")
