@@ -12,13 +12,11 @@ from app.sandbox.ties import be_first_to_go, die_with_parent
 from pruning_core.errors import OutOfMemory, PruningError, StorageFull
 from pruning_core.report.progress import Progress
 from worker.failures import explain
-from worker.protocol import ChildError, ChildExit, Scratch
+from worker.protocol import LONGEST_MESSAGE, ChildError, ChildExit, Scratch
 from worker.sandbox.confinement import Confinement
 
 # Tells the supervisor where the work is.
 Tell = Callable[[Progress], None]
-
-_LONGEST_MESSAGE = 4000
 
 
 class Orphaned(Exception):
@@ -47,7 +45,7 @@ def do(arguments: Sequence[str], work: Callable[[Scratch, int, Tell], None]) -> 
             return 1
         except PruningError as error:
             transient = isinstance(error, OutOfMemory | StorageFull)
-            message = error.message[:_LONGEST_MESSAGE]
+            message = error.message[:LONGEST_MESSAGE]
             _write_error(scratch, ChildError(code=error.code, message=message, param=error.param, transient=transient))
         except Exception as error:  # any other error is our own fault; its details go to the log alone
             traceback.print_exc()

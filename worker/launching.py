@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from app.jobs.records import Claim
-from app.settings import Sandbox as SandboxSetting
-from app.settings import Settings
+from app.settings import Sandbox, Settings
 from app.uploads.records import shown_reference
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.files.hub import Source
@@ -15,7 +14,7 @@ from pruning_core.files.paths import is_local
 from pruning_core.spec.prune import PruneSpec
 from worker.protocol import ChildRequest, FetchRequest, Scratch
 from worker.sandbox.host import chosen, examine
-from worker.sandbox.plan import Launch, Sandbox, cache_of, linked, user_for
+from worker.sandbox.plan import AttemptSandbox, Launch, cache_of, linked, user_for
 
 _TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable
 _ANONYMOUS = "anonymous"
@@ -36,7 +35,7 @@ class Launching:
         self._scratch = scratch
         self._host = chosen(settings, examine())
         self._sources = _sources(settings, claim.spec)
-        self._is_off = settings.resolved_sandbox is SandboxSetting.OFF
+        self._is_off = settings.resolved_sandbox is Sandbox.OFF
         self._hub = hub_cache(settings, claim.owner) if self._sources else None
 
     def fetch(self) -> Launch | None:
@@ -46,7 +45,7 @@ class Launching:
         """
         if self._hub is None:
             return None
-        sandbox = Sandbox(self._host, self._scratch.folder, private=_private(self._settings))
+        sandbox = AttemptSandbox(self._host, self._scratch.folder, private=_private(self._settings))
         sandbox.prepare(self._hub)
         limits = sandbox.confinement((), (self._hub,), network=True)
         confinement = None if self._is_off else limits
@@ -64,7 +63,7 @@ class Launching:
         inputs = (*_inputs(settings, spec), *([] if self._hub is None else [self._hub]))
         measurements = cache_of(settings.data_dir.resolve() / "cache", self._claim.owner)
         user = user_for(self._host, settings.resolved_job_user, inputs)
-        sandbox = Sandbox(self._host, self._scratch.folder, user, _private(settings))
+        sandbox = AttemptSandbox(self._host, self._scratch.folder, user, _private(settings))
         limits = sandbox.confinement(inputs, (measurements,))
         request = ChildRequest(
             spec=spec,

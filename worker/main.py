@@ -50,8 +50,9 @@ def create_worker(settings: Settings, command: Sequence[str] = CHILD_COMMAND) ->
     metrics = MetricsServer(settings, WorkerMetrics(settings, reaper.silent_s))
 
     def on_ready(**_kwargs: Any) -> None:
-        _log.info("worker.ready", queue=QUEUE_NAME, sandbox=chosen(settings, examine()).described())
-        for missing in chosen(settings, examine()).lacks():
+        means = chosen(settings, examine())
+        _log.info("worker.ready", queue=QUEUE_NAME, sandbox=means.described())
+        for missing in means.lacks():
             _log.warning("worker.jobs_not_confined", cannot_be_kept_from=missing)
         reaper.start()
         metrics.start()

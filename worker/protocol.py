@@ -18,6 +18,7 @@ from pruning_core.spec.prune import PruneSpec
 from worker.sandbox.confinement import Confinement
 from worker.scratch import WORK
 
+LONGEST_MESSAGE = 4000
 _LARGEST_BYTES = 16 * 2**20  # of a report on very many targets and layers
 
 
@@ -61,7 +62,7 @@ class ChildError(BaseModel):
     """``error.json``: why the child gave up. ``transient``: another attempt may succeed."""
 
     code: str = Field(max_length=64, pattern=r"^[a-z_]+$")
-    message: Text = Field(max_length=4000)
+    message: Text = Field(max_length=LONGEST_MESSAGE)
     param: Text | None = Field(default=None, max_length=200)
     transient: bool = False
 

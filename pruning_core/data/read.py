@@ -12,7 +12,7 @@ from pruning_core.data.labels import parse_labels
 from pruning_core.data.rows import Rows
 from pruning_core.errors import DatasetInvalid
 from pruning_core.files.columns import not_utf8
-from pruning_core.files.hub import dataset_folder, described_configs
+from pruning_core.files.hub import dataset_folder
 from pruning_core.files.paths import image_folder, is_local, split_file
 from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.spec.labels import Label
@@ -126,7 +126,6 @@ def _read_hub(task: TaskSpec, split: str) -> dict[str, list[Any]]:
     import datasets
 
     folder = dataset_folder(task.dataset, task.config)
-    described_configs(folder)
     try:
         # The folder, not the id: `datasets` would take a folder of the working directory for it.
         dataset = datasets.load_dataset(str(folder), task.config, split=split)

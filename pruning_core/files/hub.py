@@ -85,7 +85,9 @@ def dataset_folder(reference: str, config: str | None, *, most_bytes: int | None
     source = Source("dataset", reference, config=config, most_bytes=most_bytes)
     try:
         described = _snapshot(source, (_README,))
-        return _snapshot(source, (_README, *_patterns(described, config)))
+        folder = _snapshot(source, (_README, *_patterns(described, config)))
+        if folder != described:  # a commit came in between, with a README of its own
+            described_configs(folder)
     except DatasetInvalid:
         raise
     except _TooLarge as error:
@@ -96,6 +98,7 @@ def dataset_folder(reference: str, config: str | None, *, most_bytes: int | None
             f"data set {reference!r} could not be loaded ({type(error).__name__}); without a network give a local folder",
             param="task.dataset",
         ) from error
+    return folder
 
 
 class _TooLarge(Exception):

@@ -7,7 +7,8 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-TAR = {"content-type": "application/x-tar"}
+TAR_TYPE = "application/x-tar"
+TAR = {"content-type": TAR_TYPE}
 
 
 def packed(files: Mapping[str, bytes], mode: str = "w") -> bytes:

@@ -21,6 +21,7 @@ from app.settings import Settings
 from app.storage import LocalArtifactStore, StoredArtifact
 from migrations import upgrade
 from pruning_core.report.report import Report
+from tests.contract.archives import contents
 from tests.unit.app.sample import REPORT
 
 FILES = {"model.safetensors": bytes(range(256)) * 40, "1_Pooling/config.json": b"{}", "empty.txt": b""}
@@ -123,3 +124,13 @@ def make_api(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path, zygote: Zygote) -
             return Api(client, database, LocalArtifactStore(settings.resolved_artifacts_dir), body, tmp_path)
 
         yield make
+
+
+@pytest.fixture
+def model(tiny_bert: Path) -> dict[str, bytes]:
+    return contents(tiny_bert)
+
+
+def drafts(api: Api) -> list[Path]:
+    incoming = api.client.app.state.settings.resolved_uploads_dir / ".incoming"
+    return list(incoming.iterdir()) if incoming.is_dir() else []

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from coppice.cli import app
@@ -14,11 +13,6 @@ from tests.contract.archives import TAR, contents, packed
 from tests.contract.conftest import Api
 from tests.contract.problems import assert_problem
 from tests.hooks import FOREIGN, KERNEL
-
-
-@pytest.fixture
-def model(tiny_bert: Path) -> dict[str, bytes]:
-    return contents(tiny_bert)
 
 
 def with_entries(model: dict[str, bytes], entries: dict[str, object]) -> dict[str, bytes]:

@@ -19,23 +19,10 @@ from app.inspection.process import Zygote
 from app.inspection.records import Limits
 from app.inspection.zygote import FATE
 from tests.contract import hostile
-from tests.contract.archives import TAR, contents, packed
-from tests.contract.conftest import Api
+from tests.contract.archives import TAR, packed
+from tests.contract.conftest import Api, drafts
 from tests.contract.problems import assert_problem
 from tests.servers import wait_until
-
-TAR_TYPE = "application/x-tar"
-
-
-@pytest.fixture
-def model(tiny_bert: Path) -> dict[str, bytes]:
-    return contents(tiny_bert)
-
-
-def drafts(api: Api) -> list[Path]:
-    incoming = api.client.app.state.settings.resolved_uploads_dir / ".incoming"
-    return list(incoming.iterdir()) if incoming.is_dir() else []
-
 
 ARCHIVES = {
     "a million folders": (lambda model: hostile.many_folders(), "upload_invalid", "more than 8000 entries"),

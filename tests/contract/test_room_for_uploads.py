@@ -20,23 +20,11 @@ from app.inspection.content import unpack
 from app.inspection.records import UploadKind
 from app.keys.records import Caller, Scope
 from app.refusals import NoRoom
-from tests.contract.archives import TAR, contents, packed
-from tests.contract.conftest import Api
+from tests.contract.archives import TAR, TAR_TYPE, packed
+from tests.contract.conftest import Api, drafts
 from tests.contract.problems import assert_problem
 from tests.contract.test_security import head, listening, raw
 from tests.servers import wait_until
-
-TAR_TYPE = "application/x-tar"
-
-
-@pytest.fixture
-def model(tiny_bert: Path) -> dict[str, bytes]:
-    return contents(tiny_bert)
-
-
-def drafts(api: Api) -> list[Path]:
-    incoming = api.client.app.state.settings.resolved_uploads_dir / ".incoming"
-    return list(incoming.iterdir()) if incoming.is_dir() else []
 
 
 def expecting(length: int) -> bytes:

@@ -20,11 +20,6 @@ from tests.contract.conftest import Api
 from tests.contract.problems import assert_problem
 
 
-@pytest.fixture
-def model(tiny_bert: Path) -> dict[str, bytes]:
-    return contents(tiny_bert)
-
-
 def kept(api: Api) -> list[str]:
     """What lies in the folder of uploads, drafts included."""
     root = api.client.app.state.settings.resolved_uploads_dir

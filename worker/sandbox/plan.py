@@ -10,7 +10,7 @@ import stat
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -55,6 +55,7 @@ _NETWORK = (
 )
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _GPUS = ("nvidia*", "kfd", "dri", "dxg")
+_TEMPORARY, _EMPTY = "tmp", "empty"  # folders of the attempt: for temporary files, and to begin in
 _PACKAGES = ("app", "coppice", "migrations", "pruning_core", "worker")
 
 
@@ -74,7 +75,7 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Sandbox:
+class AttemptSandbox:
     """The sandbox of one attempt.
 
     Attributes:
@@ -88,7 +89,6 @@ class Sandbox:
     scratch: Path
     user: tuple[int, int] | None = None
     private: tuple[Path, ...] = ()
-    _folders: tuple[str, ...] = field(default=("tmp", "empty"), repr=False)
 
     def prepare(self, *writable: Path) -> None:
         """Make the folders of its processes, and give them to their user.
@@ -96,7 +96,7 @@ class Sandbox:
         Args:
             writable: Folders besides the attempt's own that they may write to; made where they are missing.
         """
-        for folder in (*(self.scratch / name for name in self._folders), *writable):
+        for folder in (*(self.scratch / name for name in (_TEMPORARY, _EMPTY)), *writable):
             folder.mkdir(parents=True, exist_ok=True)
         if self.user is not None:
             for folder in (self.scratch, *writable):
@@ -132,15 +132,15 @@ class Sandbox:
 
     def launch(self, confinement: Confinement, credentials: Mapping[str, str] = MappingProxyType({})) -> Launch:
         """Return how to start a process that is to be confined so, with what it needs to sign in elsewhere."""
-        folder = self.scratch / "empty"
+        folder = self.scratch / _EMPTY
         prefix: Sequence[str] = ()
         if self.host.bubblewrap:
             prefix = bubblewrap.wrapped(self.host.bubblewrap, confinement, folder)
-        environment = environment_for(self.scratch / "tmp", network=confinement.network)
+        environment = environment_for(self.scratch / _TEMPORARY, network=confinement.network)
         return Launch(tuple(prefix), environment | dict(credentials), folder)
 
 
-def user_for(host: Host, user: tuple[int, int] | None, inputs: Iterable[Path]) -> tuple[int, int] | None:
+def user_for(host: Host, user: tuple[int, int] | None, inputs: Sequence[Path]) -> tuple[int, int] | None:
     """Return the user to become, where this process may switch and that user could read what is needed; else None.
 
     With bubblewrap, what leads to a folder does not count: the folder itself is mounted.
@@ -152,10 +152,9 @@ def user_for(host: Host, user: tuple[int, int] | None, inputs: Iterable[Path]) -
         ways = () if host.bubblewrap else path.resolve().parents
         if not all(_is_open_to(way, user) for way in ways):
             return None
-    # Files too: safetensors, for one, writes those that nobody else may read.
-    if not all(_is_open_to(path, user) for folder in (*code, *inputs) for path in (folder, *_members(folder, folder in code))):
-        return None
-    return user
+    # The files of inputs too: safetensors, for one, writes those that nobody else may read. Code is as open as its top.
+    files = (member for folder in inputs for member in _members(folder))
+    return user if all(_is_open_to(path, user) for path in (*code, *inputs, *files)) else None
 
 
 def cache_of(folder: Path, owner: str) -> Path:
@@ -215,11 +214,10 @@ def _outermost(paths: set[Path]) -> tuple[Path, ...]:
     return tuple(sorted(paths - inner))
 
 
-def _members(folder: Path, is_code: bool) -> Iterator[Path]:
-    """List what is in a folder of inputs. What an installation holds is as open as its top."""
-    if not is_code:
-        for parent, folders, files in os.walk(folder):
-            yield from (Path(parent, name) for name in (*folders, *files))
+def _members(folder: Path) -> Iterator[Path]:
+    """List what is in a folder and its subfolders."""
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def _is_open_to(path: Path, user: tuple[int, int]) -> bool:

@@ -230,8 +230,6 @@ def test_nothing_that_is_not_the_jobs_can_be_reached(
     means: str, attacked: Callable[[Host], dict[str, Any]], outside: dict[str, Any], tmp_path: Path
 ) -> None:
     host = MEANS[means](examine())
-    if not (host.confines_files and host.confines_network):
-        pytest.skip(f"this host has only: {examine().described()}")
     found = attacked(host)
     tried = set(found) - {"environment", "folder", "user", "model", "status"}
     assert len(tried) == 17 + len(outside["files"])
