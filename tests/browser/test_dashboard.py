@@ -85,7 +85,7 @@ def test_submit_watch_download_compare(
         # Nobody loads the page again: it follows the job.
         page.evaluate("window.unchanged = true")
         expect(page.locator("#head .badge")).to_have_text("Running", timeout=60_000)
-        expect(page.locator(".steps .current")).to_be_visible()
+        expect(page.locator(".steps .current")).to_be_visible(timeout=60_000)
         look(page, "running", shots)
         expect(page.locator("#head .badge")).to_have_text("Succeeded", timeout=180_000)
         expect(page.get_by_role("heading", name="Result")).to_be_visible()

@@ -138,6 +138,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         job_timeout_s=30,
         crash_pause_s=0,
         storage_wait_s=0,
+        min_free_bytes=0,  # other tests fill the same disk
     )
     database = Database(settings.resolved_database_url)
     upgrade(database)

@@ -95,13 +95,13 @@ def test_what_a_child_prints_passes_for_nothing_else_and_ends(
     structlog.reset_defaults()
     printed = capfd.readouterr().err
     lines = [json.loads(line) for line in printed.splitlines()]
+    assert bench.row(job_id).status == JobStatus.SUCCEEDED, printed
     assert {"event": "job.output", "text": forged, "job_id": job_id}.items() <= lines[1].items()
     assert not [line for line in lines if line["event"].startswith("audit")]
     assert "\x1b" not in printed
     assert log not in (bench.notes / "descriptors").read_text()
     assert len([line for line in lines if line["event"] == "job.output"]) < 20
     assert [line for line in lines if line["event"] == "job.output_too_long"]
-    assert bench.row(job_id).status == JobStatus.SUCCEEDED
 
 
 DEEP = """
