@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.arch.signatures import BlockSignature
-from pruning_core.checks.task import check_name
+from pruning_core.data.faults import check_name, no_image
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.files.checkpoint import IMAGE_PROCESSOR_NAMES, TOKENIZER_NAMES
 from pruning_core.files.paths import IMAGE_SUFFIXES
@@ -131,15 +131,3 @@ def _images(folder: Path) -> Iterator[Path]:
     """Yield the images of a class by name. Only names are held, as a folder may have a million."""
     names = sorted(name for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES))  # noqa: PTH208 - as above
     return (folder / name for name in names)
-
-
-def no_image(which: str, why: str) -> DatasetInvalid:
-    """Return the error for a file that is not an image.
-
-    Args:
-        which: Name of the file, or the place where it was found.
-        why: Reason, in parentheses in the message.
-    """
-    return DatasetInvalid(
-        f"{which} is no image that can be read ({why}); PNG, JPEG and WebP files are", param="task.columns.image"
-    )

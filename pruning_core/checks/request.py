@@ -14,17 +14,14 @@ from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.method import check_method, check_request
 from pruning_core.checks.model import check_types, check_weights
 from pruning_core.checks.reader import check_image_folder, check_padding, check_reader
-from pruning_core.checks.task import Head, check_head, check_kinds, check_lengths, check_model_class, positions_of
-from pruning_core.errors import DatasetInvalid
+from pruning_core.checks.task import check_kinds, check_lengths, check_model_class, positions_of
+from pruning_core.data.faults import check_columns
+from pruning_core.data.head import Head, check_head
 from pruning_core.files.checkpoint import classes_of, names_of, read_checkpoint
 from pruning_core.files.columns import read_columns
 from pruning_core.files.paths import image_folder, is_local, split_file
-from pruning_core.spec.prune import PruneSpec, TaskSpec
+from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.tasks import KINDS
-
-# Names of columns in a message: a stranger's file may have a megabyte of them.
-_MOST_SHOWN = 24
-_LONGEST_SHOWN = 64
 
 
 def check_local_inputs(spec: PruneSpec) -> None:
@@ -95,20 +92,3 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     check_reader(spec.task, folder)
     check_padding(spec.task, folder, facts.config, structure.signature)
     return head
-
-
-def check_columns(task: TaskSpec, present: list[str], split: str) -> None:
-    """Check that a split has the columns that the task reads.
-
-    Raises:
-        DatasetInvalid: One is missing.
-    """
-    wanted = [*task.columns.inputs, *([task.columns.label] if task.columns.label else [])]
-    for column in wanted:
-        if column not in present:
-            have = ", ".join(name[:_LONGEST_SHOWN] for name in sorted(present)[:_MOST_SHOWN])
-            have += ", ..." if len(present) > _MOST_SHOWN else ""
-            raise DatasetInvalid(
-                f"the {split} split has no column {column!r}; it has {have}. Name the right ones in task.columns",
-                param="task.columns",
-            )

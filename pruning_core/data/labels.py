@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never, cast
 
-from pruning_core.checks.task import UNLABELLED, check_head, check_label, check_name, label_is_wrong
+from pruning_core.data.faults import UNLABELLED, check_label, check_name, label_is_wrong
+from pruning_core.data.head import check_head
 from pruning_core.errors import DatasetInvalid
 from pruning_core.spec.labels import Label
 from pruning_core.spec.prune import TaskSpec

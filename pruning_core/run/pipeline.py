@@ -135,8 +135,8 @@ def _run(
         pages = folder if memory.weights == "paged" else None
         dense = load_task_model(source, spec.task.type, device, pages=pages)
         train, validation = (
-            read_rows(spec.task, spec.task.train_split),
-            read_rows(spec.task, spec.task.validation_split),
+            read_rows(spec.task, "train"),
+            read_rows(spec.task, "validation"),
         )
     train, validation = (with_classes(spec.task, rows, dense.classes) for rows in (train, validation))
     with clock.stage("calibrate"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from pruning_core.checks.reader import no_image
+from pruning_core.data.faults import no_image
 from pruning_core.shapes import Float
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import Classification
