@@ -53,6 +53,12 @@ class NotFinite(PruningError):
     code = "not_finite"
 
 
+class MetricUndefined(PruningError):
+    """The metric says nothing here: it is no number for the dense model, or a share of it is no floor."""
+
+    code = "metric_undefined"
+
+
 class TargetUnreachable(PruningError):
     """No mask of this method can meet the target on this model."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.arch.signatures import BlockSignature
+from pruning_core.data.chats import NO_TEMPLATE
 from pruning_core.data.faults import check_name, no_image
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.files.checkpoint import IMAGE_PROCESSOR_NAMES, TOKENIZER_NAMES
@@ -86,6 +87,19 @@ def _has_no_padding(folder: Path) -> bool:
         return False
     whole = _read_json(folder / "tokenizer.json")
     return whole is not None and whole.get("padding") is None
+
+
+def check_chat_template(folder: Path) -> None:
+    """Check that a model's tokenizer has a template that makes texts of chats.
+
+    Raises:
+        DatasetInvalid: It has none.
+    """
+    named = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    if not any((folder / name).exists() for name in named):
+        said = _read_json(folder / "tokenizer_config.json")
+        if said is not None and not said.get("chat_template"):
+            raise DatasetInvalid(NO_TEMPLATE, param="task.columns.text")
 
 
 def _read_json(path: Path) -> Mapping[str, Any] | None:

@@ -6,26 +6,33 @@ checkpoint is judged by its ``config.json`` and the headers of its safetensors f
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from pruning_core.arch.structure import structure_of, unit_groups
+from pruning_core.checks.data import check_data
+from pruning_core.checks.findings import Checked
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.method import check_method, check_request
 from pruning_core.checks.model import check_types, check_weights
-from pruning_core.checks.reader import check_image_folder, check_padding, check_reader
-from pruning_core.checks.task import check_kinds, check_lengths, check_model_class, positions_of
-from pruning_core.data.faults import check_columns
+from pruning_core.checks.reader import check_padding, check_reader
+from pruning_core.checks.task import check_lengths, check_model_class, check_problem_type, positions_of
 from pruning_core.data.head import Head, check_head
 from pruning_core.files.checkpoint import classes_of, names_of, read_checkpoint
-from pruning_core.files.columns import read_columns
-from pruning_core.files.paths import image_folder, is_local, split_file
+from pruning_core.files.paths import is_local
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.tasks import KINDS
 
 
-def check_local_inputs(spec: PruneSpec) -> None:
+def check_local_inputs(spec: PruneSpec, *, arrow: bool = True) -> Checked:
     """Refuse a request that cannot work, as far as local files tell. A model or data set with a Hub id is not checked.
+
+    Args:
+        spec: The request.
+        arrow: Whether pyarrow may be used to read Parquet files, where it is installed.
+
+    Returns:
+        The request with the columns that were guessed, and what was found and not looked at.
 
     Raises:
         ModelUnreadable: The checkpoint is missing or corrupt, does not fit its configuration, or is pickle.
@@ -35,16 +42,10 @@ def check_local_inputs(spec: PruneSpec) -> None:
     """
     check_request(spec)
     head = check_model(spec, Path(spec.model).expanduser()) if is_local(spec.model) else None
-    if is_local(spec.task.dataset):
-        folder = Path(spec.task.dataset).expanduser()
-        for split in (spec.task.train_split, spec.task.validation_split):
-            if KINDS[spec.task.type].reads == "image" and (images := image_folder(folder, split)) is not None:
-                check_image_folder(images, () if head is None else head.names)
-                continue
-            columns = read_columns(split_file(folder, split))
-            if columns is not None:
-                check_columns(spec.task, list(columns), split)
-                check_kinds(spec.task, columns, split, head)
+    task, findings = check_data(spec, head, arrow=arrow and find_spec("pyarrow") is not None)
+    if not is_local(spec.model):
+        findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
+    return Checked(spec.but(task=task), findings)
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -85,6 +86,7 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     check_method(spec, facts.config, facts.shapes, structure, groups)
     check_type(spec.task.type, facts.config)
     check_model_class(spec.task, facts.config)
+    check_problem_type(spec.task, facts.config)
     head = Head(classes_of(facts), names_of(facts))
     check_head(spec.task, head.classes, head.names)
     check_head_weights(spec.task.type, facts.config, facts.shapes)

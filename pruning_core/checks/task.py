@@ -84,6 +84,34 @@ def check_model_class(task: TaskSpec, config: Mapping[str, Any]) -> None:
         )
 
 
+# What transformers computes for a `problem_type`, and the type of task that computes the same.
+_PROBLEMS: Mapping[str, str] = {
+    "single_label_classification": "text-classification",
+    "multi_label_classification": "multi-label-classification",
+    "regression": "regression",
+}
+
+
+def check_problem_type(task: TaskSpec, config: Mapping[str, Any]) -> None:
+    """Check the ``problem_type`` of a classifier's config against the task.
+
+    By it transformers chooses the loss, and its pipelines whether the classes exclude each other: a task of the other kind would
+    judge another function than the one that users of the model call.
+
+    Raises:
+        ModelUnreadable: They do not fit.
+    """
+    problem = config.get("problem_type")
+    other = _PROBLEMS.get(problem) if isinstance(problem, str) else None
+    if other is None or other == task.type or task.type not in _PROBLEMS.values():
+        return
+    raise ModelUnreadable(
+        f"the model's config says problem_type {problem}, by which transformers computes {other}, not {task.type}; choose "
+        f"task.type {other}, or correct problem_type in config.json",
+        param="task.type",
+    )
+
+
 def positions_of(config: Mapping[str, Any]) -> int | None:
     """Return the longest sequence that the model's position table allows; None where it has no such table."""
     family = config.get("model_type")

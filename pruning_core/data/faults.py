@@ -24,10 +24,9 @@ def check_columns(task: TaskSpec, present: list[str], split: str) -> None:
     wanted = [*task.columns.inputs, *([task.columns.label] if task.columns.label else [])]
     for column in wanted:
         if column not in present:
-            have = ", ".join(name[:_LONGEST_SHOWN] for name in sorted(present)[:_MOST_SHOWN])
-            have += ", ..." if len(present) > _MOST_SHOWN else ""
             raise DatasetInvalid(
-                f"the {split} split has no column {column!r}; it has {have}. Name the right ones in task.columns",
+                f"the {split} split has no column {column!r}; it has {shown(sorted(present), _MOST_SHOWN)}. "
+                "Name the right ones in task.columns",
                 param="task.columns",
             )
 
@@ -52,8 +51,13 @@ def check_name(name: str, names: Sequence[str]) -> None:
         DatasetInvalid: The model has no class of that name.
     """
     if name not in names:
-        have = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        raise DatasetInvalid(f"label {name[:64]!r} is no class of the model, which has {have}", param="task.columns.label")
+        message = f"label {name[:64]!r} is no class of the model, which has {shown(names)}"
+        raise DatasetInvalid(message, param="task.columns.label")
+
+
+def shown(names: Sequence[str], most: int = 8) -> str:
+    """List names for a message: a few of them, and none at full length that is not one."""
+    return ", ".join(name[:_LONGEST_SHOWN] for name in names[:most]) + (", ..." if len(names) > most else "")
 
 
 def label_is_wrong(task: TaskSpec, what: str) -> DatasetInvalid:

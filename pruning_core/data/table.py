@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 # What a split is for. Which of a data set's splits that is, the task says (`train_split`, `validation_split`).
 Role = Literal["train", "validation"]
+ROLES: tuple[Role, ...] = ("train", "validation")
 
 
 class Table(ABC):

@@ -1,4 +1,4 @@
-"""Warnings about a data set: rows left out, misplaced answers, texts that the tokenizer does not know."""
+"""Warnings about a data set: what was guessed, rows left out, misplaced answers, texts that the tokenizer does not know."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import cast
 
 import torch
 
+from pruning_core.data.notes import notes_of
 from pruning_core.data.rows import Rows
 from pruning_core.errors import DatasetInvalid
 from pruning_core.evidence.calibration import TokenSet
+from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
 
@@ -16,20 +18,14 @@ from pruning_core.tasks.base import TaskModel
 _MANY_UNKNOWN = 0.1
 
 
-def data_warnings(model: TaskModel, train: Rows, validation: Rows, calibration: TokenSet) -> list[str]:
+def data_warnings(task: TaskSpec, model: TaskModel, train: Rows, validation: Rows, calibration: TokenSet) -> list[str]:
     """Return warnings for whoever prepared the data.
 
     Raises:
         DatasetInvalid: The tokenizer makes no tokens of the texts.
     """
-    found: list[str] = []
-    for name, rows in (("training", train), ("validation", validation)):
-        if rows.left_out:
-            whole = len(rows) + rows.left_out
-            found.append(f"{rows.left_out} of {whole} {name} rows were left out: their text or label is empty or missing")
-        labels = KINDS[model.task_type].labels
-        if labels is not None and rows.labels is not None and (odd := labels.oddity(rows.texts, rows.labels, name)):
-            found.append(odd)
+    said = [notes_of(task, rows, name) for name, rows in (("training", train), ("validation", validation))]
+    found = list(dict.fromkeys(note for notes in said for note in notes))
     share = unknown_share(model, calibration)
     if share >= _MANY_UNKNOWN:
         found.append(

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pruning_core.data.rows import Rows
-from pruning_core.errors import NotFinite
+from pruning_core.errors import MetricUndefined, NotFinite
 from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
 from pruning_core.machine.finite import require_finite
 from pruning_core.report.report import QualityReport
+from pruning_core.spec.metrics import METRICS
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.tasks.base import Observed, TaskModel
 from pruning_core.tasks.batch import Batch
@@ -42,6 +43,7 @@ class Evaluator:
 
         Raises:
             NotFinite: Outputs or the metric are NaN or infinite.
+            MetricUndefined: The metric is no number for the dense model.
         """
         tokens, done = self._tokens, 0
         if self._dense_observed is None:
@@ -55,6 +57,12 @@ class Evaluator:
             wrong = [".".join(map(str, item["loc"])) for item in error.errors() if item["type"] == "finite_number"]
             if not wrong:
                 raise
+            if wrong == ["dense"] and METRICS[self._task.metric].undefined is not None:
+                raise MetricUndefined(
+                    f"{self._task.metric} of the dense model on {len(observed)} samples of the validation split is undefined: "
+                    "its scores are all alike, or there are too few rows; give more rows, or a model trained for the task",
+                    param="task.metric",
+                ) from error
             raise NotFinite(
                 f"{self._task.metric} on {len(observed)} samples of the validation split is no number ({', '.join(wrong)}): "
                 "outputs that are all the same have no correlation; keep more of the model, or take another metric"

@@ -58,6 +58,14 @@ class QualityReport(Frozen):
         default=False, description="Whether lower values of the metric are better, as for perplexity."
     )
     details: dict[str, float] = Field(default_factory=dict[str, float])
+    undefined: bool = Field(
+        default=False,
+        description="Whether the metric is undefined for the pruned model, as a correlation with scores that are all alike is: "
+        "`pruned` is what counts then, 0 for a correlation.",
+    )
+    constant: float | None = Field(
+        default=None, description="The metric of always giving the commonest answer, for tasks with classes."
+    )
 
     @property
     def label(self) -> str:

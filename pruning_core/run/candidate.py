@@ -13,6 +13,7 @@ from pruning_core.artifacts.acceptance import Expectation, ProbeInput, answer
 from pruning_core.artifacts.bundle import write_checkpoint, write_compressed_form
 from pruning_core.artifacts.compressed import NothingToCompress
 from pruning_core.artifacts.onnx import ExportFailed, export_onnx
+from pruning_core.errors import MetricUndefined
 from pruning_core.evidence.context import Context, generator
 from pruning_core.measure.latency import measure_blocks, measure_latency
 from pruning_core.measure.outcome import Measured, count_shapes
@@ -23,6 +24,7 @@ from pruning_core.models.load import load_task_model
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import FloorReport, LatencyReport, QualityReport
 from pruning_core.report.training import TrainingReport
+from pruning_core.spec.artifacts import QualityFloor
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import TARGET_METRICS, Target, target_name
 from pruning_core.tasks.base import TaskModel
@@ -91,7 +93,9 @@ class CandidateBuilder:
         """Measure the quality of a plan's repaired model, without writing it."""
         student = self._repaired(plan).student
         with self.ctx.clock.stage("evaluate", self.evaluator.steps) as step:
-            return self.evaluator.compare(self.ctx.task_model.with_model(student), step)
+            quality = self.evaluator.compare(self.ctx.task_model.with_model(student), step)
+        check_floor(self.spec.quality_floor, quality)
+        return quality
 
     def make(self, target: Target, plan: Plan, folder: Path) -> Candidate:
         """Prune, repair and train a student, write it, and measure the written checkpoint.
@@ -218,6 +222,7 @@ class CandidateBuilder:
         floor = self.spec.quality_floor
         if floor is None:
             return None
+        check_floor(floor, quality)
         lower = quality.lower_is_better
         return FloorReport(
             kind=floor.kind,
@@ -226,3 +231,18 @@ class CandidateBuilder:
             achieved=quality.pruned,
             lower_is_better=lower,
         )
+
+
+def check_floor(floor: QualityFloor | None, quality: QualityReport) -> None:
+    """Refuse a relative floor for a dense model whose quality is not above 0: any model would hold a share of it.
+
+    Raises:
+        MetricUndefined: It is so.
+    """
+    if floor is None or floor.kind == "absolute" or quality.lower_is_better or quality.dense > 0:
+        return
+    raise MetricUndefined(
+        f"the dense model's {quality.metric} is {quality.dense:.4f}, and a share of that is no floor; give an absolute "
+        "quality_floor, or a model and labels that fit each other",
+        param="quality_floor",
+    )

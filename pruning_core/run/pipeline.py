@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,9 +17,12 @@ from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
 from pruning_core.artifacts.stock import check_stock
 from pruning_core.checks.request import check_local_inputs, check_model
-from pruning_core.data.labels import with_classes
+from pruning_core.data.columns import resolved
+from pruning_core.data.defined import check_defined
+from pruning_core.data.labels import placed
 from pruning_core.data.read import read_rows
 from pruning_core.data.rows import Rows
+from pruning_core.data.table import ROLES
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.evidence.clock import StageClock
@@ -134,14 +138,15 @@ def _run(
         memory = place_weights(spec, read_checkpoint(source), device)
         pages = folder if memory.weights == "paged" else None
         dense = load_task_model(source, spec.task.type, device, pages=pages)
-        train, validation = (
-            read_rows(spec.task, "train"),
-            read_rows(spec.task, "validation"),
-        )
-    train, validation = (with_classes(spec.task, rows, dense.classes) for rows in (train, validation))
+        task, guessed = resolved(spec.task)  # a data set of the Hub: a local one was resolved when it was checked
+        spec = spec.but(task=task)
+        splits = [dense.family.prepared(dense, read_rows(task, role)) for role in ROLES]
+    train, validation = placed(task, splits, dense.classes)
+    train = replace(train, notes=(*guessed, *train.notes))
+    check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
     with clock.stage("calibrate"):
         ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
-        odd = data_warnings(dense, train, validation, ctx.evidence.calibration)
+        odd = data_warnings(task, dense, train, validation, ctx.evidence.calibration)
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
     planner = planner_for(spec, ctx, cache)

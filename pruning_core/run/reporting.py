@@ -10,7 +10,7 @@ from pruning_core.data.rows import Rows
 from pruning_core.evidence.context import Context
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.machine.environment import peak_memory, versions
-from pruning_core.report.report import DataReport, FrontierPoint, MemoryReport, Outcome, Report
+from pruning_core.report.report import DataReport, FrontierPoint, MemoryReport, Outcome, QualityReport, Report
 from pruning_core.report.sublayers import reported_sublayers
 from pruning_core.run.candidate import Candidate
 from pruning_core.spec.prune import PruneSpec
@@ -67,6 +67,7 @@ def summed_up(
             *_of_model(spec, ctx),
             *_paged(memory),
             *odd,
+            *_of_quality(outcomes[0].quality),
             *_warnings(candidates, outcomes),
         ),
     )
@@ -94,10 +95,25 @@ def scarce(spec: PruneSpec, train: Rows) -> list[str]:
     return [f"only {len(train)} training rows for {spec.calibration.samples} calibration samples; all were used"]
 
 
+def _of_quality(quality: QualityReport) -> list[str]:
+    """Warn of a dense model that is worse than none, as one is whose classes are in another order than the data's."""
+    if quality.constant is None or quality.dense >= quality.constant:
+        return []
+    return [
+        f"the dense model's {quality.metric} is {quality.dense:.4f}, worse than always giving the commonest answer "
+        f"({quality.constant:.4f}): are the labels in the order of the model's classes, and was its head trained for them?"
+    ]
+
+
 def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     found: list[str] = []
     for candidate, outcome in zip(candidates, outcomes, strict=True):
         where = f"{target_name(candidate.target)}, " if len(outcomes) > 1 else ""
+        if outcome.quality.undefined:
+            found.append(
+                f"{where}{outcome.quality.metric} is undefined for the pruned model, whose scores are all alike, and counts as "
+                f"{outcome.quality.pruned:g}"
+            )
         if outcome.onnx is not None and outcome.onnx.status == "failed":
             found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
         if outcome.compressed is not None and outcome.compressed.status == "failed":

@@ -6,6 +6,9 @@ A kind is one object: a task's row names it, and all code that reads labels asks
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +18,26 @@ from typing import ClassVar, Literal, cast
 # The kind decides what a label is: a number, a name, a tuple of these, `Answers`, or a text.
 Label = object
 Inputs = Sequence[tuple[str, ...]]
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_LONGEST_CELL = 2**20  # characters of a list that is written as text
+
+
+def number_of(text: str) -> float | None:
+    """Read a number that is written as text; None where the text is none, or not a finite one."""
+    text = text.strip()
+    found = float(text) if len(text) <= 64 and _NUMBER.fullmatch(text) else math.inf
+    return found if math.isfinite(found) else None
+
+
+def list_of(value: object) -> list[object] | None:
+    """Return a list, or the list that a text is as JSON, which is how cells of a CSV file hold one; None for anything else."""
+    if isinstance(value, str) and value.lstrip().startswith("[") and len(value) <= _LONGEST_CELL:
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return cast("list[object]", value) if isinstance(value, list) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +61,16 @@ class LabelKind(ABC):
         columns: Kinds of columns (of `pruning_core.files.columns`) that may hold such labels.
         classes: Whether a label names no class of the model's head, one, or several. Where it names one, -1 means unlabelled,
             as on the Hub.
+        row_by_row: Whether `fault` finds faults of single rows, so that some rows of a split are enough to find one.
+        may_be_hot: Whether a label of several classes may be multi-hot: a zero or one for each class of the model.
     """
 
     name: ClassVar[str]
     words: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ("nested",)
     classes: ClassVar[Literal["none", "one", "several"]] = "none"
+    row_by_row: ClassVar[bool] = False
+    may_be_hot: ClassVar[bool] = False
 
     @abstractmethod
     def parse(self, value: object) -> Label | None:
@@ -60,51 +87,53 @@ class LabelKind(ABC):
         return None
 
 
-class _Number(LabelKind):
-    columns = ("number",)
-
-    def parse(self, value: object) -> Label | None:
-        """Parse a number."""
-        return float(value) if isinstance(value, int | float | Decimal) else None
-
-
-class ClassLabel(_Number):
-    """A class by its index."""
+class ClassLabel(LabelKind):
+    """A class by its index or its name; indices may be written as text."""
 
     name = "class"
-    words = "class indices"
+    words = "class indices or names"
+    columns = ("number", "text")
     classes = "one"
 
-
-class NamedClassLabel(ClassLabel):
-    """A class by its index or its name."""
-
-    columns = ("number", "text")
-
     def parse(self, value: object) -> Label | None:
-        """Parse a number or a name."""
-        return value if isinstance(value, str) else super().parse(value)
+        """Parse a number, a yes or no, or a name."""
+        if isinstance(value, str):
+            return value.strip() or None
+        return value if isinstance(value, bool) else _finite(value)
 
 
-class NumberLabel(_Number):
+class NumberLabel(LabelKind):
     """A score."""
 
     name = "number"
     words = "numbers (scores)"
+    columns = ("number", "text")
+
+    def parse(self, value: object) -> Label | None:
+        """Parse a number, or one that is written as text."""
+        return number_of(value) if isinstance(value, str) else _finite(value)
 
 
 class ClassesLabel(LabelKind):
-    """Any number of classes, each by its index or its name."""
+    """Any number of classes, each by its index or its name; or a zero or one for each class of the model (multi-hot)."""
 
     name = "classes"
     words = "lists of class indices or names"
+    columns = ("nested", "text")
     classes = "several"
+    may_be_hot = True
 
     def parse(self, value: object) -> Label | None:
         """Parse a list of indices and names."""
-        items = cast("list[object]", value) if isinstance(value, list) else [None]
-        right = all(isinstance(item, int | str) and not isinstance(item, bool) for item in items)
+        items = list_of(value)
+        if items is None:
+            return None
+        right = all(isinstance(item, str) or _finite(item) is not None for item in items)
         return tuple(items) if right else None
+
+
+def _finite(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float | Decimal) and abs(value) < 2**63 else None
 
 
 class TagsLabel(ClassesLabel):
@@ -112,6 +141,8 @@ class TagsLabel(ClassesLabel):
 
     name = "tags"
     words = "lists of class indices or names, one a word"
+    row_by_row = True
+    may_be_hot = False
 
     def fault(self, inputs: Inputs, labels: Sequence[Label]) -> str | None:
         """Report the first row whose words and tags differ in number."""

@@ -24,12 +24,15 @@ class QualityMetric:
         least: Smallest possible value.
         most: Largest possible value.
         lower_is_better: Whether a smaller value is better.
+        undefined: What counts for a pruned model on whose outputs the metric is no number, as a correlation with scores that
+            are all alike is none; None where the metric is always one.
     """
 
     computed: Mapping[str, str]
     least: float = -1.0
     most: float = 1.0
     lower_is_better: bool = False
+    undefined: float | None = None
 
 
 _HERE = "pruning_core.tasks.scoring"
@@ -52,7 +55,7 @@ METRICS: Mapping[str, QualityMetric] = {
         }
     ),
     "matthews": QualityMetric({"classes": f"{_HERE}:matthews"}),
-    "spearman": QualityMetric({"scores": f"{_HERE}:spearman"}),
+    "spearman": QualityMetric({"scores": f"{_HERE}:spearman"}, undefined=0.0),
     "cosine": QualityMetric({"embeddings": f"{_HERE}:cosine"}),
     "exact_match": QualityMetric({"replies": f"{_HERE}:exact_match"}),
     "perplexity": QualityMetric({"tokens": f"{_HERE}:perplexity"}, least=1, most=math.inf, lower_is_better=True),

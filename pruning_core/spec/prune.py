@@ -32,7 +32,10 @@ AUTO_CLASSES: Mapping[TaskType, str] = {name: kind.loads_as for name, kind in KI
 
 
 class Columns(Frozen):
-    """Names of the data set's columns: the input (one or two columns of text, or one of images) and the label."""
+    """Names of the data set's columns: the input (one or two columns of text, or one of images) and the label.
+
+    What is left out is guessed by the names of the columns, or by what they hold, and the guess is said.
+    """
 
     text: tuple[NonEmptyStr, ...] = Field(
         default=(),
@@ -43,9 +46,9 @@ class Columns(Frozen):
     label: NonEmptyStr | None = None
 
     @model_validator(mode="after")
-    def _some_input(self) -> Columns:
-        if bool(self.text) == (self.image is not None):
-            raise ValueError("name the columns that the task reads: text, one or two, or image")
+    def _one_kind_of_input(self) -> Columns:
+        if self.text and self.image is not None:
+            raise ValueError("name the columns that the task reads: text, one or two, or image, and not both")
         return self
 
     @property
@@ -66,7 +69,7 @@ class TaskSpec(Frozen):
     config: NonEmptyStr | None = Field(default=None, description="Configuration (subset) of a Hub data set.")
     train_split: NonEmptyStr = "train"
     validation_split: NonEmptyStr = "validation"
-    columns: Columns
+    columns: Columns = Columns()
     metric: Metric
     prefix: str | None = Field(
         default=None,
@@ -79,21 +82,16 @@ class TaskSpec(Frozen):
         kind = KINDS[self.type]
         if self.metric not in kind.metrics:
             raise ValueError(f"metric of a {self.type} task must be one of {', '.join(kind.metrics)}, got {self.metric}")
-        if kind.labels is not None and self.columns.label is None:
-            raise ValueError(
-                f"columns.label is required for a {self.type} task: it names the column with the answers, "
-                f"which are {kind.labels.words}"
-            )
         return self
 
     @model_validator(mode="after")
     def _columns_fit_type(self) -> TaskSpec:
         kind, given = KINDS[self.type], len(self.columns.inputs)
         wanted = f"{len(kind.inputs)} ({', '.join(kind.inputs)})"
-        if (self.columns.image is not None) != (kind.reads == "image"):
+        if given and (self.columns.image is not None) != (kind.reads == "image"):
             reads = "an image column in columns.image" if kind.reads == "image" else "text columns in columns.text"
             raise ValueError(f"a {self.type} task reads {reads}")
-        if given > len(kind.inputs) or (given < len(kind.inputs) and not kind.optional):
+        if given > len(kind.inputs) or (0 < given < len(kind.inputs) and not kind.optional):
             raise ValueError(f"a {self.type} task reads {wanted} columns, got {given}: {', '.join(self.columns.inputs)}")
         if self.prefix is not None and not kind.takes_prefix:
             takers = ", ".join(name for name, other in KINDS.items() if other.takes_prefix)

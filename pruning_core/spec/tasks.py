@@ -15,7 +15,6 @@ from pruning_core.spec.labels import (
     ClassesLabel,
     ClassLabel,
     LabelKind,
-    NamedClassLabel,
     NumberLabel,
     TagsLabel,
     TextLabel,
@@ -40,6 +39,7 @@ class TaskKind:
         optional: Whether the second of two input columns may be left out.
         reads: Inputs of a row: texts, words that are already split, or an image.
         pads: Whether samples differ in length, so that the tokenizer must be able to pad them.
+        takes_chats: Whether an input may be a chat, which the tokenizer's template turns into a text.
         takes_prefix: Whether a prefix may be put before every text, as T5 needs it.
         one_graph: Whether the model is useful as a single ONNX graph. A decoder without its cache generates text in quadratic
             time.
@@ -58,6 +58,7 @@ class TaskKind:
     optional: bool = False
     reads: Reads = "text"
     pads: bool = True
+    takes_chats: bool = False
     takes_prefix: bool = False
     one_graph: bool = True
     labels: LabelKind | None = None
@@ -168,6 +169,7 @@ KINDS: Mapping[str, TaskKind] = {
         head=("ForCausalLM", "LMHeadModel", "DoubleHeadsModel"),
         pipeline="text-generation",
         inputs=("a text",),
+        takes_chats=True,
         pads=False,
         metrics=("perplexity", "accuracy", "loss"),
         findings=("tokens",),
@@ -204,7 +206,7 @@ KINDS: Mapping[str, TaskKind] = {
         pipeline="image-classification",
         inputs=("an image",),
         reads="image",
-        labels=NamedClassLabel(),
+        labels=ClassLabel(),
         metrics=("accuracy", "f1"),
         findings=("classes",),
     ),

@@ -28,7 +28,7 @@ from pruning_core.spec.metrics import METRICS
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import TaskType, finding_of
 from pruning_core.tasks.batch import Batch, Encoded
-from pruning_core.tasks.scoring import metric_of
+from pruning_core.tasks.scoring import constant_quality, metric_of
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
@@ -176,6 +176,15 @@ class TaskFamily(ABC):
     example: ClassVar[tuple[tuple[str, ...], ...]] = (("one two three",), ("four",))
     tokenizer_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
+    def prepared(self, model: TaskModel, rows: Rows) -> Rows:
+        """Turn what only a model's tokenizer can read into texts; here there is nothing such.
+
+        Raises:
+            DatasetInvalid: The model cannot read the rows.
+        """
+        del model
+        return rows
+
     def encode(self, model: TaskModel, rows: Rows, limit: int) -> Encoded:
         """Turn rows into samples of at most ``limit`` tokens.
 
@@ -242,15 +251,19 @@ class TaskFamily(ABC):
             task: Names the metric.
             seen: Observations of both models on the validation split.
         """
-        finding = finding_of(task.type, task.metric)
+        finding, metric = finding_of(task.type, task.metric), METRICS[task.metric]
         judged, compute = self.judge(seen, finding), metric_of(task.metric, finding)
+        pruned = compute(judged.pruned)
+        undefined = math.isnan(pruned) and metric.undefined is not None
         return QualityReport(
             metric=task.metric,
             dense=compute(judged.dense),
-            pruned=compute(judged.pruned),
+            pruned=pruned if metric.undefined is None or not undefined else metric.undefined,
+            undefined=undefined,
+            constant=constant_quality(compute, judged.dense),
             samples=judged.samples,
-            lower_is_better=METRICS[task.metric].lower_is_better,
-            details={name: value for name, value in judged.details.items() if name != task.metric},
+            lower_is_better=metric.lower_is_better,
+            details={name: value for name, value in judged.details.items() if name != task.metric and not math.isnan(value)},
         )
 
     @abstractmethod

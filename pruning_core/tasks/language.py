@@ -13,6 +13,7 @@ from torch import Tensor
 from pruning_core.errors import DatasetInvalid
 from pruning_core.tasks.base import Judged, Observed, tokenised
 from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
+from pruning_core.tasks.chats import rendered
 from pruning_core.tasks.classification import labels
 from pruning_core.tasks.scoring import Tokens, perplexity, token_accuracy, token_loss
 from pruning_core.tasks.tokens import PerToken, token_losses
@@ -99,6 +100,10 @@ class TextGeneration(LanguageModel):
     shift = 1
     joins_rows = True
 
+    def prepared(self, model: TaskModel, rows: Rows) -> Rows:
+        """Turn chats into texts by the tokenizer's template."""
+        return rows if rows.form != "chat" else rendered(model.tokenizer, rows)
+
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> TokenLabelled:
         """Join rows and cut them into blocks of ``limit`` tokens; the last block has the tokens that are left.
 
@@ -107,7 +112,8 @@ class TextGeneration(LanguageModel):
         """
         end = cast("int | None", tokenizer.eos_token_id)
         joined = array("l")
-        for ids in tokenised(tokenizer, rows.texts, limit, truncation=False, max_length=None, verbose=False)["input_ids"]:
+        options = {"truncation": False, "max_length": None, "verbose": False, "add_special_tokens": rows.form != "rendered"}
+        for ids in tokenised(tokenizer, rows.texts, limit, **options)["input_ids"]:
             joined.extend(ids)
             if end is not None and (not ids or ids[-1] != end):
                 joined.append(end)

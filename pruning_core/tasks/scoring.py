@@ -104,6 +104,36 @@ def metric_of(metric: Metric, finding: str) -> Callable[[object], float]:
     return cast("Callable[[object], float]", resolve_name(METRICS[metric].computed[finding]))
 
 
+def constant_quality(compute: Callable[[object], float], seen: object) -> float | None:
+    """Compute a metric for always giving the same answer: the best of the answers that are worth trying.
+
+    Args:
+        compute: The metric's function.
+        seen: A finding, for its right answers.
+
+    Returns:
+        The metric; None for findings without classes.
+    """
+    match seen:
+        case Classes():
+            answers = {int(seen.wanted.mode().values), *([1] if seen.logits.shape[-1] == 2 else [])}  # f1 is that of class 1
+            return max(compute(Classes(_always(answer, seen.logits), seen.wanted)) for answer in sorted(answers))
+        case Decisions():
+            commonest = _always(int(seen.wanted.sum(0).argmax()), seen.wanted.double()).bool()
+            return max(compute(Decisions(own, seen.wanted)) for own in (commonest, torch.zeros_like(commonest)))
+        case Tags():
+            answer = int(torch.cat(list(seen.wanted)).mode().values)
+            return compute(Tags([torch.full_like(own, answer) for own in seen.wanted], seen.wanted, seen.names))
+        case _:
+            return None
+
+
+def _always(answer: int, like: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+    found = torch.zeros_like(like)
+    found[:, answer] = 1
+    return found
+
+
 def class_accuracy(seen: Classes) -> float:
     """Compute the share of samples whose class is right."""
     from sklearn import metrics
@@ -149,9 +179,11 @@ def _decision_f1(seen: Decisions, average: str) -> float:
 
 
 def spearman(seen: Scores) -> float:
-    """Compute Spearman's rank correlation."""
+    """Compute Spearman's rank correlation; NaN where the scores of a side are all alike, or there is one only."""
     from scipy.stats import spearmanr
 
+    if any(len(own.unique()) < 2 for own in (seen.found, seen.wanted)):
+        return math.nan
     return float(cast("SupportsFloat", spearmanr(seen.found.numpy(), seen.wanted.numpy())[0]))
 
 

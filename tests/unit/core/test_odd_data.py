@@ -27,7 +27,7 @@ def warnings_of(spec):
     train, validation = (
         with_classes(spec.task, read_rows(spec.task, split), model.classes) for split in ("train", "validation")
     )
-    return data_warnings(model, train, validation, tokenise(model, train, max_length=32, batch_tokens=256))
+    return data_warnings(spec.task, model, train, validation, tokenise(model, train, max_length=32, batch_tokens=256))
 
 
 def test_rows_without_text_or_target_are_left_out_and_counted(tmp_path):

@@ -1,0 +1,167 @@
+"""The check of a data set: by the reader that the job has, as far as a time goes, and saying what it did not look at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from pruning_core.checks.findings import Findings
+from pruning_core.checks.reader import check_chat_template, check_image_folder
+from pruning_core.checks.task import check_kinds
+from pruning_core.data.columns import Sketch, resolved
+from pruning_core.data.defined import check_defined
+from pruning_core.data.faults import check_columns
+from pruning_core.data.head import Head
+from pruning_core.data.labels import own_classes, place_labels
+from pruning_core.data.notes import notes_of
+from pruning_core.data.opening import open_split
+from pruning_core.data.read import Budget, Read, folder_of, has_labels, read_labels, read_some
+from pruning_core.data.table import Role
+from pruning_core.errors import DatasetInvalid
+from pruning_core.files.columns import Column, read_columns
+from pruning_core.files.paths import image_folder, is_local, split_file
+from pruning_core.spec.labels import Label
+from pruning_core.spec.prune import PruneSpec, TaskSpec
+from pruning_core.spec.tasks import KINDS
+
+# Of each split: the whole check is done in two seconds, and an inspection has 256 MiB of memory.
+_BUDGET = Budget(seconds=0.6, characters=16 * 2**20)
+_LABELS_S = 0.3
+_MOST_CLASSES = 32
+_ROLES: Mapping[Role, str] = {"train": "training", "validation": "validation"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """What was read of a split: its rows, as far as the budget went, and its labels, maybe further."""
+
+    name: str
+    read: Read
+    labels: Sequence[Label] | None
+    labelled: int
+    labels_whole: bool
+
+
+def check_data(spec: PruneSpec, head: Head | None, *, arrow: bool) -> tuple[TaskSpec, Findings]:
+    """Refuse a local data set that the job would refuse, as far as it is read.
+
+    Args:
+        spec: The request.
+        head: The model's head; None where it is not known yet.
+        arrow: Whether Parquet files can be read. Where they cannot, their footers are.
+
+    Returns:
+        The task with its columns named, and what was found.
+
+    Raises:
+        DatasetInvalid: The job would refuse the data.
+    """
+    task = spec.task
+    folder = folder_of(task)
+    if folder is None:
+        return task, Findings(not_looked_at=("the data set, which is on the Hub",))
+    if KINDS[task.type].reads == "image" and any(image_folder(folder, split) is not None for split in _splits(task).values()):
+        return _image_folders(task, folder, head)
+    if not arrow and _is_parquet(task, folder):
+        return _footers(task, folder, head)
+    task, guessed = resolved(task)
+    splits = [_read(task, role, name) for role, name in _ROLES.items()]
+    if is_local(spec.model) and any(split.read.rows.form == "chat" for split in splits):
+        check_chat_template(Path(spec.model).expanduser())
+    classes, placed = _check_labels(spec, task, splits, head)
+    notes = [note for split in splits for note in notes_of(task, split.read.rows, split.name)]
+    skipped = [said for split in splits for said in _skipped(task, split)]
+    if head is None and KINDS[task.type].labels is not None and KINDS[task.type].labels.classes != "none":
+        skipped.append("the labels against the model's classes: the model is on the Hub")
+    return task, Findings(
+        rows={
+            role: split.read.looked_at if split.read.whole else split.labelled if split.labels_whole else None
+            for role, split in zip(_ROLES, splits, strict=True)
+        },
+        classes=classes,
+        notes=tuple(dict.fromkeys([*guessed, *placed, *notes])),
+        not_looked_at=tuple(skipped),
+    )
+
+
+def _splits(task: TaskSpec) -> dict[Role, str]:
+    return {"train": task.train_split, "validation": task.validation_split}
+
+
+def _read(task: TaskSpec, role: Role, name: str) -> _Split:
+    read = read_some(task, role, _BUDGET)
+    if read.whole or not has_labels(task):
+        return _Split(name, read, read.rows.labels, read.looked_at, read.whole)
+    labels, count, whole = read_labels(task, open_split(task, role), _LABELS_S)
+    if count <= read.looked_at:
+        return _Split(name, read, read.rows.labels, read.looked_at, labels_whole=False)
+    return _Split(name, read, labels, count, whole)
+
+
+def _check_labels(
+    spec: PruneSpec, task: TaskSpec, splits: Sequence[_Split], head: Head | None
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Check labels by the functions that the job has. Return how many training rows each class has, and what was decided."""
+    kind = KINDS[task.type].labels
+    columns = [split.labels for split in splits if split.labels is not None]
+    if kind is None or len(columns) < len(splits) or (head is None and kind.classes != "none"):
+        return {}, ()
+    names = () if head is None else head.names or tuple(f"LABEL_{index}" for index in range(head.classes))
+    placed, notes = place_labels(task, columns, names, own_classes([split.read.rows.classes for split in splits]))
+    for split in splits:
+        rows = split.read.rows
+        fault = kind.fault(rows.texts, rows.labels or ()) if split.read.whole or kind.row_by_row else None
+        if fault is not None:
+            raise DatasetInvalid(fault, param="task.columns.label")
+    judged, most = splits[1].read, spec.evaluation.max_samples
+    if judged.whole or most is None or most <= len(judged.rows):
+        check_defined(task, placed[1][:most], names)
+    counts: Counter[int] = Counter()
+    for label in placed[0] if kind.classes != "none" else ():
+        counts.update([label] if isinstance(label, int) else cast("tuple[int, ...]", label))
+    return {names[place]: count for place, count in counts.most_common(_MOST_CLASSES)}, notes
+
+
+def _skipped(task: TaskSpec, split: _Split) -> list[str]:
+    found: list[str] = []
+    if not split.read.whole:
+        found.append(f"{' and '.join(task.columns.inputs)} of the {split.name} rows after the first {split.read.looked_at}")
+        if has_labels(task) and not split.labels_whole:
+            found.append(f"labels of the {split.name} rows after the first {split.labelled}")
+    if KINDS[task.type].reads == "image":
+        found.append(f"whether the images of the {split.name} rows can be decoded")
+    return found
+
+
+def _image_folders(task: TaskSpec, folder: Path, head: Head | None) -> tuple[TaskSpec, Findings]:
+    task, _ = resolved(task)
+    for split in _splits(task).values():
+        images = image_folder(folder, split)
+        if images is None:
+            raise DatasetInvalid(
+                f"the folder of the data set has no folder {split!r} with images, one folder a class", param="task.dataset"
+            )
+        check_image_folder(images, () if head is None else head.names)
+    return task, Findings(not_looked_at=("whether the images can be decoded",))
+
+
+def _is_parquet(task: TaskSpec, folder: Path) -> bool:
+    return any(split_file(folder, split).suffix == ".parquet" for split in _splits(task).values())
+
+
+def _footers(task: TaskSpec, folder: Path, head: Head | None) -> tuple[TaskSpec, Findings]:
+    """Check a data set by what the footers of its Parquet files say: kinds of columns and bounds of numbers."""
+    known = {split: read_columns(split_file(folder, split)) for split in _splits(task).values()}
+    notes: tuple[str, ...] = ()
+    train = known[task.train_split]
+    if train is not None:
+        kinds = {name: column.kind for name, column in train.items()}
+        task, notes = resolved(task, lambda: Sketch({}, kinds))
+    for split, columns in known.items():
+        if columns is not None:
+            check_columns(task, list(columns), split)
+            check_kinds(task, cast("Mapping[str, Column]", columns), split, head)
+    return task, Findings(notes=notes, not_looked_at=("rows of Parquet files, of which the footers were read",))
