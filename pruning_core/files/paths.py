@@ -1,4 +1,7 @@
-"""Paths of models and data sets, and the files that hold the splits of a data set. Torch-free."""
+"""Paths of models and data sets, and the files that hold the splits of a data set. Torch-free.
+
+Whether a reference is a path, `pruning_core.spec.references` says; the word is here for who asks about files.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.spec.references import is_local as is_local  # one rule, and the word that the rest of the core has for it
+from pruning_core.spec.references import is_local
+
+__all__ = [
+    "DATA_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "appearing",
+    "check_split",
+    "data_suffix",
+    "image_folder",
+    "is_local",
+    "split_file",
+]
 
 _LONGEST_NAME = 240  # file systems take 255, the ending included
 _TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
