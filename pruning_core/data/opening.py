@@ -1,19 +1,26 @@
-"""Opening of a split: where a data set's files lie, and which of them hold it. Torch-free."""
+"""Opening of a split: one reader for checks and jobs, for local data and the Hub's. Torch-free.
+
+Whatever this accepts, `pruning_core.data.read` reads, and the other way round: both ask the same table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
+from pruning_core.data.features import classes_in
+from pruning_core.data.formats.loaded import load_by_datasets
+from pruning_core.data.formats.registry import open_file
+from pruning_core.data.formats.source import Asked, FileTable, check_text
+from pruning_core.data.shares import rows_of
+from pruning_core.data.splits import Found, NoSuchSplit, find_split, info_beside
 from pruning_core.data.table import Role, Table
 from pruning_core.errors import DatasetInvalid
-from pruning_core.files.columns import not_utf8
 from pruning_core.files.hub import dataset_folder
-from pruning_core.files.paths import is_local, split_file
-from pruning_core.machine.resources import raise_if_exhausted
+from pruning_core.files.paths import is_local
 from pruning_core.spec.prune import TaskSpec
+from pruning_core.spec.tasks import KINDS
 
 
 def open_split(task: TaskSpec, role: Role) -> Table:
@@ -21,87 +28,73 @@ def open_split(task: TaskSpec, role: Role) -> Table:
 
     Raises:
         DatasetInvalid: The split is missing or unreadable.
+        ReaderMissing: It is in a form that needs pyarrow, which is not installed.
     """
-    split = task.train_split if role == "train" else task.validation_split
-    return _local(task, split) if is_local(task.dataset) else _of_hub(task, split)
+    if is_local(task.dataset):
+        return _opened(find_split(Path(task.dataset).expanduser(), task, role), task, role)
+    folder = dataset_folder(task.dataset, task.config, revision=task.revision)
+    try:
+        found = find_split(folder, task.but(revision=None), role, described=True)
+    except NoSuchSplit as missing:  # a layout that only the Hub's own library knows
+        split = task.train_split if role == "train" else task.validation_split
+        loaded = load_by_datasets(folder, task, split, _asked(task), missing)
+        return _Split(loaded, [loaded.path], task, role, Found(split, ()))
+    return _opened(found, task, role)
 
 
-class _ArrowTable(Table):
-    """A table that Arrow holds in memory."""
+def _opened(found: Found, task: TaskSpec, role: Role) -> Table:
+    name = f"the {role if found.share is not None else found.name} split"
+    return _Split(open_file(found.files[0], name, _asked(task)), found.files, task, role, found)
 
-    typed = True
-    classes: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    notes = ()
 
-    def __init__(self, name: str, table: Any, images: Sequence[str]) -> None:
-        self.name = name
-        self.columns = tuple(table.column_names)
-        self._table = table
-        self._images = images
+def _asked(task: TaskSpec) -> Asked:
+    columns = task.columns
+    names = (*columns.inputs, *([columns.label] if columns.label else []))
+    pictures = () if columns.image is None else (columns.image,)
+    return Asked(names, pictures, KINDS[task.type].reads == "words")
+
+
+class _Split(Table):
+    """The files of a split, one after the other. Those after the first are opened when it is their turn."""
+
+    def __init__(self, first: FileTable, files: Sequence[Path], task: TaskSpec, role: Role, found: Found) -> None:
+        self._first = first
+        self._files = files
+        self._role: Role = role
+        self._share = found.share
+        self._asked = _asked(task)
+        self.name = first.name
+        self.columns = first.columns
+        self.classes: Mapping[str, tuple[str, ...]] = {**classes_in(info_beside(found)), **first.classes}
+        self.typed = first.typed
+        self.notes = (*found.notes, *first.notes)
 
     def rows(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """Read rows."""
-        yield from zip(*(self._values(name) for name in names), strict=True)
+        """Read rows.
 
-    def _values(self, name: str) -> list[Any]:
-        """Return the values of a column. Arrow reads text in an encoding other than UTF-8 as bytes, or fails to decode it."""
-        import pyarrow as pa
+        Raises:
+            DatasetInvalid: A file is damaged or lacks a column, a column's name occurs twice, or text is not UTF-8.
+        """
+        for name in names:
+            if self.columns.count(name) > 1:
+                raise DatasetInvalid(
+                    f"{self._first.path.name} has {self.columns.count(name)} columns named {name!r}; name each its own way",
+                    param="task.columns",
+                )
+        rows = self._all(names)
+        return rows if self._share is None else rows_of(rows, self._share, self._role)
 
-        column = self._table.column(name)
-        try:
-            values = column.to_pylist()
-        except UnicodeDecodeError:
-            raise not_utf8(f"column {name!r} of {self.name}", "task.columns") from None
-        if pa.types.is_binary(column.type) and name not in self._images:
-            raise not_utf8(f"column {name!r} of {self.name}", "task.columns")
-        return values
-
-
-def _images_of(task: TaskSpec) -> tuple[str, ...]:
-    return () if task.columns.image is None else (task.columns.image,)
-
-
-def _local(task: TaskSpec, split: str) -> Table:
-    import pyarrow as pa
-
-    path = split_file(Path(task.dataset).expanduser(), split)
-    try:
-        table = _read_table(path)
-    except (pa.ArrowException, OSError, MemoryError) as error:
-        raise_if_exhausted(error, f"{path.name} was read")
-        reason = str(error).splitlines()[0][:200]
-        raise DatasetInvalid(f"{path.name} cannot be read: {reason}", param="task.dataset") from error
-    return _ArrowTable(f"the {split} split", table, _images_of(task))
-
-
-def _read_table(path: Path) -> Any:
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        return pyarrow.parquet.read_table(path)
-    if path.suffix == ".csv":
-        import pyarrow.csv
-
-        return pyarrow.csv.read_csv(path)
-    import pyarrow.json
-
-    return pyarrow.json.read_json(path)
-
-
-def _of_hub(task: TaskSpec, split: str) -> Table:
-    import datasets
-
-    folder = dataset_folder(task.dataset, task.config)
-    try:
-        # The folder, not the id: `datasets` would take a folder of the working directory for it.
-        dataset = datasets.load_dataset(str(folder), task.config, split=split)
-    except Exception as error:  # datasets passes on the errors of its network, parsers and cache
-        raise_if_exhausted(error, "the data set was loaded")
-        raise DatasetInvalid(
-            f"data set {task.dataset!r} could not be loaded ({type(error).__name__}); without a network give a local folder",
-            param="task.dataset",
-        ) from error
-    for image in _images_of(task):  # keep the stored bytes: the model's own processor decodes them
-        if image in dataset.column_names:
-            dataset = dataset.cast_column(image, datasets.Image(decode=False))
-    return _ArrowTable(f"the {split} split", dataset.data.table, _images_of(task))
+    def _all(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        for place, path in enumerate(self._files):
+            table = open_file(path, self.name, self._asked) if place else self._first
+            lacking = [name for name in names if name not in table.columns]
+            if lacking and not table.may_lack:
+                raise DatasetInvalid(
+                    f"{path.name} has no column {lacking[0]!r}, which {self._first.path.name} has; all files of a split need "
+                    "the same columns",
+                    param="task.dataset",
+                )
+            for row in table.rows(names):
+                for name, value in zip(names, row, strict=True):
+                    check_text(value, name, self.name)
+                yield row

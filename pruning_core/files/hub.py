@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
-from pruning_core.files.paths import is_local
+from pruning_core.files.paths import DATA_SUFFIXES, is_local
 from pruning_core.machine.resources import raise_if_exhausted
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _README = "README.md"
 _LARGEST_README = 4 * 2**20
 _MOST_NAMES = 100_000
 # What `datasets` reads without running code. Archives are left out: their members would have to be confined, too.
-_DATA_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt", ".png", ".jpg", ".jpeg", ".webp")
+_DATA_SUFFIXES = (*DATA_SUFFIXES, ".txt", ".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def model_folder(reference: str, revision: str | None, *, most_bytes: int | None
         ) from error
 
 
-def dataset_folder(reference: str, config: str | None, *, most_bytes: int | None = None) -> Path:
+def dataset_folder(reference: str, config: str | None, *, revision: str | None = None, most_bytes: int | None = None) -> Path:
     """Return the local folder of a data set of the Hub, with the files of one configuration.
 
     Raises:
@@ -82,7 +82,7 @@ def dataset_folder(reference: str, config: str | None, *, most_bytes: int | None
         OutOfMemory: Memory ran out during the download.
         StorageFull: The disk of the cache has no room for it.
     """
-    source = Source("dataset", reference, config=config, most_bytes=most_bytes)
+    source = Source("dataset", reference, revision, config, most_bytes)
     try:
         described = _snapshot(source, (_README,))
         folder = _snapshot(source, (_README, *_patterns(described, config)))

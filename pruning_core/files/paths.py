@@ -1,4 +1,7 @@
-"""Paths of models and data sets, and the files that hold the splits of a data set. Torch-free."""
+"""Paths of models and data sets, and the files that hold the splits of a data set. Torch-free.
+
+Whether a reference is a path, `pruning_core.spec.references` says; the word is here for who asks about files.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,39 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from pruning_core.errors import DatasetInvalid
+from pruning_core.spec.references import is_local
+
+__all__ = [
+    "DATA_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "appearing",
+    "check_split",
+    "data_suffix",
+    "image_folder",
+    "is_local",
+    "split_file",
+]
 
 _LONGEST_NAME = 240  # file systems take 255, the ending included
-DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+_TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
+# In the order of preference, where a split lies there in several forms.
+DATA_SUFFIXES = (
+    ".parquet",
+    *_TEXT_SUFFIXES,
+    ".arrow",
+    ".feather",
+    *(f"{suffix}{packed}" for packed in (".gz", ".zst") for suffix in _TEXT_SUFFIXES),
+)
+# JSON that describes a data set, and is none.
+DESCRIPTIONS = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
+_PLAIN_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
 
-def is_local(reference: str) -> bool:
-    """Return whether a reference is a path (``/``, ``./``, ``../`` or ``~`` at its start) and not a Hub id."""
-    return reference.startswith(("/", "./", "../", "~"))
+def data_suffix(name: str) -> str | None:
+    """Return the ending by which a file's name says its form, that of its compression included; None: it is no data file."""
+    if name in DESCRIPTIONS or name.startswith((".", "cache-")):
+        return None
+    return next((suffix for suffix in DATA_SUFFIXES if name.lower().endswith(suffix) and len(name) > len(suffix)), None)
 
 
 def split_file(folder: Path, split: str) -> Path:
@@ -24,14 +52,14 @@ def split_file(folder: Path, split: str) -> Path:
     Raises:
         DatasetInvalid: The folder or the file is missing, or the name leads out of the folder.
     """
-    _check_split(split)
+    check_split(split)
     if not folder.is_dir():
         raise DatasetInvalid("no such folder; give one that holds the splits of the data set", param="task.dataset")
-    for suffix in DATA_SUFFIXES:
+    for suffix in _PLAIN_SUFFIXES:
         path = folder / f"{split}{suffix}"
         if path.is_file():
             return path
-    names = ", ".join(f"{split}{suffix}" for suffix in DATA_SUFFIXES)
+    names = ", ".join(f"{split}{suffix}" for suffix in _PLAIN_SUFFIXES)
     raise DatasetInvalid(f"the data folder has no {split} split; it needs one of {names}", param="task.dataset")
 
 
@@ -40,21 +68,25 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 def image_folder(folder: Path, split: str) -> Path | None:
     """Return the folder that holds the images of a split, one folder a class, or None where it does not exist."""
-    _check_split(split)
+    check_split(split)
     path = folder / split
     return path if path.is_dir() else None
 
 
-def _check_split(split: str) -> None:
-    """Refuse a name that, joined to the folder, would lead out of it."""
+def check_split(split: str, param: str = "task.train_split") -> None:
+    """Refuse a name that, joined to the folder, would lead out of it.
+
+    Raises:
+        DatasetInvalid: It does, or it is too long.
+    """
     path = PurePath(split)
     if path.is_absolute() or ".." in path.parts or "\0" in split:
         raise DatasetInvalid(
             "the name of a split leads out of the data set's folder; name a file in it, without its ending: train",
-            param="task.train_split",
+            param=param,
         )
     if any(len(part.encode(errors="replace")) > _LONGEST_NAME for part in path.parts):
-        raise DatasetInvalid(f"the name of a split may have {_LONGEST_NAME} bytes at most", param="task.train_split")
+        raise DatasetInvalid(f"the name of a split may have {_LONGEST_NAME} bytes at most", param=param)
 
 
 @contextmanager

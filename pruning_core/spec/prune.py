@@ -19,6 +19,7 @@ from pruning_core.spec.glue import GLUE_TASKS
 from pruning_core.spec.memory import MemorySpec, check_paged
 from pruning_core.spec.method import METHODS, FisherCG, Method, complete_by_method
 from pruning_core.spec.metrics import METRICS, Metric
+from pruning_core.spec.references import joined_revision
 from pruning_core.spec.targets import Target, any_measured, target_name
 from pruning_core.spec.tasks import KINDS, TaskType
 
@@ -60,7 +61,8 @@ class Columns(Frozen):
 class TaskSpec(Frozen):
     """The task that the model is pruned for, and its data.
 
-    ``dataset`` is a Hub id, or a folder that holds ``train`` and ``validation`` as Parquet, JSON Lines or CSV files.
+    ``dataset`` is a Hub id, a folder that holds the splits (``train`` and ``validation``) as Parquet, Arrow, JSON or CSV files,
+    or one such file.
     """
 
     name: NonEmptyStr | None = Field(default=None, description="A GLUE name such as glue/sst2 fills in the other fields.")
@@ -71,11 +73,29 @@ class TaskSpec(Frozen):
     validation_split: NonEmptyStr = "validation"
     columns: Columns = Columns()
     metric: Metric
+    revision: NonEmptyStr | None = Field(default=None, description="Branch, tag or commit of a Hub data set.")
+    validation_share: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description="Share of the training split's rows that is held out to validate on, in place of a validation split; "
+        "null: a tenth, and only where the data has no split but the training split.",
+    )
     prefix: str | None = Field(
         default=None,
         max_length=1024,
         description="Put before every text, as T5 expects: 'summarize: '. For summarization and translation only.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_off_the_revision(cls, value: object) -> object:
+        given = cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+        dataset, revision = given.get("dataset"), given.get("revision")
+        if not isinstance(dataset, str) or "@" not in dataset or not isinstance(revision, str | None):
+            return value
+        name, revision = joined_revision(dataset, revision)
+        return {**given, "dataset": name} | ({} if revision is None else {"revision": revision})
 
     @model_validator(mode="after")
     def _metric_fits_type(self) -> TaskSpec:

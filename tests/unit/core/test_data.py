@@ -40,13 +40,15 @@ def _write_parquet(path, rows):
 
 @pytest.mark.parametrize(("suffix", "write"), [("csv", _write_csv), ("jsonl", _write_jsonl), ("parquet", _write_parquet)])
 def test_formats_read_alike(tmp_path, suffix, write):
-    write(tmp_path / f"train.{suffix}", [("one", "two", 1), ("three", "four", 0), ("hidden", "test", -1)])
+    for split in ("train", "validation"):
+        write(tmp_path / f"{split}.{suffix}", [("one", "two", 1), ("three", "four", 0), ("hidden", "test", -1)])
     rows = read_rows(_task(tmp_path), "train")
     assert rows == Rows((("one", "two"), ("three", "four")), (1.0, 0.0), left_out=1)
 
 
 def test_rows_without_text_are_left_out(tmp_path):
-    _write_jsonl(tmp_path / "train.jsonl", [("one", None, 1), ("three", "four", 0)])
+    for split in ("train", "validation"):
+        _write_jsonl(tmp_path / f"{split}.jsonl", [("one", None, 1), ("three", "four", 0)])
     assert len(read_rows(_task(tmp_path), "train")) == 1
 
 
