@@ -88,11 +88,21 @@ class Predicted(_View):
     warnings: tuple[str, ...] = ()
 
 
+class Found(_View):
+    """What a check found in the data, what it guessed, and what it did not look at."""
+
+    rows: dict[str, int | None] = {}
+    classes: dict[str, int] = {}
+    notes: tuple[str, ...] = ()
+    not_looked_at: tuple[str, ...] = ()
+
+
 class JobPrediction(_View):
-    """A spec that would be accepted, with its defaults filled in, and the estimates for it."""
+    """A spec that would be accepted, with its defaults and columns filled in, the estimates for it, and what was found."""
 
     spec: dict[str, Any]
     predicted: Predicted | None = None
+    found: Found = Found()
 
 
 class Upload(_View):

@@ -88,7 +88,7 @@ async def put_job(job_id: JobId, body: JobCreate, sent: Sent, service: Service, 
 
 async def _plan(body: JobCreate, service: JobService, writer: Caller) -> Response:
     admitted = await service.admit(body, owner=writer.owner, predicts=True)
-    return JSONResponse(PlanView.of(admitted.spec, admitted.prediction).model_dump(mode="json"))
+    return JSONResponse(PlanView.of(admitted.spec, admitted.prediction, admitted.findings).model_dump(mode="json"))
 
 
 def _accepted(details: JobDetails) -> Response:

@@ -33,8 +33,9 @@ from app.inspection.turns import Turns
 from app.inspection.zygote import FATE
 from app.refusals import Busy, NoRoom, Refused
 from app.settings import Settings
+from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
-from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.prune import Columns, PruneSpec
 
 _log = structlog.get_logger(__name__)
 
@@ -53,10 +54,20 @@ _UNEXPECTED = "cannot be read: something in them is not as in any valid ones"
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A spec that fits this server: where its model and data set are, and what is predicted of the job if that was asked."""
+    """A spec that fits this server.
+
+    Attributes:
+        model: Where its model is.
+        dataset: Where its data set is.
+        columns: The columns that it reads, those that were guessed included.
+        findings: What was found in the data, and what was not looked at.
+        prediction: What is predicted of the job; None where that was not asked.
+    """
 
     model: str
     dataset: str
+    columns: Columns
+    findings: Findings
     prediction: Prediction | None
 
 
@@ -159,7 +170,7 @@ class Inspector:
             answer = await self._ask(question, self._check_limits(), subject)
         if not isinstance(answer, Resolved):
             raise _unfit(answer, subject)
-        return Inspected(answer.model, answer.dataset, answer.prediction)
+        return Inspected(answer.model, answer.dataset, answer.columns, answer.findings, answer.prediction)
 
     def _check_limits(self) -> Limits:
         return Limits(self._settings.inspection_memory_bytes, _CHECK_CPU_S, _CHECK_WALL_S)

@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from app.inspection.records import UploadedFile, UploadKind
+from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
-from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.prune import Columns, PruneSpec
 
 MOST_ANSWER_BYTES = 4 * 2**20
 _LONGEST_MESSAGE = 4096
@@ -99,11 +100,13 @@ class Sound(_Value):
 
 
 class Resolved(_Value):
-    """The spec's references, with links resolved: the worker opens what was checked."""
+    """The spec's references, with links resolved, and its columns, guessed ones too: the worker opens what was checked."""
 
     answer: Literal["resolved"] = "resolved"
     model: str
     dataset: str
+    columns: Columns
+    findings: Findings
     prediction: Prediction | None
 
 

@@ -122,5 +122,11 @@ def _resolved(question: CheckSpec) -> Resolved:
     if is_local(dataset) and "dataset" not in question.uploaded:
         dataset = str(resolve(dataset, "/task/dataset", question.roots, closed=question.closed))
     spec = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
-    check_local_inputs(spec)
-    return Resolved(model=model, dataset=dataset, prediction=predict(spec) if question.predicts else None)
+    checked = check_local_inputs(spec)
+    return Resolved(
+        model=model,
+        dataset=dataset,
+        columns=checked.spec.task.columns,
+        findings=checked.findings,
+        prediction=predict(spec) if question.predicts else None,
+    )

@@ -17,6 +17,7 @@ from app.inspection.records import UPLOAD_PREFIXES, UploadKind, pointer_of
 from app.refusals import Refused
 from app.uploads.records import is_upload_id
 from app.uploads.service import Finder
+from pruning_core.checks.findings import Findings
 from pruning_core.checks.method import check_request
 from pruning_core.checks.prediction import Prediction
 from pruning_core.errors import PruningError
@@ -45,11 +46,13 @@ class Admitted:
     """A spec that can run here.
 
     Attributes:
-        spec: The spec with paths resolved, so that the worker opens what was checked.
+        spec: The spec with paths resolved and columns named, so that the worker opens what was checked.
+        findings: What was found in the data, and what was not looked at.
         prediction: What is predicted of the job; None where the model is on the Hub, or nobody asked.
     """
 
     spec: PruneSpec
+    findings: Findings
     prediction: Prediction | None
 
 
@@ -87,9 +90,11 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
     located = _located(spec, folders["model"], folders["dataset"])
     if not any(map(is_local, folders.values())):
         _check_request(located)
-        return Admitted(located, None)
+        return Admitted(located, Findings(not_looked_at=("the model and the data set, which are on the Hub",)), None)
     found = await inspector.check(located, frozenset(uploaded), predicts=predicts, owner=owner)
-    return Admitted(_located(spec, found.model, found.dataset), found.prediction)
+    admitted = _located(spec, found.model, found.dataset)
+    task = admitted.task.model_copy(update={"columns": found.columns})
+    return Admitted(admitted.model_copy(update={"task": task}), found.findings, found.prediction)
 
 
 def _check_numbers(value: object, pointer: str) -> None:

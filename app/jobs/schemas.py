@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
 from app.uploads.records import shown_reference
+from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
 from pruning_core.report.progress import Stage
 from pruning_core.report.report import TargetReport
@@ -133,11 +134,12 @@ class PlanView(BaseModel):
     object: Literal["pruning.plan"] = "pruning.plan"
     spec: PruneSpec
     predicted: Prediction | None = Field(description="Null where the model is on the Hub: its files are not here yet.")
+    found: Findings = Field(description="What was found in the data, what was guessed, and what was not looked at.")
 
     @classmethod
-    def of(cls, spec: PruneSpec, predicted: Prediction | None) -> PlanView:
+    def of(cls, spec: PruneSpec, predicted: Prediction | None, found: Findings) -> PlanView:
         """Show a plan."""
-        return cls(spec=_shown(spec), predicted=predicted)
+        return cls(spec=_shown(spec), predicted=predicted, found=found)
 
 
 class JobList(BaseModel):

@@ -63,7 +63,7 @@ async def _submit(request: Request, form: Form, service: JobService, writer: Cal
         job = JobCreate.model_validate(body)
         if form.one("do") == "check":
             admitted = await service.admit(job, owner=writer.owner, predicts=True)
-            return _page(request, form, models=models, plan=PlanView.of(admitted.spec, admitted.prediction))
+            return _page(request, form, models=models, plan=PlanView.of(admitted.spec, admitted.prediction, admitted.findings))
         details = await service.submit(job, body, caller=writer, idempotency_key=_key(form, body))
     except ValidationError as error:
         return _page(request, form, models=models, errors=field_errors(error, body))

@@ -20,10 +20,14 @@ def check(job: options.JobOptions, json: options.Json = False) -> None:
 
     spec = job.to_spec()
     try:
-        check_local_inputs(spec)
+        checked = check_local_inputs(spec)
         predicted = predict(spec)
     except PruningError as error:
         where = (job.option_for(error.param) or error.param) if error.param else ""
         fail(f"{where}: {error.message}" if where else error.message, ExitCode.BAD_INPUT)
-    said = {"spec": spec.model_dump(mode="json"), "predicted": None if predicted is None else predicted.model_dump()}
+    said = {
+        "spec": checked.spec.model_dump(mode="json"),
+        "predicted": None if predicted is None else predicted.model_dump(),
+        "found": checked.findings.model_dump(),
+    }
     show_plan(JobPrediction.model_validate(said), json=json)

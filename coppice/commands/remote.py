@@ -155,7 +155,8 @@ def show_plan(plan: JobPrediction, *, json: bool) -> None:
     """Print the predicted size, memory and time of a job."""
     if json:
         typer.echo(plan.model_dump_json())
-    elif plan.predicted is None:
+        return
+    if plan.predicted is None:
         console.out.print("it would be accepted; nothing is known of the model's size yet")
     else:
         told = plan.predicted
@@ -167,6 +168,10 @@ def show_plan(plan: JobPrediction, *, json: bool) -> None:
         console.out.print(f"it would be accepted: {sizes}, {cost}", highlight=False, soft_wrap=True)
         for warning in told.warnings:
             console.note(warning)
+    for note in plan.found.notes:
+        console.note(note)
+    if plan.found.not_looked_at:
+        console.note(f"not looked at: {'; '.join(plan.found.not_looked_at)}")
 
 
 def follow(client: Client, job: Job) -> Job:

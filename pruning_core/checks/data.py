@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -14,15 +15,17 @@ from pruning_core.checks.task import check_kinds
 from pruning_core.data.columns import Sketch, resolved
 from pruning_core.data.defined import check_defined
 from pruning_core.data.faults import check_columns
+from pruning_core.data.formats.source import ReaderMissing
 from pruning_core.data.head import Head
 from pruning_core.data.labels import own_classes, place_labels
 from pruning_core.data.notes import notes_of
 from pruning_core.data.opening import open_split
 from pruning_core.data.read import Budget, Read, folder_of, has_labels, read_labels, read_some
+from pruning_core.data.splits import find_split
 from pruning_core.data.table import Role
 from pruning_core.errors import DatasetInvalid
 from pruning_core.files.columns import Column, read_columns
-from pruning_core.files.paths import image_folder, is_local, split_file
+from pruning_core.files.paths import image_folder, is_local
 from pruning_core.spec.labels import Label
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.spec.tasks import KINDS
@@ -31,6 +34,7 @@ from pruning_core.spec.tasks import KINDS
 _BUDGET = Budget(seconds=0.6, characters=16 * 2**20)
 _LABELS_S = 0.3
 _MOST_CLASSES = 32
+_MOST_FOOTERS = 100
 _ROLES: Mapping[Role, str] = {"train": "training", "validation": "validation"}
 
 
@@ -45,13 +49,12 @@ class _Split:
     labels_whole: bool
 
 
-def check_data(spec: PruneSpec, head: Head | None, *, arrow: bool) -> tuple[TaskSpec, Findings]:
+def check_data(spec: PruneSpec, head: Head | None) -> tuple[TaskSpec, Findings]:
     """Refuse a local data set that the job would refuse, as far as it is read.
 
     Args:
         spec: The request.
         head: The model's head; None where it is not known yet.
-        arrow: Whether Parquet files can be read. Where they cannot, their footers are.
 
     Returns:
         The task with its columns named, and what was found.
@@ -65,25 +68,32 @@ def check_data(spec: PruneSpec, head: Head | None, *, arrow: bool) -> tuple[Task
         return task, Findings(not_looked_at=("the data set, which is on the Hub",))
     if KINDS[task.type].reads == "image" and any(image_folder(folder, split) is not None for split in _splits(task).values()):
         return _image_folders(task, folder, head)
-    if not arrow and _is_parquet(task, folder):
-        return _footers(task, folder, head)
-    task, guessed = resolved(task)
+    try:
+        return _rows(spec, head)
+    except ReaderMissing as missing:
+        return _footers(task, folder, head, missing)
+
+
+def _rows(spec: PruneSpec, head: Head | None) -> tuple[TaskSpec, Findings]:
+    """Check rows by the job's own reader."""
+    task, guessed = resolved(spec.task)
     splits = [_read(task, role, name) for role, name in _ROLES.items()]
     if is_local(spec.model) and any(split.read.rows.form == "chat" for split in splits):
         check_chat_template(Path(spec.model).expanduser())
     classes, placed = _check_labels(spec, task, splits, head)
     notes = [note for split in splits for note in notes_of(task, split.read.rows, split.name)]
     skipped = [said for split in splits for said in _skipped(task, split)]
-    if head is None and KINDS[task.type].labels is not None and KINDS[task.type].labels.classes != "none":
-        skipped.append("the labels against the model's classes: the model is on the Hub")
+    labels = KINDS[task.type].labels
+    if head is None and labels is not None and labels.classes != "none":
+        skipped.append("labels against the model's classes: the model is on the Hub")
+    counts: dict[str, int | None] = {
+        role: split.labelled if split.labels_whole else None for role, split in zip(_ROLES, splits, strict=True)
+    }
     return task, Findings(
-        rows={
-            role: split.read.looked_at if split.read.whole else split.labelled if split.labels_whole else None
-            for role, split in zip(_ROLES, splits, strict=True)
-        },
+        rows=counts,
         classes=classes,
         notes=tuple(dict.fromkeys([*guessed, *placed, *notes])),
-        not_looked_at=tuple(skipped),
+        not_looked_at=tuple(dict.fromkeys(skipped)),
     )
 
 
@@ -122,7 +132,7 @@ def _check_labels(
     counts: Counter[int] = Counter()
     for label in placed[0] if kind.classes != "none" else ():
         counts.update([label] if isinstance(label, int) else cast("tuple[int, ...]", label))
-    return {names[place]: count for place, count in counts.most_common(_MOST_CLASSES)}, notes
+    return {names[place][:64]: count for place, count in counts.most_common(_MOST_CLASSES)}, notes
 
 
 def _skipped(task: TaskSpec, split: _Split) -> list[str]:
@@ -148,20 +158,27 @@ def _image_folders(task: TaskSpec, folder: Path, head: Head | None) -> tuple[Tas
     return task, Findings(not_looked_at=("whether the images can be decoded",))
 
 
-def _is_parquet(task: TaskSpec, folder: Path) -> bool:
-    return any(split_file(folder, split).suffix == ".parquet" for split in _splits(task).values())
+def _footers(task: TaskSpec, folder: Path, head: Head | None, missing: ReaderMissing) -> tuple[TaskSpec, Findings]:
+    """Check Parquet files by their footers alone: kinds of columns and bounds of numbers.
+
+    Raises:
+        ReaderMissing: A file is of a form of which nothing can be told.
+    """
+    said: tuple[str, ...] = ()
+    for role in _ROLES:
+        found = find_split(folder, task, role)
+        if any(path.suffix != ".parquet" for path in found.files):
+            raise missing
+        for path in found.files[:_MOST_FOOTERS]:
+            if (columns := read_columns(path)) is not None:
+                task, guessed = resolved(task, partial(_sketch, columns))
+                said += guessed
+                check_columns(task, list(columns), found.name)
+                check_kinds(task, columns, found.name, head)
+    return task, Findings(
+        notes=said, not_looked_at=("rows of Parquet files, of which the footers were read: pyarrow is not installed",)
+    )
 
 
-def _footers(task: TaskSpec, folder: Path, head: Head | None) -> tuple[TaskSpec, Findings]:
-    """Check a data set by what the footers of its Parquet files say: kinds of columns and bounds of numbers."""
-    known = {split: read_columns(split_file(folder, split)) for split in _splits(task).values()}
-    notes: tuple[str, ...] = ()
-    train = known[task.train_split]
-    if train is not None:
-        kinds = {name: column.kind for name, column in train.items()}
-        task, notes = resolved(task, lambda: Sketch({}, kinds))
-    for split, columns in known.items():
-        if columns is not None:
-            check_columns(task, list(columns), split)
-            check_kinds(task, cast("Mapping[str, Column]", columns), split, head)
-    return task, Findings(notes=notes, not_looked_at=("rows of Parquet files, of which the footers were read",))
+def _sketch(columns: Mapping[str, Column]) -> Sketch:
+    return Sketch({}, {name: column.kind for name, column in columns.items()})

@@ -6,7 +6,6 @@ checkpoint is judged by its ``config.json`` and the headers of its safetensors f
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from pruning_core.arch.structure import structure_of, unit_groups
@@ -24,12 +23,11 @@ from pruning_core.files.paths import is_local
 from pruning_core.spec.prune import PruneSpec
 
 
-def check_local_inputs(spec: PruneSpec, *, arrow: bool = True) -> Checked:
+def check_local_inputs(spec: PruneSpec) -> Checked:
     """Refuse a request that cannot work, as far as local files tell. A model or data set with a Hub id is not checked.
 
     Args:
         spec: The request.
-        arrow: Whether pyarrow may be used to read Parquet files, where it is installed.
 
     Returns:
         The request with the columns that were guessed, and what was found and not looked at.
@@ -42,7 +40,7 @@ def check_local_inputs(spec: PruneSpec, *, arrow: bool = True) -> Checked:
     """
     check_request(spec)
     head = check_model(spec, Path(spec.model).expanduser()) if is_local(spec.model) else None
-    task, findings = check_data(spec, head, arrow=arrow and find_spec("pyarrow") is not None)
+    task, findings = check_data(spec, head)
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
     return Checked(spec.but(task=task), findings)

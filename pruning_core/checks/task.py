@@ -95,8 +95,8 @@ _PROBLEMS: Mapping[str, str] = {
 def check_problem_type(task: TaskSpec, config: Mapping[str, Any]) -> None:
     """Check the ``problem_type`` of a classifier's config against the task.
 
-    By it transformers chooses the loss, and its pipelines whether the classes exclude each other: a task of the other kind would
-    judge another function than the one that users of the model call.
+    By it transformers chooses the loss, and its pipelines whether the classes exclude each other: a task of the other kind
+    would judge another function than the one that users of the model call.
 
     Raises:
         ModelUnreadable: They do not fit.

@@ -71,7 +71,7 @@ def meaning_of(items: Iterable[Item], names: Sequence[str], own: Sequence[str] =
 
 
 def match(wanted: Iterable[str], names: Sequence[str]) -> dict[str, int]:
-    """Match names to the model's: as they are, else without regard to case, spaces, hyphens and underscores if that is clear."""
+    """Match names to the model's: as they are, else without regard to case, spaces, hyphens and underscores."""
     exact = {name: place for place, name in enumerate(names)}
     counted = Counter(map(_plain, names))
     plain = {_plain(name): place for place, name in enumerate(names) if counted[_plain(name)] == 1}
@@ -95,11 +95,12 @@ def _of_texts(texts: Sequence[str], names: Sequence[str]) -> tuple[dict[str | fl
     named = match(texts, names)
     digits = {text: number for text in texts if (number := number_of(text)) is not None}
     if len(named) == len(texts):
+        found: dict[str | float, int] = {**named}
         loose = sorted(text for text, place in named.items() if names[place] != text)
         notes = [f"labels are matched to the model's classes without regard to case and spaces: {_pairs(loose, named, names)}"]
         if digits and any(number != named[text] for text, number in digits.items()):
-            return dict(named), ["labels are read as names of the model's classes, which are numbers, and not as indices"]
-        return dict(named), notes if loose else []
+            return found, ["labels are read as names of the model's classes, which are numbers, and not as indices"]
+        return found, notes if loose else []
     if len(digits) == len(texts):
         for number in digits.values():
             check_label(number, len(names))
@@ -193,8 +194,8 @@ def form_of(columns: Iterable[Sequence[Item]], classes: int) -> tuple[Form, tupl
         return "hot", (f"labels are read as multi-hot: a zero or one for each of the model's {classes} classes",)
     if flags or (repeats and len(lengths) == 1):
         raise DatasetInvalid(
-            f"the labels look multi-hot, in lists of {shown([str(own) for own in sorted(lengths)])} zeros and ones; the model has "
-            f"{classes} classes, and needs one entry for each",
+            f"the labels look multi-hot, in lists of {shown([str(own) for own in sorted(lengths)])} zeros and ones; the model "
+            f"has {classes} classes, and needs one entry for each",
             param=_FIELD,
         )
     if repeats:
@@ -214,13 +215,13 @@ def form_of(columns: Iterable[Sequence[Item]], classes: int) -> tuple[Form, tupl
 
 def _bit(item: Item) -> int | None:
     """Return a zero or one, also where it is written as text; None for anything else."""
-    number = number_of(item) if isinstance(item, str) else float(item)
-    return int(number) if number in (0.0, 1.0) and number is not None else None
+    number = number_of(item) if isinstance(item, str) else item
+    return None if number is None or number not in (0, 1) else int(number)
 
 
 def _check_shares(items: Sequence[Item]) -> None:
     """Refuse probabilities in place of classes."""
-    odd = next((item for item in items if isinstance(item, float) and item != int(item)), None)
+    odd = next((item for item in items if isinstance(item, float) and not item.is_integer()), None)
     if odd is not None:
         raise DatasetInvalid(
             f"the labels hold {odd:g}, which is neither the index of a class nor a zero or one; shares of classes are not read",

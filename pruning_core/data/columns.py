@@ -94,7 +94,7 @@ def resolved(task: TaskSpec, sketch: Callable[[], Sketch] | None = None) -> tupl
         folder = image_folder(Path(task.dataset).expanduser(), task.train_split)
         if folder is not None:  # the folders are the classes, and no column is read
             return task.but(columns=Columns(image="image", label="label")), ()
-    known = sketch_of(open_split(task, "train")) if sketch is None else sketch()
+    known = _sketch(task) if sketch is None else sketch()
     given = [*task.columns.inputs, *([task.columns.label] if task.columns.label else [])]
     inputs = task.columns.inputs or _guessed_inputs(task, known, given)
     label = task.columns.label
@@ -103,6 +103,16 @@ def resolved(task: TaskSpec, sketch: Callable[[], Sketch] | None = None) -> tupl
     is_image = KINDS[task.type].reads == "image"
     columns = Columns(text=() if is_image else tuple(inputs), image=inputs[0] if is_image else None, label=label)
     return task.but(columns=columns), (_say(task, inputs, label, known),)
+
+
+def _sketch(task: TaskSpec) -> Sketch:
+    table = open_split(task, "train")
+    if KINDS[task.type].reads == "image" and task.columns.image is None:  # only of a column of images are bytes no text
+        spelled = {name.lower(): name for name in reversed(table.columns)}
+        likely = next((spelled[name] for (name,) in _INPUTS[task.type] if name in spelled), None)
+        if likely is not None:
+            table = open_split(task.but(columns=Columns(image=likely, label=task.columns.label)), "train")
+    return sketch_of(table)
 
 
 def sketch_of(table: Table) -> Sketch:
@@ -204,8 +214,8 @@ def _field(task: TaskSpec) -> Literal["image", "text"]:
 
 
 def _say(task: TaskSpec, inputs: Sequence[str], label: str | None, known: Sketch) -> str:
-    said = [f"{_field(task)} in {' and '.join(map(repr, inputs))}"] if not task.columns.inputs else []
-    said += [f"labels in {label!r}"] if task.columns.label is None and label is not None else []
+    said = [f"{_field(task)} in {' and '.join(repr(name[:64]) for name in inputs)}"] if not task.columns.inputs else []
+    said += [f"labels in {label[:64]!r}"] if task.columns.label is None and label is not None else []
     others = sorted(set(known.names) - {*inputs, label})
     left = f"; not used: {shown(others)}" if others else ""
     return f"columns were guessed: {', '.join(said)}{left}. Name others in task.columns if that is wrong"

@@ -33,8 +33,8 @@ def check_defined(task: TaskSpec, labels: Sequence[Label], names: Sequence[str])
     if task.metric in ("spearman", "matthews") and len(set(labels)) < 2:
         what = "scores" if kind.classes == "none" else "labels"
         fault = (
-            f"the {len(labels)} validation rows that are judged have one and the same label, and {task.metric} is a correlation "
-            f"with {what} that differ"
+            f"the {len(labels)} validation rows that are judged have one and the same label, and {task.metric} is a "
+            f"correlation with {what} that differ"
         )
     elif task.metric == "f1" and kind.classes == "one" and len(names) == 2 and 1 not in labels:
         fault = f"no validation row is of class {names[1]!r}, whose F1 the metric f1 is: it would be 0 for every model"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never, cast
 from pruning_core.data.classes import Item, are_on, form_of, meaning_of
 from pruning_core.data.faults import UNLABELLED, label_is_wrong, shown
 from pruning_core.data.head import check_head
+from pruning_core.data.values import kind_of
 from pruning_core.errors import DatasetInvalid
 from pruning_core.spec.labels import Label, number_of
 from pruning_core.spec.prune import TaskSpec
@@ -60,14 +61,7 @@ def _spelled_out(values: Sequence[object]) -> frozenset[str]:
 def _words(value: object) -> str:
     if isinstance(value, str):
         return "text"
-    return "lists or objects" if isinstance(value, list | Mapping) else "numbers" if is_number(value) else "other values"
-
-
-def is_number(value: object) -> bool:
-    """Return whether a value is a number, or a yes or no."""
-    from decimal import Decimal
-
-    return isinstance(value, int | float | Decimal)
+    return "lists or objects" if isinstance(value, list | Mapping) else kind_of(value)
 
 
 def with_classes(task: TaskSpec, rows: Rows, names: Sequence[str]) -> Rows:
@@ -114,7 +108,8 @@ def own_classes(splits: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     named = [names for names in splits if names]
     if any(names != named[0] for names in named):
         raise DatasetInvalid(
-            f"the splits name their classes differently: {shown(named[0])}; and {shown(named[1])}. Write both with the same names",
+            f"the splits name their classes differently: {shown(named[0])}; and {shown(named[1])}. Write both with "
+            "the same names",
             param="task.columns.label",
         )
     return named[0] if named else ()

@@ -25,6 +25,7 @@ from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import KINDS
 
 _LOOK_AT_CLOCK = 64  # rows
+_PART = 64  # characters' worth of memory that a text takes beside its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,44 +175,40 @@ class _Taken:
     def take_(self, values: Sequence[Any]) -> None:
         """Add a row by the values of its input columns."""
         found = self._inputs(values)
-        self.characters += 0 if found is None else sum(map(len, found))
+        self.characters += 0 if found is None else sum(map(len, found)) + _PART * len(found)
         self.texts.append(found)
 
     def _inputs(self, values: Sequence[Any]) -> tuple[str, ...] | None:
-        reads = KINDS[self.task.type].reads
-        columns = self.task.columns.inputs
-        match reads:
+        kind = KINDS[self.task.type]
+        match kind.reads:
             case "image":
                 return encode_picture(values[0], self.folder)
             case "words":
-                words = list_of(values[0])
-                if words is None or not all(isinstance(word, str) for word in words):
-                    self._note_odd_(columns[0], values[0])
-                    return None
-                parts: Sequence[Any] = words
+                return self._texts(tuple(list_of(values[0]) or ()), values)
             case "text":
-                if KINDS[self.task.type].takes_chats and self.form != "plain" and is_chat(values[0]):
+                if kind.takes_chats and self.form != "plain" and is_chat(values[0]):
                     self.form = "chat"
-                    chat = encode_chat(values[0], columns[0])
+                    chat = encode_chat(values[0], self.task.columns.inputs[0])
                     return None if chat is None else (chat,)
-                for column, value in zip(columns, values, strict=True):
-                    if not isinstance(value, str):
-                        self._note_odd_(column, value)
-                        return None
-                parts = values
+                return self._texts(tuple(values), values)
             case _:
-                assert_never(reads)
-        texts = cast("tuple[str, ...]", tuple(parts))
-        if not any(map(str.strip, texts)):
+                assert_never(kind.reads)
+
+    def _texts(self, parts: tuple[object, ...], values: Sequence[Any]) -> tuple[str, ...] | None:
+        """Return the texts of a row; None, and a note, where they are none or blank. The first row decides about chats."""
+        if not parts or self.form == "chat" or not all(isinstance(part, str) for part in parts):
+            for column, value in zip(self.task.columns.inputs, values, strict=True):
+                if KINDS[self.task.type].reads == "words" or self.form == "chat" or not isinstance(value, str):
+                    self._note_odd_(column, value)
             return None
-        if self.form == "chat":  # the first row decides what a column holds
-            self._note_odd_(columns[0], values[0])
+        texts = cast("tuple[str, ...]", parts)
+        if not any(map(str.strip, texts)):
             return None
         self.form = "plain"
         return texts if self.task.prefix is None else tuple(self.task.prefix + text for text in texts)
 
     def _note_odd_(self, column: str, value: object) -> None:
-        if not is_missing(value):
+        if not is_missing(value) and value != []:
             self.odd[column, kind_of(value)] += 1
 
     def fault(self, split: str) -> DatasetInvalid:

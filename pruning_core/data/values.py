@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import cast
 
 from pruning_core.data.chats import is_chat
-from pruning_core.data.labels import is_number
 from pruning_core.spec.tasks import Reads
 
 
@@ -29,19 +29,20 @@ NEEDS: Mapping[Reads, Need] = {
 
 def kind_of(value: object) -> str:
     """Name the kind of a value, for a message."""
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, bool):
-        return "true and false"
-    if is_number(value):
-        return "numbers"
-    if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
-        return "dates or times"
-    if isinstance(value, bytes):
-        return "bytes"
-    if is_chat(value):
-        return "chats"
     if isinstance(value, list):
         items = cast("list[object]", value)
-        return f"lists of {kind_of(items[0])}" if items and not isinstance(items[0], list) else "lists"
-    return "objects" if isinstance(value, Mapping) else f"values of type {type(value).__name__}"
+        plain = bool(items) and not isinstance(items[0], list)
+        return "chats" if is_chat(value) else f"lists of {kind_of(items[0])}" if plain else "lists"
+    named = (name for kinds, name in _KINDS if isinstance(value, kinds))
+    return next(named, f"values of type {type(value).__name__}")
+
+
+# A yes or no is a number to Python, so it comes first.
+_KINDS: Sequence[tuple[type | tuple[type, ...], str]] = (
+    (str, "text"),
+    (bool, "true and false"),
+    ((int, float, Decimal), "numbers"),
+    ((dt.date, dt.time, dt.timedelta), "dates or times"),
+    (bytes, "bytes"),
+    (Mapping, "objects"),
+)

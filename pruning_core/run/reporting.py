@@ -99,10 +99,11 @@ def _of_quality(quality: QualityReport) -> list[str]:
     """Warn of a dense model that is worse than none, as one is whose classes are in another order than the data's."""
     if quality.constant is None or quality.dense >= quality.constant:
         return []
-    return [
+    said = (
         f"the dense model's {quality.metric} is {quality.dense:.4f}, worse than always giving the commonest answer "
         f"({quality.constant:.4f}): are the labels in the order of the model's classes, and was its head trained for them?"
-    ]
+    )
+    return [said]
 
 
 def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> tuple[str, ...]:

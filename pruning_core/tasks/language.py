@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from pruning_core.data.rows import Rows
+    from pruning_core.tasks.base import TaskModel
 
 # Devlin et al. 2019 (arXiv 1810.04805, section 3.1). Every chosen token is hidden: leaving some unchanged is for training.
 _HIDDEN_SHARE = 0.15

@@ -133,7 +133,7 @@ def test_a_long_file_is_judged_by_its_first_rows(tmp_path: Path) -> None:
         ({"label": 2}, {"text": ["sentence"], "label": "label"}, "label 2 is no class of the model, which has 2"),
         ({"label": -2}, {"text": ["sentence"], "label": "label"}, "label -2 is no class"),
         ({"label": 0.5}, {"text": ["sentence"], "label": "label"}, r"label 0\.5 is no class"),
-        ({"label": "good"}, {"text": ["sentence"], "label": "label"}, "column 'label' holds text"),
+        ({"label": "good"}, {"text": ["sentence"], "label": "label"}, "label 'good' is no class of the model, which has"),
     ],
 )
 def test_what_the_job_would_refuse_is_refused_before_it_in_the_same_words(

@@ -42,8 +42,8 @@ def _write_parquet(path, rows):
 def test_formats_read_alike(tmp_path, suffix, write):
     for split in ("train", "validation"):
         write(tmp_path / f"{split}.{suffix}", [("one", "two", 1), ("three", "four", 0), ("hidden", "test", -1)])
-    rows = read_rows(_task(tmp_path), "train")
-    assert rows == Rows((("one", "two"), ("three", "four")), (1.0, 0.0), left_out=1)
+    rows = with_classes(_task(tmp_path), read_rows(_task(tmp_path), "train"), ("no", "yes"))
+    assert rows == Rows((("one", "two"), ("three", "four")), (1, 0), ("no", "yes"), left_out=1)
 
 
 def test_rows_without_text_are_left_out(tmp_path):
@@ -58,7 +58,7 @@ def test_rows_without_text_are_left_out(tmp_path):
         ([("a", None, 1)], {}, "no usable row"),
         ([("a", "b", 1)], {"columns": {"text": ["a", "c"], "label": "y"}}, "no column 'c'; it has a, b, y"),
         ([("a", "b", 1)], {"columns": {"text": ["a"], "label": "label"}}, "no column 'label'"),
-        ([("a", "b", "yes")], {}, "holds text"),
+        ([("a", "b", ["yes"])], {}, "holds lists or objects; a text-classification task needs class indices or names"),
     ],
 )
 def test_unusable_data_says_why(tmp_path, rows, changes, says):
