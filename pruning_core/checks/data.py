@@ -128,7 +128,7 @@ def _check_labels(
             raise DatasetInvalid(fault, param="task.columns.label")
     judged, most = splits[1].read, spec.evaluation.max_samples
     if judged.whole or most is None or most <= len(judged.rows):
-        check_defined(task, placed[1][:most], names)
+        notes += check_defined(task, placed[1][:most], names)
     counts: Counter[int] = Counter()
     for label in placed[0] if kind.classes != "none" else ():
         counts.update([label] if isinstance(label, int) else cast("tuple[int, ...]", label))

@@ -43,7 +43,7 @@ def encode_chat(value: list[object], column: str) -> str | None:
         content = own.get("content", own.get("value"))
         if isinstance(content, list):
             raise DatasetInvalid(
-                f"column {column!r} holds chats whose contents are lists of parts, as chats with images have them; give the "
+                f"column {column[:64]!r} holds chats whose contents are lists of parts, as chats with images have them; give the "
                 "content of each message as a text",
                 param="task.columns.text",
             )

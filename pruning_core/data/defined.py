@@ -8,43 +8,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from pruning_core.data.faults import shown
 from pruning_core.errors import DatasetInvalid
 from pruning_core.spec.labels import Label
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import KINDS
 
 
-def check_defined(task: TaskSpec, labels: Sequence[Label], names: Sequence[str]) -> None:
-    """Refuse validation labels on which the metric of the task is undefined, or the same for every model.
+def check_defined(task: TaskSpec, labels: Sequence[Label], names: Sequence[str]) -> tuple[str, ...]:
+    """Refuse validation labels on which the metric of the task is undefined.
 
     Args:
         task: Names the metric.
         labels: Labels of the rows that are judged, placed by `pruning_core.data.labels.placed`.
         names: Names of the model's classes; empty for tasks without classes.
 
+    Returns:
+        A sentence where the metric is the same for every model.
+
     Raises:
-        DatasetInvalid: The metric says nothing on these labels.
+        DatasetInvalid: The metric is undefined on these labels.
     """
-    kind = KINDS[task.type].labels
-    if kind is None or not labels:
-        return
-    fault: str | None = None
-    if task.metric in ("spearman", "matthews") and len(set(labels)) < 2:
-        what = "scores" if kind.classes == "none" else "labels"
-        fault = (
-            f"the {len(labels)} validation rows that are judged have one and the same label, and {task.metric} is a "
-            f"correlation with {what} that differ"
+    if KINDS[task.type].labels is None or not labels:
+        return ()
+    if task.metric == "spearman" and len(set(labels)) < 2:
+        raise DatasetInvalid(
+            f"the {len(labels)} validation rows that are judged have one and the same score, and the rank correlation with "
+            "scores that are all alike is undefined; give validation rows whose scores differ",
+            param="task.columns.label",
         )
-    elif task.metric == "f1" and kind.classes == "one" and len(names) == 2 and 1 not in labels:
-        fault = f"no validation row is of class {names[1]!r}, whose F1 the metric f1 is: it would be 0 for every model"
-    elif task.metric == "f1" and kind.may_be_hot and not any(cast("Sequence[tuple[int, ...]]", labels)):
-        fault = "no validation row has a class, so that f1 would be 0 for every model"
-    elif task.metric in KINDS[task.type].entity_metrics:
+    why = _same_for_all(task, labels, names)
+    return () if why is None else (f"{why}, so that {task.metric} is 0 whatever a model answers",)
+
+
+def _same_for_all(task: TaskSpec, labels: Sequence[Label], names: Sequence[str]) -> str | None:
+    """Return why every model has the same metric on these labels; None where not every model has."""
+    kind = KINDS[task.type]
+    assert kind.labels is not None, "only asked of tasks with labels"
+    if task.metric == "matthews" and len(set(labels)) < 2:
+        return "all validation rows that are judged are of one class"
+    if task.metric in kind.entity_metrics:
         tagged = {tag for tags in cast("Sequence[tuple[int, ...]]", labels) for tag in tags}
-        if all(names[tag] == "O" for tag in tagged):
-            fault = "no validation row has an entity (all words are O), so that f1 would be 0 for every model"
-    if fault is not None:
-        others = [name for name in KINDS[task.type].metrics if name != task.metric]
-        instead = f", or choose metric {shown(others)}" if others else ""
-        raise DatasetInvalid(f"{fault}; give validation rows whose labels differ{instead}", param="task.columns.label")
+        return "no validation row has an entity: all words are O" if {names[tag] for tag in tagged} <= {"O"} else None
+    if task.metric != "f1":
+        return None
+    if kind.labels.classes == "one" and len(names) == 2 and 1 not in labels:
+        return f"no validation row is of class {names[1][:64]!r}, which f1 counts"
+    if kind.labels.may_be_hot and not any(cast("Sequence[tuple[int, ...]]", labels)):
+        return "no validation row has a class"
+    return None

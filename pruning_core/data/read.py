@@ -218,7 +218,7 @@ class _Taken:
         for (column, kind), count in self.odd.most_common(1):
             if count == len(self.texts):
                 return DatasetInvalid(
-                    f"column {column!r} of the {split} split holds {kind}, and {needed.words} {needed.verb} needed there",
+                    f"column {column[:64]!r} of the {split} split holds {kind}, and {needed.words} {needed.verb} needed there",
                     param=f"task.columns.{'image' if task.columns.image else 'text'}",
                 )
         labelled = f" and labels in {task.columns.label}" if has_labels(task) else ""
@@ -230,6 +230,6 @@ class _Taken:
     def notes(self, split: str) -> list[str]:
         """Say which rows were left out because they hold something else."""
         return [
-            f"{count} of {len(self.texts)} {split} rows hold {kind} in {column!r}, and were left out"
+            f"{count} of {len(self.texts)} {split} rows hold {kind} in {column[:64]!r}, and were left out"
             for (column, kind), count in sorted(self.odd.items())
         ]
