@@ -36,7 +36,7 @@ def _fetch_one(source: Source) -> None:
         case "model":
             model_folder(source.reference, source.revision, most_bytes=source.most_bytes)
         case "dataset":
-            dataset_folder(source.reference, source.config, most_bytes=source.most_bytes)
+            dataset_folder(source.reference, source.config, revision=source.revision, most_bytes=source.most_bytes)
         case _:
             assert_never(source.kind)
 

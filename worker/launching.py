@@ -105,7 +105,7 @@ def _sources(settings: Settings, spec: PruneSpec) -> tuple[Source, ...]:
     if not is_local(spec.model):
         found.append(Source("model", spec.model, spec.revision, most_bytes=most))
     if not is_local(spec.task.dataset):
-        found.append(Source("dataset", spec.task.dataset, config=spec.task.config, most_bytes=most))
+        found.append(Source("dataset", spec.task.dataset, spec.task.revision, spec.task.config, most))
     return tuple(found)
 
 

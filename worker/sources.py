@@ -37,7 +37,7 @@ def sources_of(claim: Claim, settings: Settings, *, since: float) -> tuple[Resou
     spec, cache = claim.spec, hub_cache(settings, claim.owner)
     return (
         *_described("model", spec.model, spec.revision, cache=cache, roots=roots, since=since),
-        *_described("dataset", spec.task.dataset, None, cache=cache, roots=roots, since=since),
+        *_described("dataset", spec.task.dataset, spec.task.revision, cache=cache, roots=roots, since=since),
     )
 
 

@@ -14,7 +14,7 @@ from app.disk import free_bytes
 from app.inspection.records import UploadedFile, UploadKind
 from app.inspection.tar import Member, TarInvalid, members
 from app.refusals import NoRoom, Refused
-from pruning_core.files.paths import DATA_SUFFIXES, IMAGE_SUFFIXES
+from pruning_core.files.paths import DATA_SUFFIXES, IMAGE_SUFFIXES, data_suffix
 
 # Neither a dot nor a space ends a name: some systems drop both, and so take two names for one.
 _PART = re.compile(r"[A-Za-z0-9_\-](?:[A-Za-z0-9_.\- ]{0,126}[A-Za-z0-9_\-])?", re.ASCII)
@@ -27,6 +27,7 @@ _KINDS = {
     UploadKind.DATASET: (*DATA_SUFFIXES, *IMAGE_SUFFIXES, ".md", ".txt"),
 }
 _LOOK_EVERY_BYTES = 64 * 2**20
+_PACKED = (".gz", ".zst")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack", ".npy", ".npz")
 
 
@@ -116,7 +117,9 @@ def _safe(name: str, kind: UploadKind) -> str:
             "a file of the archive has a name that is not taken: give relative names of letters, digits, _ - . and spaces"
         )
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix in _PICKLES:
+    if suffix in _PACKED:  # what is within decides: archives and tables of pickles have other endings before it
+        suffix = (PurePosixPath(name.lower()).with_suffix("").suffix or "") + suffix
+    if PurePosixPath(suffix).stem in _PICKLES or suffix in _PICKLES:
         raise _refused(
             "the archive holds pickle files or the like, which can run code when loaded; convert them to safetensors"
         )
@@ -179,13 +182,13 @@ def _check(kind: UploadKind, files: Sequence[UploadedFile]) -> None:
 
 
 def _check_dataset(files: Sequence[UploadedFile]) -> None:
-    splits = any(file.path.endswith(DATA_SUFFIXES) and "/" not in file.path for file in files)
+    splits = any(data_suffix(PurePosixPath(file.path).name) for file in files)
     # <split>/<class>/<image>
     images = any(file.path.lower().endswith(IMAGE_SUFFIXES) and file.path.count("/") == 2 for file in files)
     if not splits and not images:
         raise _refused(
-            f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES)}, "
-            "or as a folder with a folder of images for each class"
+            f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES[:4])} or "
+            "the like, or as a folder with a folder of images for each class"
         )
 
 

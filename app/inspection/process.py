@@ -20,6 +20,13 @@ _log = structlog.get_logger(__name__)
 
 # Where Python and its libraries are, and which letters paths have. No setting of the service, no key of anybody's.
 _ENVIRONMENT = ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8")
+# Libraries of Parquet and numbers start no thread in a process that forks, and take memory as its limits count it.
+_WITHOUT_THREADS = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 # -P: the current folder is not searched, where a folder `app` need not be ours.
 _COMMAND = (sys.executable, "-P", "-m", "app.inspection.zygote")
 _END_S = 5
@@ -106,4 +113,4 @@ class Zygote:
 
 def _environment() -> dict[str, str]:
     found = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return found | {"PYTHONPATH": os.pathsep.join(filter(None, [_HOME, os.environ.get("PYTHONPATH", "")]))}
+    return _WITHOUT_THREADS | found | {"PYTHONPATH": os.pathsep.join(filter(None, [_HOME, os.environ.get("PYTHONPATH", "")]))}

@@ -127,6 +127,9 @@ def main(arguments: list[str]) -> int:
     # Imported once, here, and shared by every child. The rest of the API's code is not needed, and its settings neither.
     from app.inspection.work import answer_to
 
+    with contextlib.suppress(ImportError):  # without it, what only it can read is not looked at
+        import pyarrow.ipc
+        import pyarrow.parquet  # noqa: F401 - as the line above: a child has no address space to load it
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(arguments[0])) as control:

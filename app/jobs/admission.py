@@ -85,8 +85,12 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
             _check_hub_id(folders[field], field, pointer)
         elif not folders[field].startswith("/"):
             raise Refused("invalid_request", "a path must be absolute", pointer)
-    if spec.revision is not None and (not _REVISION.fullmatch(spec.revision) or ".." in spec.revision):
-        raise Refused("invalid_request", "must be a branch, a tag or a commit of the model's repository", "/revision")
+    for revision, whose, pointer in (
+        (spec.revision, "model", "/revision"),
+        (spec.task.revision, "data set", "/task/revision"),
+    ):
+        if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
+            raise Refused("invalid_request", f"must be a branch, a tag or a commit of the {whose}'s repository", pointer)
     located = _located(spec, folders["model"], folders["dataset"])
     if not any(map(is_local, folders.values())):
         _check_request(located)

@@ -38,6 +38,8 @@ _WHERE = {  # JSON pointers into the body, longest first, and the form control o
     "/task/columns": "text_column",
     "/task/config": "config",
     "/task/prefix": "prefix",
+    "/task/revision": "data_revision",
+    "/task/validation_share": "validation_share",
     "/task/train_split": "train_split",
     "/task/validation_split": "validation_split",
     "/task/metric": "task_metric",
@@ -146,6 +148,10 @@ def _task(form: Form, plan: Blueprint) -> object:
     task: dict[str, Any] = {"type": name, "columns": columns, "metric": form.one("task_metric")}
     if label := form.one("label_column").strip():
         task["columns"]["label"] = label
+    if revision := form.one("data_revision").strip():
+        task["revision"] = revision
+    if share := form.one("validation_share").strip():
+        task["validation_share"] = _number(share)
     return task | {key: value for key in _OWN_DATA if (value := form.one(key).strip())}
 
 
@@ -209,6 +215,8 @@ def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str
         "text_column": ["" if named else task["columns"].get("image") or ", ".join(task["columns"]["text"])],
         "label_column": ["" if named else task["columns"]["label"] or ""],
         "task_metric": [task["metric"]],
+        "data_revision": [task["revision"] or ""],
+        "validation_share": [f"{task['validation_share']:g}" if task["validation_share"] else ""],
         "metric": [metric],
         "amount": [", ".join(f"{target[field]:g}" for target in targets) if field else ""],
         "tolerance": [f"{targets[0]['tolerance']:g}" if field else ""],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,20 @@ Image = Annotated[str | None, typer.Option(help="Column of images, instead of --
 Label = Annotated[str | None, typer.Option(help="Column of labels: classes, scores, tags, answers or target texts.")]
 Metric = Annotated[str | None, typer.Option(help="Metric, where --task is a type; by default the type's usual one.")]
 Prefix = Annotated[str | None, typer.Option(help="Prefix of every text, as T5 expects it: 'summarize: '.")]
-Data = Annotated[str | None, typer.Option(help="Folder with train and validation as Parquet, JSON Lines or CSV.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder with train and validation as Parquet, Arrow, JSON or CSV, or one such file; or a Hub id, org/name or "
+        "org/name@revision."
+    ),
+]
+TrainSplit = Annotated[str | None, typer.Option(help="Split of the data to calibrate and train on (default train).")]
+ValidationSplit = Annotated[str | None, typer.Option(help="Split of the data to validate on (default validation).")]
+ValidationShare = Annotated[
+    float | None,
+    typer.Option(help="Share of the training rows to hold out instead of a validation split; 0.1 where there is none."),
+]
+DataRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the data, where it is of the Hub.")]
 Sparsity = Annotated[
     list[float] | None,
     typer.Option(help="Fraction of the prunable weights to remove, 0 to 1. Repeat any target for a frontier."),
@@ -107,10 +121,21 @@ _OF_METHODS: Mapping[str, MethodName] = {
 }
 _FIELDS = ("model", "task", "seed", "quality_floor")  # of the spec, that an option sets as it is given
 _OF_TASKS = ("text", "image", "label", "metric", "prefix")
+_OF_DATA = {  # options of any task's data, a GLUE task's too, and their fields
+    "train_split": "train_split",
+    "validation_split": "validation_split",
+    "validation_share": "validation_share",
+    "data_revision": "revision",
+}
+_HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+(@.+)?", re.ASCII)
 _OPTIONS = {
     "model": ("model", "--model"),
     "task": ("task", "--task"),
     "task.dataset": ("data", "--data"),
+    "task.train_split": ("train_split", "--train-split"),
+    "task.validation_split": ("validation_split", "--validation-split"),
+    "task.validation_share": ("validation_share", "--validation-share"),
+    "task.revision": ("data_revision", "--data-revision"),
     "task.columns": ("text", "--text"),
     "task.columns.text": ("text", "--text"),
     "task.columns.image": ("image", "--image"),
@@ -140,6 +165,10 @@ class JobOptions:
     model: Model = None
     task: Task = None
     data: Data = None
+    train_split: TrainSplit = None
+    validation_split: ValidationSplit = None
+    validation_share: ValidationShare = None
+    data_revision: DataRevision = None
     text: Text = None
     image: Image = None
     label: Label = None
@@ -189,7 +218,7 @@ class JobOptions:
         if self.weights is not None:
             fields["memory"] = {"weights": self.weights}
         if self.data is not None:
-            fields["data"] = _absolute(self.data)
+            fields["data"] = _local_data(self.data)
         if isinstance(fields.get("model"), str):
             fields["model"] = _local_model(fields["model"])
         try:
@@ -208,12 +237,17 @@ class JobOptions:
     def _task(self, given: object) -> dict[str, object]:
         """Return the field ``task`` made of a type and its columns; empty where a GLUE name or the spec file says all of it."""
         said: dict[str, Any] = {name: value for name in _OF_TASKS if (value := getattr(self, name)) is not None}
+        of_data = {field: value for name, field in _OF_DATA.items() if (value := getattr(self, name)) is not None}
         is_type = isinstance(given, str) and given in KINDS
         if not is_type and not (said and isinstance(given, Mapping)):
             if said:
                 some = ", ".join(f"--{name}" for name in said)
                 fail(f"{some}: only where --task is a type: {', '.join(KINDS)}", ExitCode.BAD_INPUT)
-            return {}
+            if not of_data or given is None:
+                return {}
+            whole = cast("Mapping[str, Any]", given) if isinstance(given, Mapping) else {"name": given}
+            return {"task": {**whole, **of_data}}
+        said |= of_data
         columns = {name: said.pop(name) for name in ("text", "image", "label") if name in said}
         if is_type:
             return {"task": {"type": given, "columns": columns, "metric": KINDS[cast("TaskType", given)].metrics[0], **said}}
@@ -302,6 +336,12 @@ def _is_pattern(method: object) -> bool:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
+
+
+def _local_data(reference: str) -> str:
+    """Make the path of data absolute. What does not exist and looks like a Hub id is one."""
+    is_hub_id = not is_path(reference) and not Path(reference).exists() and _HUB_ID.fullmatch(reference)
+    return reference if is_hub_id else _absolute(reference)
 
 
 def is_path(reference: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pruning_core.data.described import described_shelf, has_configs
@@ -98,24 +98,24 @@ def _shelves(root: Path, task: TaskSpec, *, described: bool) -> Iterator[Shelf]:
         yield shelf_of(root / task.config)
     if described and has_configs(root):
         yield described_shelf(root, None)
-    yield _of_names(root, task)
     yield saved_shelf(root)
-    yield shelf_of(root)
+    yield _at(root, task)
     if not described and has_configs(root):
         yield described_shelf(root, None)
     yield from _within(root)
 
 
-def _of_names(root: Path, task: TaskSpec) -> Shelf:
-    """Return the splits whose names are paths, of a file or without its ending: only what they name is looked for."""
-    splits: dict[str, Sequence[Path]] = {}
+def _at(root: Path, task: TaskSpec) -> Shelf:
+    """Return the splits of a folder, and those that the task names by a path: of a file, or of one without its ending."""
+    shelf = shelf_of(root)
+    splits = dict(shelf.splits)
     for name in (task.train_split, task.validation_split):
         path = root / name
         if data_suffix(path.name) is not None and path.is_file():
             splits[name] = (path,)
         elif path.parent != root and (files := shelf_of(path.parent).splits.get(path.name)) is not None:
             splits[name] = files
-    return Shelf(splits)
+    return replace(shelf, splits=splits)
 
 
 def _within(root: Path) -> Iterator[Shelf]:

@@ -168,7 +168,9 @@ def test_data_sets_hold_splits(api_on_sqlite: Api, tiny_sst2: Path) -> None:
         {"README.md": b"hello"},
         good | {"load.py": b"import os"},
         good | {"train.pkl": b"x"},
-        {"a/b/train.csv": b"", "c.md": b""},
+        good | {"train.pkl.gz": b"x"},
+        good | {"train.tar.gz": b"x"},
+        {"dataset_info.json": b"{}", "c.md": b""},
     ):
         assert_problem(api.client.post("/v1/datasets", content=packed(files), headers=TAR), 422, "upload_invalid")
     rows = [{"sentence": "a b", "label": 1}] * 20

@@ -145,9 +145,10 @@ class _Scanner:
             try:
                 value, self._at = decode.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
+                within = error.pos - self._at
                 if not self._more():
-                    self._at = error.pos
-                    self._fail(f"{error.msg[:1].lower()}{error.msg[1:]}")
+                    self._at += within
+                    self._fail(f"{error.msg[:1].lower()}{error.msg[1:]}".removesuffix(" at"))
             except RecursionError:
                 self._fail("it is nested too deeply")
             except ValueError:  # a whole number of more digits than Python takes
@@ -160,7 +161,7 @@ class _Scanner:
         if self._ended:
             return False
         kept = len(self._text) - self._at
-        if kept > LARGEST_ROW:
+        if kept >= LARGEST_ROW:
             self._fail(f"an object has more than {LARGEST_ROW} characters")
         self._line += self._text.count("\n", 0, self._at)
         part = self._file.read(max(_CHUNK, kept))
