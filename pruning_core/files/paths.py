@@ -8,14 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from pruning_core.errors import DatasetInvalid
+from pruning_core.spec.references import is_local as is_local  # the rooms above look for paths here
+from pruning_core.spec.references import split_revision as split_revision
 
 _LONGEST_NAME = 240  # file systems take 255, the ending included
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
-
-
-def is_local(reference: str) -> bool:
-    """Return whether a reference is a path (``/``, ``./``, ``../`` or ``~`` at its start) and not a Hub id."""
-    return reference.startswith(("/", "./", "../", "~"))
 
 
 def split_file(folder: Path, split: str) -> Path:

@@ -19,6 +19,7 @@ from pruning_core.spec.glue import GLUE_TASKS
 from pruning_core.spec.memory import MemorySpec, check_paged
 from pruning_core.spec.method import METHODS, FisherCG, Method, complete_by_method
 from pruning_core.spec.metrics import METRICS, Metric
+from pruning_core.spec.references import split_revision
 from pruning_core.spec.targets import Target, any_measured, target_name
 from pruning_core.spec.tasks import KINDS, TaskType
 
@@ -236,13 +237,28 @@ def _naming(method: str) -> JsonDict:
     return {"properties": {"method": {"anyOf": [{"const": method}, named]}}, "required": ["method"]}
 
 
+def _split_model_(given: dict[str, Any]) -> None:
+    """Move the revision of ``org/name@revision`` into its own field, in place."""
+    model, stated = given.get("model"), given.get("revision")
+    if not isinstance(model, str):
+        return
+    given["model"], revision = split_revision(model.strip())
+    if revision is None:
+        return
+    if stated not in (None, revision):
+        raise ValueError(f"model names the revision {revision[:64]!r}, and revision another one; give one of them")
+    given["revision"] = revision
+
+
 class PruneSpec(Frozen):
     """The complete request of one pruning job: the same spec, machine and versions give the same bytes."""
 
     model_config = ConfigDict(json_schema_extra=_document_shorthands)
 
     version: Literal[1] = 1
-    model: NonEmptyStr = Field(description="Hub id, or a folder with config.json and safetensors weights.")
+    model: NonEmptyStr = Field(
+        description="Hub id, with a revision or without (org/name@revision), or a folder with config.json and safetensors weights."
+    )
     revision: NonEmptyStr | None = Field(default=None, description="Branch, tag or commit of a Hub id.")
     task: Task
     target: Target | None = None
@@ -282,6 +298,7 @@ class PruneSpec(Frozen):
                 given["task"] = {"name": task, "dataset": data}
             elif isinstance(task, Mapping):
                 given["task"] = {**cast("Mapping[str, Any]", task), "dataset": data}
+        _split_model_(given)
         return complete_by_method(given)
 
     @model_validator(mode="after")
