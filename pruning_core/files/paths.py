@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.spec.references import is_local as is_local  # the rooms above look for paths here
-from pruning_core.spec.references import split_revision as split_revision
+from pruning_core.spec.references import is_local, split_revision
+
+# With what the rooms above look for here, though it stands in a room that the spec can import.
+__all__ = ["DATA_SUFFIXES", "IMAGE_SUFFIXES", "appearing", "image_folder", "is_local", "split_file", "split_revision"]
 
 _LONGEST_NAME = 240  # file systems take 255, the ending included
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")

@@ -257,7 +257,7 @@ class PruneSpec(Frozen):
 
     version: Literal[1] = 1
     model: NonEmptyStr = Field(
-        description="Hub id, with a revision or without (org/name@revision), or a folder with config.json and safetensors weights."
+        description="Hub id (org/name, org/name@revision), or a folder with config.json and safetensors weights."
     )
     revision: NonEmptyStr | None = Field(default=None, description="Branch, tag or commit of a Hub id.")
     task: Task
