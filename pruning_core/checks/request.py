@@ -12,7 +12,7 @@ from pruning_core.arch.structure import structure_of, unit_groups
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.method import check_method, check_request
-from pruning_core.checks.model import check_types, check_weights
+from pruning_core.checks.model import check_weights
 from pruning_core.checks.reader import check_image_folder, check_padding, check_reader
 from pruning_core.checks.task import check_kinds, check_lengths, check_model_class, positions_of
 from pruning_core.data.faults import check_columns
@@ -80,7 +80,6 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     check_hooks(folder)
     structure = structure_of(facts)
     groups = unit_groups(structure, facts.config)
-    check_types(facts.dtypes)
     check_weights(facts.config, facts.shapes, structure, groups)
     check_method(spec, facts.config, facts.shapes, structure, groups)
     check_type(spec.task.type, facts.config)

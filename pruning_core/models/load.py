@@ -13,10 +13,11 @@ from pruning_core.checks.heads import lacks_weights
 from pruning_core.checks.model import stored_type
 from pruning_core.checks.reader import NO_PADDING, NO_PADDING_INDEX
 from pruning_core.errors import ModelUnreadable, PruningError
-from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.checkpoint import CheckpointFacts, read_checkpoint
+from pruning_core.files.tensors import map_tensors
 from pruning_core.machine.finite import require_finite
 from pruning_core.machine.resources import raise_if_exhausted
-from pruning_core.models.paged import load_paged
+from pruning_core.models.paged import class_and_config, generation_config_of, load_paged
 from pruning_core.models.plain import load_config, without_hooks
 from pruning_core.spec.prune import AUTO_CLASSES, TaskType
 from pruning_core.spec.tasks import KINDS
@@ -49,7 +50,9 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
     facts = read_checkpoint(folder)
     with quiet_transformers(), without_hooks(folder) as plain:
         try:
-            if pages is None:
+            if pages is None and facts.wrappers:
+                model, info = _load_renamed(plain, task_type, facts, device)
+            elif pages is None:
                 model, info = _load_whole(plain, task_type, device)
             else:
                 model, info = load_paged(plain, AUTO_CLASSES[task_type], facts, device, pages)
@@ -89,6 +92,25 @@ def _load_whole(folder: Path, task_type: TaskType, device: torch.device) -> tupl
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
+    )
+    return model.requires_grad_(False).eval().to(device), info
+
+
+def _load_renamed(
+    folder: Path, task_type: TaskType, facts: CheckpointFacts, device: torch.device
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a checkpoint whose tensors have other names in its files. transformers is given copies under their own names.
+
+    Its ``key_mapping`` would do the same, and put the wrappers into the names again when the pruned model is saved.
+    """
+    model_class, config = class_and_config(folder, AUTO_CLASSES[task_type])
+    model, info = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict={name: stored.mapped().clone() for name, stored in map_tensors(facts).items()},
+        dtype=torch.float32,
+        output_loading_info=True,
+        generation_config=generation_config_of(folder),
     )
     return model.requires_grad_(False).eval().to(device), info
 
