@@ -15,11 +15,14 @@ from pruning_core.checks.method import check_method, check_request
 from pruning_core.checks.model import check_weights
 from pruning_core.checks.reader import check_image_folder, check_padding, check_reader
 from pruning_core.checks.task import check_kinds, check_lengths, check_model_class, positions_of
+from pruning_core.checks.tokens import check_tokens
 from pruning_core.data.faults import check_columns
 from pruning_core.data.head import Head, check_head
 from pruning_core.files.checkpoint import classes_of, names_of, read_checkpoint
 from pruning_core.files.columns import read_columns
+from pruning_core.files.companions import TOKENIZER_NAMES
 from pruning_core.files.paths import image_folder, is_local, split_file
+from pruning_core.files.snapshots import resolve_snapshot
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.tasks import KINDS
 
@@ -34,7 +37,7 @@ def check_local_inputs(spec: PruneSpec) -> None:
         TargetUnreachable: The target is below what any mask can reach.
     """
     check_request(spec)
-    head = check_model(spec, Path(spec.model).expanduser()) if is_local(spec.model) else None
+    head = check_model(spec, model_at(spec.model)) if is_local(spec.model) else None
     if is_local(spec.task.dataset):
         folder = Path(spec.task.dataset).expanduser()
         for split in (spec.task.train_split, spec.task.validation_split):
@@ -47,6 +50,11 @@ def check_local_inputs(spec: PruneSpec) -> None:
                 check_kinds(spec.task, columns, split, head)
 
 
+def model_at(reference: str) -> Path:
+    """Return the folder of a model that is given by a path: of a folder of the Hub's cache, the snapshot in it."""
+    return resolve_snapshot(Path(reference).expanduser(), "models")
+
+
 def check_checkpoint(folder: Path) -> None:
     """Refuse a folder without a readable checkpoint of a known block structure, whatever will be asked of it.
 
@@ -56,7 +64,9 @@ def check_checkpoint(folder: Path) -> None:
     """
     facts = read_checkpoint(folder)
     check_hooks(folder)
-    structure_of(facts)
+    structure = structure_of(facts)
+    if any((folder / name).is_file() for name in TOKENIZER_NAMES):
+        check_tokens(None, folder, facts.config, facts.shapes, structure.signature)
 
 
 def check_model(spec: PruneSpec, folder: Path) -> Head:
@@ -89,5 +99,6 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     check_head_weights(spec.task.type, facts.config, facts.shapes)
     check_lengths(spec, positions_of(facts.config))
     check_reader(spec.task, folder)
+    check_tokens(spec.task.type, folder, facts.config, facts.shapes, structure.signature)
     check_padding(spec.task, folder, facts.config, structure.signature)
     return head

@@ -6,7 +6,6 @@ Torch-free. What is resolved here lies within the folder that was given; links o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,20 +17,7 @@ _MOST_SHOWN = 5
 _WORDS = {"models": "model", "datasets": "data set"}
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """A folder as it will be read.
-
-    Attributes:
-        folder: The folder itself, or the snapshot in it.
-        said: A sentence that says which snapshot; None where the folder is no folder of the Hub's cache.
-    """
-
-    folder: Path
-    said: str | None
-
-
-def resolve_snapshot(folder: Path, kind: Literal["models", "datasets"]) -> Resolved:
+def resolve_snapshot(folder: Path, kind: Literal["models", "datasets"]) -> Path:
     """Return the snapshot that a folder of the Hub's cache holds: its only one, or that of its main branch.
 
     Args:
@@ -44,7 +30,7 @@ def resolve_snapshot(folder: Path, kind: Literal["models", "datasets"]) -> Resol
     prefix = f"{kind}--"
     snapshots = folder / "snapshots"
     if not folder.name.startswith(prefix) or (not snapshots.is_dir() and (folder / "config.json").is_file()):
-        return Resolved(folder, None)
+        return folder
     found = sorted(path.name for path in snapshots.iterdir() if path.is_dir()) if snapshots.is_dir() else []
     name = folder.name.removeprefix(prefix).replace("--", "/")[:128]
     if not found:
@@ -60,10 +46,21 @@ def resolve_snapshot(folder: Path, kind: Literal["models", "datasets"]) -> Resol
             f"the folder of the Hub's cache holds {len(found)} snapshots of {name}, and refs/main names none of them; give the "
             f"path of one, snapshots/ and its commit: {shown}",
         )
-    of = " of its main branch" if commit == main else ", its only one,"
-    return Resolved(
-        snapshots / commit, f"the {_WORDS[kind]}'s folder is one of the Hub's cache: snapshot {commit[:12]}{of} was read"
-    )
+    return snapshots / commit
+
+
+def said_of_snapshot(folder: Path, kind: Literal["models", "datasets"]) -> tuple[str, ...]:
+    """Say which snapshot is read, of a folder that is one of the Hub's cache or a snapshot in it; nothing of others.
+
+    Raises:
+        ModelUnreadable, DatasetInvalid: As `resolve_snapshot`.
+    """
+    snapshot = resolve_snapshot(folder, kind)
+    repository = snapshot.parent.parent
+    if snapshot.parent.name != "snapshots" or not repository.name.startswith(f"{kind}--"):
+        return ()
+    of = " of its main branch" if _main(repository) == snapshot.name else ""
+    return (f"the {_WORDS[kind]}'s folder is one of the Hub's cache: its snapshot {snapshot.name[:12]}{of} is read",)
 
 
 def _main(folder: Path) -> str | None:

@@ -127,7 +127,7 @@ def is_adapter(base: str | None, why: str) -> ModelUnreadable:
     """Make the error for the weights of an adapter."""
     of = "" if base is None else f" of {base}"
     return ModelUnreadable(
-        f"this is a LoRA adapter{of}, or a model with one in it ({why}); merge it first (merge_and_unload), and give the merged "
+        f"this is a LoRA adapter{of}, or a model with one in it ({why}); merge it first (merge_and_unload) and give the merged "
         "checkpoint",
         param="model",
     )
