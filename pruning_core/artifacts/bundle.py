@@ -19,6 +19,7 @@ from pruning_core.arch.paging import each_tensor, first_names
 from pruning_core.artifacts import stock
 from pruning_core.artifacts.card import model_card
 from pruning_core.artifacts.compressed import COMPRESSED_PATH, REMOTE_CODE_NAME, Hint, write_compressed
+from pruning_core.artifacts.config_forms import write_both_forms
 from pruning_core.artifacts.sentence import write_sentence_modules
 from pruning_core.checks.hooks import cleaned_json, is_hooked
 from pruning_core.files.companions import companions_of
@@ -65,6 +66,7 @@ def write_checkpoint(
     # The config's type decides how from_pretrained loads; save_pretrained puts that of the live model there.
     config.dtype = dtype
     config.save_pretrained(folder)
+    write_both_forms(folder / "config.json", source.source / "config.json")
     for path in folder.glob("*.safetensors"):  # safetensors writes for the owner alone; the umask is to decide, as elsewhere
         shutil.copymode(folder / "config.json", path)
     _copy_companions(source.source, folder)

@@ -85,10 +85,10 @@ def _check_ends(facts: TokenizerFacts, rows: int, *, masks: bool) -> list[str]:
 
 
 def _too_many(tokens: int, rows: int, what: str, token: str | None = None) -> ModelUnreadable:
-    last = "" if token is None else f", and {token[:_SHOWN]!r} has no row in its embeddings"
+    last = "" if token is None else f" ({token[:_SHOWN]!r} has no row)"
     return ModelUnreadable(
-        f"the {what} has {tokens} tokens, the model {rows}{last}; resize its embeddings (model.resize_token_embeddings) or "
-        "remove the added tokens",
+        f"the {what} has {tokens} tokens, the model {rows}; resize its embeddings (model.resize_token_embeddings) or remove "
+        f"the added tokens{last}",
         param="model",
     )
 

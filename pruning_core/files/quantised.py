@@ -70,7 +70,7 @@ def refuse_gguf(folder: Path) -> None:
     """
     if any(folder.glob("*.gguf")):
         raise ModelUnreadable(
-            "the weights are quantised (GGUF, a file for llama.cpp); give the checkpoint that it was made of, with config.json "
+            "the weights are quantised (GGUF, a file for llama.cpp); give the checkpoint as it was before, with config.json "
             "and model.safetensors",
             param="model",
         )
@@ -95,8 +95,8 @@ def _refuse_stated(stated: object, method: str | None) -> None:
     if stated is not None:
         of = "another library" if method is None else method
         raise ModelUnreadable(
-            f"the config has a quantization_config of {of}, and its weights are plain floats; give the checkpoint as it was "
-            "before, or remove the entry from config.json if these are the weights that you mean",
+            f"the config has a quantization_config of {of}; give the checkpoint as it was before. Its weights are plain "
+            "floats: where they are the ones that you mean, remove the entry from config.json",
             param="model",
         )
 
