@@ -1,8 +1,8 @@
 """A configuration in both forms: as transformers 5 writes it, and under the keys that transformers 4 and others read.
 
-transformers 5 keeps all of rotary positions in ``rope_parameters``. What was made before it, and engines and converters that read
-configurations by themselves, look for ``rope_theta`` and ``rope_scaling`` at the top, and take a theta of 10000 where they find
-none: other outputs, without a word. Both forms are read by transformers 5, and say the same.
+transformers 5 keeps all of rotary positions in ``rope_parameters``. What was made before it, and engines and converters that
+read configurations by themselves, look for ``rope_theta`` and ``rope_scaling`` at the top, and take a theta of 10000 where they
+find none: other outputs, without a word. Both forms are read by transformers 5, and say the same.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from pruning_core.checks.model import stored_type
 from pruning_core.checks.reader import NO_PADDING, NO_PADDING_INDEX
 from pruning_core.errors import ModelUnreadable, PruningError
 from pruning_core.files.checkpoint import CheckpointFacts, read_checkpoint
+from pruning_core.files.companions import SENTENCEPIECE_NAMES
 from pruning_core.files.tensors import map_tensors
 from pruning_core.machine.finite import require_finite
 from pruning_core.machine.resources import raise_if_exhausted
@@ -125,10 +127,32 @@ def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBas
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises Exception itself
         raise_if_exhausted(error, "the tokenizer or image processor was loaded")
+        lacking = [] if images else _lacking_packages(folder)
+        if lacking:
+            raise ModelUnreadable(
+                f"the model's tokenizer is a file of SentencePiece's alone, and reading it needs {' and '.join(lacking)}, which "
+                "is not installed here: pip install sentencepiece protobuf",
+                param="model",
+            ) from error
         what = "image processor" if images else "tokenizer"
         raise ModelUnreadable(
             f"the checkpoint has no {what} that transformers can load; put its {what} files beside the weights", param="model"
         ) from error
+
+
+def _lacking_packages(folder: Path) -> list[str]:
+    """List the packages that a tokenizer without tokenizer.json needs and that are not here."""
+    if (folder / "tokenizer.json").is_file() or not any((folder / name).is_file() for name in SENTENCEPIECE_NAMES):
+        return []
+    packages = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
+    return [name for name, module in packages.items() if not _is_installed(module)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it would lie in
+        return False
 
 
 def _check_padding(model: PreTrainedModel, processor: PreTrainedTokenizerBase, task_type: TaskType) -> None:
