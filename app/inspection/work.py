@@ -26,7 +26,7 @@ from app.inspection.records import pointer_of
 from app.inspection.references import resolve
 from app.refusals import NoRoom, RequestError
 from pruning_core.checks.prediction import predict
-from pruning_core.checks.request import check_checkpoint, check_local_inputs
+from pruning_core.checks.request import check_checkpoint, check_local_inputs, model_at
 from pruning_core.errors import PruningError
 from pruning_core.files.paths import is_local
 from pruning_core.machine.resources import disk_is_full, memory_is_full
@@ -118,7 +118,8 @@ def _resolved(question: CheckSpec) -> Resolved:
     spec = question.spec
     model, dataset = spec.model, spec.task.dataset
     if is_local(model) and "model" not in question.uploaded:
-        model = str(resolve(model, "/model", question.roots, closed=question.closed))
+        # With all that lies in it, the snapshots of a folder of the Hub's cache and the blobs that they link to included.
+        model = str(model_at(str(resolve(model, "/model", question.roots, closed=question.closed))))
     if is_local(dataset) and "dataset" not in question.uploaded:
         dataset = str(resolve(dataset, "/task/dataset", question.roots, closed=question.closed))
     spec = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})

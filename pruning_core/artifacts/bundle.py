@@ -19,8 +19,10 @@ from pruning_core.arch.paging import each_tensor, first_names
 from pruning_core.artifacts import stock
 from pruning_core.artifacts.card import model_card
 from pruning_core.artifacts.compressed import COMPRESSED_PATH, REMOTE_CODE_NAME, Hint, write_compressed
+from pruning_core.artifacts.config_forms import write_both_forms
 from pruning_core.artifacts.sentence import write_sentence_modules
-from pruning_core.checks.hooks import HOOKED_FILES, cleaned_json
+from pruning_core.checks.hooks import cleaned_json, is_hooked
+from pruning_core.files.companions import companions_of
 from pruning_core.files.tensors import write_tensors
 from pruning_core.machine.finite import require_finite
 from pruning_core.models.load import quiet_transformers
@@ -34,32 +36,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from pruning_core.arch.linear import AnyLinear
-
-# Files that are copied unchanged from the source checkpoint: those that tokenizers, processors, generation and
-# sentence-transformers read, and licences.
-_COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "1_Pooling/config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "chat_template.jinja",
-    "source.spm",
-    "target.spm",
-    "LICENSE",
-    "LICENSE.txt",
-)
 
 
 def write_checkpoint(
@@ -90,6 +66,7 @@ def write_checkpoint(
     # The config's type decides how from_pretrained loads; save_pretrained puts that of the live model there.
     config.dtype = dtype
     config.save_pretrained(folder)
+    write_both_forms(folder / "config.json", source.source / "config.json")
     for path in folder.glob("*.safetensors"):  # safetensors writes for the owner alone; the umask is to decide, as elsewhere
         shutil.copymode(folder / "config.json", path)
     _copy_companions(source.source, folder)
@@ -164,12 +141,10 @@ def _copy_companions(source: Path, folder: Path) -> None:
     Raises:
         ModelUnreadable: Such an entry cannot be left out.
     """
-    for name in _COMPANIONS:
+    for name in companions_of(source):
         path = source / name
-        if not path.is_file():
-            continue
         (folder / name).parent.mkdir(exist_ok=True)
-        cleaned = cleaned_json(source, name) if name in HOOKED_FILES else None
+        cleaned = cleaned_json(source, name) if is_hooked(name) else None
         if cleaned is not None and cleaned.left_out:
             write_cleaned(folder / name, cleaned)
         else:

@@ -28,6 +28,7 @@ _DTYPE = re.compile(r"(auto|b?float\d{0,2}(_\w{1,16})?|half|double|long|short|in
 _TOKENIZER = re.compile(r"(?!Auto)\w{0,80}(Tokenizer|TokenizerFast|Backend)", re.ASCII)
 _PROCESSOR = re.compile(r"(?!Auto)\w{0,80}(Processor|FeatureExtractor)\w{0,20}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][\w.\-]{0,127}", re.ASCII)
+_ACTIVATION = re.compile(r"torch\.nn(\.modules\.(activation|linear))?\.[A-Z]\w{1,63}", re.ASCII)
 _MODULE = re.compile(r"sentence_transformers(\.\w{1,64}){1,8}", re.ASCII)
 _MODULE_FOLDER = re.compile(r"(\w[\w.\-]{0,63})?", re.ASCII)
 _OURS = re.compile(r"modeling_coppice\.Coppice\w{1,128}", re.ASCII)
@@ -89,6 +90,8 @@ def hook_of(name: str, key: str, value: object) -> str | None:
         found = _unless(value, _DTYPE, "must name a type of numbers such as float32")
     elif "kernel" in key.lower():
         found = None if _is_plain(value) else f"names a kernel, which is not loaded here; {_REMEDY}"
+    elif key == "activation_function" and name not in _CONFIGS:  # of a Dense module, which imports it by that name
+        found = _unless(value, _ACTIVATION, "must name an activation of torch.nn, such as torch.nn.modules.activation.Tanh")
     elif name not in _CONFIGS:
         found = _hook_of_argument(name, key, value)
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any, cast
 from pruning_core.checks.hook_rules import LEFT_OUT, TEXTS, hook_of, hooks_of_modules, is_ours
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.bounded_json import JsonRefused, read_json
+from pruning_core.files.checkpoint import ADAPTER_CONFIG
+from pruning_core.files.companions import MODULE_CONFIGS, module_configs
+from pruning_core.files.stored_names import is_adapter
 
 # The JSON files that transformers and sentence-transformers read for arguments. The big tables of tokenizers are not of them:
 # their keys are words.
@@ -32,11 +36,19 @@ HOOKED_FILES = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "modules.json",
-    "1_Pooling/config.json",
 )
-_ADAPTER = "adapter_config.json"
 _LARGEST_BYTES = 8 * 2**20  # a tokenizer_config.json with ten thousand added tokens has two megabytes
 _DEEPEST = 64
+
+
+def hooked_files(folder: Path) -> tuple[str, ...]:
+    """List the names of a model's files that are looked through, those of sentence-transformers' modules included."""
+    return (*HOOKED_FILES, *module_configs(folder))
+
+
+def is_hooked(name: str) -> bool:
+    """Return whether a file is one that is looked through."""
+    return name in HOOKED_FILES or fnmatchcase(name, MODULE_CONFIGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +76,9 @@ def check_hooks(folder: Path) -> tuple[str, ...]:
     Raises:
         ModelUnreadable: An entry names code that is not transformers' own, or a file elsewhere, and cannot be left out.
     """
-    if (folder / _ADAPTER).is_file():
-        raise ModelUnreadable(
-            f"the model folder has an {_ADAPTER}, which has another model loaded; merge the adapter into its base model, and "
-            "give the result",
-            param="model",
-        )
-    cleaned = {name: found for name in HOOKED_FILES if (found := cleaned_json(folder, name)) is not None}
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise is_adapter(None, f"it has an {ADAPTER_CONFIG}")
+    cleaned = {name: found for name in hooked_files(folder) if (found := cleaned_json(folder, name)) is not None}
     config = cleaned.get("config.json")
     said = [_sentence(name, found.left_out) for name, found in cleaned.items() if found.left_out]
     if config is not None:
@@ -79,7 +87,7 @@ def check_hooks(folder: Path) -> tuple[str, ...]:
 
 
 def cleaned_json(folder: Path, name: str) -> Cleaned | None:
-    """Read one of `HOOKED_FILES` without its hooks; None where the folder does not have it.
+    """Read one of the `hooked_files` without its hooks; None where the folder does not have it.
 
     Raises:
         ModelUnreadable: The file is no JSON, or it has an entry that is refused.

@@ -12,9 +12,6 @@ from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import ModelUnreadable
 
 _FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}
-_QUANTISED = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F4", "I4"})
-# A checkpoint may keep small tables in integer types. Up to this share of its values is not taken for quantised weights.
-_FEW = 0.01
 
 
 def check_weights(
@@ -97,24 +94,6 @@ _TABLES = (
     ((".position_embeddings.weight",), "max_position_embeddings", "a number of positions of"),
     (("wpe.weight",), "n_positions", "a number of positions of"),
 )
-
-
-def check_types(values: Mapping[str, int]) -> None:
-    """Refuse quantised weights, which only the library that packed them can read.
-
-    Args:
-        values: Number of values of each type, as safetensors names types.
-
-    Raises:
-        ModelUnreadable: The weights are quantised.
-    """
-    packed = sum(count for kind, count in values.items() if kind in _QUANTISED)
-    if packed > _FEW * sum(values.values()):
-        kinds = ", ".join(sorted(kind for kind in values if kind in _QUANTISED))
-        raise ModelUnreadable(
-            f"the weights are quantised ({kinds}); give the checkpoint as it was before, in float32, float16 or bfloat16",
-            param="model",
-        )
 
 
 def stored_type(values: Mapping[str, int]) -> str:

@@ -13,9 +13,10 @@ from pydantic import Field
 from pruning_core.arch.structure import groups_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES
-from pruning_core.checks.hooks import check_hooks
+from pruning_core.checks.notes import notes_on_model, notes_on_place
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
+from pruning_core.files.snapshots import resolve_snapshot
 from pruning_core.report.report import IntPair
 from pruning_core.spec.artifacts import FLOOR_TRIALS
 from pruning_core.spec.options import ZeroingOptions
@@ -50,7 +51,9 @@ class Prediction(Frozen):
     bytes: IntPair | None = Field(description="As `parameters`.")
     memory_bytes: int = Field(description="Peak of the job's process on a CPU, roughly.")
     seconds: float = Field(description="Whole job on an ordinary CPU host, roughly; a GPU is faster.")
-    warnings: tuple[str, ...] = Field(default=(), description="What of the model's files will be left out.")
+    warnings: tuple[str, ...] = Field(
+        default=(), description="What of the model's files will be left out, or was not looked at."
+    )
 
 
 def predict(spec: PruneSpec) -> Prediction | None:
@@ -61,7 +64,8 @@ def predict(spec: PruneSpec) -> Prediction | None:
     """
     if not is_local(spec.model):
         return None
-    facts = read_checkpoint(Path(spec.model))
+    folder = Path(spec.model).expanduser()
+    facts = read_checkpoint(resolve_snapshot(folder, "models"))
     groups = groups_of(facts)
     dense, parameters, size = facts.parameters, None, None
     if spec.all_targets:
@@ -75,7 +79,7 @@ def predict(spec: PruneSpec) -> Prediction | None:
         bytes=size,
         memory_bytes=_memory(spec, groups, dense),
         seconds=_seconds(spec, groups),
-        warnings=check_hooks(Path(spec.model)),
+        warnings=(*notes_on_place(spec.model), *notes_on_model(folder, spec.task.type)),
     )
 
 

@@ -13,7 +13,7 @@ from pruning_core.arch.signatures import BlockSignature
 from pruning_core.data.chats import NO_TEMPLATE
 from pruning_core.data.faults import check_name, no_image
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
-from pruning_core.files.checkpoint import IMAGE_PROCESSOR_NAMES, TOKENIZER_NAMES
+from pruning_core.files.companions import IMAGE_PROCESSOR_NAMES, TOKENIZER_NAMES
 from pruning_core.files.paths import IMAGE_SUFFIXES
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import KINDS

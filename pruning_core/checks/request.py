@@ -14,12 +14,15 @@ from pruning_core.checks.findings import Checked
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.method import check_method, check_request
-from pruning_core.checks.model import check_types, check_weights
+from pruning_core.checks.model import check_weights
 from pruning_core.checks.reader import check_padding, check_reader
 from pruning_core.checks.task import check_lengths, check_model_class, check_problem_type, positions_of
+from pruning_core.checks.tokens import check_tokens
 from pruning_core.data.head import Head, check_head
 from pruning_core.files.checkpoint import classes_of, names_of, read_checkpoint
+from pruning_core.files.companions import TOKENIZER_NAMES
 from pruning_core.files.paths import is_local
+from pruning_core.files.snapshots import resolve_snapshot
 from pruning_core.spec.prune import PruneSpec
 
 
@@ -39,11 +42,16 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
         TargetUnreachable: The target is below what any mask can reach.
     """
     check_request(spec)
-    head = check_model(spec, Path(spec.model).expanduser()) if is_local(spec.model) else None
+    head = check_model(spec, model_at(spec.model)) if is_local(spec.model) else None
     task, findings = check_data(spec, head)
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
     return Checked(spec.but(task=task), findings)
+
+
+def model_at(reference: str) -> Path:
+    """Return the folder of a model that is given by a path: of a folder of the Hub's cache, the snapshot in it."""
+    return resolve_snapshot(Path(reference).expanduser(), "models")
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -55,7 +63,9 @@ def check_checkpoint(folder: Path) -> None:
     """
     facts = read_checkpoint(folder)
     check_hooks(folder)
-    structure_of(facts)
+    structure = structure_of(facts)
+    if any((folder / name).is_file() for name in TOKENIZER_NAMES):
+        check_tokens(None, folder, facts.config, facts.shapes, structure.signature)
 
 
 def check_model(spec: PruneSpec, folder: Path) -> Head:
@@ -79,7 +89,6 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     check_hooks(folder)
     structure = structure_of(facts)
     groups = unit_groups(structure, facts.config)
-    check_types(facts.dtypes)
     check_weights(facts.config, facts.shapes, structure, groups)
     check_method(spec, facts.config, facts.shapes, structure, groups)
     check_type(spec.task.type, facts.config)
@@ -90,5 +99,6 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     check_head_weights(spec.task.type, facts.config, facts.shapes)
     check_lengths(spec, positions_of(facts.config))
     check_reader(spec.task, folder)
+    check_tokens(spec.task.type, folder, facts.config, facts.shapes, structure.signature)
     check_padding(spec.task, folder, facts.config, structure.signature)
     return head

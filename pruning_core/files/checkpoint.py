@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.bounded_json import JsonRefused, read_json
-from pruning_core.files.safetensors_header import HeaderRefused, StoredTensor, read_header
+from pruning_core.files.companions import IMAGE_PROCESSOR_NAMES, TIKTOKEN_PATTERNS, TOKENIZER_NAMES
+from pruning_core.files.quantised import refuse_gguf, refuse_quantised
+from pruning_core.files.safetensors_header import DTYPE_BYTES, HeaderRefused, StoredTensor, read_header
+from pruning_core.files.stored_names import is_adapter, is_computed, plain_names, refuse_adapters, said_of_wrappers
 
 WEIGHTS_NAME = "model.safetensors"
 
 
 INDEX_NAME = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)
 
 
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
+_LARGEST_ADAPTER_BYTES = 2**20
 _LARGEST_CONFIG_BYTES = 16 * 2**20
 _LARGEST_INDEX_BYTES = 64 * 2**20
 _MOST_SHARDS = 1000
@@ -34,25 +43,31 @@ class CheckpointFacts:
 
     Attributes:
         config: Its configuration.
-        shapes: Shape of each tensor, by stored name.
+        shapes: Shape of each tensor, by its name. Tables that transformers computes are left out.
         dtypes: Number of values of each type, as safetensors names types.
         weight_files: The safetensors files.
+        wrappers: What was taken off the tensors' names (`files.stored_names`); empty for most.
+        plain: Name of each tensor, by the name that it has in the files.
+        computed_bytes: Bytes of stored tables that transformers computes, which are no parameters.
     """
 
     config: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, int]
     weight_files: tuple[Path, ...]
+    wrappers: tuple[str, ...] = ()
+    plain: Mapping[str, str] = field(default_factory=dict[str, str])
+    computed_bytes: int = 0
 
     @property
     def parameters(self) -> int:
-        """Number of stored values."""
+        """Number of stored values that are parameters or buffers of the model."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weight files."""
-        return sum(path.stat().st_size for path in self.weight_files)
+        """Bytes of the weight files, without the tables that are no parameters."""
+        return sum(path.stat().st_size for path in self.weight_files) - self.computed_bytes
 
 
 def read_checkpoint(folder: Path) -> CheckpointFacts:
@@ -61,30 +76,81 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
     Raises:
         ModelUnreadable: One of them is missing or corrupt, or the weights are pickle files.
     """
+    _refuse_adapter_folder(folder)
     config = _read_config(folder)
     files, named = _weight_files(folder)
-    # Without these files, transformers makes an empty tokenizer, and every text becomes unknown tokens.
-    if not any((folder / name).is_file() for name in (*TOKENIZER_NAMES, *IMAGE_PROCESSOR_NAMES)):
-        names = ", ".join(TOKENIZER_NAMES[:3])
-        raise ModelUnreadable(
-            f"the model folder has no tokenizer; put its files ({names}, ...) beside the weights", param="model"
-        )
-    shapes: dict[str, tuple[int, ...]] = {}
-    dtypes: dict[str, int] = {}
-    for path in files:
-        for tensor in _header(path):
-            shapes[tensor.name] = tensor.shape
-            dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.values
-        if len(shapes) > _MOST_TENSORS:
-            raise ModelUnreadable(f"the weight files hold more than {_MOST_TENSORS} tensors", param="model")
-    lost = sorted(named - shapes.keys())
+    _require_reader(folder)
+    stored = _stored_tensors(files)
+    lost = sorted(named - stored.keys())
     if lost:
         raise ModelUnreadable(
             f"{INDEX_NAME} names {len(lost)} tensors that its shards do not hold ({lost[0][:128]}, ...); they belong to "
             "different models, or a shard was replaced",
             param="model",
         )
-    return CheckpointFacts(config, shapes, dtypes, files)
+    refuse_adapters(stored)
+    names = plain_names(stored, config.get("model_type"))
+    shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, int] = {}
+    computed = 0
+    for tensor in stored.values():
+        name = names.of[tensor.name]
+        if is_computed(name, tensor.shape):
+            computed += tensor.values * DTYPE_BYTES.get(tensor.dtype, 0)
+            continue
+        shapes[name] = tensor.shape
+        dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.values
+    refuse_quantised(config, shapes, dtypes)
+    return CheckpointFacts(config, shapes, dtypes, files, names.wrappers, names.of, computed)
+
+
+def notes_on_files(facts: CheckpointFacts) -> tuple[str, ...]:
+    """Say what of a checkpoint's tensors is read otherwise than it is stored."""
+    notes = list(said_of_wrappers(facts.wrappers))
+    if facts.computed_bytes:
+        notes.append(
+            f"the weight files store {facts.computed_bytes:,} bytes of masks or positions that transformers computes; they "
+            "count neither as parameters nor as bytes"
+        )
+    return tuple(notes)
+
+
+def _stored_tensors(files: Sequence[Path]) -> dict[str, StoredTensor]:
+    found: dict[str, StoredTensor] = {}
+    for path in files:
+        found |= {tensor.name: tensor for tensor in _header(path)}
+        if len(found) > _MOST_TENSORS:
+            raise ModelUnreadable(f"the weight files hold more than {_MOST_TENSORS} tensors", param="model")
+    return found
+
+
+def _refuse_adapter_folder(folder: Path) -> None:
+    """Refuse a folder with an adapter: it has another model loaded, or is none without it."""
+    if not (folder / ADAPTER_CONFIG).is_file() and not (folder / _ADAPTER_WEIGHTS).is_file():
+        return
+    base: object = None
+    with contextlib.suppress(JsonRefused, OSError):
+        said = read_json(folder / ADAPTER_CONFIG, most_bytes=_LARGEST_ADAPTER_BYTES)
+        base = cast("dict[str, object]", said).get("base_model_name_or_path") if isinstance(said, dict) else None
+    found = next(name for name in (ADAPTER_CONFIG, _ADAPTER_WEIGHTS) if (folder / name).is_file())
+    raise is_adapter(base if isinstance(base, str) and _HUB_ID.fullmatch(base) else None, f"it has an {found}")
+
+
+def _require_reader(folder: Path) -> None:
+    """Insist on a tokenizer or an image processor.
+
+    Without these files, transformers makes an empty tokenizer, and every text becomes unknown tokens.
+    """
+    if any((folder / name).is_file() for name in (*TOKENIZER_NAMES, *IMAGE_PROCESSOR_NAMES)):
+        return
+    if any(path for pattern in TIKTOKEN_PATTERNS for path in folder.glob(pattern)):
+        raise ModelUnreadable(
+            "the model's only tokenizer is a file of tiktoken or of mistral-common, which is not read here; save it as "
+            "tokenizer.json (convert it by transformers, and save_pretrained) beside the weights",
+            param="model",
+        )
+    names = ", ".join(TOKENIZER_NAMES[:3])
+    raise ModelUnreadable(f"the model folder has no tokenizer; put its files ({names}, ...) beside the weights", param="model")
 
 
 def classes_of(facts: CheckpointFacts) -> int:
@@ -110,6 +176,7 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     try:
         config = read_json(path, most_bytes=_LARGEST_CONFIG_BYTES)
     except FileNotFoundError:
+        refuse_gguf(folder)
         raise ModelUnreadable("the model folder has no config.json", param="model") from None
     except JsonRefused as error:
         raise ModelUnreadable(f"config.json {error}", param="model") from None
@@ -144,6 +211,7 @@ def _weight_files(folder: Path) -> tuple[tuple[Path, ...], frozenset[str]]:
             shown = ", ".join(name[:128] for name in missing[:8]) + (", ..." if len(missing) > 8 else "")
             raise ModelUnreadable(f"shards are missing: {shown}", param="model")
         return files, frozenset(places)
+    refuse_gguf(folder)
     if any(path for pattern in _PICKLE_PATTERNS for path in folder.glob(pattern)):
         raise ModelUnreadable(
             "the weights are pickle files, which can run code when loaded; convert them to model.safetensors",
@@ -176,9 +244,3 @@ def _header(path: Path) -> list[StoredTensor]:
         raise ModelUnreadable(f"{path.name[:128]} {error}", param="model") from None
     except OSError:
         raise ModelUnreadable(f"{path.name[:128]} cannot be read", param="model") from None
-
-
-TOKENIZER_NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
-
-
-IMAGE_PROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")

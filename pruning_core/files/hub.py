@@ -14,7 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
+from pruning_core.files.companions import FETCHED
 from pruning_core.files.paths import DATA_SUFFIXES, is_local
+from pruning_core.files.snapshots import resolve_snapshot
 from pruning_core.machine.resources import raise_if_exhausted
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["model", "dataset"]
 
-_MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "1_Pooling/*", "LICENSE*")
 _README = "README.md"
 _LARGEST_README = 4 * 2**20
 _MOST_NAMES = 100_000
@@ -50,18 +51,18 @@ class Source:
 
 
 def model_folder(reference: str, revision: str | None, *, most_bytes: int | None = None) -> Path:
-    """Return the local folder of a checkpoint. A Hub id is resolved from the Hub's cache, or downloaded.
+    """Return the local folder of a checkpoint. A Hub id is resolved from the Hub's cache, or downloaded; so is a folder of it.
 
     Raises:
         ModelUnreadable: The Hub does not know the model, or it is not in the cache and this machine is offline, or it is larger
-            than ``most_bytes``.
+            than ``most_bytes``; or a folder of the cache holds several snapshots and no main branch.
         OutOfMemory: Memory ran out during the download.
         StorageFull: The disk of the cache has no room for it.
     """
     if is_local(reference):
-        return Path(reference).expanduser()
+        return resolve_snapshot(Path(reference).expanduser(), "models")
     try:
-        return _snapshot(Source("model", reference, revision, most_bytes=most_bytes), _MODEL_FILES)
+        return _snapshot(Source("model", reference, revision, most_bytes=most_bytes), FETCHED)
     except _TooLarge as error:
         raise ModelUnreadable(f"model {reference!r} {error}", param="model") from None
     except Exception as error:  # network, authorisation and cache errors share no base class

@@ -133,7 +133,7 @@ def write_tensors(tensors: Iterable[tuple[Name, Tensor]], scratch: Path) -> dict
 
 
 def map_tensors(facts: CheckpointFacts) -> dict[str, MappedTensor]:
-    """Map a checkpoint's files, and return each mapped tensor by its stored name."""
+    """Map a checkpoint's files, and return each mapped tensor by its name, without what wrappers have put into it."""
     found: dict[str, MappedTensor] = {}
     for path in facts.weight_files:
         with path.open("rb") as file:
@@ -143,5 +143,5 @@ def map_tensors(facts: CheckpointFacts) -> dict[str, MappedTensor]:
         for name, entry in header.items():
             if name != "__metadata__":
                 start = 8 + length + entry["data_offsets"][0]
-                found[name] = MappedTensor(mapped, start, tuple(entry["shape"]), _DTYPES[entry["dtype"]])
+                found[facts.plain.get(name, name)] = MappedTensor(mapped, start, tuple(entry["shape"]), _DTYPES[entry["dtype"]])
     return found

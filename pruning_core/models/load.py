@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,12 @@ from pruning_core.checks.heads import lacks_weights
 from pruning_core.checks.model import stored_type
 from pruning_core.checks.reader import NO_PADDING, NO_PADDING_INDEX
 from pruning_core.errors import ModelUnreadable, PruningError
-from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.checkpoint import CheckpointFacts, read_checkpoint
+from pruning_core.files.companions import SENTENCEPIECE_NAMES
+from pruning_core.files.tensors import map_tensors
 from pruning_core.machine.finite import require_finite
 from pruning_core.machine.resources import raise_if_exhausted
-from pruning_core.models.paged import load_paged
+from pruning_core.models.paged import class_and_config, generation_config_of, load_paged
 from pruning_core.models.plain import load_config, without_hooks
 from pruning_core.spec.prune import AUTO_CLASSES, TaskType
 from pruning_core.spec.tasks import KINDS
@@ -49,7 +52,9 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
     facts = read_checkpoint(folder)
     with quiet_transformers(), without_hooks(folder) as plain:
         try:
-            if pages is None:
+            if pages is None and facts.wrappers:
+                model, info = _load_renamed(plain, task_type, facts, device)
+            elif pages is None:
                 model, info = _load_whole(plain, task_type, device)
             else:
                 model, info = load_paged(plain, AUTO_CLASSES[task_type], facts, device, pages)
@@ -93,6 +98,25 @@ def _load_whole(folder: Path, task_type: TaskType, device: torch.device) -> tupl
     return model.requires_grad_(False).eval().to(device), info
 
 
+def _load_renamed(
+    folder: Path, task_type: TaskType, facts: CheckpointFacts, device: torch.device
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a checkpoint whose tensors have other names in its files. transformers is given copies under their own names.
+
+    Its ``key_mapping`` would do the same, and put the wrappers into the names again when the pruned model is saved.
+    """
+    model_class, config = class_and_config(folder, AUTO_CLASSES[task_type])
+    model, info = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict={name: stored.mapped().clone() for name, stored in map_tensors(facts).items()},
+        dtype=torch.float32,
+        output_loading_info=True,
+        generation_config=generation_config_of(folder),
+    )
+    return model.requires_grad_(False).eval().to(device), info
+
+
 def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBase:
     """Load the tokenizer, or the image processor, which `TaskModel` keeps in the same field."""
     import transformers
@@ -103,10 +127,32 @@ def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBas
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises Exception itself
         raise_if_exhausted(error, "the tokenizer or image processor was loaded")
+        lacking = [] if images else _lacking_packages(folder)
+        if lacking:
+            raise ModelUnreadable(
+                f"the model's tokenizer is a file of SentencePiece's alone, and reading it needs {' and '.join(lacking)}, which "
+                "is not installed here: pip install sentencepiece protobuf",
+                param="model",
+            ) from error
         what = "image processor" if images else "tokenizer"
         raise ModelUnreadable(
             f"the checkpoint has no {what} that transformers can load; put its {what} files beside the weights", param="model"
         ) from error
+
+
+def _lacking_packages(folder: Path) -> list[str]:
+    """List the packages that a tokenizer without tokenizer.json needs and that are not here."""
+    if (folder / "tokenizer.json").is_file() or not any((folder / name).is_file() for name in SENTENCEPIECE_NAMES):
+        return []
+    packages = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
+    return [name for name, module in packages.items() if not _is_installed(module)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it would lie in
+        return False
 
 
 def _check_padding(model: PreTrainedModel, processor: PreTrainedTokenizerBase, task_type: TaskType) -> None:

@@ -55,14 +55,14 @@ def load_paged(
     } & mapped.keys()
     stand_ins = {name: torch.zeros(1).expand(mapped[name].shape) for name in paged}
     tensors = {name: stand_ins[name] if name in stand_ins else stored.mapped() for name, stored in mapped.items()}
-    model_class, config = _class_and_config(folder, auto_class)
+    model_class, config = class_and_config(folder, auto_class)
     model, info = model_class.from_pretrained(
         None,
         config=config,
         state_dict=tensors,
         dtype=torch.float32,
         output_loading_info=True,
-        generation_config=_generation_config(folder),
+        generation_config=generation_config_of(folder),
     )
     taken = {stand_in.data_ptr(): name for name, stand_in in stand_ins.items()}
     _page_blocks_(model, {pointer: mapped[name] for pointer, name in taken.items()}, device, scratch)
@@ -72,7 +72,7 @@ def load_paged(
     return model.requires_grad_(False).eval(), info
 
 
-def _class_and_config(folder: Path, auto_class: str) -> tuple[Any, PreTrainedConfig]:
+def class_and_config(folder: Path, auto_class: str) -> tuple[Any, PreTrainedConfig]:
     """Find the model class and config that the Auto class would load. Only the model's own class accepts a state dict."""
     import transformers
 
@@ -83,7 +83,7 @@ def _class_and_config(folder: Path, auto_class: str) -> tuple[Any, PreTrainedCon
     return type(model), config if own else config.get_text_config()
 
 
-def _generation_config(folder: Path) -> GenerationConfig | None:
+def generation_config_of(folder: Path) -> GenerationConfig | None:
     """Read the generation config as transformers does from a folder: from its own file, or else from the model's config."""
     import transformers
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pruning_core.checks.hook_rules import ATTENTIONS, EXPERTS, LEFT_OUT
-from pruning_core.checks.hooks import HOOKED_FILES, Cleaned, check_hooks, cleaned_json
+from pruning_core.checks.hooks import Cleaned, check_hooks, cleaned_json, hooked_files
 from pruning_core.errors import ModelUnreadable
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def without_hooks(folder: Path) -> Generator[Path]:
         ModelUnreadable: The checkpoint has a hook that cannot be left out.
     """
     check_hooks(folder)
-    found = {name: own for name in HOOKED_FILES if (own := cleaned_json(folder, name)) is not None and own.left_out}
+    found = {name: own for name in hooked_files(folder) if (own := cleaned_json(folder, name)) is not None and own.left_out}
     if not found:
         yield folder
         return

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.model import mixture
+from pruning_core.checks.notes import notes_on_model, notes_on_place
 from pruning_core.data.rows import Rows
 from pruning_core.evidence.context import Context
 from pruning_core.files.checkpoint import read_checkpoint
@@ -77,7 +77,8 @@ def _of_model(spec: PruneSpec, ctx: Context) -> list[str]:
     """Warn of what of the model's files was left out, and of weights that mix types."""
     source = ctx.task_model.source
     said = mixture(read_checkpoint(source).dtypes)
-    return [*check_hooks(source), *([said] if said is not None and spec.artifacts.dtype == "auto" else [])]
+    notes = (*notes_on_place(spec.model), *notes_on_model(source, spec.task.type))
+    return [*notes, *([said] if said is not None and spec.artifacts.dtype == "auto" else [])]
 
 
 def _paged(memory: MemoryReport) -> list[str]:

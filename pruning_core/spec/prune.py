@@ -254,13 +254,27 @@ def _naming(method: str) -> JsonDict:
     return {"properties": {"method": {"anyOf": [{"const": method}, named]}}, "required": ["method"]}
 
 
+def _split_model_(given: dict[str, Any]) -> None:
+    """Move the revision of ``org/name@revision`` into its own field, in place."""
+    model, stated = given.get("model"), given.get("revision")
+    if not isinstance(model, str):
+        return
+    if not isinstance(stated, str | None):
+        return
+    given["model"], revision = joined_revision(model.strip(), stated)
+    if revision is not None:
+        given["revision"] = revision
+
+
 class PruneSpec(Frozen):
     """The complete request of one pruning job: the same spec, machine and versions give the same bytes."""
 
     model_config = ConfigDict(json_schema_extra=_document_shorthands)
 
     version: Literal[1] = 1
-    model: NonEmptyStr = Field(description="Hub id, or a folder with config.json and safetensors weights.")
+    model: NonEmptyStr = Field(
+        description="Hub id (org/name, org/name@revision), or a folder with config.json and safetensors weights."
+    )
     revision: NonEmptyStr | None = Field(default=None, description="Branch, tag or commit of a Hub id.")
     task: Task
     target: Target | None = None
@@ -300,6 +314,7 @@ class PruneSpec(Frozen):
                 given["task"] = {"name": task, "dataset": data}
             elif isinstance(task, Mapping):
                 given["task"] = {**cast("Mapping[str, Any]", task), "dataset": data}
+        _split_model_(given)
         return complete_by_method(given)
 
     @model_validator(mode="after")

@@ -1,0 +1,38 @@
+"""What users should know of a model's files before any work, and read again in its report. Torch-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pruning_core.arch.structure import structure_of
+from pruning_core.checks.hooks import check_hooks
+from pruning_core.checks.tokens import check_tokens
+from pruning_core.files.checkpoint import notes_on_files, read_checkpoint
+from pruning_core.files.paths import is_local
+from pruning_core.files.snapshots import resolve_snapshot, said_of_snapshot
+from pruning_core.spec.tasks import TaskType
+
+
+def notes_on_model(folder: Path, task_type: TaskType) -> tuple[str, ...]:
+    """Say what of a model's files is left out, read otherwise than it stands, or not looked at.
+
+    Args:
+        folder: A checkpoint that passes the checks, or the folder of the Hub's cache that holds it.
+        task_type: The task type.
+
+    Raises:
+        PruningError: As the checks.
+    """
+    own = resolve_snapshot(folder, "models")
+    facts = read_checkpoint(own)
+    structure = structure_of(facts)
+    return (
+        *check_hooks(own),
+        *notes_on_files(facts),
+        *check_tokens(task_type, own, facts.config, facts.shapes, structure.signature),
+    )
+
+
+def notes_on_place(reference: str) -> tuple[str, ...]:
+    """Say which snapshot of the Hub's cache a path leads to; nothing of other paths, and of ids."""
+    return said_of_snapshot(Path(reference).expanduser(), "models") if is_local(reference) else ()
