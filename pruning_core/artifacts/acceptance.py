@@ -21,11 +21,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from pruning_core.artifacts import fresh
-from pruning_core.artifacts.comparison import compare_outputs, problem_of_counts, problem_of_times
+from pruning_core.artifacts.comparison import compare_facts, compare_outputs, problem_of_counts, problem_of_times
 from pruning_core.artifacts.compressed import COMPRESSED_PATH
 from pruning_core.artifacts.messages import (
     AskedCheckpoint,
     AskedProbe,
+    AskedSentences,
     AskedTiming,
     FailedCompressed,
     FailedOnnx,
@@ -65,9 +66,14 @@ _LEAST_LIMIT_S = 600.0
 # Multiply-accumulates a second: a tenth of a slow core. onnxruntime runs on the CPU whatever the worker's device is.
 _SLOWEST_MACS_S = 5e8
 
+# Texts of probes whose tokens are compared with those of the source's tokenizer: how many, and characters of each.
+_MOST_FACTS = 64
+_LONGEST_FACT = 2000
+
 _DOING = {
     "start": "while it imported its libraries",
     "tokenizer": "while it loaded the tokenizer",
+    "sentence-transformers": "while sentence-transformers loaded and ran it",
     "transformers": "while stock transformers loaded and ran it",
     "onnx": "while onnxruntime ran its graph",
     "compressed": "while it loaded the compressed form",
@@ -76,6 +82,7 @@ _DOING = {
 
 _STAGES = {
     "tokenizer": "its tokenizer cannot be loaded",
+    "sentence-transformers": "sentence-transformers cannot load or run it",
     "transformers": "stock transformers cannot load or run it",
     "latency": "its latency cannot be measured again",
 }
@@ -183,6 +190,7 @@ class Prover:
             expected_size=expected.bytes,
         )
         timing = self._problem_of_latency(expected, found.latency)
+        held, unlike = self._compared(expected, found, tolerance)
         if len(expected.answers) != len(self.probes):
             problem = f"the worker has outputs of {len(expected.answers)} of {len(self.probes)} batches"
         elif outputs.problem is not None:
@@ -190,7 +198,7 @@ class Prover:
         elif counts is not None:
             problem = f"a fresh process counts {counts}"
         else:
-            problem = timing
+            problem = unlike or timing
         report = None
         if outputs.difference is not None and timing is None:
             report = AcceptanceReport(
@@ -202,6 +210,7 @@ class Prover:
                 parameters=found.stored,
                 bytes=found.bytes,
                 latency_ms=None if found.latency is None else self._latency(found.latency),
+                checks=held,
             )
         onnx = _judge_onnx(expected, found.onnx, tolerance, self.timing.repeats) if expected.onnx else None
         compressed = None if expected.compressed is None else _judge_compressed(expected, expected.compressed, found.compressed)
@@ -235,7 +244,8 @@ class Prover:
             auto_class=AUTO_CLASSES[self.dense.task_type],
             trust_remote_code=self.trust_remote_code,
             reads=list(family.reads),
-            pooling=dense.pooling if kind.loads_as == "AutoModel" else None,
+            sentences=None if dense.embedder is None else AskedSentences(unit=dense.embedder.unit),
+            fact_texts=self._fact_texts,
             kind=kind.reads,
             decoder_start=start_token(dense) if kind.loads_as == "AutoModelForSeq2SeqLM" else None,
             device=str(dense.device),
@@ -251,6 +261,31 @@ class Prover:
                 pixels=list(drawn["pixel_values"].shape) if "pixel_values" in drawn else None,
             ),
         )
+
+    @property
+    def _fact_texts(self) -> list[str]:
+        """Texts of the probes, behind the default prompt, whose tokens must be those of the source's tokenizer."""
+        if KINDS[self.dense.task_type].reads == "image":
+            return []
+        prompt = "" if self.dense.embedder is None else self.dense.embedder.recipe.prompt
+        return [prompt + text[:_LONGEST_FACT] for probe in self.probes for row in probe.texts for text in row[:2]][:_MOST_FACTS]
+
+    def _compared(self, expected: Expectation, found: Found, tolerance: float) -> tuple[tuple[str, ...], str | None]:
+        """Compare how users load a checkpoint, and what else decides their results, with the source.
+
+        Returns:
+            The names of the checks that hold, and a sentence on the first that does not.
+        """
+        held: list[str] = []
+        if self.dense.embedder is not None:
+            if found.encoded is None:
+                return (), "sentence-transformers did not encode in the fresh process"
+            encoded = compare_outputs(expected.answers, found.encoded, tolerance)
+            if encoded.problem is not None:
+                return (), f"encode of sentence-transformers gets {encoded.problem}"
+            held.append("encode")
+        names, problem = compare_facts(fresh.facts(self.dense.model, self.dense.processor, self._fact_texts), found.facts)
+        return (*held, *names), problem
 
     def _problem_of_latency(self, expected: Expectation, found: FoundLatency | None) -> str | None:
         if found is None:

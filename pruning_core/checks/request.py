@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pruning_core.arch.structure import structure_of, unit_groups
+from pruning_core.checks.embedder import check_embedder
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.method import check_method, check_request
@@ -90,5 +91,6 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     check_head_weights(spec.task.type, facts.config, facts.shapes)
     check_lengths(spec, positions_of(facts.config))
     check_reader(spec.task, folder)
+    check_embedder(spec.task.type, folder, groups[0].hidden)
     check_padding(spec.task, folder, facts.config, structure.signature)
     return head

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pruning_core.checks.embedder import notes_on_embeddings
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.model import mixture
 from pruning_core.data.rows import Rows
@@ -76,7 +77,8 @@ def _of_model(spec: PruneSpec, ctx: Context) -> list[str]:
     """Warn of what of the model's files was left out, and of weights that mix types."""
     source = ctx.task_model.source
     said = mixture(read_checkpoint(source).dtypes)
-    return [*check_hooks(source), *([said] if said is not None and spec.artifacts.dtype == "auto" else [])]
+    kept = notes_on_embeddings(spec.task.type, source)
+    return [*check_hooks(source), *kept, *([said] if said is not None and spec.artifacts.dtype == "auto" else [])]
 
 
 def _paged(memory: MemoryReport) -> list[str]:
