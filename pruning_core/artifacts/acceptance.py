@@ -20,7 +20,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from pruning_core.artifacts import fresh
+from pruning_core.artifacts import as_users, fresh
 from pruning_core.artifacts.comparison import compare_facts, compare_outputs, problem_of_counts, problem_of_times
 from pruning_core.artifacts.compressed import COMPRESSED_PATH
 from pruning_core.artifacts.messages import (
@@ -39,16 +39,16 @@ from pruning_core.artifacts.messages import (
     Result,
 )
 from pruning_core.artifacts.onnx import ONNX_PATH
+from pruning_core.artifacts.probes import ProbeInput
 from pruning_core.artifacts.process import run_limited
-from pruning_core.data.rows import Rows
 from pruning_core.errors import OutOfMemory
 from pruning_core.machine.resources import raise_if_exhausted, told_of
 from pruning_core.measure.latency import latency_report, median_and_iqr
 from pruning_core.report.progress import Stage
 from pruning_core.report.report import AcceptanceReport, CompressedReport, LatencyReport, OnnxReport, SecondsReport
 from pruning_core.spec.prune import AUTO_CLASSES, LatencySpec
-from pruning_core.spec.tasks import KINDS, Reads
-from pruning_core.tasks.base import TaskModel, proven
+from pruning_core.spec.tasks import KINDS
+from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.sequences import start_token
 
 # Largest relative difference of outputs. Weights are the same, but kernels may round differently in another process (threads,
@@ -86,14 +86,6 @@ _STAGES = {
     "transformers": "stock transformers cannot load or run it",
     "latency": "its latency cannot be measured again",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeInput:
-    """A batch of held-out inputs (texts, words, or images in base64), and the length in tokens that it is cut to."""
-
-    texts: tuple[tuple[str, ...], ...]
-    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +237,7 @@ class Prover:
             trust_remote_code=self.trust_remote_code,
             reads=list(family.reads),
             sentences=None if dense.embedder is None else AskedSentences(unit=dense.embedder.unit),
-            fact_texts=self._fact_texts,
+            fact_texts=self.fact_texts,
             kind=kind.reads,
             decoder_start=start_token(dense) if kind.loads_as == "AutoModelForSeq2SeqLM" else None,
             device=str(dense.device),
@@ -263,7 +255,7 @@ class Prover:
         )
 
     @property
-    def _fact_texts(self) -> list[str]:
+    def fact_texts(self) -> list[str]:
         """Texts of the probes, behind the default prompt, whose tokens must be those of the source's tokenizer."""
         if KINDS[self.dense.task_type].reads == "image":
             return []
@@ -284,7 +276,7 @@ class Prover:
             if encoded.problem is not None:
                 return (), f"encode of sentence-transformers gets {encoded.problem}"
             held.append("encode")
-        names, problem = compare_facts(fresh.facts(self.dense.model, self.dense.processor, self._fact_texts), found.facts)
+        names, problem = compare_facts(as_users.facts(self.dense.model, self.dense.processor, self.fact_texts), found.facts)
         return (*held, *names), problem
 
     def _problem_of_latency(self, expected: Expectation, found: FoundLatency | None) -> str | None:
@@ -352,34 +344,6 @@ def time_limit(seconds: SecondsReport) -> float:
     """
     stages: tuple[Stage, ...] = ("load", "materialise", "evaluate", "latency")
     return max(_LEAST_LIMIT_S, _TIMES * sum(seconds.by_stage[stage] for stage in stages))
-
-
-def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[ProbeInput, ...]:
-    """Make batches of 1, 3, 8 and 8 held-out inputs: the first cut short, the last with long texts joined from 8 rows each."""
-    texts = [held_out.texts[i % len(held_out)] for i in range(64)]
-    if reads == "words":
-        joined = [sum(texts[i : i + 8], ()) for i in range(0, 64, 8)]
-    elif reads == "text":
-        joined = [tuple(" ".join(parts) for parts in zip(*texts[i : i + 8], strict=True)) for i in range(0, 64, 8)]
-    else:
-        joined = texts[12:20]
-    return (
-        ProbeInput(tuple(texts[:1]), min(8, max_length)),
-        ProbeInput(tuple(texts[1:4]), max_length),
-        ProbeInput(tuple(texts[4:12]), max_length),
-        ProbeInput(tuple(joined), max_length),
-    )
-
-
-def answer(model: TaskModel, probes: Sequence[ProbeInput]) -> tuple[Tensor, ...]:
-    """Run the probes in this process, and return the outputs that the fresh process must reproduce."""
-    answers: list[Tensor] = []
-    family = model.family
-    for probe in probes:
-        batch = family.probe_inputs(model, family.probe_texts(probe.texts), model.longest(probe.length)).to(model.device)
-        with torch.inference_mode():
-            answers.append(proven(model.outputs(batch.inputs).float(), batch.real).cpu())
-    return tuple(answers)
 
 
 def _run(request: Request, scratch: Path, limit_s: float) -> list[Found | Failure] | str:

@@ -19,7 +19,7 @@ _SMALLEST = 1e-12
 # Frequencies of positions are powers, which devices may round differently.
 _ROUNDING = 1e-5
 
-_FACTS = {
+FACTS = {
     "labels": "classes are not named as the source's (id2label, problem_type or task_specific_params)",
     "rope": "positions turn by other frequencies than the source's (rope_theta, rope_scaling)",
     "generation": "settings of generation are not the source's",
@@ -82,7 +82,12 @@ def compare_facts(ours: Mapping[str, object], theirs: Mapping[str, object]) -> t
         The names of the facts that are the same, and a sentence on the first that is not.
     """
     unlike = [name for name in ours if name not in theirs or not _alike(ours[name], theirs[name])]
-    problem = None if not unlike else f"its {_FACTS.get(unlike[0], unlike[0])} in a fresh process"
+    problem: str | None = None
+    if unlike:
+        missing = unlike[0] not in theirs
+        problem = (
+            f"a fresh process did not look at its {unlike[0]}" if missing else f"in a fresh process its {FACTS[unlike[0]]}"
+        )
     return tuple(name for name in ours if name not in unlike), problem
 
 

@@ -8,6 +8,7 @@ in, and it keeps other modules from doing so.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -16,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,6 @@ WARM_UP = 3
 PROVEN_ENTRIES = 64
 DECODER_STEPS = 8
 MOST_CAUSES = 16
-# Texts whose tokens are compared with those of the source's tokenizer, beside the probes and the tokens that were added.
-ODD_TEXTS = ("MiXeD CaSe  and   spaces", "ünïcödé 中文 🙂", "line one\nline two\t.", "")
-MOST_ADDED = 64
-MOST_TOKENS = 512
 _PR_SET_PDEATHSIG = 1
 
 
@@ -83,6 +79,7 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[
     import torch
     import transformers
 
+    as_users: Any = beside("as_users")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     folder = checkpoint["folder"]
@@ -94,7 +91,7 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[
         if request["sentences"] is not None:
             stage = "sentence-transformers"
             reach(stage)
-            embedder, tokenizer, encoded = prove_sentences(folder, request, checkpoint["device_map"])
+            embedder, tokenizer, encoded = as_users.prove_sentences(folder, request, checkpoint["device_map"])
         stage = "transformers"
         reach(stage)
         model = load(folder, request, trust=request["trust_remote_code"], device_map=checkpoint["device_map"])
@@ -105,7 +102,7 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[
         computed = model._keys_to_ignore_on_save or ()  # tables of sines, which are not stored
         parameters = sum(p.numel() for name, p in model.named_parameters() if name not in computed)
         found: dict[str, Any] = {"outputs": outputs, "parameters": parameters, **count(Path(folder))}
-        found |= {"encoded": encoded, "facts": facts(model, tokenizer, request["fact_texts"])}
+        found |= {"encoded": encoded, "facts": as_users.facts(model, tokenizer, request["fact_texts"])}
         libraries = [torch, transformers, *([sys.modules["sentence_transformers"]] if encoded is not None else [])]
         found["libraries"] = {library.__name__: library.__version__ for library in libraries}
         if checkpoint["onnx"] is not None:
@@ -121,6 +118,15 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[
     except Exception as error:  # a user would meet the same error, whatever it is
         return {**told(error), "stage": stage}
     return found
+
+
+def beside(name: str) -> Any:
+    """Import the script's other part, which lies beside it and must not import anything of the package either."""
+    sys.path.append(str(Path(__file__).parent))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop()
 
 
 def told(error: BaseException) -> dict[str, Any]:
@@ -162,7 +168,7 @@ def load_processor(folder: str, request: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def encode(processor: Any, probe: dict[str, Any], request: dict[str, Any], embedder: Embedder | None) -> dict[str, Any]:
+def encode(processor: Any, probe: dict[str, Any], request: dict[str, Any], embedder: Any) -> dict[str, Any]:
     """Prepare the model's inputs for one batch of texts, pairs, words or images."""
     import torch
 
@@ -198,14 +204,14 @@ def image(encoded: str) -> Any:
     return Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
 
 
-def run(model: Any, inputs: dict[str, Any], request: dict[str, Any], embedder: Embedder | None) -> list[list[float]]:
+def run(model: Any, inputs: dict[str, Any], request: dict[str, Any], embedder: Any) -> list[list[float]]:
     """Run the model, and return the part of its outputs that is compared: logits, or embeddings."""
     moved = {name: tensor.to(request["device"]) for name, tensor in inputs.items()}
     result = model(**moved)
     return reduce([getattr(result, name) for name in request["reads"]], moved, embedder)
 
 
-def reduce(outputs: list[Any], inputs: dict[str, Any], embedder: Embedder | None) -> list[list[float]]:
+def reduce(outputs: list[Any], inputs: dict[str, Any], embedder: Any) -> list[list[float]]:
     """Reduce outputs to what is compared: embeddings; of logits for every token, evenly spaced entries and the logsumexp."""
     import torch
 
@@ -223,103 +229,6 @@ def reduce(outputs: list[Any], inputs: dict[str, Any], embedder: Embedder | None
             found = found * mask.unsqueeze(-1)
         found = found.flatten(1)
     return found.cpu().tolist()
-
-
-@dataclass
-class Embedder:
-    """The modules of sentence-transformers behind the model, and the text that it puts in front of every text."""
-
-    modules: list[Any]
-    prompt: str
-    prompt_tokens: int | None
-    first_values: int | None
-    unit: bool
-
-    def embed(self, states: Any, mask: Any) -> Any:
-        """Make embeddings of the token states of the model, wherever they were computed."""
-        features: dict[str, Any] = {"token_embeddings": states.to(self.device), "attention_mask": mask.to(self.device)}
-        if self.prompt_tokens is not None:
-            features["prompt_length"] = self.prompt_tokens
-        for module in self.modules:
-            features = module(features)
-        return self.scaled(features["sentence_embedding"][..., : self.first_values])
-
-    def scaled(self, embeddings: Any) -> Any:
-        """Scale to unit length where embeddings are compared by their directions alone."""
-        import torch
-
-        return torch.nn.functional.normalize(embeddings, dim=-1) if self.unit else embeddings
-
-    @property
-    def device(self) -> Any:
-        """The device of the modules; the CPU where none has weights."""
-        weights = next((weight for module in self.modules for weight in module.parameters()), None)
-        return "cpu" if weights is None else weights.device
-
-
-def prove_sentences(
-    folder: str, request: dict[str, Any], device_map: dict[str, str] | None
-) -> tuple[Embedder, Any, list[list[list[float]]]]:
-    """Load a checkpoint by sentence-transformers as its users do, and encode the probes.
-
-    Returns:
-        The modules behind the model, its tokenizer, and the embeddings of each probe.
-    """
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    place: dict[str, Any] = {"device_map": device_map, "offload_folder": "offload"} if device_map else {}
-    whole: Any = SentenceTransformer(
-        folder,
-        device=None if device_map else request["device"],
-        local_files_only=True,
-        trust_remote_code=request["trust_remote_code"],
-        model_kwargs={"dtype": torch.float32, **place},
-    )
-    prompt = (whole.prompts.get(whole.default_prompt_name) or "") if whole.default_prompt_name is not None else ""
-    counted = whole.preprocess(["a text"], prompt=prompt).get("prompt_length") if prompt else None
-    modules = list(whole.children())[1:]
-    embedder = Embedder(modules, prompt, counted, whole.truncate_dim, request["sentences"]["unit"])
-    longest = whole.max_seq_length
-    encoded: list[list[list[float]]] = []
-    for probe in request["probes"]:
-        whole.max_seq_length = probe["length"]
-        texts = [row[0] if len(row) == 1 else list(row) for row in probe["texts"]]
-        # One at a time: where positions are absolute, padding on the left would change what a text's embedding is.
-        found = whole.encode(texts, batch_size=1, convert_to_tensor=True, show_progress_bar=False)
-        encoded.append(embedder.scaled(found).float().cpu().tolist())
-    whole.max_seq_length = longest
-    return embedder, whole.tokenizer, encoded
-
-
-def facts(model: Any, processor: Any, texts: Sequence[str]) -> dict[str, Any]:
-    """Describe what else decides the results of users, by name. The worker describes the source by this function, too."""
-    config = model.config.to_dict()
-    found: dict[str, Any] = {
-        "labels": [config.get(name) for name in ("id2label", "problem_type", "task_specific_params")],
-        "rope": [
-            [name, buffer.tolist()]
-            for name, buffer in model.named_buffers()
-            if name.endswith("inv_freq") and not buffer.is_meta
-        ],
-    }
-    if model.can_generate():
-        written = model.generation_config.to_dict()
-        found["generation"] = {
-            key: value for key, value in written.items() if key not in ("transformers_version", "_from_model_config")
-        }
-    if not hasattr(processor, "all_special_ids"):
-        settings = processor.to_dict()
-        found["image processor"] = {key: value for key, value in settings.items() if not key.endswith(("_type", "_class"))}
-        return json.loads(json.dumps(found, default=str))
-    added = sorted(token.content for token in processor.added_tokens_decoder.values())[:MOST_ADDED]
-    odd = [*ODD_TEXTS, *texts, *(f"one {token} two{token}" for token in added)]
-    found["tokens"] = [processor(text, truncation=True, max_length=MOST_TOKENS)["input_ids"] for text in odd]
-    names = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-    found["special tokens"] = {name: getattr(processor, f"{name}_token_id") for name in names}
-    found["tokenizer settings"] = [processor.padding_side, processor.truncation_side, processor.model_max_length]
-    found["chat template"] = processor.chat_template
-    return json.loads(json.dumps(found, default=str))
 
 
 def count(folder: Path) -> dict[str, int]:
@@ -356,7 +265,7 @@ def same_bits(found: Any, wanted: Any) -> bool:
     return not found.is_floating_point() or torch.equal(found.signbit(), wanted.signbit())
 
 
-def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any], embedder: Embedder | None) -> dict[str, Any]:
+def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any], embedder: Any) -> dict[str, Any]:
     """Run the exported graph; return an error as a result, since it says nothing about the checkpoint."""
     try:
         return run_onnx(path, tokenizer, request, embedder)
@@ -364,7 +273,7 @@ def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any], embedder: Emb
         return told(error)
 
 
-def run_onnx(path: str, tokenizer: Any, request: dict[str, Any], embedder: Embedder | None) -> dict[str, Any]:
+def run_onnx(path: str, tokenizer: Any, request: dict[str, Any], embedder: Any) -> dict[str, Any]:
     """Run the exported graph on the probes, and time it at the spec's shape."""
     import numpy as np
     import onnxruntime
