@@ -20,12 +20,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from pruning_core.artifacts import fresh
-from pruning_core.artifacts.comparison import compare_outputs, problem_of_counts, problem_of_times
+from pruning_core.artifacts import as_users, fresh
+from pruning_core.artifacts.comparison import compare_facts, compare_outputs, problem_of_counts, problem_of_times
 from pruning_core.artifacts.compressed import COMPRESSED_PATH
 from pruning_core.artifacts.messages import (
     AskedCheckpoint,
     AskedProbe,
+    AskedSentences,
     AskedTiming,
     FailedCompressed,
     FailedOnnx,
@@ -38,16 +39,16 @@ from pruning_core.artifacts.messages import (
     Result,
 )
 from pruning_core.artifacts.onnx import ONNX_PATH
+from pruning_core.artifacts.probes import ProbeInput
 from pruning_core.artifacts.process import run_limited
-from pruning_core.data.rows import Rows
 from pruning_core.errors import OutOfMemory
 from pruning_core.machine.resources import raise_if_exhausted, told_of
 from pruning_core.measure.latency import latency_report, median_and_iqr
 from pruning_core.report.progress import Stage
 from pruning_core.report.report import AcceptanceReport, CompressedReport, LatencyReport, OnnxReport, SecondsReport
 from pruning_core.spec.prune import AUTO_CLASSES, LatencySpec
-from pruning_core.spec.tasks import KINDS, Reads
-from pruning_core.tasks.base import TaskModel, proven
+from pruning_core.spec.tasks import KINDS
+from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.sequences import start_token
 
 # Largest relative difference of outputs. Weights are the same, but kernels may round differently in another process (threads,
@@ -65,9 +66,14 @@ _LEAST_LIMIT_S = 600.0
 # Multiply-accumulates a second: a tenth of a slow core. onnxruntime runs on the CPU whatever the worker's device is.
 _SLOWEST_MACS_S = 5e8
 
+# Texts of probes whose tokens are compared with those of the source's tokenizer: how many, and characters of each.
+_MOST_FACTS = 64
+_LONGEST_FACT = 2000
+
 _DOING = {
     "start": "while it imported its libraries",
     "tokenizer": "while it loaded the tokenizer",
+    "sentence-transformers": "while sentence-transformers loaded and ran it",
     "transformers": "while stock transformers loaded and ran it",
     "onnx": "while onnxruntime ran its graph",
     "compressed": "while it loaded the compressed form",
@@ -76,17 +82,10 @@ _DOING = {
 
 _STAGES = {
     "tokenizer": "its tokenizer cannot be loaded",
+    "sentence-transformers": "sentence-transformers cannot load or run it",
     "transformers": "stock transformers cannot load or run it",
     "latency": "its latency cannot be measured again",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeInput:
-    """A batch of held-out inputs (texts, words, or images in base64), and the length in tokens that it is cut to."""
-
-    texts: tuple[tuple[str, ...], ...]
-    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +182,7 @@ class Prover:
             expected_size=expected.bytes,
         )
         timing = self._problem_of_latency(expected, found.latency)
+        held, unlike = self._compared(expected, found, tolerance)
         if len(expected.answers) != len(self.probes):
             problem = f"the worker has outputs of {len(expected.answers)} of {len(self.probes)} batches"
         elif outputs.problem is not None:
@@ -190,7 +190,7 @@ class Prover:
         elif counts is not None:
             problem = f"a fresh process counts {counts}"
         else:
-            problem = timing
+            problem = unlike or timing
         report = None
         if outputs.difference is not None and timing is None:
             report = AcceptanceReport(
@@ -202,6 +202,7 @@ class Prover:
                 parameters=found.stored,
                 bytes=found.bytes,
                 latency_ms=None if found.latency is None else self._latency(found.latency),
+                checks=held,
             )
         onnx = _judge_onnx(expected, found.onnx, tolerance, self.timing.repeats) if expected.onnx else None
         compressed = None if expected.compressed is None else _judge_compressed(expected, expected.compressed, found.compressed)
@@ -235,7 +236,8 @@ class Prover:
             auto_class=AUTO_CLASSES[self.dense.task_type],
             trust_remote_code=self.trust_remote_code,
             reads=list(family.reads),
-            pooling=dense.pooling if kind.loads_as == "AutoModel" else None,
+            sentences=None if dense.embedder is None else AskedSentences(unit=dense.embedder.unit),
+            fact_texts=self.fact_texts,
             kind=kind.reads,
             decoder_start=start_token(dense) if kind.loads_as == "AutoModelForSeq2SeqLM" else None,
             device=str(dense.device),
@@ -251,6 +253,31 @@ class Prover:
                 pixels=list(drawn["pixel_values"].shape) if "pixel_values" in drawn else None,
             ),
         )
+
+    @property
+    def fact_texts(self) -> list[str]:
+        """Texts of the probes, behind the default prompt, whose tokens must be those of the source's tokenizer."""
+        if KINDS[self.dense.task_type].reads == "image":
+            return []
+        prompt = "" if self.dense.embedder is None else self.dense.embedder.recipe.prompt
+        return [prompt + text[:_LONGEST_FACT] for probe in self.probes for row in probe.texts for text in row[:2]][:_MOST_FACTS]
+
+    def _compared(self, expected: Expectation, found: Found, tolerance: float) -> tuple[tuple[str, ...], str | None]:
+        """Compare how users load a checkpoint, and what else decides their results, with the source.
+
+        Returns:
+            The names of the checks that hold, and a sentence on the first that does not.
+        """
+        held: list[str] = []
+        if self.dense.embedder is not None:
+            if found.encoded is None:
+                return (), "sentence-transformers did not encode in the fresh process"
+            encoded = compare_outputs(expected.answers, found.encoded, tolerance)
+            if encoded.problem is not None:
+                return (), f"encode of sentence-transformers gets {encoded.problem}"
+            held.append("encode")
+        names, problem = compare_facts(as_users.facts(self.dense.model, self.dense.processor, self.fact_texts), found.facts)
+        return (*held, *names), problem
 
     def _problem_of_latency(self, expected: Expectation, found: FoundLatency | None) -> str | None:
         if found is None:
@@ -317,34 +344,6 @@ def time_limit(seconds: SecondsReport) -> float:
     """
     stages: tuple[Stage, ...] = ("load", "materialise", "evaluate", "latency")
     return max(_LEAST_LIMIT_S, _TIMES * sum(seconds.by_stage[stage] for stage in stages))
-
-
-def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[ProbeInput, ...]:
-    """Make batches of 1, 3, 8 and 8 held-out inputs: the first cut short, the last with long texts joined from 8 rows each."""
-    texts = [held_out.texts[i % len(held_out)] for i in range(64)]
-    if reads == "words":
-        joined = [sum(texts[i : i + 8], ()) for i in range(0, 64, 8)]
-    elif reads == "text":
-        joined = [tuple(" ".join(parts) for parts in zip(*texts[i : i + 8], strict=True)) for i in range(0, 64, 8)]
-    else:
-        joined = texts[12:20]
-    return (
-        ProbeInput(tuple(texts[:1]), min(8, max_length)),
-        ProbeInput(tuple(texts[1:4]), max_length),
-        ProbeInput(tuple(texts[4:12]), max_length),
-        ProbeInput(tuple(joined), max_length),
-    )
-
-
-def answer(model: TaskModel, probes: Sequence[ProbeInput]) -> tuple[Tensor, ...]:
-    """Run the probes in this process, and return the outputs that the fresh process must reproduce."""
-    answers: list[Tensor] = []
-    family = model.family
-    for probe in probes:
-        batch = family.probe_inputs(model, family.probe_texts(probe.texts), model.longest(probe.length)).to(model.device)
-        with torch.inference_mode():
-            answers.append(proven(model.outputs(batch.inputs).float(), batch.real).cpu())
-    return tuple(answers)
 
 
 def _run(request: Request, scratch: Path, limit_s: float) -> list[Found | Failure] | str:

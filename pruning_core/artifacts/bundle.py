@@ -70,8 +70,8 @@ def write_checkpoint(
     for path in folder.glob("*.safetensors"):  # safetensors writes for the owner alone; the umask is to decide, as elsewhere
         shutil.copymode(folder / "config.json", path)
     _copy_companions(source.source, folder)
-    if AUTO_CLASSES[source.task_type] == "AutoModel":
-        write_sentence_modules(folder, hidden=dense.groups[0].hidden, pooling=source.pooling)
+    if source.embedder is not None:
+        write_sentence_modules(source.source, folder, source.embedder.recipe, hidden=dense.groups[0].hidden)
 
 
 def _weights_in(dtype: torch.dtype, student: PreTrainedModel, pages: Path | None) -> dict[str, Tensor]:
@@ -132,6 +132,8 @@ def write_compressed_form(
     out = folder / COMPRESSED_PATH
     (out / f"{REMOTE_CODE_NAME}.py").write_text(_remote_code(student, name), encoding="utf-8")
     _copy_companions(folder, out)
+    if source.embedder is not None:
+        write_sentence_modules(folder, out, source.embedder.recipe, hidden=student.config.hidden_size)
     return counts
 
 

@@ -7,14 +7,28 @@ Problems are phrases that follow a subject and its verb: "a fresh process gets .
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 # The least scale of outputs: a model that answers zeros has no scale of its own.
 _SMALLEST = 1e-12
+# Frequencies of positions are powers, which devices may round differently.
+_ROUNDING = 1e-5
+
+FACTS = {
+    "labels": "classes are not named as the source's (id2label, problem_type or task_specific_params)",
+    "rope": "positions turn by other frequencies than the source's (rope_theta, rope_scaling)",
+    "generation": "settings of generation are not the source's",
+    "image processor": "image processor is not set as the source's",
+    "tokens": "tokenizer makes other tokens than the source's",
+    "special tokens": "tokenizer has other special tokens than the source's",
+    "tokenizer settings": "tokenizer pads or cuts texts otherwise than the source's",
+    "chat template": "chat template is not the source's",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,36 @@ def compare_outputs(ours: Sequence[Tensor], theirs: Sequence[list[list[float]]],
     if not worst <= tolerance:
         return Compared(worst, f"outputs that differ by {worst:.1e} of the largest, more than {tolerance:g}")
     return Compared(worst, None)
+
+
+def compare_facts(ours: Mapping[str, object], theirs: Mapping[str, object]) -> tuple[tuple[str, ...], str | None]:
+    """Compare what decides results beside the weights: of the source, and of the checkpoint in the fresh process.
+
+    Args:
+        ours: The facts of the source, by name.
+        theirs: The facts of the checkpoint, by name.
+
+    Returns:
+        The names of the facts that are the same, and a sentence on the first that is not.
+    """
+    unlike = [name for name in ours if name not in theirs or not _alike(ours[name], theirs[name])]
+    problem: str | None = None
+    if unlike:
+        missing = unlike[0] not in theirs
+        problem = (
+            f"a fresh process did not look at its {unlike[0]}" if missing else f"in a fresh process its {FACTS[unlike[0]]}"
+        )
+    return tuple(name for name in ours if name not in unlike), problem
+
+
+def _alike(mine: object, other: object) -> bool:
+    """Return whether two values of JSON are the same, but for the rounding of numbers that are no integers."""
+    if isinstance(mine, list) and isinstance(other, list):
+        first, second = cast("list[object]", mine), cast("list[object]", other)
+        return len(first) == len(second) and all(map(_alike, first, second))
+    if isinstance(mine, float) and isinstance(other, float):
+        return math.isclose(mine, other, rel_tol=_ROUNDING)
+    return mine == other
 
 
 def problem_of_times(milliseconds: Sequence[float], repeats: int) -> str | None:

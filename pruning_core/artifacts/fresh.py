@@ -8,6 +8,7 @@ in, and it keeps other modules from doing so.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -78,6 +79,7 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[
     import torch
     import transformers
 
+    as_users: Any = beside("as_users")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     folder = checkpoint["folder"]
@@ -85,18 +87,27 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[
     try:
         reach(stage)
         tokenizer = load_processor(folder, request)
+        embedder, encoded = None, None
+        if request["sentences"] is not None:
+            stage = "sentence-transformers"
+            reach(stage)
+            embedder, tokenizer, encoded = as_users.prove_sentences(folder, request, checkpoint["device_map"])
         stage = "transformers"
         reach(stage)
         model = load(folder, request, trust=request["trust_remote_code"], device_map=checkpoint["device_map"])
         with torch.inference_mode():
-            outputs = [run(model, encode(tokenizer, probe, request), request) for probe in request["probes"]]
+            outputs = [
+                run(model, encode(tokenizer, probe, request, embedder), request, embedder) for probe in request["probes"]
+            ]
         computed = model._keys_to_ignore_on_save or ()  # tables of sines, which are not stored
         parameters = sum(p.numel() for name, p in model.named_parameters() if name not in computed)
         found: dict[str, Any] = {"outputs": outputs, "parameters": parameters, **count(Path(folder))}
-        found["libraries"] = {library.__name__: library.__version__ for library in (torch, transformers)}
+        found |= {"encoded": encoded, "facts": as_users.facts(model, tokenizer, request["fact_texts"])}
+        libraries = [torch, transformers, *([sys.modules["sentence_transformers"]] if encoded is not None else [])]
+        found["libraries"] = {library.__name__: library.__version__ for library in libraries}
         if checkpoint["onnx"] is not None:
             reach("onnx")
-            found["onnx"] = prove_onnx(str(Path(folder) / checkpoint["onnx"]), tokenizer, request)
+            found["onnx"] = prove_onnx(str(Path(folder) / checkpoint["onnx"]), tokenizer, request, embedder)
         if checkpoint["compressed"] is not None:
             reach("compressed")
             found["compressed"] = prove_compressed(Path(folder) / checkpoint["compressed"], model, request)
@@ -107,6 +118,15 @@ def prove(checkpoint: dict[str, Any], request: dict[str, Any], reach: Callable[[
     except Exception as error:  # a user would meet the same error, whatever it is
         return {**told(error), "stage": stage}
     return found
+
+
+def beside(name: str) -> Any:
+    """Import the script's other part, which lies beside it and must not import anything of the package either."""
+    sys.path.append(str(Path(__file__).parent))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop()
 
 
 def told(error: BaseException) -> dict[str, Any]:
@@ -148,7 +168,7 @@ def load_processor(folder: str, request: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def encode(processor: Any, probe: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+def encode(processor: Any, probe: dict[str, Any], request: dict[str, Any], embedder: Any) -> dict[str, Any]:
     """Prepare the model's inputs for one batch of texts, pairs, words or images."""
     import torch
 
@@ -156,6 +176,8 @@ def encode(processor: Any, probe: dict[str, Any], request: dict[str, Any]) -> di
         return {"pixel_values": processor([image(row[0]) for row in probe["texts"]], return_tensors="pt")["pixel_values"]}
     words = request["kind"] == "words"
     columns = [probe["texts"]] if words else [list(column) for column in zip(*probe["texts"], strict=True)]
+    if embedder is not None:
+        columns[0] = [embedder.prompt + text for text in columns[0]]
     encoded = processor(
         *columns,
         is_split_into_words=words,
@@ -182,21 +204,21 @@ def image(encoded: str) -> Any:
     return Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
 
 
-def run(model: Any, inputs: dict[str, Any], request: dict[str, Any]) -> list[list[float]]:
-    """Run the model, and return the part of its outputs that is compared: logits, or pooled embeddings of unit length."""
+def run(model: Any, inputs: dict[str, Any], request: dict[str, Any], embedder: Any) -> list[list[float]]:
+    """Run the model, and return the part of its outputs that is compared: logits, or embeddings."""
     moved = {name: tensor.to(request["device"]) for name, tensor in inputs.items()}
     result = model(**moved)
-    return reduce([getattr(result, name) for name in request["reads"]], moved, request)
+    return reduce([getattr(result, name) for name in request["reads"]], moved, embedder)
 
 
-def reduce(outputs: list[Any], inputs: dict[str, Any], request: dict[str, Any]) -> list[list[float]]:
-    """Reduce outputs to what is compared: pooled states; of logits for every token, evenly spaced entries and the logsumexp."""
+def reduce(outputs: list[Any], inputs: dict[str, Any], embedder: Any) -> list[list[float]]:
+    """Reduce outputs to what is compared: embeddings; of logits for every token, evenly spaced entries and the logsumexp."""
     import torch
 
     found = outputs[0] if len(outputs) == 1 else torch.stack(outputs, dim=-1)
     mask = inputs.get("attention_mask")
-    if request["pooling"] is not None:
-        found = pool(found, mask, request["pooling"])
+    if embedder is not None:
+        found = embedder.embed(found, mask)
     found = found.float()
     if found.ndim > 2:
         entries = found.shape[-1]
@@ -207,15 +229,6 @@ def reduce(outputs: list[Any], inputs: dict[str, Any], request: dict[str, Any]) 
             found = found * mask.unsqueeze(-1)
         found = found.flatten(1)
     return found.cpu().tolist()
-
-
-def pool(hidden: Any, mask: Any, pooling: str) -> Any:
-    """Pool token states and scale them to unit length, as sentence-transformers does."""
-    import torch
-
-    weights = mask.unsqueeze(-1).to(hidden.dtype)
-    pooled = hidden[:, 0] if pooling == "cls" else (hidden * weights).sum(1) / weights.sum(1)
-    return torch.nn.functional.normalize(pooled, dim=-1)
 
 
 def count(folder: Path) -> dict[str, int]:
@@ -252,15 +265,15 @@ def same_bits(found: Any, wanted: Any) -> bool:
     return not found.is_floating_point() or torch.equal(found.signbit(), wanted.signbit())
 
 
-def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
+def prove_onnx(path: str, tokenizer: Any, request: dict[str, Any], embedder: Any) -> dict[str, Any]:
     """Run the exported graph; return an error as a result, since it says nothing about the checkpoint."""
     try:
-        return run_onnx(path, tokenizer, request)
+        return run_onnx(path, tokenizer, request, embedder)
     except Exception as error:
         return told(error)
 
 
-def run_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
+def run_onnx(path: str, tokenizer: Any, request: dict[str, Any], embedder: Any) -> dict[str, Any]:
     """Run the exported graph on the probes, and time it at the spec's shape."""
     import numpy as np
     import onnxruntime
@@ -273,9 +286,9 @@ def run_onnx(path: str, tokenizer: Any, request: dict[str, Any]) -> dict[str, An
     names = [entry.name for entry in session.get_inputs()]
     outputs: list[list[list[float]]] = []
     for probe in request["probes"]:
-        inputs = encode(tokenizer, probe, request)
+        inputs = encode(tokenizer, probe, request, embedder)
         answers = [torch.from_numpy(one) for one in session.run(None, {name: inputs[name].numpy() for name in names})]
-        outputs.append(reduce(answers, inputs, request))
+        outputs.append(reduce(answers, inputs, embedder))
     if request["timing"]["pixels"] is not None:
         feed = {name: np.zeros(request["timing"]["pixels"], dtype=np.float32) for name in names}
     else:

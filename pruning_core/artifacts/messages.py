@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 from pruning_core.spec.tasks import Reads
@@ -31,6 +33,12 @@ class AskedProbe(_Message):
     length: int
 
 
+class AskedSentences(_Message):
+    """Embeddings by sentence-transformers, and whether they are compared in unit length."""
+
+    unit: bool
+
+
 class AskedTiming(_Message):
     """Shape, threads and repeats of the latency measurement, and its token inputs or the shape of its pixels."""
 
@@ -50,7 +58,8 @@ class Request(_Message):
     auto_class: str
     trust_remote_code: bool
     reads: list[str]
-    pooling: str | None
+    sentences: AskedSentences | None
+    fact_texts: list[str]
     kind: Reads
     decoder_start: int | None
     device: str
@@ -105,13 +114,18 @@ class FailedCompressed(_Error):
 
 
 class Found(_Message):
-    """The findings on one checkpoint that could be loaded."""
+    """The findings on one checkpoint that could be loaded.
+
+    ``encoded`` is what sentence-transformers' `encode` gives; ``facts`` is what `fresh.facts` says of the checkpoint.
+    """
 
     outputs: list[list[list[float]]]
     parameters: int
     stored: int
     bytes: int
     libraries: dict[str, str]
+    encoded: list[list[list[float]]] | None = None
+    facts: dict[str, Any] = {}
     onnx: FoundOnnx | FailedOnnx | None = None
     compressed: FoundCompressed | FailedCompressed | None = None
     latency: FoundLatency | None = None

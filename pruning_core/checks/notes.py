@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pruning_core.arch.structure import structure_of
+from pruning_core.checks.embedder import notes_on_embeddings
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.tokens import check_tokens
 from pruning_core.files.checkpoint import notes_on_files, read_checkpoint
@@ -30,6 +31,7 @@ def notes_on_model(folder: Path, task_type: TaskType) -> tuple[str, ...]:
         *check_hooks(own),
         *notes_on_files(facts),
         *check_tokens(task_type, own, facts.config, facts.shapes, structure.signature),
+        *notes_on_embeddings(task_type, own),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pruning_core.arch.structure import structure_of, unit_groups
 from pruning_core.checks.data import check_data
+from pruning_core.checks.embedder import check_embedder
 from pruning_core.checks.findings import Checked
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
@@ -100,5 +101,6 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     check_lengths(spec, positions_of(facts.config))
     check_reader(spec.task, folder)
     check_tokens(spec.task.type, folder, facts.config, facts.shapes, structure.signature)
+    check_embedder(spec.task.type, folder, groups[0].hidden)
     check_padding(spec.task, folder, facts.config, structure.signature)
     return head

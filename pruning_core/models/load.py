@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pruning_core.checks.embedder import is_embedding
 from pruning_core.checks.heads import lacks_weights
 from pruning_core.checks.model import stored_type
 from pruning_core.checks.reader import NO_PADDING, NO_PADDING_INDEX
+from pruning_core.checks.recipe import read_recipe
 from pruning_core.errors import ModelUnreadable, PruningError
 from pruning_core.files.checkpoint import CheckpointFacts, read_checkpoint
 from pruning_core.files.companions import SENTENCEPIECE_NAMES
 from pruning_core.files.tensors import map_tensors
 from pruning_core.machine.finite import require_finite
 from pruning_core.machine.resources import raise_if_exhausted
+from pruning_core.models.embedder import load_embedder
 from pruning_core.models.paged import class_and_config, generation_config_of, load_paged
 from pruning_core.models.plain import load_config, without_hooks
 from pruning_core.spec.prune import AUTO_CLASSES, TaskType
 from pruning_core.spec.tasks import KINDS
-from pruning_core.tasks.base import Pooling, TaskModel
+from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.registry import family_of
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
         UnsupportedArchitecture: The weights of this architecture cannot stay in the files.
     """
     facts = read_checkpoint(folder)
+    recipe = read_recipe(folder) if is_embedding(task_type) else None
     with quiet_transformers(), without_hooks(folder) as plain:
         try:
             if pages is None and facts.wrappers:
@@ -70,7 +73,8 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
         require_finite(parameter, f"the checkpoint's tensor {name}", param="model")
     stored = stored_type(facts.dtypes)
     _check_padding(model, processor, task_type)
-    return TaskModel(model, processor, task_type, family_of(task_type), folder, stored, _pooling_of(folder), pages)
+    embedder = load_embedder(folder, recipe, model, processor, device) if recipe is not None else None
+    return TaskModel(model, processor, task_type, family_of(task_type), folder, stored, embedder, pages)
 
 
 def _reason(error: Exception, *folders: Path) -> str:
@@ -180,23 +184,6 @@ def _check_complete(missing: list[str], task_type: TaskType) -> None:
     needed = [key for key in missing if not (AUTO_CLASSES[task_type] == "AutoModel" and "pooler" in key)]
     if needed:
         raise lacks_weights(task_type, ", ".join(sorted(needed)[:3]))
-
-
-def _pooling_of(folder: Path) -> Pooling:
-    """Return the pooling mode from the files of sentence-transformers; mean if the checkpoint has none.
-
-    Raises:
-        ModelUnreadable: The pooling mode is neither mean nor cls.
-    """
-    path = folder / "1_Pooling" / "config.json"
-    if not path.is_file():
-        return "mean"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if config.get("pooling_mode_cls_token") or config.get("pooling_mode") == "cls":
-        return "cls"
-    if config.get("pooling_mode_mean_tokens", True) or config.get("pooling_mode") == "mean":
-        return "mean"
-    raise ModelUnreadable("only mean and cls pooling are supported for feature-extraction", param="model")
 
 
 @contextmanager

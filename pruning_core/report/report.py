@@ -280,6 +280,11 @@ class AcceptanceReport(Frozen):
     parameters: int
     bytes: int
     latency_ms: LatencyReport | None = Field(default=None, description="The second measurement, for latency targets.")
+    checks: tuple[str, ...] = Field(
+        default=(),
+        description="What else is as in the source: encode (the embeddings of sentence-transformers), labels, rope, "
+        "generation, image processor, tokens, special tokens, tokenizer settings, chat template. Empty in earlier reports.",
+    )
 
 
 class OnnxReport(Frozen):

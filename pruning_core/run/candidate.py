@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from pruning_core.arch.adapter import adapt, clone
 from pruning_core.arch.linear import is_transposed
 from pruning_core.arch.paging import device_map
-from pruning_core.artifacts.acceptance import Expectation, ProbeInput, answer
+from pruning_core.artifacts.acceptance import Expectation
 from pruning_core.artifacts.bundle import write_checkpoint, write_compressed_form
 from pruning_core.artifacts.compressed import NothingToCompress
 from pruning_core.artifacts.onnx import ExportFailed, export_onnx
+from pruning_core.artifacts.probes import ProbeInput, answer
 from pruning_core.errors import MetricUndefined
 from pruning_core.evidence.context import Context, generator
 from pruning_core.measure.latency import measure_blocks, measure_latency

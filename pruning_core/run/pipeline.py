@@ -12,9 +12,10 @@ import torch
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.paging import give_back
 from pruning_core.arch.verify import verify
-from pruning_core.artifacts.acceptance import Prover, make_probes, time_limit
+from pruning_core.artifacts.acceptance import Prover, time_limit
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
+from pruning_core.artifacts.probes import make_probes
 from pruning_core.artifacts.stock import check_stock
 from pruning_core.checks.request import check_local_inputs, check_model
 from pruning_core.data.columns import resolved

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from pruning_core.spec.metrics import METRICS
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import TaskType, finding_of
 from pruning_core.tasks.batch import Batch, Encoded
+from pruning_core.tasks.embedder import Embedder
 from pruning_core.tasks.scoring import constant_quality, metric_of
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ _PORTION = 256
 PROVEN_ENTRIES = 64
 
 
-Pooling = Literal["mean", "cls"]
-
-
 @dataclass(frozen=True, slots=True)
 class TaskModel:
     """A model with its tokenizer, in evaluation mode, float32, no parameter requiring a gradient.
@@ -55,7 +53,7 @@ class TaskModel:
         family: The family of the task type: it encodes samples, reads outputs and scores them.
         source: Local folder that the checkpoint was read from.
         stored_dtype: Type of the weights as stored: float32, float16 or bfloat16.
-        pooling: How token states become one embedding; only for feature-extraction.
+        embedder: How token states become one embedding; only for tasks that are judged by embeddings.
         pages: Folder for the files of paged blocks' new weights; None where all weights are in memory.
     """
 
@@ -65,7 +63,7 @@ class TaskModel:
     family: TaskFamily
     source: Path
     stored_dtype: str
-    pooling: Pooling
+    embedder: Embedder | None = None
     pages: Path | None = None
 
     def outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -75,8 +73,8 @@ class TaskModel:
             inputs: The model's inputs by name, each (batch, ...).
 
         Returns:
-            The outputs that the task reads: logits (batch, classes), scores (batch, 1), embeddings of unit length (batch,
-            hidden), or logits for every token (batch, length, entries).
+            The outputs that the task reads: logits (batch, classes), scores (batch, 1), embeddings (batch, values), or logits
+            for every token (batch, length, entries).
         """
         return self.family.outputs(self, inputs)
 

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pruning_core.artifacts import fresh
-from pruning_core.artifacts.acceptance import Expectation, Prover, answer, make_probes, time_limit
+from pruning_core.artifacts.acceptance import Expectation, Prover, time_limit
+from pruning_core.artifacts.probes import answer, make_probes
 from pruning_core.data.read import read_rows
 from pruning_core.errors import QualityFloorMissed, TargetMissed, Unloadable
 from pruning_core.models.load import load_task_model

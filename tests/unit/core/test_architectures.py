@@ -112,9 +112,7 @@ def test_a_cut_model_can_be_cut_again(architecture):
 
 def written(model, student, folder):
     """Write a cut model as a bundle has it; there are no files of the dense one to copy."""
-    source = TaskModel(
-        model, None, "text-classification", family_of("text-classification"), folder / "dense", "float32", "mean"
-    )
+    source = TaskModel(model, None, "text-classification", family_of("text-classification"), folder / "dense", "float32")
     write_checkpoint(folder, source, adapt(model), student, ArtifactSpec())
     return folder
 

@@ -8,24 +8,30 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pruning_core.artifacts import fresh
-from pruning_core.artifacts.acceptance import Expectation, ProbeInput, Prover
+from pruning_core.artifacts import as_users, fresh
+from pruning_core.artifacts.acceptance import Expectation, Prover
+from pruning_core.artifacts.comparison import FACTS as SAID
+from pruning_core.artifacts.comparison import compare_facts
 from pruning_core.artifacts.compressed import COMPRESSED_PATH
 from pruning_core.artifacts.messages import Found, FoundCompressed, FoundLatency, FoundOnnx
 from pruning_core.artifacts.onnx import ONNX_PATH
+from pruning_core.artifacts.probes import ProbeInput
 from pruning_core.models.load import load_task_model
 from pruning_core.spec.prune import LatencySpec
 
 NAN, INF = math.nan, math.inf
 ANSWERS = (torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 1.0], [2.0, 0.25]]))
 REPEATS = 3
+FACTS: dict[str, object] = {}  # of the tiny model; its fixture fills them in
 
 
 @pytest.fixture(scope="module")
 def prover(tiny_bert):
     dense = load_task_model(tiny_bert, "text-classification", torch.device("cpu"))
     probes = (ProbeInput((("good",),), 8), ProbeInput((("good",), ("bad",)), 8))
-    return Prover(dense, probes, LatencySpec(batch=2, length=16, repeats=REPEATS), trust_remote_code=False, seed=0)
+    found = Prover(dense, probes, LatencySpec(batch=2, length=16, repeats=REPEATS), trust_remote_code=False, seed=0)
+    FACTS.update(as_users.facts(dense.model, dense.processor, found.fact_texts))
+    return found
 
 
 @pytest.fixture
@@ -46,6 +52,7 @@ def _found(**changes):
         stored=10,
         bytes=100,
         libraries={"torch": "2"},
+        facts=FACTS,
         onnx=FoundOnnx(outputs=outputs, milliseconds=times, version="1"),
         compressed=FoundCompressed(differing=[], compared=5, stored=4, bytes=40),
         latency=FoundLatency(dense=times, pruned=times, threads=1),
@@ -59,6 +66,23 @@ def test_what_is_the_same_holds(prover, claim):
     assert (proof.acceptance.max_difference, proof.acceptance.samples) == (0.0, 3)
     assert (proof.onnx.status, proof.onnx.latency_ms, proof.compressed.status) == ("ok", 2.0, "ok")
     assert proof.acceptance.latency_ms.speedup == 1
+    assert set(proof.acceptance.checks) == set(FACTS) >= {"labels", "rope", "tokens", "special tokens", "chat template"}
+
+
+@pytest.mark.parametrize("name", ["labels", "rope", "tokens", "special tokens", "tokenizer settings", "chat template"])
+def test_what_decides_results_beside_weights_fails_closed(name, prover, claim):
+    proof = prover.judge(claim, _found(facts=FACTS | {name: "other"}))
+    assert proof.problem == f"in a fresh process its {SAID[name]}"
+    assert name not in proof.acceptance.checks
+    lacking = prover.judge(claim, _found(facts={key: value for key, value in FACTS.items() if key != name}))
+    assert lacking.problem == f"a fresh process did not look at its {name}"
+
+
+def test_only_the_rounding_of_frequencies_is_no_difference():
+    ours = {"rope": [["a.inv_freq", [1.0, 0.1]]]}
+    assert compare_facts(ours, {"rope": [["a.inv_freq", [1.0, 0.1000000001]]]}) == (("rope",), None)
+    for other in ([["a.inv_freq", [1.0, 0.11]]], [["a.inv_freq", [1.0]]], [["a.inv_freq", [1.0, None]]], []):
+        assert compare_facts(ours, {"rope": other})[1] is not None
 
 
 SECOND = ANSWERS[1].tolist()

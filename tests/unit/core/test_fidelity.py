@@ -28,7 +28,7 @@ def _context(samples):
     adapter, task = adapt(model), "text-classification"
     states = DenseStates(adapter, [batch], 2**30)
     evidence = Evidence(adapter, TokenSet((batch,), samples, 0, 0.0, ""), states, torch.float32)
-    return Context(TaskModel(model, None, task, family_of(task), None, "float32", "mean"), evidence, StageClock(print), 0)
+    return Context(TaskModel(model, None, task, family_of(task), None, "float32"), evidence, StageClock(print), 0)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 8])

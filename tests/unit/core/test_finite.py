@@ -77,7 +77,7 @@ def _batches(count=3, n=4, length=9):
 
 def _task_model(model):
     own = "text-classification"
-    return TaskModel(model.requires_grad_(False), None, own, family_of(own), None, "float32", "mean")
+    return TaskModel(model.requires_grad_(False), None, own, family_of(own), None, "float32")
 
 
 def _evidence(model, batches):

@@ -14,7 +14,7 @@ from tests.oracles import masked
 
 
 def _task_model(model, task_type="text-classification"):
-    return TaskModel(model.requires_grad_(False), None, task_type, family_of(task_type), None, "float32", "mean")
+    return TaskModel(model.requires_grad_(False), None, task_type, family_of(task_type), None, "float32")
 
 
 def _batch(n=5, length=7, classes=2, regression=False):
