@@ -14,12 +14,12 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.inspection.inspector import Inspector
 from app.inspection.records import UPLOAD_PREFIXES, UploadKind, pointer_of
-from app.refusals import Refused
+from app.refusals import Refusals, Refused
 from app.uploads.records import is_upload_id
 from app.uploads.service import Finder
 from pruning_core.checks.method import check_request
 from pruning_core.checks.prediction import Prediction
-from pruning_core.errors import PruningError
+from pruning_core.errors import PruningError, each
 from pruning_core.files.paths import is_local
 from pruning_core.spec.prune import PruneSpec
 
@@ -67,7 +67,9 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
         Refused: The spec cannot be run here; the error names the field and says what to change.
         Busy, QuotaExceeded: Too many files are being read.
     """
-    _check_numbers(spec.model_dump(), "")
+    refusals = Refusals()
+    with refusals.gathered():
+        _check_numbers(spec.model_dump(), "")
     uploaded: set[_Field] = set()
     folders = {"model": spec.model, "dataset": spec.task.dataset}
     kinds: tuple[tuple[_Field, UploadKind, str], ...] = (
@@ -75,15 +77,18 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
         ("dataset", UploadKind.DATASET, "/task/dataset"),
     )
     for field, kind, pointer in kinds:
-        if is_upload_id(folders[field]):
-            folders[field] = await run_in_threadpool(_uploaded, folders[field], kind, pointer, find_upload)
-            uploaded.add(field)
-        elif not is_local(folders[field]):
-            _check_hub_id(folders[field], field, pointer)
-        elif not folders[field].startswith("/"):
-            raise Refused("invalid_request", "a path must be absolute", pointer)
-    if spec.revision is not None and (not _REVISION.fullmatch(spec.revision) or ".." in spec.revision):
-        raise Refused("invalid_request", "must be a branch, a tag or a commit of the model's repository", "/revision")
+        with refusals.gathered():
+            if is_upload_id(folders[field]):
+                folders[field] = await run_in_threadpool(_uploaded, folders[field], kind, pointer, find_upload)
+                uploaded.add(field)
+            elif not is_local(folders[field]):
+                _check_hub_id(folders[field], field, pointer)
+            elif not folders[field].startswith("/"):
+                raise Refused("invalid_request", "a path must be absolute", pointer)
+    with refusals.gathered():
+        if spec.revision is not None and (not _REVISION.fullmatch(spec.revision) or ".." in spec.revision):
+            raise Refused("invalid_request", "must be a branch, a tag or a commit of the model's repository", "/revision")
+    refusals.end()
     located = _located(spec, folders["model"], folders["dataset"])
     if not any(map(is_local, folders.values())):
         _check_request(located)
@@ -130,4 +135,5 @@ def _check_request(spec: PruneSpec) -> None:
     try:
         check_request(spec)
     except PruningError as error:
-        raise Refused(error.code, error.message, pointer_of(error.param)) from error
+        found = [Refused(one.code, one.message, pointer_of(one.param)) for one in each(error)]
+        raise Refused.of_all(found) from error

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pydantic import BaseModel
+
+from pruning_core.spec.nearest import did_you_mean, no_known_field
 
 _OBJECT_EXPECTED = frozenset({"model_type", "model_attributes_type", "dict_type"})
 _SAID = {
@@ -11,14 +16,58 @@ _SAID = {
     "missing": "is required",
     "tuple_type": 'must be a list, such as ["a"]',
     "list_type": 'must be a list, such as ["a"]',
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
 }
+_SHOULD = re.compile(r"(?:Input|String|List|Tuple|Set|Dictionary|Value) should ")
+_QUOTED = re.compile(r"'([^']*)'")
+_OF_SIGNS = re.compile(r"\^(\[A-Za-z0-9\])?\[A-Za-z0-9([^\]]*)\][*+]\$")
+_NO_NUL = r"^[^\x00]*$"
 
 
-def message_of(error: Mapping[str, Any]) -> str:
-    """Return the message for one of pydantic's errors, phrased to follow the name of a field."""
+def message_of(error: Mapping[str, Any], model: type[BaseModel] | None = None, location: Sequence[str | int] = ()) -> str:
+    """Return the message for one of pydantic's errors, phrased to follow the name of a field.
+
+    Args:
+        error: The error.
+        model: The model that was validated, if it is known: then the message names the known field that is nearest.
+        location: Where the error is in the model.
+    """
     kind = str(error["type"])
     if kind in _OBJECT_EXPECTED:
         return "must be an object"
     if kind == "string_too_short" and error["ctx"]["min_length"] == 1:
         return "must not be empty"
-    return _SAID.get(kind) or str(error["msg"]).removeprefix("Value error, ")
+    if kind == "extra_forbidden" and model is not None and location:
+        return no_known_field(model, location)
+    if kind == "string_pattern_mismatch":
+        return _of_a_pattern(str(error["ctx"]["pattern"]))
+    if kind in ("literal_error", "enum"):
+        expected = str(error["ctx"]["expected"])
+        return f"must be {expected}{did_you_mean(error.get('input'), _QUOTED.findall(expected))}"
+    if kind == "union_tag_invalid":
+        tags = _QUOTED.findall(str(error["ctx"]["expected_tags"]))
+        field = str(error["ctx"]["discriminator"]).strip("'")
+        return f"must have as {field} one of {', '.join(tags)}{did_you_mean(error['ctx']['tag'], tags)}"
+    if kind == "union_tag_not_found":
+        field = str(error["ctx"]["discriminator"]).strip("'")
+        return f"must have a field {field}, which says what the others mean"
+    return _SAID.get(kind) or _SHOULD.sub("must ", str(error["msg"]).removeprefix("Value error, "), count=1)
+
+
+def _of_a_pattern(pattern: str) -> str:
+    """Return in words what a pattern asks for: a regular expression is no sentence."""
+    if pattern == _NO_NUL:
+        return "must hold no NUL character"
+    found = _OF_SIGNS.fullmatch(pattern)
+    if found is None:
+        return f"must match the pattern {pattern}"
+    signs = " ".join(found[2].replace("\\", ""))
+    first = ", and must begin with a letter or a digit" if found[1] else ""
+    return f"may hold only letters, digits and {signs}{first}"
