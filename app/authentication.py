@@ -111,7 +111,6 @@ class AuthenticationMiddleware:
         by_guess = self._strangers.take(guess_name(guess))
         return by_guess if not by_guess.granted else min(by_address, by_guess, key=lambda allowance: allowance.remaining)
 
-
     async def _unauthenticated(self, scope: Scope, keys: KeyService) -> ASGIApp:
         """Build the answer to a request without a key: a redirect to the sign-in form on pages, a 401 elsewhere."""
         if _is_page(scope["path"]):
