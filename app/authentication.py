@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.db import OUTAGES

@@ -342,6 +342,11 @@ class Settings(BaseSettings):
         return (self.resolved_uploads_dir, self.resolved_artifacts_dir.resolve(), self.resolved_scratch_dir.resolve())
 
     @property
+    def worker_gone_s(self) -> float:
+        """A worker that was not seen for so long is not counted."""
+        return max(self.lease_s, 3 * self.reaper_tick_s)
+
+    @property
     def resolved_sandbox(self) -> Sandbox:
         """The sandbox to use, never ``AUTO``."""
         if self.sandbox is not Sandbox.AUTO:

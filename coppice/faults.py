@@ -32,9 +32,5 @@ def _told(error: Exception) -> tuple[str, ExitCode]:
         return f"{where}{error.strerror[:1].lower()}{error.strerror[1:]}", ExitCode.BAD_INPUT
     said = (str(error).strip().splitlines() or [""])[0][:300]
     what = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    command = " ".join(sys.argv[1:2])
-    return (
-        f"a fault of Coppice's own, and none of yours ({what}). Please report it with the output of the same command under "
-        f"{DEBUG_VARIABLE}=1, coppice --version, and what you gave to coppice {command}",
-        ExitCode.FAULT,
-    )
+    advice = f"Please report it with coppice --version, the command, and its output with {DEBUG_VARIABLE}=1"
+    return f"a fault of Coppice's own, and none of yours ({what}). {advice}", ExitCode.FAULT

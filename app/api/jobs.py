@@ -142,7 +142,9 @@ async def get_job(
         headers["Retry-After"] = _RETRY_AFTER_S
     if known is not None and (_etag(details) in known or "*" in known):
         return Response(status_code=304, headers=headers)
-    return JSONResponse(_view(details).model_dump(mode="json"), headers=headers)
+    place = await run_in_threadpool(service.place, details.job)
+    view = JobView.of(details.job, details.artifacts, place)
+    return JSONResponse(view.model_dump(mode="json"), headers=headers)
 
 
 @router.post("/{job_id}/cancel", status_code=202, operation_id="cancelJob", response_model=JobView)

@@ -18,7 +18,7 @@ _MOST_LOOKED_AT = 32
 
 
 def check_spelling(request: Request) -> None:
-    """Refuse a parameter in the query that is nearly one of this address. Others, which proxies and browsers add, are ignored."""
+    """Refuse a parameter of the query that is nearly one of this address. Others, which proxies add, are ignored."""
     given = list(dict.fromkeys(request.query_params))[:_MOST_LOOKED_AT]
     if not given:
         return

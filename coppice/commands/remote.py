@@ -24,6 +24,10 @@ from pruning_core.spec.prune import PruneSpec
 
 Url = Annotated[str, typer.Option(envvar="COPPICE_URL", help="Address of the service.")]
 
+_NO_WORKER = (
+    "no worker is signed in at the service, so that nothing runs; whoever runs it starts one with coppice worker "
+    "(coppice serve brings its own)"
+)
 # What stands beside an id in one line: status, share done, age, and room for ten letters each of model and task.
 _BESIDE_IDS = 2 + 10 + 2 + 4 + 2 + 4 + 2 + 10 + 2 + 10
 
@@ -191,13 +195,25 @@ def show_plan(plan: JobPrediction, *, json: bool) -> None:
 
 def follow(client: Client, job: Job) -> Job:
     """Wait for a job's end with a progress bar, and return the finished job."""
+    warned = False
     with progress("queued") as show:
 
         def tell(now: Job) -> None:
-            stage = now.progress.stage if now.progress is not None and not now.finished else now.status
+            nonlocal warned
+            if now.queue is not None and not now.queue.workers and not warned:
+                warned = True
+                console.note(_NO_WORKER)
+            stage = now.progress.stage if now.progress is not None and not now.finished else _status(now)
             show(stage, 1.0 if now.status == "succeeded" else now.progress.fraction if now.progress is not None else 0.0)
 
         return client.wait(job.id, tell)
+
+
+def _status(job: Job) -> str:
+    """Return a job's status, and where it is while it waits."""
+    if job.queue is None:
+        return job.status
+    return f"{job.status}, {job.queue.before} before it" if job.queue.before else f"{job.status}, the next one"
 
 
 def result_document(job: Job, bundle: Path, report: Report) -> str:
@@ -287,7 +303,12 @@ def show(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: 
     if json:
         typer.echo(job.model_dump_json())
         return
-    console.out.print(f"{job.id}: {job.status}", highlight=False)
+    console.out.print(f"{job.id}: {_status(job)}", highlight=False)
+    if job.queue is not None:
+        waits = f"waits for a worker since {_age(job.created_at)}; {job.queue.workers} signed in"
+        console.out.print(waits, highlight=False)
+        if not job.queue.workers:
+            console.note(_NO_WORKER)
     if job.error is not None:
         console.out.print(console.plain(f"{job.error.code}: {job.error.message}"), highlight=False, markup=False)
     if job.progress is not None and not job.finished:

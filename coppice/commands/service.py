@@ -180,13 +180,13 @@ def _unusable_roots(settings: Settings) -> list[str]:
 
 
 def _warn_of(settings: Settings) -> None:
-    """Say what of the environment has no effect. It is no error: a folder may be mounted later, as in installations of before."""
+    """Say what of the environment has no effect. It is no error: a folder may be mounted later."""
     from app.settings import misspelt_settings
 
     for sentence in misspelt_settings(os.environ):
         console.note(sentence)
     for sentence in _unusable_roots(settings):
-        console.note(f"COPPICE_ALLOWED_ROOTS: {sentence}; until then jobs cannot name it")
+        console.note(f"COPPICE_ALLOWED_ROOTS: {sentence}")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -10,8 +10,10 @@ from pydantic import BaseModel
 
 from pruning_core.spec.nearest import did_you_mean, no_known_field
 
-_OBJECT_EXPECTED = frozenset({"model_type", "model_attributes_type", "dict_type"})
 _SAID = {
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
     "extra_forbidden": "is no known field",
     "missing": "is required",
     "tuple_type": 'must be a list, such as ["a"]',
@@ -39,26 +41,28 @@ def message_of(error: Mapping[str, Any], model: type[BaseModel] | None = None, l
         model: The model that was validated, if it is known: then the message names the known field that is nearest.
         location: Where the error is in the model.
     """
-    kind = str(error["type"])
-    if kind in _OBJECT_EXPECTED:
-        return "must be an object"
-    if kind == "string_too_short" and error["ctx"]["min_length"] == 1:
-        return "must not be empty"
-    if kind == "extra_forbidden" and model is not None and location:
-        return no_known_field(model, location)
-    if kind == "string_pattern_mismatch":
-        return _of_a_pattern(str(error["ctx"]["pattern"]))
-    if kind in ("literal_error", "enum"):
-        expected = str(error["ctx"]["expected"])
-        return f"must be {expected}{did_you_mean(error.get('input'), _QUOTED.findall(expected))}"
-    if kind == "union_tag_invalid":
-        tags = _QUOTED.findall(str(error["ctx"]["expected_tags"]))
-        field = str(error["ctx"]["discriminator"]).strip("'")
-        return f"must have as {field} one of {', '.join(tags)}{did_you_mean(error['ctx']['tag'], tags)}"
-    if kind == "union_tag_not_found":
-        field = str(error["ctx"]["discriminator"]).strip("'")
+    kind, context = str(error["type"]), error.get("ctx", {})
+    match kind:
+        case "extra_forbidden" if model is not None and location:
+            return no_known_field(model, location)
+        case "string_too_short" if context["min_length"] == 1:
+            return "must not be empty"
+        case "string_pattern_mismatch":
+            return _of_a_pattern(str(context["pattern"]))
+        case "literal_error" | "enum":
+            expected = str(context["expected"])
+            return f"must be {expected}{did_you_mean(error.get('input'), _QUOTED.findall(expected))}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            return _of_a_tag(context)
+        case _:
+            return _SAID.get(kind) or _SHOULD.sub("must ", str(error["msg"]).removeprefix("Value error, "), count=1)
+
+
+def _of_a_tag(context: Mapping[str, Any]) -> str:
+    field, tags = str(context["discriminator"]).strip("'"), _QUOTED.findall(str(context.get("expected_tags", "")))
+    if not tags:
         return f"must have a field {field}, which says what the others mean"
-    return _SAID.get(kind) or _SHOULD.sub("must ", str(error["msg"]).removeprefix("Value error, "), count=1)
+    return f"must have as {field} one of {', '.join(tags)}{did_you_mean(context['tag'], tags)}"
 
 
 def _of_a_pattern(pattern: str) -> str:

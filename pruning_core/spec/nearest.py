@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -91,7 +91,7 @@ def _models_in(annotation: object) -> list[type[BaseModel]]:
 
 def _tags(model: type[BaseModel]) -> set[str]:
     literals = [field.annotation for field in model.model_fields.values() if get_origin(field.annotation) is Literal]
-    return {value for literal in literals for value in cast("tuple[Any, ...]", get_args(literal)) if isinstance(value, str)}
+    return {value for literal in literals for value in get_args(literal) if isinstance(value, str)}
 
 
 def _plain(name: str) -> str:
