@@ -206,7 +206,8 @@ class JobOptions:
         """Return where a user changes a field of the spec: an option, or a field of the spec file."""
         field = field.rstrip(".0123456789")  # task.columns.text.0 is set by --text
         if field.partition(".")[0] in ("target", "targets", "sparsity"):
-            given, option = bool(self._used()), " and ".join(_TARGETS[name] for name in self._used() or _TARGETS)
+            given, option = bool(self._used()), " or ".join(_TARGETS[name] for name in self._used() or _TARGETS)
+            field = "sparsity" if "sparsity" in self._file else field  # it stands for a target
         else:
             name, option = _OPTIONS.get(field, ("", ""))
             given = bool(name) and getattr(self, name) is not None

@@ -28,8 +28,8 @@ _NO_WORKER = (
     "no worker is signed in at the service, so that nothing runs; whoever runs it starts one with coppice worker "
     "(coppice serve brings its own)"
 )
-# What stands beside an id in one line: status, share done, age, and room for ten letters each of model and task.
-_BESIDE_IDS = 2 + 10 + 2 + 4 + 2 + 4 + 2 + 10 + 2 + 10
+# What stands beside an id in one line: status, share done, age, and room for the beginnings of model and task.
+_BESIDE_IDS = 2 + 10 + 2 + 4 + 2 + 4 + 2 + 9 + 2 + 7
 
 jobs = typer.Typer(help="List, show, follow, cancel and retry the jobs of a service.", no_args_is_help=True)
 
