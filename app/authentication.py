@@ -8,13 +8,13 @@ from urllib.parse import quote, urlencode
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.db import OUTAGES
 from app.errors import database_problem, problem_response
 from app.keys.records import Caller
-from app.keys.service import KeyService
+from app.keys.service import KeyService, is_key
 from app.keys.sessions import cookie_name
 from app.paths import is_under
 from app.proxies import party_of
@@ -31,6 +31,13 @@ SIGN_IN = "/sign-in"
 _SAFE = frozenset({"GET", "HEAD"})
 # Wrong keys and sessions that begin with the same characters are guesses at one: 48 random bits, after `cpk_` or `cps_`.
 _ALIKE = 12
+_MAKE_ONE = "whoever runs the server makes one by coppice keys create"
+_NO_KEY = "show an API key: Authorization: Bearer cpk_..."
+_NO_BEARER = "the Authorization header holds no API key; show one, once: Authorization: Bearer cpk_..."
+_NO_FORM = "what was shown is no whole API key: one is cpk_ and 43 letters, digits, - and _; was it cut off, or quoted?"
+_UNKNOWN = f"this API key is not known here, or was revoked; is it another server's? {_MAKE_ONE.capitalize()}"
+_EXPIRED = f"this API key has expired; {_MAKE_ONE}"
+_SESSION_OVER = "the session of this browser has ended; sign in again, or show an API key: Authorization: Bearer cpk_..."
 # The Hub's own headers: its clients then tell people that they may need a token.
 _UNKNOWN_TO_STRANGERS = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
 
@@ -75,7 +82,7 @@ class AuthenticationMiddleware:
                 await response(scope, receive, send)
                 return
             if caller is None:
-                ask = self._app if scope["path"] == SIGN_IN else _unauthenticated(scope)
+                ask = self._app if scope["path"] == SIGN_IN else await self._unauthenticated(scope, self._keys)
                 await ask(scope, receive, send)
                 return
             state["caller"] = caller
@@ -104,6 +111,33 @@ class AuthenticationMiddleware:
         by_guess = self._strangers.take(guess_name(guess))
         return by_guess if not by_guess.granted else min(by_address, by_guess, key=lambda allowance: allowance.remaining)
 
+    async def _unauthenticated(self, scope: Scope, keys: KeyService) -> ASGIApp:
+        """Build the answer to a request without a key: a redirect to the sign-in form on pages, a 401 elsewhere."""
+        if _is_page(scope["path"]):
+            return RedirectResponse(_sign_in_first(scope), HTTPStatus.SEE_OTHER)
+        try:
+            detail = await self._what_is_wrong(scope, keys)
+        except OUTAGES as error:
+            return database_problem(scope["path"], error)
+        challenge = 'Bearer realm="coppice"' + ("" if detail == _NO_KEY else ', error="invalid_token"')
+        headers = {"WWW-Authenticate": challenge}
+        if is_under(scope["path"], _HUB):
+            headers |= _UNKNOWN_TO_STRANGERS
+        return problem_response(scope["path"], HTTPStatus.UNAUTHORIZED, "unauthenticated", detail, headers=headers)
+
+    async def _what_is_wrong(self, scope: Scope, keys: KeyService) -> str:
+        """Say what was wrong with what was shown. Nothing of a key that is not shown whole is told, but its form."""
+        session, text = _shown(scope)
+        if session:
+            return _SESSION_OVER
+        if not any(name == b"authorization" for name, _value in scope["headers"]):
+            return _NO_KEY
+        if not text:
+            return _NO_BEARER
+        if not is_key(text):
+            return _NO_FORM
+        return _EXPIRED if await run_in_threadpool(keys.expired, text) else _UNKNOWN
+
 
 def guess_name(text: str) -> str:
     """Name what a wrong key or session guesses at, as limits count it, from whatever address."""
@@ -117,17 +151,6 @@ def _shown(scope: Scope) -> tuple[str, str]:
         return _session(scope) or "", ""
     scheme, _space, text = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
     return "", text.strip() if scheme.lower() == "bearer" else ""
-
-
-def _unauthenticated(scope: Scope) -> Response:
-    """Build the answer to a request without a key: a redirect to the sign-in form on pages, a 401 elsewhere."""
-    if _is_page(scope["path"]):
-        return RedirectResponse(_sign_in_first(scope), HTTPStatus.SEE_OTHER)
-    detail = "show an API key: Authorization: Bearer cpk_..."
-    headers = {"WWW-Authenticate": 'Bearer realm="coppice"'}
-    if is_under(scope["path"], _HUB):
-        headers |= _UNKNOWN_TO_STRANGERS
-    return problem_response(scope["path"], HTTPStatus.UNAUTHORIZED, "unauthenticated", detail, headers=headers)
 
 
 def _is_guarded(scope: Scope) -> bool:

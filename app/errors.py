@@ -10,11 +10,13 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from app.addresses import nearest_address
 from app.db import OUTAGES
 from app.disk import is_disk_full
 from app.logs import first_line
@@ -43,7 +45,7 @@ _MOST_ERRORS = 100
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 1000
 # Beginnings of messages that need the name of the field in front.
-_WITHOUT_SUBJECT = ("must ", "is ")
+_WITHOUT_SUBJECT = ("must ", "is ", "may ")
 
 
 class FieldError(BaseModel):
@@ -134,9 +136,9 @@ def _handlers() -> list[tuple[type[Exception], Callable[[Request, Exception], JS
     ]
 
 
-def field_errors(error: ValidationError, body: object) -> list[FieldError]:
-    """Describe what is wrong with the fields of a body that was not read by FastAPI."""
-    return [_field_error({**item, "loc": ("body", *item["loc"])}, body) for item in error.errors()[:_MOST_ERRORS]]
+def field_errors(error: ValidationError, body: object, model: type[BaseModel]) -> list[FieldError]:
+    """Describe what is wrong with the fields of a body of some model that was not read by FastAPI."""
+    return [_field_error({**item, "loc": ("body", *item["loc"])}, body, model) for item in error.errors()[:_MOST_ERRORS]]
 
 
 def _on_problem(request: Request, error: Exception) -> JSONResponse:
@@ -149,12 +151,24 @@ def _on_problem(request: Request, error: Exception) -> JSONResponse:
 def _on_request_error(request: Request, error: Exception) -> JSONResponse:
     failure = cast("RequestError", error)
     status = STATUSES[type(failure)]
-    pointer = failure.pointer
-    if pointer is not None and pointer.startswith("/"):
-        pointer = _pointer_into(getattr(request.state, "sent", None), pointer)
-    errors = [] if pointer is None else [FieldError(pointer=pointer, message=failure.message)]
+    errors = refusal_errors(failure, getattr(request.state, "sent", None))
     headers = {"Retry-After": _RETRY_AFTER_S} if status in _PASSING else None
-    return problem_response(request.url.path, status, failure.code, failure.message, errors=errors, headers=headers)
+    sentences = [failure.message] if len(errors) < 2 else [f"{error.pointer[1:]}: {error.message}" for error in errors]
+    return problem_response(request.url.path, status, failure.code, "; ".join(sentences), errors=errors, headers=headers)
+
+
+def refusal_errors(failure: RequestError, body: object) -> list[FieldError]:
+    """Describe what a refusal, and the others that it carries, are about; one that is about no field is left out."""
+    found: list[FieldError] = []
+    for one in _all_of(failure):
+        if one.pointer is not None:
+            pointer = _pointer_into(body, one.pointer) if one.pointer.startswith("/") else one.pointer
+            found.append(FieldError(pointer=pointer, message=one.message))
+    return found
+
+
+def _all_of(failure: RequestError) -> tuple[RequestError, ...]:
+    return (failure, *(failure.others if isinstance(failure, Refused) else ()))
 
 
 def _on_http(request: Request, error: Exception) -> JSONResponse:
@@ -168,6 +182,10 @@ def _on_http(request: Request, error: Exception) -> JSONResponse:
     status, headers = failure.status_code, dict(failure.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_methods_of(request))
+        details[405] = f"this address does not take {request.method}; it takes {headers['Allow']}"
+    if status == HTTPStatus.NOT_FOUND:
+        like = nearest_address(request.url.path, request.app.state.addresses)
+        details[404] += "" if like is None else f"; did you mean {like}?"
     return problem_response(
         request.url.path,
         status,
@@ -186,12 +204,22 @@ def _methods_of(request: Request) -> list[str]:
 
 def _on_validation(request: Request, error: Exception) -> JSONResponse:
     failure = cast("RequestValidationError", error)
-    errors = [_field_error(item, failure.body) for item in failure.errors()[:_MOST_ERRORS]]
-    malformed = any(item["type"] == "json_invalid" for item in failure.errors())
+    malformed = next((item for item in failure.errors() if item["type"] == "json_invalid"), None)
+    if malformed is not None:
+        reason = str(malformed.get("ctx", {}).get("error", "")).lower()
+        where = f": {reason} at character {malformed['loc'][-1]}" if reason else ""
+        return problem_response(request.url.path, 400, "invalid_json", f"the request body is not valid JSON{where}")
+    model = _body_model(request)
+    errors = [_field_error(item, failure.body, model) for item in failure.errors()[:_MOST_ERRORS]]
     detail = "; ".join(dict.fromkeys(item.message for item in errors))
-    if malformed:
-        return problem_response(request.url.path, 400, "invalid_json", "the request body is not valid JSON")
     return problem_response(request.url.path, 422, "invalid_request", detail, errors=errors)
+
+
+def _body_model(request: Request) -> type[BaseModel] | None:
+    """Return the model of a route's body; None where it has none."""
+    route = request.scope.get("route")
+    declared = [field.field_info.annotation for field in route.dependant.body_params] if isinstance(route, APIRoute) else []
+    return next((kind for kind in declared if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _on_database_down(request: Request, error: Exception) -> JSONResponse:
@@ -234,15 +262,21 @@ def _storage_full(instance: str) -> JSONResponse:
     return problem_response(instance, 507, "storage_full", "the server has no space left; reading still works")
 
 
-def _field_error(error: Mapping[str, Any], body: object) -> FieldError:
+def _field_error(error: Mapping[str, Any], body: object, model: type[BaseModel] | None) -> FieldError:
     """Turn one of pydantic's errors into a pointer into what the client sent, and a sentence."""
     where, *location = (part[:_LONGEST_NAME] if isinstance(part, str) else part for part in error["loc"])
-    message = message_of(error)[:_LONGEST_MESSAGE]
+    message = message_of(error, model if where == "body" else None, location)[:_LONGEST_MESSAGE]
     if where != "body":
-        return FieldError(pointer=str(location[0]) if location else str(where), message=_sentence(str(location[-1]), message))
+        return FieldError(pointer=str(location[0]) if location else str(where), message=_sentence(_name_in(location), message))
     path = _path_in_body(location, body)
-    sentence = _sentence(path[-1], message) if path else _of_the_body(message)
+    sentence = _sentence(_name_in(path), message) if path else _of_the_body(message)
     return FieldError(pointer="".join(f"/{_escaped(part)}" for part in path), message=sentence)
+
+
+def _name_in(location: Sequence[str | int]) -> str:
+    """Return the name that a sentence about a location begins with; the items of a list have the list's name."""
+    names = [str(part) for part in location if not str(part).isdigit()]
+    return names[-1] if names else str(location[-1])
 
 
 def _path_in_body(location: Sequence[str | int], body: object) -> list[str]:

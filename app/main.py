@@ -8,14 +8,16 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
 from app import queue
 from app import signing as signing_keys
 from app.api import artifacts, audit, capabilities, events, health, hub, jobs, keys, metrics, signing, uploads, webhooks
 from app.api.contract import install_contract
+from app.api.spelling import check_spelling
 from app.api.uploads import UPLOAD_PATHS
 from app.audit.service import AuditService
 from app.authentication import AuthenticationMiddleware
@@ -116,6 +118,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         telemetry=telemetry_of(tracing),
+        dependencies=[Depends(check_spelling)],
     )
     state = app.state
     state.ending, state.strangers = ending, RateLimiter(settings.requests_per_minute)
@@ -129,8 +132,11 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.receiver = Receiver(settings, state.uploads, inspector)
     state.service = JobService(settings, database, store, announcer, uploads=state.uploads, inspector=inspector)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
-    for module in (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, signing, health, metrics):
+    modules = (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, signing, health, metrics)
+    for module in modules:
         app.include_router(module.router)
+    routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
+    state.addresses = [route.path for route in routes if route.include_in_schema and not route.path.endswith(":path}")]
     for pages in ROUTERS:
         app.include_router(pages)
     app.mount("/static", StaticFiles(packages=[("app.web", "static")]), name="static")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
 
 class RequestError(Exception):
     """Base: a stable code, a sentence that says what would be right, and where (JSON pointer or parameter)."""
@@ -14,7 +17,44 @@ class RequestError(Exception):
 
 
 class Refused(RequestError):
-    """The request is well-formed but cannot be carried out."""
+    """The request is well-formed but cannot be carried out.
+
+    Attributes:
+        others: What else is wrong with it, found by checks that do not depend on each other.
+    """
+
+    others: tuple[Refused, ...] = ()
+
+    @classmethod
+    def of_all(cls, found: Sequence[Refused]) -> Refused:
+        """Return the first of some refusals, which carries the others."""
+        first, *rest = found
+        first.others = (*first.others, *(one for refusal in rest for one in (refusal, *refusal.others)))
+        return first
+
+
+class Refusals:
+    """Gathers what independent checks of a request refuse."""
+
+    def __init__(self) -> None:
+        self._found: list[Refused] = []
+
+    @contextmanager
+    def gathered(self) -> Generator[None]:
+        """Keep a refusal, and go on behind it."""
+        try:
+            yield
+        except Refused as refusal:
+            self._found.append(refusal)
+
+    def end(self) -> None:
+        """Raise what was gathered.
+
+        Raises:
+            Refused: Something was.
+        """
+        if self._found:
+            raise Refused.of_all(self._found)
 
 
 class NotFound(RequestError):

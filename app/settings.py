@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import cache
 from importlib.util import find_spec
@@ -17,12 +18,16 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import brokers, stores
+from pruning_core.spec.messages import message_of
+from pruning_core.spec.nearest import nearest
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
 _BROKERS = (brokers.PLAIN, brokers.TLS)
 _SHORTEST_SECRET = 32
+_PREFIX = "COPPICE_"
+_NO_SETTINGS = frozenset({"COPPICE_API_KEY", "COPPICE_URL", "COPPICE_DEBUG"})  # the command line's own
 
 
 class Sandbox(StrEnum):
@@ -49,7 +54,7 @@ class DataFolderUnusable(SettingsInvalid):
 class Settings(BaseSettings):
     """The settings of the service, which its operator may change."""
 
-    model_config = SettingsConfigDict(env_prefix="COPPICE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
     data_dir: Path = Field(default=Path("coppice-data"), description="Folder of the local profile's files.")
     database_url: str = Field(
@@ -337,6 +342,11 @@ class Settings(BaseSettings):
         return (self.resolved_uploads_dir, self.resolved_artifacts_dir.resolve(), self.resolved_scratch_dir.resolve())
 
     @property
+    def worker_gone_s(self) -> float:
+        """A worker that was not seen for so long is not counted."""
+        return max(self.lease_s, 3 * self.reaper_tick_s)
+
+    @property
     def resolved_sandbox(self) -> Sandbox:
         """The sandbox to use, never ``AUTO``."""
         if self.sandbox is not Sandbox.AUTO:
@@ -362,7 +372,35 @@ def get_settings() -> Settings:
     except ValidationError as error:
         # Values are left out of the message: a URL may hold a password.
         lines = [
-            (f"COPPICE_{str(item['loc'][0]).upper()}: " if item["loc"] else "") + item["msg"].removeprefix("Value error, ")
+            (f"COPPICE_{str(item['loc'][0]).upper()}: " if item["loc"] else "") + message_of(item)
             for item in error.errors(include_input=False)
         ]
         raise SettingsInvalid("; ".join(lines)) from None
+
+
+def misspelt_settings(environment: Iterable[str]) -> list[str]:
+    """Return a sentence for each variable of an environment that is nearly a setting: it would be ignored, and nobody told."""
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    given = (name for name in sorted(environment) if name.startswith(_PREFIX) and name not in known | _NO_SETTINGS)
+    pairs = ((name, nearest(name.removeprefix(_PREFIX), [one.removeprefix(_PREFIX) for one in known])) for name in given)
+    return [f"{name} is no setting and is ignored; did you mean {_PREFIX}{like}?" for name, like in pairs if like is not None]
+
+
+def unusable_roots(settings: Settings) -> list[str]:
+    """Return a sentence for each allowed root that no job can use as it is."""
+    return [f"{root} {reason}" for root in settings.allowed_roots if (reason := _why_unusable(root)) is not None]
+
+
+def _why_unusable(root: Path) -> str | None:
+    if not root.is_absolute():
+        return (
+            f"is relative; it counts from the folder that each process is started in. Give it whole, such as {root.absolute()}"
+        )
+    try:
+        if not root.exists():
+            return "does not exist; make the folder, or correct the name"
+        if not root.is_dir():
+            return "is a file; name a folder"
+    except OSError as error:
+        return f"cannot be looked at ({(error.strerror or '').lower()})"
+    return None if os.access(root, os.R_OK | os.X_OK) else "cannot be read by this user"

@@ -20,7 +20,17 @@ from tenacity import AsyncRetrying, retry_if_exception
 
 from coppice import operations
 from coppice.client import OnBytes, OnChange
-from coppice.connection import DEFAULT_URL, RETRY_FOR_S, TIMEOUT, RetryPolicy, api_error, headers_for, is_outside, translated
+from coppice.connection import (
+    DEFAULT_URL,
+    RETRY_FOR_S,
+    TIMEOUT,
+    RetryPolicy,
+    address_of,
+    api_error,
+    headers_for,
+    is_outside,
+    translated,
+)
 from coppice.errors import JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
@@ -42,8 +52,9 @@ class AsyncClient:
     """A connection to a service; see `coppice.Client` for the arguments."""
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, retry_for_s: float = RETRY_FOR_S) -> None:
+        self._url = address_of(url)
         self._http = httpx2.AsyncClient(
-            base_url=url.rstrip("/"), timeout=TIMEOUT, headers=headers_for(api_key), trust_env=is_outside(url)
+            base_url=self._url, timeout=TIMEOUT, headers=headers_for(api_key), trust_env=is_outside(self._url)
         )
         self._policy = RetryPolicy(retry_for_s)
 
@@ -181,7 +192,7 @@ class AsyncClient:
             reraise=True,
         )
         async for attempt in retrying:
-            with attempt, translated():
+            with attempt, translated(self._url):
                 return await (self._fetch(step) if isinstance(step, Fetch) else self._send(step))
         raise AssertionError("unreachable: the last attempt raises")
 

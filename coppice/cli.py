@@ -9,6 +9,7 @@ import typer
 
 from coppice.commands import check, doctor, expand, keys, remote, run, service, tracking, verify
 from coppice.console import EXIT_CODES
+from coppice.faults import no_traceback
 from coppice.installation import DISTRIBUTION, warn_of_namesake
 
 app = typer.Typer(
@@ -54,7 +55,8 @@ def options(
 def main() -> None:
     """Entry point of the ``coppice`` script."""
     warn_of_namesake()
-    app()
+    with no_traceback():
+        app()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,17 @@ import httpx2
 from tenacity import Retrying, retry_if_exception
 
 from coppice import operations
-from coppice.connection import DEFAULT_URL, RETRY_FOR_S, TIMEOUT, RetryPolicy, api_error, headers_for, is_outside, translated
+from coppice.connection import (
+    DEFAULT_URL,
+    RETRY_FOR_S,
+    TIMEOUT,
+    RetryPolicy,
+    address_of,
+    api_error,
+    headers_for,
+    is_outside,
+    translated,
+)
 from coppice.errors import JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
@@ -48,8 +58,9 @@ class Client:
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, retry_for_s: float = RETRY_FOR_S) -> None:
+        self._url = address_of(url)
         self._http = httpx2.Client(
-            base_url=url.rstrip("/"), timeout=TIMEOUT, headers=headers_for(api_key), trust_env=is_outside(url)
+            base_url=self._url, timeout=TIMEOUT, headers=headers_for(api_key), trust_env=is_outside(self._url)
         )
         self._policy = RetryPolicy(retry_for_s)
 
@@ -219,7 +230,7 @@ class Client:
             reraise=True,
         )
         for attempt in retrying:
-            with attempt, translated():
+            with attempt, translated(self._url):
                 return self._fetch(step) if isinstance(step, Fetch) else self._send(step)
         raise AssertionError("unreachable: the last attempt raises")
 

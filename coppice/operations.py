@@ -79,6 +79,8 @@ def wait(job_id: str, on_change: Callable[[Job], None]) -> Operation[Job]:
     while not job.finished:
         headers = {"If-None-Match": answer.headers["etag"], "Prefer": f"wait={WAIT_S}"}
         later = yield Request("GET", f"/v1/jobs/{job_id}", headers=headers)
+        if later.status_code == _NOT_MODIFIED and job.queue is not None:  # its place in the queue is no part of its version
+            later = yield Request("GET", f"/v1/jobs/{job_id}")
         if later.status_code != _NOT_MODIFIED:
             answer, job = later, Job.model_validate(later.json())
             on_change(job)

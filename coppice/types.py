@@ -23,6 +23,13 @@ class JobProgress(_View):
     fraction: float
 
 
+class JobQueue(_View):
+    """Where a queued job is: the jobs before it, and the workers that are signed in."""
+
+    before: int
+    workers: int
+
+
 class JobFailure(_View):
     """Why a job failed."""
 
@@ -51,6 +58,7 @@ class Job(_View):
     estimated_finish: datetime | None = None
     spec: dict[str, Any]
     progress: JobProgress | None = None
+    queue: JobQueue | None = None
     attempt: int
     error: JobFailure | None = None
     artifacts: list[Artifact] = []

@@ -7,6 +7,7 @@ translate errors; nothing in the core knows about status codes or retries.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -27,6 +28,40 @@ class PruningError(Exception):
         super().__init__(message)
         self.message = message
         self.param = param
+
+
+class Several(PruningError):
+    """Several errors that do not depend on each other, told together. It is made by `together` alone.
+
+    Attributes:
+        errors: The errors, at least two. Code and param are those of the first.
+    """
+
+    def __init__(self, errors: Sequence[PruningError]) -> None:
+        super().__init__("; ".join(error.message for error in errors), param=errors[0].param)
+        self.errors = tuple(errors)
+        self.code = errors[0].code  # pyright: ignore[reportIncompatibleVariableOverride, reportAttributeAccessIssue]
+
+
+def together(checks: Iterable[Callable[[], object]]) -> None:
+    """Run checks that do not depend on each other, and raise all that they find.
+
+    Raises:
+        PruningError: One has found something; `Several` where more than one has.
+    """
+    found: list[PruningError] = []
+    for check in checks:
+        try:
+            check()
+        except PruningError as error:
+            found += each(error)
+    if found:
+        raise found[0] if len(found) == 1 else Several(found)
+
+
+def each(error: PruningError) -> tuple[PruningError, ...]:
+    """Return the errors that an error stands for: itself, but for `Several`."""
+    return error.errors if isinstance(error, Several) else (error,)
 
 
 class ModelUnreadable(PruningError):

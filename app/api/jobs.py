@@ -20,6 +20,7 @@ from app.errors import ProblemDetails
 from app.jobs.schemas import JobCreate, JobList, JobView, PlanView
 from app.jobs.service import JobDetails, JobService
 from app.jobs.states import TERMINAL, JobStatus
+from app.jobs.statistics import Place
 from app.keys.records import Caller
 from app.refusals import NotFound
 from app.uploads.records import shown_reference
@@ -69,7 +70,8 @@ async def create_job(
     """Submit a job. It is accepted when this answers; poll its ``Location``, or follow its events."""
     if body.validate_only:
         return await _plan(body, service, writer)
-    return _accepted(await service.submit(body, sent, caller=writer, idempotency_key=idempotency_key))
+    details = await service.submit(body, sent, caller=writer, idempotency_key=idempotency_key)
+    return _accepted(details, await run_in_threadpool(service.place, details.job))
 
 
 @router.put(
@@ -83,7 +85,8 @@ async def put_job(job_id: JobId, body: JobCreate, sent: Sent, service: Service, 
     """Submit a job under an id of your own. The same body again gives the same job, however often."""
     if body.validate_only:
         return await _plan(body, service, writer)
-    return _accepted(await service.put(job_id, body, sent, caller=writer))
+    details = await service.put(job_id, body, sent, caller=writer)
+    return _accepted(details, await run_in_threadpool(service.place, details.job))
 
 
 async def _plan(body: JobCreate, service: JobService, writer: Caller) -> Response:
@@ -91,9 +94,9 @@ async def _plan(body: JobCreate, service: JobService, writer: Caller) -> Respons
     return JSONResponse(PlanView.of(admitted.spec, admitted.prediction, admitted.findings).model_dump(mode="json"))
 
 
-def _accepted(details: JobDetails) -> Response:
+def _accepted(details: JobDetails, place: Place | None) -> Response:
     headers = {"Location": f"/v1/jobs/{details.job.public_id}", "Retry-After": _RETRY_AFTER_S}
-    return JSONResponse(_view(details).model_dump(mode="json"), status_code=202, headers=headers)
+    return JSONResponse(_view(details, place).model_dump(mode="json"), status_code=202, headers=headers)
 
 
 @router.get("", operation_id="listJobs", response_model=JobList, openapi_extra={"parameters": [METADATA_PARAMETER]})
@@ -142,7 +145,8 @@ async def get_job(
         headers["Retry-After"] = _RETRY_AFTER_S
     if known is not None and (_etag(details) in known or "*" in known):
         return Response(status_code=304, headers=headers)
-    return JSONResponse(_view(details).model_dump(mode="json"), headers=headers)
+    place = await run_in_threadpool(service.place, details.job)
+    return JSONResponse(_view(details, place).model_dump(mode="json"), headers=headers)
 
 
 @router.post("/{job_id}/cancel", status_code=202, operation_id="cancelJob", response_model=JobView)
@@ -154,7 +158,8 @@ def cancel_job(job_id: JobId, service: Service, writer: Writer) -> JobView:
 @router.post("/{job_id}/retry", status_code=202, operation_id="retryJob", response_model=JobView)
 def retry_job(job_id: JobId, service: Service, writer: Writer) -> JobView:
     """Queue a failed job again, under the same id. What it had published is withdrawn."""
-    return _view(service.retry(job_id, caller=writer))
+    details = service.retry(job_id, caller=writer)
+    return _view(details, service.place(details.job))
 
 
 @router.get(
@@ -191,8 +196,8 @@ def get_report(
     )
 
 
-def _view(details: JobDetails) -> JobView:
-    return JobView.of(details.job, details.artifacts)
+def _view(details: JobDetails, place: Place | None = None) -> JobView:
+    return JobView.of(details.job, details.artifacts, place)
 
 
 def _etag(details: JobDetails) -> str:

@@ -183,7 +183,7 @@ class Inspector:
             case Unpacked() | Sound() | Resolved():
                 return answer
             case Refusal():
-                raise Refused(answer.code, answer.message, answer.pointer)
+                raise Refused.of_all([Refused(fault.code, fault.message, fault.pointer) for fault in answer.faults])
             case Failure(why="exhausted"):
                 _log.warning("inspection.exhausted", ask=question.ask)
                 raise Refused(subject.code, f"the {subject.noun} {_TOO_MUCH}", subject.pointer)

@@ -17,6 +17,7 @@ from pruning_core.spec.prune import Columns, PruneSpec
 
 MOST_ANSWER_BYTES = 4 * 2**20
 _LONGEST_MESSAGE = 4096
+_MOST_FAULTS = 32
 
 
 class _Value(BaseModel):
@@ -110,18 +111,29 @@ class Resolved(_Value):
     prediction: Prediction | None
 
 
-class Refusal(_Value):
-    """The files are refused."""
+class Fault(_Value):
+    """One thing that is wrong with the files."""
 
-    answer: Literal["refusal"] = "refusal"
     code: str = Field(max_length=64)
     message: str = Field(max_length=_LONGEST_MESSAGE)
     pointer: str | None = Field(default=None, max_length=_LONGEST_MESSAGE)
 
     @classmethod
-    def of(cls, code: str, message: str, pointer: str | None) -> Refusal:
-        """Make a refusal whose message is no longer than what is taken."""
+    def of(cls, code: str, message: str, pointer: str | None) -> Fault:
+        """Make one whose message is no longer than what is taken."""
         return cls(code=code, message=message[:_LONGEST_MESSAGE], pointer=pointer)
+
+
+class Refusal(_Value):
+    """The files are refused, for one reason or for several that do not depend on each other."""
+
+    answer: Literal["refusal"] = "refusal"
+    faults: tuple[Fault, ...] = Field(min_length=1, max_length=_MOST_FAULTS)
+
+    @classmethod
+    def of(cls, *faults: Fault) -> Refusal:
+        """Make a refusal with no more faults than are taken."""
+        return cls(faults=faults[:_MOST_FAULTS])
 
 
 class Failure(_Value):

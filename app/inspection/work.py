@@ -15,6 +15,7 @@ from app.inspection.protocol import (
     CheckModel,
     CheckSpec,
     Failure,
+    Fault,
     Refusal,
     Resolved,
     Seal,
@@ -24,10 +25,10 @@ from app.inspection.protocol import (
 )
 from app.inspection.records import pointer_of
 from app.inspection.references import resolve
-from app.refusals import NoRoom, RequestError
+from app.refusals import NoRoom, Refusals, Refused, RequestError
 from pruning_core.checks.prediction import predict
 from pruning_core.checks.request import check_checkpoint, check_local_inputs, model_at
-from pruning_core.errors import PruningError
+from pruning_core.errors import PruningError, each
 from pruning_core.files.paths import is_local
 from pruning_core.machine.resources import disk_is_full, memory_is_full
 
@@ -67,10 +68,12 @@ def _told(error: Exception) -> _Answer:
         return Failure.of("disk")
     if isinstance(error, RecursionError) or memory_is_full(error):
         return Failure.of("exhausted")
+    if isinstance(error, Refused):
+        return Refusal.of(*(Fault.of(one.code, one.message, one.pointer) for one in (error, *error.others)))
     if isinstance(error, RequestError):
-        return Refusal.of(error.code, error.message, error.pointer)
+        return Refusal.of(Fault.of(error.code, error.message, error.pointer))
     if isinstance(error, PruningError):
-        return Refusal.of(error.code, error.message, pointer_of(error.param))
+        return Refusal.of(*(Fault.of(one.code, one.message, pointer_of(one.param)) for one in each(error)))
     return Failure.of("unexpected", "".join(traceback.format_exception(error)))
 
 
@@ -116,12 +119,15 @@ def _inspected(question: Unpack | Seal | CheckModel | CheckSpec) -> _Answer:
 
 def _resolved(question: CheckSpec) -> Resolved:
     spec = question.spec
-    model, dataset = spec.model, spec.task.dataset
+    model, dataset, refusals = spec.model, spec.task.dataset, Refusals()
     if is_local(model) and "model" not in question.uploaded:
-        # With all that lies in it, the snapshots of a folder of the Hub's cache and the blobs that they link to included.
-        model = str(model_at(str(resolve(model, "/model", question.roots, closed=question.closed))))
+        with refusals.gathered():
+            # With all that lies in it, the snapshots of a folder of the Hub's cache and the blobs that they link to included.
+            model = str(model_at(str(resolve(model, "/model", question.roots, closed=question.closed))))
     if is_local(dataset) and "dataset" not in question.uploaded:
-        dataset = str(resolve(dataset, "/task/dataset", question.roots, closed=question.closed))
+        with refusals.gathered():
+            dataset = str(resolve(dataset, "/task/dataset", question.roots, closed=question.closed))
+    refusals.end()
     spec = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
     checked = check_local_inputs(spec)
     return Resolved(

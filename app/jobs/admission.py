@@ -14,13 +14,13 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.inspection.inspector import Inspector
 from app.inspection.records import UPLOAD_PREFIXES, UploadKind, pointer_of
-from app.refusals import Refused
+from app.refusals import Refusals, Refused
 from app.uploads.records import is_upload_id
 from app.uploads.service import Finder
 from pruning_core.checks.findings import Findings
 from pruning_core.checks.method import check_request
 from pruning_core.checks.prediction import Prediction
-from pruning_core.errors import PruningError
+from pruning_core.errors import PruningError, each
 from pruning_core.files.paths import is_local
 from pruning_core.spec.prune import PruneSpec
 
@@ -70,7 +70,9 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
         Refused: The spec cannot be run here; the error names the field and says what to change.
         Busy, QuotaExceeded: Too many files are being read.
     """
-    _check_numbers(spec.model_dump(), "")
+    refusals = Refusals()
+    with refusals.gathered():
+        _check_numbers(spec.model_dump(), "")
     uploaded: set[_Field] = set()
     folders = {"model": spec.model, "dataset": spec.task.dataset}
     kinds: tuple[tuple[_Field, UploadKind, str], ...] = (
@@ -78,19 +80,22 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
         ("dataset", UploadKind.DATASET, "/task/dataset"),
     )
     for field, kind, pointer in kinds:
-        if is_upload_id(folders[field]):
-            folders[field] = await run_in_threadpool(_uploaded, folders[field], kind, pointer, find_upload)
-            uploaded.add(field)
-        elif not is_local(folders[field]):
-            _check_hub_id(folders[field], field, pointer)
-        elif not folders[field].startswith("/"):
-            raise Refused("invalid_request", "a path must be absolute", pointer)
+        with refusals.gathered():
+            if is_upload_id(folders[field]):
+                folders[field] = await run_in_threadpool(_uploaded, folders[field], kind, pointer, find_upload)
+                uploaded.add(field)
+            elif not is_local(folders[field]):
+                _check_hub_id(folders[field], field, pointer)
+            elif not folders[field].startswith("/"):
+                raise Refused("invalid_request", "a path must be absolute", pointer)
     for revision, whose, pointer in (
         (spec.revision, "model", "/revision"),
         (spec.task.revision, "data set", "/task/revision"),
     ):
-        if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
-            raise Refused("invalid_request", f"must be a branch, a tag or a commit of the {whose}'s repository", pointer)
+        with refusals.gathered():
+            if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
+                raise Refused("invalid_request", f"must be a branch, a tag or a commit of the {whose}'s repository", pointer)
+    refusals.end()
     located = _located(spec, folders["model"], folders["dataset"])
     if not any(map(is_local, folders.values())):
         _check_request(located)
@@ -139,4 +144,5 @@ def _check_request(spec: PruneSpec) -> None:
     try:
         check_request(spec)
     except PruningError as error:
-        raise Refused(error.code, error.message, pointer_of(error.param)) from error
+        found = [Refused(one.code, one.message, pointer_of(one.param)) for one in each(error)]
+        raise Refused.of_all(found) from error

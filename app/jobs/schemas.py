@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
+from app.jobs.statistics import Place
 from app.uploads.records import shown_reference
 from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
@@ -44,6 +45,13 @@ class ProgressView(BaseModel):
     step: int
     total: int
     fraction: float = Field(description="Estimated share of the whole job, 0 to 1.")
+
+
+class QueueView(BaseModel):
+    """Where a queued job is."""
+
+    before: int = Field(description="Jobs that are taken before it, of all tenants; counted up to 1,000.")
+    workers: int = Field(description="Workers that are signed in, busy ones too. 0: the job waits until one is started.")
 
 
 class ErrorView(BaseModel):
@@ -90,6 +98,7 @@ class JobView(BaseModel):
     expires_at: datetime | None = Field(description="When the files of a finished job are deleted; null: never.")
     spec: PruneSpec
     progress: ProgressView | None
+    queue: QueueView | None = Field(default=None, description="Where the job waits; null in lists, and once it runs.")
     attempt: int
     priority: int
     requested: RequestedView
@@ -101,8 +110,8 @@ class JobView(BaseModel):
     links: dict[str, str]
 
     @classmethod
-    def of(cls, job: Job, artifacts: list[PublishedArtifact]) -> JobView:
-        """Show a job."""
+    def of(cls, job: Job, artifacts: list[PublishedArtifact], place: Place | None = None) -> JobView:
+        """Show a job, and its place where it waits."""
         root = f"/v1/jobs/{job.public_id}"
         return cls(
             id=job.public_id,
@@ -114,6 +123,7 @@ class JobView(BaseModel):
             expires_at=None if job.expires_at is None else _moment(job.expires_at),
             spec=_shown(job.spec),
             progress=_progress(job),
+            queue=None if place is None else QueueView(before=place.before, workers=place.workers),
             attempt=job.attempt,
             priority=job.priority,
             requested=_requested(job.spec),

@@ -24,6 +24,7 @@ from app.jobs.records import Job, JobEvent, PublishedArtifact
 from app.jobs.repository import JobRepository
 from app.jobs.schemas import JobCreate
 from app.jobs.states import TERMINAL, JobStatus
+from app.jobs.statistics import Place, StatisticsRepository
 from app.keys.records import Caller
 from app.queue import Announcer
 from app.refusals import Conflict, NotFound, QuotaExceeded, Refused
@@ -221,6 +222,13 @@ class JobService:
             repository = JobRepository(connection)
             job = _known(repository.get(job_id, owner=owner))
             return JobDetails(job, repository.artifacts(job.id))
+
+    def place(self, job: Job) -> Place | None:
+        """Find where a job is in the queue; None where it does not wait."""
+        if job.status != JobStatus.QUEUED:
+            return None
+        with self._database.read() as connection:
+            return StatisticsRepository(connection).place(job, seen_within_s=self._settings.worker_gone_s)
 
     def list(
         self,

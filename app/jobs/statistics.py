@@ -9,10 +9,12 @@ import sqlalchemy as sa
 
 from app.db import now
 from app.jobs import models
-from app.jobs.records import EventType
+from app.jobs.records import EventType, Job
 from app.jobs.states import ACTIVE, JobStatus
 
 _jobs, _events, _workers = models.jobs, models.job_events, models.workers
+
+_MOST_BEFORE = 1000
 
 # Events that the tally ignores.
 _UNCOUNTED = frozenset({EventType.STAGE, EventType.CANCELLING})
@@ -40,6 +42,14 @@ class QueueState:
     workers: int
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a queued job is: how many jobs, of all tenants, come before it (1,000 at most), and how many workers there are."""
+
+    before: int
+    workers: int
+
+
 class StatisticsRepository:
     """Queries within one transaction of the caller's."""
 
@@ -54,14 +64,35 @@ class StatisticsRepository:
         due = sa.select(sa.func.min(_jobs.c.not_before)).where(_jobs.c.status == str(JobStatus.QUEUED))
         first_due = self._connection.scalar(due)
         expired = sa.select(sa.func.count()).where(_jobs.c.status.in_(sorted(ACTIVE)), _jobs.c.lease_until < clock)
-        seen = sa.select(sa.func.count()).select_from(_workers).where(_workers.c.seen_at > clock - seen_within_s)
         return QueueState(
             clock=clock,
             jobs={status: found.get(status, 0) for status in JobStatus},
             oldest_due_s=0.0 if first_due is None else max(0.0, clock - first_due),
             expired_leases=self._connection.scalar(expired) or 0,
-            workers=self._connection.scalar(seen) or 0,
+            workers=self._workers(seen_within_s),
         )
+
+    def place(self, job: Job, *, seen_within_s: float) -> Place:
+        """Find the place of a queued job, in the order in which jobs are claimed."""
+        earlier = sa.or_(
+            _jobs.c.priority > job.priority,
+            sa.and_(
+                _jobs.c.priority == job.priority,
+                sa.or_(
+                    _jobs.c.created_at < job.created_at,
+                    sa.and_(_jobs.c.created_at == job.created_at, _jobs.c.id < job.id),
+                ),
+            ),
+        )
+        waiting = sa.and_(_jobs.c.status == str(JobStatus.QUEUED), ~_jobs.c.cancel_requested)
+        before = sa.select(_jobs.c.id).where(waiting, earlier).limit(_MOST_BEFORE).subquery()
+        counted = self._connection.scalar(sa.select(sa.func.count()).select_from(before))
+        return Place(counted or 0, self._workers(seen_within_s))
+
+    def _workers(self, seen_within_s: float) -> int:
+        """Count the workers that were seen lately."""
+        seen = sa.select(sa.func.count()).select_from(_workers).where(_workers.c.seen_at > now() - seen_within_s)
+        return self._connection.scalar(seen) or 0
 
     def log(self, *, after: int, limit: int) -> list[LoggedEvent]:
         """Read the log of all jobs from behind an id."""

@@ -52,6 +52,11 @@ class KeyRepository:
         row = self._connection.execute(sa.select(_keys).where(_keys.c.digest.in_(digests), _is_valid())).mappings().first()
         return None if row is None else (_key(row), row["secret_id"])
 
+    def has_expired(self, digests: Sequence[str]) -> bool:
+        """Return whether the key with one of these digests has expired, and was not revoked."""
+        late = sa.and_(_keys.c.revoked_at.is_(None), _keys.c.expires_at <= now())
+        return self._connection.execute(sa.select(_keys.c.id).where(_keys.c.digest.in_(digests), late)).first() is not None
+
     def put_under(self, secret_id: str, key_id: str, digest: str) -> None:
         """Keep a key by its digest under another secret."""
         self._connection.execute(_keys.update().where(_keys.c.id == key_id).values(digest=digest, secret_id=secret_id))

@@ -25,6 +25,11 @@ _MOST_LISTED = 1000
 _MOVE_EVERY_S = 60
 
 
+def is_key(text: str) -> bool:
+    """Return whether a text has the form of a key, which is no secret."""
+    return _FORM.fullmatch(text) is not None
+
+
 class KeyService:
     """Keys of all tenants."""
 
@@ -60,7 +65,7 @@ class KeyService:
 
         A key that is found under an old secret is kept under the new one from now on: only the text can be hashed anew.
         """
-        if not _FORM.fullmatch(text):
+        if not is_key(text):
             return None
         digests = self._digests(text)
         with self._database.read() as connection:
@@ -75,6 +80,13 @@ class KeyService:
             with contextlib.suppress(*OUTAGES), self._database.write() as connection:  # a later use does it
                 KeyRepository(connection).put_under(self._secret.id, key.id, digests[0])
         return key
+
+    def expired(self, text: str) -> bool:
+        """Return whether the key with this whole text has expired and was not revoked. Only who has a key learns that of it."""
+        if not is_key(text):
+            return False
+        with self._database.read() as connection:
+            return KeyRepository(connection).has_expired(self._digests(text))
 
     def begin_session(self, key: ApiKey) -> str:
         """Return the value of a browser's session cookie for a key."""

@@ -67,7 +67,7 @@ def show_job(job_id: JobId, request: Request, service: Service, owner: Owner) ->
     """Show one job: where it is, what came of it, and how to have it."""
     events = _events(service, job_id, owner)
     details = service.get(job_id, owner=owner)
-    shown = JobPage.of(details)
+    shown = JobPage.of(details, service.place(details.job))
     compared = comparisons([details])
     values = {
         "job": shown,

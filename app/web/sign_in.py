@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse
 from app.api.deps import Keys
 from app.authentication import SIGN_IN, guess_name
 from app.errors import Problem
-from app.keys.service import KeyService
+from app.keys.service import KeyService, is_key
 from app.keys.sessions import LIFETIME_S, cookie_name
 from app.rates import RateLimiter
 from app.web.forms import read_form
@@ -32,7 +32,7 @@ def show_sign_in(request: Request, wanted: Next = "/") -> Response:
     """Ask for a key, where keys are on."""
     if not request.app.state.settings.auth:
         return RedirectResponse("/", HTTPStatus.SEE_OTHER)
-    return page(request, "sign_in.html", {"wanted": _own(wanted), "refused": False})
+    return page(request, "sign_in.html", {"wanted": _own(wanted), "refused": ""})
 
 
 @router.post(SIGN_IN)
@@ -47,7 +47,8 @@ async def sign_in(request: Request, keys: Keys) -> Response:
         if not (allowance := strangers.take(guess_name(text))).granted:
             detail = f"{allowance.limit} wrong tries a minute are as many as there may be; slow down"
             raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail, headers={"Retry-After": str(allowance.reset_s)})
-        return page(request, "sign_in.html", {"wanted": wanted, "refused": True}, status=HTTPStatus.UNAUTHORIZED)
+        refused = await run_in_threadpool(_why, text, keys)
+        return page(request, "sign_in.html", {"wanted": wanted, "refused": refused}, status=HTTPStatus.UNAUTHORIZED)
     await _end_session(request, keys)
     value = await run_in_threadpool(keys.begin_session, key)
     response = RedirectResponse(wanted, HTTPStatus.SEE_OTHER)
@@ -70,6 +71,14 @@ async def _end_session(request: Request, keys: KeyService) -> None:
     value = request.cookies.get(cookie_name(secure=request.url.scheme == "https"))
     if value is not None:
         await run_in_threadpool(keys.end_session, value)
+
+
+def _why(text: str, keys: KeyService) -> str:
+    if not text:
+        return "Fill in an API key; one begins with cpk_."
+    if not is_key(text):
+        return "That is no whole API key: one is cpk_ and 43 letters, digits, - and _. Was it cut off, or quoted?"
+    return "This key has expired." if keys.expired(text) else "There is no such key here, or it was revoked."
 
 
 def _own(wanted: str) -> str:

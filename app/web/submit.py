@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from app.api.deps import Owner, Service, Writer
 from app.api.jobs import JOB_ID
 from app.breadth import TOO_WIDE, is_too_wide
-from app.errors import FieldError, field_errors
+from app.errors import FieldError, field_errors, refusal_errors
 from app.jobs.digests import digest_of
 from app.jobs.schemas import JobCreate, JobView, PlanView
 from app.jobs.service import JobService
@@ -66,10 +66,10 @@ async def _submit(request: Request, form: Form, service: JobService, writer: Cal
             return _page(request, form, models=models, plan=PlanView.of(admitted.spec, admitted.prediction, admitted.findings))
         details = await service.submit(job, body, caller=writer, idempotency_key=_key(form, body))
     except ValidationError as error:
-        return _page(request, form, models=models, errors=field_errors(error, body))
+        return _page(request, form, models=models, errors=field_errors(error, body, JobCreate))
     except RequestError as error:
-        found = FieldError(pointer=error.pointer or "", message=error.message)
-        return _page(request, form, models=models, errors=[found])
+        found = refusal_errors(error, body) or [FieldError(pointer="", message=error.message)]
+        return _page(request, form, models=models, errors=found)
     return RedirectResponse(f"/jobs/{details.job.public_id}", HTTPStatus.SEE_OTHER)
 
 

@@ -11,6 +11,7 @@ from app.jobs.records import EventType, Job, JobEvent
 from app.jobs.schemas import ArtifactView, JobView
 from app.jobs.service import JobDetails
 from app.jobs.states import ACTIVE, JobStatus
+from app.jobs.statistics import Place
 from app.web import formats
 from app.web.formats import ratio
 from app.web.plots import Datum
@@ -47,9 +48,9 @@ class JobPage:
     report: Report | None
 
     @classmethod
-    def of(cls, details: JobDetails) -> JobPage:
-        """Show a job."""
-        return cls(JobView.of(details.job, details.artifacts), details.job.report)
+    def of(cls, details: JobDetails, place: Place | None = None) -> JobPage:
+        """Show a job, and its place where it waits."""
+        return cls(JobView.of(details.job, details.artifacts, place), details.job.report)
 
     @property
     def name(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from coppice.commands import options
 from coppice.commands.remote import show_plan
-from coppice.console import ExitCode, fail
 from coppice.types import JobPrediction
 from pruning_core.errors import PruningError
 
@@ -23,8 +22,7 @@ def check(job: options.JobOptions, json: options.Json = False) -> None:
         checked = check_local_inputs(spec)
         predicted = predict(spec)
     except PruningError as error:
-        where = (job.option_for(error.param) or error.param) if error.param else ""
-        fail(f"{where}: {error.message}" if where else error.message, ExitCode.BAD_INPUT)
+        options.refuse(error, job)
     said = {
         "spec": checked.spec.model_dump(mode="json"),
         "predicted": None if predicted is None else predicted.model_dump(),

@@ -68,6 +68,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _guarded("device", _device, settings)
     yield _guarded("sandbox", _sandbox, settings)
     yield _guarded("signing", _signing, settings)
+    yield _roots(settings)
     yield _access(settings)
 
 
@@ -151,7 +152,7 @@ def _workers(settings: Settings, database: Database) -> Finding:
     from app.jobs.statistics import StatisticsRepository
 
     with database.read() as connection:
-        state = StatisticsRepository(connection).queue(seen_within_s=max(settings.lease_s, 3 * settings.reaper_tick_s))
+        state = StatisticsRepository(connection).queue(seen_within_s=settings.worker_gone_s)
     counts = ", ".join(f"{count} {status}" for status, count in state.jobs.items() if count) or "no jobs"
     found = f"{state.workers} signed in; {counts}"
     if state.expired_leases:
@@ -296,6 +297,19 @@ def _signing(settings: Settings) -> Finding:
             check="signing", status="warning", found=f"{told}; everybody here may read it", advice=f"chmod 600 {path}"
         )
     return Finding(check="signing", status="ok", found=f"{told}; this host signs with it")
+
+
+def _roots(settings: Settings) -> Finding:
+    from app.settings import unusable_roots
+
+    if not settings.allowed_roots:
+        return Finding(
+            check="roots", status="skipped", found="no folder is open to jobs; models come from the Hub or as uploads"
+        )
+    if unusable := unusable_roots(settings):
+        advice = "correct COPPICE_ALLOWED_ROOTS, or mount the folder here and on every worker"
+        return Finding(check="roots", status="warning", found="; ".join(unusable), advice=advice)
+    return Finding(check="roots", status="ok", found=f"jobs may name what is in {', '.join(map(str, settings.allowed_roots))}")
 
 
 def _access(settings: Settings) -> Finding:

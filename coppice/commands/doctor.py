@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, assert_never
 
 import typer
@@ -16,7 +17,9 @@ from coppice.console import ExitCode
 from coppice.installation import require_server
 
 if TYPE_CHECKING:
-    from coppice.commands.checks import Status
+    from coppice.commands.checks import Finding, Status
+
+_NARROW = 100
 
 
 def doctor(
@@ -40,14 +43,30 @@ def doctor(
     if json:
         typer.echo(f"[{', '.join(finding.model_dump_json() for finding in findings)}]")
     else:
-        table = Table()
-        for heading in ("check", "", "found", "advice"):
-            table.add_column(heading, no_wrap=heading in ("check", ""))
-        for finding in findings:
-            table.add_row(finding.check, _shown(finding.status), Text(finding.found), Text(finding.advice))
-        console.show_table(table)
+        _show(findings)
     if any(_is_bad(finding.status, strict=strict) for finding in findings):
         raise typer.Exit(ExitCode.UNREACHABLE)
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    """Show findings: as a table, or one under the other where the terminal is narrow."""
+    rows = [
+        [
+            Text(one.check),
+            Text.from_markup(_shown(one.status)),
+            *(Text(console.plain(text)) for text in (one.found, one.advice)),
+        ]
+        for one in findings
+    ]
+    if console.out.is_terminal and console.out.width < _NARROW:
+        console.show_rows(("check", "", "", "advice"), rows)
+        return
+    table = Table()
+    for heading in ("check", "", "found", "advice"):
+        table.add_column(heading, no_wrap=heading in ("check", ""))
+    for row in rows:
+        table.add_row(*row)
+    console.show_table(table)
 
 
 def _shown(status: Status) -> str:

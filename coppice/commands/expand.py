@@ -21,6 +21,8 @@ def expand(
     Example: coppice expand ./bundle/compressed --out ./dense
     """
     require("torch", f"{DISTRIBUTION}[load]")
+    if not folder.is_dir():
+        fail(f"there is no folder {folder}; name the folder compressed/ of a bundle", ExitCode.BAD_INPUT)
     require_free(out)
     from pruning_core.artifacts import compressed
     from pruning_core.errors import PruningError
@@ -28,5 +30,5 @@ def expand(
     try:
         compressed.expand(folder, out)
     except PruningError as error:
-        fail(error.message, ExitCode.BAD_INPUT)
+        fail(f"{folder}: {error.message}", ExitCode.BAD_INPUT)
     note(f"{out} holds the dense layout")

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 from pydantic import BaseModel, ValidationError
-from rich.table import Table
+from rich.text import Text
 
 from coppice import console
 from coppice.client import Client
 from coppice.commands import options
-from coppice.console import ExitCode, explained, fail
+from coppice.console import ExitCode, explained, fail, fail_all, joined, sentences
 from coppice.installation import require_server
 from coppice.types import ApiKey, NewApiKey
 
@@ -44,7 +44,7 @@ def create(
 
     Example: export COPPICE_API_KEY=$(coppice keys create --tenant acme)
     """
-    with explained():
+    with explained(_worded):
         if url is not None:
             with Client(url, api_key=key) as client:
                 made = client.create_key(tenant, name=name, scopes=scope, expires_days=expires_days)
@@ -74,19 +74,11 @@ def list_keys(
     if json:
         typer.echo(f"[{', '.join(item.model_dump_json() for item in found)}]")
         return
-    table = Table()
-    for heading in ("id", "tenant", "name", "scopes", "created", "state"):
-        table.add_column(heading, no_wrap=heading == "id")
-    for item in found:
-        table.add_row(
-            item.id,
-            console.escaped(item.tenant),
-            console.escaped(item.name),
-            " ".join(item.scopes),
-            f"{item.created_at:%Y-%m-%d}",
-            _state(item),
-        )
-    console.show_table(table)
+    rows = [
+        (item.id, _state(item), item.tenant, item.name, " ".join(item.scopes), f"{item.created_at:%Y-%m-%d}") for item in found
+    ]
+    headings = ("id", "state", "tenant", "name", "scopes", "created")
+    console.show_rows(headings, [[Text(console.plain(cell)) for cell in row] for row in rows])
 
 
 @keys.command()
@@ -107,6 +99,12 @@ def _state(key: ApiKey) -> str:
     return "valid" if key.expires_at is None else f"until {key.expires_at:%Y-%m-%d}"
 
 
+def _worded(field: str, message: str) -> str:
+    """Speak of the command's options where the service speaks of fields."""
+    option = {"scopes": "--scope", "expires_days": "--expires-days"}.get(name := field.partition(".")[0], f"--{name}")
+    return joined(option if name else "", message)
+
+
 def _create_here(tenant: str, name: str, scopes: list[str] | None, expires_days: int | None) -> NewApiKey:
     require_server()
     from app.keys.records import Caller
@@ -117,8 +115,7 @@ def _create_here(tenant: str, name: str, scopes: list[str] | None, expires_days:
     try:
         request = KeyCreate.model_validate(given | ({} if scopes is None else {"scopes": scopes}))
     except ValidationError as error:
-        first = error.errors()[0]
-        fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", ExitCode.BAD_INPUT)
+        fail_all(sentences(error, _worded, KeyCreate), ExitCode.BAD_INPUT)
     lives_s = None if request.expires_days is None else request.expires_days * 86_400
     with open_keys() as service:
         made, text = service.create(

@@ -8,13 +8,17 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from pydantic import ValidationError
 
-from coppice.console import ExitCode, fail, first_sentences, note
+from coppice.commands import words
+from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
+from coppice.outputs import OutputUnusable, check_file, check_folder
+from pruning_core.errors import PruningError, each
 from pruning_core.spec.method import MethodName
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.tasks import KINDS, TaskType
@@ -131,6 +135,7 @@ _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+(@.+)?", re.ASCII)
 _OPTIONS = {
     "model": ("model", "--model"),
     "task": ("task", "--task"),
+    "data": ("data", "--data"),
     "task.dataset": ("data", "--data"),
     "task.train_split": ("train_split", "--train-split"),
     "task.validation_split": ("validation_split", "--validation-split"),
@@ -193,7 +198,7 @@ class JobOptions:
 
     def to_spec(self) -> PruneSpec:
         """Merge the spec file and the options into a validated spec. Paths become absolute; bad input ends the command."""
-        fields = _read(self.spec) if self.spec is not None else {}
+        fields = dict(self._file)
         fields |= {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
         fields |= self._task(fields.get("task"))
         if self.method is not None or self._of_method():
@@ -224,15 +229,31 @@ class JobOptions:
         try:
             return PruneSpec.model_validate(fields)
         except ValidationError as error:
-            fail(first_sentences(error, self.option_for), ExitCode.BAD_INPUT)
+            fail_all(sentences(error, self.worded), ExitCode.BAD_INPUT)
 
-    def option_for(self, field: str) -> str | None:
-        """Return the option that set a field of the spec; None if no option did."""
-        if field.partition(".")[0] in ("target", "targets"):
-            used = list(self._used())
-            return _TARGETS[used[0]] if len(used) == 1 else None
-        name, option = _OPTIONS.get(field.rstrip(".0123456789"), (None, None))  # task.columns.text.0 is set by --text
-        return None if name is None or getattr(self, name) is None else option
+    def option_for(self, field: str) -> str:
+        """Return where a user changes a field of the spec: an option, or a field of the spec file."""
+        field = field.rstrip(".0123456789")  # task.columns.text.0 is set by --text
+        if field.partition(".")[0] in ("target", "targets", "sparsity"):
+            given, option = bool(self._used()), " or ".join(_TARGETS[name] for name in self._used() or _TARGETS)
+            field = "sparsity" if "sparsity" in self._file else field  # it stands for a target
+        else:
+            name, option = _OPTIONS.get(field, ("", ""))
+            given = bool(name) and getattr(self, name) is not None
+        if option and (given or not _holds(self._file, field)):
+            return option
+        return f"{field} in {self.spec}" if self.spec is not None else f"{field} (a field of a --spec file)"
+
+    def worded(self, field: str, message: str) -> str:
+        """Return a sentence of the core about a field in the command line's own words."""
+        if field == "task" and message.startswith("unknown task"):
+            return joined(self.option_for(field), words.of_a_task(self.task, message))
+        return joined(self.option_for(field) if field else "", words.in_options(message, _OPTIONS))
+
+    @cached_property
+    def _file(self) -> Mapping[str, Any]:
+        """The fields of the spec file."""
+        return {} if self.spec is None else _read(self.spec)
 
     def _task(self, given: object) -> dict[str, object]:
         """Return the field ``task`` made of a type and its columns; empty where a GLUE name or the spec file says all of it."""
@@ -307,10 +328,37 @@ def takes_job(command: Callable[..., None]) -> Callable[..., None]:
     return taking
 
 
-def require_free(out: Path) -> None:
-    """Refuse an output folder that is not empty, before any work is done for it."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        fail("out: the output folder must not exist, or be empty", ExitCode.BAD_INPUT)
+def refuse(error: PruningError, job: JobOptions) -> NoReturn:
+    """End the command with all that the core refuses, in the command line's own words."""
+    fail_all([job.worded(one.param or "", one.message) for one in each(error)], ExitCode.BAD_INPUT)
+
+
+def require_free(out: Path, option: str = "--out", *, may_hold_files: bool = False) -> None:
+    """Refuse an output folder that is not empty or cannot be written, before any work is done for it."""
+    try:
+        check_folder(out, option, may_hold_files=may_hold_files)
+    except OutputUnusable as error:
+        fail(str(error), ExitCode.BAD_INPUT)
+
+
+def require_writable(file: Path, option: str = "--out") -> None:
+    """Refuse an output file that cannot be written, before any work is done for it."""
+    try:
+        check_file(file, option)
+    except OutputUnusable as error:
+        fail(str(error), ExitCode.BAD_INPUT)
+
+
+def _holds(fields: Mapping[str, Any], path: str) -> bool:
+    """Return whether a spec file has a field, by its dotted path."""
+    if path == "task.dataset" and "data" in fields:
+        return True
+    inner: object = fields
+    for part in path.split("."):
+        if not isinstance(inner, Mapping) or part not in inner:
+            return False
+        inner = cast("Mapping[str, object]", inner)[part]
+    return True
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,13 +16,20 @@ from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
 from coppice.conditions import Condition, parse
-from coppice.console import ExitCode, explained, fail, progress
+from coppice.console import ExitCode, explained, fail, fail_all, progress
 from coppice.errors import JobUnsuccessful
 from coppice.types import Job, JobPrediction
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
 Url = Annotated[str, typer.Option(envvar="COPPICE_URL", help="Address of the service.")]
+
+_NO_WORKER = (
+    "no worker is signed in at the service, so that nothing runs; whoever runs it starts one with coppice worker "
+    "(coppice serve brings its own)"
+)
+# What stands beside an id in one line: status, share done, age, and room for the beginnings of model and task.
+_BESIDE_IDS = 2 + 10 + 2 + 4 + 2 + 4 + 2 + 9 + 2 + 7
 
 jobs = typer.Typer(help="List, show, follow, cancel and retry the jobs of a service.", no_args_is_help=True)
 
@@ -61,9 +68,12 @@ def prune(
     if conditions and (plan or not wait):
         fail("--fail-if judges the report, so it needs --wait", ExitCode.BAD_INPUT)
     spec = job.to_spec()
-    if out is not None and job_id is None:  # with --job-id the command may be repeated, and goes on downloading
-        options.require_free(out)
-    with explained(), Client(url, api_key=key) as client:
+    if out is not None:
+        # With --job-id the command may be repeated, and goes on downloading.
+        options.require_free(out, may_hold_files=job_id is not None)
+    if upload:
+        _require_folders(spec)
+    with explained(job.worded), Client(url, api_key=key) as client:
         spec = _with_uploads(client, spec) if upload else spec
         if plan:
             show_plan(client.plan(spec), json=json)
@@ -105,6 +115,8 @@ def report(
     Example: coppice report job_... --open
     """
     conditions = _conditions(fail_if or [])
+    if out is not None:
+        options.require_writable(out)
     with explained(), Client(url, api_key=key) as client:
         found = client.report(job_id)
         page = client.report_page(job_id) if open_page or out is not None else ""
@@ -132,6 +144,18 @@ def _with_uploads(client: Client, spec: PruneSpec) -> PruneSpec:
             show("upload of the data", 0.5)
             dataset = client.upload_dataset(Path(dataset)).id
     return spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
+
+
+def _require_folders(spec: PruneSpec) -> None:
+    """Refuse to upload what is no folder here, before the service is asked."""
+    places = {"--model": spec.model, "--data": spec.task.dataset}
+    wrong = [
+        f"{option} {place} is {'a file' if Path(place).exists() else 'no folder of this host'}; --upload sends folders"
+        for option, place in places.items()
+        if options.is_path(place) and not Path(place).expanduser().is_dir()
+    ]
+    if wrong:
+        fail_all(wrong, ExitCode.BAD_INPUT)
 
 
 def _conditions(texts: list[str]) -> list[Condition]:
@@ -176,13 +200,25 @@ def show_plan(plan: JobPrediction, *, json: bool) -> None:
 
 def follow(client: Client, job: Job) -> Job:
     """Wait for a job's end with a progress bar, and return the finished job."""
+    warned = False
     with progress("queued") as show:
 
         def tell(now: Job) -> None:
-            stage = now.progress.stage if now.progress is not None and not now.finished else now.status
+            nonlocal warned
+            if now.queue is not None and not now.queue.workers and not warned:
+                warned = True
+                console.note(_NO_WORKER)
+            stage = now.progress.stage if now.progress is not None and not now.finished else _status(now)
             show(stage, 1.0 if now.status == "succeeded" else now.progress.fraction if now.progress is not None else 0.0)
 
         return client.wait(job.id, tell)
+
+
+def _status(job: Job) -> str:
+    """Return a job's status, and where it is while it waits."""
+    if job.queue is None:
+        return job.status
+    return f"{job.status}, {job.queue.before} before it" if job.queue.before else f"{job.status}, the next one"
 
 
 def result_document(job: Job, bundle: Path, report: Report) -> str:
@@ -221,20 +257,37 @@ def list_jobs(
     if json:
         typer.echo(jsonlib.dumps([job.model_dump(mode="json") for job in found]))
         return
-    console.show_table(_table_of(found))
+    _show(found)
 
 
-def _table_of(found: list[Job]) -> Table:
-    """Lay out jobs for 80 columns: what people copy stays whole, the names of model and task are shortened."""
+def _show(found: list[Job]) -> None:
+    """Show jobs: one a line, with the names of model and task shortened, or in two lines where the terminal is too narrow."""
+    longest = max((len(job.id) for job in found), default=0)
+    if console.out.is_terminal and console.out.width < longest + _BESIDE_IDS:
+        for job in found:
+            model, task = _names(job)
+            console.out.print(f"[bold]{job.id}[/] {job.status}", highlight=False, soft_wrap=True)
+            facts = [model, task, _done(job), f"{_age(job.created_at)} ago"]
+            console.out.print(
+                f"  {', '.join(filter(None, facts))}", highlight=False, markup=False, no_wrap=True, overflow="ellipsis"
+            )
+        return
     table = Table(box=None, pad_edge=False)
     for heading, whole in (("id", True), ("status", True), ("done", True), ("age", True), ("model", False), ("task", False)):
         table.add_column(heading, no_wrap=True, overflow="ignore" if whole else "ellipsis", min_width=None if whole else 5)
     for job in found:
-        done = f"{job.progress.fraction:.0%}" if job.progress is not None else ""
-        task = job.spec["task"]["name"] or job.spec["task"]["type"]
-        model = str(job.spec["model"]).rpartition("/")[2]
-        table.add_row(job.id, job.status, done, _age(job.created_at), console.escaped(model), console.escaped(task))
-    return table
+        model, task = _names(job)
+        table.add_row(job.id, job.status, _done(job), _age(job.created_at), console.escaped(model), console.escaped(task))
+    console.show_table(table)
+
+
+def _names(job: Job) -> tuple[str, str]:
+    task = job.spec["task"]["name"] or job.spec["task"]["type"]
+    return console.plain(str(job.spec["model"]).rstrip("/").rpartition("/")[2]), console.plain(task)
+
+
+def _done(job: Job) -> str:
+    return f"{job.progress.fraction:.0%}" if job.progress is not None else ""
 
 
 def _age(moment: datetime) -> str:
@@ -255,7 +308,12 @@ def show(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: 
     if json:
         typer.echo(job.model_dump_json())
         return
-    console.out.print(f"{job.id}: {job.status}", highlight=False)
+    console.out.print(f"{job.id}: {_status(job)}", highlight=False)
+    if job.queue is not None:
+        waits = f"waits for a worker since {_age(job.created_at)}; {job.queue.workers} signed in"
+        console.out.print(waits, highlight=False)
+        if not job.queue.workers:
+            console.note(_NO_WORKER)
     if job.error is not None:
         console.out.print(console.plain(f"{job.error.code}: {job.error.message}"), highlight=False, markup=False)
     if job.progress is not None and not job.finished:

@@ -56,8 +56,7 @@ def run(
         except (OutOfMemory, StorageFull) as error:
             fail(error.message, ExitCode.JOB_FAILED)
         except PruningError as error:
-            where = (job.option_for(error.param) or error.param) if error.param else ""
-            fail(f"{where}: {error.message}" if where else error.message, ExitCode.BAD_INPUT)
+            options.refuse(error, job)
     if json:
         typer.echo(report.model_dump_json(indent=2))
     else:

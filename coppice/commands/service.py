@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from coppice import console
-from coppice.console import ExitCode, fail
+from coppice.commands.options import require_free
+from coppice.console import ExitCode, fail, fail_all
 from coppice.installation import require_server
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def serve(
     Example: coppice serve --allow-root /data --port 8000
     """
     require_server(worker=True)
+    if data_dir is not None:
+        require_free(data_dir, "--data-dir", may_hold_files=True)
     # The worker is a process of its own and reads the same environment.
     overrides = {
         "COPPICE_HOST": host,
@@ -63,6 +66,9 @@ def serve(
     settings = read_settings()
     if not _is_loopback(settings.host) and not settings.auth:
         fail(_OPEN, ExitCode.BAD_INPUT)
+    if allow_root and (unusable := _unusable_roots(settings)):
+        fail_all([f"--allow-root {sentence}" for sentence in unusable], ExitCode.BAD_INPUT)
+    _warn_of(settings)
     _migrate()
     listener = _listen(settings.host, settings.port)
     application = create_app()
@@ -99,6 +105,7 @@ def api(
     from app.server import create_server
 
     settings = read_settings()
+    _warn_of(settings)
     application = create_app()
     if not _is_loopback(settings.host) and not settings.auth:  # a proxy that authenticates may stand in front
         console.err.print(f"warning: {_OPEN}", highlight=False, markup=False)
@@ -123,6 +130,7 @@ def _migrate() -> None:
 
     from app.db import Database
     from app.logs import first_line
+    from app.settings import DataFolderUnusable
     from migrations import upgrade
 
     url = read_settings().resolved_database_url
@@ -133,6 +141,8 @@ def _migrate() -> None:
         finally:
             database.close()
     except (OSError, OperationalError) as error:
+        if isinstance(error, OSError) and error.filename:
+            fail(str(DataFolderUnusable(error)), ExitCode.UNREACHABLE)
         reason = first_line(error.orig if isinstance(error, OperationalError) else error)
         fail(f"the database cannot be used: {reason}", ExitCode.UNREACHABLE)
 
@@ -161,6 +171,22 @@ def read_settings() -> Settings:
         return get_settings()
     except SettingsInvalid as error:
         fail(str(error), ExitCode.BAD_INPUT)
+
+
+def _unusable_roots(settings: Settings) -> list[str]:
+    from app.settings import unusable_roots
+
+    return unusable_roots(settings)
+
+
+def _warn_of(settings: Settings) -> None:
+    """Say what of the environment has no effect. It is no error: a folder may be mounted later."""
+    from app.settings import misspelt_settings
+
+    for sentence in misspelt_settings(os.environ):
+        console.note(sentence)
+    for sentence in _unusable_roots(settings):
+        console.note(f"COPPICE_ALLOWED_ROOTS: {sentence}")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -11,6 +11,7 @@ from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.methods.baselines.options import Magnitude, Random
 from pruning_core.methods.block_lasso.options import BlockLasso
 from pruning_core.methods.fisher_cg.options import FisherCG
+from pruning_core.spec.nearest import did_you_mean
 from pruning_core.spec.options import MethodOptions
 
 # The registry: a method is a folder of `pruning_core.methods`, and its options are a member of this union.
@@ -30,7 +31,7 @@ def _expand_method(value: object) -> object:
     if isinstance(given, Mapping):
         name = cast("Mapping[str, Any]", given).get("name")
         if not isinstance(name, str) or name not in METHODS:
-            raise ValueError(f"unknown method; known methods are {', '.join(METHODS)}")
+            raise ValueError(f"unknown method; known methods are {', '.join(METHODS)}{did_you_mean(name, METHODS)}")
     return cast("object", given)
 
 

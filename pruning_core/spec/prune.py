@@ -8,7 +8,7 @@ the full form.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.config import JsonDict
@@ -19,9 +19,11 @@ from pruning_core.spec.glue import GLUE_TASKS
 from pruning_core.spec.memory import MemorySpec, check_paged
 from pruning_core.spec.method import METHODS, FisherCG, Method, complete_by_method
 from pruning_core.spec.metrics import METRICS, Metric
+from pruning_core.spec.nearest import nearest
 from pruning_core.spec.references import joined_revision
 from pruning_core.spec.targets import Target, any_measured, target_name
 from pruning_core.spec.tasks import KINDS, TaskType
+from pruning_core.spec.together import Together
 
 NonEmptyStr = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024)]
 
@@ -98,24 +100,22 @@ class TaskSpec(Frozen):
         return {**given, "dataset": name} | ({} if revision is None else {"revision": revision})
 
     @model_validator(mode="after")
-    def _metric_fits_type(self) -> TaskSpec:
-        kind = KINDS[self.type]
+    def _fits_its_type(self) -> TaskSpec:
+        kind, wrong = KINDS[self.type], Together()
         if self.metric not in kind.metrics:
-            raise ValueError(f"metric of a {self.type} task must be one of {', '.join(kind.metrics)}, got {self.metric}")
-        return self
-
-    @model_validator(mode="after")
-    def _columns_fit_type(self) -> TaskSpec:
-        kind, given = KINDS[self.type], len(self.columns.inputs)
-        wanted = f"{len(kind.inputs)} ({', '.join(kind.inputs)})"
+            wrong.say(f"metric of a {self.type} task must be one of {', '.join(kind.metrics)}, got {self.metric}", "metric")
+        given = len(self.columns.inputs)
         if given and (self.columns.image is not None) != (kind.reads == "image"):
             reads = "an image column in columns.image" if kind.reads == "image" else "text columns in columns.text"
-            raise ValueError(f"a {self.type} task reads {reads}")
-        if given > len(kind.inputs) or (0 < given < len(kind.inputs) and not kind.optional):
-            raise ValueError(f"a {self.type} task reads {wanted} columns, got {given}: {', '.join(self.columns.inputs)}")
+            wrong.say(f"a {self.type} task reads {reads}", "columns")
+        elif given > len(kind.inputs) or (0 < given < len(kind.inputs) and not kind.optional):
+            wanted = f"{len(kind.inputs)} ({', '.join(kind.inputs)})"
+            noun = "column" if len(kind.inputs) == 1 else "columns"
+            wrong.say(f"a {self.type} task reads {wanted} {noun}, got {given}: {', '.join(self.columns.inputs)}", "columns")
         if self.prefix is not None and not kind.takes_prefix:
             takers = ", ".join(name for name, other in KINDS.items() if other.takes_prefix)
-            raise ValueError(f"prefix is for tasks that make a text from a text: {takers}")
+            wrong.say(f"prefix is for tasks that make a text from a text: {takers}", "prefix")
+        wrong.end()
         return self
 
     @property
@@ -146,9 +146,17 @@ def _expand_task(value: object) -> object:
     if not isinstance(name, str) or name not in GLUE_TASKS:
         raise ValueError(
             f"unknown task; known names are {', '.join(sorted(GLUE_TASKS))}. "
-            "For your own data give an object with type, dataset, columns and metric"
+            f"For your own data give an object with type, dataset, columns and metric{_meant(name)}"
         )
     return {**GLUE_TASKS[name].as_task(), **given}
+
+
+def _meant(name: object) -> str:
+    """Return the end of a sentence that names the task, or the type of task, that was probably meant."""
+    like = nearest(name, [*KINDS, *GLUE_TASKS]) if isinstance(name, str) else None
+    if like is None:
+        return ""
+    return f'; did you mean {{"type": "{like}", ...}}?' if like in KINDS else f"; did you mean {like}?"
 
 
 Task = Annotated[TaskSpec, BeforeValidator(_expand_task, json_schema_input_type=str | TaskByName | TaskSpec)]
@@ -270,6 +278,7 @@ class PruneSpec(Frozen):
     """The complete request of one pruning job: the same spec, machine and versions give the same bytes."""
 
     model_config = ConfigDict(json_schema_extra=_document_shorthands)
+    shorthands: ClassVar[tuple[str, ...]] = ("sparsity", "data")
 
     version: Literal[1] = 1
     model: NonEmptyStr = Field(
@@ -318,21 +327,25 @@ class PruneSpec(Frozen):
         return complete_by_method(given)
 
     @model_validator(mode="after")
-    def _one_way_to_say_the_targets(self) -> PruneSpec:
-        if self.target is not None and self.targets:
-            raise ValueError("give one target, or a list of targets, not both")
-        kind = KINDS[self.task.type]
+    def _parts_fit_each_other(self) -> PruneSpec:
+        kind, wrong = KINDS[self.task.type], Together()
         labels = kind.has_loss or kind.labels is not None
-        self.method.check_targets(self.all_targets, recovery=self.recovery.kind, labels=labels)
-        check_paged(self.memory, self.artifacts.formats, clocks=any_measured(self.all_targets), trains=self.method.trains)
+        if self.target is not None and self.targets:
+            wrong.say("give one target, or a list of targets, not both")
+        with wrong.gathered():
+            self.method.check_targets(self.all_targets, recovery=self.recovery.kind, labels=labels)
+        with wrong.gathered():
+            check_paged(self.memory, self.artifacts.formats, clocks=any_measured(self.all_targets), trains=self.method.trains)
         if self.target is None and not self.targets and self.quality_floor is None:
-            raise ValueError("give one target, or a list of targets, or a quality_floor to search for the smallest model")
+            wrong.say("give one target, or a list of targets, or a quality_floor to search for the smallest model")
         if self.quality_floor is not None:
             metric = METRICS[self.task.metric]
-            self.quality_floor.check_range(self.task.metric, metric.least, metric.most)
+            with wrong.gathered("quality_floor"):
+                self.quality_floor.check_range(self.task.metric, metric.least, metric.most)
         names = [target_name(target) for target in self.targets]
         if len(set(names)) < len(names):
-            raise ValueError("targets must differ from each other")
+            wrong.say("targets must differ from each other")
+        wrong.end()
         return self
 
     @property

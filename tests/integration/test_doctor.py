@@ -29,6 +29,7 @@ ALL = {
     "device",
     "sandbox",
     "signing",
+    "roots",
     "access",
 }
 

@@ -49,11 +49,11 @@ def test_every_type_of_task_is_said_by_options(task_type, tmp_path):
         (["--task", "fill-mask", "--text", "text"], "--task: model type 't5' cannot do fill-mask: there is no such head"),
         (["--layout", "stock"], "--layout: the stock layout needs a model whose layers are all alike"),
         (["--format", "onnx"], "--format: summarization needs one graph for the encoder"),
-        (["--weights", "some"], "--weights: Input should be 'auto', 'resident' or 'paged'"),
+        (["--weights", "some"], "--weights must be 'auto', 'resident' or 'paged'"),
         (["--weights", "paged", "--latency-keep", "0.5"], "a target of latency is measured on the whole model"),
         (["--label", "written"], "no column 'written'; it has"),
         (["--metric", "bleu"], "metric of a summarization task must be one of rougeL"),
-        (["--text", "text", "--text", "other"], "a summarization task reads 1 (a text) columns, got 2"),
+        (["--text", "text", "--text", "other"], "a summarization task reads 1 (a text) column, got 2"),
         (["--task", "glue/sst2"], "--text, --label: only where --task is a type: text-classification"),
     ],
 )

@@ -15,7 +15,7 @@ from pruning_core.spec.targets import TARGET_METRICS
 def test_the_help_tells_every_exit_code() -> None:
     assert EXIT_CODES == (
         "Exit codes: 0 success, 1 the job failed or was cancelled, 2 bad input or a refused request, 3 the service cannot be "
-        "reached, 4 a condition of --fail-if holds."
+        "reached, 4 a condition of --fail-if holds, 70 a fault of Coppice's own."
     )
     assert all(f"{code:d} {code.meaning}" in EXIT_CODES for code in ExitCode)
 
