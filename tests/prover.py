@@ -31,7 +31,11 @@ class Prover:
         self._home = tempfile.TemporaryDirectory()
         places = {"HF_HOME": self._home.name, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__, *warm], env=os.environ | places, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-P", __file__, *warm],
+            env=os.environ | places,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def close(self) -> None:

@@ -119,7 +119,9 @@ def write_failures(trier: Trier, tally: Mapping[str, Any], folder: Path) -> None
         own = folder / f"{number:03}"
         trier.make(example, own)
         repeat = f"python -m tests.mutations --repeat '{example.as_json()}'"
-        told = f"{failure['word']} {failure['code']} ({failure['times']} times) at {failure['place']}\n\n{failure['message']}\n\n"
+        told = (
+            f"{failure['word']} {failure['code']} ({failure['times']} times) at {failure['place']}\n\n{failure['message']}\n\n"
+        )
         (own / "FAILURE.txt").write_text(told + repeat + "\n", encoding="utf-8")
 
 

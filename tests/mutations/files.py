@@ -123,7 +123,10 @@ _STRANGERS: tuple[tuple[str, bytes], ...] = (
     ("model/README.md", b"---\nlicense: [1, {a: b}]\n---\n"),
     ("model/README.md", b"---\nlicense: !!python/object:os.system x\n---\n"),
     ("model/LICENSE", b"\xff\xfe\0"),
-    ("data/README.md", b"---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names: 5\n---\n"),
+    (
+        "data/README.md",
+        b"---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names: 5\n---\n",
+    ),
     ("data/README.md", b"---\nconfigs:\n- config_name: default\n  data_files: [{split: train, path: nowhere/*}]\n---\n"),
     ("data/README.md", b"---\n: : :\n- [\n---\n"),
     ("data/dataset_dict.json", b'{"splits": ["train", "validation"]}'),

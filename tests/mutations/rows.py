@@ -132,7 +132,20 @@ def _long_text(rows: Rows, index: int, _value: Any) -> Rows:
 
 
 def _texts(rows: Rows, index: int, _value: Any) -> Rows:
-    odd = ("", " ", "\n", "zzz qqq", "\u202e\u200b", "word1\x00word2", "word1\nword2\r\n", '"word1', "\U0001f600", "1", "None", "nan")
+    odd = (
+        "",
+        " ",
+        "\n",
+        "zzz qqq",
+        "\u202e\u200b",
+        "word1\x00word2",
+        "word1\nword2\r\n",
+        '"word1',
+        "\U0001f600",
+        "1",
+        "None",
+        "nan",
+    )
     text = odd[index % len(odd)]
     chosen = rows if index % 2 else rows[:3]
     for row in chosen:

@@ -54,7 +54,9 @@ def _no_special(_whole: Any, said: Any, index: int) -> None:
 
 
 def _other_special(_whole: Any, said: Any, index: int) -> None:
-    said[("pad_token", "unk_token", "mask_token", "eos_token")[index % 4]] = ("<new>", "word3", "", {"content": "<n>"})[index % 3]
+    said[("pad_token", "unk_token", "mask_token", "eos_token")[index % 4]] = ("<new>", "word3", "", {"content": "<n>"})[
+        index % 3
+    ]
 
 
 def _length(_whole: Any, said: Any, index: int) -> None:

@@ -97,7 +97,16 @@ def _flat(tensors: Tensors, index: int) -> None:
 def _type(tensors: Tensors, index: int) -> None:
     import torch
 
-    kinds = (torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.uint8, torch.int64, torch.bool, torch.float8_e4m3fn)
+    kinds = (
+        torch.float16,
+        torch.bfloat16,
+        torch.float64,
+        torch.int8,
+        torch.uint8,
+        torch.int64,
+        torch.bool,
+        torch.float8_e4m3fn,
+    )
     kind = kinds[index % len(kinds)]
     chosen = list(tensors) if index % 3 else [_chosen(tensors, index)]
     for name in chosen:
@@ -134,7 +143,9 @@ def _quantised(tensors: Tensors, _index: int) -> None:
 
     for name in [name for name in tensors if name.endswith(".weight") and tensors[name].ndim == 2 and "embed" not in name]:
         value = tensors.pop(name)
-        tensors[name.replace(".weight", ".qweight")] = torch.zeros(max(1, value.shape[1] // 8), value.shape[0], dtype=torch.int32)
+        tensors[name.replace(".weight", ".qweight")] = torch.zeros(
+            max(1, value.shape[1] // 8), value.shape[0], dtype=torch.int32
+        )
         tensors[name.replace(".weight", ".scales")] = torch.ones(1, value.shape[0])
 
 
