@@ -55,10 +55,10 @@ def _in_two(examples: int, seed: int) -> dict[str, object]:
     """Divide the work between two processes, with seeds of their own."""
     with tempfile.TemporaryDirectory(prefix="coppice-mutations-") as folder:
         parts = [Path(folder) / f"{number}.json" for number in range(2)]
+        command = [sys.executable, "-m", "tests.mutations", "--processes", "1"]
         running = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.mutations", "--processes", "1", "--examples", str(count)]
-                + ["--seed", str(seed + number), "--json", str(part)],
+                [*command, "--examples", str(count), "--seed", str(seed + number), "--json", str(part)],
                 stdout=subprocess.DEVNULL,
             )
             for number, (part, count) in enumerate(zip(parts, (examples - examples // 2, examples // 2), strict=True))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-
 Rows = list[dict[str, Any]]
 
 
@@ -241,7 +240,7 @@ FORMS: Mapping[str, Callable[[Rows], bytes]] = {
     "-data.json": lambda rows: json.dumps({"version": "1", "data": rows}).encode(),
     ".jsonl.gz": lambda rows: gzip.compress(_lines(rows)),
     ".csv.gz": lambda rows: gzip.compress(_separated(",")(rows)),
-    ".json.gz": lambda rows: _lines(rows),
+    ".json.gz": _lines,
     ".parquet": _parquet,
     "-00000-of-00001.parquet": _parquet,
     ".arrow": _arrow,
