@@ -16,6 +16,7 @@ from tests.mutations.strategies import Example, examples
 from tests.mutations.trying import GOOD, Outcome, Trier
 
 _MOST_SHRUNK = 60
+_MOST_ALIKE = 12
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Tally:
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     failures: dict[tuple[str, str, str], tuple[Example, Outcome]] = field(default_factory=dict)
     times: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    alike: dict[tuple[str, str, str], list[Example]] = field(default_factory=dict)
     slowest_check_s: float = 0.0
 
     def add(self, example: Example, outcome: Outcome) -> None:
@@ -35,6 +37,9 @@ class Tally:
         self.slowest_check_s = max(self.slowest_check_s, outcome.check_s)
         if outcome.failed:
             self.times[outcome.key] += 1
+            alike = self.alike.setdefault(outcome.key, [])
+            if len(alike) < _MOST_ALIKE and len(example.mutations) == 1:  # the same words may be of several causes
+                alike.append(example)
             known = self.failures.get(outcome.key)
             if known is None or len(example.mutations) < len(known[0].mutations):
                 self.failures[outcome.key] = (example, outcome)
@@ -54,6 +59,7 @@ class Tally:
                     "message": outcome.message,
                     "param": outcome.param,
                     "example": json.loads(example.as_json()),
+                    "alike": [json.loads(one.as_json()) for one in self.alike.get(key, ())],
                 }
                 for key, (example, outcome) in sorted(self.failures.items(), key=lambda item: -self.times[item[0]])
             ],
@@ -139,6 +145,7 @@ def merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             key = one["word"], one["code"], one["place"]
             known = failures.setdefault(key, {**one, "times": 0})
             known["times"] += one["times"]
+            known["alike"] = (known["alike"] + [alike for alike in one["alike"] if alike not in known["alike"]])[:_MOST_ALIKE]
     return {
         "seeds": seeds,
         "slowest_check_s": slowest,
@@ -166,4 +173,5 @@ def table(tally: Mapping[str, Any]) -> str:
         said = one["message"].splitlines()[0] if one["message"] else ""
         lines.append(f"{number:3}. {one['times']:>4} x {one['word']}: {one['code']} at {one['place'] or '-'}: {said[:200]}")
         lines.append(f"       {json.dumps(one['example'])}")
+        lines += [f"       alike: {json.dumps(alike)}" for alike in one["alike"] if alike != one["example"]]
     return "\n".join(lines)
