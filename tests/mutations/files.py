@@ -160,7 +160,7 @@ def rearrange(folder: Path, index: int) -> None:
         case 2:
             snapshot = model / "snapshots" / ("a" * 40)
             _move(model, snapshot)
-            (model / "refs").mkdir()
+            (model / "refs").mkdir(exist_ok=True)
             (model / "refs" / "main").write_text("a" * 40)
         case 3:
             _move(model, model / "checkpoint-500")
