@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test test-dists dist sbom lock check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults test-attacks chaos bench-service clean fuzz audit settings-page architectures pipelines same
+.PHONY: help install demo serve servers test test-dists dist sbom lock check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service clean fuzz audit settings-page architectures pipelines same
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -85,6 +85,18 @@ test-faults: install servers ## The fault table on real processes, both profiles
 # One at a time: each is watched by itself. ATTACKS="-k Parquet" takes some of them.
 test-attacks: install servers ## Every attack on a real API and worker, health and memory watched, printed as a table; ATTACKS="-k Parquet" takes some
 	$(BIN)/python -m pytest tests/attacks -m attack -n 0 -q --tb=line $(ATTACKS)
+
+test-cases: install ## Cases as users bring them, as a table: CASES=../shared/cases runs a folder of such, ONLY=name some of them; ours by default
+	$(BIN)/python -m tests.cases $(CASES) $(if $(ONLY),--only $(ONLY)) $(CASES_ARGS)
+
+# What some cases of ../shared/cases take from beside them: a library that is none of ours, and an old one.
+case-libraries: install # Where the registry can be reached; cases say what they skip without
+	$(BIN)/python -m pip install --quiet --target $(VENV)/case-libraries/lib-sentencepiece sentencepiece
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/case-libraries/lib-transformers4 transformers==4.55.4 tokenizers==0.21.4 huggingface-hub==0.34.4
+
+EXAMPLES ?= 2000
+test-mutations: install ## Good specs, models and data spoilt at random: each is refused by check in a sentence, or done; EXAMPLES=200 tries fewer
+	$(BIN)/python -m tests.mutations --examples $(EXAMPLES) $(MUTATIONS_ARGS)
 
 chaos: install servers ## 500 jobs on 2 workers while faults are drawn at random; CHAOS_ARGS="--seed 7" repeats a draw
 	$(BIN)/python -m tests.faults.chaos $(CHAOS_ARGS)

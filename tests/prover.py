@@ -8,6 +8,7 @@ a fresh process for each, as every job does. What is forked has imported nothing
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
@@ -21,12 +22,20 @@ from pathlib import Path
 class Prover:
     """Stands in for `pruning_core.artifacts.process` where a bundle is proven."""
 
-    def __init__(self) -> None:
-        """Start the process."""
+    def __init__(self, *warm: str) -> None:
+        """Start the process.
+
+        Args:
+            warm: Further modules that it imports beforehand, of the libraries alone.
+        """
         self._home = tempfile.TemporaryDirectory()
         places = {"HF_HOME": self._home.name, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__], env=os.environ | places, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-P", __file__, *warm],
+            env=os.environ | places,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def close(self) -> None:
@@ -36,6 +45,12 @@ class Prover:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(timeout=60)
+        self._home.cleanup()
+
+    def end(self) -> None:
+        """End the process at once, where its answers may be another's."""
+        self._process.kill()
+        self._process.wait()
         self._home.cleanup()
 
     def run_limited(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, limit_s: float) -> int:
@@ -56,6 +71,8 @@ def _serve() -> None:
     import torch  # noqa: F401 - imported for those that are forked
     import transformers  # noqa: F401
 
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()

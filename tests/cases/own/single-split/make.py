@@ -1,0 +1,6 @@
+"""See README.md."""
+
+from tiny import classifier, jsonl
+
+classifier()
+jsonl(splits=("train",))
