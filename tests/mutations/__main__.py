@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from tests.mutations.campaign import campaign, merged, table, write_failures
+from tests.mutations.campaign import Tally, campaign, merged, table, write_failures
 from tests.mutations.strategies import Example
 from tests.mutations.trying import Trier
 
@@ -39,8 +41,9 @@ def main(arguments: Sequence[str]) -> int:
                     outcome = trier.attempt(Example.from_json(asked.repeat))
                     print(outcome.word, outcome.code, outcome.place, outcome.param, outcome.message, sep="\n")
                     return int(outcome.failed)
-                progress = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731 - a name for one line
-                found = merged([campaign(trier, asked.examples, asked.seed, progress).as_json()])
+                begun = time.monotonic()
+                found = merged([campaign(trier, asked.examples, asked.seed, partial(_tell, asked.json)).as_json()])
+                print(f"{asked.examples} examples in {time.monotonic() - begun:.0f} s")
             finally:
                 trier.close()
     print(table(found))
@@ -49,6 +52,13 @@ def main(arguments: Sequence[str]) -> int:
     if asked.failures is not None:
         _write(found, asked.failures)
     return int(bool(found["failures"]))
+
+
+def _tell(path: Path | None, line: str, tally: Tally) -> None:
+    """Show where it is, and keep what was found so far, for a run that is ended early."""
+    print(line, file=sys.stderr, flush=True)
+    if path is not None:
+        path.write_text(json.dumps(merged([tally.as_json()]), indent=1), encoding="utf-8")
 
 
 def _in_two(examples: int, seed: int) -> dict[str, object]:

@@ -84,8 +84,17 @@ def draw(count: int, seed_: int, attempt: Callable[[Example], object]) -> None:
     tried()
 
 
-def campaign(trier: Trier, count: int, seed_: int, progress: Callable[[str], None] = lambda _line: None) -> Tally:
-    """Try examples; go on after failures, and shrink one of each at the end."""
+def campaign(
+    trier: Trier, count: int, seed_: int, progress: Callable[[str, Tally], None] = lambda _line, _tally: None
+) -> Tally:
+    """Try examples; go on after failures, and shrink one of each at the end.
+
+    Args:
+        trier: What tries them.
+        count: How many.
+        seed_: Of the draw.
+        progress: Told a line, and what came of the examples so far, now and then.
+    """
     tally, tried = Tally(seed_), 0
 
     def attempt(example: Example) -> None:
@@ -94,7 +103,7 @@ def campaign(trier: Trier, count: int, seed_: int, progress: Callable[[str], Non
         tally.add(example, outcome)
         tried += 1
         if tried % 25 == 0:
-            progress(f"{tried}/{count}, {len(tally.failures)} kinds of failure ({sum(tally.times.values())} in all)")
+            progress(f"{tried}/{count}, {len(tally.failures)} kinds of failure ({sum(tally.times.values())} in all)", tally)
 
     draw(count, seed_, attempt)
     for key, (example, outcome) in list(tally.failures.items())[:_MOST_SHRUNK]:
@@ -167,7 +176,8 @@ def table(tally: Mapping[str, Any]) -> str:
         own = by_kind[kind]
         lines.append(f"{kind:<12}{own['refused']:>9}{own['done']:>7}{own['not run']:>9}{own['failed']:>8}")
     lines += ["", *(f"{count:>6}  {word} {code}" for (word, code), count in sorted(codes.items(), key=lambda one: -one[1]))]
-    lines += ["", f"the slowest check took {tally['slowest_check_s']:.2f} s"]
+    lines += ["", f"seeds {', '.join(map(str, tally['seeds']))}"] if "seeds" in tally else []
+    lines += [f"the slowest check took {tally['slowest_check_s']:.2f} s"]
     lines += [f"{len(tally['failures'])} kinds of failure"]
     for number, one in enumerate(tally["failures"], start=1):
         said = one["message"].splitlines()[0] if one["message"] else ""
