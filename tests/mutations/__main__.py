@@ -26,13 +26,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=_SEED, help="the same seed draws the same examples")
     parser.add_argument("--processes", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--only", nargs="*", default=[], help="kinds of mutations, such as rows")
     parser.add_argument("--json", type=Path, help="file for the counts and the failures")
     parser.add_argument("--failures", type=Path, help="folder for the files of every failure")
     parser.add_argument("--repeat", help="an example, as a failure prints it: tried alone, and told in full")
     asked = parser.parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if asked.processes == 2 and asked.repeat is None:
-        found = _in_two(asked.examples, asked.seed)
+        found = _in_two(asked.examples, asked.seed, asked.only)
     else:
         with tempfile.TemporaryDirectory(prefix="coppice-mutations-") as scratch:
             trier = Trier(Path(scratch))
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str]) -> int:
                     print(outcome.word, outcome.code, outcome.place, outcome.param, outcome.message, sep="\n")
                     return int(outcome.failed)
                 begun = time.monotonic()
-                found = merged([campaign(trier, asked.examples, asked.seed, partial(_tell, asked.json)).as_json()])
+                found = merged(
+                    [campaign(trier, asked.examples, asked.seed, partial(_tell, asked.json), tuple(asked.only)).as_json()]
+                )
                 print(f"{asked.examples} examples in {time.monotonic() - begun:.0f} s")
             finally:
                 trier.close()
@@ -61,11 +64,11 @@ def _tell(path: Path | None, line: str, tally: Tally) -> None:
         path.write_text(json.dumps(merged([tally.as_json()]), indent=1), encoding="utf-8")
 
 
-def _in_two(examples: int, seed: int) -> dict[str, object]:
+def _in_two(examples: int, seed: int, only: Sequence[str]) -> dict[str, object]:
     """Divide the work between two processes, with seeds of their own."""
     with tempfile.TemporaryDirectory(prefix="coppice-mutations-") as folder:
         parts = [Path(folder) / f"{number}.json" for number in range(2)]
-        command = [sys.executable, "-m", "tests.mutations", "--processes", "1"]
+        command = [sys.executable, "-m", "tests.mutations", "--processes", "1", "--only", *only]
         running = [
             subprocess.Popen(
                 [*command, "--examples", str(count), "--seed", str(seed + number), "--json", str(part)],

@@ -66,7 +66,7 @@ class Tally:
         }
 
 
-def draw(count: int, seed_: int, attempt: Callable[[Example], object]) -> None:
+def draw(count: int, seed_: int, attempt: Callable[[Example], object], only: tuple[str, ...] = ()) -> None:
     """Draw examples, the same for the same seed."""
 
     @seed(seed_)
@@ -77,7 +77,7 @@ def draw(count: int, seed_: int, attempt: Callable[[Example], object]) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(example=examples())
+    @given(example=examples(only))
     def tried(example: Example) -> None:
         attempt(example)
 
@@ -85,7 +85,11 @@ def draw(count: int, seed_: int, attempt: Callable[[Example], object]) -> None:
 
 
 def campaign(
-    trier: Trier, count: int, seed_: int, progress: Callable[[str, Tally], None] = lambda _line, _tally: None
+    trier: Trier,
+    count: int,
+    seed_: int,
+    progress: Callable[[str, Tally], None] = lambda _line, _tally: None,
+    only: tuple[str, ...] = (),
 ) -> Tally:
     """Try examples; go on after failures, and shrink one of each at the end.
 
@@ -94,6 +98,7 @@ def campaign(
         count: How many.
         seed_: Of the draw.
         progress: Told a line, and what came of the examples so far, now and then.
+        only: Kinds of mutations; all where there are none.
     """
     tally, tried = Tally(seed_), 0
 
@@ -105,7 +110,7 @@ def campaign(
         if tried % 25 == 0:
             progress(f"{tried}/{count}, {len(tally.failures)} kinds of failure ({sum(tally.times.values())} in all)", tally)
 
-    draw(count, seed_, attempt)
+    draw(count, seed_, attempt, only)
     for key, (example, outcome) in list(tally.failures.items())[:_MOST_SHRUNK]:
         tally.failures[key] = shrunk(trier, example, outcome)
     return tally
