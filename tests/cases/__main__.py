@@ -16,7 +16,7 @@ from tests.cases.judging import Expectations, Verdict, expectations_of, judge, l
 from tests.cases.running import ROOT, Ran, libraries_of, run_case
 
 _OWN = Path(__file__).parent / "own"
-_LIMIT_S = 300.0
+_LIMIT_S = 600.0
 _WIDEST = 160
 
 

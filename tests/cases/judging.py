@@ -157,7 +157,10 @@ def _refused_later(ran: Ran) -> Iterator[str]:
         if call.arguments[:1] == ("check",) and call.code == ExitCode.OK:
             taken.add(asked)
         elif call.arguments[:1] == ("run",) and call.code == ExitCode.BAD_INPUT and asked in taken:
-            yield f"the job refused what check took: {' '.join(call.arguments)}"
+            said = [
+                line for text in (ran.output, *ran.logs.values()) for line in text.splitlines() if line.startswith("error: ")
+            ]
+            yield f"the job refused what check took: {said[-1] if said else ' '.join(call.arguments)}"
 
 
 def _asked(arguments: tuple[str, ...]) -> Iterator[str]:

@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from tests.mutations.campaign import campaign, merged, table, write_failures
+from tests.mutations.campaign import Tally, campaign, merged, table, write_failures
 from tests.mutations.strategies import Example
 from tests.mutations.trying import Trier
 
@@ -24,13 +26,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=_SEED, help="the same seed draws the same examples")
     parser.add_argument("--processes", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--only", nargs="*", default=[], help="kinds of mutations, such as rows")
     parser.add_argument("--json", type=Path, help="file for the counts and the failures")
     parser.add_argument("--failures", type=Path, help="folder for the files of every failure")
     parser.add_argument("--repeat", help="an example, as a failure prints it: tried alone, and told in full")
     asked = parser.parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if asked.processes == 2 and asked.repeat is None:
-        found = _in_two(asked.examples, asked.seed)
+        found = _in_two(asked.examples, asked.seed, asked.only)
     else:
         with tempfile.TemporaryDirectory(prefix="coppice-mutations-") as scratch:
             trier = Trier(Path(scratch))
@@ -39,8 +42,11 @@ def main(arguments: Sequence[str]) -> int:
                     outcome = trier.attempt(Example.from_json(asked.repeat))
                     print(outcome.word, outcome.code, outcome.place, outcome.param, outcome.message, sep="\n")
                     return int(outcome.failed)
-                progress = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731 - a name for one line
-                found = merged([campaign(trier, asked.examples, asked.seed, progress).as_json()])
+                begun = time.monotonic()
+                found = merged(
+                    [campaign(trier, asked.examples, asked.seed, partial(_tell, asked.json), tuple(asked.only)).as_json()]
+                )
+                print(f"{asked.examples} examples in {time.monotonic() - begun:.0f} s")
             finally:
                 trier.close()
     print(table(found))
@@ -51,11 +57,18 @@ def main(arguments: Sequence[str]) -> int:
     return int(bool(found["failures"]))
 
 
-def _in_two(examples: int, seed: int) -> dict[str, object]:
+def _tell(path: Path | None, line: str, tally: Tally) -> None:
+    """Show where it is, and keep what was found so far, for a run that is ended early."""
+    print(line, file=sys.stderr, flush=True)
+    if path is not None:
+        path.write_text(json.dumps(merged([tally.as_json()]), indent=1), encoding="utf-8")
+
+
+def _in_two(examples: int, seed: int, only: Sequence[str]) -> dict[str, object]:
     """Divide the work between two processes, with seeds of their own."""
     with tempfile.TemporaryDirectory(prefix="coppice-mutations-") as folder:
         parts = [Path(folder) / f"{number}.json" for number in range(2)]
-        command = [sys.executable, "-m", "tests.mutations", "--processes", "1"]
+        command = [sys.executable, "-m", "tests.mutations", "--processes", "1", "--only", *only]
         running = [
             subprocess.Popen(
                 [*command, "--examples", str(count), "--seed", str(seed + number), "--json", str(part)],

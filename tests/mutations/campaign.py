@@ -66,7 +66,7 @@ class Tally:
         }
 
 
-def draw(count: int, seed_: int, attempt: Callable[[Example], object]) -> None:
+def draw(count: int, seed_: int, attempt: Callable[[Example], object], only: tuple[str, ...] = ()) -> None:
     """Draw examples, the same for the same seed."""
 
     @seed(seed_)
@@ -77,15 +77,29 @@ def draw(count: int, seed_: int, attempt: Callable[[Example], object]) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(example=examples())
+    @given(example=examples(only))
     def tried(example: Example) -> None:
         attempt(example)
 
     tried()
 
 
-def campaign(trier: Trier, count: int, seed_: int, progress: Callable[[str], None] = lambda _line: None) -> Tally:
-    """Try examples; go on after failures, and shrink one of each at the end."""
+def campaign(
+    trier: Trier,
+    count: int,
+    seed_: int,
+    progress: Callable[[str, Tally], None] = lambda _line, _tally: None,
+    only: tuple[str, ...] = (),
+) -> Tally:
+    """Try examples; go on after failures, and shrink one of each at the end.
+
+    Args:
+        trier: What tries them.
+        count: How many.
+        seed_: Of the draw.
+        progress: Told a line, and what came of the examples so far, now and then.
+        only: Kinds of mutations; all where there are none.
+    """
     tally, tried = Tally(seed_), 0
 
     def attempt(example: Example) -> None:
@@ -94,9 +108,9 @@ def campaign(trier: Trier, count: int, seed_: int, progress: Callable[[str], Non
         tally.add(example, outcome)
         tried += 1
         if tried % 25 == 0:
-            progress(f"{tried}/{count}, {len(tally.failures)} kinds of failure ({sum(tally.times.values())} in all)")
+            progress(f"{tried}/{count}, {len(tally.failures)} kinds of failure ({sum(tally.times.values())} in all)", tally)
 
-    draw(count, seed_, attempt)
+    draw(count, seed_, attempt, only)
     for key, (example, outcome) in list(tally.failures.items())[:_MOST_SHRUNK]:
         tally.failures[key] = shrunk(trier, example, outcome)
     return tally
@@ -167,7 +181,8 @@ def table(tally: Mapping[str, Any]) -> str:
         own = by_kind[kind]
         lines.append(f"{kind:<12}{own['refused']:>9}{own['done']:>7}{own['not run']:>9}{own['failed']:>8}")
     lines += ["", *(f"{count:>6}  {word} {code}" for (word, code), count in sorted(codes.items(), key=lambda one: -one[1]))]
-    lines += ["", f"the slowest check took {tally['slowest_check_s']:.2f} s"]
+    lines += ["", f"seeds {', '.join(map(str, tally['seeds']))}"] if "seeds" in tally else []
+    lines += [f"the slowest check took {tally['slowest_check_s']:.2f} s"]
     lines += [f"{len(tally['failures'])} kinds of failure"]
     for number, one in enumerate(tally["failures"], start=1):
         said = one["message"].splitlines()[0] if one["message"] else ""

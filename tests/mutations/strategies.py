@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -172,7 +171,7 @@ def documents_of(base: str) -> tuple[str, ...]:
     return own + _BESIDE.get(base, ())
 
 
-def _mutations(base: str) -> st.SearchStrategy[Mutation]:
+def _mutations(base: str, only: tuple[str, ...]) -> st.SearchStrategy[Mutation]:
     index, value = st.integers(0, _LARGEST), st.integers(0, len(documents.VALUES) - 1)
 
     def of(kind: str, operations: Any, *, file: Any = "", values: bool = False) -> st.SearchStrategy[Mutation]:
@@ -182,37 +181,36 @@ def _mutations(base: str) -> st.SearchStrategy[Mutation]:
 
     own = documents_of(base)
     on_disk = (*own, "model/model.safetensors", "data/train.jsonl", "data/validation.jsonl", "data/train.parquet")
-    kinds = [
-        of("document", documents.OPERATIONS, file=own, values=True),
-        of("spec", documents.OPERATIONS, file="spec.json", values=True),
-        of("request", ("request",)),
-        of("config", ("foreign", "foreign", "foreign", "swap")),
-        of("weights", weights.OPERATIONS),
-        of("header", documents.OPERATIONS, values=True),
-        of("rows", rows.OPERATIONS, values=True),
-        of("form", rows.FORMS),
-        of("split", ("rename",)),
-        of("key", ("twice",), file=own),
-        of("stranger", ("add",)),
-        of("file", files.OPERATIONS, file=on_disk),
-        of("place", ("move",)),
-    ]
+    kinds = {
+        "document": of("document", documents.OPERATIONS, file=own, values=True),
+        "spec": of("spec", documents.OPERATIONS, file="spec.json", values=True),
+        "request": of("request", ("request",)),
+        "config": of("config", ("foreign", "foreign", "foreign", "swap")),
+        "weights": of("weights", weights.OPERATIONS),
+        "header": of("header", documents.OPERATIONS, values=True),
+        "rows": of("rows", rows.OPERATIONS, values=True),
+        "form": of("form", rows.FORMS),
+        "split": of("split", ("rename",)),
+        "key": of("key", ("twice",), file=own),
+        "stranger": of("stranger", ("add",)),
+        "file": of("file", files.OPERATIONS, file=on_disk),
+        "place": of("place", ("move",)),
+    }
     if base != "vit":
-        kinds.append(of("tokenizer", tokenizers.OPERATIONS))
-    return st.one_of(kinds)
+        kinds["tokenizer"] = of("tokenizer", tokenizers.OPERATIONS)
+    return st.one_of([strategy for kind, strategy in kinds.items() if not only or kind in only])
 
 
-def examples() -> st.SearchStrategy[Example]:
-    """Draw a good request, and one to three mutations of it; mostly one, so that the job has something to do."""
+def examples(only: tuple[str, ...] = ()) -> st.SearchStrategy[Example]:
+    """Draw a good request, and one to three mutations of it; mostly one, so that the job has something to do.
+
+    Args:
+        only: Kinds of mutations; all where there are none.
+    """
 
     def with_base(base: str) -> st.SearchStrategy[Example]:
-        one = _mutations(base)
+        one = _mutations(base, only)
         several = st.one_of(st.tuples(one), st.tuples(one), st.tuples(one, one), st.tuples(one, one, one))
         return st.builds(Example, st.just(base), several)
 
     return st.sampled_from(tuple(BASES)).flatmap(with_base)
-
-
-def folder_of_bases(scratch: Path) -> Path:
-    """Return where the good requests lie: a mutation may take another's configuration."""
-    return scratch / "bases"

@@ -262,7 +262,14 @@ def place_of(error: BaseException) -> str:
         path = Path(frame.filename)
         if path.is_relative_to(ROOT / "pruning_core"):
             found = f"{path.relative_to(ROOT)}:{frame.name}"
-    return found
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return found if cause is None else f"{found} < {type(cause).__name__} {_innermost(cause)}"
+
+
+def _innermost(error: BaseException) -> str:
+    """Name the function that raised an error, of whatever library: one refusal of ours may be of several causes."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else ""
 
 
 _CLASSES = re.compile(r"\b[A-Za-z]+(Error|Exception)\b")
