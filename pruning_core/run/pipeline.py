@@ -142,8 +142,8 @@ def _run(
         spec = spec.but(task=task)
         splits = [dense.family.prepared(dense, read_rows(task, role)) for role in ROLES]
     train, validation = placed(task, splits, dense.classes)
-    train = replace(train, notes=(*guessed, *train.notes, *same))
     same = check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
+    train = replace(train, notes=(*guessed, *train.notes, *same))
     with clock.stage("calibrate"):
         ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
         odd = data_warnings(task, dense, train, validation, ctx.evidence.calibration)
