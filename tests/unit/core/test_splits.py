@@ -308,3 +308,21 @@ def test_a_revision_may_stand_after_the_name():
     for wrong, said in (("org/name@", "org/name@revision"), ("org/name@v1", "named twice")):
         with pytest.raises(ValueError, match=said):
             task(wrong, revision="v2")
+
+
+def test_data_of_the_hub_is_read_by_the_same_reader_at_its_revision(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cache = tmp_path / "datasets--org--name"
+    for name, commit, rows in (("main", "a" * 40, TRAIN), ("v1", "b" * 40, VALIDATION)):
+        for split, own in (("train", rows), ("test", VALIDATION)):
+            put(cache / "snapshots" / commit / "default" / f"{split}-00000-of-00001.parquet", own)
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / name).write_text(commit)
+    expect("org/name")
+    expect("org/name@v1", train=VALIDATION)
+    expect("org/name", train=VALIDATION, revision="v1")
+    with pytest.raises(DatasetInvalid, match="could not be loaded"):
+        texts("org/name@v2")
