@@ -72,7 +72,10 @@ def sha256_of(path: Path) -> str:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Pack the files of a folder, without hidden ones, or one file, into a tar archive. Links, as in the Hub's cache, are followed."""
+    """Pack the files of a folder, without hidden ones, or one file, into a tar archive.
+
+    Links, as in the Hub's cache, are followed.
+    """
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, dereference=True) as packed:
         if folder.is_file():
             packed.add(folder, arcname=folder.name, recursive=False)
