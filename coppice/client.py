@@ -190,7 +190,10 @@ class Client:
         return self._upload("model", folder)
 
     def upload_dataset(self, folder: Path) -> Upload:
-        """Upload a folder with train and validation as Parquet, JSON Lines or CSV. The same content has the same id."""
+        """Upload a folder with train and validation as Parquet, Arrow, JSON or CSV, or one such file.
+
+        The same content has the same id.
+        """
         return self._upload("dataset", folder)
 
     def create_key(

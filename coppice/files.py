@@ -72,8 +72,13 @@ def sha256_of(path: Path) -> str:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Pack the files of a folder, without hidden ones, into a tar archive. Links, as in the Hub's cache, are followed."""
+    """Pack the files of a folder, without hidden ones, or one file, into a tar archive.
+
+    Links, as in the Hub's cache, are followed.
+    """
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, dereference=True) as packed:
+        if folder.is_file():
+            packed.add(folder, arcname=folder.name, recursive=False)
         for path in sorted(folder.rglob("*")):
             relative = path.relative_to(folder)
             if path.is_file() and not any(part.startswith(".") for part in relative.parts):

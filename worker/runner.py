@@ -68,7 +68,7 @@ def _check_readable(spec: PruneSpec) -> None:
 def _may_read(folder: str) -> bool:
     path = Path(folder).expanduser()
     try:
-        return not path.exists() or os.access(path, os.R_OK | os.X_OK)
+        return not path.exists() or os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
     except PermissionError:
         return False
 

@@ -131,7 +131,7 @@ _OF_DATA = {  # options of any task's data, a GLUE task's too, and their fields
     "validation_share": "validation_share",
     "data_revision": "revision",
 }
-_HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+(@.+)?", re.ASCII)
+_HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+(@.*)?", re.ASCII)
 _OPTIONS = {
     "model": ("model", "--model"),
     "task": ("task", "--task"),

@@ -43,8 +43,8 @@ def encode_chat(value: list[object], column: str) -> str | None:
         content = own.get("content", own.get("value"))
         if isinstance(content, list):
             raise DatasetInvalid(
-                f"column {column[:64]!r} holds chats whose contents are lists of parts, as chats with images have them; give the "
-                "content of each message as a text",
+                f"column {column[:64]!r} holds chats whose contents are lists of parts, as chats with images have them; give "
+                "the content of each message as a text",
                 param="task.columns.text",
             )
         if not isinstance(role, str) or not isinstance(content, str):

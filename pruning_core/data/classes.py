@@ -89,11 +89,12 @@ def _plain(name: str) -> str:
 
 
 def _of_texts(texts: Sequence[str], names: Sequence[str]) -> tuple[dict[str | float, int], list[str]]:
-    """Read texts as names of classes where all are; else as indices where all are numbers."""
+    """Read texts as names of classes where all are; else as indices where all are numbers, or all are true or false."""
     if not texts:
         return {}, []
     named = match(texts, names)
-    digits = {text: number for text in texts if (number := number_of(text)) is not None}
+    flags = {text: float(text.lower() == "true") for text in texts if text.lower() in ("true", "false")}
+    digits = flags or {text: number for text in texts if (number := number_of(text)) is not None}
     if len(named) == len(texts):
         found: dict[str | float, int] = {**named}
         loose = sorted(text for text, place in named.items() if names[place] != text)

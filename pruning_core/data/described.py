@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.data.formats.source import ReaderMissing
-from pruning_core.data.shelves import Shelf, check_shards, in_natural_order
+from pruning_core.data.shelves import Shelf, in_natural_order
 from pruning_core.errors import DatasetInvalid
 from pruning_core.files.hub import described_configs
 from pruning_core.files.paths import data_suffix
@@ -21,6 +21,9 @@ _LARGEST_HEAD = 2**22
 _MOST_FILES = 100_000
 _CONFIGS = re.compile(rb"^configs[ \t]*:", re.MULTILINE)
 _MOST_SHOWN = 12
+_GLOB = re.compile(r"[*?\[]")
+_MOST_GLOBS = 100
+_DEEPEST = 16
 
 
 def has_configs(folder: Path) -> bool:
@@ -44,7 +47,7 @@ def described_shelf(folder: Path, config: str | None) -> Shelf:
         Its splits. An empty shelf where README.md names no files for it, or has no such configuration.
 
     Raises:
-        DatasetInvalid: It has several and no default, or names files outside of the folder, or a shard is missing.
+        DatasetInvalid: It has several and no default, or names files outside of the folder, or by too many patterns.
         ReaderMissing: The library that reads README.md is not installed.
     """
     try:
@@ -62,13 +65,17 @@ def described_shelf(folder: Path, config: str | None) -> Shelf:
     files = [(path.relative_to(folder).parts, path) for path in _files(folder)]
     splits: dict[str, Sequence[Path]] = {}
     for split, patterns in _patterns(chosen["data_files"]):
-        wanted = [tuple(part for part in f"{base}/{pattern}".split("/") if part not in ("", ".")) for pattern in patterns]
-        own = sorted(
-            (path for parts, path in files if any(_matches(parts, pattern) for pattern in wanted)), key=in_natural_order
-        )
+        wanted = {tuple(part for part in f"{base}/{pattern}".split("/") if part not in ("", ".")) for pattern in patterns}
+        globs = [pattern for pattern in wanted if _GLOB.search("/".join(pattern))]
+        if len(globs) > _MOST_GLOBS or any(len(pattern) > _DEEPEST for pattern in globs):
+            raise DatasetInvalid(
+                f"the data set's README.md names the files of the {split[:64]} split by more than {_MOST_GLOBS} patterns, or "
+                f"by one of more than {_DEEPEST} folders; name fewer",
+                param="task.dataset",
+            )
+        own = [path for parts, path in files if parts in wanted or any(_matches(parts, pattern) for pattern in globs)]
         if own:
-            check_shards(own)
-            splits[split] = tuple(own)
+            splits[split] = tuple(sorted(own, key=in_natural_order))
     return Shelf(splits, "the data set")
 
 

@@ -14,7 +14,7 @@ from pruning_core.errors import DatasetInvalid
 from pruning_core.files.bounded_json import JsonRefused, read_json
 from pruning_core.files.paths import DATA_SUFFIXES, data_suffix
 
-_MOST_ENTRIES = 100_000
+_MOST_FILES = 100_000
 _SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?:-[0-9a-f]+)?", re.ASCII)
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 _STATE = "state.json"
@@ -30,41 +30,59 @@ class Shelf:
         place: What to call it in a message.
         others: Names of what lies there and is no split.
         notes: What was guessed.
+        faults: What is wrong with a split, which counts where the split is chosen.
     """
 
     splits: Mapping[str, Sequence[Path]]
     place: str = "the data folder"
     others: Sequence[str] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    faults: Mapping[str, DatasetInvalid] = field(default_factory=dict[str, DatasetInvalid])
+
+    def files(self, split: str) -> Sequence[Path]:
+        """Return the files of a split.
+
+        Raises:
+            DatasetInvalid: They are not whole.
+        """
+        if split in self.faults:
+            raise self.faults[split]
+        check_shards(self.splits[split])
+        return self.splits[split]
 
 
 def shelf_of(folder: Path) -> Shelf:
     """List the splits of a folder: what lies in it, in its folder ``data``, and in folders that are named as splits.
 
     Raises:
-        DatasetInvalid: The folder cannot be read, or a shard is missing.
+        DatasetInvalid: The folder cannot be read.
     """
+    faults: dict[str, DatasetInvalid] = {}
     found: dict[str, list[Sequence[Path]]] = defaultdict(list)
     entries = _entries(folder)
-    for name, files in _by_name([path for path in entries if data_suffix(path.name)]):
+    for name, files in _by_name(entries):
         found[name].append(files)
     for path in entries:
         if not path.is_dir():
             continue
-        saved = saved_shelf(path)
+        name = path.name.removesuffix(data_suffix(path.name) or "")  # Spark writes a folder train.parquet
+        try:
+            saved = saved_shelf(path)
+        except DatasetInvalid as fault:
+            faults[name] = fault
+            found[name].append((path,))
+            continue
         if path.name == "data" and not saved.splits:
-            for name, files in _by_name([inner for inner in _entries(path) if data_suffix(inner.name)]):
-                found[name].append(files)
+            for split, files in _by_name(_entries(path)):
+                found[split].append(files)
         elif files := next(iter(saved.splits.values()), ()) or _in_order(path):
-            found[path.name].append(files)
+            found[name].append(files)
     notes = tuple(
         f"the {name[:64]} split lies there in several forms; {ways[0][0].name[:128]} was read"
         for name, ways in found.items()
         if len(ways) > 1
     )
-    return Shelf(
-        {name: ways[0] for name, ways in found.items()}, others=tuple(path.name for path in entries if not found), notes=notes
-    )
+    return Shelf({name: ways[0] for name, ways in found.items()}, notes=notes, faults=faults)
 
 
 def saved_shelf(folder: Path) -> Shelf:
@@ -111,8 +129,9 @@ def check_shards(files: Sequence[Path]) -> None:
     sets = {(split, count) for split, _, count in parts}
     for split, count in sorted(sets):
         numbers = sorted(number for own, number, whole in parts if (own, whole) == (split, count))
-        missing = next((number for number in range(count) if number not in numbers), None) if count <= _MOST_ENTRIES else 0
-        if missing is not None and missing not in numbers:
+        there = set(numbers)
+        missing = next((number for number in range(min(count, _MOST_FILES + 1)) if number not in there), None)
+        if missing is not None:
             raise DatasetInvalid(
                 f"the {split[:64]} split has {count} files, and {split[:64]}-{missing:05}-of-{count:05} is missing; "
                 "copy it whole",
@@ -138,25 +157,27 @@ def in_natural_order(path: Path) -> tuple[object, ...]:
 def _by_name(files: Sequence[Path]) -> Iterator[tuple[str, Sequence[Path]]]:
     """Yield the splits that files are named after, those of the preferred form first."""
     found: dict[tuple[int, str], list[Path]] = defaultdict(list)
-    for path in files:
+    for path in filter(_is_data, files):
         match, suffix = _shard(path), data_suffix(path.name)
         assert suffix is not None, "they are data files"
         name = match["split"] if match else path.name[: -len(suffix)]
         found[DATA_SUFFIXES.index(suffix) + len(DATA_SUFFIXES) * bool(match), name].append(path)
     for (_, name), own in sorted(found.items()):
-        check_shards(own)
         yield name, tuple(sorted(own, key=in_natural_order))
 
 
 def _in_order(folder: Path) -> Sequence[Path]:
     """Return the data files of a folder, those of its most preferred form alone."""
-    files = [path for path in _entries(folder) if data_suffix(path.name)]
+    files = list(filter(_is_data, _entries(folder)))
     if not files:
         return ()
     preferred = min((DATA_SUFFIXES.index(cast("str", data_suffix(path.name))) for path in files), default=0)
     own = sorted((path for path in files if data_suffix(path.name) == DATA_SUFFIXES[preferred]), key=in_natural_order)
-    check_shards(own)
     return tuple(own)
+
+
+def _is_data(path: Path) -> bool:
+    return data_suffix(path.name) is not None and path.is_file()
 
 
 def _shard(path: Path) -> re.Match[str] | None:
@@ -165,18 +186,24 @@ def _shard(path: Path) -> re.Match[str] | None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """List a folder, sorted; empty where it is none.
+    """List the data files and the folders of a folder, sorted and without hidden ones; empty where it is none.
 
     Raises:
-        DatasetInvalid: It cannot be read, or holds more than is looked through.
+        DatasetInvalid: It cannot be read, or holds more of them than are looked through. Other files do not count: images may
+            lie there by the million.
     """
+    names: list[str] = []
     try:
         with os.scandir(folder) as found:
-            names: list[str] = []
             for entry in found:
+                if entry.name.startswith(".") or not (data_suffix(entry.name) or entry.is_dir()):
+                    continue
                 names.append(entry.name)
-                if len(names) > _MOST_ENTRIES:
-                    raise DatasetInvalid(f"a folder of the data has more than {_MOST_ENTRIES} files", param="task.dataset")
+                if len(names) > _MOST_FILES:
+                    raise DatasetInvalid(
+                        f"a folder of the data has more than {_MOST_FILES} data files and folders; give one with fewer",
+                        param="task.dataset",
+                    )
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError:

@@ -6,6 +6,7 @@ one of its folders. The first shelf with one of the two splits counts, for both 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -88,7 +89,9 @@ def _shelf(root: Path, task: TaskSpec, *, described: bool) -> Shelf:
         if any(_name_of(shelf, task, role) is not None for role in ("train", "validation")):
             return shelf
         first = first or (shelf if shelf.splits else None)
-    return first or Shelf({}, "the data folder", tuple(sorted(path.name for path in root.iterdir())))
+    return first or Shelf(
+        {}, "the data folder", tuple(itertools.islice(sorted(path.name for path in root.iterdir()), _MOST_SHOWN + 1))
+    )
 
 
 def _shelves(root: Path, task: TaskSpec, *, described: bool) -> Iterator[Shelf]:
@@ -123,7 +126,7 @@ def _within(root: Path) -> Iterator[Shelf]:
     found = [(path.name, shelf) for path in sorted(root.iterdir()) if path.is_dir() and (shelf := shelf_of(path)).splits]
     if len(found) == 1:
         name, shelf = found[0]
-        yield Shelf(shelf.splits, shelf.place, shelf.others, (*shelf.notes, f"the splits were found in the folder {name[:64]}"))
+        yield replace(shelf, notes=(*shelf.notes, f"the splits were found in the folder {name[:64]}"))
     elif found:
         names = ", ".join(name[:64] for name, _ in found[:_MOST_SHOWN])
         raise NoSuchSplit(
@@ -145,14 +148,14 @@ def _chosen(shelf: Shelf, task: TaskSpec, role: Role) -> Found:
             said.append(
                 f"{share:.0%} of the rows of {train[:64]} are held out to validate on ({why}); the others are trained on"
             )
-        return Found(train, shelf.splits[train], share, tuple(said))
+        return Found(train, shelf.files(train), share, tuple(said))
     name = train if role == "train" else validation
     if name is None:
         raise _missing(shelf, task, role)
     asked = task.train_split if role == "train" else task.validation_split
     if name != asked:
         said.append(f"{shelf.place} has no {asked} split; its {name[:64]} split is used as one")
-    return Found(name, shelf.splits[name], None, tuple(said))
+    return Found(name, shelf.files(name), None, tuple(said))
 
 
 def _name_of(shelf: Shelf, task: TaskSpec, role: Role) -> str | None:

@@ -67,10 +67,18 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def image_folder(folder: Path, split: str) -> Path | None:
-    """Return the folder that holds the images of a split, one folder a class, or None where it does not exist."""
+    """Return the folder that holds the images of a split, one folder a class.
+
+    Returns:
+        None where it does not exist, or holds data files instead of folders.
+    """
     check_split(split)
     path = folder / split
-    return path if path.is_dir() else None
+    if not path.is_dir():
+        return None
+    entries = list(path.iterdir())
+    has_tables = any(data_suffix(entry.name) for entry in entries) and not any(entry.is_dir() for entry in entries)
+    return None if has_tables else path
 
 
 def check_split(split: str, param: str = "task.train_split") -> None:

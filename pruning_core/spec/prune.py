@@ -60,6 +60,10 @@ class Columns(Frozen):
         return self.text if self.image is None else (self.image,)
 
 
+def _is_unset(value: object) -> bool:
+    return value is None
+
+
 class TaskSpec(Frozen):
     """The task that the model is pruned for, and its data.
 
@@ -75,9 +79,13 @@ class TaskSpec(Frozen):
     validation_split: NonEmptyStr = "validation"
     columns: Columns = Columns()
     metric: Metric
-    revision: NonEmptyStr | None = Field(default=None, description="Branch, tag or commit of a Hub data set.")
+    # Left out of JSON where they are not set: a request without them is written as it was before there were any.
+    revision: NonEmptyStr | None = Field(
+        default=None, exclude_if=_is_unset, description="Branch, tag or commit of a Hub data set."
+    )
     validation_share: float | None = Field(
         default=None,
+        exclude_if=_is_unset,
         gt=0,
         le=0.5,
         description="Share of the training split's rows that is held out to validate on, in place of a validation split; "

@@ -145,14 +145,17 @@ def class_f1(seen: Classes) -> float:
     """Compute F1: of the second class where there are two, else the mean over the classes of their own F1."""
     from sklearn import metrics
 
-    average = "binary" if seen.logits.shape[-1] == 2 else "macro"
-    return float(metrics.f1_score(cast("Any", seen.wanted.numpy()), cast("Any", seen.found.numpy()), average=average))
+    average, none = "binary" if seen.logits.shape[-1] == 2 else "macro", cast("Any", 0.0)
+    wanted, found = cast("Any", seen.wanted.numpy()), cast("Any", seen.found.numpy())
+    return float(metrics.f1_score(wanted, found, average=average, zero_division=none))
 
 
 def matthews(seen: Classes) -> float:
-    """Compute Matthews' correlation."""
+    """Compute Matthews' correlation; 0 where one side has one class only, as is usual."""
     from sklearn import metrics
 
+    if any(len(own.unique()) < 2 for own in (seen.found, seen.wanted)):
+        return 0.0
     return float(metrics.matthews_corrcoef(cast("Any", seen.wanted.numpy()), cast("Any", seen.found.numpy())))
 
 

@@ -153,8 +153,8 @@ def test_data_sets_that_do_not_fit_are_refused_at_submit(api_on_sqlite, tiny_sst
     task = {"type": "text-classification", "dataset": str(tiny_sst2), "metric": "accuracy"}
     for columns, says in (
         ({"text": ["sentence"], "label": "lable"}, "no column 'lable'; it has idx, label, sentence"),
-        ({"text": ["sentence"], "label": "sentence"}, "column 'sentence' holds text"),
-        ({"text": ["sentence"], "label": "idx"}, "label 239 is no class of the model, which has 2"),
+        ({"text": ["sentence"], "label": "sentence"}, "no class of the model, which has LABEL_0, LABEL_1; the data has"),
+        ({"text": ["sentence"], "label": "idx"}, "label 2 is no class of the model, which has 2"),
         ({"text": ["idx"], "label": "label"}, "column 'idx' of the train split holds numbers"),
     ):
         body = {name: value for name, value in api.body.items() if name != "data"} | {"task": task | {"columns": columns}}

@@ -130,6 +130,8 @@ def test_every_spec_survives_the_form(method: str) -> None:
                 "dataset": "a/b",
                 "columns": {"text": ["x", "y"], "label": "z"},
                 "metric": "spearman",
+                "revision": "v1",
+                "validation_share": 0.25,
             },
             "targets": {"admm-pattern": [], "block-lasso": sparsities}.get(method, latency),
             "quality_floor": {"kind": "absolute", "value": 0.8},

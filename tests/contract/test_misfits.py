@@ -259,3 +259,20 @@ def test_columns_in_any_script_can_be_named(api_on_sqlite, tiny_bert, tmp_path):
     response = api_on_sqlite.client.post("/v1/jobs", json={"model": str(tiny_bert), "task": task, "sparsity": 0.5})
     assert response.status_code == 202, response.text
     assert response.json()["spec"]["task"]["columns"] == {"text": ["文本"], "image": None, "label": "标签"}
+
+
+def test_columns_that_are_left_out_are_guessed_said_and_stored(api_on_sqlite, tiny_sst2):
+    api = api_on_sqlite
+    body = {name: value for name, value in api.body.items() if name != "data"}
+    body["task"] = {"type": "text-classification", "dataset": str(tiny_sst2), "metric": "accuracy"}
+    plan = api.client.post("/v1/jobs", json=body | {"validate_only": True}).json()
+    assert plan["spec"]["task"]["columns"] == {"text": ["sentence"], "image": None, "label": "label"}
+    assert plan["found"]["rows"] == {"train": 240, "validation": 120}
+    assert "text in 'sentence', labels in 'label'" in plan["found"]["notes"][0]
+    assert plan["found"]["not_looked_at"] == []
+    first, again = (api.client.put("/v1/jobs/guessed", json=body) for _ in range(2))
+    assert first.status_code == again.status_code == 202
+    assert first.json()["spec"]["task"]["columns"]["label"] == "label"
+    body["task"]["columns"] = {"label": "idx"}
+    problem = assert_problem(api.client.post("/v1/jobs", json=body), 422, "dataset_invalid")
+    assert problem["errors"][0]["pointer"] == "/task/columns/label"

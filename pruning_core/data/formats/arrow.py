@@ -91,6 +91,7 @@ class ArrowTable(FileTable):
 
     def _values(self, name: str, column: Any) -> list[Any]:
         """Return the values of a column. Bytes are text, unless they are a picture's: not every writer says so."""
+        self._check(name, column)
         try:
             values: list[Any] = column.to_pylist()
             if name not in self._asked.pictures and any(isinstance(value, bytes) for value in values):
@@ -108,6 +109,17 @@ class ArrowTable(FileTable):
                 param="task.columns",
             ) from error
         return values
+
+    def _check(self, name: str, column: Any) -> None:
+        """Insist that offsets lie in their buffers: Arrow believes a file, and a damaged one would end the process."""
+        import pyarrow as pa
+
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            if "UTF8" in str(error):
+                raise not_utf8(f"column {name!r} of {self.name}", "task.columns") from None
+            raise
 
     _asked: Asked
 

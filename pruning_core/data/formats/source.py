@@ -169,7 +169,7 @@ def check_text(value: object, column: str, table: str) -> None:
     while waiting:
         match waiting.pop():
             case str() as text:
-                if not text.isascii() and legible(text) != text:
+                if not text.isascii() and not _is_text(text):
                     raise _not_text(text, column, table)
             case list() as items:
                 waiting += cast("list[object]", items)
@@ -177,6 +177,14 @@ def check_text(value: object, column: str, table: str) -> None:
                 waiting += [*cast("dict[object, object]", fields), *cast("dict[object, object]", fields).values()]
             case _:
                 pass
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_text(text: str, column: str, table: str) -> DatasetInvalid:

@@ -154,6 +154,43 @@ def test_a_pattern_means_its_method_and_its_target() -> None:
     assert [target.metric for target in spec.all_targets] == ["pattern"]
 
 
+def test_data_is_named_by_its_splits_its_share_and_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "here").mkdir()
+    of_type = JobOptions(
+        model="org/name",
+        task="text-classification",
+        data="org/data@v1",
+        text=["a"],
+        label="y",
+        train_split="fit",
+        validation_split="judge",
+        sparsity=[0.5],
+    ).to_spec()
+    assert (of_type.task.dataset, of_type.task.revision) == ("org/data", "v1")
+    assert (of_type.task.train_split, of_type.task.validation_split) == ("fit", "judge")
+    by_name = JobOptions(model="org/name", task="glue/sst2", data="org/here", validation_share=0.2, sparsity=[0.5]).to_spec()
+    assert by_name.task.dataset == str(tmp_path / "org" / "here")
+    assert (by_name.task.name, by_name.task.validation_share) == ("glue/sst2", 0.2)
+    revised = JobOptions(model="org/name", task="glue/sst2", data_revision="v2", sparsity=[0.5]).to_spec()
+    assert (revised.task.dataset, revised.task.revision) == ("nyu-mll/glue", "v2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"--validation-share": "0.9"}, "--validation-share: Input should be less than or equal to 0.5"),
+        ({"--data": "org/data@v1", "--data-revision": "v2"}, "the revision is named twice"),
+        ({"--data": "org/data@"}, "org/name@revision"),
+    ],
+)
+def test_what_is_wrong_with_data_is_said(tmp_path: Path, changes: dict[str, str], sentence: str) -> None:
+    told = call("run", *words(GOOD | changes), "--out", tmp_path / "out")
+    assert told.exit_code == 2
+    assert sentence in told.stderr
+
+
 def test_a_pattern_keeps_what_the_spec_file_says_of_its_method(tmp_path: Path) -> None:
     method = {"name": "admm-pattern", "pattern": "2:4", "iterations": 30}
     (tmp_path / "spec.json").write_text(json.dumps({"model": "org/name", "task": "glue/sst2", "method": method}))

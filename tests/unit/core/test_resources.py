@@ -17,7 +17,7 @@ from pruning_core.arch.verify import verify
 from pruning_core.artifacts import onnx
 from pruning_core.artifacts.acceptance import Expectation, Prover
 from pruning_core.artifacts.messages import FailedCompressed, FailedOnnx, Failure, Found
-from pruning_core.data import read
+from pruning_core.data import opening
 from pruning_core.data.read import read_rows
 from pruning_core.errors import ModelUnreadable, OutOfMemory, PruningError, StorageFull
 from pruning_core.files.hub import model_folder
@@ -222,14 +222,14 @@ def test_fetching_a_model(error, expected, monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "expected"), EXHAUSTED)
-def test_reading_data(error, expected, tiny_bert, tiny_sst2, monkeypatch):
+def test_reading_data(error, expected, tiny_bert, tiny_sst2, tmp_path, monkeypatch):
     import datasets
     import pyarrow.parquet
 
-    monkeypatch.setattr(pyarrow.parquet, "read_table", _raising(error if isinstance(error, OSError) else _arrow()))
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", _raising(error if isinstance(error, OSError) else _arrow()))
     with pytest.raises(expected):
         read_rows(tiny.tiny_spec(tiny_bert, tiny_sst2).task, "train")
-    monkeypatch.setattr(read, "dataset_folder", lambda *_: tiny_sst2)
+    monkeypatch.setattr(opening, "dataset_folder", lambda *_, **__: tmp_path)  # which datasets alone may know how to read
     monkeypatch.setattr(datasets, "load_dataset", _raising(error))
     hub = tiny.tiny_spec(tiny_bert, tiny_sst2).task.model_copy(update={"dataset": "org/name"})
     with pytest.raises(expected):

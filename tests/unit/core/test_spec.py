@@ -61,10 +61,12 @@ def test_metric_must_fit_the_task_type():
         PruneSpec.model_validate(BASE | {"task": task})
 
 
-def test_labels_column_is_required_where_the_metric_needs_it():
-    task = {"type": "text-classification", "dataset": "d", "columns": {"text": ["a"]}, "metric": "accuracy"}
-    with pytest.raises(ValidationError, match=r"columns\.label is required"):
-        PruneSpec.model_validate(BASE | {"task": task})
+def test_columns_may_be_left_out_and_are_guessed_later():
+    task = {"type": "text-classification", "dataset": "d", "metric": "accuracy"}
+    for columns in ({}, {"columns": {}}, {"columns": {"text": ["a"]}}, {"columns": {"label": "a"}}):
+        assert PruneSpec.model_validate(BASE | {"task": task | columns}).task.columns.image is None
+    with pytest.raises(ValidationError, match="text, one or two, or image, and not both"):
+        PruneSpec.model_validate(BASE | {"task": task | {"columns": {"text": ["a"], "image": "b"}}})
 
 
 def test_json_schema_accepts_what_validation_accepts():

@@ -308,3 +308,54 @@ def test_a_revision_may_stand_after_the_name():
     for wrong, said in (("org/name@", "org/name@revision"), ("org/name@v1", "named twice")):
         with pytest.raises(ValueError, match=said):
             task(wrong, revision="v2")
+
+
+def test_data_of_the_hub_is_read_by_the_same_reader_at_its_revision(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cache = tmp_path / "datasets--org--name"
+    for name, commit, rows in (("main", "a" * 40, TRAIN), ("v1", "b" * 40, VALIDATION)):
+        for split, own in (("train", rows), ("test", VALIDATION)):
+            put(cache / "snapshots" / commit / "default" / f"{split}-00000-of-00001.parquet", own)
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / name).write_text(commit)
+    expect("org/name")
+    expect("org/name@v1", train=VALIDATION)
+    expect("org/name", train=VALIDATION, revision="v1")
+    with pytest.raises(DatasetInvalid, match="could not be loaded"):
+        texts("org/name@v2")
+
+
+def test_what_lies_beside_a_split_does_not_matter(tmp_path):
+    put(tmp_path / "train.jsonl", TRAIN)
+    put(tmp_path / "validation.jsonl", VALIDATION)
+    put(tmp_path / "old" / "train-00000-of-00002.jsonl", VALIDATION)
+    put(tmp_path / ".cache" / "train-00001-of-00002.jsonl", VALIDATION)
+    put(tmp_path / "saved" / "state.json", [{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}])
+    put(tmp_path / "broken" / "state.json", [{}, {}])
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        (tmp_path / "images" / f"{i}.png").write_bytes(b"")
+    expect(tmp_path)
+    with pytest.raises(DatasetInvalid, match=r"data-00000-of-00001\.arrow of the saved data set is missing"):
+        texts(tmp_path, "validation", validation_split="saved")
+    with pytest.raises(DatasetInvalid, match=r"state\.json of the saved data set cannot be read"):
+        texts(tmp_path, "validation", validation_split="broken")
+
+
+def test_a_folder_as_spark_writes_it(tmp_path):
+    put(tmp_path / "train.parquet" / "part-00000-1a2b.snappy.parquet", TRAIN)
+    (tmp_path / "train.parquet" / "_SUCCESS").write_text("")
+    put(tmp_path / "validation.parquet" / "part-00000-1a2b.snappy.parquet", VALIDATION)
+    expect(tmp_path)
+
+
+def test_patterns_of_a_stranger_cost_little(tmp_path):
+    put(tmp_path / "train.txt", TRAIN)
+    head = "---\nconfigs:\n- config_name: x\n  data_files: [{{split: train, path: {}}}]\n---\n"
+    for path in (["**/" * 1000 + "*"], [f"{i}*" for i in range(1000)]):
+        (tmp_path / "README.md").write_text(head.format(json.dumps(path)))
+        with pytest.raises(DatasetInvalid, match=r"README\.md names the files of the train split by more than"):
+            texts(tmp_path)
