@@ -18,7 +18,10 @@ from pruning_core.spec.method import MethodName
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.tasks import KINDS, TaskType
 
-Model = Annotated[str | None, typer.Option(help="Hub id, or a folder with config.json and model.safetensors.")]
+Model = Annotated[
+    str | None, typer.Option(help="Hub id (org/name, org/name@revision), or a folder with config.json and model.safetensors.")
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub id of --model.")]
 Task = Annotated[
     str | None,
     typer.Option(
@@ -105,10 +108,11 @@ _OF_METHODS: Mapping[str, MethodName] = {
     "block": "block-lasso",
     "segment": "block-lasso",
 }
-_FIELDS = ("model", "task", "seed", "quality_floor")  # of the spec, that an option sets as it is given
+_FIELDS = ("model", "revision", "task", "seed", "quality_floor")  # of the spec, that an option sets as it is given
 _OF_TASKS = ("text", "image", "label", "metric", "prefix")
 _OPTIONS = {
     "model": ("model", "--model"),
+    "revision": ("revision", "--revision"),
     "task": ("task", "--task"),
     "task.dataset": ("data", "--data"),
     "task.columns": ("text", "--text"),
@@ -138,6 +142,7 @@ class JobOptions:
     """The options that describe a job. A command takes them as its own options by `takes_job`."""
 
     model: Model = None
+    revision: Revision = None
     task: Task = None
     data: Data = None
     text: Text = None
