@@ -1,4 +1,4 @@
-"""What transformers declares of the configurations that submit knows: written into `pruning_core.checks`, and compared by a test.
+"""What transformers declares of the configurations that submit knows: a file of `pruning_core.checks`, and a test of it.
 
 Run as a module to write the file anew: ``python -m tests.config_fields``.
 """

@@ -23,10 +23,11 @@ _SIZES = (
     *("encoder_attention_heads", "decoder_attention_heads", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_dim"),
     *("hidden_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "vocab_size", "max_position_embeddings", "n_positions"),
     *("head_dim", "d_kv", "embedding_size", "decoder_vocab_size", "image_size", "patch_size", "num_channels"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance"),
 )
 _LARGEST_SIZE = 2**40
-_SHARES = ("dropout", "pdrop", "layerdrop", "drop_path_rate", "dropout_rate")
-_ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activation", "projected_activation")
+_SHARES = ("dropout", "pdrop", "layerdrop", "drop_path", "initializer_range")
+_ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activation", "dense_act_fn")
 _ROTARY = ("rope_parameters", "rope_scaling")
 _WORDS = {
     "int": "a whole number",
@@ -70,11 +71,13 @@ def _odd(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
         if type(value) is int and not 1 <= value <= _LARGEST_SIZE:
             yield name, value, "a whole number from 1"
     for name, value in config.items():
-        share = name.endswith(_SHARES) and type(value) in (int, float)
+        share = any(part in name for part in _SHARES) and type(value) in (int, float)
         if share and not 0 <= cast("float", value) <= 1:
             yield name, value, "a number from 0 to 1"
-        if name in _ACTIVATIONS and isinstance(value, str) and value not in _declared()["activations"]:
+        if name in _ACTIVATIONS and (not isinstance(value, str) or value not in _declared()["activations"]):
             yield name, value, f"one of {', '.join(_declared()['activations'])}"
+    if config.get("add_cross_attention"):
+        yield "add_cross_attention", config["add_cross_attention"], "false: a model that reads another one's output has no task"
     for name in ("id2label", "label2id"):
         if not isinstance(config.get(name), dict | None):
             yield name, config[name], "an object"
