@@ -67,6 +67,8 @@ def check_checkpoint(folder: Path) -> None:
     check_hooks(folder)
     structure = structure_of(facts)
     check_config(facts.config)
+    stated = with_defaults(facts.config)
+    check_weights(stated, facts.shapes, structure, unit_groups(structure, stated))
     if any((folder / name).is_file() for name in TOKENIZER_NAMES):
         check_tokens(None, folder, facts.config, facts.shapes, structure.signature)
 

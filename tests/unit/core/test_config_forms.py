@@ -11,7 +11,7 @@ from pruning_core.artifacts.config_forms import in_both_forms, write_both_forms
 
 SIZES = {
     "vocab_size": 67, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 128, "max_position_embeddings": 128,
+    "intermediate_size": 128, "max_position_embeddings": 128, "head_dim": 16,
 }  # fmt: skip
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -38,8 +38,8 @@ CASES = {
     ),
     "two thetas": (
         "gemma3_text",
-        {"rope_theta": 7e4, "rope_local_base_freq": 5e3, "rope_scaling": {"type": "linear", "factor": 8.0}, "head_dim": 16},
-        {"rope_theta": 7e4, "rope_local_base_freq": 5e3, "rope_scaling": {"type": "linear", "factor": 8.0}},
+        {"rope_theta": 7e4, "rope_local_base_freq": 5e3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {"rope_theta": 7e4, "rope_local_base_freq": 5e3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
     ),
     "modernbert": (
         "modernbert",
