@@ -23,7 +23,7 @@ _DEEPEST = 4
 _WEIGHTS = ".safetensors"
 _LARGEST_OTHER_BYTES = 64 * 2**20  # these files are parsed whole, so need a limit; tokenizers have tens of megabytes
 _KINDS = {
-    UploadKind.MODEL: (_WEIGHTS, ".json", ".txt", ".model", ".md", ".jinja"),
+    UploadKind.MODEL: (_WEIGHTS, ".json", ".txt", ".model", ".spm", ".md", ".jinja"),
     UploadKind.DATASET: (*DATA_SUFFIXES, *IMAGE_SUFFIXES, ".md", ".txt"),
 }
 _LOOK_EVERY_BYTES = 64 * 2**20

@@ -23,7 +23,10 @@ from pruning_core.spec.method import MethodName
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.tasks import KINDS, TaskType
 
-Model = Annotated[str | None, typer.Option(help="Hub id, or a folder with config.json and model.safetensors.")]
+Model = Annotated[
+    str | None, typer.Option(help="Hub id (org/name, org/name@revision), or a folder with config.json and model.safetensors.")
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub id of --model.")]
 Task = Annotated[
     str | None,
     typer.Option(
@@ -123,7 +126,7 @@ _OF_METHODS: Mapping[str, MethodName] = {
     "block": "block-lasso",
     "segment": "block-lasso",
 }
-_FIELDS = ("model", "task", "seed", "quality_floor")  # of the spec, that an option sets as it is given
+_FIELDS = ("model", "revision", "task", "seed", "quality_floor")  # of the spec, that an option sets as it is given
 _OF_TASKS = ("text", "image", "label", "metric", "prefix")
 _OF_DATA = {  # options of any task's data, a GLUE task's too, and their fields
     "train_split": "train_split",
@@ -134,6 +137,7 @@ _OF_DATA = {  # options of any task's data, a GLUE task's too, and their fields
 _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+(@.*)?", re.ASCII)
 _OPTIONS = {
     "model": ("model", "--model"),
+    "revision": ("revision", "--revision"),
     "task": ("task", "--task"),
     "data": ("data", "--data"),
     "task.dataset": ("data", "--data"),
@@ -168,6 +172,7 @@ class JobOptions:
     """The options that describe a job. A command takes them as its own options by `takes_job`."""
 
     model: Model = None
+    revision: Revision = None
     task: Task = None
     data: Data = None
     train_split: TrainSplit = None

@@ -44,8 +44,25 @@ def check_weights(
             keys = (
                 (f"decoder_{key}", key) if ".decoder." in name else (key,)
             )  # Marian's two languages may have two vocabularies
-            if name.endswith(ends) and (said := number(config, keys)) not in (None, shape[0]):
+            if name.endswith(ends) and (said := _stated(config, keys)) not in (None, shape[0]):
                 raise _other(f"{what} {said}", f"{name} has {shape[0]} rows")
+    _compare_parts(config, shapes, gated=structure.signature.family.endswith("-gated"))
+
+
+def _stated(config: Mapping[str, Any], keys: Sequence[str]) -> int | None:
+    """Return the first whole number that a configuration states under one of the names, 0 and less included."""
+    return next((config[key] for key in keys if type(config.get(key)) is int), None)
+
+
+def _compare_parts(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], *, gated: bool) -> None:
+    """Compare the parts that a configuration turns on and off with those that are there: transformers would leave them out."""
+    for key, ends in _BIASES.items():
+        said, there = config.get(key), any(name.endswith(ends) for name in shapes)
+        if isinstance(said, bool) and said != there:
+            raise _other(f"{key} {str(said).lower()}", f"the weights have {'such' if there else 'no such'} biases")
+    said = config.get("is_gated_act")
+    if said is not None and config.get("model_type") in ("t5", "mt5") and (not isinstance(said, bool) or said != gated):
+        raise _other("another is_gated_act", f"the weights have {'a' if gated else 'no'} gate in each FFN")
 
 
 def _compare_layers(config: Mapping[str, Any], stack: str, groups: Sequence[UnitGroup]) -> None:
@@ -87,12 +104,21 @@ _NAMES = {
     "decoder": _Names(("decoder_layers", "num_decoder_layers", "num_layers"), DECODER_HEADS, ("decoder_ffn_dim", "d_ff")),
 }
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
+# Biases that a configuration turns on, by the ends of their names.
+_BIASES = {
+    "attention_bias": ("self_attn.q_proj.bias", "attn.Wqkv.bias"),
+    "mlp_bias": ("mlp.up_proj.bias", "mlp.Wi.bias"),
+    "use_qkv_bias": ("self_attn.q_proj.bias",),
+}
 # Embedding tables whose number of rows a configuration states. OPT's and BART's tables of positions, which have two more rows,
 # have other names.
 _TABLES = (
     (("word_embeddings.weight", "embed_tokens.weight", "wte.weight", "tok_embeddings.weight"), "vocab_size", "a vocabulary of"),
     ((".position_embeddings.weight",), "max_position_embeddings", "a number of positions of"),
     (("wpe.weight",), "n_positions", "a number of positions of"),
+    ((".token_type_embeddings.weight",), "type_vocab_size", "a number of types of tokens of"),
+    (("relative_attention_bias.weight",), "relative_attention_num_buckets", "a number of distances of"),
+    (("lm_head.weight", "shared.weight"), "vocab_size", "a vocabulary of"),
 )
 
 

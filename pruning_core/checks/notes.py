@@ -35,6 +35,9 @@ def notes_on_model(folder: Path, task_type: TaskType) -> tuple[str, ...]:
     )
 
 
-def notes_on_place(reference: str) -> tuple[str, ...]:
-    """Say which snapshot of the Hub's cache a path leads to; nothing of other paths, and of ids."""
-    return said_of_snapshot(Path(reference).expanduser(), "models") if is_local(reference) else ()
+def notes_on_place(reference: str, revision: str | None) -> tuple[str, ...]:
+    """Say which snapshot of the Hub's cache a path leads to, and that a revision has no meaning for it; nothing of ids."""
+    if not is_local(reference):
+        return ()
+    unused = () if revision is None else ("the revision was not used: it is of ids of the Hub, and the model is a folder",)
+    return (*said_of_snapshot(Path(reference).expanduser(), "models"), *unused)

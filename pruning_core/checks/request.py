@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pruning_core.arch.structure import structure_of, unit_groups
+from pruning_core.checks.config import check_config, with_defaults
 from pruning_core.checks.data import check_data
 from pruning_core.checks.embedder import check_embedder
 from pruning_core.checks.findings import Checked
@@ -65,6 +66,9 @@ def check_checkpoint(folder: Path) -> None:
     facts = read_checkpoint(folder)
     check_hooks(folder)
     structure = structure_of(facts)
+    check_config(facts.config)
+    stated = with_defaults(facts.config)
+    check_weights(stated, facts.shapes, structure, unit_groups(structure, stated))
     if any((folder / name).is_file() for name in TOKENIZER_NAMES):
         check_tokens(None, folder, facts.config, facts.shapes, structure.signature)
 
@@ -89,8 +93,10 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     facts = read_checkpoint(folder)
     check_hooks(folder)
     structure = structure_of(facts)
-    groups = unit_groups(structure, facts.config)
-    check_weights(facts.config, facts.shapes, structure, groups)
+    check_config(facts.config)
+    stated = with_defaults(facts.config)
+    groups = unit_groups(structure, stated)
+    check_weights(stated, facts.shapes, structure, groups)
     check_method(spec, facts.config, facts.shapes, structure, groups)
     check_type(spec.task.type, facts.config)
     check_model_class(spec.task, facts.config)

@@ -134,8 +134,8 @@ def _load_processor(folder: Path, task_type: TaskType) -> PreTrainedTokenizerBas
         lacking = [] if images else _lacking_packages(folder)
         if lacking:
             raise ModelUnreadable(
-                f"the model's tokenizer is a file of SentencePiece's alone, and reading it needs {' and '.join(lacking)}, which "
-                "is not installed here: pip install sentencepiece protobuf",
+                f"the model's tokenizer is a file of SentencePiece's alone, and reading it needs {' and '.join(lacking)}, "
+                "not installed here: pip install sentencepiece protobuf",
                 param="model",
             ) from error
         what = "image processor" if images else "tokenizer"

@@ -1,0 +1,150 @@
+"""Checks of a configuration's entries, by what transformers declares of them. Torch-free.
+
+transformers validates the types of what it reads, and takes its own defaults for what is not stated. ``config_fields.json`` has
+both for the model types of `checks.heads`; a test compares it with transformers. Of other types, what all have in common.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+from pruning_core.checks.hooks import native_types
+from pruning_core.errors import ModelUnreadable
+
+_SHOWN = 48
+# Sizes, which are counts of something: none of them is 0.
+_SIZES = (
+    *("hidden_size", "n_embd", "d_model", "dim", "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
+    *("decoder_layers", "num_decoder_layers", "num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"),
+    *("encoder_attention_heads", "decoder_attention_heads", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_dim"),
+    *("hidden_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "vocab_size", "max_position_embeddings", "n_positions"),
+    *("head_dim", "d_kv", "embedding_size", "decoder_vocab_size", "image_size", "patch_size", "num_channels"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance"),
+)
+_LARGEST_SIZE = 2**40
+_SHARES = ("dropout", "pdrop", "layerdrop", "drop_path", "initializer_range")
+_ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activation", "dense_act_fn")
+_ROTARY = ("rope_parameters", "rope_scaling")
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number with a decimal point",
+    "bool": "true or false",
+    "str": "a text",
+    "null": "null",
+    "dict": "an object",
+}
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Check a configuration's entries one by one.
+
+    Raises:
+        ModelUnreadable: transformers would refuse an entry, or fail on it. The message names the key and what may stand there.
+    """
+    model_type: object = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in native_types():
+        shown = "no model_type" if model_type is None else f"the model_type {_shown(model_type)}"
+        raise ModelUnreadable(
+            f"config.json has {shown}, for which transformers has no class; give a model of a type that it has", param="model"
+        )
+    for name, (kinds, *_default) in _declared()["models"].get(model_type, {}).items():
+        if name in config and name not in _ROTARY and not any(_is(config[name], kind) for kind in kinds):
+            raise _refused(name, config[name], " or ".join(dict.fromkeys(map(_words, kinds))))
+    for name, value, must in _odd(config):
+        raise _refused(name, value, must)
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the sizes that transformers takes where it states none."""
+    fields = _declared()["models"].get(str(config.get("model_type")), {})
+    return {name: stated[1] for name, stated in fields.items() if len(stated) > 1} | dict(config)
+
+
+def _odd(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    """Yield the entries whose values are of the right type and of no use, with what may stand there."""
+    for name in _SIZES:
+        value: object = config.get(name)
+        if type(value) is int and not 1 <= value <= _LARGEST_SIZE:
+            yield name, value, "a whole number from 1"
+    for name, value in config.items():
+        share = any(part in name for part in _SHARES) and type(value) in (int, float)
+        if share and not 0 <= cast("float", value) <= 1:
+            yield name, value, "a number from 0 to 1"
+        if name in _ACTIVATIONS and (not isinstance(value, str) or value not in _declared()["activations"]):
+            yield name, value, f"one of {', '.join(_declared()['activations'])}"
+    if config.get("add_cross_attention"):
+        yield "add_cross_attention", config["add_cross_attention"], "false: a model that reads another one's output has no task"
+    for name in ("id2label", "label2id"):
+        if not isinstance(config.get(name), dict | None):
+            yield name, config[name], "an object"
+    if any(not number.isdecimal() for number in cast("dict[str, object]", config.get("id2label") or {})):
+        yield "id2label", config["id2label"], "an object, from the numbers of classes to their names"
+    for name in _ROTARY:
+        yield from _odd_rotary(name, config.get(name), config)
+
+
+def _odd_rotary(name: str, value: object, config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        yield name, value, "an object or null"
+        return
+    fields = cast("dict[str, object]", value)
+    inner = [own for key, own in fields.items() if key.endswith("_attention")] or [fields]
+    for own in inner:
+        entries = cast("dict[str, object]", own) if isinstance(own, dict) else {}
+        kind = entries.get("rope_type", entries.get("type", "default"))
+        if kind not in _declared()["rope_types"]:
+            yield name, value, f"an object with a rope_type of {', '.join(_declared()['rope_types'])}"
+        numbers = [entries.get(key) for key in ("rope_theta", "factor") if entries.get(key) is not None]
+        if not all(type(number) in (int, float) and cast("float", number) > 0 for number in numbers):
+            yield name, value, "an object whose rope_theta and factor are numbers above 0"
+        if kind in ("linear", "dynamic", "yarn", "llama3") and entries.get("factor") is None:
+            yield name, value, f"an object with a factor, for a rope_type of {kind}"
+    if config.get("rope_theta") is not None and not _is_positive(config["rope_theta"]):
+        yield "rope_theta", config["rope_theta"], "a number above 0"
+
+
+def _is_positive(value: object) -> bool:
+    return type(value) in (int, float) and cast("float", value) > 0
+
+
+def _is(value: object, kind: str) -> bool:
+    """Return whether a value of JSON is of a declared type. true is no whole number, and 1 has no decimal point."""
+    if kind.startswith("list["):
+        items = cast("Sequence[object]", value) if isinstance(value, list) else (None,)
+        own = kind.removeprefix("list[").removesuffix("]").split("|")
+        return isinstance(value, list) and all(any(_is(item, one) for one in own) for item in items)
+    if kind.startswith("="):
+        return value == kind[1:]
+    if kind == "null":
+        return value is None
+    if kind == "torch":
+        return False  # as text, which is declared beside it
+    types: Mapping[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "dict": dict}
+    return type(value) is types[kind]
+
+
+def _words(kind: str) -> str:
+    if kind.startswith("list["):
+        return "a list"
+    return kind[1:] if kind.startswith("=") else _WORDS.get(kind, "a text")
+
+
+def _refused(name: str, value: object, must: str) -> ModelUnreadable:
+    return ModelUnreadable(f"config.json: {name} is {_shown(value)}, and must be {must}", param="model")
+
+
+def _shown(value: object) -> str:
+    """Return a value of a stranger's file, fit to be quoted in a sentence."""
+    text = json.dumps(value)  # escaped: all of it is ASCII
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+@cache
+def _declared() -> dict[str, Any]:
+    return json.loads(files("pruning_core.checks").joinpath("config_fields.json").read_text(encoding="utf-8"))
