@@ -13,8 +13,8 @@ from pydantic import Field
 from pruning_core.arch.structure import groups_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES
-from pruning_core.checks.embedder import notes_on_embeddings
 from pruning_core.checks.hooks import check_hooks
+from pruning_core.checks.notes import notes_on_use
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
 from pruning_core.report.report import IntPair
@@ -76,7 +76,7 @@ def predict(spec: PruneSpec) -> Prediction | None:
         bytes=size,
         memory_bytes=_memory(spec, groups, dense),
         seconds=_seconds(spec, groups),
-        warnings=(*check_hooks(Path(spec.model)), *notes_on_embeddings(spec.task.type, Path(spec.model))),
+        warnings=(*check_hooks(Path(spec.model)), *notes_on_use(spec.task, Path(spec.model))),
     )
 
 

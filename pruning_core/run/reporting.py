@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pruning_core.checks.embedder import notes_on_embeddings
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.model import mixture
+from pruning_core.checks.notes import notes_on_use
 from pruning_core.data.rows import Rows
 from pruning_core.evidence.context import Context
 from pruning_core.files.checkpoint import read_checkpoint
@@ -77,7 +77,7 @@ def _of_model(spec: PruneSpec, ctx: Context) -> list[str]:
     """Warn of what of the model's files was left out, and of weights that mix types."""
     source = ctx.task_model.source
     said = mixture(read_checkpoint(source).dtypes)
-    kept = notes_on_embeddings(spec.task.type, source)
+    kept = notes_on_use(spec.task, source)
     return [*check_hooks(source), *kept, *([said] if said is not None and spec.artifacts.dtype == "auto" else [])]
 
 
