@@ -41,6 +41,7 @@ from pruning_core.artifacts.messages import (
 from pruning_core.artifacts.onnx import ONNX_PATH
 from pruning_core.artifacts.probes import ProbeInput
 from pruning_core.artifacts.process import run_limited
+from pruning_core.checks.recipe import read_recipe
 from pruning_core.errors import OutOfMemory
 from pruning_core.machine.resources import raise_if_exhausted, told_of
 from pruning_core.measure.latency import latency_report, median_and_iqr
@@ -276,6 +277,9 @@ class Prover:
             if encoded.problem is not None:
                 return (), f"encode of sentence-transformers gets {encoded.problem}"
             held.append("encode")
+            recipe = self.dense.embedder.recipe
+            if recipe.own and read_recipe(expected.folder) != recipe:
+                return tuple(held), "its sentence-transformers files do not say what the source's say"
         names, problem = compare_facts(as_users.facts(self.dense.model, self.dense.processor, self.fact_texts), found.facts)
         return (*held, *names), problem
 

@@ -13,6 +13,7 @@ from typing import Any
 # Texts whose tokens are compared with those of the source's tokenizer, beside the probes and the tokens that were added.
 ODD_TEXTS = ("MiXeD CaSe  and   spaces", "ünïcödé 中文 🙂", "line one\nline two\t.", "")
 MOST_ADDED = 64
+FEW = 8
 MOST_TOKENS = 512
 
 
@@ -104,7 +105,7 @@ def facts(model: Any, processor: Any, texts: Sequence[str]) -> dict[str, Any]:
         found["image processor"] = {key: value for key, value in settings.items() if not key.endswith(("_type", "_class"))}
         return json.loads(json.dumps(found, default=str))
     added = sorted(token.content for token in processor.added_tokens_decoder.values())[:MOST_ADDED]
-    odd = [*ODD_TEXTS, *texts, *(f"one {token} two{token}" for token in added)]
+    odd = [*ODD_TEXTS, *texts, *(text.upper() for text in texts[:FEW]), *(f"one {token} two{token}" for token in added)]
     found["tokens"] = [processor(text, truncation=True, max_length=MOST_TOKENS)["input_ids"] for text in odd]
     names = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
     found["special tokens"] = {name: getattr(processor, f"{name}_token_id") for name in names}

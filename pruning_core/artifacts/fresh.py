@@ -195,13 +195,13 @@ def encode(processor: Any, probe: dict[str, Any], request: dict[str, Any], embed
 
 
 def image(encoded: str) -> Any:
-    """Decode a base64 image file to RGB."""
+    """Decode a base64 image file to RGB, turned as its camera says."""
     import base64
     import io
 
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    return Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(base64.b64decode(encoded)))).convert("RGB")
 
 
 def run(model: Any, inputs: dict[str, Any], request: dict[str, Any], embedder: Any) -> list[list[float]]:

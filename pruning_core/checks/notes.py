@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from pruning_core.arch.structure import structure_of
-from pruning_core.checks.embedder import notes_on_embeddings
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.tokens import check_tokens
+from pruning_core.checks.use import notes_on_use
 from pruning_core.files.checkpoint import notes_on_files, read_checkpoint
 from pruning_core.files.paths import is_local
 from pruning_core.files.snapshots import resolve_snapshot, said_of_snapshot
-from pruning_core.spec.tasks import TaskType
+from pruning_core.spec.prune import TaskSpec
 
 
-def notes_on_model(folder: Path, task_type: TaskType) -> tuple[str, ...]:
+def notes_on_model(folder: Path, task: TaskSpec) -> tuple[str, ...]:
     """Say what of a model's files is left out, read otherwise than it stands, or not looked at.
 
     Args:
         folder: A checkpoint that passes the checks, or the folder of the Hub's cache that holds it.
-        task_type: The task type.
+        task: The task that the model is pruned for.
 
     Raises:
         PruningError: As the checks.
@@ -30,8 +30,8 @@ def notes_on_model(folder: Path, task_type: TaskType) -> tuple[str, ...]:
     return (
         *check_hooks(own),
         *notes_on_files(facts),
-        *check_tokens(task_type, own, facts.config, facts.shapes, structure.signature),
-        *notes_on_embeddings(task_type, own),
+        *check_tokens(task.type, own, facts.config, facts.shapes, structure.signature),
+        *notes_on_use(task, own),
     )
 
 

@@ -79,7 +79,7 @@ def predict(spec: PruneSpec) -> Prediction | None:
         bytes=size,
         memory_bytes=_memory(spec, groups, dense),
         seconds=_seconds(spec, groups),
-        warnings=(*notes_on_place(spec.model, spec.revision), *notes_on_model(folder, spec.task.type)),
+        warnings=(*notes_on_place(spec.model, spec.revision), *notes_on_model(folder, spec.task)),
     )
 
 

@@ -108,6 +108,7 @@ class Recipe:
         other_prompts: Names of further prompts, which users must ask for.
         most_tokens: Longest text in tokens; None: as the tokenizer and the model's positions say.
         lower_case: Whether texts are put in lower case first.
+        padding_side: The side on which users' texts are padded; None: as the tokenizer says. Embeddings do not depend on it.
         similarity: How two embeddings are compared.
         first_values: Number of values that are kept of an embedding; None: all.
     """
@@ -119,6 +120,7 @@ class Recipe:
     other_prompts: tuple[str, ...] = ()
     most_tokens: int | None = None
     lower_case: bool = False
+    padding_side: Literal["left", "right"] | None = None
     similarity: Similarity = "cosine"
     first_values: int | None = None
 
@@ -143,6 +145,7 @@ def read_recipe(folder: Path) -> Recipe:
         other_prompts=tuple(name for name, text in settings.prompts.items() if text and name != settings.default),
         most_tokens=settings.most_tokens,
         lower_case=settings.lower_case,
+        padding_side=settings.padding_side,
         similarity=settings.similarity,
         first_values=settings.first_values,
     )
@@ -257,6 +260,7 @@ class _Settings:
     first_values: int | None = None
     most_tokens: int | None = None
     lower_case: bool = False
+    padding_side: Literal["left", "right"] | None = None
 
     def __post_init__(self) -> None:
         self._read_shared()
@@ -305,6 +309,11 @@ class _Settings:
                 refuse(
                     name, f"has {key} {shown(unknown[0])}, which would change the embeddings and is not known here; remove it"
                 )
+        for key in ("tokenizer_args", "processor_kwargs"):
+            side = cast("dict[str, object]", entries.get(key) or {}).get("padding_side")
+            if side not in (None, "left", "right"):
+                refuse(name, f"has the padding_side {shown(side)}; it is left or right")
+            self.padding_side = side or self.padding_side
         if entries.get("max_seq_length") is not None:
             self.most_tokens = _width(name, entries, "max_seq_length")
         self.lower_case = entries.get("do_lower_case", False) is True

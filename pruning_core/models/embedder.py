@@ -46,11 +46,13 @@ def load_embedder(
 
 
 def _prepare_(tokenizer: Any, recipe: Recipe, positions: int | None) -> None:
-    """Set the tokenizer's longest text and its lower case, in place, as sentence-transformers' first module does."""
+    """Set the tokenizer's longest text, padding and lower case, in place, as sentence-transformers' first module does."""
     if recipe.most_tokens is not None:
         tokenizer.model_max_length = recipe.most_tokens
-    elif recipe.own and isinstance(positions, int) and positions > 0:
+    elif isinstance(positions, int) and positions > 0:
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    if recipe.padding_side is not None:
+        tokenizer.padding_side = recipe.padding_side
     if not recipe.lower_case:
         return
     from tokenizers import normalizers

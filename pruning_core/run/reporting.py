@@ -77,7 +77,7 @@ def _of_model(spec: PruneSpec, ctx: Context) -> list[str]:
     """Warn of what of the model's files was left out, and of weights that mix types."""
     source = ctx.task_model.source
     said = mixture(read_checkpoint(source).dtypes)
-    notes = (*notes_on_place(spec.model, spec.revision), *notes_on_model(source, spec.task.type))
+    notes = (*notes_on_place(spec.model, spec.revision), *notes_on_model(source, spec.task))
     return [*notes, *([said] if said is not None and spec.artifacts.dtype == "auto" else [])]
 
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import io
+import struct
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class ImageClassification(Classification):
                 # Some formats then decode an eighth of the pixels; the whole file is read all the same.
                 image.draft("RGB", (1, 1))
                 image.load()
+                image.getexif()
         return Pictures(model.processor, {}, self.labels_of(rows), files, patches_of(model))
 
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Encoded:
@@ -113,8 +115,15 @@ def _pixels(processor: object, rows: Sequence[tuple[str, ...]]) -> Float[Tensor,
     images: list[object] = []
     for (file,) in rows:
         with _opened(file) as image:
-            images.append(image.convert("RGB"))
+            images.append(upright(image).convert("RGB"))
     return cast("Tensor", cast("Any", processor)(images, return_tensors="pt")["pixel_values"])
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a photograph as its camera says (EXIF), which users' pipelines do."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
 
 
 @contextmanager
@@ -134,6 +143,7 @@ def _opened(encoded: str) -> Generator[Image.Image]:
         ValueError,
         SyntaxError,  # raised by Pillow for a broken PNG
         binascii.Error,
+        struct.error,  # and for broken EXIF
         Image.DecompressionBombError,
         Image.DecompressionBombWarning,
     ) as error:

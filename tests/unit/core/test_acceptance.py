@@ -76,6 +76,27 @@ def _need_coppice(folder):
     path.write_text("import pruning_core\n" + path.read_text())
 
 
+def _change(folder, name, **entries):
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def _swap_the_labels(folder):
+    _change(folder, "config.json", id2label={"0": "LABEL_1", "1": "LABEL_0"})
+
+
+def _lower_the_case(folder):
+    _change(folder, "tokenizer.json", normalizer={"type": "Lowercase"})
+
+
+def _pad_on_the_left(folder):
+    _change(folder, "tokenizer_config.json", padding_side="left")
+
+
+def _add_a_template(folder):
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+
+
 def _nothing(folder):
     pass
 
@@ -87,6 +108,10 @@ DAMAGES = {
     _break_the_config: "stock transformers cannot load or run it",
     _lose_the_tokenizer: "its tokenizer cannot be loaded",
     _need_coppice: "stock transformers cannot load or run it",
+    _swap_the_labels: "classes are not named as the source's",
+    _lower_the_case: "tokenizer makes other tokens than the source's",
+    _pad_on_the_left: "tokenizer pads or cuts texts otherwise",
+    _add_a_template: "chat template is not the source's",
 }
 
 

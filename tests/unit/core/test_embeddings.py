@@ -84,8 +84,9 @@ def test_every_pooling_is_the_one_that_users_get(kind, plain, tmp_path):
 def test_padding_on_the_left_changes_nothing(plain, tmp_path):
     folder = _pooled(plain, tmp_path / "model", **NEW["lasttoken"])
     right = _ours(folder)
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
+    path = folder / "sentence_bert_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_args": {"padding_side": "left"}}))
+    assert load_task_model(folder, "feature-extraction", torch.device("cpu")).tokenizer.padding_side == "left"
     np.testing.assert_allclose(_ours(folder), right, atol=1e-6)
     alone = np.concatenate([_encode(folder, [text]) for text in TEXTS])
     np.testing.assert_allclose(right, alone, atol=1e-5)
@@ -240,8 +241,8 @@ def test_prompts_that_are_not_the_default_are_told(plain, tmp_path):
     assert read_recipe(folder).prompt == ""
 
 
-@pytest.mark.parametrize("layout", ["per_layer", pytest.param("stock", marks=pytest.mark.matrix)])
-def test_a_bundle_gives_its_users_what_the_report_says(layout, plain, tmp_path):
+@pytest.mark.parametrize(("layout", "weights"), [("per_layer", "resident"), ("stock", "paged")])
+def test_a_bundle_gives_its_users_what_the_report_says(layout, weights, plain, tmp_path):
     from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 
     torch.manual_seed(0)
@@ -250,13 +251,14 @@ def test_a_bundle_gives_its_users_what_the_report_says(layout, plain, tmp_path):
     source = _saved(plain, tmp_path / "model", pooling, Dense(2 * tiny.HIDDEN, 24), **prompts)
     data = tiny.write_jsonl(tmp_path / "data")
     task = {"type": "feature-extraction", "dataset": str(data), "columns": {"text": ["text"]}, "metric": "cosine"}
-    artifacts = {"layout": layout, "formats": ["safetensors", "onnx"]}
-    report = run(tiny.tiny_spec(source, data, task=task, artifacts=artifacts), tmp_path / "out", device="cpu")
+    options = {"artifacts": {"layout": layout, "formats": ["safetensors", "onnx"]}, "memory": {"weights": weights}}
+    report = run(tiny.tiny_spec(source, data, task=task, **options), tmp_path / "out", device="cpu")
     rows = [json.loads(line)["text"] for line in (data / "validation.jsonl").read_text().splitlines()][: report.quality.samples]
     cosine = float((_encode(source, rows) * _encode(tmp_path / "out", rows)).sum(-1).mean())
     assert report.quality.pruned == pytest.approx(cosine, abs=1e-5)
     assert report.quality.pruned < 0.9999
     assert {"encode", "tokens", "labels"} <= set(report.acceptance.checks)
     assert report.acceptance.libraries["sentence_transformers"]
-    assert report.onnx.status == "ok", report.onnx.reason
+    assert report.memory.weights == weights
+    assert report.onnx.status == ("ok" if weights == "resident" else "failed"), report.onnx.reason
     assert any("default prompt 'query'" in said for said in report.warnings)

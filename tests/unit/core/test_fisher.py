@@ -2,19 +2,24 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 from pruning_core.arch.adapter import adapt
+from pruning_core.checks.recipe import Recipe
 from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
 from pruning_core.tasks.classification import output_fisher_factor
+from pruning_core.tasks.embedder import Embedder
 from pruning_core.tasks.registry import family_of
 from tests import tiny
 from tests.oracles import masked
 
 
 def _task_model(model, task_type="text-classification"):
-    return TaskModel(model.requires_grad_(False), None, task_type, family_of(task_type), None, "float32")
+    pooled = (Pooling(model.config.hidden_size), Normalize()) if task_type == "feature-extraction" else ()
+    embedder = Embedder(Recipe((), own=False), pooled)
+    return TaskModel(model.requires_grad_(False), None, task_type, family_of(task_type), None, "float32", embedder)
 
 
 def _batch(n=5, length=7, classes=2, regression=False):
