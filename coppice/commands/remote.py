@@ -305,7 +305,7 @@ def show(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: 
         return
     console.out.print(f"{job.id}: {_status(job)}", highlight=False)
     if job.queue is not None:
-        waits = f"waits for a worker since {_age(job.created_at)}; {job.queue.workers} signed in"
+        waits = f"waits for a worker for {_age(job.created_at)}; {job.queue.workers} signed in"
         console.out.print(waits, highlight=False)
         if not job.queue.workers:
             console.note(_NO_WORKER)
