@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coppice.connection import KEY_VARIABLE
-from coppice.errors import ApiError, BadArgument, CoppiceError, ServiceUnreachable
+from coppice.errors import AnswerUnreadable, ApiError, BadArgument, CoppiceError, ServiceUnreachable
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of
 from pruning_core.spec.method import METHODS
@@ -126,6 +126,8 @@ def explained(worded: Worded = _as_it_is) -> Generator[None]:
         fail_all(sentences(error, worded), ExitCode.BAD_INPUT)
     except BadArgument as error:
         fail(str(error), ExitCode.BAD_INPUT)
+    except AnswerUnreadable as error:
+        fail(f"{error} {_ELSEWHERE}", ExitCode.UNREACHABLE)
     except ServiceUnreachable as error:
         fail(f"{error} {_ELSEWHERE}", ExitCode.UNREACHABLE)
     except ApiError as error:

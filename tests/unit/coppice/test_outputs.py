@@ -108,7 +108,11 @@ def test_a_full_disk_is_noticed_and_nothing_is_left(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
-        (ZeroDivisionError("division by zero"), 70, "a fault of Coppice's own, and none of yours (ZeroDivisionError: division by"),
+        (
+            ZeroDivisionError("division by zero"),
+            70,
+            "a fault of Coppice's own, and none of yours (ZeroDivisionError: division by",
+        ),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x/y"), 2, "error: /x/y: no such file or directory"),
     ],
 )

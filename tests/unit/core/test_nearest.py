@@ -14,7 +14,12 @@ from pruning_core.spec.nearest import fields_at, nearest
 from pruning_core.spec.prune import PruneSpec
 
 GOOD: dict[str, Any] = {"model": "org/name", "task": "glue/sst2", "target": {"metric": "macs", "keep": 0.5}}
-OWN: dict[str, Any] = {"type": "text-classification", "dataset": "org/d", "columns": {"text": ["a"], "label": "b"}, "metric": "f1"}
+OWN: dict[str, Any] = {
+    "type": "text-classification",
+    "dataset": "org/d",
+    "columns": {"text": ["a"], "label": "b"},
+    "metric": "f1",
+}
 
 
 def said(body: dict[str, Any], model: type[PruneSpec] = PruneSpec) -> dict[str, str]:
