@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable
 from enum import StrEnum
 from functools import cache
 from importlib.util import find_spec
@@ -19,15 +18,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import brokers, stores
 from pruning_core.spec.messages import message_of
-from pruning_core.spec.nearest import nearest
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
 _BROKERS = (brokers.PLAIN, brokers.TLS)
 _SHORTEST_SECRET = 32
-_PREFIX = "COPPICE_"
-_NO_SETTINGS = frozenset({"COPPICE_API_KEY", "COPPICE_URL", "COPPICE_DEBUG"})  # the command line's own
+PREFIX = "COPPICE_"
 
 
 class Sandbox(StrEnum):
@@ -54,7 +51,7 @@ class DataFolderUnusable(SettingsInvalid):
 class Settings(BaseSettings):
     """The settings of the service, which its operator may change."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     data_dir: Path = Field(default=Path("coppice-data"), description="Folder of the local profile's files.")
     database_url: str = Field(
@@ -376,31 +373,3 @@ def get_settings() -> Settings:
             for item in error.errors(include_input=False)
         ]
         raise SettingsInvalid("; ".join(lines)) from None
-
-
-def misspelt_settings(environment: Iterable[str]) -> list[str]:
-    """Return a sentence for each variable of an environment that is nearly a setting: it would be ignored, and nobody told."""
-    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    given = (name for name in sorted(environment) if name.startswith(_PREFIX) and name not in known | _NO_SETTINGS)
-    pairs = ((name, nearest(name.removeprefix(_PREFIX), [one.removeprefix(_PREFIX) for one in known])) for name in given)
-    return [f"{name} is no setting and is ignored; did you mean {_PREFIX}{like}?" for name, like in pairs if like is not None]
-
-
-def unusable_roots(settings: Settings) -> list[str]:
-    """Return a sentence for each allowed root that no job can use as it is."""
-    return [f"{root} {reason}" for root in settings.allowed_roots if (reason := _why_unusable(root)) is not None]
-
-
-def _why_unusable(root: Path) -> str | None:
-    if not root.is_absolute():
-        return (
-            f"is relative; it counts from the folder that each process is started in. Give it whole, such as {root.absolute()}"
-        )
-    try:
-        if not root.exists():
-            return "does not exist; make the folder, or correct the name"
-        if not root.is_dir():
-            return "is a file; name a folder"
-    except OSError as error:
-        return f"cannot be looked at ({(error.strerror or '').lower()})"
-    return None if os.access(root, os.R_OK | os.X_OK) else "cannot be read by this user"

@@ -30,6 +30,7 @@ from coppice.connection import (
     headers_for,
     is_outside,
     translated,
+    understood,
 )
 from coppice.errors import JobUnsuccessful
 from coppice.files import Fetch, pack
@@ -179,7 +180,9 @@ class AsyncClient:
         try:
             step = next(operation)
             while True:
-                step = operation.send(await self._perform(step))
+                response = await self._perform(step)
+                with understood(self._url):
+                    step = operation.send(response)
         except StopIteration as end:
             return end.value
 

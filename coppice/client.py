@@ -28,6 +28,7 @@ from coppice.connection import (
     headers_for,
     is_outside,
     translated,
+    understood,
 )
 from coppice.errors import JobUnsuccessful
 from coppice.files import Fetch, pack
@@ -220,7 +221,9 @@ class Client:
         try:
             step = next(operation)
             while True:
-                step = operation.send(self._perform(step))
+                response = self._perform(step)
+                with understood(self._url):
+                    step = operation.send(response)
         except StopIteration as end:
             return end.value
 

@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from urllib.parse import urlsplit
 
 import httpx2
+from pydantic import ValidationError
 from tenacity import RetryCallState, wait_random_exponential
 
-from coppice.errors import ApiError, BadArgument, ServiceUnreachable
+from coppice.errors import AnswerUnreadable, ApiError, BadArgument, ServiceUnreachable
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 KEY_VARIABLE = "COPPICE_API_KEY"
@@ -105,6 +107,20 @@ def translated(url: str) -> Generator[None]:
     except httpx2.TransportError as error:
         message = f"no answer from the service at {url} ({_reason(error)}); {_advice(url, error)}"
         raise ServiceUnreachable(message, was_sent=not isinstance(error, _NEVER_SENT)) from error
+
+
+@contextmanager
+def understood(url: str) -> Generator[None]:
+    """Say so where an answer is none of the service's.
+
+    Args:
+        url: Address of the service.
+    """
+    try:
+        yield
+    except (ValidationError, JSONDecodeError) as error:
+        message = f"what answers at {url} is not Coppice, or another version of it; is the address right?"
+        raise AnswerUnreadable(message) from error
 
 
 def _reason(error: httpx2.TransportError) -> str:

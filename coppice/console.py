@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coppice.connection import KEY_VARIABLE
-from coppice.errors import ApiError, BadArgument, CoppiceError, ServiceUnreachable
+from coppice.errors import AnswerUnreadable, ApiError, BadArgument, CoppiceError, ServiceUnreachable
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of
 from pruning_core.spec.method import METHODS
@@ -126,6 +126,8 @@ def explained(worded: Worded = _as_it_is) -> Generator[None]:
         fail_all(sentences(error, worded), ExitCode.BAD_INPUT)
     except BadArgument as error:
         fail(str(error), ExitCode.BAD_INPUT)
+    except AnswerUnreadable as error:
+        fail(f"{error} {_ELSEWHERE}", ExitCode.UNREACHABLE)
     except ServiceUnreachable as error:
         fail(f"{error} {_ELSEWHERE}", ExitCode.UNREACHABLE)
     except ApiError as error:
@@ -142,7 +144,14 @@ def _of_the_service(error: ApiError, worded: Worded) -> list[str]:
     pointed = [(pointer, message) for pointer, message in error.errors if pointer.startswith("/")]
     if not pointed or len(pointed) < len(error.errors):
         return [f"{worded('', error.detail)} ({error.code})"]
-    return [f"{worded(pointer[1:].replace('/', '.'), message)} ({error.code})" for pointer, message in pointed]
+    return [f"{worded(pointer[1:].replace('/', '.'), _bare(pointer, message))} ({error.code})" for pointer, message in pointed]
+
+
+def _bare(pointer: str, message: str) -> str:
+    """Return a sentence without the name of its field, in whose place the option comes."""
+    names = [part for part in pointer.split("/") if part and not part.isdigit()]
+    rest = message.removeprefix(f"{names[-1]} ") if names else message
+    return rest if rest.startswith(_WITHOUT_SUBJECT) else message
 
 
 def _of_the_key(error: ApiError) -> str:
@@ -194,7 +203,10 @@ class _StageLines:
 
 def show_table(table: Table) -> None:
     """Print a table, as wide as the terminal. In a pipe it may be wider, and nothing is cut off."""
-    out.print(table, width=None if out.is_terminal else _WIDEST, crop=False)
+    if out.is_terminal:
+        out.print(table, crop=False)
+    else:  # a console as wide as that: in one of 80 columns, as a pipe has by default, no table is wider
+        Console(width=_WIDEST).print(table, crop=False)
 
 
 def show_rows(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:

@@ -52,6 +52,10 @@ class ServiceUnreachable(CoppiceError):
         self.was_sent = was_sent
 
 
+class AnswerUnreadable(CoppiceError):
+    """What answers at the address is not Coppice, or another version of it."""
+
+
 class FolderTaken(CoppiceError):
     """The folder to download to holds a file of the same name and other content."""
 

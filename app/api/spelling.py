@@ -11,6 +11,7 @@ from fastapi.dependencies.models import Dependant
 
 from app.api.filters import METADATA_PARAMETER
 from app.errors import FieldError, Problem
+from app.paths import is_under
 from pruning_core.spec.nearest import nearest
 
 _METADATA = str(METADATA_PARAMETER["name"])
@@ -18,9 +19,12 @@ _MOST_LOOKED_AT = 32
 
 
 def check_spelling(request: Request) -> None:
-    """Refuse a parameter of the query that is nearly one of this address. Others, which proxies add, are ignored."""
+    """Refuse a parameter of the query that is nearly one of this address. Others, which proxies add, are ignored.
+
+    The Hub's clients are not ours, and may ask their own questions in any words.
+    """
     given = list(dict.fromkeys(request.query_params))[:_MOST_LOOKED_AT]
-    if not given:
+    if not given or is_under(request.url.path, "/hub"):
         return
     route = request.scope["route"]
     known = set(_names(cast("Dependant", route.dependant)))

@@ -12,6 +12,7 @@ from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import TARGET_METRICS, target_verdict
 
 MISSING = "\u2013"
+WITHOUT_SUBJECT = ("must ", "is ", "may ")
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _KILO = 1000
@@ -124,6 +125,11 @@ def model_name(reference: str) -> str:
     if reference.startswith("mdl_"):
         return f"upload {reference[4:12]}"
     return reference.rstrip("/").rpartition("/")[2] if reference.startswith(("/", ".", "~")) else reference
+
+
+def about(name: str, message: str) -> str:
+    """Begin a sentence that lacks a subject with the name of what it is about; put the name before any other."""
+    return f"{name}{' ' if message.startswith(WITHOUT_SUBJECT) else ': '}{message}"
 
 
 def words(name: str) -> str:

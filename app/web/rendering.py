@@ -87,6 +87,7 @@ def _environment() -> Environment:
         formats.ratio,
         formats.verdict,
         formats.figure,
+        formats.about,
     )
     filters = cast("dict[str, Callable[..., object]]", environment.filters)
     filters.update({show.__name__: show for show in shown})

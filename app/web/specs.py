@@ -11,7 +11,7 @@ from typing import Any, assert_never, cast
 from app.errors import FieldError
 from app.jobs.schemas import JobCreate
 from app.paths import is_under
-from app.web.formats import words
+from app.web.formats import WITHOUT_SUBJECT, words
 from app.web.forms import Field, Form, fields_of, put
 from pruning_core.spec.targets import TARGET_METRICS
 from pruning_core.spec.tasks import KINDS, Reads
@@ -254,9 +254,12 @@ def place(errors: list[FieldError], method: str) -> dict[str, list[str]]:
     names |= {f"/method/{field.path[-1]}": field.name for field in _fields() if field.name.startswith(f"method.{method}.")}
     for error in errors:
         named = names.get(error.pointer) or next((name for start, name in _WHERE.items() if is_under(error.pointer, start)), "")
-        messages = placed.setdefault(named, [])
-        if error.message not in messages:
-            messages.append(error.message)
+        messages, message = placed.setdefault(named, []), error.message
+        # People see the control's label, and not the name that its value has in the body.
+        bare = message.removeprefix(f"{error.pointer.rpartition('/')[2]} ")
+        message = bare if named and bare.startswith(WITHOUT_SUBJECT) else message
+        if message not in messages:
+            messages.append(message)
     return placed
 
 

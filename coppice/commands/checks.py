@@ -300,7 +300,7 @@ def _signing(settings: Settings) -> Finding:
 
 
 def _roots(settings: Settings) -> Finding:
-    from app.settings import unusable_roots
+    from app.surroundings import unusable_roots
 
     if not settings.allowed_roots:
         return Finding(

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json as jsonlib
+import re
 import tempfile
 import webbrowser
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +22,7 @@ from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
 from coppice.conditions import Condition, parse
 from coppice.console import ExitCode, explained, fail, fail_all, progress
-from coppice.errors import JobUnsuccessful
+from coppice.errors import ApiError, CoppiceError, JobUnsuccessful
 from coppice.types import Job, JobPrediction
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
@@ -28,10 +33,22 @@ _NO_WORKER = (
     "no worker is signed in at the service, so that nothing runs; whoever runs it starts one with coppice worker "
     "(coppice serve brings its own)"
 )
+_ID = re.compile(r"[A-Za-z0-9_\-]{1,64}", re.ASCII)
+_LOOKED_THROUGH = 200  # newest jobs, for an id that is nearly one of theirs
+_LIKENESS = 0.85
 # What stands beside an id in one line: status, share done, age, and room for the beginnings of model and task.
 _BESIDE_IDS = 2 + 10 + 2 + 4 + 2 + 4 + 2 + 9 + 2 + 7
 
 jobs = typer.Typer(help="List, show, follow, cancel and retry the jobs of a service.", no_args_is_help=True)
+
+
+def _is_id(text: str) -> str:
+    if _ID.fullmatch(text) is None:
+        raise typer.BadParameter("a job's id is 1 to 64 letters, digits, - and _; coppice jobs list shows them")
+    return text
+
+
+JobId = Annotated[str, typer.Argument(callback=_is_id, help="Id of the job, as coppice jobs list shows it.")]
 
 
 @options.takes_job
@@ -102,7 +119,7 @@ def prune(
 
 
 def report(
-    job_id: str,
+    job_id: JobId,
     open_page: Annotated[bool, typer.Option("--open", help="Show the page of the report in a browser.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the page of the report to this file.")] = None,
     fail_if: Annotated[list[str] | None, typer.Option(help="Condition, as for coppice prune; repeatable.")] = None,
@@ -117,7 +134,7 @@ def report(
     conditions = _conditions(fail_if or [])
     if out is not None:
         options.require_writable(out)
-    with explained(), Client(url, api_key=key) as client:
+    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
         found = client.report(job_id)
         page = client.report_page(job_id) if open_page or out is not None else ""
     if json:
@@ -290,6 +307,22 @@ def _done(job: Job) -> str:
     return f"{job.progress.fraction:.0%}" if job.progress is not None else ""
 
 
+@contextmanager
+def _meant(client: Client, job_id: str) -> Generator[None]:
+    """Name the job whose id is nearest, where there is none of this one."""
+    try:
+        yield
+    except ApiError as error:
+        if error.code != "job_not_found":
+            raise
+        ids: list[str] = []
+        with suppress(CoppiceError):
+            ids = [job.id for job in client.list(limit=_LOOKED_THROUGH)]
+        alike = [one for one in ids if one.startswith(job_id)] or get_close_matches(job_id, ids, n=3, cutoff=_LIKENESS)
+        advice = f"did you mean {' or '.join(alike[:3])}?" if alike else "coppice jobs list shows those that there are"
+        raise replace(error, detail=f"there is no job {job_id} here; {advice}") from error
+
+
 def _age(moment: datetime) -> str:
     """Return how long ago a moment was, in one unit."""
     seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
@@ -300,9 +333,9 @@ def _age(moment: datetime) -> str:
 
 
 @jobs.command()
-def show(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: options.Json = False) -> None:
+def show(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: options.Json = False) -> None:
     """Show one job, and its report once it has succeeded."""
-    with explained(), Client(url, api_key=key) as client:
+    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
         job = client.get(job_id)
         found = client.report(job_id) if job.status == "succeeded" else None
     if json:
@@ -310,7 +343,7 @@ def show(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: 
         return
     console.out.print(f"{job.id}: {_status(job)}", highlight=False)
     if job.queue is not None:
-        waits = f"waits for a worker since {_age(job.created_at)}; {job.queue.workers} signed in"
+        waits = f"waits for a worker for {_age(job.created_at)}; {job.queue.workers} signed in"
         console.out.print(waits, highlight=False)
         if not job.queue.workers:
             console.note(_NO_WORKER)
@@ -323,9 +356,9 @@ def show(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: 
 
 
 @jobs.command()
-def cancel(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> None:
+def cancel(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> None:
     """Cancel a job and wait until it has ended."""
-    with explained(), Client(url, api_key=key) as client:
+    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
         client.cancel(job_id)
         job = client.wait(job_id)
     console.out.print(f"{job.id}: {job.status}", highlight=False)
@@ -333,9 +366,9 @@ def cancel(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> N
 
 
 @jobs.command()
-def retry(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> None:
+def retry(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> None:
     """Ask for another try of a failed job."""
-    with explained(), Client(url, api_key=key) as client:
+    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
         job = client.retry(job_id)
     console.out.print(f"{job.id}: {job.status}", highlight=False)
 
@@ -343,14 +376,14 @@ def retry(job_id: str, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> No
 @jobs.command()
 @jobs.command("events", hidden=True)
 def logs(
-    job_id: str,
+    job_id: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has finished.")] = False,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")] = False,
 ) -> None:
     """Show the events of a job so far, and with --follow those to come."""
-    with explained(), Client(url, api_key=key) as client:
+    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
         for event in client.follow(job_id) if follow else client.events(job_id):
             if json:
                 typer.echo(event.model_dump_json())

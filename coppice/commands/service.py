@@ -174,14 +174,14 @@ def read_settings() -> Settings:
 
 
 def _unusable_roots(settings: Settings) -> list[str]:
-    from app.settings import unusable_roots
+    from app.surroundings import unusable_roots
 
     return unusable_roots(settings)
 
 
 def _warn_of(settings: Settings) -> None:
     """Say what of the environment has no effect. It is no error: a folder may be mounted later."""
-    from app.settings import misspelt_settings
+    from app.surroundings import misspelt_settings
 
     for sentence in misspelt_settings(os.environ):
         console.note(sentence)

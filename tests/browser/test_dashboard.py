@@ -237,9 +237,10 @@ def test_a_key_is_shown_once(
         page.goto(f"{service.url}/jobs/{job}")
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
         look(page, "sign-in", shots)
-        page.get_by_label("API key").fill("cpk_wrong")
-        page.keyboard.press("Enter")
-        expect(page.get_by_role("alert")).to_contain_text("no such key")
+        for wrong, says in (("cpk_wrong", "no whole API key"), (f"cpk_{'A' * 43}", "no such key here, or it was revoked")):
+            page.get_by_label("API key").fill(wrong)
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("alert")).to_contain_text(says)
         page.get_by_label("API key").fill(key)
         page.keyboard.press("Enter")
         expect(page).to_have_url(f"{service.url}/jobs/{job}")
@@ -252,3 +253,69 @@ def test_a_key_is_shown_once(
         page.get_by_role("button", name="Sign out").click()
         page.goto(service.url)
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_all_mistakes_of_a_form_are_shown_and_lead_to_their_fields(service: Service, open_browser: Open, shots: Path) -> None:
+    page = open_browser()
+    with service.api():
+        page.goto(f"{service.url}/submit")
+        page.get_by_label("Model", exact=True).fill("rel/../x")
+        page.get_by_label("Data", exact=True).fill("a:b")
+        page.get_by_label("Value", exact=True).fill("5")
+        page.get_by_label("Quality floor", exact=True).fill("abc")
+        page.get_by_text("Calibration", exact=True).click()
+        page.get_by_label("Samples", exact=True).fill("1")
+        page.get_by_role("button", name="Submit", exact=True).click()
+        problems = page.get_by_role("alert")
+        expect(problems.get_by_role("link")).to_have_text(
+            [
+                "Value must be > 0 and < 1, got 5",
+                "Quality floor must be a number",
+                "Samples must be greater than or equal to 8",
+            ]
+        )
+        expect(problems).to_be_focused()
+        expect(page.get_by_label("Samples", exact=True)).to_be_visible()  # its section is open
+        expect(page.get_by_label("Model", exact=True)).to_have_value("rel/../x")
+        expect(page.get_by_label("Quality floor", exact=True)).to_have_value("abc")
+        look(page, "mistakes", shots)
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("Value", exact=True)).to_be_focused()
+        for label, right in (("Value", "0.5"), ("Quality floor", ""), ("Samples", "64")):
+            page.get_by_label(label, exact=True).fill(right)
+        page.get_by_role("button", name="Submit", exact=True).click()
+        expect(page.get_by_role("alert").get_by_role("link")).to_have_text(
+            ["Model must be a Hub id such as org/name, or an absolute path"] * 1
+            + ["Data must be a Hub id such as org/name, or an absolute path"]
+        )
+
+
+def test_a_waiting_job_and_a_refused_candidate_look_like_what_they_are(
+    service: Service, open_browser: Open, shots: Path, tiny_bert: Path, tiny_sst2: Path
+) -> None:
+    page = open_browser()
+    with service.api() as client:
+        refused = submitted(client, tiny_bert, tiny_sst2)
+        database = service.backend.database()
+        with database.write() as connection:
+            claim = LeaseRepository(connection).claim(worker="test", lease_s=60)
+            assert claim is not None
+            LeaseRepository(connection).fail(
+                claim.job_id,
+                claim.fence,
+                error=JobError("quality_floor", "accuracy is 0.41, below the floor of 0.89", param="quality_floor"),
+                report=Report.model_validate(REPORT),
+                artifacts=[],
+            )
+        waiting = submitted(client, tiny_bert, tiny_sst2)
+        page.goto(f"{service.url}/jobs/{waiting}")
+        expect(page.locator("#no-worker")).to_contain_text("No worker is signed in")
+        expect(page.locator("#progress")).to_contain_text("It is the next one")
+        look(page, "waiting", shots)
+        page.goto(f"{service.url}/jobs/{refused}")
+        expect(page.get_by_role("heading", name="Candidate that was refused")).to_be_visible()
+        large = page.locator(".headlines b").first.evaluate("it => parseFloat(getComputedStyle(it).fontSize)")
+        assert large <= 20, "no figure is as large as that of a result"
+        look(page, "refused", shots)
+    database.close()

@@ -22,7 +22,11 @@ JSON = {"content-type": "application/json"}
         ({"sparsity": "half"}, "/sparsity", "sparsity must be a number > 0 and < 1, got text"),
         ({"sparsity": float("nan")}, "/sparsity", "sparsity must be > 0 and < 1, got nan"),
         ({"method": "prune-harder"}, "/method", "unknown method; known methods are fisher-cg"),
-        ({"method": {"name": "fisher-cg", "rearange": True}}, "/method/rearange", "rearange is no known field; did you mean rearrange?"),
+        (
+            {"method": {"name": "fisher-cg", "rearange": True}},
+            "/method/rearange",
+            "rearange is no known field; did you mean rearrange?",
+        ),
         ({"task": "glue/nothing"}, "/task", "unknown task; known names are glue/cola"),
         ({"model": "no spaces please"}, "/model", "must be a Hub id such as org/name"),
         ({"model": "../up"}, "/model", "a path must be absolute"),

@@ -149,8 +149,8 @@ def test_every_spec_survives_the_form(method: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
-        ({"amount": "1.5"}, "amount", "keep must be > 0 and < 1, got 1.5"),
-        ({"amount": "half"}, "amount", "keep must be a number > 0 and < 1"),
+        ({"amount": "1.5"}, "amount", "Value must be > 0 and < 1, got 1.5"),
+        ({"amount": "half"}, "amount", "Value must be a number > 0 and < 1"),
         ({"amount": ""}, "amount", "is required"),
         ({"amount": "0.5, 0.5"}, "", "targets must differ"),
         ({"metric": "floor", "floor": ""}, "", "quality_floor"),

@@ -135,7 +135,10 @@ def test_what_is_wrong_with_a_spec_file_is_said_with_its_place(tmp_path: Path) -
         (b'{\n  "model": "a/b",\n}', "in line 3, column 1"),
         (b"\xff", "not UTF-8"),
         (b'{"model": "a/b", "task": "glue/sst2", "sparsity": 2}', "sparsity in SPEC must be > 0 and < 1"),
-        (b'{"model": "a/b", "task": "glue/sst2", "sparsity": 0.5, "sead": 1}', "sead in SPEC is no known field; did you mean seed?"),
+        (
+            b'{"model": "a/b", "task": "glue/sst2", "sparsity": 0.5, "sead": 1}',
+            "sead in SPEC is no known field; did you mean seed?",
+        ),
     ):
         spec.write_bytes(content)
         told = call("run", "--spec", spec, "--out", tmp_path / "out")
