@@ -26,7 +26,9 @@ from pruning_core.files.snapshots import resolve_snapshot
 from pruning_core.files.stored_names import plain_names
 from pruning_core.files.tokenizer import read_tokenizer
 from pruning_core.models.load import load_task_model
+from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.references import split_revision
+from pruning_core.spec.tasks import KINDS
 from tests import config_fields, tiny
 from tests.families import ARCHITECTURES
 from tests.hub import hub
@@ -47,6 +49,11 @@ def rename(folder: Path, how) -> None:
 def change(folder: Path, name: str, **entries) -> None:
     path = folder / name
     path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | entries))
+
+
+def task(kind: str) -> TaskSpec:
+    metric, columns = KINDS[kind].metrics[0], {"text": ["text"]}
+    return TaskSpec.model_validate({"type": kind, "dataset": "./data", "metric": metric, "columns": columns})
 
 
 def refusal(folder: Path) -> str:
@@ -164,7 +171,7 @@ def test_stored_masks_are_no_parameters(tmp_path):
     assert facts.computed_bytes == 2 * (64 * 64 + 4)
     assert abs(facts.weight_bytes - bytes_before) < 1000  # the header alone
     assert facts.parameters == load_task_model(gpt2, "text-generation", CPU).parameter_count()
-    assert any("masks or positions" in note for note in notes_on_model(gpt2, "text-generation"))
+    assert any("masks or positions" in note for note in notes_on_model(gpt2, task("text-generation")))
 
 
 def test_a_token_without_an_embedding_is_refused(model, tiny_sst2):
@@ -193,9 +200,9 @@ def test_a_mask_without_an_embedding_is_said_and_larger_embeddings_are_fine(mode
     save_file(weights, model / "model.safetensors")
     assert "<a new one>" in refusal(model)
     change(model, "tokenizer_config.json", pad_token="[PAD]", mask_token="<no mask>")
-    assert any("<no mask>" in note for note in notes_on_model(model, "text-classification"))
+    assert any("<no mask>" in note for note in notes_on_model(model, task("text-classification")))
     with pytest.raises(ModelUnreadable):
-        notes_on_model(model, "fill-mask")
+        notes_on_model(model, task("fill-mask"))
 
 
 @pytest.mark.parametrize("number", [-1, 10**6, "0"])

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from pruning_core.checks.notes import notes_on_use
+from pruning_core.checks.use import notes_on_use
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.images import upright
 
