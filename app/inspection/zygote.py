@@ -129,8 +129,8 @@ def main(arguments: list[str]) -> int:
     from app.inspection.work import answer_to
 
     with contextlib.suppress(ImportError):  # without it, what only it can read is not looked at
-        for name in ("pyarrow.ipc", "pyarrow.parquet"):  # a child has no address space to load them
-            importlib.import_module(name)
+        for module in ("pyarrow.ipc", "pyarrow.parquet"):
+            importlib.import_module(module)
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(arguments[0])) as control:
