@@ -175,11 +175,7 @@ class TaskFamily(ABC):
     tokenizer_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def prepared(self, model: TaskModel, rows: Rows) -> Rows:
-        """Turn what only a model's tokenizer can read into texts; here there is nothing such.
-
-        Raises:
-            DatasetInvalid: The model cannot read the rows.
-        """
+        """Turn what only a model's tokenizer can read into texts; here there is nothing such."""
         del model
         return rows
 
@@ -252,16 +248,15 @@ class TaskFamily(ABC):
         finding, metric = finding_of(task.type, task.metric), METRICS[task.metric]
         judged, compute = self.judge(seen, finding), metric_of(task.metric, finding)
         pruned = compute(judged.pruned)
-        undefined = math.isnan(pruned) and metric.undefined is not None
         return QualityReport(
             metric=task.metric,
             dense=compute(judged.dense),
-            pruned=pruned if metric.undefined is None or not undefined else metric.undefined,
-            undefined=undefined,
+            pruned=pruned if metric.undefined is None or not math.isnan(pruned) else metric.undefined,
+            undefined=math.isnan(pruned) and metric.undefined is not None,
             constant=constant_quality(compute, judged.dense),
             samples=judged.samples,
             lower_is_better=metric.lower_is_better,
-            details={name: value for name, value in judged.details.items() if name != task.metric and not math.isnan(value)},
+            details={name: own for name, own in judged.details.items() if name != task.metric and not math.isnan(own)},
         )
 
     @abstractmethod
