@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pruning_core.report.report import Report
+from pruning_core.spec.nearest import did_you_mean
 
 FIGURES: Mapping[str, tuple[str, Callable[[Report], float]]] = {
     "drop": ("quality of the dense model minus that of the pruned model", lambda r: r.quality.dense - r.quality.pruned),
@@ -58,5 +59,9 @@ def parse(text: str) -> Condition:
     """
     match = _FORM.fullmatch(text)
     if match is None or match[1] not in FIGURES:
-        raise ValueError(f"{text!r} is no condition: give one such as 'drop>0.01', of {', '.join(FIGURES)} and > >= < <=")
+        word = re.match(r"\s*(\w*)", text)
+        meant = did_you_mean(word[1], FIGURES) if word is not None and word[1] not in FIGURES else ""
+        raise ValueError(
+            f"{text!r} is no condition: give one such as 'drop>0.01', of {', '.join(FIGURES)} and > >= < <={meant}"
+        )
     return Condition(match[1], match[2], float(match[3]))

@@ -47,7 +47,8 @@ def check_folder(path: Path, option: str = "--out", *, may_hold_files: bool = Fa
         if path.is_symlink() and not path.exists():
             raise OutputUnusable(f"{option} {path} is a link that leads nowhere; {_ADVICE}")
         if path.exists() and not path.is_dir():
-            raise OutputUnusable(f"{option} {path} is a file: the output folder must not exist, or be empty")
+            wanted = "name a folder" if may_hold_files else "the output folder must not exist, or be empty"
+            raise OutputUnusable(f"{option} {path} is a file: {wanted}")
         if not may_hold_files and path.is_dir() and any(path.iterdir()):
             raise OutputUnusable(f"{option} {path} holds files already: the output folder must not exist, or be empty")
         _try_folder(path, option)

@@ -312,6 +312,13 @@ def test_a_pipe_gets_one_line_a_job_whatever_the_terminal(live: Live) -> None:
     assert row.split()[-1] == "glue/sst2"
 
 
+def test_a_figure_that_is_misspelt_names_the_nearest() -> None:
+    told = call("prune", *words(GOOD), "--out", "out", "--fail-if", "dropp>0.01")
+    assert (told.exit_code, "is no condition" in told.stderr, "did you mean drop?" in told.stderr) == (2, True, True), (
+        told.stderr
+    )
+
+
 def test_only_folders_of_this_host_are_uploaded(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     given = GOOD | {"--model": str(tmp_path / "file"), "--data": str(tmp_path / "nowhere")}
