@@ -12,7 +12,7 @@ from pruning_core.arch.structure import structure_of, unit_groups
 from pruning_core.checks.config import check_config, with_defaults
 from pruning_core.checks.data import check_data
 from pruning_core.checks.embedder import check_embedder
-from pruning_core.checks.findings import Checked
+from pruning_core.checks.findings import Checked, Findings
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.method import check_method, check_request
@@ -21,11 +21,12 @@ from pruning_core.checks.reader import check_padding, check_reader
 from pruning_core.checks.task import check_lengths, check_model_class, check_problem_type, positions_of
 from pruning_core.checks.tokens import check_tokens
 from pruning_core.data.head import Head, check_head
+from pruning_core.errors import together
 from pruning_core.files.checkpoint import classes_of, names_of, read_checkpoint
 from pruning_core.files.companions import TOKENIZER_NAMES
 from pruning_core.files.paths import is_local
 from pruning_core.files.snapshots import resolve_snapshot
-from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.prune import PruneSpec, TaskSpec
 
 
 def check_local_inputs(spec: PruneSpec) -> Checked:
@@ -44,8 +45,15 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
         TargetUnreachable: The target is below what any mask can reach.
     """
     check_request(spec)
-    head = check_model(spec, model_at(spec.model)) if is_local(spec.model) else None
-    task, findings = check_data(spec, head)
+    heads: list[Head] = []
+    found: list[tuple[TaskSpec, Findings]] = []
+
+    def model() -> None:
+        if is_local(spec.model):
+            heads.append(check_model(spec, model_at(spec.model)))
+
+    together((model, lambda: found.append(check_data(spec, heads[0] if heads else None))))
+    ((task, findings),) = found
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
     return Checked(spec.but(task=task), findings)
