@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import selectors
 import signal
@@ -128,8 +129,8 @@ def main(arguments: list[str]) -> int:
     from app.inspection.work import answer_to
 
     with contextlib.suppress(ImportError):  # without it, what only it can read is not looked at
-        import pyarrow.ipc
-        import pyarrow.parquet  # noqa: F401 - as the line above: a child has no address space to load it
+        for module in ("pyarrow.ipc", "pyarrow.parquet"):
+            importlib.import_module(module)
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(arguments[0])) as control:
