@@ -23,7 +23,7 @@ _SIZES = (
     *("encoder_attention_heads", "decoder_attention_heads", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_dim"),
     *("hidden_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "vocab_size", "max_position_embeddings", "n_positions"),
     *("head_dim", "d_kv", "embedding_size", "decoder_vocab_size", "image_size", "patch_size", "num_channels"),
-    *("relative_attention_num_buckets", "relative_attention_max_distance"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance", "sliding_window", "query_pre_attn_scalar"),
 )
 _LARGEST_SIZE = 2**40
 _SHARES = ("dropout", "pdrop", "layerdrop", "drop_path", "initializer_range")
@@ -78,6 +78,7 @@ def _odd(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
             yield name, value, f"one of {', '.join(_declared()['activations'])}"
     if config.get("add_cross_attention"):
         yield "add_cross_attention", config["add_cross_attention"], "false: a model that reads another one's output has no task"
+    yield from _odd_layers(config)
     for name in ("id2label", "label2id"):
         if not isinstance(config.get(name), dict | None):
             yield name, config[name], "an object"
@@ -85,6 +86,16 @@ def _odd(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
         yield "id2label", config["id2label"], "an object, from the numbers of classes to their names"
     for name in _ROTARY:
         yield from _odd_rotary(name, config.get(name), config)
+
+
+def _odd_layers(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    kinds, layers = config.get("layer_types"), config.get("num_hidden_layers")
+    if not isinstance(kinds, list):
+        return
+    if isinstance(layers, int) and len(cast("list[object]", kinds)) != layers:
+        yield "layer_types", kinds, f"a list of one name for each of the {layers} layers"
+    if "sliding_attention" in kinds and config.get("sliding_window", 1) is None:
+        yield "sliding_window", None, "a whole number, since layer_types has layers with a window"
 
 
 def _odd_rotary(name: str, value: object, config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
