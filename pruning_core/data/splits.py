@@ -177,8 +177,9 @@ def _missing(shelf: Shelf, task: TaskSpec, role: Role) -> NoSuchSplit:
     start = f"{shelf.place} has no {asked} split"
     if shelf.splits:
         share = ", or hold a share of its training rows out by task.validation_share" if role == "validation" else ""
+        named = field if asked not in ("train", "validation") else "task.dataset"  # what was given is at fault, not a default
         return NoSuchSplit(
-            f"{start}; it has {_listed(list(shelf.splits))}. Name the one to take in {field}{share}", param=field
+            f"{start}; it has {_listed(list(shelf.splits))}. Name the one to take in {field}{share}", param=named
         )
     holds = f"it holds {_listed(shelf.others)}" if shelf.others else "it is empty"
     return NoSuchSplit(
