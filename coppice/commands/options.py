@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import typer
 from pydantic import ValidationError
 
 from coppice.commands import words
+from coppice.commands.spec_file import holds, read_spec
 from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
 from coppice.outputs import OutputUnusable, check_file, check_folder
 from pruning_core.errors import PruningError, each
@@ -245,7 +245,7 @@ class JobOptions:
         else:
             name, option = _OPTIONS.get(field, ("", ""))
             given = bool(name) and getattr(self, name) is not None
-        if option and (given or not _holds(self._file, field)):
+        if option and (given or not holds(self._file, field)):
             return option
         return f"{field} in {self.spec}" if self.spec is not None else f"{field} (a field of a --spec file)"
 
@@ -258,7 +258,7 @@ class JobOptions:
     @cached_property
     def _file(self) -> Mapping[str, Any]:
         """The fields of the spec file."""
-        return {} if self.spec is None else _read(self.spec)
+        return {} if self.spec is None else read_spec(self.spec)
 
     def _task(self, given: object) -> dict[str, object]:
         """Return the field ``task`` made of a type and its columns; empty where a GLUE name or the spec file says all of it."""
@@ -352,34 +352,6 @@ def require_writable(file: Path, option: str = "--out") -> None:
         check_file(file, option)
     except OutputUnusable as error:
         fail(str(error), ExitCode.BAD_INPUT)
-
-
-def _holds(fields: Mapping[str, Any], path: str) -> bool:
-    """Return whether a spec file has a field, by its dotted path."""
-    if path == "task.dataset" and "data" in fields:
-        return True
-    inner: object = fields
-    for part in path.split("."):
-        if not isinstance(inner, Mapping) or part not in inner:
-            return False
-        inner = cast("Mapping[str, object]", inner)[part]
-    return True
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document: object = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        fail(f"{path} cannot be read ({error.strerror})", ExitCode.BAD_INPUT)
-    except json.JSONDecodeError as error:
-        fail(f"{path} is not JSON: {error.msg}, in line {error.lineno}, column {error.colno}", ExitCode.BAD_INPUT)
-    except ValueError:
-        fail(f"{path} is not JSON: it is not UTF-8 text", ExitCode.BAD_INPUT)
-    except RecursionError:
-        fail(f"{path} is nested too deeply", ExitCode.BAD_INPUT)
-    if not isinstance(document, Mapping):
-        fail(f"{path} must hold a JSON object", ExitCode.BAD_INPUT)
-    return dict(cast("Mapping[str, Any]", document))
 
 
 def _is_pattern(method: object) -> bool:

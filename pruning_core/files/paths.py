@@ -21,7 +21,6 @@ __all__ = [
     "data_suffix",
     "image_folder",
     "is_local",
-    "split_file",
 ]
 
 _LONGEST_NAME = 240  # file systems take 255, the ending included
@@ -36,7 +35,6 @@ DATA_SUFFIXES = (
 )
 # JSON that describes a data set, and is none.
 DESCRIPTIONS = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
-_PLAIN_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
 
 def data_suffix(name: str) -> str | None:
@@ -44,23 +42,6 @@ def data_suffix(name: str) -> str | None:
     if name in DESCRIPTIONS or name.startswith((".", "cache-")):
         return None
     return next((suffix for suffix in DATA_SUFFIXES if name.lower().endswith(suffix) and len(name) > len(suffix)), None)
-
-
-def split_file(folder: Path, split: str) -> Path:
-    """Return the path of the file that holds a split.
-
-    Raises:
-        DatasetInvalid: The folder or the file is missing, or the name leads out of the folder.
-    """
-    check_split(split)
-    if not folder.is_dir():
-        raise DatasetInvalid("no such folder; give one that holds the splits of the data set", param="task.dataset")
-    for suffix in _PLAIN_SUFFIXES:
-        path = folder / f"{split}{suffix}"
-        if path.is_file():
-            return path
-    names = ", ".join(f"{split}{suffix}" for suffix in _PLAIN_SUFFIXES)
-    raise DatasetInvalid(f"the data folder has no {split} split; it needs one of {names}", param="task.dataset")
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

@@ -13,6 +13,7 @@ from tests.cases.judging import OURS, Verdict, expectations_of, judge, read_expe
 from tests.cases.running import ROOT, Call, Ran, run_case
 
 OWN = cases_in(Path(__file__).parent / "own")
+QUICK = ("adapter-folder", "missing-shard", "misspelt-field")
 
 
 def ran(output: str = "", *calls: Call, code: int | None = 0, missing: tuple[str, ...] = (), **logs: str) -> Ran:
@@ -174,8 +175,9 @@ def test_cases_with_servers_get_ports_of_their_own(tmp_path: Path) -> None:
     assert other == "118777"
 
 
+# A few whole runs of the command; `make test-cases` makes them all.
 @pytest.mark.slow
-@pytest.mark.parametrize("case", OWN, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in OWN if case.name in QUICK], ids=lambda case: case.name)
 def test_our_own_cases(case: Path) -> None:
     row = try_case(case, (), 300)
     assert row.verdict.word == "passed", f"{row.verdict.line}\n{row.output}"

@@ -171,7 +171,7 @@ def test_data_sets_that_do_not_fit_are_refused_at_submit(api_on_sqlite, tiny_sst
     whole = (root / "validation.parquet").read_bytes()
     (root / "validation.parquet").write_bytes(whole[: len(whole) // 2])
     cut = assert_problem(api.client.post("/v1/jobs", json=api.body | {"data": str(root)}), 422, "dataset_invalid")
-    assert "validation.parquet is corrupt or truncated" in cut["detail"]
+    assert "validation.parquet cannot be read: it is corrupt or truncated" in cut["detail"]
     (root / "validation.parquet").unlink()
     gone = assert_problem(api.client.post("/v1/jobs", json=api.body | {"data": str(root)}), 422, "dataset_invalid")
     assert "has no validation split" in gone["detail"]

@@ -336,7 +336,7 @@ def test_a_spec_takes_a_revision_in_either_place(tiny_sst2):
     given = tiny.tiny_spec("org/name@rev", tiny_sst2)
     assert (given.model, given.revision) == ("org/name", "rev")
     assert tiny.tiny_spec("org/name@rev", tiny_sst2, revision="rev") == given
-    with pytest.raises(ValueError, match="another one"):
+    with pytest.raises(ValueError, match="named twice"):
         tiny.tiny_spec("org/name@rev", tiny_sst2, revision="other")
 
 
