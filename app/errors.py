@@ -280,8 +280,10 @@ def _name_in(location: Sequence[str | int]) -> str:
 
 
 def _path_in_body(location: Sequence[str | int], body: object) -> list[str]:
-    """Drop from a location what is not in the body: tags of unions, and the target that ``sparsity`` stands for."""
+    """Drop from a location what is not in the body: tags of unions, and what ``sparsity`` and ``data`` stand for."""
     node, path = body, list[str]()
+    if list(location[:2]) == ["task", "dataset"] and isinstance(body, dict) and "data" in body:
+        return ["data"]
     for index, part in enumerate(location):
         if isinstance(node, dict):
             fields = cast("dict[object, object]", node)

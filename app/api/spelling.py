@@ -18,9 +18,10 @@ _METADATA = str(METADATA_PARAMETER["name"])
 _MOST_LOOKED_AT = 32
 
 
-def check_spelling(request: Request) -> None:
+async def check_spelling(request: Request) -> None:
     """Refuse a parameter of the query that is nearly one of this address. Others, which proxies add, are ignored.
 
+    This takes no thread, though it never waits: signs of life pass here, and all threads may be taken.
     The Hub's clients are not ours, and may ask their own questions in any words.
     """
     given = list(dict.fromkeys(request.query_params))[:_MOST_LOOKED_AT]

@@ -64,6 +64,18 @@ def _is_unset(value: object) -> bool:
     return value is None
 
 
+def _with_revision(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """Move the revision of ``org/name@revision``, in a field, into the field ``revision``."""
+    reference, stated = given.get(field), given.get("revision")
+    if not isinstance(reference, str) or not isinstance(stated, str | None):
+        return given
+    wrong, revision = Together(), stated
+    with wrong.gathered(field):
+        reference, revision = joined_revision(reference.strip(), stated)
+    wrong.end()
+    return {**given, field: reference} | ({} if revision is None else {"revision": revision})
+
+
 class TaskSpec(Frozen):
     """The task that the model is pruned for, and its data.
 
@@ -100,12 +112,7 @@ class TaskSpec(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _split_off_the_revision(cls, value: object) -> object:
-        given = cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
-        dataset, revision = given.get("dataset"), given.get("revision")
-        if not isinstance(dataset, str) or "@" not in dataset or not isinstance(revision, str | None):
-            return value
-        name, revision = joined_revision(dataset, revision)
-        return {**given, "dataset": name} | ({} if revision is None else {"revision": revision})
+        return _with_revision(cast("Mapping[str, Any]", value), "dataset") if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> TaskSpec:
@@ -270,18 +277,6 @@ def _naming(method: str) -> JsonDict:
     return {"properties": {"method": {"anyOf": [{"const": method}, named]}}, "required": ["method"]}
 
 
-def _split_model_(given: dict[str, Any]) -> None:
-    """Move the revision of ``org/name@revision`` into its own field, in place."""
-    model, stated = given.get("model"), given.get("revision")
-    if not isinstance(model, str):
-        return
-    if not isinstance(stated, str | None):
-        return
-    given["model"], revision = joined_revision(model.strip(), stated)
-    if revision is not None:
-        given["revision"] = revision
-
-
 class PruneSpec(Frozen):
     """The complete request of one pruning job: the same spec, machine and versions give the same bytes."""
 
@@ -331,8 +326,7 @@ class PruneSpec(Frozen):
                 given["task"] = {"name": task, "dataset": data}
             elif isinstance(task, Mapping):
                 given["task"] = {**cast("Mapping[str, Any]", task), "dataset": data}
-        _split_model_(given)
-        return complete_by_method(given)
+        return complete_by_method(dict(_with_revision(given, "model")))
 
     @model_validator(mode="after")
     def _parts_fit_each_other(self) -> PruneSpec:

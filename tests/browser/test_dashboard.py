@@ -71,7 +71,7 @@ def test_submit_watch_download_compare(
         page.get_by_role("link", name="Submit the first job").click()
         look(page, "submit", shots)
         page.get_by_role("button", name="Submit", exact=True).click()
-        expect(page.get_by_role("alert")).to_contain_text("model")
+        expect(page.get_by_role("alert")).to_contain_text("Model must not be empty")
         expect(page.get_by_role("alert")).to_be_focused()
         fill_in(page, tiny_bert, tiny_sst2)
         page.get_by_label("Value").fill("1.5")

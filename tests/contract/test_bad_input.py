@@ -173,8 +173,11 @@ def test_data_sets_that_do_not_fit_are_refused_at_submit(api_on_sqlite, tiny_sst
     cut = assert_problem(api.client.post("/v1/jobs", json=api.body | {"data": str(root)}), 422, "dataset_invalid")
     assert "validation.parquet cannot be read: it is corrupt or truncated" in cut["detail"]
     (root / "validation.parquet").unlink()
+    held_out = api.client.post("/v1/jobs", json=api.body | {"data": str(root), "validate_only": True})
+    assert any("held out" in note for note in held_out.json()["found"]["notes"]), held_out.text
+    (root / "train.parquet").unlink()
     gone = assert_problem(api.client.post("/v1/jobs", json=api.body | {"data": str(root)}), 422, "dataset_invalid")
-    assert "has no validation split" in gone["detail"]
+    assert "has no train split" in gone["detail"]
 
 
 def test_a_path_that_is_not_allowed_says_what_would_be(api_on_sqlite, make_api):

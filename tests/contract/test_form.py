@@ -157,7 +157,7 @@ def test_every_spec_survives_the_form(method: str) -> None:
         ({"model": "/etc"}, "model", "the path, or a link in it, leads out"),
         ({"model": ""}, "model", "model"),
         ({"task": "glue/none"}, "task", "unknown task"),
-        ({"task": "regression"}, "text_column", "text"),
+        ({"task": "regression"}, "task_metric", "must be one of spearman"),
         ({"method.fisher-cg.representation": "NaN"}, "method.fisher-cg.representation", "representation"),
         ({"calibration.samples": "1"}, "calibration.samples", "samples"),
         ({"seed": "-1"}, "seed", "seed"),

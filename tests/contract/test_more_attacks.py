@@ -228,7 +228,7 @@ def test_life_shows_though_all_threads_are_taken(api_on_sqlite: Api) -> None:
     with api.client.portal.wrap_async_context_manager(_taken(free)):
         asking = threading.Thread(target=lambda: answers.append(api.client.get("/healthz").status_code))
         asking.start()
-        asking.join(3)
+        asking.join(20)
         in_time = list(answers)
         free.set()
         asking.join()

@@ -187,7 +187,7 @@ NO_HUB_IDS = [
         "org\\name",
         "C:\\x",
     ),
-    *("file:///etc", "hf://org/name", "https://x/y", "org/name@main", "org/name?x", "$HOME", "*", "{a}", "%2e%2e", "~"),
+    *("file:///etc", "hf://org/name", "https://x/y", "org/name@", "org/name?x", "$HOME", "*", "{a}", "%2e%2e", "~"),
     *(
         "mdl_0",
         f"mdl_{'0' * 63}",

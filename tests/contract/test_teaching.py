@@ -66,7 +66,7 @@ def test_all_that_is_wrong_is_said_at_once(api_on_sqlite: Api) -> None:
     assert {error["pointer"] for error in fields["errors"]} == {"/sparsity", "/seed", "/calibration/samples", "/x"}
     task = OWN | {"columns": {"text": ["a"]}, "metric": "bleu", "prefix": "x"}
     of_a_task = problem(api, "POST", "/v1/jobs", 422, json={"model": "org/m", "task": task, "sparsity": 0.5})
-    assert [error["pointer"] for error in of_a_task["errors"]] == ["/task/metric", "/task/columns/label", "/task/prefix"]
+    assert [error["pointer"] for error in of_a_task["errors"]] == ["/task/metric", "/task/prefix"]
     references = {"model": "rel/../x", "data": "a:b", "revision": ".."}
     refused = problem(api, "POST", "/v1/jobs", 422, json=api.body | references)
     assert [error["pointer"] for error in refused["errors"]] == ["/model", "/data", "/revision"]
@@ -231,7 +231,6 @@ def test_the_form_shows_all_that_is_wrong_at_its_fields_and_keeps_what_was_typed
     summary = page[page.index('id="problems"') : page.index("<form class")]
     for field, says in (
         ("model", "Model must not be empty"),
-        ("text_column", "name the columns that the task reads"),
         ("amount", "Value must be > 0 and < 1, got 5"),
         ("floor", "Quality floor must be a number"),
         ("seed", "Seed must be greater than or equal to 0"),
@@ -250,7 +249,7 @@ def test_the_form_shows_all_that_is_wrong_at_its_fields_and_keeps_what_was_typed
         ({"model": "rel/../x", "data": "a:b", "revision": ".."}, ["model", "data", "revision"]),
         (
             {"task": "text-classification", "text_column": "a", "task_metric": "bleu", "prefix": "x"},
-            ["task_metric", "label_column", "prefix"],
+            ["task_metric", "prefix"],
         ),
     ],
 )

@@ -85,8 +85,6 @@ def test_the_command_line_speaks_of_its_own_options(changes: dict[str, str], say
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({}, "--text: name the column of texts (twice for pairs), or --image the one of images"),
-        ({"--text": "a"}, "--label is required for a text-classification task: it names the column with the answers"),
         ({"--image": "a", "--label": "b"}, "--text: a text-classification task reads text columns in --text"),
         ({"--text": "a", "--label": "b", "--metric": "acuracy"}, "--metric must be 'accuracy'"),
         (
