@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.arch.signatures import BlockSignature
+from pruning_core.checks.embedder import is_embedding
+from pruning_core.checks.recipe import read_recipe
 from pruning_core.data.chats import NO_TEMPLATE
 from pruning_core.data.faults import check_name, no_image
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
@@ -44,6 +46,7 @@ _PLAIN_TOKENIZERS = frozenset(
 # Model types for which transformers takes another tokenizer than the files name.
 _OVERRIDDEN = frozenset({"qwen2", "qwen3"})
 _LARGEST_BYTES = 64 * 2**20
+_FEWEST_TOKENS = 8
 
 
 def check_reader(task: TaskSpec, folder: Path) -> None:
@@ -57,6 +60,23 @@ def check_reader(task: TaskSpec, folder: Path) -> None:
         what = "image processor" if KINDS[task.type].reads == "image" else "tokenizer"
         raise ModelUnreadable(
             f"the model folder has no {what}; put its files ({', '.join(wanted[:3])}, ...) beside the weights",
+            param="model",
+        )
+
+
+def check_longest(task: TaskSpec, folder: Path) -> None:
+    """Check that a tokenizer does not cut every text to nothing.
+
+    Raises:
+        ModelUnreadable: It does.
+    """
+    if KINDS[task.type].reads == "image" or (is_embedding(task.type) and read_recipe(folder).most_tokens is not None):
+        return
+    stated = (_read_json(folder / "tokenizer_config.json") or {}).get("model_max_length")
+    if type(stated) in (int, float) and not stated >= _FEWEST_TOKENS:  # not a number either
+        raise ModelUnreadable(
+            f"tokenizer_config.json: model_max_length is {stated}, and must be a number from {_FEWEST_TOKENS}, the tokens of the "
+            "longest text; leave it out for none",
             param="model",
         )
 
