@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.arch.signatures import BlockSignature
+from pruning_core.checks.tokenizer_class import check_tokenizer_class
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.tokenizer import TokenizerFacts, read_tokenizer
 from pruning_core.spec.tasks import KINDS, TaskType
@@ -44,6 +45,7 @@ def check_tokens(
     if task_type is not None and KINDS[task_type].reads == "image":
         return ()
     facts = read_tokenizer(folder)
+    check_tokenizer_class(config, facts)
     rows = _rows(shapes, decoder=False)
     target_rows = _rows(shapes, decoder=True) or rows
     notes = list(facts.notes)

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 
 # No count, size or offset has as many digits. Tokenizers state 1e30 in full, which has 31, for texts without a longest one.
 _MOST_DIGITS = 64
-# The readers of safetensors and tokenizers stop at 127, and transformers copies a configuration by functions that call themselves.
+# The readers of safetensors and tokenizers stop at 127; transformers copies a configuration by functions that call themselves.
 _DEEPEST = 64
 
 

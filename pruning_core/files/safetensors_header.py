@@ -25,7 +25,13 @@ _MOST_VALUES = 2**53  # far beyond any disk
 DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 # Bits of a value of each type that the library knows: it refuses the whole file for another one.
 _BITS = {name: 8 * count for name, count in DTYPE_BYTES.items()} | {
-    **{"U64": 64, "C64": 64, "U32": 32, "U16": 16, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4},
+    "U64": 64,
+    "C64": 64,
+    "U32": 32,
+    "U16": 16,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F4": 4,
     **dict.fromkeys(("F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
 }
 _SURROGATES = re.compile(rb"\\u[dD][89a-fA-F]")

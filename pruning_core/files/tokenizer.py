@@ -41,12 +41,16 @@ class TokenizerFacts:
         ends_of_target: The last token of the target language of a model with two vocabularies; empty for others.
         idle: Tokens of these that no text becomes unless it spells them out: the mask, and named ones that nothing inserts.
         notes: What was not looked at.
+        kind: Kind of the model in tokenizer.json: BPE, Unigram, WordLevel or WordPiece; None where it is not known.
+        stated_class: Class that tokenizer_config.json names.
     """
 
     ends: Mapping[int, str]
     ends_of_target: Mapping[int, str]
     idle: frozenset[str]
     notes: tuple[str, ...] = ()
+    kind: str | None = None
+    stated_class: str | None = None
 
 
 def read_tokenizer(folder: Path) -> TokenizerFacts:
@@ -81,7 +85,23 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
     inserted = {*own, *stated.values()}
     idle = {token for token, name in named.items() if name in _IDLE and token not in inserted}
     idle |= {token for token, name in named.items() if name == "mask_token"}
-    return TokenizerFacts(ends, _last(_ids(folder, _TARGET)), frozenset(idle), tuple(notes))
+    return TokenizerFacts(
+        ends=ends,
+        ends_of_target=_last(_ids(folder, _TARGET)),
+        idle=frozenset(idle),
+        notes=tuple(notes),
+        kind=None if whole is None else _kind(whole["model"]),
+        stated_class=cast("str | None", config.get("tokenizer_class")),
+    )
+
+
+def _kind(model: Mapping[str, Any]) -> str | None:
+    """Name the kind of a tokenizer's model. Older files state none, and a WordPiece and a WordLevel may then look alike."""
+    if model.get("type") is not None:
+        return str(model["type"])
+    if isinstance(model["vocab"], list):
+        return "Unigram"
+    return "BPE" if "merges" in model else None
 
 
 @contextmanager

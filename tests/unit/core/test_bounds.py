@@ -15,7 +15,7 @@ from pruning_core.errors import DatasetInvalid, ModelUnreadable, PruningError
 from pruning_core.files.bounded_json import JsonRefused, parse_json
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.parquet_footer import FooterTooLarge, read_footer
-from pruning_core.files.safetensors_header import HeaderRefused, read_header
+from pruning_core.files.safetensors_header import read_header
 from tests import tiny
 from tests.contract.hostile import flat, many_digits, safetensors, tensor
 

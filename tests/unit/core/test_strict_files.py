@@ -14,7 +14,8 @@ from pruning_core.checks.request import check_checkpoint, check_local_inputs
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.safetensors_header import HeaderRefused, read_header
 from pruning_core.files.tokenizer_json import TokenizerRefused, check_tokenizer
-from tests import tiny
+from tests import tiny, tokenizer_classes
+from tests.families import ARCHITECTURES
 from tests.mutations import documents
 
 
@@ -80,12 +81,16 @@ def test_headers_are_judged_as_the_library_judges_them(tmp_path):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('"pt"', '"\\ud800"'), ("a.weight", "\\udfff"), ('"F32"', '"F8"'), ('{"format": "pt"}', "null"), ('"pt"', '"\\ud83d\\ude00"')],
+    [
+        ('"pt"', '"\\ud800"'),
+        ("a.weight", "\\udfff"),
+        ('"F32"', '"F8"'),
+        ('{"format": "pt"}', "null"),
+        ('"pt"', '"\\ud83d\\ude00"'),
+    ],
 )
 def test_halves_of_characters_and_types_are_judged_as_the_library_judges_them(tmp_path, old, new):
-    header = json.dumps(
-        {"__metadata__": {"format": "pt"}, "a.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
-    )
+    header = json.dumps({"__metadata__": {"format": "pt"}, "a.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
     assert old in header
     _with_header(tmp_path / "a", header.replace(old, new).encode(), bytes(4))
     assert _ours_reads(tmp_path / "a") == _library_reads(tmp_path / "a")
@@ -115,8 +120,12 @@ def test_deep_nesting_is_refused(model, name):
 _WORDS = {"type": "WordLevel", "vocab": {"[UNK]": 0, "a": 1}, "unk_token": "[UNK]"}
 _TRUNCATION = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
 _PADDING = {
-    **{"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None},
-    **{"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
+    "strategy": "BatchLongest",
+    "direction": "Right",
+    "pad_to_multiple_of": None,
+    "pad_id": 0,
+    "pad_type_id": 0,
+    "pad_token": "[PAD]",
 }
 _INSERTS = {
     "type": "TemplateProcessing",
@@ -135,7 +144,10 @@ def _settings() -> list[dict[str, Any]]:
         *({"max_length": 0, "stride": said} for said in (0, 1)),
     ]
     paddings = [
-        *({"strategy": said} for said in ({"Fixed": 5}, {"Fixed": -1}, {"Fixed": "5"}, {"Fixed": 5, "x": 1}, "Fixed", "x", None)),
+        *(
+            {"strategy": said}
+            for said in ({"Fixed": 5}, {"Fixed": -1}, {"Fixed": "5"}, {"Fixed": 5, "x": 1}, "Fixed", "x", None)
+        ),
         *({"strategy": said} for said in ({"BatchLongest": None}, {"LongestFirst": None}, {})),
         *({"direction": said} for said in ("Left", "right", None)),
         *({"pad_to_multiple_of": said} for said in (0, 8, -1, "8")),
@@ -175,7 +187,9 @@ def test_words_without_a_token_for_unknown_ones_are_refused(model):
     assert "is not in its vocab, so a word that is not there fails" in refusal(model)
 
 
-@pytest.mark.parametrize("names", [["input_ids"], [], ["pixel_values"], "input_ids", None, ["x", "input_ids", "attention_mask"], [5]])
+@pytest.mark.parametrize(
+    "names", [["input_ids"], [], ["pixel_values"], "input_ids", None, ["x", "input_ids", "attention_mask"], [5]]
+)
 def test_inputs_that_lack_the_tokens_or_their_mask_are_refused(model, names):
     change(model, "tokenizer_config.json", model_input_names=names)
     assert "model_input_names must be a list with input_ids and attention_mask" in refusal(model)
@@ -207,7 +221,7 @@ def test_a_padding_token_of_the_tokenizer_itself_counts(model):
 @pytest.mark.parametrize("length", [0, -1, 1, 2, 7, 0.5])
 def test_a_longest_text_of_next_to_nothing_is_refused(model, tiny_sst2, length):
     change(model, "tokenizer_config.json", model_max_length=length)
-    with pytest.raises(ModelUnreadable, match="model_max_length is .*, and must be a number from 8"):
+    with pytest.raises(ModelUnreadable, match=r"model_max_length is .*, and must be a number from 8"):
         check_local_inputs(tiny.tiny_spec(model, tiny_sst2))
 
 
@@ -222,3 +236,43 @@ def test_odd_longest_texts_are_taken(model, tiny_sst2, length):
     loaded = load_task_model(model, "text-classification", torch.device("cpu"))
     assert type(loaded.longest(32)) is int
     assert loaded.longest(32) == (16 if length is not None and length < 32 else 32)
+
+
+def test_the_classes_of_tokenizers_are_those_of_transformers():
+    assert json.loads(tokenizer_classes.PLACE.read_text()) == json.loads(tokenizer_classes.text())
+
+
+@pytest.mark.parametrize("name", ["T5Tokenizer", "T5TokenizerFast", "GPT2Tokenizer", "LlamaTokenizer", "XLMRobertaTokenizer"])
+def test_a_class_for_another_kind_of_vocabulary_is_refused(model, name):
+    change(model, "tokenizer_config.json", tokenizer_class=name)
+    assert f"reads this model's tokenizer as a {name.removesuffix('Fast')}, which needs a " in refusal(model)
+
+
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "BertTokenizer", "BertTokenizerFast", "MyTokenizer", None])
+def test_a_class_that_takes_the_vocabulary_is_taken(model, name):
+    change(model, "tokenizer_config.json", tokenizer_class=name)
+    check_checkpoint(model)
+
+
+@pytest.mark.parametrize(("family", "refused"), [("gpt2", "GPT2Tokenizer"), ("t5", "T5Tokenizer"), ("llama", None)])
+def test_the_usual_class_of_a_model_type_reads_a_tokenizer_that_names_none(tmp_path, family, refused):
+    ARCHITECTURES[family].write_for("summarization" if family == "t5" else "text-generation", tmp_path / "m")
+    change(tmp_path / "m", "tokenizer_config.json", tokenizer_class=None)
+    if refused is None:
+        check_checkpoint(tmp_path / "m")
+    else:
+        assert f"reads this model's tokenizer as a {refused}, which needs a" in refusal(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [({"return_dict": False}, "return_dict is false, and must be true"), ({"chunk_size_feed_forward": 3}, "must be 0")],
+)
+def test_settings_that_change_what_a_model_returns_are_refused(model, entry, says):
+    change(model, "config.json", **entry)
+    assert says in refusal(model)
+
+
+def test_chunks_of_one_are_taken(model):
+    change(model, "config.json", chunk_size_feed_forward=1, return_dict=True)
+    check_checkpoint(model)
