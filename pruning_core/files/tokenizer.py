@@ -42,6 +42,7 @@ class TokenizerFacts:
         idle: Tokens of these that no text becomes unless it spells them out: the mask, and named ones that nothing inserts.
         notes: What was not looked at.
         kind: Kind of the model in tokenizer.json: BPE, Unigram, WordLevel or WordPiece; None where it is not known.
+        end: Token that the files name as the end of a text.
         stated_class: Class that tokenizer_config.json names.
     """
 
@@ -50,6 +51,7 @@ class TokenizerFacts:
     idle: frozenset[str]
     notes: tuple[str, ...] = ()
     kind: str | None = None
+    end: str | None = None
     stated_class: str | None = None
 
 
@@ -91,6 +93,7 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
         idle=frozenset(idle),
         notes=tuple(notes),
         kind=None if whole is None else _kind(whole["model"]),
+        end=next((token for token, name in named.items() if name == "eos_token"), None),
         stated_class=cast("str | None", config.get("tokenizer_class")),
     )
 

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from pruning_core.checks.reader import check_writing
 from pruning_core.checks.request import check_checkpoint, check_local_inputs
-from pruning_core.errors import ModelUnreadable
+from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.files.safetensors_header import HeaderRefused, read_header
 from pruning_core.files.tokenizer_json import TokenizerRefused, check_tokenizer
-from tests import tiny, tokenizer_classes
+from pruning_core.spec.prune import PruneSpec, TaskSpec
+from tests import tasks, tiny, tokenizer_classes
 from tests.families import ARCHITECTURES
 from tests.mutations import documents
+from tests.mutations.bases import copy_of
 
 
 @pytest.fixture
@@ -276,3 +279,116 @@ def test_settings_that_change_what_a_model_returns_are_refused(model, entry, say
 def test_chunks_of_one_are_taken(model):
     change(model, "config.json", chunk_size_feed_forward=1, return_dict=True)
     check_checkpoint(model)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"image_mean": [0.5, 0.5]}, "image_mean must be a number, or a list"),
+        ({"image_mean": None}, "image_mean must be a number, or a list"),
+        ({"image_std": [0.5, 0, 0.5]}, "image_std must be numbers above 0"),
+        ({"image_std": "0.5"}, "image_std must be numbers above 0"),
+        ({"size": {"height": 20, "width": 16}}, "size must be height 16 and width 16, the model's image_size"),
+        ({"size": {"height": 0, "width": 16}}, "size must be an object with height and width"),
+        ({"size": 10**12}, "size must be an object with height and width"),
+        ({"do_resize": False}, "do_resize must be true: the model takes images of one size only"),
+        ({"do_rescale": "yes"}, "do_rescale must be true or false"),
+        ({"rescale_factor": "x"}, "rescale_factor must be a number"),
+        ({"resample": None}, "resample must be a whole number from 0 to 5"),
+        ({"size": None}, "size must be an object with height and width"),
+        ({"size": {"height": 16, "width": 16, "depth": 16}}, "size must be an object with height and width"),
+        ({"resample": 9}, "resample must be a whole number from 0 to 5"),
+        ({"image_processor_type": 5}, "image_processor_type must be the name of a class"),
+    ],
+)
+def test_image_processors_that_make_no_image_of_the_model_are_refused(images, entry, says):
+    change(images.folder / "model", "preprocessor_config.json", **entry)
+    with pytest.raises(ModelUnreadable) as refused:
+        check_local_inputs(PruneSpec.model_validate(images.request()))
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *(
+            {"image_mean": 0.5},
+            {"image_mean": None, "image_std": None, "do_normalize": False},
+            {"rescale_factor": None, "do_rescale": False},
+        ),
+        *({"size": 16}, {"do_rescale": False}, {"image_processor_type": "ViTFeatureExtractor"}),
+    ],
+)
+def test_other_image_processors_are_taken(images, entry):
+    change(images.folder / "model", "preprocessor_config.json", **entry)
+    check_local_inputs(PruneSpec.model_validate(images.request()))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures") / "vit"
+    folder.mkdir()
+    tasks.write_task_model(folder / "model", "image-classification")
+    tasks.write_task_data(folder / "data", "image-classification", rows=8)
+    target = {"metric": "macs", "keep": 0.6}
+    said = {"model": "model", "task": tasks.task_of("image-classification", Path("data")), "target": target}
+    (folder / "spec.json").write_text(json.dumps(said))
+    return folder
+
+
+@pytest.fixture
+def images(pictures, tmp_path):
+    return copy_of(pictures, tmp_path / "request")
+
+
+@pytest.mark.parametrize("kind", ["PreTrainedTokenizerFast", "TokenizersBackend"])
+def test_a_tokenizer_without_padding_is_refused_for_any_model_type(model, tiny_sst2, kind):
+    change(model, "tokenizer_config.json", pad_token=None, tokenizer_class=kind)
+    with pytest.raises(ModelUnreadable, match="has no padding token"):
+        check_local_inputs(tiny.tiny_spec(model, tiny_sst2))
+
+
+@pytest.mark.parametrize(
+    ("said", "metric", "refused"),
+    [
+        ({"num_beams": 2}, "rougeL", True),
+        ({"decoder_start_token_id": "x"}, "rougeL", True),
+        ({"decoder_start_token_id": 0}, "rougeL", False),
+        ({"bos_token_id": 0}, "rougeL", False),
+        ({"num_beams": 2}, "loss", False),
+    ],
+)
+def test_settings_of_writing_that_name_no_first_token_are_refused(tmp_path, said, metric, refused):
+    change(tmp_path, "generation_config.json", **said)
+    task = TaskSpec.model_validate(tasks.task_of("summarization", tmp_path) | {"metric": metric})
+    if refused:
+        with pytest.raises(ModelUnreadable, match="decoder_start_token_id, with which a text begins"):
+            check_writing(task, tmp_path)
+    else:
+        check_writing(task, tmp_path)
+
+
+def test_the_token_between_joined_texts_needs_a_row_and_padding_may_be_it(tmp_path):
+    tasks.write_task_model(tmp_path / "model", "text-generation")
+    tasks.write_task_data(tmp_path / "data", "text-generation", rows=8)
+    said = {"model": str(tmp_path / "model"), "target": {"metric": "macs", "keep": 0.6}}
+    spec = PruneSpec.model_validate(said | {"task": tasks.task_of("text-generation", tmp_path / "data")})
+    change(tmp_path / "model", "tokenizer_config.json", eos_token="<new>")
+    with pytest.raises(ModelUnreadable, match="'<new>' has no row"):
+        check_local_inputs(spec)
+    change(tmp_path / "model", "tokenizer_config.json", eos_token=None)
+    check_local_inputs(spec)
+    change(tmp_path / "model", "tokenizer_config.json", pad_token=None, tokenizer_class="PreTrainedTokenizerFast")
+    with pytest.raises(ModelUnreadable, match="has no padding token"):
+        check_local_inputs(spec)
+
+
+def test_a_tokenizer_without_a_mask_cannot_fill_masks(tmp_path):
+    tasks.write_task_model(tmp_path / "model", "fill-mask")
+    tasks.write_task_data(tmp_path / "data", "fill-mask", rows=8)
+    said = {"model": str(tmp_path / "model"), "target": {"metric": "macs", "keep": 0.6}}
+    spec = PruneSpec.model_validate(said | {"task": tasks.task_of("fill-mask", tmp_path / "data")})
+    check_local_inputs(spec)
+    change(tmp_path / "model", "tokenizer_config.json", mask_token=None, tokenizer_class="PreTrainedTokenizerFast")
+    with pytest.raises(DatasetInvalid, match="has no mask token"):
+        check_local_inputs(spec)
