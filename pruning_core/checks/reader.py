@@ -75,8 +75,8 @@ def check_longest(task: TaskSpec, folder: Path) -> None:
     """
     if KINDS[task.type].reads == "image" or (is_embedding(task.type) and read_recipe(folder).most_tokens is not None):
         return
-    stated = (_read_json(folder / "tokenizer_config.json") or {}).get("model_max_length")
-    if type(stated) in (int, float) and not stated >= _FEWEST_TOKENS:  # not a number either
+    stated: object = (_read_json(folder / "tokenizer_config.json") or {}).get("model_max_length")
+    if type(stated) in (int, float) and not cast("float", stated) >= _FEWEST_TOKENS:  # NaN is not
         raise ModelUnreadable(
             f"tokenizer_config.json: model_max_length is {stated}, and must be a number from {_FEWEST_TOKENS}, the tokens of "
             "the longest text; leave it out for none",

@@ -377,10 +377,10 @@ def test_the_token_between_joined_texts_needs_a_row_and_padding_may_be_it(tmp_pa
     with pytest.raises(ModelUnreadable, match="'<new>' has no row"):
         check_local_inputs(spec)
     change(tmp_path / "model", "tokenizer_config.json", eos_token=None)
-    check_local_inputs(spec)
-    change(tmp_path / "model", "tokenizer_config.json", pad_token=None, tokenizer_class="PreTrainedTokenizerFast")
     with pytest.raises(ModelUnreadable, match="has no padding token"):
         check_local_inputs(spec)
+    change(tmp_path / "model", "tokenizer_config.json", pad_token="word1")
+    check_local_inputs(spec)
 
 
 def test_a_tokenizer_without_a_mask_cannot_fill_masks(tmp_path):
