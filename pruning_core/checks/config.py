@@ -28,6 +28,13 @@ _SIZES = (
 _LARGEST_SIZE = 2**40
 _SHARES = ("dropout", "pdrop", "layerdrop", "drop_path", "initializer_range")
 _ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activation", "dense_act_fn")
+# Model types that cut a text into such chunks before their FFNs.
+_CHUNKED = frozenset(
+    {
+        *("albert", "bert", "camembert", "distilbert", "electra", "ernie", "megatron-bert", "rembert"),
+        *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"),
+    }
+)
 _ROTARY = ("rope_parameters", "rope_scaling")
 _WORDS = {
     "int": "a whole number",
@@ -78,6 +85,11 @@ def _odd(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
             yield name, value, f"one of {', '.join(_declared()['activations'])}"
     if config.get("add_cross_attention"):
         yield "add_cross_attention", config["add_cross_attention"], "false: a model that reads another one's output has no task"
+    if config.get("return_dict") is False:
+        yield "return_dict", False, "true: a model's outputs are read by their names"
+    chunk = config.get("chunk_size_feed_forward")
+    if type(chunk) is int and chunk > 1 and config.get("model_type") in _CHUNKED:
+        yield "chunk_size_feed_forward", chunk, "0: a text whose length is no multiple of it would fail"
     yield from _odd_layers(config)
     for name in ("id2label", "label2id"):
         if not isinstance(config.get(name), dict | None):

@@ -13,6 +13,11 @@ from pruning_core.files.paths import is_local
 from pruning_core.files.snapshots import resolve_snapshot, said_of_snapshot
 from pruning_core.spec.prune import TaskSpec
 
+_ATTENTIONS = (
+    "config.json asks for output_attentions, which transformers does not save; it was left out, and whoever reads attentions "
+    "gives output_attentions=True to the model's call"
+)
+
 
 def notes_on_model(folder: Path, task: TaskSpec) -> tuple[str, ...]:
     """Say what of a model's files is left out, read otherwise than it stands, or not looked at.
@@ -30,6 +35,7 @@ def notes_on_model(folder: Path, task: TaskSpec) -> tuple[str, ...]:
     return (
         *check_hooks(own),
         *notes_on_files(facts),
+        *((_ATTENTIONS,) if facts.config.get("output_attentions") is True else ()),
         *check_tokens(task.type, own, facts.config, facts.shapes, structure.signature),
         *notes_on_use(task, own),
     )

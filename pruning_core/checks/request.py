@@ -15,9 +15,10 @@ from pruning_core.checks.embedder import check_embedder
 from pruning_core.checks.findings import Checked, Findings
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
+from pruning_core.checks.image_processor import check_image_processor
 from pruning_core.checks.method import check_method, check_request
 from pruning_core.checks.model import check_weights
-from pruning_core.checks.reader import check_padding, check_reader
+from pruning_core.checks.reader import check_longest, check_padding, check_reader, check_writing
 from pruning_core.checks.task import check_lengths, check_model_class, check_problem_type, positions_of
 from pruning_core.checks.tokens import check_tokens
 from pruning_core.data.head import Head, check_head
@@ -27,6 +28,7 @@ from pruning_core.files.companions import TOKENIZER_NAMES
 from pruning_core.files.paths import is_local
 from pruning_core.files.snapshots import resolve_snapshot
 from pruning_core.spec.prune import PruneSpec, TaskSpec
+from pruning_core.spec.tasks import KINDS
 
 
 def check_local_inputs(spec: PruneSpec) -> Checked:
@@ -116,5 +118,9 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     check_reader(spec.task, folder)
     check_tokens(spec.task.type, folder, facts.config, facts.shapes, structure.signature)
     check_embedder(spec.task.type, folder, groups[0].hidden)
+    check_longest(spec.task, folder)
+    check_writing(spec.task, folder)
+    if KINDS[spec.task.type].reads == "image":
+        check_image_processor(folder, facts.config)
     check_padding(spec.task, folder, facts.config, structure.signature)
     return head

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.arch.signatures import BlockSignature
+from pruning_core.checks.tokenizer_class import check_tokenizer_class
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.tokenizer import TokenizerFacts, read_tokenizer
 from pruning_core.spec.tasks import KINDS, TaskType
@@ -44,12 +45,16 @@ def check_tokens(
     if task_type is not None and KINDS[task_type].reads == "image":
         return ()
     facts = read_tokenizer(folder)
+    check_tokenizer_class(config, facts)
     rows = _rows(shapes, decoder=False)
     target_rows = _rows(shapes, decoder=True) or rows
     notes = list(facts.notes)
     masks = task_type is not None and KINDS[task_type].loads_as == _READS_MASKS
+    idle = frozenset() if masks else facts.idle
+    if task_type == "text-generation":  # its texts are joined by the token that ends one
+        idle -= {facts.end}
     if rows is not None:
-        notes += _check_ends(facts, rows, masks=masks)
+        notes += _check_ends(facts, rows, idle)
     if target_rows is not None and max(facts.ends_of_target, default=-1) >= target_rows:
         raise _too_many(max(facts.ends_of_target) + 1, target_rows, "target language's tokenizer")
     if rows is not None:
@@ -71,9 +76,9 @@ def _rows(shapes: Mapping[str, tuple[int, ...]], *, decoder: bool) -> int | None
     return min(found, default=None)
 
 
-def _check_ends(facts: TokenizerFacts, rows: int, *, masks: bool) -> list[str]:
+def _check_ends(facts: TokenizerFacts, rows: int, idle: frozenset[str]) -> list[str]:
     beyond = {number: token for number, token in facts.ends.items() if number >= rows}
-    used = [token for token in beyond.values() if token not in facts.idle or masks]
+    used = [token for token in beyond.values() if token not in idle]
     if used:
         raise _too_many(max(facts.ends) + 1, rows, "tokenizer", used[-1])
     shown = ", ".join(sorted(repr(token[:_SHOWN]) for token in beyond.values()))

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 # No count, size or offset has as many digits. Tokenizers state 1e30 in full, which has 31, for texts without a longest one.
 _MOST_DIGITS = 64
+# The readers of safetensors and tokenizers stop at 127; transformers copies a configuration by functions that call themselves.
+_DEEPEST = 64
 
 
 class JsonRefused(ValueError):
@@ -48,7 +50,7 @@ def parse_json(data: bytes, *, constants: bool = True) -> object:
         JsonRefused: It is no JSON, is nested too deeply, holds a number out of range, or has a key twice.
     """
     try:
-        return json.loads(
+        found: object = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_int=_integer,
@@ -61,6 +63,24 @@ def parse_json(data: bytes, *, constants: bool = True) -> object:
         raise JsonRefused("is nested too deeply") from None
     except ValueError:
         raise JsonRefused("is not readable JSON") from None
+    _require_flat(found)
+    return found
+
+
+def _require_flat(found: object) -> None:
+    """Refuse what is nested more than `_DEEPEST` deep, level by level, without a call for each level."""
+    level = [found]
+    for _ in range(_DEEPEST + 1):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += [value for value in cast("dict[str, object]", one).values() if isinstance(value, dict | list)]
+            elif isinstance(one, list):
+                inner += [value for value in cast("list[object]", one) if isinstance(value, dict | list)]
+        level = inner
+        if not level:
+            return
+    raise JsonRefused(f"is nested too deeply: more than {_DEEPEST} lists and objects in one another")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

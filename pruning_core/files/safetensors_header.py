@@ -5,6 +5,8 @@ The library is not used: the front end has neither torch nor numpy, and a trunca
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,18 @@ _LARGEST_AXIS = 2**40
 _MOST_VALUES = 2**53  # far beyond any disk
 
 DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+# Bits of a value of each type that the library knows: it refuses the whole file for another one.
+_BITS = {name: 8 * count for name, count in DTYPE_BYTES.items()} | {
+    "U64": 64,
+    "C64": 64,
+    "U32": 32,
+    "U16": 16,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F4": 4,
+    **dict.fromkeys(("F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+}
+_SURROGATES = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class HeaderRefused(ValueError):
@@ -61,11 +75,21 @@ def read_header(path: Path) -> list[StoredTensor]:
         encoded = file.read(length)
     try:
         header = parse_json(encoded, constants=False)
+        _require_unicode(encoded, header)
     except JsonRefused as error:
         raise HeaderRefused(f"is corrupt or truncated: its header {error}") from None
     if not isinstance(header, dict):
         raise HeaderRefused("is corrupt or truncated: its header is no JSON object")
     return _tensors(cast("dict[str, object]", header), size - 8 - length)
+
+
+def _require_unicode(encoded: bytes, header: object) -> None:
+    """Refuse halves of characters, which Python's reader takes and the library does not."""
+    if _SURROGATES.search(encoded) is not None:
+        try:
+            json.dumps(header, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise JsonRefused("holds half a character") from None
 
 
 def _tensors(header: Mapping[str, object], data_bytes: int) -> list[StoredTensor]:
@@ -75,6 +99,7 @@ def _tensors(header: Mapping[str, object], data_bytes: int) -> list[StoredTensor
     places: list[tuple[int, int]] = []
     for name, entry in header.items():
         if name == "__metadata__":
+            _check_metadata(entry)
             continue
         if len(name) > _LONGEST_NAME:
             raise HeaderRefused(f"is corrupt: it names a tensor in more than {_LONGEST_NAME} letters")
@@ -91,14 +116,20 @@ def _tensors(header: Mapping[str, object], data_bytes: int) -> list[StoredTensor
     return tensors
 
 
+def _check_metadata(found: object) -> None:
+    texts = cast("dict[str, object]", found).values() if isinstance(found, dict) else [None]
+    if found is not None and not all(isinstance(text, str) for text in texts):
+        raise HeaderRefused("is corrupt: its __metadata__ must be an object whose values are texts")
+
+
 def _tensor(name: str, entry: object) -> tuple[StoredTensor, tuple[int, int]]:
     shown = name[:128]
     if not isinstance(entry, dict):
         raise HeaderRefused(f"is corrupt: what it says of {shown} is no JSON object")
     fields = cast("dict[str, object]", entry)
     dtype, shape, place = fields.get("dtype"), _integers(fields.get("shape")), _integers(fields.get("data_offsets"))
-    if not isinstance(dtype, str) or len(dtype) > 32:
-        raise HeaderRefused(f"is corrupt: it gives {shown} no type")
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise HeaderRefused(f"is corrupt: it gives {shown} no type that safetensors has")
     if shape is None or len(shape) > _MOST_AXES or not all(0 <= axis <= _LARGEST_AXIS for axis in shape):
         raise HeaderRefused(
             f"is corrupt: the shape of {shown} must be a list of at most {_MOST_AXES} whole numbers, each from 0 to 2^40"
@@ -106,7 +137,7 @@ def _tensor(name: str, entry: object) -> tuple[StoredTensor, tuple[int, int]]:
     if place is None or len(place) != 2 or not 0 <= place[0] <= place[1] <= _MOST_VALUES:
         raise HeaderRefused(f"is corrupt: the data_offsets of {shown} must be two whole numbers, the smaller one first")
     values = _product(shape)
-    if values is None or (dtype in DTYPE_BYTES and place[1] - place[0] != values * DTYPE_BYTES[dtype]):
+    if values is None or 8 * (place[1] - place[0]) != values * _BITS[dtype]:
         raise HeaderRefused(f"is corrupt or truncated: {shown} has other bytes than its shape needs")
     return StoredTensor(name, dtype, tuple(shape), values), (place[0], place[1])
 

@@ -21,6 +21,7 @@ from pruning_core.files.tokenizer_json import TokenizerRefused, check_config, ch
 
 TOKENIZER = "tokenizer.json"
 _CONFIG = "tokenizer_config.json"
+_OTHERS = "special_tokens_map.json"
 _LARGEST_BYTES = 48 * 2**20
 _LARGEST_PARSED_BYTES = 4 * 2**20  # beyond it, merges are not parsed
 _LARGEST_OTHER_BYTES = 16 * 2**20
@@ -40,12 +41,18 @@ class TokenizerFacts:
         ends_of_target: The last token of the target language of a model with two vocabularies; empty for others.
         idle: Tokens of these that no text becomes unless it spells them out: the mask, and named ones that nothing inserts.
         notes: What was not looked at.
+        kind: Kind of the model in tokenizer.json: BPE, Unigram, WordLevel or WordPiece; None where it is not known.
+        end: Token that the files name as the end of a text.
+        stated_class: Class that tokenizer_config.json names.
     """
 
     ends: Mapping[int, str]
     ends_of_target: Mapping[int, str]
     idle: frozenset[str]
     notes: tuple[str, ...] = ()
+    kind: str | None = None
+    end: str | None = None
+    stated_class: str | None = None
 
 
 def read_tokenizer(folder: Path) -> TokenizerFacts:
@@ -58,12 +65,16 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
     config = _object(folder, _CONFIG)
     with _refused_as(_CONFIG):
         check_config(config)
+    config = _with_others(folder, config)
     stated = _stated(folder, config)
-    named = named_tokens(config)
     whole = _read_whole(folder / TOKENIZER, notes) if (folder / TOKENIZER).is_file() else None
     if whole is not None:
         with _refused_as(TOKENIZER):
             check_tokenizer(whole)
+        if whole.get("padding") is not None:
+            config = {"pad_token": whole["padding"]["pad_token"]} | config
+    named = named_tokens(config)
+    if whole is not None:
         own = [str(entry["content"]) for entry in whole["added_tokens"]]
         ends = _numbered(_vocabulary(whole), [*own, *stated.values(), *named])
     elif notes or any((folder / name).is_file() for name in SENTENCEPIECE_NAMES):
@@ -76,7 +87,24 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
     inserted = {*own, *stated.values()}
     idle = {token for token, name in named.items() if name in _IDLE and token not in inserted}
     idle |= {token for token, name in named.items() if name == "mask_token"}
-    return TokenizerFacts(ends, _last(_ids(folder, _TARGET)), frozenset(idle), tuple(notes))
+    return TokenizerFacts(
+        ends=ends,
+        ends_of_target=_last(_ids(folder, _TARGET)),
+        idle=frozenset(idle),
+        notes=tuple(notes),
+        kind=None if whole is None else _kind(whole["model"]),
+        end=next((token for token, name in named.items() if name == "eos_token"), None),
+        stated_class=cast("str | None", config.get("tokenizer_class")),
+    )
+
+
+def _kind(model: Mapping[str, Any]) -> str | None:
+    """Name the kind of a tokenizer's model. Older files state none, and a WordPiece and a WordLevel may then look alike."""
+    if model.get("type") is not None:
+        return str(model["type"])
+    if isinstance(model["vocab"], list):
+        return "Unigram"
+    return "BPE" if "merges" in model else None
 
 
 @contextmanager
@@ -193,6 +221,22 @@ def _stated(folder: Path, config: Mapping[str, Any]) -> dict[int, str]:
     if entries is None:
         return dict(sorted((number, token) for token, number in _ids(folder, "added_tokens.json").items()))
     return {int(number): entries[number]["content"] for number in sorted(entries, key=int)}
+
+
+def _with_others(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Put the entries of special_tokens_map.json over a configuration's, as transformers does where that is of an old form."""
+    if "added_tokens_decoder" in config:
+        return config
+    others = _object(folder, _OTHERS)
+    found = config | {
+        name: cast("dict[str, Any]", value) | {"__type": "AddedToken"}
+        if isinstance(value, dict) and name != "extra_special_tokens"
+        else value
+        for name, value in others.items()
+    }
+    with _refused_as(_OTHERS):
+        check_config(found)
+    return found
 
 
 def _ids(folder: Path, name: str) -> dict[str, int]:

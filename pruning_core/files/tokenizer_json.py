@@ -46,6 +46,7 @@ _ADDED: Mapping[str, type] = {
 _DEEPEST = 16
 _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _SIDES = ("left", "right")
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class TokenizerRefused(ValueError):
@@ -100,15 +101,49 @@ def _is_part(part: object, name: str, kinds: frozenset[str], depth: int) -> bool
 
 
 def _check_settings(whole: Mapping[str, Any]) -> None:
-    for name, numbers, needed in (
-        ("truncation", ("max_length", "stride"), ("strategy",)),
-        ("padding", ("pad_id", "pad_type_id"), ("strategy", "pad_token", "direction")),
+    for name, numbers, strategies in (
+        ("truncation", ("max_length", "stride"), ("LongestFirst", "OnlyFirst", "OnlySecond")),
+        ("padding", ("pad_id", "pad_type_id"), ("BatchLongest",)),
     ):
         stated: object = whole.get(name)
+        if stated is None:
+            continue
         fields = cast("dict[str, object]", stated) if isinstance(stated, dict) else {}
         whole_numbers = all(_is_size(fields.get(number)) for number in numbers)
-        said = f"{name} must be null, or an object with {', '.join((*needed, *numbers))}"
-        _require(stated is None or (whole_numbers and all(key in fields for key in needed)), said)
+        said = f"{name} must be null, or an object with strategy, {', '.join(numbers)} and direction, as tokenizers saves it"
+        _require(whole_numbers and _is_strategy(fields.get("strategy"), strategies), said)
+        _require(fields.get("direction", None if name == "padding" else "Right") in ("Left", "Right"), said)
+        if name == "truncation":
+            room = cast("int", fields["max_length"]) - _inserted(whole.get("post_processor"))
+            _require(not 0 <= room < cast("int", fields["stride"]), "the stride of its truncation must be below its max_length")
+        else:
+            formed = isinstance(fields.get("pad_token"), str) and all(_is_id(fields[number]) for number in numbers)
+            _require(formed, "its padding must have pad_token, a text, and pad_id and pad_type_id, whole numbers")
+            multiple = fields.get("pad_to_multiple_of")
+            _require(multiple is None or _is_size(multiple), "pad_to_multiple_of of its padding must be null or a whole number")
+
+
+def _is_strategy(found: object, plain: Sequence[str]) -> bool:
+    if isinstance(found, dict):  # of padding, to a length of its own; or as some writers have the others
+        ((name, value),) = cast("dict[str, object]", found).items() if len(found) == 1 else (("", None),)
+        return (name in plain and value is None) or (name == "Fixed" and "BatchLongest" in plain and _is_size(value))
+    return isinstance(found, str) and found in plain
+
+
+def _inserted(part: object) -> int:
+    """Count the special tokens that a post-processor puts into a text."""
+    fields = cast("dict[str, Any]", part) if isinstance(part, dict) else {}
+    match fields.get("type"):
+        case "BertProcessing" | "RobertaProcessing":
+            return 2
+        case "TemplateProcessing":
+            pieces = cast("list[object]", fields["single"]) if isinstance(fields.get("single"), list) else []
+            return sum(isinstance(piece, dict) and "SpecialToken" in piece for piece in pieces)
+        case "Sequence":
+            inner = cast("list[object]", fields["processors"]) if isinstance(fields.get("processors"), list) else []
+            return sum(map(_inserted, inner))
+        case _:
+            return 0
 
 
 def _check_model(model: object) -> None:
@@ -126,7 +161,10 @@ def _check_model(model: object) -> None:
     if kind == "BPE" or (kind is None and "merges" in fields):
         _check_merges(fields, tokens)
         return
-    _require(isinstance(fields.get("unk_token"), str), "the model, of whole words or pieces of them, must name an unk_token")
+    unknown: object = fields.get("unk_token")
+    _require(isinstance(unknown, str), "the model, of whole words or pieces of them, must name an unk_token")
+    said = f"the unk_token of its model, {cast('str', unknown)[:40]!r}, is not in its vocab, so a word that is not there fails"
+    _require(unknown in tokens, said)
     prefixed = isinstance(fields.get("continuing_subword_prefix"), str) and _is_size(fields.get("max_input_chars_per_word"))
     said = "the model, a WordPiece, must have a continuing_subword_prefix and max_input_chars_per_word"
     _require(kind != "WordPiece" or prefixed, said)
@@ -190,6 +228,12 @@ def check_config(config: Mapping[str, Any]) -> None:
     for name in _NAMED:
         formed = config.get(name) is None or _content(config[name]) is not None
         _require(formed, f"{name} must be a text, or an object with its content and __type AddedToken")
+    if "model_input_names" in config:
+        names: object = config["model_input_names"]
+        given = cast("list[object]", names) if isinstance(names, list) else []
+        said = "model_input_names must be a list with input_ids and attention_mask, which tells padding from text; leave it out"
+        _require({"input_ids", "attention_mask"} <= {name for name in given if isinstance(name, str)}, said)
+        _require(all(isinstance(name, str) for name in given) and given[0] in _INPUTS, said)
     for name, rule, must in _RULES:
         _require(config.get(name) is None or rule(config[name]), f"{name} must be {must}")
 

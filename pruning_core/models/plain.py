@@ -80,6 +80,8 @@ def load_config(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedCon
     for own in _configs(config):
         for name in LEFT_OUT:
             vars(own).pop(name, None)
+        if getattr(own, "output_attentions", False):  # transformers saves no such configuration with its usual attention
+            own.output_attentions = False
         for name, allowed in (("_attn_implementation", ATTENTIONS), ("_experts_implementation", EXPERTS)):
             if getattr(own, name, None) not in (None, *allowed):
                 raise ModelUnreadable(f"config.json: {name} must be {', '.join(sorted(allowed))} or absent", param="model")

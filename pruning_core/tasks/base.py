@@ -100,7 +100,7 @@ class TaskModel:
     def longest(self, wanted: int) -> int:
         """Return a length in tokens, cut to what the tokenizer and the model's positions allow."""
         limits = [wanted, positions_of(self.model.config.to_dict()), getattr(self.processor, "model_max_length", None)]
-        return min(limit for limit in limits if limit is not None)
+        return int(min(limit for limit in limits if limit is not None))  # a tokenizer's may have a decimal point
 
     def input_length(self, wanted: int) -> int:
         """Return the length in tokens of inputs that are timed; for images it is fixed by the model."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from pruning_core.checks.reader import NO_MASK
 from pruning_core.errors import DatasetInvalid
 from pruning_core.tasks.base import Judged, Observed, tokenised
 from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
@@ -68,11 +69,7 @@ class FillMask(LanguageModel):
         """
         mask = cast("int | None", tokenizer.mask_token_id)
         if mask is None:
-            raise DatasetInvalid(
-                "the tokenizer has no mask token, so its model cannot fill masks; give a masked language model, or choose "
-                "task.type text-generation",
-                param="task.type",
-            )
+            raise DatasetInvalid(NO_MASK, param="task.type")
         columns = tokenised(tokenizer, rows.texts, limit)
         special = set(tokenizer.all_special_ids)
         counted: list[array[int]] = []

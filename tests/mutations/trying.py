@@ -37,6 +37,7 @@ HONEST = frozenset(
     {
         "target_missed",  # the mask was found, and rounding or a measured latency missed the tolerance
         "quality_floor",  # quality is known when it is measured
+        "metric_undefined",  # and then a share of it is none, if the dense model's is 0
         "diverged",  # so is training
         "not_finite",  # no weight is read before the job
         "oom",  # depends on the machine

@@ -1,0 +1,56 @@
+"""Checks that the class of transformers that reads a tokenizer can make one of its vocabulary. Torch-free.
+
+Many classes build a tokenizer of their own of the vocabulary, and leave the rest of ``tokenizer.json`` out. Of a vocabulary of
+another kind some fail, and others make a tokenizer that knows no word. ``tokenizer_classes.json`` has what transformers
+declares of the model types of `checks.heads`; a test compares it with transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+from pruning_core.errors import ModelUnreadable
+from pruning_core.files.tokenizer import TokenizerFacts
+
+# Classes that take tokenizer.json as it is.
+_WHOLE = ("TokenizersBackend", "PythonBackend", "PreTrainedTokenizerFast", "PreTrainedTokenizer")
+
+
+def check_tokenizer_class(config: Mapping[str, Any], facts: TokenizerFacts) -> None:
+    """Refuse a tokenizer.json whose vocabulary is of another kind than the class that reads it builds.
+
+    Raises:
+        ModelUnreadable: It is.
+    """
+    name = _reader(config, facts.stated_class)
+    needed = next((kind for kind, names in _declared()["kinds"].items() if name in names), None)
+    misread = needed == "Unigram" or (needed == "BPE" and facts.kind in ("WordLevel", "WordPiece"))
+    if facts.kind is not None and facts.kind != needed and misread:
+        raise ModelUnreadable(
+            f"transformers reads this model's tokenizer as a {name}, which needs a {needed}, and tokenizer.json holds a "
+            f"{facts.kind}; set tokenizer_class in tokenizer_config.json to PreTrainedTokenizerFast, which takes any",
+            param="model",
+        )
+
+
+def _reader(config: Mapping[str, Any], stated: str | None) -> str | None:
+    """Name the class that transformers' AutoTokenizer takes; None where that is not known here."""
+    declared = _declared()
+    model_type = config.get("model_type")
+    usual = cast("dict[str, str]", declared["of_types"]).get(str(model_type))
+    named: object = stated or config.get("tokenizer_class")
+    if not isinstance(named, str):
+        return usual
+    named = named.removesuffix("Fast")
+    if usual in _WHOLE or (usual is not None and model_type in declared["types_alone"]):
+        return usual
+    return named
+
+
+@cache
+def _declared() -> dict[str, Any]:
+    return json.loads(files("pruning_core.checks").joinpath("tokenizer_classes.json").read_text(encoding="utf-8"))
