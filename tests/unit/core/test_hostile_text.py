@@ -16,9 +16,13 @@ import pruning_core
 from coppice import console
 from pruning_core.artifacts.card import base_licence, model_card
 from pruning_core.artifacts.page import render_page
+from pruning_core.data.chats import encode_chat
+from pruning_core.data.rows import Rows
+from pruning_core.errors import DatasetInvalid
 from pruning_core.report.report import Report
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.tasks.chats import rendered
 from tests import tiny
 from tests.unit.app.sample import REPORT
 
@@ -115,8 +119,32 @@ def test_names_of_labels_and_templates_of_a_model_are_never_run(tiny_bert, tiny_
         assert "<script>alert(1)" not in text
 
 
-def test_nothing_of_ours_renders_a_chat_template():
+def test_chat_templates_are_rendered_in_one_place_alone():
     root = Path(pruning_core.__file__).parents[1]
     for room in ("pruning_core", "app", "worker", "coppice"):
         for path in (root / room).rglob("*.py"):
-            assert "chat_template(" not in path.read_text(encoding="utf-8"), path
+            is_place = path.relative_to(root).as_posix() == "pruning_core/tasks/chats.py"
+            assert ("chat_template(" in path.read_text(encoding="utf-8").replace("check_chat_template(", "")) == is_place, path
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.__init__.__globals__ }}",
+        "{{ cycler.__init__.__globals__.os.system('touch canary') }}",
+        "{% set _ = messages.append({'role': 'user'}) %}",
+        "{{ ('x' * 10).format.__globals__ }}",
+    ],
+)
+def test_a_chat_template_reaches_nothing_but_the_chat(template, tiny_bert, tmp_path, monkeypatch):
+    """transformers renders it by Jinja's sandbox, in which nothing of Python's can be reached and no value be changed."""
+    from transformers import AutoTokenizer
+
+    monkeypatch.chdir(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    tokenizer.chat_template = template
+    chat = encode_chat([{"role": "user", "content": "hello"}], "messages")
+    with pytest.raises(DatasetInvalid, match="refuses all chats"):
+        rendered(tokenizer, Rows(((chat,),), None, form="chat"))
+    assert not list(tmp_path.iterdir())
