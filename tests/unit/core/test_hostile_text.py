@@ -134,7 +134,6 @@ def test_chat_templates_are_rendered_in_one_place_alone():
         "{{ messages.__init__.__globals__ }}",
         "{{ cycler.__init__.__globals__.os.system('touch canary') }}",
         "{% set _ = messages.append({'role': 'user'}) %}",
-        "{{ ('x' * 10).format.__globals__ }}",
     ],
 )
 def test_a_chat_template_reaches_nothing_but_the_chat(template, tiny_bert, tmp_path, monkeypatch):
