@@ -18,8 +18,8 @@ from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.method import check_method, check_request
 from pruning_core.checks.model import check_weights
 from pruning_core.checks.reader import check_padding, check_reader
-from pruning_core.checks.tensors import check_tensors
 from pruning_core.checks.task import check_lengths, check_model_class, check_problem_type, positions_of
+from pruning_core.checks.tensors import check_tensors
 from pruning_core.checks.tokens import check_tokens
 from pruning_core.data.head import Head, check_head
 from pruning_core.errors import together

@@ -65,8 +65,8 @@ def check_tensors(task_type: TaskType, config: Mapping[str, Any], shapes: Mappin
     combo = entry["combos"].index(choice)
     expected = dict(_expected(entry, sizes, combo, len(shapes)))
     stored = {_name_in_model(name, entry, expected): name for name in shapes}
-    own = _own_shapes(config)
-    missing = {name for name, one in expected.items() if one.needed and name not in stored and not _ends_with(name, own)}
+    own = _own_shapes(config, entry["prefix"])
+    missing = {name for name, one in expected.items() if one.needed and name not in stored and _module(name) not in own}
     for group, when in entry["ties"]:
         if (when is None or combo in when) and any(name in stored for name in group):
             missing -= set(group)
@@ -74,7 +74,7 @@ def check_tensors(task_type: TaskType, config: Mapping[str, Any], shapes: Mappin
         raise lacks_weights(task_type, ", ".join(sorted(missing)[:_SHOWN]))
     for name, there in stored.items():
         one = expected.get(name)
-        if one is None or one.shape is None or _ends_with(name, own):
+        if one is None or one.shape is None or _module(name) in own:
             continue
         found = shapes[there]
         if len(found) != len(one.shape) or any(made not in (None, size) for made, size in zip(one.shape, found, strict=True)):
@@ -87,7 +87,7 @@ def sizes_of(entry: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, i
     for alias, name in cast("dict[str, str]", entry["aliases"]).items():
         if alias in config:
             given[name] = config[alias]
-    sizes = {name: cast("int", value) for name, value in given.items() if type(value) is int}
+    sizes = {name: value for name, value in given.items() if type(value) is int}
     for name, others in _INSTEAD.items():
         if name not in sizes and all(sizes.get(other) for other in others):
             first, *rest = (sizes[other] for other in others)
@@ -110,7 +110,8 @@ def flag_of(name: str, entry: Mapping[str, Any], sizes: Mapping[str, int], confi
         return sizes.get(first) == sizes.get(second)
     if name.endswith(">0"):
         return sizes.get(name.removesuffix(">0"), 0) > 0
-    return config.get(name, entry["usual"].get(name, True))
+    value: object = config.get(name, entry["usual"].get(name, True))
+    return value.lower().split("|") if name == "pos_att_type" and isinstance(value, str) else value
 
 
 def _expected(entry: Mapping[str, Any], sizes: Mapping[str, int], combo: int, most: int) -> Iterator[tuple[str, _Expected]]:
@@ -152,18 +153,18 @@ def _name_in_model(stored: str, entry: Mapping[str, Any], expected: Mapping[str,
     return f"{prefix}{name}" if head or f"{prefix}{name}" in expected else name
 
 
-def _own_shapes(config: Mapping[str, Any]) -> frozenset[str]:
-    """Return the modules of a bundle of ours whose shapes, or forms, its configuration states apart."""
+def _own_shapes(config: Mapping[str, Any], prefix: str) -> frozenset[str]:
+    """Return the modules of a bundle of ours whose shapes its configuration states apart, with and without prefix."""
     stated = config.get("quantization_config")
     if not isinstance(stated, dict):
         return frozenset()
     parts = [cast("dict[str, object]", stated).get(name) for name in ("linears", "packed")]
-    return frozenset(path for own in parts if isinstance(own, dict) for path in cast("dict[str, object]", own))
+    paths = {path for own in parts if isinstance(own, dict) for path in cast("dict[str, object]", own)}
+    return frozenset(form for path in paths for form in (path, f"{prefix}.{path}", path.removeprefix(f"{prefix}.")))
 
 
-def _ends_with(name: str, modules: frozenset[str]) -> bool:
-    module = name.rpartition(".")[0]
-    return module in modules or any(own.endswith(f".{module}") or module.endswith(f".{own}") for own in modules)
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _misshapen(name: str, found: tuple[int, ...], made: tuple[int | None, ...]) -> ModelUnreadable:

@@ -7,7 +7,6 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from pruning_core.checks.heads import LOADED_BY
@@ -16,7 +15,7 @@ from pruning_core.errors import ModelUnreadable
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.models.load import load_task_model
 from pruning_core.spec.tasks import KINDS
-from tests import expected_tensors, tiny
+from tests import expected_tensors
 from tests.families import SUPPORTED
 
 CPU = torch.device("cpu")
@@ -66,7 +65,7 @@ def test_a_checkpoint_passes_and_loads(own, task, tmp_path):
 
 @pytest.mark.parametrize("model_type", sorted(LOADED_BY))
 def test_a_model_of_the_usual_sizes_passes(model_type):
-    """The sizes of the checkpoints that the configuration is named after, in a file that states them and in one that does not."""
+    """The configuration's own sizes, in a file that states them and in one that does not."""
     for auto in sorted(LOADED_BY[model_type]):
         config = CONFIG_MAPPING[model_type](**_GIVEN.get(model_type, {}))
         model = expected_tensors.model_of(config, auto)
