@@ -75,6 +75,8 @@ def _tensors(header: Mapping[str, object], data_bytes: int) -> list[StoredTensor
     places: list[tuple[int, int]] = []
     for name, entry in header.items():
         if name == "__metadata__":
+            if entry is not None and not _is_texts(entry):
+                raise HeaderRefused("is corrupt: its __metadata__ must be an object of texts")
             continue
         if len(name) > _LONGEST_NAME:
             raise HeaderRefused(f"is corrupt: it names a tensor in more than {_LONGEST_NAME} letters")
@@ -129,3 +131,7 @@ def _product(shape: list[int]) -> int | None:
         if product > _MOST_VALUES:
             return None
     return product
+
+
+def _is_texts(entry: object) -> bool:
+    return isinstance(entry, dict) and all(isinstance(value, str) for value in cast("dict[str, object]", entry).values())
