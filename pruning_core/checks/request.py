@@ -20,6 +20,7 @@ from pruning_core.checks.method import check_method, check_request
 from pruning_core.checks.model import check_weights
 from pruning_core.checks.reader import check_longest, check_padding, check_reader, check_writing
 from pruning_core.checks.task import check_lengths, check_model_class, check_problem_type, positions_of
+from pruning_core.checks.tensors import check_tensors
 from pruning_core.checks.tokens import check_tokens
 from pruning_core.data.head import Head, check_head
 from pruning_core.errors import together
@@ -114,6 +115,7 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     head = Head(classes_of(facts), names_of(facts))
     check_head(spec.task, head.classes, head.names)
     check_head_weights(spec.task.type, facts.config, facts.shapes)
+    check_tensors(spec.task.type, facts.config, facts.shapes)
     check_lengths(spec, positions_of(facts.config))
     check_reader(spec.task, folder)
     check_tokens(spec.task.type, folder, facts.config, facts.shapes, structure.signature)
