@@ -183,7 +183,7 @@ def test_data_is_named_by_its_splits_its_share_and_its_revision(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"--validation-share": "0.9"}, "--validation-share: Input should be less than or equal to 0.5"),
+        ({"--validation-share": "0.9"}, "--validation-share must be less than or equal to 0.5"),
         ({"--data": "org/data@v1", "--data-revision": "v2"}, "the revision is named twice"),
         ({"--data": "org/data@"}, "org/name@revision"),
     ],
@@ -299,7 +299,7 @@ def test_jobs_lists_shows_cancels_and_tells_events(live: Live) -> None:
     assert events.exit_code == 0
     assert [kind in events.stdout for kind in ("job.queued", "job.cancelled")] == [True, True]
     unknown = call("jobs", "show", "job_nothing", *at)
-    assert (unknown.exit_code, "no such job" in unknown.stderr) == (2, True)
+    assert (unknown.exit_code, "there is no job job_nothing here" in unknown.stderr) == (2, True)
 
 
 def test_prune_can_leave_at_once_and_find_its_job_again(live: Live, tmp_path: Path) -> None:

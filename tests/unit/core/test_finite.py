@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.verify import verify
 from pruning_core.budgets import Budget, CurveBudget
-from pruning_core.errors import NotFinite, PruningError
+from pruning_core.errors import MetricUndefined, NotFinite, PruningError
 from pruning_core.evidence.calibration import TokenSet
 from pruning_core.evidence.context import Evidence
 from pruning_core.evidence.states import DenseStates
@@ -251,8 +251,10 @@ def test_a_metric_that_is_no_number(tiny_sst2, tmp_path):
     constant = load_task_model(model, "regression", torch.device("cpu"))
     with torch.no_grad():
         constant.model.classifier.weight.zero_()
-    with pytest.raises(NotFinite, match=r"spearman on 120 samples of the validation split is no number \(pruned"):
-        evaluator.compare(constant, lambda _done: None)
+    found = evaluator.compare(constant, lambda _done: None)
+    assert (found.undefined, found.pruned) == (True, 0.0), "scores that are all alike have no correlation, and say nothing"
+    with pytest.raises(MetricUndefined, match="spearman of the dense model on 120 samples"):
+        Evaluator(spec, constant, read_rows(spec.task, "validation")).compare(dense, lambda _done: None)
 
 
 @pytest.mark.parametrize("bad", BAD)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -15,7 +13,6 @@ from pruning_core.checks.heads import LOADED_BY
 from pruning_core.checks.tensors import check_tensors
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.checkpoint import read_checkpoint
-from pruning_core.files.safetensors_header import HeaderRefused, read_header
 from pruning_core.models.load import load_task_model
 from pruning_core.spec.tasks import KINDS
 from tests import expected_tensors
@@ -85,7 +82,12 @@ def test_a_model_of_the_usual_sizes_passes(model_type):
 
 
 @pytest.mark.parametrize(
-    ("own", "task"), [pair for pair in PAIRS if pair.values[0].name in ("bert", "t5", "vit", "gpt2", "llama")]
+    ("own", "task"),
+    [
+        pytest.param(*pair.values, marks=[] if pair.values[0].name == "bert" else pytest.mark.matrix)
+        for pair in PAIRS
+        if pair.values[0].name in ("bert", "t5", "vit", "gpt2", "llama")
+    ],
 )
 def test_every_tensor_that_the_job_needs_is_asked_for(own, task, tmp_path):
     folder = own.write_for(task, tmp_path / "model")
@@ -98,15 +100,3 @@ def test_every_tensor_that_the_job_needs_is_asked_for(own, task, tmp_path):
         save_file(whole | {name: torch.cat([whole[name], whole[name][:1]])}, path, {"format": "pt"})
         said = judge(task, folder)
         assert (said is not None) == job_refuses(task, folder), name
-
-
-@pytest.mark.parametrize(
-    ("metadata", "fits"), [(None, True), ({}, True), ({"format": "pt"}, True), ([{}], False), ({"a": 1}, False)]
-)
-def test_metadata_of_a_header_is_judged_as_the_library_judges_it(metadata, fits, tmp_path):
-    header = json.dumps({"__metadata__": metadata, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    for read, refusal in ((load_file, SafetensorError), (read_header, HeaderRefused)):
-        with nullcontext() if fits else pytest.raises(refusal):
-            read(path)
