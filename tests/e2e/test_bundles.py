@@ -169,8 +169,8 @@ def test_a_floor_that_is_missed_ends_with_1_and_leaves_the_candidate(tmp_path):
 def test_nonsense_is_refused_in_a_sentence(tiny_bert, tiny_sst2, tmp_path):
     for options, expected in (
         (("--macs-keep", "0.6", "--layout", "flat"), "--layout must be 'per_layer' or 'stock'"),
-        (("--macs-keep", "0.6", "--format", "gguf"), "--format: "),
-        (("--quality-floor", "1.5"), "--quality-floor: "),
+        (("--macs-keep", "0.6", "--format", "gguf"), "--format must be 'safetensors', 'onnx' or 'compressed'"),
+        (("--quality-floor", "1.5"), "--quality-floor"),
         ((), "target is required"),
     ):
         code, _, errors = _prune(tiny_bert, tiny_sst2, tmp_path / "out", *options, home=tmp_path)
