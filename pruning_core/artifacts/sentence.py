@@ -33,7 +33,7 @@ def write_sentence_modules(source: Path, folder: Path, recipe: Recipe, *, hidden
         match step:
             case PoolingStep():
                 listed.append((step.folder, "Pooling"))
-                if not (folder / step.folder / "config.json").is_file():
+                if step.width is None or not (folder / step.folder / "config.json").is_file():
                     _write_pooling(folder / step.folder, step, hidden)
             case UnitStep():
                 listed.append((step.folder, "Normalize"))
@@ -47,7 +47,7 @@ def write_sentence_modules(source: Path, folder: Path, recipe: Recipe, *, hidden
 
 
 def _write_pooling(folder: Path, step: PoolingStep, hidden: int) -> None:
-    """Write a pooling's settings, in the names that every version since 2.0 reads."""
+    """Write a pooling's settings, in the names that every version since 2.0 reads. None reads settings without a width."""
     modes = {key: mode in step.modes for key, mode in POOLINGS.items() if mode in ("cls", "mean", "max", *step.modes)}
     folder.mkdir(exist_ok=True)
     text = json.dumps({"word_embedding_dimension": hidden} | modes, indent=2)

@@ -168,7 +168,11 @@ def _steps(folder: Path, listed: object) -> tuple[Step, ...]:
     for kind, own in named[1:]:
         match kind:
             case "Pooling":
-                found.append(_pooling(folder, own))
+                found.append(pooling := _pooling(folder, own))
+                if pooling.width is None:
+                    refuse(
+                        f"{own}/config.json", "must have word_embedding_dimension; sentence-transformers needs it"
+                    )
             case "Dense":
                 found.append(_dense(folder, own))
             case "LayerNorm":

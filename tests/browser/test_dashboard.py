@@ -76,7 +76,7 @@ def test_submit_watch_download_compare(
         fill_in(page, tiny_bert, tiny_sst2)
         page.get_by_label("Value").fill("1.5")
         page.get_by_role("button", name="Check only").click()
-        expect(page.get_by_role("alert")).to_contain_text("keep must be > 0 and < 1, got 1.5")
+        expect(page.get_by_role("alert")).to_contain_text("Value must be > 0 and < 1, got 1.5")
         look(page, "submit-refused", shots)
         page.get_by_label("Value").fill("70%, 0.5")
         page.get_by_role("button", name="Check only").click()

@@ -74,7 +74,7 @@ def test_nothing_like_it_is_said_to_be_like_it() -> None:
 def test_all_that_does_not_fit_a_type_of_task_is_said_at_once() -> None:
     task = OWN | {"columns": {"image": "a"}, "metric": "bleu", "prefix": "x"}
     found = said(GOOD | {"task": task})
-    assert set(found) == {"task.metric", "task.columns.label", "task.columns", "task.prefix"}
+    assert set(found) == {"task.metric", "task.columns", "task.prefix"}
     assert "must be one of accuracy, f1, matthews" in found["task.metric"]
     assert "reads text columns" in found["task.columns"]
 
