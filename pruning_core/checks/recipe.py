@@ -168,11 +168,7 @@ def _steps(folder: Path, listed: object) -> tuple[Step, ...]:
     for kind, own in named[1:]:
         match kind:
             case "Pooling":
-                found.append(pooling := _pooling(folder, own))
-                if pooling.width is None:
-                    refuse(
-                        f"{own}/config.json", "must have word_embedding_dimension; sentence-transformers needs it"
-                    )
+                found.append(_pooling(folder, own))
             case "Dense":
                 found.append(_dense(folder, own))
             case "LayerNorm":
@@ -182,6 +178,9 @@ def _steps(folder: Path, listed: object) -> tuple[Step, ...]:
                 found.append(UnitStep(own))
             case _:  # a dropout, which does nothing outside training
                 pass
+    for step in found:
+        if isinstance(step, PoolingStep) and step.width is None:
+            refuse(f"{step.folder}/config.json", "must have word_embedding_dimension; sentence-transformers needs it")
     return tuple(found)
 
 

@@ -171,6 +171,7 @@ REFUSED = {
     "no list": ({"modules.json": {}}, "must list"),
     "an unknown pooling": ({"1_Pooling/config.json": {"pooling_mode": "median"}}, "pooling_mode 'median'"),
     "an unknown setting": ({"1_Pooling/config.json": {"pooling_mode_attention": True}}, "'pooling_mode_attention'"),
+    "no width": ({"1_Pooling/config.json": {"pooling_mode": "mean"}}, "must have word_embedding_dimension"),
     "another width": ({"1_Pooling/config.json": {"embedding_dimension": 7}}, "says 7 values a token, and the model has 32"),
     "a Dense without weights": ({"modules.json": [*FIRST, _module(2, "Dense")], "2_Dense/config.json": DENSE}, "it is missing"),
     "a Dense of pickle": (
@@ -222,7 +223,8 @@ REFUSED = {
 def test_what_would_be_another_function_is_refused_by_name(what, plain, tmp_path):
     files, says = REFUSED[what]
     folder = shutil.copytree(plain, tmp_path / "model")
-    for name, value in ({"modules.json": FIRST, "1_Pooling/config.json": {"pooling_mode": "mean"}} | files).items():
+    mean = {"pooling_mode": "mean", "embedding_dimension": tiny.HIDDEN}
+    for name, value in ({"modules.json": FIRST, "1_Pooling/config.json": mean} | files).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("{" if value is None else json.dumps(value))
     with pytest.raises(ModelUnreadable) as refused:
