@@ -127,10 +127,13 @@ def main(arguments: list[str]) -> int:
     gain_no_privileges()
     # Imported once, here, and shared by every child. The rest of the API's code is not needed, and its settings neither.
     from app.inspection.work import answer_to
+    from pruning_core.checks.declared import NAMES, declared
 
     with contextlib.suppress(ImportError):  # without it, what only it can read is not looked at
         for module in ("pyarrow.ipc", "pyarrow.parquet"):
             importlib.import_module(module)
+    for name in NAMES:  # or each child would parse them again
+        declared(name)
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(arguments[0])) as control:

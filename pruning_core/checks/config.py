@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any, cast
 
+from pruning_core.checks.declared import declared
 from pruning_core.checks.hooks import native_types
 from pruning_core.errors import ModelUnreadable
 
@@ -58,7 +57,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise ModelUnreadable(
             f"config.json has {shown}, for which transformers has no class; give a model of a type that it has", param="model"
         )
-    for name, (kinds, *_default) in _declared()["models"].get(model_type, {}).items():
+    for name, (kinds, *_default) in declared("config_fields")["models"].get(model_type, {}).items():
         if name in config and name not in _ROTARY and not any(_is(config[name], kind) for kind in kinds):
             raise _refused(name, config[name], " or ".join(dict.fromkeys(map(_words, kinds))))
     for name, value, must in _odd(config):
@@ -67,7 +66,7 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with the sizes that transformers takes where it states none."""
-    fields = _declared()["models"].get(str(config.get("model_type")), {})
+    fields = declared("config_fields")["models"].get(str(config.get("model_type")), {})
     return {name: stated[1] for name, stated in fields.items() if len(stated) > 1} | dict(config)
 
 
@@ -81,8 +80,8 @@ def _odd(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
         share = any(part in name for part in _SHARES) and type(value) in (int, float)
         if share and not 0 <= cast("float", value) <= 1:
             yield name, value, "a number from 0 to 1"
-        if name in _ACTIVATIONS and (not isinstance(value, str) or value not in _declared()["activations"]):
-            yield name, value, f"one of {', '.join(_declared()['activations'])}"
+        if name in _ACTIVATIONS and (not isinstance(value, str) or value not in declared("config_fields")["activations"]):
+            yield name, value, f"one of {', '.join(declared('config_fields')['activations'])}"
     if config.get("add_cross_attention"):
         yield "add_cross_attention", config["add_cross_attention"], "false: a model that reads another one's output has no task"
     if config.get("return_dict") is False:
@@ -121,8 +120,8 @@ def _odd_rotary(name: str, value: object, config: Mapping[str, Any]) -> Iterator
     for own in inner:
         entries = cast("dict[str, object]", own) if isinstance(own, dict) else {}
         kind = entries.get("rope_type", entries.get("type", "default"))
-        if kind not in _declared()["rope_types"]:
-            yield name, value, f"an object with a rope_type of {', '.join(_declared()['rope_types'])}"
+        if kind not in declared("config_fields")["rope_types"]:
+            yield name, value, f"an object with a rope_type of {', '.join(declared('config_fields')['rope_types'])}"
         numbers = [entries.get(key) for key in ("rope_theta", "factor") if entries.get(key) is not None]
         if not all(type(number) in (int, float) and cast("float", number) > 0 for number in numbers):
             yield name, value, "an object whose rope_theta and factor are numbers above 0"
@@ -166,8 +165,3 @@ def _shown(value: object) -> str:
     """Return a value of a stranger's file, fit to be quoted in a sentence."""
     text = json.dumps(value)  # escaped: all of it is ASCII
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-@cache
-def _declared() -> dict[str, Any]:
-    return json.loads(files("pruning_core.checks").joinpath("config_fields.json").read_text(encoding="utf-8"))

@@ -18,9 +18,9 @@ from typing import Any, cast
 
 from pruning_core.checks.hook_rules import LEFT_OUT, TEXTS, hook_of, hooks_of_modules, is_ours
 from pruning_core.errors import ModelUnreadable
-from pruning_core.files.bounded_json import JsonRefused, read_json
 from pruning_core.files.checkpoint import ADAPTER_CONFIG
 from pruning_core.files.companions import MODULE_CONFIGS, module_configs
+from pruning_core.files.model_json import read_document
 from pruning_core.files.stored_names import is_adapter
 
 # The JSON files that transformers and sentence-transformers read for arguments. The big tables of tokenizers are not of them:
@@ -92,10 +92,9 @@ def cleaned_json(folder: Path, name: str) -> Cleaned | None:
     Raises:
         ModelUnreadable: The file is no JSON, or it has an entry that is refused.
     """
-    path = folder / name
-    if not path.is_file():
+    if not (folder / name).is_file():
         return None
-    value = _read(path, name)
+    value = read_document(folder, name, most_bytes=_LARGEST_BYTES)
     if name == "modules.json":
         reason = hooks_of_modules(value)
         if reason is not None:
@@ -146,15 +145,6 @@ def _check_native(model_type: object, left_out: tuple[str, ...]) -> None:
             f"no native class for model type {_shown(model_type)}; give a model of a type that transformers has",
             param="model",
         )
-
-
-def _read(path: Path, name: str) -> object:
-    try:
-        return read_json(path, most_bytes=_LARGEST_BYTES)
-    except JsonRefused as error:
-        raise ModelUnreadable(f"{name} {error}", param="model") from None
-    except OSError:
-        raise ModelUnreadable(f"{name} cannot be read", param="model") from None
 
 
 def _sentence(name: str, left_out: tuple[str, ...]) -> str:

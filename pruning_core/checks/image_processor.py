@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.errors import ModelUnreadable
-from pruning_core.files.bounded_json import JsonRefused, read_json
+from pruning_core.files.model_json import read_object
 
 _NAME = "preprocessor_config.json"
 _LARGEST_BYTES = 2**20
@@ -39,18 +39,10 @@ def check_image_processor(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         ModelUnreadable: transformers would fail on it, or make images of another size than the model's.
     """
-    path = folder / _NAME
-    if not path.is_file():
+    found = read_object(folder, _NAME, most_bytes=_LARGEST_BYTES)
+    if found is None:
         return
-    try:
-        found = read_json(path, most_bytes=_LARGEST_BYTES)
-    except JsonRefused as error:
-        raise ModelUnreadable(f"{_NAME} {error}", param="model") from None
-    except OSError:
-        raise ModelUnreadable(f"{_NAME} cannot be read", param="model") from None
-    if not isinstance(found, dict):
-        raise ModelUnreadable(f"{_NAME} must be a JSON object", param="model")
-    for name, must in _odd(cast("dict[str, Any]", found), config):
+    for name, must in _odd(found, config):
         raise ModelUnreadable(f"{_NAME}: {name} must be {must}", param="model")
 
 

@@ -114,7 +114,7 @@ def check_padding(task: TaskSpec, folder: Path, config: Mapping[str, Any], famil
     if task.type == "fill-mask" and _lacks(folder, "mask_token", _OF_ANY_TYPE):
         raise DatasetInvalid(NO_MASK, param="task.type")
     if not KINDS[task.type].pads:  # padding is read by nobody, and the token that ends a text will do
-        if all(_lacks(folder, name, _OF_ANY_TYPE) for name in ("pad_token", "eos_token")):
+        if all(_lacks(folder, name, _OF_ANY_TYPE) for name in ("eos_token", "pad_token")):
             raise ModelUnreadable(NO_PADDING, param="model")
         return
     named = _PLAIN_TOKENIZERS if model_type in _WITHOUT_PADDING else _OF_ANY_TYPE

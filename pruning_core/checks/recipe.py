@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
 from pruning_core.errors import ModelUnreadable
-from pruning_core.files.bounded_json import JsonRefused, read_json
+from pruning_core.files.model_json import read_document, read_object
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -131,7 +131,7 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         ModelUnreadable: A file is broken, or there is a module or a setting that is not known here.
     """
-    listed = _read(folder, MODULES)
+    listed = read_document(folder, MODULES, most_bytes=_LARGEST_BYTES)
     if listed is None:
         pooling = _pooling(folder, POOLING_FOLDER) if (folder / POOLING_FOLDER / "config.json").is_file() else None
         return Recipe((pooling or PoolingStep(POOLING_FOLDER, ("mean",)), UnitStep("2_Normalize")), own=False)
@@ -323,24 +323,10 @@ class _Settings:
 
 
 def _entries(folder: Path, name: str, *, needed: bool = True) -> dict[str, Any]:
-    found = _read(folder, name)
-    if found is None and not needed:
-        return {}
-    if not isinstance(found, dict):
-        refuse(name, "is missing" if found is None else "must be a JSON object")
-    return cast("dict[str, Any]", found)
-
-
-def _read(folder: Path, name: str) -> object:
-    path = folder / name
-    if not path.is_file():
-        return None
-    try:
-        return read_json(path, most_bytes=_LARGEST_BYTES)
-    except JsonRefused as error:
-        refuse(name, str(error))
-    except OSError:
-        refuse(name, "cannot be read")
+    found = read_object(folder, name, most_bytes=_LARGEST_BYTES)
+    if found is None and needed:
+        refuse(name, "is missing")
+    return found or {}
 
 
 def refuse(name: str, why: str) -> NoReturn:

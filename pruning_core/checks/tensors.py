@@ -7,15 +7,13 @@ know, nothing is checked, and the job decides.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any, cast
 
 from pruning_core.checks.config import with_defaults
+from pruning_core.checks.declared import declared
 from pruning_core.checks.heads import lacks_weights
 from pruning_core.errors import ModelUnreadable
 from pruning_core.spec.tasks import KINDS, TaskType
@@ -51,7 +49,7 @@ def check_tensors(task_type: TaskType, config: Mapping[str, Any], shapes: Mappin
     Raises:
         ModelUnreadable: A tensor is missing or has another shape.
     """
-    entry = _entries().get(f"{config.get('model_type')} {KINDS[task_type].loads_as}")
+    entry = declared("expected_tensors").get(f"{config.get('model_type')} {KINDS[task_type].loads_as}")
     if (
         entry is None
         or config.get("pruned_heads")
@@ -174,8 +172,3 @@ def _misshapen(name: str, found: tuple[int, ...], made: tuple[int | None, ...]) 
         f"tensor {name[:128]} has shape ({has}), and config.json makes it ({wanted}); the two belong to different models",
         param="model",
     )
-
-
-@cache
-def _entries() -> dict[str, Any]:
-    return json.loads(files("pruning_core.checks").joinpath("expected_tensors.json").read_text(encoding="utf-8"))

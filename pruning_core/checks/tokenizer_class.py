@@ -7,12 +7,10 @@ declares of the model types of `checks.heads`; a test compares it with transform
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Any, cast
 
+from pruning_core.checks.declared import declared
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.tokenizer import TokenizerFacts
 
@@ -27,7 +25,7 @@ def check_tokenizer_class(config: Mapping[str, Any], facts: TokenizerFacts) -> N
         ModelUnreadable: It is.
     """
     name = _reader(config, facts.stated_class)
-    needed = next((kind for kind, names in _declared()["kinds"].items() if name in names), None)
+    needed = next((kind for kind, names in declared("tokenizer_classes")["kinds"].items() if name in names), None)
     misread = needed == "Unigram" or (needed == "BPE" and facts.kind in ("WordLevel", "WordPiece"))
     if facts.kind is not None and facts.kind != needed and misread:
         raise ModelUnreadable(
@@ -39,18 +37,13 @@ def check_tokenizer_class(config: Mapping[str, Any], facts: TokenizerFacts) -> N
 
 def _reader(config: Mapping[str, Any], stated: str | None) -> str | None:
     """Name the class that transformers' AutoTokenizer takes; None where that is not known here."""
-    declared = _declared()
+    known = declared("tokenizer_classes")
     model_type = config.get("model_type")
-    usual = cast("dict[str, str]", declared["of_types"]).get(str(model_type))
+    usual = cast("dict[str, str]", known["of_types"]).get(str(model_type))
     named: object = stated or config.get("tokenizer_class")
     if not isinstance(named, str):
         return usual
     named = named.removesuffix("Fast")
-    if usual in _WHOLE or (usual is not None and model_type in declared["types_alone"]):
+    if usual in _WHOLE or (usual is not None and model_type in known["types_alone"]):
         return usual
     return named
-
-
-@cache
-def _declared() -> dict[str, Any]:
-    return json.loads(files("pruning_core.checks").joinpath("tokenizer_classes.json").read_text(encoding="utf-8"))

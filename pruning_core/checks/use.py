@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from pruning_core.checks.embedder import notes_on_embeddings
 from pruning_core.checks.recipe import shown
-from pruning_core.files.bounded_json import JsonRefused, read_json
+from pruning_core.errors import ModelUnreadable
+from pruning_core.files.model_json import read_object
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import KINDS
 
@@ -29,13 +30,13 @@ def _notes_on_writing(task: TaskSpec, folder: Path) -> list[str]:
     if not KINDS[task.type].takes_prefix:
         return []
     found: list[str] = []
-    prefix = _prefix(task.type, _entries(folder / "config.json"))
+    prefix = _prefix(task.type, _entries(folder, "config.json"))
     if prefix and not task.prefix:
         found.append(
             f"config.json has the prefix {shown(prefix)} for {task.type}, and this job puts none in front of the texts; if the "
             "model was trained with it, give it as task.prefix"
         )
-    settings = _entries(folder / "generation_config.json")
+    settings = _entries(folder, "generation_config.json")
     beams = settings.get("num_beams")
     beams = beams if isinstance(beams, int) and beams > 1 else None
     if beams is not None or settings.get("do_sample") is True:
@@ -57,10 +58,9 @@ def _prefix(task_type: str, config: Mapping[str, Any]) -> str:
     return ""
 
 
-def _entries(path: Path) -> Mapping[str, Any]:
+def _entries(folder: Path, name: str) -> Mapping[str, Any]:
     """Return the entries of a file; none where it cannot be read, which other checks refuse."""
     try:
-        found = read_json(path, most_bytes=_LARGEST_BYTES)
-    except (JsonRefused, OSError):
+        return read_object(folder, name, most_bytes=_LARGEST_BYTES) or {}
+    except ModelUnreadable:
         return {}
-    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}

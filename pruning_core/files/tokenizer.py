@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.errors import ModelUnreadable
-from pruning_core.files.bounded_json import JsonRefused, parse_json, read_json
+from pruning_core.files.bounded_json import JsonRefused, parse_json
 from pruning_core.files.companions import SENTENCEPIECE_NAMES
+from pruning_core.files.model_json import read_object
 from pruning_core.files.sentencepiece import piece_count
 from pruning_core.files.tokenizer_json import TokenizerRefused, check_config, check_tokenizer, named_tokens
 
@@ -248,16 +249,5 @@ def _ids(folder: Path, name: str) -> dict[str, int]:
 
 
 def _object(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
-    if not path.is_file():
-        return {}
-    try:
-        with _no_garbage():
-            found = read_json(path, most_bytes=_LARGEST_OTHER_BYTES)
-    except JsonRefused as error:
-        raise ModelUnreadable(f"{name} {error}", param="model") from None
-    except OSError:
-        raise ModelUnreadable(f"{name} cannot be read", param="model") from None
-    if not isinstance(found, dict):
-        raise ModelUnreadable(f"{name} must be a JSON object", param="model")
-    return cast("dict[str, Any]", found)
+    with _no_garbage():
+        return read_object(folder, name, most_bytes=_LARGEST_OTHER_BYTES) or {}
