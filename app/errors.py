@@ -20,7 +20,6 @@ from app.addresses import nearest_address
 from app.db import OUTAGES
 from app.disk import is_disk_full
 from app.logs import first_line
-from app.paths import is_under
 from app.refusals import Busy, Conflict, NoRoom, NotFound, QuotaExceeded, Refused, RequestError, TooLarge
 from app.storage import StoreUnavailable
 from pruning_core.spec.messages import message_of
@@ -44,6 +43,8 @@ _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _MOST_ERRORS = 100
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 1000
+# What stands for a part of the full spec in what clients send.
+_SHORTHANDS = {("task", "dataset"): "data", ("target",): "sparsity"}
 # Beginnings of messages that need the name of the field in front.
 _WITHOUT_SUBJECT = ("must ", "is ", "may ")
 
@@ -282,13 +283,12 @@ def _name_in(location: Sequence[str | int]) -> str:
 def _path_in_body(location: Sequence[str | int], body: object) -> list[str]:
     """Drop from a location what is not in the body: tags of unions, and what ``sparsity`` and ``data`` stand for."""
     node, path = body, list[str]()
-    if list(location[:2]) == ["task", "dataset"] and isinstance(body, dict) and "data" in body:
-        return ["data"]
+    for full, shorthand in _SHORTHANDS.items():
+        if tuple(location[: len(full)]) == full and isinstance(body, dict) and shorthand in body:
+            return [shorthand]
     for index, part in enumerate(location):
         if isinstance(node, dict):
             fields = cast("dict[object, object]", node)
-            if part == "target" and part not in fields and "sparsity" in fields:
-                return [*path, "sparsity"]
             if part in fields:
                 path.append(str(part))
                 node = fields[part]
@@ -306,12 +306,9 @@ def _pointer_into(body: object, pointer: str) -> str:
     """Turn a pointer into the full spec into one into what the client sent: shorthands stand for whole objects."""
     if not isinstance(body, dict):
         return pointer
-    fields = cast("dict[object, object]", body)
-    for full, shorthand in (("/task/dataset", "data"), ("/target", "sparsity")):
-        if is_under(pointer, full) and shorthand in fields:
-            return f"/{shorthand}"
     parts = pointer[1:].split("/")
-    return "".join(f"/{_escaped(part)}" for part in _path_in_body(parts, fields)) or f"/{parts[0]}"
+    path = _path_in_body(parts, cast("dict[object, object]", body))
+    return "".join(f"/{_escaped(part)}" for part in path) or f"/{parts[0]}"
 
 
 def _of_the_body(message: str) -> str:

@@ -29,7 +29,7 @@ def notes_on_model(folder: Path, task: TaskSpec) -> tuple[str, ...]:
     Raises:
         PruningError: As the checks.
     """
-    own = resolve_snapshot(folder, "models")
+    own = resolve_snapshot(folder)
     facts = read_checkpoint(own)
     structure = structure_of(facts)
     return (
@@ -46,4 +46,4 @@ def notes_on_place(reference: str, revision: str | None) -> tuple[str, ...]:
     if not is_local(reference):
         return ()
     unused = () if revision is None else ("the revision was not used: it is of ids of the Hub, and the model is a folder",)
-    return (*said_of_snapshot(Path(reference).expanduser(), "models"), *unused)
+    return (*said_of_snapshot(Path(reference).expanduser()), *unused)

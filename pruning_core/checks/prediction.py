@@ -65,7 +65,7 @@ def predict(spec: PruneSpec) -> Prediction | None:
     if not is_local(spec.model):
         return None
     folder = Path(spec.model).expanduser()
-    facts = read_checkpoint(resolve_snapshot(folder, "models"))
+    facts = read_checkpoint(resolve_snapshot(folder))
     groups = groups_of(facts)
     dense, parameters, size = facts.parameters, None, None
     if spec.all_targets:

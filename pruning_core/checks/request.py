@@ -64,7 +64,7 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
 
 def model_at(reference: str) -> Path:
     """Return the folder of a model that is given by a path: of a folder of the Hub's cache, the snapshot in it."""
-    return resolve_snapshot(Path(reference).expanduser(), "models")
+    return resolve_snapshot(Path(reference).expanduser())
 
 
 def check_checkpoint(folder: Path) -> None:

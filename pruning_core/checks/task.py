@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pruning_core.data.faults import UNLABELLED, check_label, check_name, label_is_wrong
+from pruning_core.data.faults import UNLABELLED, check_label, label_is_wrong
 from pruning_core.data.head import Head
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
-from pruning_core.files.columns import Column, not_utf8
+from pruning_core.files.columns import Column
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.spec.tasks import KINDS, misfit
 
@@ -22,7 +22,7 @@ _N_POSITIONS_FAMILIES = frozenset({"gpt2", "openai-gpt", "ctrl"})
 
 
 def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, head: Head | None) -> None:
-    """Check the contents of a split's columns, as far as the file's first rows or its footer show them.
+    """Check the contents of a split's columns, as far as the footer of a Parquet file shows them.
 
     Args:
         task: The task that reads the columns.
@@ -36,8 +36,6 @@ def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, head:
     kind = KINDS[task.type]
     for name in task.columns.text:
         found, wanted = columns[name].kind, "nested" if kind.reads == "words" else "text"
-        if found == "undecodable":
-            raise not_utf8(f"column {name!r} of the {split} split", "task.columns.text")
         if found not in ("unknown", wanted):
             needs = "lists of words are" if wanted == "nested" else "text is"
             raise DatasetInvalid(
@@ -47,8 +45,6 @@ def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, head:
     if task.columns.label is None or kind.labels is None:
         return
     label = columns[task.columns.label]
-    if label.kind == "undecodable":
-        raise not_utf8(f"column {task.columns.label!r} of the {split} split", "task.columns.label")
     if label.kind not in ("unknown", *kind.labels.columns):
         raise label_is_wrong(task, f"column {task.columns.label!r} holds {_words(label.kind)}")
     if kind.labels.classes != "none" and head is not None:
@@ -56,8 +52,6 @@ def check_kinds(task: TaskSpec, columns: Mapping[str, Column], split: str, head:
         for value in (label.largest, label.smallest):
             if value is not None and (value != UNLABELLED or kind.labels.classes != "one"):
                 check_label(value, head.classes)
-        for name in sorted(label.names) if head.names else ():
-            check_name(name, head.names)
 
 
 def _words(kind: str) -> str:

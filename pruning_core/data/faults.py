@@ -82,3 +82,13 @@ def no_image(which: str, why: str) -> DatasetInvalid:
     return DatasetInvalid(
         f"{which} is no image that can be read ({why}); PNG, JPEG and WebP files are", param="task.columns.image"
     )
+
+
+def not_utf8(what: str, param: str) -> DatasetInvalid:
+    """Return the error for text in another encoding.
+
+    Args:
+        what: Name of the file or the column.
+        param: Field of the spec to change.
+    """
+    return DatasetInvalid(f"{what} is not written in UTF-8; save the file in UTF-8 (iconv -t UTF-8 converts it)", param=param)

@@ -7,7 +7,6 @@ one of its folders. The first shelf with one of the two splits counts, for both 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from pruning_core.data.shelves import Shelf, saved_shelf, shelf_of
 from pruning_core.data.table import Role
 from pruning_core.errors import DatasetInvalid
 from pruning_core.files.paths import check_split, data_suffix
+from pruning_core.files.snapshots import commit_named, is_commit
 from pruning_core.spec.prune import TaskSpec
 
 # What a split is called where it is not called what the task asks for by default. The last of them is a last resort.
@@ -26,8 +26,6 @@ OTHER_NAMES: Mapping[Role, Sequence[str]] = {
 }
 SHARE = 0.1  # held out where there is no other split than the one to train on
 _MOST_SHOWN = 12
-_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
-_LARGEST_REFERENCE = 4096
 _LARGEST_INFO = 2**24
 
 
@@ -209,11 +207,8 @@ def _revision_of(root: Path, task: TaskSpec) -> Path:
         return root
     wanted = task.revision or "main"
     check_split(wanted, "task.revision")
-    reference = root / "refs" / wanted
-    commit = wanted
-    if reference.is_file() and reference.stat().st_size <= _LARGEST_REFERENCE:
-        commit = reference.read_text(encoding="ascii", errors="replace").strip()
-    if _COMMIT.fullmatch(commit) and (snapshots / commit).is_dir():
+    commit = commit_named(root, wanted) or wanted
+    if is_commit(commit) and (snapshots / commit).is_dir():
         return snapshots / commit
     there = sorted(path.name for path in snapshots.iterdir() if path.is_dir())
     if task.revision is None and len(there) == 1:

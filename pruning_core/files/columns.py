@@ -14,24 +14,22 @@ from typing import Literal
 from pruning_core.errors import DatasetInvalid
 from pruning_core.files.parquet_footer import FooterTooLarge, read_footer
 
-Kind = Literal["text", "number", "nested", "undecodable", "unknown"]
+Kind = Literal["text", "number", "nested", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column, as far as it is known. Bounds and names may come from some of the rows only.
+    """One column, as far as it is known. Bounds may come from some of the rows only.
 
     Attributes:
         kind: Kind of its values.
-        smallest: Smallest number in it, or in its lists; None where unknown.
+        smallest: Smallest number in it; None where unknown.
         largest: Largest number, likewise.
-        names: Texts found in its lists.
     """
 
     kind: Kind
     smallest: float | None = None
     largest: float | None = None
-    names: frozenset[str] = frozenset()
 
 
 def read_columns(path: Path) -> Mapping[str, Column] | None:
@@ -60,13 +58,3 @@ def read_columns(path: Path) -> Mapping[str, Column] | None:
         )
         for column in footer.columns
     }
-
-
-def not_utf8(what: str, param: str) -> DatasetInvalid:
-    """Return the error for text in another encoding.
-
-    Args:
-        what: Name of the file or the column.
-        param: Field of the spec to change.
-    """
-    return DatasetInvalid(f"{what} is not written in UTF-8; save the file in UTF-8 (iconv -t UTF-8 converts it)", param=param)

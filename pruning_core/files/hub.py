@@ -60,7 +60,7 @@ def model_folder(reference: str, revision: str | None, *, most_bytes: int | None
         StorageFull: The disk of the cache has no room for it.
     """
     if is_local(reference):
-        return resolve_snapshot(Path(reference).expanduser(), "models")
+        return resolve_snapshot(Path(reference).expanduser())
     try:
         return _snapshot(Source("model", reference, revision, most_bytes=most_bytes), FETCHED)
     except _TooLarge as error:

@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pruning_core.data.faults import not_utf8
 from pruning_core.data.features import classes_in
 from pruning_core.data.formats.source import Asked, FileTable, legible, reader_missing, unreadable
 from pruning_core.errors import DatasetInvalid
-from pruning_core.files.columns import not_utf8
 from pruning_core.files.parquet_footer import FooterTooLarge, read_footer
 from pruning_core.machine.resources import raise_if_exhausted
 

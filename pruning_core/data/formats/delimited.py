@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
+from pruning_core.data.faults import not_utf8
 from pruning_core.data.formats.source import LARGEST_ROW, Asked, FileTable, legible, open_text, unreadable
 from pruning_core.errors import DatasetInvalid
-from pruning_core.files.columns import not_utf8
 
 # Characters of a cell; the csv module takes four bytes for each.
 _LARGEST_CELL = 2**24

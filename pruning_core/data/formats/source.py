@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
+from pruning_core.data.faults import not_utf8
 from pruning_core.data.table import Table
 from pruning_core.errors import DatasetInvalid
-from pruning_core.files.columns import not_utf8
 from pruning_core.machine.resources import raise_if_exhausted
 
 # Characters of one row. Whole books are shorter; without a bound, a file without a line break would be read into memory whole.

@@ -308,19 +308,19 @@ def test_folders_of_the_hubs_cache(model, tiny_sst2, tmp_path):
     cached = tmp_path / "models--org--name"
     snapshot = cached / "snapshots" / ("a" * 40)
     shutil.copytree(model, snapshot)
-    assert resolve_snapshot(cached, "models") == snapshot == model_folder(str(cached), None)
+    assert resolve_snapshot(cached) == snapshot == model_folder(str(cached), None)
     check_local_inputs(tiny.tiny_spec(cached, tiny_sst2))
     assert any("snapshot aaaaaaaaaaaa is read" in one for one in predict(tiny.tiny_spec(cached, tiny_sst2)).warnings)
     shutil.copytree(model, cached / "snapshots" / ("b" * 40))
     with pytest.raises(ModelUnreadable, match=r"2 snapshots of org/name.*aaaa"):
-        resolve_snapshot(cached, "models")
+        resolve_snapshot(cached)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("b" * 40 + "\n")
-    assert resolve_snapshot(cached, "models").name == "b" * 40
+    assert resolve_snapshot(cached).name == "b" * 40
     assert "of its main branch" in notes_on_place(str(cached), None)[0]
     (cached / "refs" / "main").write_text("../../../etc")
     with pytest.raises(ModelUnreadable):
-        resolve_snapshot(cached, "models")
+        resolve_snapshot(cached)
 
 
 def test_revisions_in_references():
