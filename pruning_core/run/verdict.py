@@ -31,7 +31,7 @@ def accepted(candidate: Candidate, proof: Proof) -> Outcome:
         compressed = CompressedReport(status="failed", reason=proof.problem or "it was not checked")
     if compressed is not None and compressed.status == "failed":
         shutil.rmtree(candidate.expected.folder / COMPRESSED_PATH, ignore_errors=True)
-    return candidate.measured.outcome(acceptance=proof.acceptance, onnx=onnx, compressed=compressed)
+    return candidate.measured.outcome(acceptance=proof.acceptance, onnx=onnx, compressed=compressed, exports=candidate.exports)
 
 
 def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Proof]) -> Rejected | None:
@@ -48,6 +48,10 @@ def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Pro
         compressed = outcome.compressed
         if compressed is not None and compressed.status == "failed" and spec.artifacts.strict:
             return Unloadable(f"the compressed form cannot be delivered: {compressed.reason}", param="artifacts.formats")
+        lacking = next((own for own in outcome.exports if own.status == "failed"), None)
+        if lacking is not None and spec.artifacts.strict:
+            what = f"{lacking.format} {lacking.kind}".strip()
+            return Unloadable(f"{what} cannot be delivered: {lacking.reason}", param="artifacts.formats")
     return None
 
 
