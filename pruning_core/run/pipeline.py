@@ -24,6 +24,7 @@ from pruning_core.data.labels import placed
 from pruning_core.data.read import read_rows
 from pruning_core.data.rows import Rows
 from pruning_core.data.table import ROLES
+from pruning_core.engines.limits import check_limits, limits_of
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.evidence.clock import StageClock
@@ -146,7 +147,11 @@ def _run(
     same = check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
     train = replace(train, notes=(*guessed, *train.notes, *same))
     with clock.stage("calibrate"):
-        ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
+        evidence = _gather_evidence(spec, dense, train, folder)
+        limits = limits_of(spec.artifacts, dense.model.config.to_dict())
+        if limits is not None:
+            check_limits(limits, evidence.dense.groups)
+        ctx = Context(dense, evidence, clock, spec.seed, limits=limits)
         odd = data_warnings(task, dense, train, validation, ctx.evidence.calibration)
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
@@ -168,7 +173,7 @@ def _run(
         if dense.pages is not None:
             give_back()
         limit_s = time_limit(clock.report())
-        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed, limit_s)
+        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout != "stock", spec.seed, limit_s)
         proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     with clock.stage("bundle"):
