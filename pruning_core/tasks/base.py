@@ -360,8 +360,9 @@ def random_tokens(model: TaskModel, batch: int, length: int, generator: torch.Ge
     # RoBERTa-like models skip padding tokens when they count positions, so none may be drawn.
     padding = model.tokenizer.pad_token_id
     ids[ids == padding] = 0 if padding else 1
-    last = cast("int | None", model.model.config.eos_token_id)
-    if model.model.config.is_encoder_decoder and last is not None:  # a classifier reads the one token that ends a sequence
+    ends = cast("int | list[int] | None", model.model.config.eos_token_id)
+    last = ends[0] if isinstance(ends, list) and ends else ends  # one of several does
+    if model.model.config.is_encoder_decoder and isinstance(last, int):  # a classifier reads the one token that ends a sequence
         ids[ids == last] = 0 if padding else 1
         ids[:, -1] = last
     return ids.to(model.device)

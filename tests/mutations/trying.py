@@ -108,7 +108,10 @@ class Trier:
     def attempt(self, example: Example) -> Outcome:
         """Make an example and try it."""
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-            place = self.make(example, Path(folder) / "request")
+            try:
+                place = self.make(example, Path(folder) / "request")
+            except Exception as error:  # a mutation that fails on what another one left is mended; the others are tried
+                return _crashed("not made", error)
             return self._forked(lambda: try_request(place, self._prover))
 
     def _forked(self, work: Callable[[], Outcome]) -> Outcome:
