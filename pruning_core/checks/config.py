@@ -94,8 +94,9 @@ def _odd(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
     for name in ("id2label", "label2id"):
         if not isinstance(config.get(name), dict | None):
             yield name, config[name], "an object"
-    if any(not number.isdecimal() for number in cast("dict[str, object]", config.get("id2label") or {})):
-        yield "id2label", config["id2label"], "an object, from the numbers of classes to their names"
+    names = cast("dict[str, object]", config.get("id2label") or {})
+    if not all(number.isdecimal() and isinstance(name, str | int | float) for number, name in names.items()):
+        yield "id2label", names, "an object, from the numbers of classes to their names, which are texts"
     yield from _odd_forms(config)
     yield from odd_rotary(config)
 

@@ -173,7 +173,7 @@ def names_of(facts: CheckpointFacts) -> tuple[str, ...]:
     if len(given) != classes_of(facts):  # transformers replaces them by LABEL_0, LABEL_1, ...
         return ()
     found = [given.get(str(index)) for index in range(len(given))]
-    return tuple(cast("list[str]", found)) if all(isinstance(name, str) for name in found) else ()
+    return tuple(map(str, found)) if all(isinstance(name, str | int | float) for name in found) else ()
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:

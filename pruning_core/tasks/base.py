@@ -89,7 +89,7 @@ class TaskModel:
         config = self.model.config
         count = config.num_labels or 0
         names = cast("dict[int, str]", config.id2label or {})
-        return tuple(names.get(index, f"LABEL_{index}") for index in range(count))
+        return tuple(str(names.get(index, f"LABEL_{index}")) for index in range(count))  # some are numbers
 
     @property
     def entries(self) -> int:

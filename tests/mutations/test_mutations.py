@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -27,9 +28,14 @@ _ASKED, _CALLED = 40, 4
 
 @pytest.fixture(scope="module")
 def trier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trier]:
+    before = logging.root.manager.disable, dict(os.environ)
     own = Trier(tmp_path_factory.mktemp("mutations"))
+    assert logging.root.manager.disable == before[0], "tests of this process read the log"
     yield own
     own.close()
+    names = ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
+    assert [os.environ.get(name) for name in names] == [before[1].get(name) for name in names]
+    assert logging.root.manager.disable == before[0]
 
 
 @pytest.mark.slow
@@ -73,7 +79,7 @@ def test_columns_may_all_be_dropped(tmp_path: Path) -> None:
 
 
 def test_a_mutation_that_fails_is_told_and_ends_nothing(trier: Trier) -> None:
-    outcome = trier.attempt(Example("gpt2", (Mutation("document", "set", 0, 0, "no-such\0file"),)))
+    outcome = trier.attempt(Example("gpt2", (Mutation("rows", "no-such-operation", 0),)))
     assert (outcome.word, outcome.failed) == ("not made", True)
 
 

@@ -126,6 +126,25 @@ def test_a_stated_number_of_classes_goes_before_names_as_in_transformers(model, 
         check_local_inputs(tiny.tiny_spec(model, tiny_sst2))
 
 
+@pytest.mark.parametrize("name", [None, ["a"], {"value": "a"}])
+def test_a_name_of_a_class_that_is_none_is_refused(model, name):
+    assert "to their names, which are texts" in refusal(change(model, id2label={"0": name, "1": "b"}))
+
+
+def test_numbers_for_names_are_read_as_texts(model):
+    change(model, id2label={"0": 5, "1": 7})
+    check_checkpoint(model)
+    assert names_of(read_checkpoint(model)) == ("5", "7")
+    assert load_task_model(model, "text-classification", CPU).classes == ("5", "7")
+
+
+@pytest.mark.parametrize("name", ["padding_side", "truncation_side"])
+@pytest.mark.parametrize("side", ["both", None])
+def test_a_side_that_is_none_is_refused(model, name, side):
+    change(model, "tokenizer_config.json", **{name: side})
+    assert f"{name} must be left or right" in refusal(model)
+
+
 def test_a_model_that_would_see_earlier_tokens_alone_is_refused(model):
     assert "is_decoder true" in refusal(change(model, is_decoder=True))
     check_checkpoint(change(model, is_decoder=False))

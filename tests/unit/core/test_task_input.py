@@ -127,18 +127,25 @@ def test_both_forms_of_answers_are_read(tmp_path):
         assert read_rows(spec.task, "train").labels == (Answers(("cd",), (3,)),)
 
 
-@pytest.mark.parametrize(
-    ("question", "context", "start", "says"),
-    [
-        (" ".join(["word1"] * 70), "word2 good", 6, "fills the 32 tokens .* no room for its context"),
-        ("word1", "word2 " + " ".join(["good"] * 60), 6, "none of 1 answered .* lies whole within 32 tokens"),
-    ],
-)
-def test_questions_and_answers_that_do_not_fit(question, context, start, says, tmp_path):
-    row = {"question": question, "context": context, "answers": {"text": [context[start:]], "answer_start": [start]}}
+def test_answers_that_do_not_fit_are_refused(tmp_path):
+    context = "word2 " + " ".join(["good"] * 60)
+    row = {"question": "word1", "context": context, "answers": {"text": [context[6:]], "answer_start": [6]}}
     spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / "data", row))
-    with pytest.raises(DatasetInvalid, match=says):
+    with pytest.raises(DatasetInvalid, match=r"none of 1 answered .* lies whole within 32 tokens"):
         run(spec, tmp_path / "out", device="cpu")
+
+
+def test_a_question_that_leaves_no_room_is_cut_and_counted(tmp_path):
+    long = {"question": " ".join(["word1"] * 70), "context": "word2 good", "answers": {"text": ["good"], "answer_start": [6]}}
+    short = long | {"question": "word3"}
+    spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / "data", long, short))
+    model = load_task_model(tasks.Path(spec.model), "question-answering", CPU)
+    encoded = model.family.encode(model, read_rows(spec.task, "train"), 32)
+    assert encoded.cut_questions == 0.5
+    assert [len(ids) for ids in encoded.columns["input_ids"]] == [14 + 3 + 2, 1 + 3 + 2]
+    assert (encoded.owners, encoded.cut_off) == ([0, 1], 0)
+    details = run(spec, tmp_path / "out", device="cpu").quality.details
+    assert details["cut_questions"] == 0.5
 
 
 def test_long_contexts_are_read_in_windows(tmp_path):
