@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pruning_core.errors import DatasetInvalid
 from pruning_core.shapes import Float
 from pruning_core.spec.labels import Answers
-from pruning_core.tasks.base import Judged, Observed, TaskFamily, collect_, encoded_by, portions, uniforms
+from pruning_core.tasks.base import Judged, Observed, TaskFamily, collect_, encoded_by, part_of, portions, uniforms
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import kl, labels
 from pruning_core.tasks.scoring import Replies, exact_match, word_f1
@@ -80,9 +80,9 @@ class QuestionAnswering(TaskFamily):
         ends: list[tuple[int, int]] = []
         owners: list[int] = []
         waiting = [(row, 0) for row in range(len(rows))]
-        while waiting:
+        while waiting:  # of what is left of a context, a part: all of it would take a book's length squared
             following: list[tuple[int, int]] = []
-            for first, texts in portions([(asked[row], rows.texts[row][1][start:]) for row, start in waiting]):
+            for first, texts in portions([(asked[row], part_of(rows.texts[row][1], limit, start)) for row, start in waiting]):
                 encoded = self._cut(tokenizer, texts, limit)
                 collect_(columns, tokenizer, encoded)
                 for at, (row, start) in enumerate(waiting[first : first + len(texts)]):
