@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pruning_core.data.rows import Rows
 from pruning_core.spec.tasks import Reads
-from pruning_core.tasks.base import TaskModel, part_of, proven
+from pruning_core.tasks.base import TaskModel, proven
+from pruning_core.tasks.lengths import part_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def _odd_entries(entries: Mapping[str, object], config: Mapping[str, Any]) -> It
     needed = set(kinds[kind]) - {"rope_type"} - (_FILLED_IN if "rope_parameters" in own else frozenset())
     lacking = sorted(name for name in needed if entries.get(name) is None)
     if lacking and entries:
-        yield f"an object with a {' and a '.join(lacking)}, for a rope_type of {kind}"
+        yield f"an object with {' and '.join(lacking)}, for a rope_type of {kind}"
     stated = {name: value for name, value in entries.items() if value is not None}
     if not all(_is_number(value) for name, value in stated.items() if name in _NUMBERS):
         yield f"an object whose {', '.join(name for name in _NUMBERS if name in stated)} are numbers from 0"

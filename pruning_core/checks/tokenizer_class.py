@@ -44,6 +44,13 @@ def check_tokenizer_class(folder: Path, config: Mapping[str, Any], facts: Tokeni
             f"{facts.kind}; set tokenizer_class in tokenizer_config.json to PreTrainedTokenizerFast, which takes any",
             param="model",
         )
+    if needed == "WordPiece" and not facts.unknown_is_word:
+        shown = "null" if facts.unknown is None else repr(facts.unknown[:40])
+        raise ModelUnreadable(
+            f"transformers reads this model's tokenizer as a {name}, which gives unknown words the token {shown} (unk_token in "
+            "tokenizer_config.json), and the vocabulary has none such; name one that it has",
+            param="model",
+        )
 
 
 def _reader(config: Mapping[str, Any], stated: str | None) -> str | None:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from pruning_core.errors import DatasetInvalid
 from pruning_core.shapes import Float
 from pruning_core.spec.labels import Answers
-from pruning_core.tasks.base import Judged, Observed, TaskFamily, collect_, encoded_by, part_of, portions, uniforms
+from pruning_core.tasks.base import Judged, Observed, TaskFamily, collect_, encoded_by, portions, uniforms
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import kl, labels
+from pruning_core.tasks.lengths import part_of
 from pruning_core.tasks.scoring import Replies, exact_match, word_f1
 from pruning_core.tasks.tokens import sampled
 

@@ -29,6 +29,7 @@ from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import TaskType, finding_of
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.embedder import Embedder
+from pruning_core.tasks.lengths import part_of
 from pruning_core.tasks.scoring import constant_quality, metric_of
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 # Rows tokenised at a time: a tokenizer's own records of long texts fill hundreds of megabytes.
 _PORTION = 256
-# Characters a token that are tokenised of texts that will be cut: tokens have about five.
-_WIDEST = 64
 # Acceptance compares this many entries of a large output (a vocabulary), evenly spaced, and the logsumexp over all entries.
 PROVEN_ENTRIES = 64
 
@@ -321,15 +320,6 @@ def encoded_by(
         # Of two long texts, tokenizers makes every pair of their parts before it drops all but the first.
         columns = [[part_of(text, limit) if isinstance(text, str) else text for text in column] for column in columns]
     return cast("Any", tokenizer)(*columns, **given)
-
-
-def part_of(text: str, limit: int, start: int = 0) -> str:
-    """Return what follows a character of a text, as far as a number of tokens may reach, in whole words."""
-    end = start + limit * _WIDEST
-    if end >= len(text):
-        return text[start:]
-    found = text.rfind(" ", start, end)
-    return text[start : found if found > start else end]
 
 
 def known_tokens(model: TaskModel, encoded: Encoded) -> Encoded:

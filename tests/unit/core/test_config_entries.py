@@ -66,10 +66,10 @@ def refusal(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("family", "said", "says"),
     [
-        ("gpt2", YARN, "a original_max_position_embeddings, for a rope_type of yarn"),
-        ("t5", LLAMA3, "a original_max_position_embeddings and a rope_theta, for a rope_type of llama3"),
-        ("llama", {"rope_type": "llama3", "factor": 8.0}, "a high_freq_factor and a low_freq_factor, for"),
-        ("llama", {"rope_type": "longrope", "short_factor": [1.0]}, "a long_factor, for a rope_type of longrope"),
+        ("gpt2", YARN, "an object with original_max_position_embeddings, for a rope_type of yarn"),
+        ("t5", LLAMA3, "original_max_position_embeddings and rope_theta, for a rope_type of llama3"),
+        ("llama", {"rope_type": "llama3", "factor": 8.0}, "high_freq_factor and low_freq_factor, for"),
+        ("llama", {"rope_type": "longrope", "short_factor": [1.0]}, "with long_factor, for a rope_type of longrope"),
         ("llama", YARN | {"original_max_position_embeddings": 0}, "original_max_position_embeddings are numbers above 0"),
         ("llama", YARN | {"beta_fast": "x"}, "factor, beta_fast are numbers from 0"),
         ("llama", {"rope_type": "longrope", "short_factor": 1, "long_factor": [1]}, "are lists of numbers"),
@@ -215,6 +215,22 @@ def test_a_model_that_numbers_tokens_by_padding_has_some(tmp_path):
 def test_a_tokenizer_class_that_reads_other_files_is_refused(model, name):
     change(model, "tokenizer_config.json", tokenizer_class=name)
     assert f"name the tokenizer class {name}, which " in refusal(model)
+
+
+@pytest.mark.parametrize("said", [{"unk_token": None}, {"unk_token": "<lost>"}, {}])
+def test_a_class_that_builds_a_vocabulary_has_a_token_for_unknown_words_in_it(model, said):
+    path = model / "tokenizer_config.json"
+    config = {key: value for key, value in json.loads(path.read_text()).items() if key != "unk_token"}
+    path.write_text(json.dumps(config | {"tokenizer_class": "BertTokenizer"}))
+    check_checkpoint(model)
+    whole = json.loads((model / "tokenizer.json").read_text())
+    if not said:  # the usual name is none of this vocabulary's
+        whole = json.loads(json.dumps(whole).replace("[UNK]", "[unk]"))
+        (model / "tokenizer.json").write_text(json.dumps(whole))
+    change(model, "tokenizer_config.json", **said)
+    assert "the vocabulary has none such" in refusal(model) or "has no row" in refusal(model)
+    change(model, "tokenizer_config.json", unk_token="[unk]" if not said else "[UNK]")
+    check_checkpoint(model)
 
 
 def test_the_processors_of_images_are_those_of_transformers():
