@@ -17,14 +17,14 @@ PLACE = Path(__file__).parents[1] / "pruning_core" / "checks" / "config_fields.j
 def declared() -> dict:
     """Return the types and the default of each field, by model type, and the names of activations and rotary types."""
     from transformers.activations import ACT2FN
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     from pruning_core.checks.heads import LOADED_BY
 
     return {
         "activations": sorted(ACT2FN),
-        "rope_types": sorted({"default", *ROPE_INIT_FUNCTIONS}),
+        "dtypes": _dtypes(),
+        "rope_types": _rope_types(),
         "models": {name: _fields(CONFIG_MAPPING[name]) for name in sorted(LOADED_BY)},
     }
 
@@ -34,8 +34,32 @@ def text() -> str:
     models = ",\n".join(
         f"  {json.dumps(name)}: {json.dumps(fields, sort_keys=True)}" for name, fields in found["models"].items()
     )
-    head = ",\n".join(f"{json.dumps(name)}: {json.dumps(found[name])}" for name in ("activations", "rope_types"))
+    head = ",\n".join(f"{json.dumps(name)}: {json.dumps(found[name])}" for name in ("activations", "dtypes", "rope_types"))
     return f'{{{head},\n"models": {{\n{models}\n}}}}\n'
+
+
+def _dtypes() -> list[str]:
+    """List torch's names of types of numbers, by which a configuration may name one."""
+    import torch
+
+    return sorted(name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype))
+
+
+def _rope_types() -> dict[str, list[str]]:
+    """List the kinds of rotary positions, with the entries that transformers insists on."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
+
+    class Asked(RotaryEmbeddingConfigMixin):
+        def _check_received_keys(self, _kind, _received, required_keys, *_others, **_more):
+            raise KeyError(*required_keys)
+
+    found = {}
+    for kind in sorted({"default", *ROPE_INIT_FUNCTIONS}):
+        try:
+            getattr(Asked(), f"_validate_{kind}_rope_parameters")({"rope_type": kind})
+        except KeyError as error:
+            found[kind] = sorted(error.args)
+    return found
 
 
 def _fields(config: type) -> dict:

@@ -6,9 +6,11 @@ Run as a module to write the file anew: ``python -m tests.tokenizer_classes``.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 PLACE = Path(__file__).parents[1] / "pruning_core" / "checks" / "tokenizer_classes.json"
+NAMED = re.compile(r"(?!Auto)\w+(Tokenizer|TokenizerFast|Backend)")  # what `checks.hook_rules` lets through
 
 
 def text() -> str:
@@ -33,8 +35,25 @@ def text() -> str:
         "of_types": {name: own for name, own in known.items() if own},
         "types_alone": sorted(MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS),
         "kinds": kinds,
+        "own_files": _own_files(),
     }
     return json.dumps(said, indent=1, sort_keys=True) + "\n"
+
+
+def _own_files() -> dict[str, list[str] | None]:
+    """List the classes that do not read tokenizer.json, with the files that they read; null for what is no tokenizer at all."""
+    import transformers
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
+
+    names = {name for name in (*TOKENIZER_MAPPING_NAMES.values(), *dir(transformers)) if name and NAMED.fullmatch(name)}
+    found: dict[str, list[str] | None] = {}
+    for name in {name.removesuffix("Fast") for name in names} - {"PythonBackend", "PreTrainedTokenizer"}:
+        own = tokenizer_class_from_name(name)
+        if not (isinstance(own, type) and issubclass(own, transformers.PreTrainedTokenizerBase)):
+            found[name] = None
+        elif not issubclass(own, transformers.TokenizersBackend):
+            found[name] = sorted(own.vocab_files_names.values())
+    return found
 
 
 if __name__ == "__main__":

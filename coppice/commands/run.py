@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Generator
 from pathlib import Path
 from typing import Annotated
 
@@ -41,9 +42,7 @@ def run(
         from pruning_core.run.pipeline import run as run_pipeline
     except ImportError as error:
         fail(f"pruning needs {error.name}, which is not installed: pip install '{DISTRIBUTION}[prune]'", ExitCode.BAD_INPUT)
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    with progress("load") as show:
+    with _quiet(), progress("load") as show:
 
         def tell(now: Progress) -> None:
             show(now.stage, now.fraction)
@@ -62,6 +61,19 @@ def run(
     else:
         console.show(report)
         console.out.print(f"bundle: {out}", soft_wrap=True, highlight=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Say nothing of what the libraries say; what matters of it is in the report. Both are of the whole process."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _cache_folder() -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pruning_core.data.rows import Rows
 from pruning_core.spec.tasks import Reads
 from pruning_core.tasks.base import TaskModel, proven
+from pruning_core.tasks.lengths import part_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class ProbeInput:
 def make_probes(held_out: Rows, max_length: int, reads: Reads = "text") -> tuple[ProbeInput, ...]:
     """Make batches of 1, 3, 8 and 8 held-out inputs: the first cut short, the last with long texts joined from 8 rows each."""
     texts = [held_out.texts[i % len(held_out)] for i in range(64)]
+    if reads == "text" and len(texts[0]) > 1:  # two long texts would be paired part by part in the fresh process, too
+        texts = [tuple(part_of(text, max_length) for text in own) for own in texts]
     if reads == "words":
         joined = [sum(texts[i : i + 8], ()) for i in range(0, 64, 8)]
     elif reads == "text":

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from pruning_core.checks.declared import declared
 from pruning_core.checks.hooks import native_types
+from pruning_core.checks.rotary import ROTARY, odd_rotary
 from pruning_core.errors import ModelUnreadable
 
 _SHOWN = 48
@@ -25,6 +26,7 @@ _SIZES = (
     *("relative_attention_num_buckets", "relative_attention_max_distance", "sliding_window", "query_pre_attn_scalar"),
 )
 _LARGEST_SIZE = 2**40
+_MOST_CLASSES = 2**20
 _SHARES = ("dropout", "pdrop", "layerdrop", "drop_path", "initializer_range")
 _ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activation", "dense_act_fn")
 # Model types that cut a text into such chunks before their FFNs.
@@ -34,7 +36,6 @@ _CHUNKED = frozenset(
         *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"),
     }
 )
-_ROTARY = ("rope_parameters", "rope_scaling")
 _WORDS = {
     "int": "a whole number",
     "float": "a number with a decimal point",
@@ -58,7 +59,7 @@ def check_config(config: Mapping[str, Any]) -> None:
             f"config.json has {shown}, for which transformers has no class; give a model of a type that it has", param="model"
         )
     for name, (kinds, *_default) in declared("config_fields")["models"].get(model_type, {}).items():
-        if name in config and name not in _ROTARY and not any(_is(config[name], kind) for kind in kinds):
+        if name in config and name not in ROTARY and not any(_is(config[name], kind) for kind in kinds):
             raise _refused(name, config[name], " or ".join(dict.fromkeys(map(_words, kinds))))
     for name, value, must in _odd(config):
         raise _refused(name, value, must)
@@ -93,10 +94,23 @@ def _odd(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
     for name in ("id2label", "label2id"):
         if not isinstance(config.get(name), dict | None):
             yield name, config[name], "an object"
-    if any(not number.isdecimal() for number in cast("dict[str, object]", config.get("id2label") or {})):
-        yield "id2label", config["id2label"], "an object, from the numbers of classes to their names"
-    for name in _ROTARY:
-        yield from _odd_rotary(name, config.get(name), config)
+    names = cast("dict[str, object]", config.get("id2label") or {})
+    if not all(number.isdecimal() and isinstance(name, str | int | float) for number, name in names.items()):
+        yield "id2label", names, "an object, from the numbers of classes to their names, which are texts"
+    yield from _odd_forms(config)
+    yield from odd_rotary(config)
+
+
+def _odd_forms(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    """Yield what transformers makes something of by its value: types of numbers, and as many names as there are classes."""
+    known = declared("config_fields")["dtypes"]
+    for name in ("dtype", "torch_dtype"):
+        value = config.get(name)
+        if value is not None and value not in known:
+            yield name, value, "the name of a type of numbers of torch, such as float32"
+    count = config.get("num_labels", 0)
+    if type(count) is not int or not 0 <= count <= _MOST_CLASSES:
+        yield "num_labels", count, f"a whole number from 0 to {_MOST_CLASSES}"
 
 
 def _odd_layers(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
@@ -107,32 +121,6 @@ def _odd_layers(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
         yield "layer_types", kinds, f"a list of one name for each of the {layers} layers"
     if "sliding_attention" in kinds and config.get("sliding_window", 1) is None:
         yield "sliding_window", None, "a whole number, since layer_types has layers with a window"
-
-
-def _odd_rotary(name: str, value: object, config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
-    if value is None:
-        return
-    if not isinstance(value, dict):
-        yield name, value, "an object or null"
-        return
-    fields = cast("dict[str, object]", value)
-    inner = [own for key, own in fields.items() if key.endswith("_attention")] or [fields]
-    for own in inner:
-        entries = cast("dict[str, object]", own) if isinstance(own, dict) else {}
-        kind = entries.get("rope_type", entries.get("type", "default"))
-        if kind not in declared("config_fields")["rope_types"]:
-            yield name, value, f"an object with a rope_type of {', '.join(declared('config_fields')['rope_types'])}"
-        numbers = [entries.get(key) for key in ("rope_theta", "factor") if entries.get(key) is not None]
-        if not all(type(number) in (int, float) and cast("float", number) > 0 for number in numbers):
-            yield name, value, "an object whose rope_theta and factor are numbers above 0"
-        if kind in ("linear", "dynamic", "yarn", "llama3") and entries.get("factor") is None:
-            yield name, value, f"an object with a factor, for a rope_type of {kind}"
-    if config.get("rope_theta") is not None and not _is_positive(config["rope_theta"]):
-        yield "rope_theta", config["rope_theta"], "a number above 0"
-
-
-def _is_positive(value: object) -> bool:
-    return type(value) in (int, float) and cast("float", value) > 0
 
 
 def _is(value: object, kind: str) -> bool:

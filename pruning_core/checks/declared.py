@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-NAMES = ("config_fields", "expected_tensors", "tokenizer_classes")
+NAMES = ("config_fields", "expected_tensors", "image_processors", "tokenizer_classes")
 
 
 @cache

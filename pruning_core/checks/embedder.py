@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
+from pruning_core.checks.module_settings import shown
 from pruning_core.checks.recipe import (
     MODULES,
     SETTINGS,
@@ -14,7 +15,6 @@ from pruning_core.checks.recipe import (
     UnitStep,
     read_recipe,
     refuse,
-    shown,
 )
 from pruning_core.files.safetensors_header import HeaderRefused, read_header
 from pruning_core.spec.tasks import KINDS, TaskType

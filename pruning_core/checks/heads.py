@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
+from pruning_core.files.checkpoint import stated_classes
 from pruning_core.spec.tasks import KINDS, TaskType
 
 _SEQUENCE = "AutoModelForSequenceClassification"
@@ -132,9 +133,8 @@ def check_head_weights(task_type: TaskType, config: Mapping[str, Any], shapes: M
     last = next((name for name in head.last if name in shapes), None)
     if last is None:
         raise lacks_weights(task_type, " or ".join(head.last[:2]))
-    names, count = config.get("id2label"), config.get("num_labels")
-    said = len(cast("dict[str, object]", names)) if isinstance(names, dict) else count
-    if head.row_a_class and isinstance(said, int) and said != shapes[last][0]:
+    said = stated_classes(config)
+    if head.row_a_class and said is not None and said != shapes[last][0]:
         raise ModelUnreadable(
             f"config.json says {said} classes, and {last} has {shapes[last][0]} rows; the two belong to different models",
             param="model",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from pruning_core.checks.declared import declared
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.model_json import read_object
 
@@ -14,7 +14,7 @@ _NAME = "preprocessor_config.json"
 _LARGEST_BYTES = 2**20
 _LARGEST_SIDE = 2**13
 _LARGEST_NUMBER = 1e6
-_CLASS = re.compile(r"[A-Za-z0-9]{1,64}(ImageProcessor(Fast|Pil)?|FeatureExtractor)")
+_CLASSES = "the name of a class of transformers that makes pixels of an image, such as ViTImageProcessor"
 _SWITCHES = {
     **dict.fromkeys(("image_mean", "image_std"), "do_normalize"),
     **dict.fromkeys(("size", "resample"), "do_resize"),
@@ -50,7 +50,8 @@ def _odd(said: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[tuple[s
     """Yield the entries that are of no use, with what they must be."""
     rules: tuple[tuple[str, Callable[[object], bool], str], ...] = (
         *((name, _is_switch, "true or false") for name in said if name.startswith("do_")),
-        ("image_processor_type", _is_class, "the name of a class of transformers, such as ViTImageProcessor"),
+        ("image_processor_type", _is_class, _CLASSES),
+        ("feature_extractor_type", lambda value: _is_class(str(value).replace("FeatureExtractor", "ImageProcessor")), _CLASSES),
         ("rescale_factor", _is_number, "a number"),
         ("resample", lambda value: type(value) is int and value in _FILTERS, "a whole number from 0 to 5"),
         ("image_mean", _is_colour, "a number, or a list of one for each of three colours"),
@@ -63,7 +64,7 @@ def _odd(said: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[tuple[s
         ("crop_size", _is_size, f"an object with height and width, whole numbers from 1 to {_LARGEST_SIDE}"),
     )
     for name, rule, must in rules:
-        needed = name == "image_processor_type" or (name in _SWITCHES and said.get(_SWITCHES[name], True))
+        needed = name in _SWITCHES and said.get(_SWITCHES[name], True)
         if name in said and (needed or said[name] is not None) and not rule(said[name]):
             yield name, must
     size, side = _sides(said.get("size", _USUAL_SIZE)), _sides(config.get("image_size"))
@@ -83,7 +84,8 @@ def _is_number(value: object) -> bool:
 
 
 def _is_class(value: object) -> bool:
-    return isinstance(value, str) and _CLASS.fullmatch(value) is not None
+    """Return whether a value names a class by which transformers makes pixels of one image."""
+    return isinstance(value, str) and value.removesuffix("Fast") in declared("image_processors")["names"]
 
 
 def _numbers(value: object) -> list[object]:

@@ -46,7 +46,8 @@ def check_weights(
             )  # Marian's two languages may have two vocabularies
             if name.endswith(ends) and (said := _stated(config, keys)) not in (None, shape[0]):
                 raise _other(f"{what} {said}", f"{name} has {shape[0]} rows")
-    _compare_parts(config, shapes, gated=structure.signature.family.endswith("-gated"))
+    directed = structure.signature.causal or decoder is not None
+    _compare_parts(config, shapes, gated=structure.signature.family.endswith("-gated"), directed=directed)
 
 
 def _stated(config: Mapping[str, Any], keys: Sequence[str]) -> int | None:
@@ -54,12 +55,18 @@ def _stated(config: Mapping[str, Any], keys: Sequence[str]) -> int | None:
     return next((config[key] for key in keys if type(config.get(key)) is int), None)
 
 
-def _compare_parts(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], *, gated: bool) -> None:
+def _compare_parts(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], *, gated: bool, directed: bool) -> None:
     """Compare the parts that a configuration turns on and off with those that are there: transformers would leave them out."""
     for key, ends in _BIASES.items():
         said, there = config.get(key), any(name.endswith(ends) for name in shapes)
         if isinstance(said, bool) and said != there:
             raise _other(f"{key} {str(said).lower()}", f"the weights have {'such' if there else 'no such'} biases")
+    if config.get("is_decoder") and not directed:
+        raise ModelUnreadable(
+            "config.json says is_decoder true, by which each token of this model would see those before it alone, and no task "
+            "here reads it so; set it to false if it was trained to see them all",
+            param="model",
+        )
     said = config.get("is_gated_act")
     if said is not None and config.get("model_type") in ("t5", "mt5") and (not isinstance(said, bool) or said != gated):
         raise _other("another is_gated_act", f"the weights have {'a' if gated else 'no'} gate in each FFN")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
+from pruning_core.checks.module_settings import MODULE_KEYS, odd_modules, odd_settings, shown
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.model_json import read_document, read_object
 
@@ -45,10 +46,6 @@ _ACTIVATION = re.compile(r"torch\.nn(\.modules\.(activation|linear))?\.(?P<name>
 _TRANSFORMER_SETTINGS = tuple(
     f"sentence_{name}_config.json" for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# Arguments of the model, the tokenizer and the configuration that do not change an embedding in float32.
-_HARMLESS = frozenset({"attn_implementation", "dtype", "torch_dtype", "trust_remote_code", "padding_side", "use_safetensors"})
-_ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
-_PLAIN_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 _EMBEDDING = "sentence_embedding"
 _LARGEST_BYTES = 8 * 2**20
 _MOST_MODULES = 32
@@ -154,6 +151,8 @@ def read_recipe(folder: Path) -> Recipe:
 def _steps(folder: Path, listed: object) -> tuple[Step, ...]:
     if not isinstance(listed, list) or not 2 <= len(cast("list[object]", listed)) <= _MOST_MODULES:
         refuse(MODULES, "must list a Transformer, a Pooling, and what follows them")
+    for why in odd_modules(cast("list[object]", listed)):
+        refuse(MODULES, why)
     named = [_named(entry) for entry in cast("list[object]", listed)]
     kinds = [kind for kind, _ in named if kind != "Dropout"]
     if kinds[0] != "Transformer" or kinds.count("Transformer") > 1 or kinds[1:2] != ["Pooling"] or kinds.count("Pooling") > 1:
@@ -172,12 +171,12 @@ def _steps(folder: Path, listed: object) -> tuple[Step, ...]:
             case "Dense":
                 found.append(_dense(folder, own))
             case "LayerNorm":
-                found.append(NormStep(own, _width(f"{own}/config.json", _entries(folder, f"{own}/config.json"), "dimension")))
+                found.append(_norm(folder, own))
             case "Normalize":
                 _check_names(f"{own}/config.json", _entries(folder, f"{own}/config.json", needed=False))
                 found.append(UnitStep(own))
             case _:  # a dropout, which does nothing outside training
-                pass
+                _check_dropout(folder, own)
     for step in found:
         if isinstance(step, PoolingStep) and step.width is None:
             refuse(f"{step.folder}/config.json", "must have word_embedding_dimension; sentence-transformers needs it")
@@ -196,7 +195,7 @@ def _named(entry: object) -> tuple[str, str]:
             "of sentence_transformers",
         )
     kind = found["name"]
-    if not isinstance(place, str) or not (_FOLDER.fullmatch(place) or (kind in ("Transformer", "Dropout") and not place)):
+    if not isinstance(place, str) or not (_FOLDER.fullmatch(place) or (kind == "Transformer" and not place)):
         refuse(MODULES, f"must name the folder of its {kind} by path, beside the weights")
     return kind, place
 
@@ -217,7 +216,9 @@ def _pooling(folder: Path, own: str) -> PoolingStep:
     if len(known) != len(modes) or not modes:
         refuse(name, f"has the pooling_mode {shown(given)}; known are {', '.join(POOLINGS.values())}, alone or in a list")
     width = entries.get("embedding_dimension", entries.get("word_embedding_dimension"))
-    return PoolingStep(own, known, width if isinstance(width, int) else None, entries.get("include_prompt", True) is not False)
+    return PoolingStep(
+        own, known, width if isinstance(width, int) else None, _switch(name, entries, "include_prompt", usual=True)
+    )
 
 
 def _dense(folder: Path, own: str) -> DenseStep:
@@ -232,10 +233,39 @@ def _dense(folder: Path, own: str) -> DenseStep:
         own,
         _width(name, entries, "in_features"),
         _width(name, entries, "out_features"),
-        bias=entries.get("bias", True) is not False,
+        bias=_switch(name, entries, "bias", usual=True),
         activation=found["name"],
-        residual=entries.get("use_residual", False) is True,
+        residual=_switch(name, entries, "use_residual", usual=False),
     )
+
+
+def _norm(folder: Path, own: str) -> NormStep:
+    name = f"{own}/config.json"
+    entries = _entries(folder, name)
+    _check_keys(name, entries, "LayerNorm")
+    return NormStep(own, _width(name, entries, "dimension"))
+
+
+def _check_dropout(folder: Path, own: str) -> None:
+    name = f"{own}/config.json"
+    entries = _entries(folder, name, needed=False)
+    _check_keys(name, entries, "Dropout")
+    share = entries.get("dropout", 0.0)
+    if type(share) not in (int, float) or not 0 <= share <= 1:
+        refuse(name, f"has the dropout {shown(share)}; it is a number from 0 to 1")
+
+
+def _check_keys(name: str, entries: Mapping[str, object], kind: str) -> None:
+    unknown = entries.keys() - MODULE_KEYS[kind]
+    if unknown:
+        refuse(name, f"has a setting that sentence-transformers does not know ({shown(min(unknown))})")
+
+
+def _switch(name: str, entries: Mapping[str, object], key: str, *, usual: bool) -> bool:
+    found = entries.get(key, usual)
+    if not isinstance(found, bool):
+        refuse(name, f"has the {key} {shown(found)}; it is true or false")
+    return found
 
 
 def _check_names(name: str, entries: Mapping[str, object]) -> None:
@@ -296,29 +326,11 @@ class _Settings:
             self.first_values = _width(SETTINGS, entries, "truncate_dim")
 
     def _read_first(self, name: str, entries: Mapping[str, Any]) -> None:
-        if entries.get("transformer_task", "feature-extraction") != "feature-extraction":
-            refuse(
-                name, f"has the transformer_task {shown(entries['transformer_task'])}, whose embeddings cannot be computed here"
-            )
-        kinds = entries.get("modality_config")
-        if kinds is not None and (not isinstance(kinds, dict) or kinds != {"text": _PLAIN_TEXT}):
-            refuse(name, "has a modality_config other than plain text by last_hidden_state, which cannot be computed here")
-        for key in (*_ARGUMENTS, "processing_kwargs", "query_expansion"):
-            given = entries.get(key)
-            unknown = (
-                sorted(cast("dict[str, object]", given).keys() - _HARMLESS) if isinstance(given, dict) else given and [given]
-            )
-            if unknown:
-                refuse(
-                    name, f"has {key} {shown(unknown[0])}, which would change the embeddings and is not known here; remove it"
-                )
+        for why in odd_settings(entries):
+            refuse(name, why)
         for key in ("tokenizer_args", "processor_kwargs"):
-            side = cast("dict[str, object]", entries.get(key) or {}).get("padding_side")
-            if side not in (None, "left", "right"):
-                refuse(name, f"has the padding_side {shown(side)}; it is left or right")
-            self.padding_side = side or self.padding_side
-        if entries.get("max_seq_length") is not None:
-            self.most_tokens = _width(name, entries, "max_seq_length")
+            self.padding_side = entries.get(key, {}).get("padding_side") or self.padding_side
+        self.most_tokens = entries.get("max_seq_length")
         self.lower_case = entries.get("do_lower_case", False) is True
 
 
@@ -332,8 +344,3 @@ def _entries(folder: Path, name: str, *, needed: bool = True) -> dict[str, Any]:
 def refuse(name: str, why: str) -> NoReturn:
     """Raise the error about a file of the model; the reason ends a sentence that begins with the file's name."""
     raise ModelUnreadable(f"{name} {why}", param="model") from None
-
-
-def shown(value: object) -> str:
-    """Return a value of a stranger's file, fit to be quoted in a sentence."""
-    return repr(re.sub(r"[^\x20-\x7e]", "?", str(value))[:64])

@@ -8,6 +8,7 @@ declares of the model types of `checks.heads`; a test compares it with transform
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.checks.declared import declared
@@ -18,19 +19,36 @@ from pruning_core.files.tokenizer import TokenizerFacts
 _WHOLE = ("TokenizersBackend", "PythonBackend", "PreTrainedTokenizerFast", "PreTrainedTokenizer")
 
 
-def check_tokenizer_class(config: Mapping[str, Any], facts: TokenizerFacts) -> None:
-    """Refuse a tokenizer.json whose vocabulary is of another kind than the class that reads it builds.
+def check_tokenizer_class(folder: Path, config: Mapping[str, Any], facts: TokenizerFacts) -> None:
+    """Refuse a tokenizer.json whose vocabulary is of another kind than its class builds, or that its class does not read.
 
     Raises:
-        ModelUnreadable: It is.
+        ModelUnreadable: It is, or the class reads other files, which are not there.
     """
     name = _reader(config, facts.stated_class)
+    others = declared("tokenizer_classes")["own_files"]
+    if name in others and name != declared("tokenizer_classes")["of_types"].get(str(config.get("model_type"))):
+        own = cast("list[str] | None", others[name])
+        if not own or not all((folder / file).is_file() for file in own):
+            reads = "which is no tokenizer for this model" if not own else f"which reads {' and '.join(own)}"
+            raise ModelUnreadable(
+                f"the model's files name the tokenizer class {name}, {reads}; set tokenizer_class in tokenizer_config.json to "
+                "PreTrainedTokenizerFast, which reads tokenizer.json",
+                param="model",
+            )
     needed = next((kind for kind, names in declared("tokenizer_classes")["kinds"].items() if name in names), None)
     misread = needed == "Unigram" or (needed == "BPE" and facts.kind in ("WordLevel", "WordPiece"))
     if facts.kind is not None and facts.kind != needed and misread:
         raise ModelUnreadable(
             f"transformers reads this model's tokenizer as a {name}, which needs a {needed}, and tokenizer.json holds a "
             f"{facts.kind}; set tokenizer_class in tokenizer_config.json to PreTrainedTokenizerFast, which takes any",
+            param="model",
+        )
+    if needed == "WordPiece" and not facts.unknown_is_word:
+        shown = "null" if facts.unknown is None else repr(facts.unknown[:40])
+        raise ModelUnreadable(
+            f"transformers reads this model's tokenizer as a {name}, which gives unknown words the token {shown} (unk_token in "
+            "tokenizer_config.json), and the vocabulary has none such; name one that it has",
             param="model",
         )
 

@@ -17,6 +17,10 @@ from pruning_core.spec.tasks import KINDS, TaskType
 _TABLES = re.compile(r"(.*\.)?(word_embeddings|embed_tokens|wte|tok_embeddings|shared)\.weight")
 _DECODERS = re.compile(r"(.*\.)?decoder\..*")
 _READS_MASKS = "AutoModelForMaskedLM"
+_CLASSIFIES = "AutoModelForSequenceClassification"
+_WRITES = "AutoModelForSeq2SeqLM"
+# Model types that number the tokens of a text by asking which of them are padding.
+NUMBERED_BY_PADDING = frozenset({"camembert", "m2m_100", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"})
 _SHOWN = 40
 
 
@@ -45,7 +49,7 @@ def check_tokens(
     if task_type is not None and KINDS[task_type].reads == "image":
         return ()
     facts = read_tokenizer(folder)
-    check_tokenizer_class(config, facts)
+    check_tokenizer_class(folder, config, facts)
     rows = _rows(shapes, decoder=False)
     target_rows = _rows(shapes, decoder=True) or rows
     notes = list(facts.notes)
@@ -59,6 +63,7 @@ def check_tokens(
         raise _too_many(max(facts.ends_of_target) + 1, target_rows, "target language's tokenizer")
     if rows is not None:
         _check_padding_id(config, rows, family, task_type)
+    _check_end_id(config, family, task_type)
     if target_rows is not None:
         notes += _check_named_ids(config, target_rows, sequences=family.decoder is not None)
     return tuple(notes)
@@ -101,7 +106,16 @@ def _too_many(tokens: int, rows: int, what: str, token: str | None = None) -> Mo
 def _check_padding_id(config: Mapping[str, Any], rows: int, family: BlockSignature, task_type: TaskType | None) -> None:
     """Refuse a padding token that is none of the model's, or that its code would take for another one."""
     padding: object = config.get("pad_token_id")
+    classifies = task_type is not None and KINDS[task_type].loads_as == _CLASSIFIES
     if padding is None:
+        if "pad_token_id" in config and (
+            config.get("model_type") in NUMBERED_BY_PADDING
+            or (family.decoder is not None and task_type is not None and KINDS[task_type].loads_as != _WRITES)
+        ):
+            raise ModelUnreadable(
+                "config.json: pad_token_id is null, and this model cannot do the task without; set it to the tokenizer's",
+                param="model",
+            )
         return
     if type(padding) is not int:
         raise ModelUnreadable("config.json: pad_token_id must be a whole number or null", param="model")
@@ -111,12 +125,20 @@ def _check_padding_id(config: Mapping[str, Any], rows: int, family: BlockSignatu
             param="model",
         )
     # A decoder may state -1 for none, and does not look at it, unless it classifies by the last token that is no padding.
-    reads_last = task_type is not None and KINDS[task_type].loads_as == "AutoModelForSequenceClassification"
-    if padding < 0 and (reads_last or not family.causal):
+    if padding < 0 and (classifies or not family.causal):
         raise ModelUnreadable(
             f"config.json: pad_token_id {padding} is no token; set it to the tokenizer's, by which the model tells padding "
             "from text",
             param="model",
+        )
+
+
+def _check_end_id(config: Mapping[str, Any], family: BlockSignature, task_type: TaskType | None) -> None:
+    """Refuse an encoder-decoder that classifies by the state of the token that ends a text, and does not name just one."""
+    classifies = task_type is not None and KINDS[task_type].loads_as == _CLASSIFIES
+    if classifies and family.decoder is not None and type(config.get("eos_token_id", 0)) is not int:
+        raise ModelUnreadable(
+            "config.json: eos_token_id must be one whole number, the token by whose state this model classifies", param="model"
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.checks.embedder import notes_on_embeddings
-from pruning_core.checks.recipe import shown
+from pruning_core.checks.module_settings import shown
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.model_json import read_object
 from pruning_core.spec.prune import TaskSpec

@@ -156,18 +156,25 @@ def _require_reader(folder: Path) -> None:
 
 def classes_of(facts: CheckpointFacts) -> int:
     """Return the number of outputs of a checkpoint's task head, as transformers reads it from the configuration."""
-    names, count = facts.config.get("id2label"), facts.config.get("num_labels")
-    if isinstance(names, dict):
-        return len(cast("dict[str, object]", names))
-    return count if isinstance(count, int) else 2
+    return stated_classes(facts.config) or 2
+
+
+def stated_classes(config: Mapping[str, Any]) -> int | None:
+    """Return the number of classes that a configuration states: ``num_labels`` goes before the names of another number."""
+    names, count = config.get("id2label"), config.get("num_labels")
+    if isinstance(count, int):
+        return count
+    return len(cast("dict[str, object]", names)) if isinstance(names, dict) else None
 
 
 def names_of(facts: CheckpointFacts) -> tuple[str, ...]:
     """List the class names of a checkpoint's task head by index; empty where the configuration has none or malformed ones."""
     names = facts.config.get("id2label")
     given = cast("dict[str, object]", names) if isinstance(names, dict) else {}
+    if len(given) != classes_of(facts):  # transformers replaces them by LABEL_0, LABEL_1, ...
+        return ()
     found = [given.get(str(index)) for index in range(len(given))]
-    return tuple(cast("list[str]", found)) if all(isinstance(name, str) for name in found) else ()
+    return tuple(map(str, found)) if all(isinstance(name, str | int | float) for name in found) else ()
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:

@@ -30,6 +30,7 @@ _MERGES = re.compile(rb'"merges"\s*:\s*\[')
 _END = re.compile(rb"\]\s*\}\s*\}\s*\Z")
 _VOCABULARY = "vocab.json"
 _TARGET = "target_vocab.json"
+_UNKNOWN = "[UNK]"  # of the classes that build a WordPiece
 _IDLE = frozenset({"bos_token", "eos_token", "cls_token", "sep_token", "mask_token"})
 
 
@@ -45,6 +46,8 @@ class TokenizerFacts:
         kind: Kind of the model in tokenizer.json: BPE, Unigram, WordLevel or WordPiece; None where it is not known.
         end: Token that the files name as the end of a text.
         stated_class: Class that tokenizer_config.json names.
+        unknown: Token that stands for words without one, by the same file or else as is usual; None where it is null there.
+        unknown_is_word: Whether the vocabulary has it.
     """
 
     ends: Mapping[int, str]
@@ -54,6 +57,8 @@ class TokenizerFacts:
     kind: str | None = None
     end: str | None = None
     stated_class: str | None = None
+    unknown: str | None = None
+    unknown_is_word: bool = True
 
 
 def read_tokenizer(folder: Path) -> TokenizerFacts:
@@ -77,17 +82,19 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
     named = named_tokens(config)
     if whole is not None:
         own = [str(entry["content"]) for entry in whole["added_tokens"]]
-        ends = _numbered(_vocabulary(whole), [*own, *stated.values(), *named])
+        words = _vocabulary(whole)
+        ends = _numbered(words, [*own, *stated.values(), *named])
     elif notes or any((folder / name).is_file() for name in SENTENCEPIECE_NAMES):
         # What else is added, and where, is in the code of each tokenizer's class. So the stated ids count, and no others.
-        own = []
+        own, words = [], {}
         ends = dict(stated) | ({} if notes else _pieces(folder))
     else:
-        own = []
-        ends = _numbered(_plain_vocabulary(folder), [*stated.values(), *named])
+        own, words = [], _plain_vocabulary(folder)
+        ends = _numbered(words, [*stated.values(), *named])
     inserted = {*own, *stated.values()}
     idle = {token for token, name in named.items() if name in _IDLE and token not in inserted}
     idle |= {token for token, name in named.items() if name == "mask_token"}
+    unknown = next((token for token, name in named.items() if name == "unk_token"), None if "unk_token" in config else _UNKNOWN)
     return TokenizerFacts(
         ends=ends,
         ends_of_target=_last(_ids(folder, _TARGET)),
@@ -96,6 +103,8 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
         kind=None if whole is None else _kind(whole["model"]),
         end=next((token for token, name in named.items() if name == "eos_token"), None),
         stated_class=cast("str | None", config.get("tokenizer_class")),
+        unknown=unknown,
+        unknown_is_word=not words or unknown in words,
     )
 
 

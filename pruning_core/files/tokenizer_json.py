@@ -235,9 +235,12 @@ def check_config(config: Mapping[str, Any]) -> None:
         _require({"input_ids", "attention_mask"} <= {name for name in given if isinstance(name, str)}, said)
         _require(all(isinstance(name, str) for name in given) and given[0] in _INPUTS, said)
     for name, rule, must in _RULES:
-        _require(config.get(name) is None or rule(config[name]), f"{name} must be {must}")
+        # A side of null is none, and not the usual one.
+        missing = name not in config if name in _SIDED else config.get(name) is None
+        _require(missing or rule(config[name]), f"{name} must be {must}")
 
 
+_SIDED = ("padding_side", "truncation_side")
 _RULES: tuple[tuple[str, Callable[[object], bool], str], ...] = (
     ("model_max_length", lambda value: type(value) in (int, float), "a number"),
     ("padding_side", lambda value: value in _SIDES, "left or right"),

@@ -78,7 +78,9 @@ def load_config(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedCon
     given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **given)
     for own in _configs(config):
-        for name in LEFT_OUT:
+        # By gradient_checkpointing a model recomputes its layers for gradients: the values are the same, and no gradient of
+        # what lies between the layers could be asked for.
+        for name in (*LEFT_OUT, "gradient_checkpointing"):
             vars(own).pop(name, None)
         if getattr(own, "output_attentions", False):  # transformers saves no such configuration with its usual attention
             own.output_attentions = False

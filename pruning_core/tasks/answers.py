@@ -17,6 +17,7 @@ from pruning_core.spec.labels import Answers
 from pruning_core.tasks.base import Judged, Observed, TaskFamily, collect_, encoded_by, portions, uniforms
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.classification import kl, labels
+from pruning_core.tasks.lengths import part_of
 from pruning_core.tasks.scoring import Replies, exact_match, word_f1
 from pruning_core.tasks.tokens import sampled
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _LONGEST_ANSWER = 30
 # Consecutive windows share one part in this many of their context tokens.
 _OVERLAP = 3
+# Questions that are looked at together.
+_PORTION = 256
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,13 @@ class Questions(Encoded):
         spans: For each sample two numbers a token: where its characters begin and end in the context; -1 for tokens outside it.
         owners: For each sample the index of its row: a long context is read in several windows.
         cut_off: Share of the answered rows whose answers lie whole in no window.
+        cut_questions: Share of the rows whose questions were cut, as they alone would fill a sample.
     """
 
     spans: Sequence[array[int]] = ()
     owners: Sequence[int] = ()
     cut_off: float = 0.0
+    cut_questions: float = 0.0
 
 
 class QuestionAnswering(TaskFamily):
@@ -56,6 +61,7 @@ class QuestionAnswering(TaskFamily):
     def encode_with(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> Questions:
         """Make a sample of each window of a row: the question, and as much of the context as fits beside it.
 
+        A question that leaves no room for its context is cut to half of a sample: its row counts, and the report says so.
         Windows overlap by a third, as is usual (128 of 384 tokens), so that an answer is whole in one of them. The first
         windows of all rows come before the second ones. The label of a window without the answer is the first token, by which
         models say that there is no answer.
@@ -69,14 +75,15 @@ class QuestionAnswering(TaskFamily):
                 "weights",
                 param="model",
             )
+        asked, cut = _questions(tokenizer, [texts[0] for texts in rows.texts], limit)
         columns: dict[str, list[array[int]]] = {}
         spans: list[array[int]] = []
         ends: list[tuple[int, int]] = []
         owners: list[int] = []
         waiting = [(row, 0) for row in range(len(rows))]
-        while waiting:
+        while waiting:  # of what is left of a context, a part: all of it would take a book's length squared
             following: list[tuple[int, int]] = []
-            for first, texts in portions([(rows.texts[row][0], rows.texts[row][1][start:]) for row, start in waiting]):
+            for first, texts in portions([(asked[row], part_of(rows.texts[row][1], limit, start)) for row, start in waiting]):
                 encoded = self._cut(tokenizer, texts, limit)
                 collect_(columns, tokenizer, encoded)
                 for at, (row, start) in enumerate(waiting[first : first + len(texts)]):
@@ -101,7 +108,9 @@ class QuestionAnswering(TaskFamily):
                 param="calibration.max_length",
             )
         labelled = None if rows.labels is None else torch.tensor(ends)
-        return Questions(tokenizer, columns, labelled, spans, owners, len(missed) / max(1, len(answered)))
+        return Questions(
+            tokenizer, columns, labelled, spans, owners, len(missed) / max(1, len(answered)), cut / max(1, len(rows))
+        )
 
     def _cut(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]], limit: int) -> BatchEncoding:
         columns = self.columns_of(texts)
@@ -163,7 +172,24 @@ class QuestionAnswering(TaskFamily):
             "f1": word_f1(pruned),
             "cut_off": seen.encoded.cut_off,
         }
+        if seen.encoded.cut_questions:
+            details["cut_questions"] = seen.encoded.cut_questions
         return Judged(dense, pruned, len(answers), details)
+
+
+def _questions(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], limit: int) -> tuple[list[str], int]:
+    """Return the questions of rows, cut where they leave no room for a context, and how many were."""
+    most = limit - tokenizer.num_special_tokens_to_add(pair=True) - 1
+    kept, cut = list(questions), 0
+    for first in range(0, len(kept), _PORTION):
+        portion = kept[first : first + _PORTION]
+        options = {"add_special_tokens": False, "return_offsets_mapping": True}
+        found = encoded_by(tokenizer, [portion], max(1, most + 1), **options)
+        for at, offsets in enumerate(cast("list[list[tuple[int, int]]]", found["offset_mapping"]), start=first):
+            if len(offsets) > most >= 2:
+                kept[at] = kept[at][: offsets[most // 2 - 1][1]]
+                cut += 1
+    return kept, cut
 
 
 def _no_room(limit: int) -> DatasetInvalid:

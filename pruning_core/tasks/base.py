@@ -29,6 +29,7 @@ from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import TaskType, finding_of
 from pruning_core.tasks.batch import Batch, Encoded
 from pruning_core.tasks.embedder import Embedder
+from pruning_core.tasks.lengths import first_of, parts_of
 from pruning_core.tasks.scoring import constant_quality, metric_of
 
 if TYPE_CHECKING:
@@ -87,9 +88,8 @@ class TaskModel:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes of the model's head, by index."""
         config = self.model.config
-        count = config.num_labels or 0
         names = cast("dict[int, str]", config.id2label or {})
-        return tuple(names.get(index, f"LABEL_{index}") for index in range(count))
+        return tuple(str(names.get(index, f"LABEL_{index}")) for index in range(config.num_labels or 0))  # some are numbers
 
     @property
     def entries(self) -> int:
@@ -315,6 +315,8 @@ def encoded_by(
 ) -> BatchEncoding:
     """Tokenise rows that are given as columns, to at most ``limit`` tokens a row."""
     given = {"truncation": True, "max_length": limit, "padding": False} | options
+    if given["truncation"] and tokenizer.truncation_side == "right":
+        columns = parts_of(columns, limit)
     return cast("Any", tokenizer)(*columns, **given)
 
 
@@ -360,7 +362,7 @@ def random_tokens(model: TaskModel, batch: int, length: int, generator: torch.Ge
     # RoBERTa-like models skip padding tokens when they count positions, so none may be drawn.
     padding = model.tokenizer.pad_token_id
     ids[ids == padding] = 0 if padding else 1
-    last = cast("int | None", model.model.config.eos_token_id)
+    last = first_of(model.model.config.eos_token_id)
     if model.model.config.is_encoder_decoder and last is not None:  # a classifier reads the one token that ends a sequence
         ids[ids == last] = 0 if padding else 1
         ids[:, -1] = last

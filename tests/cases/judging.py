@@ -124,11 +124,13 @@ def judge(ran: Ran, expected: Expectations | None) -> Verdict:
     """Judge what came of a case."""
     if ran.code is None:
         return Verdict("failed", "its time was up")
-    problem = next(_problems(ran, expected or Expectations()), None)
+    refusal = None if expected else _refusal(ran)
+    usual = Expectations(code=0 if refusal is None else ExitCode.BAD_INPUT)
+    problem = next(_problems(ran, expected or usual), None)
     if problem is not None:
         return Verdict("failed", problem)
     unlooked = f" ({', '.join(ran.missing)} not installed, part skipped)" if ran.missing else ""
-    last = (ran.output.strip().splitlines() or [""])[-1]
+    last = (ran.output.strip().splitlines() or [""])[-1] if refusal is None else f"refused: {refusal}"
     return Verdict("passed", (f"as expected{unlooked}" if expected else f"no expectation{unlooked}; {last}"))
 
 
@@ -149,6 +151,22 @@ def _problems(ran: Ran, expected: Expectations) -> Iterator[str]:
         yield f"run.sh ended with {ran.code}: {last}"
 
 
+def _refusal(ran: Ran) -> str | None:
+    """Return the sentence by which the last command refused its input, and run.sh with it; None where it did not end so.
+
+    Whether that is what a case is for, only its expectations can say: without any, an answer that users can act on will do.
+    """
+    if not ran.calls or ran.calls[-1].traceback is not None or not ran.code == ran.calls[-1].code == ExitCode.BAD_INPUT:
+        return None
+    return next(iter(_errors(ran)[::-1]), None)
+
+
+def _errors(ran: Ran) -> list[str]:
+    """List the sentences of `coppice`'s errors, in the output and in the logs."""
+    texts = (*ran.logs.values(), ran.output)
+    return [line.removeprefix("error: ") for text in texts for line in text.splitlines() if line.startswith("error: ")]
+
+
 def _refused_later(ran: Ran) -> Iterator[str]:
     """Find jobs that were refused after ``check`` had taken the very same request."""
     taken: set[tuple[str, ...]] = set()
@@ -157,9 +175,7 @@ def _refused_later(ran: Ran) -> Iterator[str]:
         if call.arguments[:1] == ("check",) and call.code == ExitCode.OK:
             taken.add(asked)
         elif call.arguments[:1] == ("run",) and call.code == ExitCode.BAD_INPUT and asked in taken:
-            said = [
-                line for text in (ran.output, *ran.logs.values()) for line in text.splitlines() if line.startswith("error: ")
-            ]
+            said = _errors(ran)
             yield f"the job refused what check took: {said[-1] if said else ' '.join(call.arguments)}"
 
 

@@ -74,10 +74,45 @@ def test_what_no_case_may_show(found: Ran, says: str) -> None:
         ran("", called("check", "--model", "m", code=2), called("run", "--model", "m", code=2)),
         ran("", called("check", "--model", "m", path="a"), called("run", "--model", "m", path="b", code=2)),
         ran("", called("check", "--model", "m"), called("run", "--model", "m", code=1)),  # a floor that was missed
+        ran("error: the label 7 is none", called("run", "--model", "m", code=2), code=2),
     ],
 )
 def test_what_a_case_may_show(found: Ran) -> None:
     assert judge(found, None).word == "passed"
+
+
+REFUSED = "== two\nerror: the label 7 is none of the model's\nbye\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (
+            ran(REFUSED, called("prune", code=2), code=2),
+            ("passed", "no expectation; refused: the label 7 is none of the model's"),
+        ),
+        (
+            ran("", called("run", code=2), code=2, log=REFUSED),
+            ("passed", "no expectation; refused: the label 7 is none of the model's"),
+        ),
+        (ran("no sentence", called("run", code=2), code=2), ("failed", "run.sh ended with 2: no sentence")),
+        (ran(REFUSED, called("run", code=2), called("check"), code=2), ("failed", "run.sh ended with 2: bye")),
+        (ran(REFUSED, called("run", code=1), code=1), ("failed", "run.sh ended with 1: bye")),
+        (ran(REFUSED, code=2), ("failed", "run.sh ended with 2: bye")),
+        (
+            ran(REFUSED, called("run", code=2, traceback="Traceback ...\nKeyError: 1"), code=2),
+            ("failed", "traceback: KeyError: 1"),
+        ),
+    ],
+)
+def test_a_refusal_in_the_end_is_an_answer_where_nobody_wrote_what_is_expected(found: Ran, verdict: tuple[str, str]) -> None:
+    assert judge(found, None) == Verdict(*verdict)
+
+
+def test_a_refusal_in_the_end_is_none_that_was_expected() -> None:
+    found = ran(REFUSED, called("prune", code=2), code=2)
+    assert judge(found, read_expectations("+ label 7")).line == "run.sh ended with 2: bye"
+    assert judge(found, read_expectations("rc 2\n+ label 7")).word == "passed"
 
 
 EXPECTED = """

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.mutations.campaign import Tally, campaign, merged, table, write_failures
 from tests.mutations.strategies import Example
@@ -54,7 +55,9 @@ def main(arguments: Sequence[str]) -> int:
         asked.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     if asked.failures is not None:
         _write(found, asked.failures)
-    return int(bool(found["failures"]))
+    for line in found.get("unfinished", ()):
+        print(f"NOT ALL WAS TRIED: the process of {line}")
+    return int(bool(found["failures"] or found.get("unfinished")))
 
 
 def _tell(path: Path | None, line: str, tally: Tally) -> None:
@@ -64,7 +67,7 @@ def _tell(path: Path | None, line: str, tally: Tally) -> None:
         path.write_text(json.dumps(merged([tally.as_json()]), indent=1), encoding="utf-8")
 
 
-def _in_two(examples: int, seed: int, only: Sequence[str]) -> dict[str, object]:
+def _in_two(examples: int, seed: int, only: Sequence[str]) -> dict[str, Any]:
     """Divide the work between two processes, with seeds of their own."""
     with tempfile.TemporaryDirectory(prefix="coppice-mutations-") as folder:
         parts = [Path(folder) / f"{number}.json" for number in range(2)]
@@ -76,12 +79,15 @@ def _in_two(examples: int, seed: int, only: Sequence[str]) -> dict[str, object]:
             )
             for number, (part, count) in enumerate(zip(parts, (examples - examples // 2, examples // 2), strict=True))
         ]
-        for process in running:
-            process.wait()
-        return merged([json.loads(part.read_text(encoding="utf-8")) for part in parts])
+        ended = [process.wait() for process in running]
+        found = merged([json.loads(part.read_text(encoding="utf-8")) for part in parts if part.is_file()])
+        found["unfinished"] = [
+            f"seed {seed + number} ended with {code}" for number, code in enumerate(ended) if code not in (0, 1)
+        ]
+        return found
 
 
-def _write(found: dict[str, object], folder: Path) -> None:
+def _write(found: dict[str, Any], folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="coppice-mutations-") as scratch:
         trier = Trier(Path(scratch))
         try:

@@ -151,7 +151,7 @@ def merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     failures: dict[tuple[str, str, str], dict[str, Any]] = {}
     seeds, slowest = [], 0.0
     for part in parts:
-        seeds.append(part["seed"])
+        seeds += part["seeds"] if "seeds" in part else [part["seed"]]
         slowest = max(slowest, part["slowest_check_s"])
         for kind, word, code, count in part["counts"]:
             counts[kind, word, code] += count

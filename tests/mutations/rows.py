@@ -45,7 +45,7 @@ def mutate_rows(data: Path, operation: str, index: int, value: Any) -> None:
     """Read the rows of a split, or of both, mutate them and write them back."""
     for path in splits_of(data, index):
         rows = _read(path)
-        if rows:
+        if rows and rows[0]:  # the last column may be gone already
             _write(path, OPERATIONS[operation](rows, index // 3, value))
 
 
@@ -253,7 +253,7 @@ def write_as(data: Path, form: str) -> None:
 
     for path in [path for path in data.iterdir() if path.suffix in (".jsonl", ".parquet")]:
         rows = _read(path)
-        if not rows:
+        if not rows or not rows[0]:
             continue
         stem = path.name.removesuffix(path.suffix)
         ending = form if form in ("-00000-of-00001.parquet",) else f".{form.split('.', 1)[1]}"

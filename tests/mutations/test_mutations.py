@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 
 from tests.contract.conftest import Api, make_api, zygote  # noqa: F401 - fixtures
 from tests.mutations.bases import BASES
-from tests.mutations.campaign import Tally, campaign, draw, table
+from tests.mutations.campaign import Tally, campaign, draw, merged, table
+from tests.mutations.rows import mutate_rows, write_as
 from tests.mutations.strategies import Example, Mutation
 from tests.mutations.trying import ROOT, Outcome, Trier, place_of, unsaid
 
@@ -26,9 +28,14 @@ _ASKED, _CALLED = 40, 4
 
 @pytest.fixture(scope="module")
 def trier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trier]:
+    before = logging.root.manager.disable, dict(os.environ)
     own = Trier(tmp_path_factory.mktemp("mutations"))
+    assert logging.root.manager.disable == before[0], "tests of this process read the log"
     yield own
     own.close()
+    names = ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
+    assert [os.environ.get(name) for name in names] == [before[1].get(name) for name in names]
+    assert logging.root.manager.disable == before[0]
 
 
 @pytest.mark.slow
@@ -52,6 +59,28 @@ def test_the_same_seed_draws_the_same_examples() -> None:
         draw(10, 3, own.append)
     assert drawn[0] == drawn[1]
     assert Example.from_json(drawn[0][0].as_json()) == drawn[0][0]
+
+
+def test_counts_of_parts_add_up_however_often_they_are_merged() -> None:
+    parts = [Tally(1), Tally(2)]
+    for own in parts:
+        own.add(Example("gpt2", ()), Outcome("done", "succeeded"))
+    found = merged([merged([own.as_json()]) for own in parts])
+    assert found["seeds"] == [1, 2]
+    assert found["counts"] == [["all", "done", "succeeded", 2]]
+
+
+def test_columns_may_all_be_dropped(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"text": "word1", "label": 0}\n')
+    for _ in range(4):
+        mutate_rows(tmp_path, "drop-column", 0, None)
+    write_as(tmp_path, ".csv")
+    assert (tmp_path / "train.jsonl").read_text() == "{}\n"
+
+
+def test_a_mutation_that_fails_is_told_and_ends_nothing(trier: Trier) -> None:
+    outcome = trier.attempt(Example("gpt2", (Mutation("rows", "no-such-operation", 0),)))
+    assert (outcome.word, outcome.failed) == ("not made", True)
 
 
 def test_failures_are_shrunk_and_counted(trier: Trier, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import resource
@@ -12,8 +13,9 @@ import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,20 +86,26 @@ class Trier:
         """Write the good requests, and import what every job needs before processes are forked."""
         from tests.mutations.bases import write_bases
 
-        os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        # What is set for the whole process is put back in the end: other tests run in it, some of which read the log.
+        self._before = ExitStack()
+        for name, value in (("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+            self._before.callback(_put_back, name, os.environ.get(name))
+            os.environ[name] = value
         self.scratch = scratch
         self.bases = scratch / "bases"
-        _prepare()
+        self._before.enter_context(_prepared())
         write_bases(self.bases)
         self._prover = Prover(*WARM)
-        for name in _FIRST:
-            place = copy_of(self.bases / name, scratch / f"first-{name}")
-            outcome = try_request(place, self._prover)
-            assert outcome.word == "done", outcome
+        with _quiet():
+            for name in _FIRST:
+                place = copy_of(self.bases / name, scratch / f"first-{name}")
+                outcome = try_request(place, self._prover)
+                assert outcome.word == "done", outcome
 
     def close(self) -> None:
         """End the process that proves."""
         self._prover.close()
+        self._before.close()
 
     def make(self, example: Example, folder: Path) -> Place:
         """Write an example's files."""
@@ -108,7 +116,10 @@ class Trier:
     def attempt(self, example: Example) -> Outcome:
         """Make an example and try it."""
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-            place = self.make(example, Path(folder) / "request")
+            try:
+                place = self.make(example, Path(folder) / "request")
+            except Exception as error:  # a mutation that fails on what another one left is mended; the others are tried
+                return _crashed("not made", error)
             return self._forked(lambda: try_request(place, self._prover))
 
     def _forked(self, work: Callable[[], Outcome]) -> Outcome:
@@ -144,7 +155,8 @@ def _do(work: Callable[[], Outcome], writer: int) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        outcome = work()
+        with _quiet():
+            outcome = work()
         with os.fdopen(writer, "w") as out:
             out.write(json.dumps(asdict(outcome)))
     finally:
@@ -163,11 +175,9 @@ def _read_all(reader: int, limit_s: float) -> str | None:
     return None
 
 
-def _prepare() -> None:
-    """Import what jobs use, and quiet the libraries."""
-    import logging
-    import warnings
-
+@contextmanager
+def _prepared() -> Generator[None]:
+    """Import what jobs use, and let it use one core."""
     import torch
     import transformers
 
@@ -175,10 +185,31 @@ def _prepare() -> None:
     from pruning_core.machine.threads import keep_few_kernels
 
     transformers.logging.disable_progress_bar()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     keep_few_kernels()
+    yield
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Say nothing of what the libraries have to say of spoilt requests."""
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _put_back(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def try_request(place: Place, prover: Prover) -> Outcome:

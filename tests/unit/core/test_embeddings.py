@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import warnings
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from pruning_core.checks.embedder import check_embedder, notes_on_embeddings
+from pruning_core.checks.module_settings import MODULE_KEYS, TRANSFORMER_KEYS
 from pruning_core.checks.recipe import ACTIVATIONS, POOLINGS, read_recipe
 from pruning_core.data.rows import Rows
 from pruning_core.errors import ModelUnreadable
@@ -19,6 +21,7 @@ from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
 from tests import tiny
 
+PLAIN = {"method": "forward", "method_output_name": "last_hidden_state"}
 TEXTS = [
     *("good", "word1 bad word3 good word5 word6", "GOOD Word2", "word7 " * 40, "word3 word4", "bad " * 9),
     *(f"word{index} good word{index + 1}" for index in range(6)),
@@ -143,6 +146,43 @@ def test_names_are_those_of_sentence_transformers():
     assert all(isinstance(getattr(torch.nn, name)(), torch.nn.Module) for name in ACTIVATIONS)
 
 
+def test_entries_are_arguments_of_sentence_transformers():
+    from sentence_transformers.sentence_transformer import modules
+
+    arguments = set(inspect.signature(modules.Transformer.__init__).parameters) - {"self", "model_name_or_path"}
+    assert arguments | {"model_args", "tokenizer_args", "config_args"} == TRANSFORMER_KEYS.keys()
+    for kind, keys in MODULE_KEYS.items():
+        assert set(inspect.signature(getattr(modules, kind).__init__).parameters) - {"self"} == keys
+
+
+# What versions of sentence-transformers write, and what people add.
+HARMLESS = {
+    "nothing": {},
+    "old": {"max_seq_length": 64, "do_lower_case": False},
+    "null": {"max_seq_length": None, "do_lower_case": None, "unpad_inputs": None, "query_expansion": None},
+    "arguments": {
+        "model_args": {"attn_implementation": "eager", "torch_dtype": "float16"},
+        "tokenizer_args": {"padding_side": "right"},
+        "config_args": {"trust_remote_code": True},
+    },
+    "new": {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": PLAIN},
+        "module_output_name": "token_embeddings",
+        "processing_kwargs": {},
+        "unpad_inputs": False,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_entries_that_are_taken_load_and_change_nothing(kind, plain, tmp_path):
+    folder = _pooled(plain, tmp_path / "model", **NEW["mean"])
+    (folder / "sentence_bert_config.json").write_text(json.dumps(HARMLESS[kind]))
+    check_embedder("feature-extraction", folder, tiny.HIDDEN)
+    np.testing.assert_allclose(_ours(folder), _encode(folder), atol=1e-5)
+
+
 def _module(number, kind, *, path=None, package="sentence_transformers.models"):
     return {
         "idx": number,
@@ -212,9 +252,41 @@ REFUSED = {
         {"config_sentence_transformers.json": {"model_type": "SparseEncoder"}},
         "says that the model is a 'SparseEncoder'",
     ),
-    "a chat": ({"sentence_bert_config.json": {"modality_config": {"message": {}}}}, "modality_config other than plain text"),
+    "a chat": ({"sentence_bert_config.json": {"modality_config": {"message": {}}}}, "must be plain text by last_hidden_state"),
     "an argument": ({"sentence_bert_config.json": {"tokenizer_args": {"add_special_tokens": False}}}, "'add_special_tokens'"),
-    "a length that is none": ({"sentence_bert_config.json": {"max_seq_length": "long"}}, "must state max_seq_length"),
+    "a length that is none": ({"sentence_bert_config.json": {"max_seq_length": "long"}}, "must be a whole number from 1"),
+    "an entry of someone's": ({"sentence_bert_config.json": {"added_by_someone": 24}}, "has the entry 'added_by_someone'"),
+    "the place of the model": ({"sentence_bert_config.json": {"model_name_or_path": "x"}}, "has the entry 'model_name"),
+    "arguments that are none": ({"sentence_bert_config.json": {"model_args": None}}, "'None', and it must be an object"),
+    "no modality": ({"sentence_bert_config.json": {"modality_config": None}}, "must be plain text by last_hidden_state"),
+    "a modality alone": (
+        {"sentence_bert_config.json": {"modality_config": {"text": PLAIN}}},
+        "no module_output_name; set it to token_embeddings",
+    ),
+    "a word for a switch": ({"sentence_bert_config.json": {"do_lower_case": "yes"}}, "must be true or false"),
+    "a length for queries": ({"sentence_bert_config.json": {"query_length": 3}}, "must be null"),
+    "a tokenizer elsewhere": ({"sentence_bert_config.json": {"tokenizer_name_or_path": "org"}}, "lies beside the weights"),
+    "a model's padding": ({"sentence_bert_config.json": {"model_args": {"padding_side": "left"}}}, "model_args 'padding_side'"),
+    "a type for no model": ({"sentence_bert_config.json": {"model_args": {"dtype": "int8"}}}, "has the dtype 'int8'"),
+    "pickle": ({"sentence_bert_config.json": {"model_args": {"use_safetensors": False}}}, "use_safetensors 'False'"),
+    "lists for names": ({"modules.json": [FIRST[0] | {"name": ["0", "0"]}, FIRST[1]]}, "a name of its own"),
+    "lists for types": ({"modules.json": [FIRST[0] | {"type": ["x", "x"]}, FIRST[1]]}, "lists the module"),
+    "one name for two": ({"modules.json": [FIRST[0], FIRST[1] | {"name": "0"}]}, "a name of its own"),
+    "a dot in a name": ({"modules.json": [FIRST[0], FIRST[1] | {"name": "1.0"}]}, "a text without dots"),
+    "no path": (
+        {"modules.json": [{k: v for k, v in FIRST[0].items() if k != "path"}, FIRST[1]]},
+        "must give each module a path",
+    ),
+    "a setting of a layer norm": (
+        {"modules.json": [*FIRST, _module(2, "LayerNorm")], "2_LayerNorm/config.json": {"dimension": tiny.HIDDEN, "eps": 1}},
+        "does not know ('eps')",
+    ),
+    "a dropout that is none": (
+        {"modules.json": [*FIRST, _module(2, "Dropout")], "2_Dropout/config.json": {"dropout": "x"}},
+        "a number from 0 to 1",
+    ),
+    "a dropout without a folder": ({"modules.json": [*FIRST, _module(2, "Dropout", path="")]}, "folder of its Dropout"),
+    "a number for a switch": ({"1_Pooling/config.json": {"pooling_mode": "mean", "include_prompt": 0}}, "it is true or false"),
     "no JSON": ({"sentence_bert_config.json": None}, "sentence_bert_config.json"),
 }
 

@@ -316,7 +316,7 @@ def test_image_processors_that_make_no_image_of_the_model_are_refused(images, en
             {"image_mean": None, "image_std": None, "do_normalize": False},
             {"rescale_factor": None, "do_rescale": False},
         ),
-        *({"size": 16}, {"do_rescale": False}, {"image_processor_type": "ViTFeatureExtractor"}),
+        *({"size": 16}, {"do_rescale": False}, {"image_processor_type": "ViTImageProcessor"}),
     ],
 )
 def test_other_image_processors_are_taken(images, entry):

@@ -22,7 +22,9 @@ from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
 from pruning_core.spec.labels import Answers
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.tasks import answers
 from pruning_core.tasks.answers import best_answer, next_window
+from pruning_core.tasks.base import encoded_by
 from tests import tasks, tiny
 
 CPU = torch.device("cpu")
@@ -127,18 +129,52 @@ def test_both_forms_of_answers_are_read(tmp_path):
         assert read_rows(spec.task, "train").labels == (Answers(("cd",), (3,)),)
 
 
-@pytest.mark.parametrize(
-    ("question", "context", "start", "says"),
-    [
-        (" ".join(["word1"] * 70), "word2 good", 6, "fills the 32 tokens .* no room for its context"),
-        ("word1", "word2 " + " ".join(["good"] * 60), 6, "none of 1 answered .* lies whole within 32 tokens"),
-    ],
-)
-def test_questions_and_answers_that_do_not_fit(question, context, start, says, tmp_path):
-    row = {"question": question, "context": context, "answers": {"text": [context[start:]], "answer_start": [start]}}
+def test_answers_that_do_not_fit_are_refused(tmp_path):
+    context = "word2 " + " ".join(["good"] * 60)
+    row = {"question": "word1", "context": context, "answers": {"text": [context[6:]], "answer_start": [6]}}
     spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / "data", row))
-    with pytest.raises(DatasetInvalid, match=says):
+    with pytest.raises(DatasetInvalid, match=r"none of 1 answered .* lies whole within 32 tokens"):
         run(spec, tmp_path / "out", device="cpu")
+
+
+def test_a_question_that_leaves_no_room_is_cut_and_counted(tmp_path):
+    long = {"question": " ".join(["word1"] * 70), "context": "word2 good", "answers": {"text": ["good"], "answer_start": [6]}}
+    short = long | {"question": "word3"}
+    spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / "data", long, short))
+    model = load_task_model(tasks.Path(spec.model), "question-answering", CPU)
+    encoded = model.family.encode(model, read_rows(spec.task, "train"), 32)
+    assert encoded.cut_questions == 0.5
+    assert [len(ids) for ids in encoded.columns["input_ids"]] == [14 + 3 + 2, 1 + 3 + 2]
+    assert (encoded.owners, encoded.cut_off) == ([0, 1], 0)
+    details = run(spec, tmp_path / "out", device="cpu").quality.details
+    assert details["cut_questions"] == 0.5
+
+
+def test_a_book_is_read_in_time_that_grows_with_its_length(tmp_path, monkeypatch):
+    context = " ".join(["word1"] * 20_000)
+    row = {"question": "word2", "context": context, "answers": {"text": ["word1"], "answer_start": [6]}}
+    spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / "data", row))
+    model = load_task_model(tasks.Path(spec.model), "question-answering", CPU)
+    given = []
+
+    def counted(tokenizer, columns, *others, **options):
+        given.append(sum(len(text) for column in columns for text in column))
+        return encoded_by(tokenizer, columns, *others, **options)
+
+    monkeypatch.setattr(answers, "encoded_by", counted)
+    encoded = model.family.encode(model, read_rows(spec.task, "train"), 32)
+    assert max(max(spans) for spans in encoded.spans) == len(context)
+    assert sum(given) < 100 * 32 * len(encoded.owners), "not the whole rest of the book for every window"
+
+
+def test_two_books_are_cut_before_they_are_paired(tiny_bert):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    first, second = (" ".join([word] * 100_000) for word in ("word1", "word2"))
+    found = encoded_by(tokenizer, [[first, "word3"], [second, second]], 16)["input_ids"]
+    short = [text[:200] for text in (first, second)]
+    assert found == tokenizer([short[0], "word3"], [short[1], short[1]], truncation=True, max_length=16)["input_ids"]
 
 
 def test_long_contexts_are_read_in_windows(tmp_path):

@@ -81,6 +81,11 @@ def test_what_a_child_prints_passes_for_nothing_else_and_ends(
 ) -> None:
     """It has no descriptor of the log, whose file it could empty, and whose pipe it could read."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    # The log is one of the whole process, and so is what others left of it: `logging.disable` has silenced it before.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
+    for name in ("worker", "worker.child", "worker.supervisor"):
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
+        logging.getLogger(name).setLevel(logging.NOTSET)
     configure_logging(as_json=True)
     monkeypatch.setattr("worker.child._MOST_LOGGED", 10_000)
     forged = json.dumps({"event": "audit.key_created", "tenant": "acme"})
@@ -95,7 +100,10 @@ def test_what_a_child_prints_passes_for_nothing_else_and_ends(
     structlog.reset_defaults()
     printed = capfd.readouterr().err
     lines = [json.loads(line) for line in printed.splitlines()]
+    own = logging.getLogger("worker.child")
+    state = (logging.root.manager.disable, own.disabled, own.getEffectiveLevel(), own.filters, logging.root.handlers)
     assert bench.row(job_id).status == JobStatus.SUCCEEDED, printed
+    assert len(lines) > 2, (printed, state)
     assert {"event": "job.output", "text": forged, "job_id": job_id}.items() <= lines[1].items()
     assert not [line for line in lines if line["event"].startswith("audit")]
     assert "\x1b" not in printed
