@@ -19,7 +19,7 @@ from pruning_core.artifacts.exports.gguf.base import NotHeld, Value
 from pruning_core.artifacts.exports.gguf.interpreter import HOW_TO_GET_IT, interpreter, quantize
 from pruning_core.artifacts.exports.gguf.limits import family_name, reason_against
 from pruning_core.artifacts.exports.gguf.parameters import decoder_parameters, encoder_parameters, pooling_of, window
-from pruning_core.artifacts.exports.gguf.proof import prove
+from pruning_core.artifacts.exports.gguf.proof import Reference, prove, reference
 from pruning_core.artifacts.exports.gguf.rotary import rotary_of
 from pruning_core.artifacts.exports.gguf.tensors import Laid, laid_out, state_of
 from pruning_core.artifacts.exports.gguf.tokens import Vocabulary, vocabulary
@@ -62,8 +62,9 @@ def export_gguf(asked: Exported) -> tuple[ExportReport, ...]:
         return tuple(_failed(kind, str(problem)) for kind in asked.options.gguf)
     folder = asked.folder / FOLDER
     folder.mkdir(exist_ok=True)
-    dense = _dense(asked.dense)
-    rows = tuple(_row(model, dense, folder, kind) for kind in asked.options.gguf)
+    dense, python = _dense(asked.dense), interpreter()
+    wanted = None if python is None else reference(model.task, model.pooling)
+    rows = tuple(_row(model, dense, folder, kind, wanted) for kind in asked.options.gguf)
     if not any(folder.iterdir()):
         folder.rmdir()
     return rows
@@ -73,16 +74,16 @@ def _failed(kind: str, reason: str) -> ExportReport:
     return ExportReport(format="gguf", kind=kind, status="failed", reason=reason)
 
 
-def _row(model: _Model, dense: Laid | None, folder: Path, kind: str) -> ExportReport:
+def _row(model: _Model, dense: Laid | None, folder: Path, kind: str, wanted: Reference | None) -> ExportReport:
     """Write one file and prove it. What does not work out is deleted."""
     path = folder / f"model-{kind}.gguf"
     try:
         types = _written(model, path, kind)
         python = interpreter()
-        if python is None:
+        if python is None or wanted is None:
             difference, said = None, f"llama.cpp is not installed here, so nothing has loaded the file. {HOW_TO_GET_IT}"
         else:
-            proof = prove(python, path, kind, model.task, model.pooling)
+            proof = prove(python, path, kind, wanted)
             difference, said = proof.difference, proof.note
     except NotHeld as problem:
         path.unlink(missing_ok=True)
@@ -91,17 +92,24 @@ def _row(model: _Model, dense: Laid | None, folder: Path, kind: str) -> ExportRe
         path.unlink(missing_ok=True)
         raise_if_exhausted(error, "the GGUF file was made")
         raise
-    size, wanted = path.stat().st_size, TYPES.get(kind)
-    head = None if wanted is None else size - data_bytes(model.laid.placed, wanted)
+    size = path.stat().st_size
     return ExportReport(
         format="gguf",
         kind=kind,
         status="ok",
         path=f"{FOLDER}/{path.name}",
         bytes=size,
-        dense_bytes=None if wanted is None or head is None or dense is None else head + data_bytes(dense.placed, wanted),
+        dense_bytes=_dense_bytes(size, model.laid, dense, kind),
         max_difference=difference,
         notes=(f"architecture {model.laid.arch}", said, *model.notes, *_other_types(types, kind)),
+    )
+
+
+def _dense_bytes(size: int, laid: Laid, dense: Laid | None, kind: str) -> int | None:
+    """Return the size that the dense model's file would have, by its shapes; None where llama.cpp chooses the types."""
+    wanted = TYPES.get(kind)
+    return (
+        None if wanted is None or dense is None else size - data_bytes(laid.placed, wanted) + data_bytes(dense.placed, wanted)
     )
 
 

@@ -92,7 +92,8 @@ def quantize(python: Path, source: Path, file: Path, number: int) -> None:
 
 
 def _done(python: Path, folder: Path, job: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    (folder / "job.json").write_text(json.dumps({**job, "threads": torch.get_num_threads()}), encoding="utf-8")
+    # Threads of ggml wait by spinning: as many as cores stand still where others work too.
+    (folder / "job.json").write_text(json.dumps({**job, "threads": max(1, torch.get_num_threads() // 2)}), encoding="utf-8")
     log, limit = folder / "log", _START_S + _GIGABYTE_S * file.stat().st_size / 1e9
     env = {"PATH": os.environ.get("PATH", ""), "HOME": str(folder)}
     code = run_limited([str(python), "-I", str(_SCRIPT), str(folder)], cwd=folder, env=env, log=log, limit_s=limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from gguf import PoolingType
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pruning_core.artifacts.exports.gguf.base import NotHeld
 from pruning_core.artifacts.exports.gguf.interpreter import look
-from pruning_core.shapes import Float
+from pruning_core.shapes import Bool, Float
 from pruning_core.tasks.base import TaskModel
 
 # Texts of the kinds on which tokenizers differ: cases, numbers, spaces, line breaks, code, marks, scripts and pictures.
@@ -41,9 +41,36 @@ TEXTS: tuple[str, ...] = (
 )
 # Positions of a text that are computed.
 _LENGTH = 24
-# Largest difference of outputs, relative to the largest, that a type of file explains. Positions whose two largest logits are
-# closer than that decide nothing. Types of few bits change a model: for them the figures are told, and nothing is required.
-_TOLERANCE: Mapping[str, float] = {"F16": 0.02, "BF16": 0.05, "Q8_0": 0.1}
+# What a type of file explains: the root mean square of differences, relative to how far outputs vary. Beyond it, tensors are in
+# the wrong place. Types of few bits change a model by themselves, and for them the figures are told.
+_NOISE: Mapping[str, float] = {"F16": 0.02, "BF16": 0.05, "Q8_0": 0.2}
+_MOST_NOISE = 0.6
+# Positions whose two largest logits are closer than that, relative to the largest logit, decide nothing.
+MARGIN = 0.02
+# Types whose likeliest token must be transformers' wherever a position decides.
+_EXACT = ("F16", "BF16")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What transformers makes of the texts.
+
+    Attributes:
+        tokens: The tokens of each text.
+        outputs: The logits of the first positions of all texts, one after the other; or an encoder's output for each text.
+        template: The chat template; None without one.
+        decoder: Whether the outputs are logits of tokens.
+    """
+
+    tokens: list[list[int]]
+    outputs: Float[Tensor, "n v"]
+    template: str | None
+    decoder: bool
+
+    @property
+    def ids(self) -> list[list[int]]:
+        """The tokens that were computed."""
+        return [own[:_LENGTH] for own in self.tokens]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,69 +86,93 @@ class Proof:
     note: str
 
 
-def prove(python: Path, file: Path, kind: str, model: TaskModel, pooling: PoolingType | None) -> Proof:
+@torch.inference_mode()
+def reference(model: TaskModel, pooling: PoolingType | None) -> Reference:
+    """Run a checkpoint in transformers.
+
+    Args:
+        model: The checkpoint.
+        pooling: Pooling of an encoder; None for a decoder.
+    """
+    tokens = [cast("list[int]", model.tokenizer(text)["input_ids"]) for text in TEXTS]
+    lengths = [min(_LENGTH, len(own)) for own in tokens]
+    ids = torch.zeros(len(tokens), max(lengths), dtype=torch.long)
+    for row, own, length in zip(ids, tokens, lengths, strict=True):
+        row[:length] = torch.tensor(own[:length])
+    real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    result = model.model(input_ids=ids.to(model.device), attention_mask=real.to(model.device).long())
+    template = getattr(model.tokenizer, "chat_template", None)
+    return Reference(
+        tokens, _read(result, pooling, real).float().cpu(), template if isinstance(template, str) else None, pooling is None
+    )
+
+
+def _read(result: Any, pooling: PoolingType | None, real: Bool[Tensor, "t s"]) -> Float[Tensor, "n v"]:
+    match pooling:
+        case None:
+            return result.logits.cpu()[real]
+        case PoolingType.MEAN:
+            states = result.last_hidden_state.cpu()
+            return (states * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+        case PoolingType.CLS:
+            return result.last_hidden_state[:, 0]
+        case PoolingType.LAST:
+            return result.last_hidden_state.cpu()[torch.arange(len(real)), real.sum(1) - 1]
+        case _:
+            return result.logits
+
+
+def prove(python: Path, file: Path, kind: str, wanted: Reference) -> Proof:
     """Compare tokens, chat template and outputs.
 
     Args:
         python: The interpreter that has llama.cpp.
         file: The file.
         kind: Its type.
-        model: The checkpoint.
-        pooling: Pooling of an encoder; None for a decoder.
+        wanted: What transformers makes of the checkpoint.
 
     Raises:
         NotHeld: They are not the same, or llama.cpp does not load the file.
     """
-    tokens = [cast("list[int]", model.tokenizer(text)["input_ids"]) for text in TEXTS]
-    ids = [own[:_LENGTH] for own in tokens]
-    wanted = _outputs(model, ids, pooling)
-    seen = look(python, file, TEXTS, ids, width=None if pooling is None else wanted.shape[-1])
-    _require_tokens(seen.tokens, tokens)
-    template = getattr(model.tokenizer, "chat_template", None)
-    if isinstance(template, str) and seen.template != template:
+    seen = look(python, file, TEXTS, wanted.ids, width=None if wanted.decoder else wanted.outputs.shape[-1])
+    _require_tokens(seen.tokens, wanted.tokens)
+    if seen.template != wanted.template:
         raise NotHeld("llama.cpp reads another chat template than the tokenizer has")
-    found = torch.from_numpy(seen.outputs)
-    if found.shape != wanted.shape or not bool(found.isfinite().all()):
-        raise NotHeld(f"llama.cpp gives outputs of the shape {tuple(found.shape)} or infinite ones, not {tuple(wanted.shape)}")
-    largest = float(wanted.abs().max())
-    difference = float((found - wanted).abs().max()) / largest
-    tolerance = _TOLERANCE.get(kind)
-    if tolerance is not None and difference > tolerance:
-        raise NotHeld(f"llama.cpp's outputs differ by {difference:.3g} of the largest, more than {tolerance:g}")
+    found, outputs = torch.from_numpy(seen.outputs), wanted.outputs
+    if found.shape != outputs.shape or not bool(found.isfinite().all()):
+        raise NotHeld(f"llama.cpp gives outputs of the shape {tuple(found.shape)} or infinite ones, not {tuple(outputs.shape)}")
+    noise = float((found - outputs).square().mean().sqrt() / outputs.std())
+    most = _NOISE.get(kind, _MOST_NOISE)
+    if noise > most:
+        raise NotHeld(f"llama.cpp's outputs are {noise:.3g} off, relative to how far outputs vary: {kind} explains {most:g}")
+    difference = float((found - outputs).abs().max() / outputs.abs().max())
     said = f"llama.cpp makes the same tokens of {len(TEXTS)} texts"
-    if pooling is not None:
-        return Proof(difference, said)
-    best = wanted.topk(2, dim=-1).values
-    decided = best[:, 0] - best[:, 1] > (tolerance or 0.0) * largest
-    agree = (found.argmax(-1) == wanted.argmax(-1))[decided]
-    of_those = f" whose margin exceeds {tolerance:g} of the largest logit" if tolerance else ""
-    share = float(agree.double().mean()) if len(agree) else 1.0
-    if tolerance is not None and share < 1:
-        raise NotHeld(f"llama.cpp's likeliest token is another at {1 - share:.1%} of {len(agree)} positions{of_those}")
-    return Proof(difference, f"{said}, and has the same likeliest token at {share:.1%} of {len(agree)} positions{of_those}")
+    if not wanted.decoder:
+        return Proof(difference, f"{said}, and outputs that are {noise:.3g} off, relative to how far they vary")
+    return Proof(difference, f"{said}, {_agreement(found, outputs, kind)}")
+
+
+def _agreement(found: Float[Tensor, "n v"], wanted: Float[Tensor, "n v"], kind: str) -> str:
+    """Say how often the likeliest tokens agree.
+
+    Raises:
+        NotHeld: They must, and do not.
+    """
+    best, same = wanted.topk(2, dim=-1).values, found.argmax(-1) == wanted.argmax(-1)
+    decided = best[:, 0] - best[:, 1] > MARGIN * wanted.abs().max()
+    share = float(same[decided].double().mean()) if bool(decided.any()) else 1.0
+    if kind in _EXACT and share < 1:
+        raise NotHeld(
+            f"llama.cpp's likeliest token is another at {1 - share:.2%} of {int(decided.sum())} positions that decide"
+        )
+    everywhere = float(same.double().mean())
+    return (
+        f"and has the same likeliest token at {everywhere:.1%} of {len(same)} positions, and at {share:.1%} of the "
+        f"{int(decided.sum())} whose margin exceeds {MARGIN:g} of the largest logit"
+    )
 
 
 def _require_tokens(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]) -> None:
     odd = [text for text, own, other in zip(TEXTS, found, wanted, strict=True) if list(own) != list(other)]
     if odd:
         raise NotHeld(f"llama.cpp makes other tokens of {len(odd)} of {len(TEXTS)} texts, such as {odd[0]!r}")
-
-
-@torch.inference_mode()
-def _outputs(model: TaskModel, ids: Sequence[Sequence[int]], pooling: PoolingType | None) -> Float[Tensor, "n v"]:
-    """Return the logits of all positions of all texts, or an encoder's output for each text."""
-    found: list[Tensor] = []
-    for own in ids:
-        result = model.model(input_ids=torch.tensor([list(own)], device=model.device))
-        match pooling:
-            case None:
-                found.append(result.logits[0])
-            case PoolingType.MEAN:
-                found.append(result.last_hidden_state[0].mean(0, keepdim=True))
-            case PoolingType.CLS:
-                found.append(result.last_hidden_state[0, :1])
-            case PoolingType.LAST:
-                found.append(result.last_hidden_state[0, -1:])
-            case _:
-                found.append(result.logits)
-    return torch.cat(found).float().cpu()

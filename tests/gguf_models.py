@@ -1,0 +1,93 @@
+"""Tiny models with tokenizers of the kinds that llama.cpp reads, made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN2 = LLAMA3.replace("{1,3}", "")
+TEMPLATE = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+_ENDS = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 640}
+GROUPED = SIZES | {"num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 256}
+
+
+def corpus() -> list[str]:
+    from pruning_core.artifacts.exports.gguf.proof import TEXTS
+
+    return [*TEXTS, *TEXTS, "the cat and the dog and the house in the village at the mountain"] * 3
+
+
+def byte_tokenizer(regex: str | None, *, digits: bool = False, begins: bool = False, whole: bool = False):
+    """Make one of bytes and merges, which splits texts by GPT-2's regex, by digits before it, or by another regex."""
+    from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    levels = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex is None)
+    before = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
+    before += [] if regex is None else [pre_tokenizers.Split(Regex(regex), "isolated")]
+    tokenizer = Tokenizer(models.BPE(ignore_merges=whole))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*before, levels]) if before else levels
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=560, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in _ENDS.values()])
+    if begins:
+        first = tokenizer.token_to_id("<|im_start|>")
+        tokenizer.post_processor = processors.TemplateProcessing("<|im_start|> $A", special_tokens=[("<|im_start|>", first)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|im_end|>", chat_template=TEMPLATE, **_ENDS)
+
+
+def piece_tokenizer(*, prefix: bool = True):
+    """Make one like SentencePiece's: pieces of words with marks for spaces, and a token for each byte."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.Metaspace()
+    latin = [text for text in corpus() if text.isascii()]
+    learner.train_from_iterator(latin, trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    merges = [tuple(pair) for pair in __import__("json").loads(learner.to_str())["model"]["merges"]]
+    pieces = sorted(learner.get_vocab(), key=learner.get_vocab().get)
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    steps = [normalizers.Prepend("▁")] if prefix else []
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def word_pieces(*, lower: bool = True):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=600, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **names)
+
+
+def write(folder: Path, config, tokenizer, *, auto: str = "AutoModelForCausalLM", dtype: str = "bfloat16") -> Path:
+    """Write a random model, with weights large enough for every one to matter."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    model = getattr(transformers, auto).from_config(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3 if "embed" not in name else 1.0)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.3)
+            else:
+                parameter.add_(torch.rand_like(parameter) - 0.5)
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,359 @@
+"""GGUF files, read back by the gguf package, and in llama.cpp where it is installed."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from pruning_core.arch.adapter import adapt, clone, slice_
+from pruning_core.arch.masks import Mask
+from pruning_core.artifacts.exports.base import Exported
+from pruning_core.artifacts.exports.gguf.interpreter import interpreter
+from pruning_core.artifacts.exports.registry import export_all
+from pruning_core.models.load import load_task_model
+from pruning_core.spec.artifacts import ArtifactSpec
+from tests import gguf_models as made
+
+TEXT = "text-generation"
+CPU = torch.device("cpu")
+in_llama_cpp = pytest.mark.skipif(interpreter() is None, reason="llama.cpp is not installed: make engines")
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    return {
+        "gpt-2": made.byte_tokenizer(None),
+        "smollm": made.byte_tokenizer(None, digits=True),
+        "llama-bpe": made.byte_tokenizer(made.LLAMA3, begins=True, whole=True),
+        "qwen2": made.byte_tokenizer(made.QWEN2),
+        "pieces": made.piece_tokenizer(),
+        "gemma": made.piece_tokenizer(prefix=False),
+        "words": made.word_pieces(),
+        "cased": made.word_pieces(lower=False),
+    }
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """Hide llama.cpp."""
+    monkeypatch.setenv("COPPICE_ENGINES_DIR", str(tmp_path / "nothing"))
+
+
+def model_of(folder, config, tokenizer, task=TEXT, **options):
+    return load_task_model(made.write(folder, config, tokenizer, **options), task, CPU)
+
+
+def cut(dense, change):
+    """Cut a model; ``change`` says how many units of each sublayer stay."""
+    student = clone(dense.model)
+    groups = adapt(student).groups
+    mask = Mask.full([group.size for group in groups])
+    for index, kept in enumerate(mask.kept):
+        kept[change(index, group_size=groups[index].size) :] = False
+    slice_(student, mask)
+    return dense.with_model(student)
+
+
+def uneven(index, group_size):
+    """Give the layers' FFNs widths of their own, and the second layer's attention one group less."""
+    return group_size - 32 * (index // 2) if index % 2 else group_size - (index == 2)
+
+
+def without_attention(model, layer):
+    """Take a layer's attention out, as layout serve leaves it: no matrices, and nothing is added."""
+
+    class Absent(torch.nn.Module):
+        def forward(self, hidden_states, **_):
+            return torch.zeros_like(hidden_states), None
+
+    model.model.layers[layer].self_attn = Absent()
+
+
+def export(folder, pruned, dense, *kinds):
+    folder.mkdir(exist_ok=True)
+    return export_all(Exported(folder, pruned, dense, ArtifactSpec(formats=("safetensors", "gguf"), gguf=kinds)))
+
+
+def read(folder, row):
+    reader = gguf.GGUFReader(folder / row.path)
+    tensors = {own.name: gguf.dequantize(own.data, own.tensor_type).reshape(own.shape[::-1]) for own in reader.tensors}
+    return {name: own.contents() for name, own in reader.fields.items()}, tensors
+
+
+LLAMA = {"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}, "tie_word_embeddings": True}
+
+
+def test_a_uniform_llama_has_llamas_architecture_and_every_value(tmp_path, tokenizers, alone):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    (row,) = export(tmp_path / "out", dense, dense, "F16")
+    assert (row.status, row.path, row.kind) == ("ok", "gguf/model-F16.gguf", "F16")
+    assert row.bytes == row.dense_bytes == (tmp_path / "out" / row.path).stat().st_size
+    assert "llama.cpp is not installed here" in row.notes[1]
+    assert row.max_difference is None
+    head, tensors = read(tmp_path / "out", row)
+    assert head["general.architecture"] == "llama"
+    assert (head["llama.feed_forward_length"], head["llama.attention.head_count_kv"]) == (128, 2)
+    assert (head["llama.rope.freq_base"], head["llama.attention.key_length"]) == (5000.0, 16)
+    assert "output.weight" not in tensors, "tied"
+    assert "rope_freqs.weight" not in tensors, "nothing is scaled"
+    state = dense.model.state_dict()
+    np.testing.assert_array_equal(tensors["token_embd.weight"], state["model.embed_tokens.weight"].half().float().numpy())
+    np.testing.assert_array_equal(tensors["blk.2.ffn_down.weight"], state["model.layers.2.mlp.down_proj.weight"].half().numpy())
+    query = state["model.layers.1.self_attn.q_proj.weight"].half().numpy()
+    # Of a head of 16 values, transformers turns value 0 with value 8, and llama.cpp neighbours.
+    np.testing.assert_array_equal(tensors["blk.1.attn_q.weight"][16:20], query[[16, 24, 17, 25]])
+    assert head["tokenizer.chat_template"] == made.TEMPLATE
+    assert head["tokenizer.ggml.tokens"][head["tokenizer.ggml.eos_token_id"]] == "<|im_end|>"
+
+
+def test_layers_with_widths_of_their_own_are_deci(tmp_path, tokenizers, alone):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["smollm"])
+    (row,) = export(tmp_path / "out", cut(dense, uneven), dense, "F16")
+    head, tensors = read(tmp_path / "out", row)
+    assert (row.status, head["general.architecture"], head["tokenizer.ggml.pre"]) == ("ok", "deci", "smollm")
+    assert head["deci.feed_forward_length"] == [128, 96, 64]
+    assert head["deci.attention.head_count"] == [4, 2, 4]
+    assert head["deci.attention.head_count_kv"] == [2, 1, 2]
+    assert tensors["blk.1.attn_q.weight"].shape == (32, 64)
+    dense_row = export(tmp_path / "dense", dense, dense, "F16")[0]
+    assert row.bytes < row.dense_bytes
+    assert abs(row.dense_bytes - dense_row.bytes) < 512, "but for what says the shapes"
+
+
+def test_absent_attention_has_no_heads_and_no_tensors(tmp_path, tokenizers, alone):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    pruned = dense.with_model(clone(dense.model))
+    without_attention(pruned.model, 1)
+    (row,) = export(tmp_path / "out", pruned, dense, "F16")
+    head, tensors = read(tmp_path / "out", row)
+    assert head["deci.attention.head_count"] == [4, 0, 4]
+    assert head["deci.attention.head_count_kv"] == [2, 0, 2]
+    assert not [name for name in tensors if name.startswith("blk.1.attn")]
+
+
+def test_a_first_layer_without_attention_is_refused(tmp_path, tokenizers):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    pruned = dense.with_model(clone(dense.model))
+    without_attention(pruned.model, 0)
+    rows = export(tmp_path / "out", pruned, dense, "F16", "Q8_0")
+    assert {row.status for row in rows} == {"failed"}
+    assert "first layer has no attention" in rows[0].reason
+    assert not (tmp_path / "out" / "gguf").exists()
+
+
+def test_attention_without_an_ffn_is_refused(tmp_path, tokenizers):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    pruned = dense.with_model(clone(dense.model))
+    pruned.model.model.layers[2].mlp = torch.nn.Identity()
+    (row,) = export(tmp_path / "out", pruned, dense, "F16")
+    assert row.reason == "layer 2 has attention and no FFN: llama.cpp loses the attention of such a layer"
+
+
+def test_qwen2_keeps_its_biases(tmp_path, tokenizers, alone):
+    config = transformers.Qwen2Config(**made.SIZES, num_key_value_heads=2, max_position_embeddings=256)
+    dense = model_of(tmp_path / "m", config, tokenizers["qwen2"])
+    (row,) = export(tmp_path / "out", dense, dense, "F16")
+    head, tensors = read(tmp_path / "out", row)
+    state = dense.model.state_dict()
+    assert (head["general.architecture"], head["tokenizer.ggml.pre"]) == ("qwen2", "qwen2")
+    np.testing.assert_array_equal(tensors["blk.0.attn_k.bias"], state["model.layers.0.self_attn.k_proj.bias"].numpy())
+    np.testing.assert_array_equal(tensors["output.weight"], state["lm_head.weight"].half().numpy())
+    (row,) = export(tmp_path / "cut", cut(dense, uneven), dense, "F16")
+    head, tensors = read(tmp_path / "cut", row)
+    assert head["general.architecture"] == "deci"
+    bias = state["model.layers.0.self_attn.k_proj.bias"].numpy()
+    np.testing.assert_array_equal(tensors["blk.0.attn_k.bias"][:4], bias[[0, 8, 1, 9]])
+
+
+def test_rows_that_are_no_whole_blocks_stay_in_float16_and_are_listed(tmp_path, tokenizers, alone):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    pruned = cut(dense, lambda index, group_size: group_size - 8 if index == 3 else group_size)
+    eight, four = export(tmp_path / "out", pruned, dense, "Q8_0", "Q4_0")
+    assert eight.notes[-1] == "matrices of another type, whose rows are no multiple of 32: ffn_down F16"
+    assert four.notes[-1].endswith("or which it keeps finer: ffn_down F16, token_embd Q8_0")
+    assert four.bytes < eight.bytes
+    assert eight.bytes > eight.dense_bytes, "rows of 120 values cost more in float16 than rows of 128 in Q8_0"
+
+
+def test_values_beyond_float16_are_refused_by_name(tmp_path, tokenizers, alone):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    with torch.no_grad():
+        dense.model.model.layers[1].mlp.up_proj.weight[0, 0] = 70_000.0
+    half, other = export(tmp_path / "out", dense, dense, "F16", "BF16")
+    assert "blk.1.ffn_up.weight has values beyond float16" in half.reason
+    assert other.status == "ok"
+    assert [path.name for path in (tmp_path / "out" / "gguf").iterdir()] == ["model-BF16.gguf"]
+
+
+def test_k_quants_say_how_to_get_llama_cpp(tmp_path, tokenizers, alone):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    (row,) = export(tmp_path / "out", dense, dense, "Q4_K_M")
+    assert row.status == "failed"
+    assert "make engines" in row.reason
+    assert not (tmp_path / "out" / "gguf").exists()
+
+
+def test_an_encoder_says_its_pooling(tmp_path, tokenizers, alone):
+    config = transformers.BertConfig(**made.SIZES)
+    dense = model_of(tmp_path / "m", config, tokenizers["words"], "feature-extraction", auto="AutoModel")
+    (row,) = export(tmp_path / "out", dense, dense, "F16")
+    head, tensors = read(tmp_path / "out", row)
+    assert head["general.architecture"] == "bert"
+    assert (head["bert.pooling_type"], head["bert.attention.causal"]) == (gguf.PoolingType.MEAN, False)
+    assert head["tokenizer.ggml.token_type_count"] == 2
+    assert not [name for name in tensors if name.startswith("cls")]
+    assert head["tokenizer.ggml.tokens"][:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def test_an_encoder_whose_layers_differ_is_refused(tmp_path, tokenizers):
+    dense = model_of(
+        tmp_path / "m", transformers.BertConfig(**made.SIZES), tokenizers["words"], "feature-extraction", auto="AutoModel"
+    )
+    (row,) = export(tmp_path / "out", cut(dense, uneven), dense, "F16")
+    assert "encoders, whose layers all have the widths of the first" in row.reason
+
+
+def test_a_tokenizer_that_llama_cpp_has_no_name_for_is_refused(tmp_path):
+    odd = made.byte_tokenizer(r"\p{L}+|\p{N}+|[^\p{L}\p{N}]+")
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), odd)
+    (row,) = export(tmp_path / "out", dense, dense, "F16")
+    assert row.reason.startswith("llama.cpp has no name for the rules by which the tokenizer splits texts (Split, ByteLevel)")
+
+
+ROPES = {
+    "llama3": {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+    "linear": {"factor": 4.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 64},
+}
+GEMMA = made.GROUPED | {"pad_token_id": 0}
+WORLD = {
+    "llama": (lambda: transformers.LlamaConfig(**made.GROUPED, **LLAMA), "llama-bpe", "llama"),
+    "llama-biases": (
+        lambda: transformers.LlamaConfig(**made.GROUPED, **LLAMA, attention_bias=True, mlp_bias=True),
+        "smollm",
+        "llama",
+    ),
+    **{
+        f"llama-{kind}": (
+            lambda kind=kind: transformers.LlamaConfig(
+                **made.GROUPED, rope_parameters={"rope_type": kind, "rope_theta": 100.0, **ROPES[kind]}
+            ),
+            "pieces",
+            "llama",
+        )
+        for kind in ROPES
+    },
+    "mistral": (lambda: transformers.MistralConfig(**made.GROUPED, sliding_window=64), "pieces", "llama"),
+    "qwen2": (
+        lambda: transformers.Qwen2Config(**made.SIZES, num_key_value_heads=2, max_position_embeddings=256),
+        "qwen2",
+        "qwen2",
+    ),
+    "qwen2-yarn": (
+        lambda: transformers.Qwen2Config(
+            **made.SIZES,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            rope_parameters={"rope_type": "yarn", "rope_theta": 100.0, **ROPES["yarn"]},
+        ),
+        "qwen2",
+        "llama",
+    ),
+    "qwen3": (lambda: transformers.Qwen3Config(**made.GROUPED), "qwen2", "qwen3"),
+    "gemma": (lambda: transformers.GemmaConfig(**GEMMA), "gemma", "gemma"),
+    "gemma2": (
+        lambda: transformers.Gemma2Config(**GEMMA, query_pre_attn_scalar=16, sliding_window=8),
+        "gemma",
+        "gemma2",
+    ),
+    "gemma3": (
+        lambda: transformers.Gemma3TextConfig(
+            **GEMMA,
+            query_pre_attn_scalar=16,
+            sliding_window=8,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            rope_parameters={
+                "full_attention": {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        ),
+        "gemma",
+        "gemma3",
+    ),
+}
+
+
+@pytest.mark.engine
+@in_llama_cpp
+@pytest.mark.parametrize("name", WORLD)
+def test_llama_cpp_computes_what_transformers_does(name, tmp_path, tokenizers):
+    config, tokenizer, arch = WORLD[name]
+    dense = model_of(tmp_path / "m", config(), tokenizers[tokenizer])
+    half, wide = export(tmp_path / "out", dense, dense, "F16", "BF16")
+    assert half.status == wide.status == "ok", (half.reason, wide.reason)
+    assert half.notes[0] == f"architecture {arch}"
+    assert half.max_difference < 0.02
+    assert "same tokens of 20 texts" in half.notes[1]
+
+
+@pytest.mark.engine
+@in_llama_cpp
+@pytest.mark.parametrize("name", ["llama", "llama-biases", "llama-yarn", "mistral", "qwen2"])
+def test_llama_cpp_computes_layers_that_differ(name, tmp_path, tokenizers):
+    config, tokenizer, _ = WORLD[name]
+    dense = model_of(tmp_path / "m", config(), tokenizers[tokenizer])
+    pruned = cut(dense, uneven)
+    without_attention(pruned.model, 2)
+    half, eight = export(tmp_path / "out", pruned, dense, "F16", "Q8_0")
+    assert half.status == eight.status == "ok", (half.reason, eight.reason)
+    assert half.notes[0] == "architecture deci"
+    assert half.max_difference < 0.02
+
+
+@pytest.mark.engine
+@in_llama_cpp
+@pytest.mark.parametrize("tokenizer", ["words", "cased"])
+def test_llama_cpp_computes_embeddings_and_classes(tokenizer, tmp_path, tokenizers):
+    config = transformers.BertConfig(**made.SIZES)
+    states = model_of(tmp_path / "e", config, tokenizers[tokenizer], "feature-extraction", auto="AutoModel")
+    (row,) = export(tmp_path / "a", states, states, "F16")
+    assert row.status == "ok", row.reason
+    assert row.max_difference < 0.02
+    named = transformers.BertConfig(**made.SIZES, id2label={0: "bad", 1: "good", 2: "neither"})
+    classes = model_of(
+        tmp_path / "c", named, tokenizers[tokenizer], "text-classification", auto="AutoModelForSequenceClassification"
+    )
+    (row,) = export(tmp_path / "b", classes, classes, "F16")
+    assert row.status == "ok", row.reason
+    assert row.max_difference < 0.02
+    assert read(tmp_path / "b", row)[0]["bert.classifier.output_labels"] == ["bad", "good", "neither"]
+
+
+@pytest.mark.engine
+@in_llama_cpp
+def test_k_quants_of_rows_of_256_and_what_falls_back(tmp_path, tokenizers):
+    sizes = made.GROUPED | {"hidden_size": 512, "intermediate_size": 512, "head_dim": 128}
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**sizes, **LLAMA), tokenizers["gpt-2"])
+    pruned = cut(dense, lambda index, group_size: group_size - 32 if index == 3 else group_size)
+    rows = export(tmp_path / "out", pruned, dense, "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
+    assert [row.status for row in rows] == ["ok"] * 4, [row.reason for row in rows]
+    sizes = [row.bytes for row in rows]
+    assert sizes == sorted(sizes)
+    assert all("ffn_down" in row.notes[-1] and "multiple of 256" in row.notes[-1] for row in rows[:3])
+    assert {path.name for path in (tmp_path / "out" / "gguf").iterdir()} == {f"model-{row.kind}.gguf" for row in rows}
+
+
+@pytest.mark.engine
+@in_llama_cpp
+def test_other_tokens_fail_the_row(tmp_path, tokenizers, monkeypatch):
+    from pruning_core.artifacts.exports.gguf import tokens
+
+    monkeypatch.setattr(tokens, "split_name", lambda _: "gpt-2")
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["smollm"])
+    (row,) = export(tmp_path / "out", dense, dense, "F16")
+    assert row.status == "failed"
+    assert row.reason.startswith("llama.cpp makes other tokens of")
+    assert not (tmp_path / "out" / "gguf").exists()
