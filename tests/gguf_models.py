@@ -83,7 +83,7 @@ def write(folder: Path, config, tokenizer, *, auto: str = "AutoModelForCausalLM"
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
-                parameter.normal_(std=0.3 if "embed" not in name else 1.0)
+                parameter.normal_(std=2.4 / parameter.shape[-1] ** 0.5 if "embed" not in name else 1.0)
             elif name.endswith("bias"):
                 parameter.normal_(std=0.3)
             else:

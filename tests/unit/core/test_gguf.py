@@ -297,6 +297,7 @@ def test_llama_cpp_computes_what_transformers_does(name, tmp_path, tokenizers):
     assert half.notes[0] == f"architecture {arch}"
     assert half.max_difference < 0.02
     assert "same tokens of 20 texts" in half.notes[1]
+    assert "at 100.0% of the" in half.notes[1]
 
 
 @pytest.mark.engine
@@ -351,8 +352,8 @@ def test_k_quants_of_rows_of_256_and_what_falls_back(tmp_path, tokenizers):
 def test_other_tokens_fail_the_row(tmp_path, tokenizers, monkeypatch):
     from pruning_core.artifacts.exports.gguf import tokens
 
-    monkeypatch.setattr(tokens, "split_name", lambda _: "gpt-2")
-    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["smollm"])
+    monkeypatch.setattr(tokens, "split_name", lambda _: "smollm")
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
     (row,) = export(tmp_path / "out", dense, dense, "F16")
     assert row.status == "failed"
     assert row.reason.startswith("llama.cpp makes other tokens of")

@@ -51,7 +51,8 @@ class _Model:
     state: Mapping[str, Tensor]
     values: Mapping[str, Value]
     pooling: PoolingType | None
-    notes: tuple[str, ...]
+    words: Vocabulary
+    notes: tuple[str, ...] = ()
 
 
 def export_gguf(asked: Exported) -> tuple[ExportReport, ...]:
@@ -63,7 +64,7 @@ def export_gguf(asked: Exported) -> tuple[ExportReport, ...]:
     folder = asked.folder / FOLDER
     folder.mkdir(exist_ok=True)
     dense, python = _dense(asked.dense), interpreter()
-    wanted = None if python is None else reference(model.task, model.pooling)
+    wanted = None if python is None else reference(model.task, model.pooling, strips_marks=model.words.strips_marks)
     rows = tuple(_row(model, dense, folder, kind, wanted) for kind in asked.options.gguf)
     if not any(folder.iterdir()):
         folder.rmdir()
@@ -101,7 +102,7 @@ def _row(model: _Model, dense: Laid | None, folder: Path, kind: str, wanted: Ref
         bytes=size,
         dense_bytes=_dense_bytes(size, model.laid, dense, kind),
         max_difference=difference,
-        notes=(f"architecture {model.laid.arch}", said, *model.notes, *_other_types(types, kind)),
+        notes=(f"architecture {model.laid.arch}", said, *model.words.notes, *model.notes, *_other_types(types, kind)),
     )
 
 
@@ -171,7 +172,7 @@ def _model(task: TaskModel, dense: TaskModel) -> _Model:
     values = decoder_parameters(config, laid, rotary) | dict(words.values)
     near = window(config)
     seen = f"the model attends to the last {near} tokens, and llama.cpp to all: the file's context ends there"
-    return _Model(task, laid, state_of(task.model, rotary), values, None, (*words.notes, *([seen] if near else [])))
+    return _Model(task, laid, state_of(task.model, rotary), values, None, words, (seen,) if near else ())
 
 
 def _encoder(task: TaskModel, dense: TaskModel) -> _Model:
@@ -185,7 +186,7 @@ def _encoder(task: TaskModel, dense: TaskModel) -> _Model:
     values = encoder_parameters(task.model.config.to_dict(), laid, recipe) | dict(words.values)
     pooling = PoolingType.RANK if recipe is None else pooling_of(recipe)
     pairs = "llama.cpp gives all tokens the first token type: pairs of texts get other results"
-    return _Model(task, laid, state_of(task.model, None), values, pooling, (*words.notes, pairs))
+    return _Model(task, laid, state_of(task.model, None), values, pooling, words, (pairs,))
 
 
 def _vocabulary(task: TaskModel, laid: Laid) -> Vocabulary:

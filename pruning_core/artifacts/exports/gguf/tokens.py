@@ -35,10 +35,17 @@ _SPECIAL: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Keys of the file's head that describe the tokenizer, and what users should know of it."""
+    """A tokenizer for llama.cpp.
+
+    Attributes:
+        values: Keys of the file's head that describe it.
+        notes: What users should know of it.
+        strips_marks: Whether llama.cpp strips marks that stand beside their letters, which the tokenizer keeps.
+    """
 
     values: Mapping[str, Value]
     notes: tuple[str, ...] = ()
+    strips_marks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,7 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, ends: Sequence[int
         template = cast("Mapping[str, str]", template).get("default")
     if isinstance(template, str):
         values[Keys.Tokenizer.CHAT_TEMPLATE] = template
-    return Vocabulary(values, found.notes)
+    return Vocabulary(values, found.notes, found.strips_marks)
 
 
 def _named(steps: Sequence[Mapping[str, Any]]) -> str:
@@ -200,15 +207,17 @@ def _word_piece(rules: _Rules) -> Vocabulary:
         return token[2:] if token.startswith("##") else _SPACE + token
 
     texts, types = _listed(rules, phantom)
+    strips = lower if accents is None else bool(accents)
     values: dict[str, Value] = {
         Keys.Tokenizer.MODEL: "bert",
         Keys.Tokenizer.PRE: "default",
         Keys.Tokenizer.LIST: texts,
         Keys.Tokenizer.TOKEN_TYPE: types,
         _LOWER: lower,
-        _ACCENTS: lower if accents is None else bool(accents),
+        _ACCENTS: strips,
     }
-    return Vocabulary(values)
+    note = "llama.cpp strips vowel signs with the accents: texts in Devanagari and scripts like it get other tokens"
+    return Vocabulary(values, (note,) if strips else (), strips)
 
 
 def _listed(rules: _Rules, spelt: Callable[[str], str]) -> tuple[list[str], list[int]]:
