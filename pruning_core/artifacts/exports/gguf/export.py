@@ -186,7 +186,10 @@ def _encoder(task: TaskModel, dense: TaskModel) -> _Model:
     values = encoder_parameters(task.model.config.to_dict(), laid, recipe) | dict(words.values)
     pooling = PoolingType.RANK if recipe is None else pooling_of(recipe)
     pairs = "llama.cpp gives all tokens the first token type: pairs of texts get other results"
-    return _Model(task, laid, state_of(task.model, None), values, pooling, words, (pairs,))
+    notes = (
+        [pairs] if recipe is None or not recipe.prompt else [pairs, f"put the prompt {recipe.prompt!r} before texts yourself"]
+    )
+    return _Model(task, laid, state_of(task.model, None), values, pooling, words, tuple(notes))
 
 
 def _vocabulary(task: TaskModel, laid: Laid) -> Vocabulary:

@@ -160,7 +160,7 @@ def _of_scale(config: Mapping[str, Any], name: str) -> str | None:
         return None
     by_width = config.get("num_hidden_layers") == _SCALED_BY_WIDTH[name]
     heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-    if by_width and isinstance(heads, int) and isinstance(hidden, int):
+    if by_width and isinstance(heads, int) and heads > 0 and isinstance(hidden, int):
         taken: object = hidden // heads
     else:
         taken = config.get("head_dim")
