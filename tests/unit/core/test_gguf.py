@@ -11,7 +11,9 @@ import transformers
 from pruning_core.arch.adapter import adapt, clone, slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.artifacts.exports.base import Exported
+from pruning_core.artifacts.exports.gguf import interpreter as engine
 from pruning_core.artifacts.exports.gguf.interpreter import interpreter
+from pruning_core.artifacts.exports.gguf.write import TYPES
 from pruning_core.artifacts.exports.registry import export_all
 from pruning_core.models.load import load_task_model
 from pruning_core.spec.artifacts import ArtifactSpec
@@ -359,3 +361,79 @@ def test_other_tokens_fail_the_row(tmp_path, tokenizers, monkeypatch):
     assert row.status == "failed"
     assert row.reason.startswith("llama.cpp makes other tokens of")
     assert not (tmp_path / "out" / "gguf").exists()
+
+
+def test_a_layer_without_anything_is_left_out(tmp_path, tokenizers, alone):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    pruned = dense.with_model(clone(dense.model))
+    without_attention(pruned.model, 1)
+    pruned.model.model.layers[1].mlp = torch.nn.Identity()
+    (row,) = export(tmp_path / "out", pruned, dense, "F16")
+    head, tensors = read(tmp_path / "out", row)
+    assert (head["general.architecture"], head["llama.block_count"]) == ("llama", 2)
+    last = dense.model.state_dict()["model.layers.2.mlp.up_proj.weight"].half().numpy()
+    np.testing.assert_array_equal(tensors["blk.1.ffn_up.weight"], last)
+
+
+def test_a_tensor_without_a_place_is_never_dropped(tmp_path, tokenizers, alone):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    dense.model.model.layers[1].self_attn.q_norm = torch.nn.RMSNorm(16)
+    (row,) = export(tmp_path / "out", dense, dense, "F16")
+    assert row.reason == "the tensor model.layers.1.self_attn.q_norm.weight has no place in llama.cpp's architecture"
+
+
+def test_what_nobody_foresaw_is_a_row_and_no_end_of_the_job(tmp_path, tokenizers, alone, caplog):
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    pruned = dense.with_model(clone(dense.model))
+    vars(pruned.model.config)["rms_norm_eps"] = "tiny"
+    (row,) = export(tmp_path / "out", pruned, dense, "F16")
+    assert "an error that nobody foresaw ended the export (ValueError)" in row.reason
+    assert "was not made" in caplog.text
+
+
+def test_tasks_that_llama_cpp_has_no_output_for_are_refused(tmp_path, tokenizers):
+    config = transformers.BertConfig(**made.SIZES, num_labels=3)
+    tags = model_of(tmp_path / "t", config, tokenizers["words"], "token-classification", auto="AutoModelForTokenClassification")
+    (row,) = export(tmp_path / "out", tags, tags, "F16")
+    assert "has no output for token-classification" in row.reason
+    config = transformers.LlamaConfig(**made.GROUPED, **LLAMA, num_labels=2, pad_token_id=0)
+    classes = model_of(
+        tmp_path / "c", config, tokenizers["gpt-2"], "text-classification", auto="AutoModelForSequenceClassification"
+    )
+    (row,) = export(tmp_path / "out", classes, classes, "F16")
+    assert "files of decoders are written for text-generation" in row.reason
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("exit 3", "llama.cpp ended with code 3 and without an answer"), ("sleep 60", "llama.cpp was not done after 1 seconds")],
+)
+def test_an_engine_that_breaks_or_hangs_is_a_row(program, reason, tmp_path, tokenizers, monkeypatch):
+    place = tmp_path / "engines" / "llama-cpp" / "bin" / "python"
+    place.parent.mkdir(parents=True)
+    place.write_text(f"#!/bin/sh\n{program}\n")
+    place.chmod(0o755)
+    monkeypatch.setenv("COPPICE_ENGINES_DIR", str(tmp_path / "engines"))
+    monkeypatch.setattr(engine, "_START_S", 1.0)
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    rows = export(tmp_path / "out", dense, dense, "F16", "Q4_K_M")
+    assert [row.reason for row in rows] == [reason, reason]
+    assert not (tmp_path / "out" / "gguf").exists()
+
+
+@pytest.mark.engine
+@in_llama_cpp
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_quantised_files_are_those_of_llama_cpps_quantizer(kind, tmp_path, tokenizers):
+    """Tensor for tensor; the output of Q4_0 is Q8_0 there too where its rows are no multiple of 256."""
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"], dtype="float16")
+    ours, half = export(tmp_path / "out", dense, dense, kind, "F16")
+    theirs = tmp_path / "theirs.gguf"
+    engine.quantize(interpreter(), tmp_path / "out" / half.path, theirs, TYPES[kind].number)
+    found, wanted = (
+        {own.name: own for own in gguf.GGUFReader(path).tensors} for path in (tmp_path / "out" / ours.path, theirs)
+    )
+    assert set(found) == set(wanted)
+    for name, own in found.items():
+        assert own.tensor_type == wanted[name].tensor_type, name
+        np.testing.assert_array_equal(own.data, wanted[name].data)

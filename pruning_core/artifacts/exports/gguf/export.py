@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from pruning_core.tasks.base import TaskModel
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_log = logging.getLogger(__name__)
 FOLDER = "gguf"
 # Types that llama.cpp's own quantizer makes, from a file in the type of the stored weights.
 _QUANTIZER: Mapping[str, gguf.LlamaFileType] = {
@@ -56,22 +58,34 @@ class _Model:
 
 
 def export_gguf(asked: Exported) -> tuple[ExportReport, ...]:
-    """Write the files that a request asks for."""
+    """Write the files that a request asks for. What goes wrong is a row with its reason.
+
+    Raises:
+        OutOfMemory: There is no memory for it.
+        StorageFull: There is no room for a file.
+    """
     try:
-        model = _model(asked.pruned, asked.dense)
-    except NotHeld as problem:
-        return tuple(_failed(kind, str(problem)) for kind in asked.options.gguf)
+        model, dense = _model(asked.pruned, asked.dense), _dense(asked.dense)
+        marks = model.words.strips_marks
+        wanted = None if interpreter() is None else reference(model.task, model.pooling, strips_marks=marks)
+    except Exception as error:
+        return tuple(_failed(kind, error) for kind in asked.options.gguf)
     folder = asked.folder / FOLDER
     folder.mkdir(exist_ok=True)
-    dense, python = _dense(asked.dense), interpreter()
-    wanted = None if python is None else reference(model.task, model.pooling, strips_marks=model.words.strips_marks)
     rows = tuple(_row(model, dense, folder, kind, wanted) for kind in asked.options.gguf)
     if not any(folder.iterdir()):
         folder.rmdir()
     return rows
 
 
-def _failed(kind: str, reason: str) -> ExportReport:
+def _failed(kind: str, error: Exception) -> ExportReport:
+    """Return the row of what did not work out; what was not foreseen is in the log."""
+    if isinstance(error, NotHeld):
+        reason = str(error)
+    else:
+        raise_if_exhausted(error, "a GGUF file was made")
+        _log.error("the GGUF file %s was not made", kind, exc_info=error)
+        reason = f"an error that nobody foresaw ended the export ({type(error).__name__}); the worker's log has it"
     return ExportReport(format="gguf", kind=kind, status="failed", reason=reason)
 
 
@@ -86,13 +100,9 @@ def _row(model: _Model, dense: Laid | None, folder: Path, kind: str, wanted: Ref
         else:
             proof = prove(python, path, kind, wanted)
             difference, said = proof.difference, proof.note
-    except NotHeld as problem:
-        path.unlink(missing_ok=True)
-        return _failed(kind, str(problem))
     except Exception as error:
         path.unlink(missing_ok=True)
-        raise_if_exhausted(error, "the GGUF file was made")
-        raise
+        return _failed(kind, error)
     size = path.stat().st_size
     return ExportReport(
         format="gguf",

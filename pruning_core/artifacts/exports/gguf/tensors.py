@@ -171,33 +171,28 @@ def laid_out(model: PreTrainedModel, head_size: int, rotary: Rotary | None) -> L
     Raises:
         NotHeld: A tensor has no place, or llama.cpp would compute something else.
     """
-    config, state = model.config.to_dict(), state_of(model, None)
+    config = model.config.to_dict()
     family = FAMILIES[family_name(config)]
     encoder = family.arch == "bert"
-    prefix = ("bert." if any(name.startswith("bert.") for name in state) else "") if encoder else ""
+    shapes = {name: tuple(tensor.shape) for name, tensor in state_of(model, rotary).items()}
+    prefix = "bert." if encoder and any(name.startswith("bert.") for name in shapes) else ""
     blocks = f"{prefix}encoder.layer." if encoder else "model.layers."
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     every = _layers(shapes, blocks, ARCHS[family.arch].modules, head_size)
     kept = [place for place, layer in enumerate(every) if layer.heads or layer.ffn]  # an empty layer passes its input on
     layers = tuple(every[place] for place in kept)
-    square = layers[0].heads * head_size == config.get("hidden_size") if layers else False
-    # Architectures that take no head's width, or no factors of frequencies, are written as the one that does.
-    own = "llama" if family.arch == "qwen2" and not (square and rotary is not None and rotary.plain) else family.arch
+    square = bool(layers) and layers[0].heads * head_size == config.get("hidden_size")
     if encoder and not square:
         raise NotHeld("llama.cpp reads encoders with all their heads, and this one has fewer than its config makes it have")
+    # Architectures that take no head's width, or no factors of frequencies, are written as the one that does.
+    plain = rotary is not None and rotary.plain
+    own = "llama" if family.arch == "qwen2" and not (square and plain) else family.arch
     arch = _arch(own, family.even_because, layers)
-    outer = {name: prefix + path for name, path in _BERT_OUTER.items()} if encoder else dict(_DECODER_OUTER)
-    if "classifier.weight" in shapes:
-        outer |= _CLASSIFIER
     inner, idle = _inner(shapes, blocks, kept, layers, arch)
-    placed = [*_outer(shapes, outer, arch), *inner]
+    placed = [*_outer(shapes, _BERT_OUTER if encoder else _DECODER_OUTER, prefix, arch), *inner]
     if not encoder and "output.weight" not in {own.name for own in placed}:
         placed = [replace(own, output=own.name == "token_embd.weight") for own in placed]
-    if rotary is not None and rotary.factors is not None:
-        placed.append(Placed(_FREQUENCIES, _FREQUENCIES, tuple(rotary.factors.shape), exact=True))
-    empty = {name for name, shape in shapes.items() if 0 in shape}
-    gone = {name for name in shapes for layer in set(range(len(every))) - set(kept) if name.startswith(f"{blocks}{layer}.")}
-    _require_all(set(shapes) - {own.source for own in placed} - idle - empty - gone, pooler=encoder)
+    idle |= {name for name, shape in shapes.items() if 0 in shape}
+    _require_all(set(shapes) - {own.source for own in placed} - idle, pooler=encoder)
     return Laid(arch, head_size, layers, tuple(placed))
 
 
@@ -235,23 +230,26 @@ def _arch(own: str, even_because: str | None, layers: Sequence[LayerShape]) -> s
     return "deci"
 
 
-def _outer(shapes: Mapping[str, tuple[int, ...]], outer: Mapping[str, str], arch: str) -> list[Placed]:
-    found: list[Placed] = []
-    for name, path in outer.items():
-        for ending in (".weight", ".bias"):
-            shape = shapes.get(path + ending)
-            if shape is not None:
-                found.append(
-                    Placed(
-                        name + ending,
-                        path + ending,
-                        shape,
-                        shift=ARCHS[arch].shift if name == "output_norm" else 0.0,
-                        exact=len(shape) == 1 or name in ("position_embd", "token_types"),
-                        output=name == "output",
-                    )
-                )
-    return found
+def _outer(shapes: Mapping[str, tuple[int, ...]], outer: Mapping[str, str], prefix: str, arch: str) -> list[Placed]:
+    """Place the tensors outside of the blocks."""
+    sources = {name: prefix + path for name, path in outer.items()}
+    if "classifier.weight" in shapes:
+        sources |= _CLASSIFIER
+    found = [
+        Placed(
+            name + ending,
+            path + ending,
+            shape,
+            shift=ARCHS[arch].shift if name == "output_norm" else 0.0,
+            exact=len(shape) == 1 or name in ("position_embd", "token_types"),
+            output=name == "output",
+        )
+        for name, path in sources.items()
+        for ending in (".weight", ".bias")
+        if (shape := shapes.get(path + ending)) is not None
+    ]
+    factors = shapes.get(_FREQUENCIES)
+    return found if factors is None else [*found, Placed(_FREQUENCIES, _FREQUENCIES, factors, exact=True)]
 
 
 def _inner(
@@ -260,9 +258,15 @@ def _inner(
     """Place the tensors of the blocks.
 
     Returns:
-        The tensors, and the names of those that belong to a sublayer which is absent: the norm before it may still be there.
+        The tensors, and the names of those that nothing reads: the norms of sublayers that are absent, and of whole layers.
     """
-    rules, found, idle = ARCHS[arch], list[Placed](), set[str]()
+    rules, found = ARCHS[arch], list[Placed]()
+    numbers = {f"{blocks}{layer}." for layer in kept}
+    idle = {
+        name
+        for name in shapes
+        if name.startswith(blocks) and name.endswith("norm.weight") and not name.startswith(tuple(numbers))
+    }
     for number, (layer, shape) in enumerate(zip(kept, layers, strict=True)):
         turned = {"attn_q": shape.heads, "attn_k": shape.groups} if rules.permuted else {}
         for name, path in rules.modules.items():
