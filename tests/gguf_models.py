@@ -38,8 +38,11 @@ def byte_tokenizer(regex: str | None, *, digits: bool = False, begins: bool = Fa
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|im_end|>", chat_template=TEMPLATE, **_ENDS)
 
 
-def piece_tokenizer(*, prefix: bool = True):
-    """Make one like SentencePiece's: pieces of words with marks for spaces, and a token for each byte."""
+def piece_tokenizer(*, prefix: bool = True, first: bool = False):
+    """Make one like SentencePiece's: pieces of words with marks for spaces, and a token for each byte.
+
+    Spaces are put before every part of a text between special tokens, before none, or before the first alone.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -54,6 +57,9 @@ def piece_tokenizer(*, prefix: bool = True):
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     steps = [normalizers.Prepend("▁")] if prefix else []
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
+    if first:
+        tokenizer.normalizer = None
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 

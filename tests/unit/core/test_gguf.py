@@ -298,7 +298,7 @@ def test_llama_cpp_computes_what_transformers_does(name, tmp_path, tokenizers):
     assert half.status == wide.status == "ok", (half.reason, wide.reason)
     assert half.notes[0] == f"architecture {arch}"
     assert half.max_difference < 0.02
-    assert "same tokens of 20 texts" in half.notes[1]
+    assert "same tokens of 20 texts, " in half.notes[1]
     assert "at 100.0% of the" in half.notes[1]
 
 
@@ -437,3 +437,16 @@ def test_quantised_files_are_those_of_llama_cpps_quantizer(kind, tmp_path, token
     for name, own in found.items():
         assert own.tensor_type == wanted[name].tensor_type, name
         np.testing.assert_array_equal(own.data, wanted[name].data)
+
+
+@pytest.mark.engine
+@in_llama_cpp
+def test_other_tokens_behind_special_ones_are_told(tmp_path, tokenizers):
+    config = transformers.MistralConfig(**made.GROUPED, sliding_window=None)
+    said = []
+    for name, tokenizer in (("every", tokenizers["pieces"]), ("first", made.piece_tokenizer(first=True))):
+        dense = model_of(tmp_path / name, config, tokenizer)
+        (row,) = export(tmp_path / f"out-{name}", dense, dense, "F16")
+        assert row.status == "ok", row.reason
+        said.append("behind special tokens in a text, as in chats, it makes others" in row.notes[1])
+    assert said == [False, True]

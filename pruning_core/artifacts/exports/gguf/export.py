@@ -66,8 +66,7 @@ def export_gguf(asked: Exported) -> tuple[ExportReport, ...]:
     """
     try:
         model, dense = _model(asked.pruned, asked.dense), _dense(asked.dense)
-        marks = model.words.strips_marks
-        wanted = None if interpreter() is None else reference(model.task, model.pooling, strips_marks=marks)
+        wanted = None if interpreter() is None else reference(model.task, model.pooling, model.words.differs)
     except Exception as error:
         return tuple(_failed(kind, error) for kind in asked.options.gguf)
     folder = asked.folder / FOLDER

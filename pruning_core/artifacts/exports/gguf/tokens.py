@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -33,6 +34,18 @@ _SPECIAL: Mapping[str, str] = {
 }
 
 
+def _never(_text: str) -> bool:
+    return False
+
+
+def _begins_with_space(text: str) -> bool:
+    return text.startswith(" ")
+
+
+def _has_vowel_signs(text: str) -> bool:
+    return any(unicodedata.category(letter) == "Mc" for letter in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """A tokenizer for llama.cpp.
@@ -40,12 +53,12 @@ class Vocabulary:
     Attributes:
         values: Keys of the file's head that describe it.
         notes: What users should know of it.
-        strips_marks: Whether llama.cpp strips marks that stand beside their letters, which the tokenizer keeps.
+        differs: Whether a text is one of which llama.cpp is known to make other tokens, as the notes say.
     """
 
     values: Mapping[str, Value]
     notes: tuple[str, ...] = ()
-    strips_marks: bool = False
+    differs: Callable[[str], bool] = _never
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +128,7 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, ends: Sequence[int
         template = cast("Mapping[str, str]", template).get("default")
     if isinstance(template, str):
         values[Keys.Tokenizer.CHAT_TEMPLATE] = template
-    return Vocabulary(values, found.notes, found.strips_marks)
+    return Vocabulary(values, found.notes, found.differs)
 
 
 def _named(steps: Sequence[Mapping[str, Any]]) -> str:
@@ -176,7 +189,9 @@ def _sentencepiece(rules: _Rules) -> Vocabulary:
         Keys.Tokenizer.TOKEN_TYPE: types,
         Keys.Tokenizer.ADD_PREFIX: prepends,
     }
-    return Vocabulary(values)
+    note = "llama.cpp puts a space before texts that begin with one, too: they get other tokens"
+    spares = prepends and any(own["type"] == "Metaspace" for own in rules.splitters)
+    return Vocabulary(values, (note,), _begins_with_space) if spares else Vocabulary(values)
 
 
 def _of_spaces(step: Mapping[str, Any]) -> bool:
@@ -217,7 +232,7 @@ def _word_piece(rules: _Rules) -> Vocabulary:
         _ACCENTS: strips,
     }
     note = "llama.cpp strips vowel signs with the accents: texts in Devanagari and scripts like it get other tokens"
-    return Vocabulary(values, (note,) if strips else (), strips)
+    return Vocabulary(values, (note,), _has_vowel_signs) if strips else Vocabulary(values)
 
 
 def _listed(rules: _Rules, spelt: Callable[[str], str]) -> tuple[list[str], list[int]]:
