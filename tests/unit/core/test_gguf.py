@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import gguf
 import numpy as np
 import pytest
@@ -16,8 +18,10 @@ from pruning_core.artifacts.exports.gguf.interpreter import interpreter
 from pruning_core.artifacts.exports.gguf.write import TYPES
 from pruning_core.artifacts.exports.registry import export_all
 from pruning_core.models.load import load_task_model
+from pruning_core.run.pipeline import run
 from pruning_core.spec.artifacts import ArtifactSpec
 from tests import gguf_models as made
+from tests.tiny import tiny_spec, write_jsonl
 
 TEXT = "text-generation"
 CPU = torch.device("cpu")
@@ -450,3 +454,17 @@ def test_other_tokens_behind_special_ones_are_told(tmp_path, tokenizers):
         assert row.status == "ok", row.reason
         said.append("behind special tokens in a text, as in chats, it makes others" in row.notes[1])
     assert said == [False, True]
+
+
+def test_a_job_delivers_the_files_and_their_rows(tmp_path, tokenizers, alone, proven_by_a_fork):
+    model = made.write(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    data = write_jsonl(tmp_path / "data")
+    task = {"type": TEXT, "columns": {"text": ["text"]}, "metric": "perplexity"}
+    changes = {"task": task, "artifacts": {"formats": ["safetensors", "gguf"], "gguf": ["F16", "Q8_0"]}}
+    report = run(tiny_spec(model, data, **changes), tmp_path / "out")
+    rows = [row for row in report.exports if row.format == "gguf"]
+    assert [(row.kind, row.status) for row in rows] == [("F16", "ok"), ("Q8_0", "ok")], [row.reason for row in rows]
+    head, _ = read(tmp_path / "out", rows[0])
+    assert head["general.architecture"] == "deci"
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert {row.path for row in rows} <= set(manifest["files"])
