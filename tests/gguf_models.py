@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from pathlib import Path
 
+import gguf
+import torch
+import transformers
+
+from pruning_core.arch.adapter import adapt, clone, slice_
+from pruning_core.arch.masks import Mask
+from pruning_core.artifacts.exports.base import Exported
+from pruning_core.artifacts.exports.registry import export_all
+from pruning_core.models.load import load_task_model
+from pruning_core.spec.artifacts import ArtifactSpec
+
+TEXT = "text-generation"
+CPU = torch.device("cpu")
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = LLAMA3.replace("{1,3}", "")
 TEMPLATE = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -50,7 +65,7 @@ def piece_tokenizer(*, prefix: bool = True, first: bool = False):
     learner.pre_tokenizer = pre_tokenizers.Metaspace()
     latin = [text for text in corpus() if text.isascii()]
     learner.train_from_iterator(latin, trainers.BpeTrainer(vocab_size=300, show_progress=False))
-    merges = [tuple(pair) for pair in __import__("json").loads(learner.to_str())["model"]["merges"]]
+    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     pieces = sorted(learner.get_vocab(), key=learner.get_vocab().get)
     names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
     vocabulary = {name: index for index, name in enumerate(names)}
@@ -81,9 +96,6 @@ def word_pieces(*, lower: bool = True):
 
 def write(folder: Path, config, tokenizer, *, auto: str = "AutoModelForCausalLM", dtype: str = "bfloat16") -> Path:
     """Write a random model, with weights large enough for every one to matter."""
-    import torch
-    import transformers
-
     torch.manual_seed(0)
     model = getattr(transformers, auto).from_config(config)
     with torch.no_grad():
@@ -97,3 +109,62 @@ def write(folder: Path, config, tokenizer, *, auto: str = "AutoModelForCausalLM"
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+LLAMA = {"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}, "tie_word_embeddings": True}
+
+
+@cache
+def tokenizers():
+    """Make one of each kind."""
+    return {
+        "gpt-2": byte_tokenizer(None),
+        "smollm": byte_tokenizer(None, digits=True),
+        "llama-bpe": byte_tokenizer(LLAMA3, begins=True, whole=True),
+        "qwen2": byte_tokenizer(QWEN2),
+        "pieces": piece_tokenizer(),
+        "gemma": piece_tokenizer(prefix=False),
+        "words": word_pieces(),
+        "cased": word_pieces(lower=False),
+    }
+
+
+def model_of(folder, config, tokenizer, task=TEXT, **options):
+    return load_task_model(write(folder, config, tokenizer, **options), task, CPU)
+
+
+def cut(dense, change):
+    """Cut a model; ``change`` says how many units of each sublayer stay."""
+    student = clone(dense.model)
+    groups = adapt(student).groups
+    mask = Mask.full([group.size for group in groups])
+    for index, kept in enumerate(mask.kept):
+        kept[change(index, group_size=groups[index].size) :] = False
+    slice_(student, mask)
+    return dense.with_model(student)
+
+
+def uneven(index, group_size):
+    """Give the layers' FFNs widths of their own, and the second layer's attention one group less."""
+    return group_size - 32 * (index // 2) if index % 2 else group_size - (index == 2)
+
+
+def without_attention(model, layer):
+    """Take a layer's attention out, as layout serve leaves it: no matrices, and nothing is added."""
+
+    class Absent(torch.nn.Module):
+        def forward(self, hidden_states, **_):
+            return torch.zeros_like(hidden_states), None
+
+    model.model.layers[layer].self_attn = Absent()
+
+
+def export(folder, pruned, dense, *kinds):
+    folder.mkdir(exist_ok=True)
+    return export_all(Exported(folder, pruned, dense, ArtifactSpec(formats=("safetensors", "gguf"), gguf=kinds)))
+
+
+def read(folder, row):
+    reader = gguf.GGUFReader(folder / row.path)
+    tensors = {own.name: gguf.dequantize(own.data, own.tensor_type).reshape(own.shape[::-1]) for own in reader.tensors}
+    return {name: own.contents() for name, own in reader.fields.items()}, tensors
