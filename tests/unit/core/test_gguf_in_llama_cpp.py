@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -127,12 +129,13 @@ def test_llama_cpp_computes_embeddings_and_classes(tokenizer, tmp_path, tokenize
     assert read(tmp_path / "b", row)[0]["bert.classifier.output_labels"] == ["bad", "good", "neither"]
 
 
-def test_k_quants_of_rows_of_256_and_what_falls_back(tmp_path, tokenizers):
+def test_k_quants_of_rows_of_256_and_what_falls_back(tmp_path, tokenizers, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # folders may be named from where one is
     sizes = made.GROUPED | {"hidden_size": 512, "intermediate_size": 512, "head_dim": 128}
     dense = model_of(tmp_path / "m", transformers.LlamaConfig(**sizes, **LLAMA), tokenizers["gpt-2"])
     pruned = cut(dense, lambda index, group_size: group_size - 32 if index == 3 else group_size)
     without_attention(pruned.model, 2)
-    rows = export(tmp_path / "out", pruned, dense, "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
+    rows = export(Path("out"), pruned, dense, "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
     assert [row.status for row in rows] == ["ok"] * 4, [row.reason for row in rows]
     sizes = [row.bytes for row in rows]
     assert sizes == sorted(sizes)

@@ -21,6 +21,8 @@ from pruning_core.shapes import Float
 _log = logging.getLogger(__name__)
 _FOLDER = "COPPICE_ENGINES_DIR"
 _SCRIPT = Path(__file__).with_name("in_llama_cpp.py")
+# Logits are large: they lie beside the file, on the disk that bundles are written to.
+_SCRATCH = ".llama-cpp-"
 # Seconds for a job: to start, and for each gigabyte of the file.
 _START_S, _GIGABYTE_S = 120.0, 240.0
 HOW_TO_GET_IT = (
@@ -63,9 +65,10 @@ def look(python: Path, file: Path, texts: Sequence[str], ids: Sequence[Sequence[
     Raises:
         NotHeld: llama.cpp does not load or run it.
     """
+    file = file.absolute()  # the process runs elsewhere
     length = max(64, *(len(own) for own in ids))
     job = {"do": "read", "path": str(file), "texts": texts, "ids": ids, "width": width, "embeddings": width is not None}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=_SCRATCH) as folder:
         answer = _done(python, Path(folder), job | {"length": length}, file)
         if answer.get("failed"):
             raise NotHeld("llama.cpp does not load the file that was written")
@@ -85,7 +88,8 @@ def quantize(python: Path, source: Path, file: Path, number: int) -> None:
     Raises:
         NotHeld: It does not quantize the file.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    source, file = source.absolute(), file.absolute()
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=_SCRATCH) as folder:
         job = {"do": "quantize", "source": str(source), "path": str(file), "ftype": number}
         if _done(python, Path(folder), job, source).get("failed"):
             raise NotHeld("llama.cpp's quantizer does not take the file")
