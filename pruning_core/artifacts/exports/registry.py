@@ -10,7 +10,7 @@ from pruning_core.artifacts.exports.base import Exported, Exporter
 from pruning_core.report.engines import ExportReport
 
 # By format of `spec.artifacts`; an entry is imported when a job asks for it, with what it needs.
-EXPORTERS: Mapping[str, str] = {}
+EXPORTERS: Mapping[str, str] = {"gguf": "pruning_core.artifacts.exports.gguf.export:export_gguf"}
 
 
 def export_all(asked: Exported) -> tuple[ExportReport, ...]:
