@@ -89,7 +89,9 @@ def _compressed(report: Report) -> str:
 
 def _exports(report: Report) -> str:
     """Write the table's rows of further forms; nothing where there is none."""
-    rows = [(row, row.bytes, row.dense_bytes or report.bytes.dense) for row in report.exports if row.status == "ok" and row.bytes]
+    rows = [
+        (row, row.bytes, row.dense_bytes or report.bytes.dense) for row in report.exports if row.status == "ok" and row.bytes
+    ]
     return "".join(
         f"| bytes, {f'{row.format} {row.kind}'.strip()} (`{row.path}`) | {dense:,} | {size:,} | {size / dense:.3f} |\n"
         for row, size, dense in rows

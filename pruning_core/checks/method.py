@@ -29,8 +29,8 @@ def check_request(spec: PruneSpec) -> None:
     for name in ("onnx", "openvino"):
         if not kind.one_graph and name in spec.artifacts.formats:
             raise UnsupportedArchitecture(
-                f"{spec.task.type} needs one graph for the encoder, one for the decoder and a cache between them: no such graphs "
-                f"are written; leave {name} out",
+                f"{spec.task.type} needs one graph for the encoder, one for the decoder and a cache between them: no such "
+                f"graphs are written; leave {name} out",
                 param="artifacts.formats",
             )
     # Libraries look for widths and for scales in one place of config.json, and in that layout it says the widths.

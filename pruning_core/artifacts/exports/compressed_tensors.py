@@ -1,8 +1,9 @@
 """The quantised form, as vLLM's users deploy it: a checkpoint of its own in ``compressed-tensors/``.
 
 The library's own compressors write and read the matrices. Weights are rounded to the nearest value; scales are those of the
-largest weight, by the library's formula, and of 4 bits the smaller ones that round best. Matrices of the blocks are quantised, whatever reads or makes tokens (embeddings, heads) stays as it is. A
-weight is quantised as it is stored, so that nothing but one file is ever in memory.
+largest weight, by the library's formula, and of 4 bits the smaller ones that round best. Matrices of the blocks are quantised;
+what reads or makes tokens (embeddings, heads) stays as it is. A weight is quantised as it is stored, so that nothing but one
+file is ever in memory.
 """
 
 from __future__ import annotations
@@ -139,7 +140,9 @@ def _write(asked: Exported, out: Path, plan: _Plan, kind: Quantization) -> None:
             "its config.json says the widths of its layers in the place where a quantised checkpoint says its scales; "
             "take layout stock or serve"
         )
-    schemes = {group: _scheme(kind, group, ["Linear"] if len(plan.groups) == 1 else names) for group, names in plan.groups.items()}
+    schemes = {
+        group: _scheme(kind, group, ["Linear"] if len(plan.groups) == 1 else names) for group, names in plan.groups.items()
+    }
     facts = read_checkpoint(folder)
     structure = find_structure(facts.shapes)
     stored = {f"{stored_name(name, structure)}.weight": group for group, names in plan.groups.items() for name in names}

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from pruning_core.artifacts.exports.base import Exported, failed
-from pruning_core.artifacts.exports.proof import LIKENESS, NotProven, likeness, off_by, prove
+from pruning_core.artifacts.exports.proof import LIKENESS, NotProven, Proven, likeness, off_by, prove
 from pruning_core.artifacts.onnx import ONNX_PATH, sentence
 from pruning_core.artifacts.onnx_graph import store_, widen_
 from pruning_core.machine.resources import raise_if_exhausted
@@ -25,15 +25,16 @@ _TOLERANCE = 1e-2
 
 def export(asked: Exported) -> tuple[ExportReport, ...]:
     """Write and run each further kind that was asked for."""
-    return tuple(_exported(asked, kind) for kind in asked.options.onnx if kind != "stored")
+    kinds = [kind for kind in asked.options.onnx if kind != "stored"]
+    if not (asked.folder / ONNX_PATH).exists():
+        return tuple(failed("onnx", kind, "there is no ONNX graph to make it of") for kind in kinds)
+    return tuple(_exported(asked, kind) for kind in kinds)
 
 
 def _exported(asked: Exported, kind: OnnxKind) -> ExportReport:
     first, path = asked.folder / ONNX_PATH, asked.folder / PATHS[kind]
     if importlib.util.find_spec("onnxruntime") is None:
         return failed("onnx", kind, INSTALL)
-    if not first.exists():
-        return failed("onnx", kind, "there is no ONNX graph to make it of")
     if kind == "float16" and asked.pruned.stored_dtype == "float16":
         note = f"the checkpoint has weights of float16, and so has {ONNX_PATH}"
         size = first.stat().st_size
@@ -48,14 +49,10 @@ def _exported(asked: Exported, kind: OnnxKind) -> ExportReport:
         path.unlink(missing_ok=True)
         raise_if_exhausted(error, f"the {kind} graph was made")
         return failed("onnx", kind, f"the graph cannot be changed ({type(error).__name__}: {sentence(error)})")
-    problem = None
-    if kind == "float16" and found.max_difference > _TOLERANCE:
-        problem = f"outputs that differ by {found.max_difference:.1e} of the largest, more than {_TOLERANCE:g}"
-    elif found.mean_difference > LIKENESS:
-        problem = likeness(found)
+    problem = _problem(kind, found)
     if problem is not None:
         path.unlink()
-        return failed("onnx", kind, f"onnxruntime gives {problem}")
+        return failed("onnx", kind, problem)
     return ExportReport(
         format="onnx",
         kind=kind,
@@ -66,6 +63,13 @@ def _exported(asked: Exported, kind: OnnxKind) -> ExportReport:
         latency_ms=found.latency_ms,
         notes=(off_by(found),) if kind == "int8" else (),
     )
+
+
+def _problem(kind: OnnxKind, found: Proven) -> str | None:
+    """Return why a kind does not check out; None if it does."""
+    if kind == "float16" and found.max_difference > _TOLERANCE:
+        return f"onnxruntime gives outputs that differ by {found.max_difference:.1e} of the largest, more than {_TOLERANCE:g}"
+    return f"onnxruntime gives {likeness(found)}" if found.mean_difference > LIKENESS else None
 
 
 def _write(first: Path, path: Path, kind: OnnxKind) -> None:

@@ -48,7 +48,9 @@ def export(asked: Exported) -> tuple[ExportReport, ...]:
         shutil.rmtree(path.parent)
         reason = f"OpenVINO gives outputs that differ by {found.max_difference:.1e} of the largest, more than {_TOLERANCE:g}"
         return (failed(FORMAT, kind, reason),)
-    decodes = ("every step reads the whole text: the graph has no cache",) if asked.pruned.task_type == "text-generation" else ()
+    decodes = (
+        ("every step reads the whole text: the graph has no cache",) if asked.pruned.task_type == "text-generation" else ()
+    )
     return (
         ExportReport(
             format=FORMAT,

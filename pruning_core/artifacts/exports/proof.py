@@ -92,8 +92,13 @@ def prove(asked: Exported, library: Library, path: Path, *, timed: bool = True) 
     model, family = asked.pruned, asked.pruned.family
     batches = [family.probe_inputs(model, family.probe_texts(own.texts), model.longest(own.length)) for own in probes]
     with tempfile.TemporaryDirectory(prefix="coppice-export-") as scratch:
-        answer, found = _run(_request(asked, library, path), _feeds(asked, batches, timed=timed), Path(scratch), _limit_s(asked))
-    measured = [_measured(asked, batch, {name: found[f"{number}:{name}"] for name in family.reads}) for number, batch in enumerate(batches)]
+        answer, found = _run(
+            _request(asked, library, path), _feeds(asked, batches, timed=timed), Path(scratch), _limit_s(asked)
+        )
+    measured = [
+        _measured(asked, batch, {name: found[f"{number}:{name}"] for name in family.reads})
+        for number, batch in enumerate(batches)
+    ]
     times = cast("list[float]", answer.get("milliseconds") or [])
     tokens = sum(own.tokens for own in measured)
     return Proven(
@@ -199,7 +204,9 @@ def _run(request: dict[str, Any], feeds: Mapping[str, Any], scratch: Path, limit
     answer = cast("dict[str, Any]", json.loads(told.read_text(encoding="utf-8")))
     if "error" in answer:
         if told_of([answer["error"], *answer.get("causes", ())]) is not None:
-            raise OutOfMemory(f"the process that runs the model in {request['engine']} ran out of memory; take a machine with more")
+            raise OutOfMemory(
+                f"the process that runs the model in {request['engine']} ran out of memory; take a machine with more"
+            )
         raise NotProven(f"cannot load or run it ({answer['error'].replace(request['path'], '.')})")
     with np.load(outputs) as found:
         return answer, {name: found[name] for name in found.files}
