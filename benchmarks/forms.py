@@ -94,18 +94,19 @@ def _openvino(path: Path, feed: dict[str, Any]) -> Pass:
 
 def quantised(source: Path, text: Path, scratch: Path) -> list[tuple[str, float, float]]:
     """Quantise a decoder, and return megabytes and perplexity of the checkpoint and of each kind."""
-    rows = [("as stored", _megabytes(source), perplexity(source, text))]
-    for kind in get_args(Quantization):
-        folder = scratch / kind
-        shutil.copytree(source, folder)
-        model = load_task_model(folder, "text-generation", torch.device("cpu"))
-        options = ArtifactSpec(formats=("safetensors", "compressed-tensors"), quantization=kind, layout="stock")
-        (row,) = export(Exported(folder, model, model, options))
-        if row.path is None:
-            Console().print(f"no {kind}: {row.reason}")
-            continue
-        rows.append((kind, _megabytes(folder / row.path), perplexity(folder / row.path, text)))
-    return rows
+    folders = {"as stored": source} | {kind: _made(source, scratch / kind, kind) for kind in get_args(Quantization)}
+    return [(name, _megabytes(folder), perplexity(folder, text)) for name, folder in folders.items() if folder is not None]
+
+
+def _made(source: Path, folder: Path, kind: Quantization) -> Path | None:
+    """Quantise a copy of a checkpoint; return the folder, or None where it is refused."""
+    shutil.copytree(source, folder)
+    model = load_task_model(folder, "text-generation", torch.device("cpu"))
+    options = ArtifactSpec(formats=("safetensors", "compressed-tensors"), quantization=kind, layout="stock")
+    (row,) = export(Exported(folder, model, model, options))
+    if row.path is None:
+        Console().print(f"no {kind}: {row.reason}")
+    return None if row.path is None else folder / row.path
 
 
 def perplexity(folder: Path, text: Path) -> float:

@@ -1,7 +1,7 @@
 """The quantised form, as vLLM's users deploy it: a checkpoint of its own in ``compressed-tensors/``.
 
 The library's own compressors write and read the matrices. Weights are rounded to the nearest value; scales are those of the
-largest weight, by the library's formula, and of 4 bits the smaller ones that round best. Matrices of the blocks are quantised;
+largest weight, by the library's formula. Matrices of the blocks are quantised;
 what reads or makes tokens (embeddings, heads) stays as it is. A weight is quantised as it is stored, so that nothing but one
 file is ever in memory.
 """
@@ -217,8 +217,6 @@ def _quantised(name: str, weight: Tensor, scheme: Any) -> Iterator[tuple[str, Te
     args = scheme.weights
     rows = weight.float() if args.group_size in (None, -1) else weight.float().unflatten(1, (-1, args.group_size))
     scale, zero = calculate_qparams(rows.amin(-1), rows.amax(-1), args)
-    if args.num_bits < 8:
-        scale = _shrunk(rows, scale, args.num_bits)
     scale = scale.reshape(weight.shape[0], -1).to(weight.dtype)
     codec = cast("Any", BaseCompressor.get_value_from_registry(scheme.format))
     # It divides in the type of the scale.
@@ -237,15 +235,3 @@ def _quantised(name: str, weight: Tensor, scheme: Any) -> Iterator[tuple[str, Te
     base = name.removesuffix("weight")
     packed["weight_scale"] = scale
     yield from ((f"{base}{own}", tensor.contiguous()) for own, tensor in packed.items())
-
-
-def _shrunk(rows: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Return the scales, down to half as large, whose rounding has the least squared error: few values are far from zero."""
-    most = 2 ** (bits - 1)
-    best, least = scale, torch.full_like(scale, torch.inf)
-    for share in torch.linspace(1.0, 0.5, 21).tolist():
-        tried = scale * share
-        rounded = (rows / tried.unsqueeze(-1)).round().clamp(-most, most - 1) * tried.unsqueeze(-1)
-        error = (rounded - rows).square().sum(-1)
-        best, least = torch.where(error < least, tried, best), torch.minimum(error, least)
-    return best
