@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -114,16 +115,12 @@ def perplexity(folder: Path, text: Path) -> float:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids: list[int] = []
-    for line in text.read_text(encoding="utf-8").splitlines():
-        ids.extend((*tokenizer(json.loads(line)["text"])["input_ids"], tokenizer.eos_token_id))
-        if len(ids) >= BLOCKS * BLOCK:
-            break
+    texts = (json.loads(line)["text"] for line in text.read_text(encoding="utf-8").splitlines())
+    tokens = chain.from_iterable((*tokenizer(own)["input_ids"], tokenizer.eos_token_id) for own in texts)
+    ids = list(islice(tokens, BLOCKS * BLOCK))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    losses: list[float] = []
     with torch.inference_mode():
-        for block in torch.tensor(ids[: BLOCKS * BLOCK]).view(-1, BLOCK).split(6):
-            losses.append(float(model(input_ids=block, labels=block).loss) * len(block))
+        losses = [float(model(input_ids=own, labels=own).loss) * len(own) for own in torch.tensor(ids).view(-1, BLOCK).split(6)]
     return math.exp(sum(losses) / BLOCKS)
 
 

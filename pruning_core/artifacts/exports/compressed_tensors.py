@@ -1,9 +1,8 @@
 """The quantised form, as vLLM's users deploy it: a checkpoint of its own in ``compressed-tensors/``.
 
 The library's own compressors write and read the matrices. Weights are rounded to the nearest value; scales are those of the
-largest weight, by the library's formula. Matrices of the blocks are quantised;
-what reads or makes tokens (embeddings, heads) stays as it is. A weight is quantised as it is stored, so that nothing but one
-file is ever in memory.
+largest weight, by the library's formula. Matrices of the blocks are quantised; what reads or makes tokens (embeddings, heads)
+stays as it is. A weight is quantised as it is stored, so that nothing but one file is ever in memory.
 """
 
 from __future__ import annotations
