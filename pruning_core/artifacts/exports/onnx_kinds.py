@@ -25,7 +25,7 @@ _TOLERANCE = 1e-2
 
 def export(asked: Exported) -> tuple[ExportReport, ...]:
     """Write and run each further kind that was asked for."""
-    kinds = [kind for kind in asked.options.onnx if kind != "stored"]
+    kinds: list[OnnxKind] = [kind for kind in asked.options.onnx if kind != "stored"]
     if not (asked.folder / ONNX_PATH).exists():
         return tuple(failed("onnx", kind, "there is no ONNX graph to make it of") for kind in kinds)
     return tuple(_exported(asked, kind) for kind in kinds)

@@ -229,7 +229,7 @@ class TestOpenVino:
 
 def test_tasks_of_two_graphs_are_refused_at_submit(tmp_path):
     columns = {"text": ["text"], "label": "summary"}
-    task = {"type": "summarization", "dataset": str(tmp_path), "columns": columns}
+    task = {"type": "summarization", "dataset": str(tmp_path), "columns": columns, "metric": "rougeL"}
     fields = {"model": str(tmp_path), "task": task, "sparsity": 0.5, "artifacts": {"formats": ["safetensors", "openvino"]}}
     with pytest.raises(UnsupportedArchitecture, match="leave openvino out"):
         check_request(PruneSpec.model_validate(fields))
