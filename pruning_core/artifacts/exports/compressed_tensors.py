@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 

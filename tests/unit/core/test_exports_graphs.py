@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -14,12 +15,14 @@ import torch
 from pruning_core.artifacts.exports import onnx_kinds, openvino
 from pruning_core.artifacts.exports import registry as exports
 from pruning_core.artifacts.exports.registry import export_all
+from pruning_core.artifacts.loading import snippets
 from pruning_core.artifacts.onnx import ONNX_PATH, export_onnx
 from pruning_core.artifacts.onnx_graph import store_, widen_
 from pruning_core.checks.method import check_request
-from pruning_core.errors import UnsupportedArchitecture
+from pruning_core.errors import Unloadable, UnsupportedArchitecture
 from pruning_core.report.engines import ExportReport
 from pruning_core.report.report import OnnxReport
+from pruning_core.run.pipeline import run
 from pruning_core.run.verdict import accepted
 from pruning_core.spec.artifacts import ArtifactSpec
 from pruning_core.spec.prune import PruneSpec
@@ -248,3 +251,54 @@ def test_every_exporter_is_a_format_and_can_be_imported():
     from pruning_core.spec.artifacts import Format
 
     assert set(exports.EXPORTERS) <= set(get_args(Format))
+
+
+def test_a_job_delivers_forms_with_rows_in_report_page_and_card(tiny_bert, tiny_sst2, tmp_path, monkeypatch):
+    pytest.importorskip("openvino", reason="not installed: pip install 'coppice-prune[engines]'")
+    monkeypatch.setattr(openvino, "_TOLERANCE", -1.0)  # so that one of the forms fails
+    artifacts = {"formats": ["safetensors", "onnx", "openvino"], "onnx": ["stored", "int8"]}
+    report = run(tiny.tiny_spec(tiny_bert, tiny_sst2, artifacts=artifacts), tmp_path / "out", device="cpu")
+    assert report.onnx.status == "ok", report.onnx.reason
+    rows = {(row.format, row.kind): row for row in report.exports}
+    assert {name: row.status for name, row in rows.items()} == {("onnx", "int8"): "ok", ("openvino", "FP16"): "failed"}
+    assert any(said.startswith("no openvino FP16: OpenVINO gives outputs that differ") for said in report.warnings)
+    card, page = ((tmp_path / "out" / name).read_text() for name in ("README.md", "report.html"))
+    assert "| bytes, onnx int8 (`onnx/model_int8.onnx`) |" in card
+    assert 'InferenceSession("onnx/model_int8.onnx")' in card
+    assert "<th>onnx int8</th>" in page
+    assert "not delivered: OpenVINO gives outputs that differ" in page
+    assert not (tmp_path / "out" / "openvino").exists()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
+    assert "onnx/model_int8.onnx" in manifest
+
+
+def test_with_strict_a_form_that_is_not_there_fails_the_job(tiny_bert, tiny_sst2, tmp_path, monkeypatch):
+    monkeypatch.setattr(openvino.importlib.util, "find_spec", lambda name: None)
+    artifacts = {"formats": ["safetensors", "openvino"], "strict": True}
+    with pytest.raises(Unloadable, match="openvino FP16 cannot be delivered: it is not installed") as refused:
+        run(tiny.tiny_spec(tiny_bert, tiny_sst2, artifacts=artifacts), tmp_path / "out", device="cpu")
+    assert refused.value.param == "artifacts.formats"
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "path", "code"),
+    [
+        ("openvino", "FP16", "openvino/model.xml", 'openvino.compile_model("openvino/model.xml", "CPU")'),
+        (
+            "compressed-tensors",
+            "int8",
+            "compressed-tensors",
+            'AutoModelForSequenceClassification.from_pretrained("compressed-tensors")',
+        ),
+        ("onnx", "int8", "onnx/model_int8.onnx", 'onnxruntime.InferenceSession("onnx/model_int8.onnx")'),
+    ],
+)
+def test_loading_code_of_each_form_is_python(form, kind, path, code, tmp_path):
+    spec = tiny.tiny_spec(tmp_path, tmp_path)
+    row = ExportReport(format=form, kind=kind, status="ok", path=path)
+    report = SimpleNamespace(
+        layout="stock", latency_ms=SimpleNamespace(dtype="float32"), compressed=None, onnx=None, exports=(row,)
+    )
+    way = snippets(spec, report)[-1]
+    compile(way.code, "<way>", "exec")
+    assert code in way.code
