@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def main(request_path: str, inputs_path: str, outputs_path: str, parent: int) ->
             for name, values in zip(request["reads"], run(feed), strict=True):
                 found[f"{batch}:{name}"] = np.asarray(values, dtype=np.float32)
         if timed is not None:
-            times = [told.milliseconds(lambda feed=timed: run(feed)) for _ in range(WARM_UP + request["repeats"])]
+            times = [told.milliseconds(partial(run, timed)) for _ in range(WARM_UP + request["repeats"])]
             answer["milliseconds"] = times[WARM_UP:]
     except Exception as error:  # a user would meet the same error, whatever it is
         answer |= told.told(error)
