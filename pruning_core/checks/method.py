@@ -23,15 +23,23 @@ def check_request(spec: PruneSpec) -> None:
 
     Raises:
         DatasetInvalid: The method needs labels, and the task has none that give a loss.
-        UnsupportedArchitecture: Models of the task have no ONNX graph.
+        UnsupportedArchitecture: Models of the task have no single graph, or the layout has no quantised form.
     """
     kind = KINDS[spec.task.type]
     spec.method.check_task(spec.task.type)
-    if not kind.one_graph and "onnx" in spec.artifacts.formats:
+    for name in ("onnx", "openvino"):
+        if not kind.one_graph and name in spec.artifacts.formats:
+            raise UnsupportedArchitecture(
+                f"{spec.task.type} needs one graph for the encoder, one for the decoder and a cache between them: no such "
+                f"graphs are written; leave {name} out",
+                param="artifacts.formats",
+            )
+    # Libraries look for widths and for scales in one place of config.json, and in that layout it says the widths.
+    if "compressed-tensors" in spec.artifacts.formats and spec.artifacts.layout == "per_layer":
         raise UnsupportedArchitecture(
-            f"{spec.task.type} needs one graph for the encoder, one for the decoder and a cache between them: no such graphs "
-            "are written; leave onnx out",
-            param="artifacts.formats",
+            "no engine reads a quantised checkpoint of layout per_layer; take layout stock or serve, or leave "
+            "compressed-tensors out",
+            param="artifacts.layout",
         )
 
 
@@ -66,6 +74,12 @@ def check_method(
         for target in spec.all_targets:
             if RULES[target.metric].price is not None:  # a latency is known only once it is measured
                 _check_reachable(target, groups, parameters, spec.calibration.max_length)
+    if "compressed-tensors" in spec.artifacts.formats and structure.signature.transposed:
+        raise UnsupportedArchitecture(
+            f"{config.get('model_type')} stores its matrices input-major, which no engine reads quantised; leave "
+            "compressed-tensors out",
+            param="artifacts.formats",
+        )
     if spec.artifacts.layout == "stock":
         check_alike(Build.of_files(config, shapes, structure, groups), cuts=method.removes_units)
     limits = limits_of(spec.artifacts, config)

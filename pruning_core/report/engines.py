@@ -23,6 +23,9 @@ class ExportReport(Frozen):
     max_difference: float | None = Field(
         default=None, description="Largest difference of its outputs from the checkpoint's, relative to the largest output."
     )
+    latency_ms: float | None = Field(
+        default=None, description="Median of a pass on a CPU at the shape of the latency measurement, where it was timed."
+    )
     notes: tuple[str, ...] = Field(default=(), description="What else users should know, such as tensors of another type.")
 
 

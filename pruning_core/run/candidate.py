@@ -122,7 +122,7 @@ class CandidateBuilder:
             del made  # the student takes as much memory as the model that is loaded back
             pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)
             export_problem = self._export(pruned, folder)
-            exports = export_all(Exported(folder, pruned, dense, spec.artifacts))
+            exports = export_all(Exported(folder, pruned, dense, spec.artifacts, self.probes, spec.latency))
         with clock.stage("evaluate", self.evaluator.steps) as step:
             quality = self.evaluator.compare(pruned, step)
         latency, products = self._timed(pruned, plan)

@@ -120,6 +120,8 @@ def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> t
             found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
         if outcome.compressed is not None and outcome.compressed.status == "failed":
             found.append(f"{where}no compressed form: {outcome.compressed.reason}")
+        lacking = [row for row in outcome.exports if row.status == "failed"]
+        found.extend(f"{where}no {f'{row.format} {row.kind}'.strip()}: {row.reason}" for row in lacking)
         told = (*candidate.plan.hints(outcome), *training_warnings(outcome.training))
         found.extend(f"{where}{said}" for said in told)
         found.extend(

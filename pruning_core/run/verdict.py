@@ -10,6 +10,7 @@ from pruning_core.artifacts.compressed import COMPRESSED_PATH
 from pruning_core.artifacts.onnx import ONNX_PATH
 from pruning_core.errors import Diverged, QualityFloorMissed, Rejected, TargetMissed, Unloadable
 from pruning_core.measure.outcome import target_missed
+from pruning_core.report.engines import ExportReport
 from pruning_core.report.report import CompressedReport, OnnxReport, Outcome
 from pruning_core.run.candidate import Candidate
 from pruning_core.spec.prune import PruneSpec
@@ -24,6 +25,9 @@ def accepted(candidate: Candidate, proof: Proof) -> Outcome:
         onnx = OnnxReport(status="failed", reason=proof.problem or "it was not checked")
     if onnx is not None and onnx.status == "failed":
         shutil.rmtree((candidate.expected.folder / ONNX_PATH).parent, ignore_errors=True)
+    exports = candidate.exports
+    if onnx is not None and onnx.status == "failed":
+        exports = tuple(_without_its_graph(row) if row.format == "onnx" else row for row in exports)
     compressed = proof.compressed
     if candidate.compress_problem is not None:
         compressed = CompressedReport(status="failed", reason=candidate.compress_problem)
@@ -31,7 +35,13 @@ def accepted(candidate: Candidate, proof: Proof) -> Outcome:
         compressed = CompressedReport(status="failed", reason=proof.problem or "it was not checked")
     if compressed is not None and compressed.status == "failed":
         shutil.rmtree(candidate.expected.folder / COMPRESSED_PATH, ignore_errors=True)
-    return candidate.measured.outcome(acceptance=proof.acceptance, onnx=onnx, compressed=compressed, exports=candidate.exports)
+    return candidate.measured.outcome(acceptance=proof.acceptance, onnx=onnx, compressed=compressed, exports=exports)
+
+
+def _without_its_graph(row: ExportReport) -> ExportReport:
+    """Fail a kind of a graph that was deleted because it does not prove itself."""
+    reason = row.reason or "the graph that it is made of cannot be delivered"
+    return ExportReport(format=row.format, kind=row.kind, status="failed", reason=reason)
 
 
 def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Proof]) -> Rejected | None:

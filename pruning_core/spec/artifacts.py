@@ -14,6 +14,7 @@ Layout = Literal["per_layer", "stock", "serve"]
 Format = Literal["safetensors", "onnx", "compressed", "gguf", "openvino", "compressed-tensors"]
 GgufType = Literal["F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K"]
 Quantization = Literal["fp8", "int8", "w4a16"]
+OnnxKind = Literal["stored", "float16", "int8"]
 
 # The search for the smallest model that holds a quality floor does not tell apart shares of the MACs that are closer than this:
 # the metric's own noise is larger.
@@ -55,6 +56,13 @@ class ArtifactSpec(Frozen):
         default="int8",
         description="Weights and activations of the format compressed-tensors: fp8 or int8 for both, w4a16: weights of 4 bits.",
     )
+    onnx: tuple[OnnxKind, ...] = Field(
+        default=("stored",),
+        min_length=1,
+        max_length=3,
+        description="ONNX graphs, one file for each. For format onnx. stored, always: it has the weights in the type of the "
+        "checkpoint. float16: weights of two bytes, whatever the checkpoint's are. int8: weights and activations of 8 bits.",
+    )
     shard_mb: int = Field(
         default=5000,
         ge=1,
@@ -67,7 +75,9 @@ class ArtifactSpec(Frozen):
     def _safetensors_always(self) -> ArtifactSpec:
         if "safetensors" not in self.formats:
             raise ValueError("formats must include safetensors: it is what everything else is made of and checked against")
-        for name in ("formats", "engines", "gguf"):
+        if "stored" not in self.onnx:
+            raise ValueError("onnx must include stored: it is the graph that the others are made of")
+        for name in ("formats", "engines", "gguf", "onnx"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name} must differ from each other")
         return self
