@@ -1,0 +1,78 @@
+"""Runs a checkpoint in vLLM, in one process. Started by `prover`; see `running`.
+
+Coppice's plug-in for vLLM, where that interpreter has it, is loaded by vLLM itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parent))
+
+import running  # noqa: E402
+
+
+def describe(request: dict[str, Any]) -> dict[str, Any]:
+    """Import vLLM, told to stay in this process and to keep few keys and values."""
+    os.environ |= {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(request["threads"]),
+    }
+    return {"version": importlib.import_module("vllm").__version__, "dtype": request["dtype"]}
+
+
+class Model:
+    """An engine of vLLM."""
+
+    def __init__(self, path: str, request: dict[str, Any]) -> None:
+        self._vllm: Any = importlib.import_module("vllm")
+        longest = max(map(len, [*request["texts"], *request["prompts"], request["timing"]["prompt"]]))
+        self._llm = self._vllm.LLM(
+            path,
+            dtype=request["dtype"],
+            enforce_eager=True,  # compiling takes minutes
+            skip_tokenizer_init=True,
+            max_model_len=min(longest + 2 + max(request["new_tokens"], request["timing"]["new_tokens"]), request["positions"]),
+            max_num_seqs=4,
+            enable_prefix_caching=False,  # what is timed again must be computed again
+            trust_remote_code=request["trust_remote_code"] and path != request["dense"],
+            disable_log_stats=True,
+            seed=0,
+        )
+
+    def score(self, tokens: list[int], top: int) -> list[running.Position]:
+        """See `running.Decoder`."""
+        given = self._vllm.SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=top, detokenize=False)
+        answer = self._llm.generate([{"prompt_token_ids": tokens}], given, use_tqdm=False)[0]
+        found: list[running.Position] = []
+        for entries in answer.prompt_logprobs[1:]:
+            ranked = sorted(entries.items(), key=lambda entry: entry[1].rank)
+            found.append(([int(own) for own, _entry in ranked], [float(entry.logprob) for _own, entry in ranked]))
+        return found
+
+    def generate(self, tokens: list[int], count: int) -> list[int]:
+        """See `running.Decoder`."""
+        given = self._vllm.SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True, detokenize=False)
+        answer = self._llm.generate([{"prompt_token_ids": tokens}], given, use_tqdm=False)[0]
+        return [int(token) for token in answer.outputs[0].token_ids]
+
+    def close(self) -> None:
+        """See `running.Decoder`."""
+        with contextlib.suppress(Exception):
+            self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        gc.collect()
+
+
+if __name__ == "__main__":
+    running.run_script(describe, Model)
