@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pruning_core.artifacts.loading import display_name, snippets, summary
+from pruning_core.report.engine_words import engine_words
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
 from pruning_core.spec.tasks import KINDS
@@ -47,7 +48,7 @@ sha256 of each file.
 
 Licence: {f"that of the base model, `{licence}`" if licence else "that of the base model, which does not state one in its files; look it up before you use this"}.
 
-{_notes(report)}## Load it
+{_engines(report)}{_notes(report)}## Load it
 
 {summary(report)}
 
@@ -85,6 +86,17 @@ def _compressed(report: Report) -> str:
         return ""
     share = report.compressed.bytes / report.bytes.dense
     return f"| bytes, compressed (`{report.compressed.path}/`) | {report.bytes.dense:,} | {report.compressed.bytes:,} | {share:.3f} |\n"
+
+
+def _engines(report: Report) -> str:
+    """Write the table of engines; nothing if none was asked for."""
+    if not report.engines:
+        return ""
+    rows = "".join(
+        f"| {_text(row.engine)} | {_text(row.found)} | {_text(row.agreement)} | {_text(row.speed)} |\n"
+        for row in engine_words(report.engines)
+    )
+    return f"## Engines\n\n| engine | | agreement with transformers | dense to pruned |\n| --- | --- | --- | --- |\n{rows}\n"
 
 
 def _notes(report: Report) -> str:

@@ -15,6 +15,7 @@ from pruning_core.arch.verify import verify
 from pruning_core.artifacts.acceptance import Prover, time_limit
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
+from pruning_core.artifacts.engines.prover import EngineProver
 from pruning_core.artifacts.probes import make_probes
 from pruning_core.artifacts.stock import check_stock
 from pruning_core.checks.request import check_local_inputs, check_model
@@ -45,6 +46,7 @@ from pruning_core.models.placement import place_weights
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from pruning_core.run.candidate import Candidate, CandidateBuilder
+from pruning_core.run.engines import run_in_engines
 from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.reporting import scarce, summed_up
 from pruning_core.run.verdict import accepted, rejection
@@ -67,6 +69,7 @@ def run(
     threads: int | None = None,
     cache: Path | None = None,
     scratch: Path | None = None,
+    engines: Path | None = None,
     model_name: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Report:
@@ -80,6 +83,7 @@ def run(
         cache: Folder for measurements that later runs can reuse (latency tables); None: keep nothing.
         scratch: Folder that outlives this call. Training keeps its checkpoints there, and a later call with the same spec
             resumes from them. None: keep nothing.
+        engines: Folder of the environments of engines; None: see `pruning_core.engines.registry.engines_folder`.
         model_name: Name of the model in the report, where its place is nobody's business; None: as in the spec.
         on_progress: Called at every step.
 
@@ -102,6 +106,7 @@ def run(
                 device=target_device,
                 cache=cache,
                 scratch=scratch,
+                engines=engines,
                 model_name=model_name,
                 clock=StageClock(on_progress),
             )
@@ -127,11 +132,14 @@ def _run(
     device: torch.device,
     cache: Path | None,
     scratch: Path | None,
+    engines: Path | None,
     model_name: str | None,
     clock: StageClock,
 ) -> tuple[Report, Rejected | None]:
     if spec.method.trains:
         clock.expect_training()
+    if spec.artifacts.engines:
+        clock.expect_engines()
     with clock.stage("load"):
         source = model_folder(spec.model, spec.revision)
         if not is_local(spec.model):  # only a local model could be checked at submit
@@ -168,9 +176,13 @@ def _run(
         if dense.pages is not None:
             give_back()
         limit_s = time_limit(clock.report())
-        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed, limit_s)
+        trusts = spec.artifacts.layout != "stock"
+        prover = Prover(dense, builder.probes, spec.latency, trusts, spec.seed, limit_s)
         proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
+    if spec.artifacts.engines:
+        tried = EngineProver(spec, dense, validation, builder.probes, trust_remote_code=trusts, limit_s=limit_s, folder=engines)
+        outcomes = run_in_engines(tried, candidates, outcomes, clock)
     with clock.stage("bundle"):
         report = summed_up(
             spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)], model_name=model_name

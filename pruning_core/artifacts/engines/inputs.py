@@ -98,11 +98,11 @@ def _for_outputs(pruned: TaskModel, probes: Sequence[ProbeInput], spec: PruneSpe
     inputs = Inputs(reference, passes=passes, timing=EngineTiming(inputs=timed, turns=TURNS))
     if pruned.embedder is None:
         return inputs
-    texts = [pruned.family.probe_texts(probe.texts) for probe in probes]
-    sentences = [
-        {"texts": [row[0] if len(row) == 1 else list(row) for row in rows], "length": pruned.longest(probe.length)}
-        for rows, probe in zip(texts, probes, strict=True)
-    ]
+    sentences: list[dict[str, Any]] = []
+    for probe in probes:
+        rows = pruned.family.probe_texts(probe.texts)
+        texts = [row[0] if len(row) == 1 else list(row) for row in rows]
+        sentences.append({"texts": texts, "length": pruned.longest(probe.length)})
     return Inputs(
         reference,
         passes=passes,

@@ -114,7 +114,7 @@ def _judge_texts(found: EngineFound, reference: Reference, tolerance: Tolerance)
 
 
 def _distance(expected: Expected, position: Position) -> tuple[float, float]:
-    """Return the largest difference of a position, and the largest log-probability; of a token not listed at least its excess."""
+    """Return the largest difference of a position, and the largest log-probability. Of a token not listed: the excess."""
     ids, logprobs = position
     if not ids or len(ids) != len(logprobs):
         return math.nan, 0.0

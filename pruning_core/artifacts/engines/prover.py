@@ -1,18 +1,17 @@
 """The proof in engines: each one that was asked for loads the bundle, in a process and an environment of its own.
 
-A row of the report each: it works, or the reason why not. An engine that is missing, crashes, hangs, runs out of memory or gives
-other tokens costs its row, never the bundle; nothing waits longer than the limit.
+A row of the report each: it works, or the reason why not. An engine that is missing, crashes, hangs, runs out of memory or
+gives other tokens costs its row, never the bundle; nothing waits longer than the limit.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 

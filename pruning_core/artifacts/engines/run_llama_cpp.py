@@ -9,7 +9,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parent))
 
-import running  # noqa: E402
+import running
 
 
 def describe(request: dict[str, Any]) -> dict[str, Any]:
