@@ -22,7 +22,7 @@ LONGEST, SHORTEST = 64, 16
 # Prompts that are continued: the beginnings of so many texts, of so many tokens, by so many.
 PROMPTS, PROMPT, NEW_TOKENS = 2, 12, 32
 # The clock's prompt, the tokens written after it, and turns of each model.
-TIMED_PROMPT, TIMED_TOKENS, TURNS = 128, 16, 4
+TIMED_PROMPT, TIMED_TOKENS, TURNS = 128, 16, 3
 
 
 @dataclass(frozen=True, slots=True)

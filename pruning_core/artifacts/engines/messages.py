@@ -15,12 +15,16 @@ class _Message(BaseModel):
 
 
 class EngineTiming(_Message):
-    """What is timed: a prompt and the tokens written after it, or a pass over inputs; and in how many turns."""
+    """What is timed: a prompt and the tokens written after it, or a pass over inputs; in how many turns.
+
+    No turn but the first is begun once ``budget_s`` seconds are over.
+    """
 
     prompt: list[int] = []
     new_tokens: int = 0
     inputs: dict[str, Any] = {}
     turns: int = 0
+    budget_s: float = 120.0
 
 
 class EngineRequest(_Message):

@@ -143,7 +143,10 @@ def timed(
         dense = load(request["dense"], request) if request["dense"] else None
         reach("time")
         models = [("dense", dense), ("pruned", pruned)] if dense is not None else [("pruned", pruned)]
+        began = time.monotonic()
         for turn in range(-1, turns):
+            if turn > 0 and time.monotonic() - began > request["timing"]["budget_s"]:
+                break
             for name, model in models:
                 found = clock(model, request)
                 if turn >= 0:
