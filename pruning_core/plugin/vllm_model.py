@@ -1,7 +1,7 @@
 """The model class of bundles in vLLM: Llama with layers of their own shapes. Imported by vLLM alone, where it is installed.
 
 DeciLM's class, which vLLM has, holds FFN widths and absent attention. This one also holds numbers of query heads and of
-key-value heads that differ by layer, which ``block_configs[i].attention.num_attention_heads`` and ``num_key_value_heads`` say.
+key-value heads that differ by layer: ``block_configs[i].attention.num_key_value_heads``, each with ``n_heads_in_group`` queries.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ class CoppiceDecoderLayer(nn.Module):
         block = config.block_configs[layer_idx]
         self._is_no_op_attention: bool = block.attention.get("no_op", False)  # the name that DeciModel reads
         if not self._is_no_op_attention:
+            heads, keys = heads_of(block.attention, config)
             has_bias = getattr(config, "attention_bias", False)
             self.self_attn = DeciLMAttention(
                 config=config,
                 hidden_size=config.hidden_size,
-                num_heads=block.attention.get("num_attention_heads") or config.num_attention_heads,
-                num_kv_heads=_kv_heads(block.attention, config),
+                num_heads=heads,
+                num_kv_heads=keys,
                 max_position_embeddings=config.max_position_embeddings,
                 quant_config=quant_config,
                 bias=getattr(config, "qkv_bias", has_bias),
@@ -65,12 +66,13 @@ class CoppiceDecoderLayer(nn.Module):
         return self.mlp(hidden_states), residual
 
 
-def _kv_heads(attention: Any, config: Any) -> int:
-    """Return the number of key-value heads: as it stands there, or by DeciLM's size of a group."""
-    if attention.get("num_key_value_heads"):
-        return attention["num_key_value_heads"]
-    grouped = attention.get("n_heads_in_group")
-    return config.num_attention_heads // grouped if grouped else config.num_key_value_heads
+def heads_of(attention: Any, config: Any) -> tuple[int, int]:
+    """Return the numbers of query heads and of key-value heads: as they stand there, or by DeciLM's size of a group."""
+    group = attention.get("n_heads_in_group") or config.num_attention_heads // config.num_key_value_heads
+    keys = attention.get("num_key_value_heads")
+    if not keys:
+        return config.num_attention_heads, config.num_attention_heads // group
+    return attention.get("num_attention_heads") or keys * group, keys
 
 
 @support_torch_compile

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pruning_core.artifacts.engines.prover import Checkpoint, EngineProver
+from pruning_core.engines import limits
+from pruning_core.engines.registry import ENGINES
 from pruning_core.evidence.clock import StageClock
+from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.report.report import Outcome
 from pruning_core.run.candidate import Candidate
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.tasks.base import TaskModel
+
+
+def refusing(spec: PruneSpec, dense: TaskModel) -> Callable[[str], str | None]:
+    """Return what says why an engine can't hold the bundles of a run, as a sentence; None where it can."""
+    config = read_checkpoint(dense.source).config
+    layout = spec.artifacts.layout
+
+    def reason(name: str) -> str | None:
+        engine = ENGINES[name]
+        if layout == "serve" and name in limits.ENGINES:
+            why = limits.reason_against(name, config)
+            return None if why is None else f"{engine.title} cannot hold the model: {why}"
+        if layout == "per_layer" and engine.own_environment and engine.loads == "checkpoint":
+            return f"{engine.title} takes layers that differ in the layout serve alone, and this bundle's layout is per_layer"
+        return None
+
+    return reason
 
 
 def run_in_engines(

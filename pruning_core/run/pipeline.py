@@ -25,6 +25,7 @@ from pruning_core.data.labels import placed
 from pruning_core.data.read import read_rows
 from pruning_core.data.rows import Rows
 from pruning_core.data.table import ROLES
+from pruning_core.engines.limits import check_limits, limits_of
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.evidence.clock import StageClock
@@ -46,7 +47,7 @@ from pruning_core.models.placement import place_weights
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from pruning_core.run.candidate import Candidate, CandidateBuilder
-from pruning_core.run.engines import run_in_engines
+from pruning_core.run.engines import refusing, run_in_engines
 from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.reporting import scarce, summed_up
 from pruning_core.run.verdict import accepted, rejection
@@ -154,7 +155,11 @@ def _run(
     same = check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
     train = replace(train, notes=(*guessed, *train.notes, *same))
     with clock.stage("calibrate"):
-        ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
+        evidence = _gather_evidence(spec, dense, train, folder)
+        limits = limits_of(spec.artifacts, dense.model.config.to_dict())
+        if limits is not None:
+            check_limits(limits, evidence.dense.groups)
+        ctx = Context(dense, evidence, clock, spec.seed, limits=limits)
         odd = data_warnings(task, dense, train, validation, ctx.evidence.calibration)
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
@@ -181,7 +186,8 @@ def _run(
         proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     if spec.artifacts.engines:
-        tried = EngineProver(spec, dense, validation, builder.probes, trust_remote_code=trusts, limit_s=limit_s, folder=engines)
+        options = {"trust_remote_code": trusts, "limit_s": limit_s, "folder": engines, "refuses": refusing(spec, dense)}
+        tried = EngineProver(spec, dense, validation, builder.probes, **options)
         outcomes = run_in_engines(tried, candidates, outcomes, clock)
     with clock.stage("bundle"):
         report = summed_up(

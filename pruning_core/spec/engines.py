@@ -14,6 +14,7 @@ from pruning_core.spec.registered import OneOf
 ENGINE_TITLES: Mapping[str, str] = {
     "transformers": "transformers",
     "vllm": "vLLM",
+    "vllm-plugin": "vLLM with Coppice's model class",
     "llama.cpp": "llama.cpp",
     "mlx": "MLX",
     "onnxruntime": "ONNX Runtime",

@@ -71,7 +71,7 @@ class EngineProver:
         trust_remote_code: Whether the bundle has a loader of its own.
         limit_s: Seconds that the process of one engine may take.
         folder: The folder of engines' environments; None: see `registry.engines_folder`.
-        refuses: Says why an engine can't hold the checkpoint in a folder, as a sentence; None where it can.
+        refuses: Says why an engine can't hold the bundle, as a sentence; None where it can.
     """
 
     spec: PruneSpec
@@ -81,7 +81,7 @@ class EngineProver:
     trust_remote_code: bool
     limit_s: float
     folder: Path | None = None
-    refuses: Callable[[str, Path], str | None] = lambda _engine, _folder: None
+    refuses: Callable[[str], str | None] = lambda _engine: None
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ class EngineProver:
         inputs: Inputs | str | None = None
         rows: list[EngineReport] = []
         for step, name in enumerate(self.engines, start=1):
-            row = self._refused(ENGINES[name], checkpoint)
+            row = self._refused(ENGINES[name])
             found = find(name, self.folder, tries=False) if row is None else None
             if isinstance(found, Missing):
                 row = _missing(found)
@@ -110,7 +110,7 @@ class EngineProver:
             on_step(step)
         return tuple(rows)
 
-    def _refused(self, engine: EngineFacts, checkpoint: Checkpoint) -> EngineReport | None:
+    def _refused(self, engine: EngineFacts) -> EngineReport | None:
         """Return the row of an engine that can't hold the model; None where it may."""
         reason = None
         if not engine.serves(self.spec.task.type):
@@ -118,7 +118,7 @@ class EngineProver:
         elif self.dense.pages is not None:
             reason = "the model is larger than the memory of its device, and an engine loads all of it at once"
         else:
-            reason = self.refuses(engine.name, checkpoint.folder)
+            reason = self.refuses(engine.name)
         return None if reason is None else EngineReport(engine=engine.name, status="refused", reason=reason)
 
     def _inputs(self, checkpoint: Checkpoint) -> Inputs | str:

@@ -187,7 +187,7 @@ def test_a_graph_that_is_not_there_is_a_row_with_the_reason(llamas):
 
 
 def test_what_an_engine_can_not_hold_is_refused_with_the_reason_given(llamas):
-    row = _row(llamas, None, refuses=lambda engine, _folder: f"{engine} has no such norm")
+    row = _row(llamas, None, refuses=lambda engine: f"{engine} has no such norm")
     assert (row.status, row.reason) == ("refused", "vllm has no such norm")
 
 
