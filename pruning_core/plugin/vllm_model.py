@@ -1,7 +1,7 @@
 """The model class of bundles in vLLM: Llama with layers of their own shapes. Imported by vLLM alone, where it is installed.
 
 DeciLM's class, which vLLM has, holds FFN widths and absent attention. This one also holds numbers of query heads and of
-key-value heads that differ by layer: ``block_configs[i].attention.num_key_value_heads``, each with ``n_heads_in_group`` queries.
+key-value heads that differ by layer: ``attention.num_key_value_heads`` of a block, each with ``n_heads_in_group`` queries.
 """
 
 from __future__ import annotations

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from pruning_core.artifacts.acceptance import Prover
 from pruning_core.artifacts.engines.prover import Checkpoint, EngineProver
+from pruning_core.data.rows import Rows
 from pruning_core.engines import limits
 from pruning_core.engines.registry import ENGINES
 from pruning_core.evidence.clock import StageClock
@@ -13,6 +16,27 @@ from pruning_core.report.report import Outcome
 from pruning_core.run.candidate import Candidate
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import TaskModel
+
+
+def engine_prover(proven: Prover, spec: PruneSpec, held_out: Rows, folder: Path | None) -> EngineProver:
+    """Make the prover of engines of a run.
+
+    Args:
+        proven: The prover of its checkpoints.
+        spec: The request.
+        held_out: Rows whose texts are scored.
+        folder: The folder of engines' environments.
+    """
+    return EngineProver(
+        spec,
+        proven.dense,
+        held_out,
+        proven.probes,
+        trust_remote_code=proven.trust_remote_code,
+        limit_s=proven.limit_s,
+        folder=folder,
+        refuses=refusing(spec, proven.dense),
+    )
 
 
 def refusing(spec: PruneSpec, dense: TaskModel) -> Callable[[str], str | None]:

@@ -15,7 +15,6 @@ from pruning_core.arch.verify import verify
 from pruning_core.artifacts.acceptance import Prover, time_limit
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
-from pruning_core.artifacts.engines.prover import EngineProver
 from pruning_core.artifacts.probes import make_probes
 from pruning_core.artifacts.stock import check_stock
 from pruning_core.checks.request import check_local_inputs, check_model
@@ -47,7 +46,7 @@ from pruning_core.models.placement import place_weights
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from pruning_core.run.candidate import Candidate, CandidateBuilder
-from pruning_core.run.engines import refusing, run_in_engines
+from pruning_core.run.engines import engine_prover, run_in_engines
 from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.reporting import scarce, summed_up
 from pruning_core.run.verdict import accepted, rejection
@@ -181,14 +180,11 @@ def _run(
         if dense.pages is not None:
             give_back()
         limit_s = time_limit(clock.report())
-        trusts = spec.artifacts.layout != "stock"
-        prover = Prover(dense, builder.probes, spec.latency, trusts, spec.seed, limit_s)
+        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout != "stock", spec.seed, limit_s)
         proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     if spec.artifacts.engines:
-        options = {"trust_remote_code": trusts, "limit_s": limit_s, "folder": engines, "refuses": refusing(spec, dense)}
-        tried = EngineProver(spec, dense, validation, builder.probes, **options)
-        outcomes = run_in_engines(tried, candidates, outcomes, clock)
+        outcomes = run_in_engines(engine_prover(prover, spec, validation, engines), candidates, outcomes, clock)
     with clock.stage("bundle"):
         report = summed_up(
             spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)], model_name=model_name
