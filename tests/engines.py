@@ -12,7 +12,7 @@ from tests import tiny
 HIDDEN, LAYERS, WIDE = 64, 3, 512  # heads of 32, the narrowest that vLLM takes
 
 
-def write_llama(folder: Path, *, width: int = WIDE, seed: int = 0) -> Path:
+def write_llama(folder: Path, *, width: int = WIDE, keys: int = 1, seed: int = 0) -> Path:
     """Write a tiny random Llama whose answers are far enough apart to be compared."""
     import torch
     import transformers
@@ -22,8 +22,9 @@ def write_llama(folder: Path, *, width: int = WIDE, seed: int = 0) -> Path:
         hidden_size=HIDDEN,
         intermediate_size=width,
         num_hidden_layers=LAYERS,
-        num_attention_heads=2,
-        num_key_value_heads=1,
+        num_attention_heads=2 * keys,
+        num_key_value_heads=keys,
+        head_dim=32,
         max_position_embeddings=256,
         tie_word_embeddings=True,
         pad_token_id=0,

@@ -1,7 +1,7 @@
 """What the scripts that run engines share: the request, the rounds, and what is written down.
 
-A script runs in the engine's own interpreter, as ``python -P run_NAME.py REQUEST.json RESULT.json PARENT_PID STAGE``. Neither it
-nor this file, which lies beside it, imports anything of Coppice. `messages` has the words of request and result.
+A script runs in the engine's own interpreter, as ``python -P run_NAME.py REQUEST.json RESULT.json PARENT_PID STAGE``. Neither
+it nor this file, which lies beside it, imports anything of Coppice. `messages` has the words of request and result.
 """
 
 from __future__ import annotations
