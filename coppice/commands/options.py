@@ -79,6 +79,10 @@ Layout = Annotated[
     ),
 ]
 Formats = Annotated[list[str] | None, typer.Option("--format", help="safetensors (always there) or onnx; repeatable.")]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option("--engine", help="An engine that the bundle is for, and run in: see coppice engines; repeatable."),
+]
 Method = Annotated[str | None, typer.Option(help="fisher-cg (default), admm-pattern, block-lasso, magnitude or random.")]
 Pattern = Annotated[
     str | None,
@@ -164,6 +168,7 @@ _OPTIONS = {
     "memory.weights": ("weights", "--weights"),
     "artifacts.layout": ("layout", "--layout"),
     "artifacts.formats": ("formats", "--format"),
+    "artifacts.engines": ("engines", "--engine"),
 }
 
 
@@ -191,6 +196,7 @@ class JobOptions:
     quality_floor: QualityFloor = None
     layout: Layout = None
     formats: Formats = None
+    engines: Engines = None
     method: Method = None
     pattern: Pattern = None
     tier: Tier = None
@@ -220,7 +226,7 @@ class JobOptions:
             some = ", ".join(_TARGETS.values())
             fail(f"target is required: give one of {some}, or a --quality-floor alone", ExitCode.BAD_INPUT)
         formats = list(dict.fromkeys(["safetensors", *self.formats])) if self.formats else None
-        delivered = {"layout": self.layout, "formats": formats}
+        delivered = {"layout": self.layout, "formats": formats, "engines": self.engines or None}
         if chosen := {name: value for name, value in delivered.items() if value is not None}:
             fields["artifacts"] = {**fields.get("artifacts", {}), **chosen}
         if self.samples is not None:
