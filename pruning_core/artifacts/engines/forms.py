@@ -62,7 +62,7 @@ def form_of(loads: Loads, checkpoint: Checkpoint) -> Form | NoForm:
         case "gguf":
             return _of_exports(loads, checkpoint.exports, _GGUF_DTYPES)
         case "openvino":
-            return _of_exports(loads, checkpoint.exports, {"": "float32"})
+            return _of_exports(loads, checkpoint.exports, {"FP32": "float32", "": "float32", "FP16": "float16"})
         case _:
             assert_never(loads)
 
