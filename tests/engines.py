@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests import tiny
 
-HIDDEN, LAYERS, WIDE = 64, 3, 512  # heads of 32, the narrowest that vLLM takes
+HIDDEN, LAYERS, WIDE = 64, 3, 1024  # heads of 32, the narrowest that vLLM takes
 
 
 def write_llama(folder: Path, *, width: int = WIDE, keys: int = 1, seed: int = 0) -> Path:

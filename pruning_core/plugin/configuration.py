@@ -93,7 +93,11 @@ def __getattr__(name: str) -> Any:
 class _Words(dict[str, Any]):
     """An object of JSON whose entries are attributes, as DeciLM's code reads them."""
 
-    __getattr__ = dict.__getitem__
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None  # what hasattr and copy.deepcopy look for
 
 
 def _for_vllm(kept: type[PreTrainedConfig], config: Mapping[str, Any], plain: dict[str, Any], kwargs: dict[str, Any]) -> Any:

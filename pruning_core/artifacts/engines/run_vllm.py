@@ -48,15 +48,22 @@ def _do_without_sockets() -> None:
         network: Any = importlib.import_module("vllm.utils.network_utils")
         platform: Any = importlib.import_module("vllm.platforms").current_platform
         place, made = f"file://{Path.cwd() / 'group'}", distributed.new_group
-        network.get_ip, network.get_open_port = lambda: "127.0.0.1", lambda *_given: 1
+
+        def fake_group(*given: Any, **named: Any) -> Any:
+            return made(*given, **{**named, "backend": "fake"})
+
+        distributed.new_group = fake_group
         type(platform).dist_backend = "fake"
-        distributed.new_group = lambda *given, **named: made(*given, **{**named, "backend": "fake"})
-        # Modules that have imported these names already, and those that will.
-        network.get_distributed_init_method = lambda *_given: place
-        for module in [*sys.modules.values()]:
-            for name in ("get_ip", "get_open_port", "get_distributed_init_method"):
+        instead: dict[str, Any] = {
+            "get_ip": lambda: "127.0.0.1",
+            "get_open_port": lambda: 1,
+            "get_distributed_init_method": lambda _ip, _port: place,  # pyright: ignore[reportUnknownLambdaType]
+        }
+        vars(network).update(instead)
+        for module in [*sys.modules.values()]:  # those that have imported these names already
+            for name, function in instead.items():
                 if getattr(module, "__name__", "").startswith("vllm.") and name in vars(module):
-                    setattr(module, name, getattr(network, name))
+                    setattr(module, name, function)
 
 
 class Model:
