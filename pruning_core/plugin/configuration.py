@@ -97,7 +97,7 @@ class _Words(dict[str, Any]):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(name) from None  # what hasattr and copy.deepcopy look for
+            raise AttributeError(name) from None
 
 
 def _for_vllm(kept: type[PreTrainedConfig], config: Mapping[str, Any], plain: dict[str, Any], kwargs: dict[str, Any]) -> Any:

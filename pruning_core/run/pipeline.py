@@ -43,6 +43,7 @@ from pruning_core.methods.base import Planner
 from pruning_core.methods.registry import planner_for
 from pruning_core.models.load import load_task_model
 from pruning_core.models.placement import place_weights
+from pruning_core.plugin.words import plain_config
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from pruning_core.run.candidate import Candidate, CandidateBuilder
@@ -155,7 +156,7 @@ def _run(
     train = replace(train, notes=(*guessed, *train.notes, *same))
     with clock.stage("calibrate"):
         evidence = _gather_evidence(spec, dense, train, folder)
-        limits = limits_of(spec.artifacts, dense.model.config.to_dict())
+        limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
         if limits is not None:
             check_limits(limits, evidence.dense.groups)
         ctx = Context(dense, evidence, clock, spec.seed, limits=limits)

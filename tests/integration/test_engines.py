@@ -82,7 +82,10 @@ def test_layers_of_their_own_widths_run_in_vllm_and_mlx_as_they_are(tmp_path):
 def test_groups_of_heads_that_differ_by_layer_run_in_our_class_in_vllm(tmp_path):
     _here("vllm-plugin")
     spec = _spec(
-        write_llama(tmp_path / "dense", width=256, keys=4), write_texts(tmp_path / "texts"), engines=["vllm-plugin"], layout="serve"
+        write_llama(tmp_path / "dense", width=256, keys=4),
+        write_texts(tmp_path / "texts"),
+        engines=["vllm-plugin"],
+        layout="serve",
     )
     out = tmp_path / "out"
     report = run(spec, out, device="cpu")
