@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -105,6 +106,7 @@ def run_script(
     except BaseException as error:  # users would meet it too, whatever it is
         if isinstance(error, KeyboardInterrupt):
             raise
+        traceback.print_exc()  # for the log
         found |= {**told(error), "stage": stage[0]}
     write(found)
     # Engines leave threads and atexit hooks behind, some of which wait for each other.
