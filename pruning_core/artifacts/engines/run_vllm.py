@@ -37,11 +37,12 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _do_without_shared_memory() -> None:
-    """Make locks that stand in this process alone, where a sandbox gives no memory that processes share; there is one process."""
+    """Make locks of this one process alone, where a sandbox gives no memory that processes share."""
     try:
         multiprocessing.Lock()
     except OSError:
-        vars(multiprocessing).update(Lock=threading.Lock, RLock=threading.RLock)
+        for name in ("Lock", "RLock"):
+            setattr(multiprocessing, name, getattr(threading, name))
 
 
 def _do_without_sockets() -> None:
@@ -70,7 +71,8 @@ def _do_without_sockets() -> None:
             "get_open_port": lambda: 1,
             "get_distributed_init_method": lambda _ip, _port: place,  # pyright: ignore[reportUnknownLambdaType]
         }
-        vars(network).update(instead)
+        for name, function in instead.items():
+            setattr(network, name, function)
         for module in [*sys.modules.values()]:  # those that have imported these names already
             for name, function in instead.items():
                 if getattr(module, "__name__", "").startswith("vllm.") and name in vars(module):
