@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pruning_core.artifacts.loading import display_name, snippets, summary
+from pruning_core.report.engine_words import engine_words
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
 from pruning_core.spec.tasks import KINDS
@@ -47,7 +48,7 @@ sha256 of each file.
 
 Licence: {f"that of the base model, `{licence}`" if licence else "that of the base model, which does not state one in its files; look it up before you use this"}.
 
-{_notes(report)}## Load it
+{_engines(report)}{_notes(report)}## Load it
 
 {summary(report)}
 
@@ -96,6 +97,17 @@ def _exports(report: Report) -> str:
         f"| bytes, {f'{row.format} {row.kind}'.strip()} (`{row.path}`) | {dense:,} | {size:,} | {size / dense:.3f} |\n"
         for row, size, dense in rows
     )
+
+
+def _engines(report: Report) -> str:
+    """Write the table of engines; nothing if none was asked for."""
+    if not report.engines:
+        return ""
+    rows = "".join(
+        f"| {_text(row.engine)} | {_text(row.found)} | {_text(row.agreement)} | {_text(row.speed)} |\n"
+        for row in engine_words(report.engines)
+    )
+    return f"## Engines\n\n| engine | | agreement with transformers | dense to pruned |\n| --- | --- | --- | --- |\n{rows}\n"
 
 
 def _notes(report: Report) -> str:

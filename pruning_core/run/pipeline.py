@@ -47,6 +47,7 @@ from pruning_core.plugin.words import plain_config
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from pruning_core.run.candidate import Candidate, CandidateBuilder
+from pruning_core.run.engines import engine_prover, run_in_engines
 from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.reporting import scarce, summed_up
 from pruning_core.run.verdict import accepted, rejection
@@ -69,6 +70,7 @@ def run(
     threads: int | None = None,
     cache: Path | None = None,
     scratch: Path | None = None,
+    engines: Path | None = None,
     model_name: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Report:
@@ -82,6 +84,7 @@ def run(
         cache: Folder for measurements that later runs can reuse (latency tables); None: keep nothing.
         scratch: Folder that outlives this call. Training keeps its checkpoints there, and a later call with the same spec
             resumes from them. None: keep nothing.
+        engines: Folder of the environments of engines; None: see `pruning_core.engines.registry.engines_folder`.
         model_name: Name of the model in the report, where its place is nobody's business; None: as in the spec.
         on_progress: Called at every step.
 
@@ -104,6 +107,7 @@ def run(
                 device=target_device,
                 cache=cache,
                 scratch=scratch,
+                engines=engines,
                 model_name=model_name,
                 clock=StageClock(on_progress),
             )
@@ -129,11 +133,14 @@ def _run(
     device: torch.device,
     cache: Path | None,
     scratch: Path | None,
+    engines: Path | None,
     model_name: str | None,
     clock: StageClock,
 ) -> tuple[Report, Rejected | None]:
     if spec.method.trains:
         clock.expect_training()
+    if spec.artifacts.engines:
+        clock.expect_engines()
     with clock.stage("load"):
         source = model_folder(spec.model, spec.revision)
         if not is_local(spec.model):  # only a local model could be checked at submit
@@ -177,6 +184,8 @@ def _run(
         prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout != "stock", spec.seed, limit_s)
         proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
+    if spec.artifacts.engines:
+        outcomes = run_in_engines(engine_prover(prover, spec, validation, engines), candidates, outcomes, clock)
     with clock.stage("bundle"):
         report = summed_up(
             spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)], model_name=model_name
