@@ -88,16 +88,53 @@ def prove(asked: Exported, library: Library, path: Path, *, timed: bool = True) 
         NotProven: It does not load or run, or gives something that cannot be compared.
         OutOfMemory: The process ran out of memory, which says nothing about the form.
     """
-    probes = asked.probes or (ProbeInput(asked.pruned.family.example, 8),)
-    model, family = asked.pruned, asked.pruned.family
-    batches = [family.probe_inputs(model, family.probe_texts(own.texts), model.longest(own.length)) for own in probes]
+    batches = _batches(asked)
     with tempfile.TemporaryDirectory(prefix="coppice-export-") as scratch:
         answer, found = _run(
             _request(asked, library, path), _feeds(asked, batches, timed=timed), Path(scratch), _limit_s(asked)
         )
+    return _summed(asked, batches, found, answer)
+
+
+def prove_weights(asked: Exported, weights: Mapping[str, Tensor]) -> Proven:
+    """Measure how far the outputs are off with other weights, where no stock library loads the form: here, in this process.
+
+    Args:
+        asked: The checkpoint.
+        weights: The weights that were read back, by module path.
+    """
+    model, batches = asked.pruned, _batches(asked)
+    inner = cast("Any", model.model)
+    before = {name: inner.get_submodule(name).weight.data for name in weights}
+    found: dict[str, Any] = {}
+    try:
+        for name, weight in weights.items():
+            inner.get_submodule(name).weight.data = weight.to(before[name])
+        with torch.inference_mode():
+            for number, batch in enumerate(batches):
+                result = inner(**batch.to(model.device).inputs)
+                found |= {f"{number}:{name}": _array(getattr(result, name).float()) for name in model.family.reads}
+    finally:
+        for name, own in before.items():
+            inner.get_submodule(name).weight.data = own
+    return _summed(asked, batches, found, {})
+
+
+def _batches(asked: Exported) -> list[Batch]:
+    model, family = asked.pruned, asked.pruned.family
+    probes = asked.probes or (ProbeInput(family.example, 8),)
+    return [family.probe_inputs(model, family.probe_texts(own.texts), model.longest(own.length)) for own in probes]
+
+
+def _summed(asked: Exported, batches: list[Batch], found: Mapping[str, Any], answer: Mapping[str, Any]) -> Proven:
+    """Sum the comparisons of all batches.
+
+    Raises:
+        NotProven: Outputs cannot be compared.
+    """
+    reads = asked.pruned.family.reads
     measured = [
-        _measured(asked, batch, {name: found[f"{number}:{name}"] for name in family.reads})
-        for number, batch in enumerate(batches)
+        _measured(asked, batch, {name: found[f"{number}:{name}"] for name in reads}) for number, batch in enumerate(batches)
     ]
     times = cast("list[float]", answer.get("milliseconds") or [])
     tokens = sum(own.tokens for own in measured)

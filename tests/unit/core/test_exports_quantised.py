@@ -112,6 +112,21 @@ def test_an_encoder_keeps_its_head(tmp_path):
     assert said["ignore"] == ["bert.pooler.dense", "classifier"]
 
 
+def test_widths_in_words_of_ours_are_proven_by_the_weights_that_are_read_back(llama, tmp_path):
+    shutil.copytree(llama, tmp_path, dirs_exist_ok=True)
+    asked = exported.asked(tmp_path, formats=["safetensors", "compressed-tensors"])
+    config = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "nemotron-nas", "coppice": {"linears": {}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    before = {name: value.clone() for name, value in asked.pruned.model.state_dict().items()}
+    (row,) = export_all(asked)
+    assert row.status == "ok", row.reason
+    assert 0 < row.max_difference < 0.2
+    assert any("transformers does not load it" in note for note in row.notes)
+    assert all(torch.equal(value, before[name]) for name, value in asked.pruned.model.state_dict().items())
+    said = json.loads((tmp_path / "compressed-tensors" / "config.json").read_text())
+    assert (said["model_type"], said["quantization_config"]["quant_method"]) == ("nemotron-nas", "compressed-tensors")
+
+
 def test_a_package_that_is_not_installed_is_named_with_how_to_install_it(llama, tmp_path, monkeypatch):
     monkeypatch.setattr(quantised.importlib.util, "find_spec", lambda name: None)
     row = _of(tmp_path, llama, "int8")
