@@ -16,10 +16,10 @@ import torch
 
 from pruning_core.artifacts.exports.gguf.base import NotHeld
 from pruning_core.artifacts.process import run_limited
+from pruning_core.engines.registry import Found, find
 from pruning_core.shapes import Float
 
 _log = logging.getLogger(__name__)
-_FOLDER = "COPPICE_ENGINES_DIR"
 _SCRIPT = Path(__file__).with_name("in_llama_cpp.py")
 # Logits are large: they lie beside the file, on the disk that bundles are written to.
 _SCRATCH = ".llama-cpp-"
@@ -32,9 +32,8 @@ HOW_TO_GET_IT = (
 
 def interpreter() -> Path | None:
     """Return the interpreter that has llama.cpp; None where there is none."""
-    folder = Path(os.environ.get(_FOLDER) or ".venv/engines")
-    found = folder / "llama-cpp" / "bin" / "python"
-    return found.absolute() if found.is_file() else None
+    found = find("llama.cpp", tries=False)
+    return found.interpreter if isinstance(found, Found) else None
 
 
 @dataclass(frozen=True, slots=True)
