@@ -101,11 +101,12 @@ class _Words(dict[str, Any]):
 
 
 def _for_vllm(kept: type[PreTrainedConfig], config: Mapping[str, Any], plain: dict[str, Any], kwargs: dict[str, Any]) -> Any:
-    """Return the configuration that vLLM's model classes read: no quantisation, and the shapes of each layer as objects."""
+    """Return the configuration that vLLM's model classes read: not our plug-in's entry, and the shapes of each layer as objects."""
     given = {name: value for name, value in plain.items() if name != "quantization_config"}
     given["architectures"] = config.get("architectures")
     widths = {int(layer): entries for layer, entries in (config.get("per_layer_config") or {}).items()}
-    given |= {name: config[name] for name in ("qkv_bias",) if name in config}
+    # A quantization_config beside our words is of a form that vLLM unpacks, such as compressed-tensors.
+    given |= {name: config[name] for name in ("qkv_bias", "quantization_config") if name in config}
     found = kept.from_dict(given, **kwargs)
     own = found[0] if isinstance(found, tuple) else found
     own.block_configs = [
