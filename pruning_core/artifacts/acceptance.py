@@ -39,7 +39,7 @@ from pruning_core.artifacts.messages import (
     Result,
 )
 from pruning_core.artifacts.onnx import ONNX_PATH
-from pruning_core.artifacts.probes import ProbeInput
+from pruning_core.artifacts.probes import ProbeInput, texts_of
 from pruning_core.artifacts.process import run_limited
 from pruning_core.checks.recipe import read_recipe
 from pruning_core.errors import OutOfMemory
@@ -242,9 +242,7 @@ class Prover:
             kind=kind.reads,
             decoder_start=start_token(dense) if kind.loads_as == "AutoModelForSeq2SeqLM" else None,
             device=str(dense.device),
-            probes=[
-                AskedProbe(texts=family.probe_texts(probe.texts), length=dense.longest(probe.length)) for probe in self.probes
-            ],
+            probes=[AskedProbe(texts=texts_of(dense, probe), length=dense.longest(probe.length)) for probe in self.probes],
             timing=AskedTiming(
                 batch=self.timing.batch,
                 length=length,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pruning_core.artifacts.probes import make_probes, texts_of
 from pruning_core.checks.model import mixture, stored_type
 from pruning_core.checks.request import check_local_inputs
 from pruning_core.checks.task import positions_of
@@ -25,6 +26,7 @@ from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks import answers
 from pruning_core.tasks.answers import best_answer, next_window
 from pruning_core.tasks.base import encoded_by
+from pruning_core.tasks.lengths import parts_of
 from tests import tasks, tiny
 
 CPU = torch.device("cpu")
@@ -175,6 +177,17 @@ def test_two_books_are_cut_before_they_are_paired(tiny_bert):
     found = encoded_by(tokenizer, [[first, "word3"], [second, second]], 16)["input_ids"]
     short = [text[:200] for text in (first, second)]
     assert found == tokenizer([short[0], "word3"], [short[1], short[1]], truncation=True, max_length=16)["input_ids"]
+
+
+def test_probes_of_books_are_the_same_texts_in_both_processes(tmp_path):
+    long = {"question": "word1", "context": " ".join(["word2"] * 500), "answers": {"text": ["word2"], "answer_start": [0]}}
+    spec = spec_of("question-answering", tmp_path, data=lines(tmp_path / "data", *[long] * 8))
+    model = load_task_model(tasks.Path(spec.model), "question-answering", CPU)
+    for probe in make_probes(read_rows(spec.task, "validation"), 32):
+        given, limit = texts_of(model, probe), model.longest(probe.length)
+        assert max(len(text) for row in given for text in row) <= limit * 64
+        columns = [list(column) for column in zip(*given, strict=True)]
+        assert parts_of(columns, limit) == columns, "nothing is cut once more"
 
 
 def test_long_contexts_are_read_in_windows(tmp_path):
