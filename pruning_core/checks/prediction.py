@@ -83,7 +83,7 @@ def predict(spec: PruneSpec) -> Prediction | None:
         warnings=(
             *notes_on_place(spec.model, spec.revision),
             *notes_on_model(folder, spec.task),
-            *(refusals(spec.artifacts, facts.config) if spec.artifacts.layout == "serve" else ()),
+            *refusals(spec.artifacts, facts.config),
         ),
     )
 

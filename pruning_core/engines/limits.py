@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pruning_core.arch.unit_costs import UnitGroup
+from pruning_core.engines import llama_cpp
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.spec.artifacts import ArtifactSpec
 from pruning_core.spec.engines import ENGINE_TITLES
@@ -115,7 +117,9 @@ ENGINES: Mapping[str, Engine] = {
     "transformers": Engine(16, whole_attention=False, rules=(_llama_like,)),
     "vllm": Engine(64, whole_attention=True, rules=_OF_DECI),
     "vllm-plugin": Engine(64, whole_attention=False, rules=_OF_DECI),
-    "llama.cpp": Engine(32, whole_attention=False, rules=_OF_DECI),
+    "llama.cpp": Engine(
+        32, whole_attention=False, rules=(_llama_like, lambda config: llama_cpp.reason_against(config, alike=False))
+    ),
     "mlx": Engine(256, whole_attention=True, rules=(*_OF_DECI, _square_heads, _no_biases_of_queries_alone, _mlx_rope)),
 }
 
@@ -153,8 +157,11 @@ def limits_of(options: ArtifactSpec, config: Mapping[str, Any]) -> Limits | None
 
 
 def refusals(options: ArtifactSpec, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence without its end for each engine that cannot hold a model."""
-    for engine in options.engines:
+    """Yield a sentence without its end for each engine that cannot hold a model, and for files of llama.cpp that cannot."""
+    why = llama_cpp.reason_against(config, alike=options.layout == "stock") if "gguf" in options.formats else None
+    if why is not None:
+        yield f"gguf: {why}"
+    for engine in options.engines if options.layout == "serve" else ():
         why = reason_against(engine, config)
         if why is not None:
             yield f"{ENGINE_TITLES[engine]}: {why}"

@@ -101,7 +101,7 @@ class _Words(dict[str, Any]):
 
 
 def _for_vllm(kept: type[PreTrainedConfig], config: Mapping[str, Any], plain: dict[str, Any], kwargs: dict[str, Any]) -> Any:
-    """Return the configuration that vLLM's model classes read: not our plug-in's entry, and the shapes of each layer as objects."""
+    """Return the configuration that vLLM's model classes read: the shapes of each layer as objects, not our plug-in's entry."""
     given = {name: value for name, value in plain.items() if name != "quantization_config"}
     given["architectures"] = config.get("architectures")
     widths = {int(layer): entries for layer, entries in (config.get("per_layer_config") or {}).items()}

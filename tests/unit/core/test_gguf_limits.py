@@ -10,11 +10,11 @@ import pytest
 import transformers
 
 from pruning_core.artifacts.exports.gguf.base import NotHeld
-from pruning_core.artifacts.exports.gguf.limits import FAMILIES, reason_against
 from pruning_core.artifacts.exports.gguf.parameters import context_length, pooling_of
 from pruning_core.artifacts.exports.gguf.splits import split_name
 from pruning_core.artifacts.exports.gguf.tokens import vocabulary
 from pruning_core.checks.recipe import DenseStep, PoolingStep, Recipe, UnitStep
+from pruning_core.engines.llama_cpp import FAMILIES, reason_against
 from tests import gguf_models as made
 
 LLAMA = transformers.LlamaConfig().to_dict()
@@ -70,7 +70,7 @@ def test_odd_configs_do_not_break_it(key, value):
 
 
 def test_it_needs_neither_torch_nor_numpy():
-    module = "pruning_core.artifacts.exports.gguf.limits"
+    module = "pruning_core.engines.llama_cpp"
     code = f"import sys, {module}; print([name for name in ('torch', 'numpy', 'transformers') if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -204,7 +204,8 @@ def test_searches_take_allowed_widths_alone():
     ("engine", "change", "says"),
     [
         ("vllm", {"model_type": "qwen3"}, "llama, mistral, qwen2 alone, and this is a qwen3"),
-        ("llama.cpp", {"hidden_act": "gelu"}, "silu alone"),
+        ("llama.cpp", {"hidden_act": "gelu"}, "gelu"),
+        ("llama.cpp", {"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
         ("vllm", {"model_type": "mistral", "sliding_window": 4096}, "a window of tokens"),
         ("mlx", {"head_dim": 32}, "these are 32 wide"),
         ("mlx", {"model_type": "qwen2"}, "the output has none"),

@@ -18,13 +18,13 @@ from torch import Tensor
 from pruning_core.artifacts.exports.base import Exported
 from pruning_core.artifacts.exports.gguf.base import NotHeld, Value
 from pruning_core.artifacts.exports.gguf.interpreter import HOW_TO_GET_IT, interpreter, quantize
-from pruning_core.artifacts.exports.gguf.limits import family_name, reason_against
 from pruning_core.artifacts.exports.gguf.parameters import decoder_parameters, encoder_parameters, pooling_of, window
 from pruning_core.artifacts.exports.gguf.proof import Reference, prove, reference
 from pruning_core.artifacts.exports.gguf.rotary import rotary_of
 from pruning_core.artifacts.exports.gguf.tensors import Laid, laid_out, state_of
 from pruning_core.artifacts.exports.gguf.tokens import Vocabulary, vocabulary
 from pruning_core.artifacts.exports.gguf.write import TYPES, compare, data_bytes, write_file
+from pruning_core.engines.llama_cpp import family_name, reason_against
 from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.report.engines import ExportReport
 from pruning_core.tasks.base import TaskModel

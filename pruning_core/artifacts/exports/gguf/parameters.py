@@ -8,10 +8,10 @@ from typing import Any, cast
 from gguf import Keys, PoolingType
 
 from pruning_core.artifacts.exports.gguf.base import NotHeld, Value
-from pruning_core.artifacts.exports.gguf.limits import family_name
 from pruning_core.artifacts.exports.gguf.rotary import Rotary
 from pruning_core.artifacts.exports.gguf.tensors import Laid
 from pruning_core.checks.recipe import DenseStep, NormStep, PoolingStep, Recipe, UnitStep
+from pruning_core.engines.llama_cpp import family_name
 
 _POOLINGS = {"mean": PoolingType.MEAN, "cls": PoolingType.CLS, "lasttoken": PoolingType.LAST}
 

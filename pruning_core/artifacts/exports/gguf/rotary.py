@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from pruning_core.artifacts.exports.gguf.base import NotHeld
-from pruning_core.artifacts.exports.gguf.limits import rope_parts
+from pruning_core.engines.llama_cpp import rope_parts
 from pruning_core.shapes import Float
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor
 
 from pruning_core.artifacts.exports.gguf.base import NotHeld
-from pruning_core.artifacts.exports.gguf.limits import FAMILIES, family_name
 from pruning_core.artifacts.exports.gguf.rotary import Rotary
+from pruning_core.engines.llama_cpp import FAMILIES, family_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
