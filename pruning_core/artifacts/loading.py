@@ -105,7 +105,7 @@ def _prelude(reader: str, *, images: bool) -> str:
 
 def _inputs(reader: str, *, images: bool) -> str:
     given = '[Image.open("image.png")]' if images else '["a text", "another"], padding=True'
-    return f'{reader}.from_pretrained(".")({given}, return_tensors="np")'
+    return f'{reader}.from_pretrained(".", trust_remote_code=False)({given}, return_tensors="np")'
 
 
 def summary(report: Report) -> str:
@@ -139,7 +139,7 @@ class _Form:
             title,
             f"{prelude}from transformers import {', '.join(sorted((self.reader, self.loader)))}\n\n"
             f'model = {self.loader}.from_pretrained(".", dtype="{self.dtype}"{options})\n'
-            f'{self.name} = {self.reader}.from_pretrained(".")',
+            f'{self.name} = {self.reader}.from_pretrained("."{options})',
         )
 
 
