@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from operator import eq
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -15,6 +17,8 @@ Format = Literal["safetensors", "onnx", "compressed", "gguf", "openvino", "compr
 GgufType = Literal["F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K"]
 Quantization = Literal["fp8", "int8", "w4a16"]
 OnnxKind = Literal["stored", "float16", "int8"]
+
+# Fields that earlier versions did not have are left out where they are as ever: a spec that does not set them stays what it was.
 
 # The search for the smallest model that holds a quality floor does not tell apart shares of the MACs that are closer than this:
 # the metric's own noise is larger.
@@ -37,6 +41,7 @@ class ArtifactSpec(Frozen):
     )
     engines: tuple[EngineName, ...] = Field(
         default=(),
+        exclude_if=partial(eq, ()),
         max_length=8,
         description="Engines that the bundle is for. With layout serve they decide what a layer may look like. In the proof "
         "each one loads the bundle, and has a row in the report: it works, or the reason why not.",
@@ -50,14 +55,20 @@ class ArtifactSpec(Frozen):
         "llama.cpp. openvino: OpenVINO's own form. compressed-tensors: a quantised checkpoint, as vLLM's users deploy.",
     )
     gguf: tuple[GgufType, ...] = Field(
-        default=("F16",), min_length=1, max_length=7, description="Types of the GGUF files, one file for each. For format gguf."
+        default=("F16",),
+        exclude_if=partial(eq, ("F16",)),
+        min_length=1,
+        max_length=7,
+        description="Types of the GGUF files, one file for each. For format gguf.",
     )
     quantization: Quantization = Field(
         default="int8",
+        exclude_if=partial(eq, "int8"),
         description="Weights and activations of the format compressed-tensors: fp8 or int8 for both, w4a16: weights of 4 bits.",
     )
     onnx: tuple[OnnxKind, ...] = Field(
         default=("stored",),
+        exclude_if=partial(eq, ("stored",)),
         min_length=1,
         max_length=3,
         description="ONNX graphs, one file for each. For format onnx. stored, always: it has the weights in the type of the "

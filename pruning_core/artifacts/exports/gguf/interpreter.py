@@ -16,7 +16,7 @@ import torch
 
 from pruning_core.artifacts.exports.gguf.base import NotHeld
 from pruning_core.artifacts.process import run_limited
-from pruning_core.engines.registry import Found, find
+from pruning_core.engines.registry import ENGINES, engines_folder
 from pruning_core.shapes import Float
 
 _log = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ HOW_TO_GET_IT = (
 
 def interpreter() -> Path | None:
     """Return the interpreter that has llama.cpp; None where there is none."""
-    found = find("llama.cpp", tries=False)
-    return found.interpreter if isinstance(found, Found) else None
+    python = engines_folder() / ENGINES["llama.cpp"].folder / "bin" / "python"
+    return python if python.is_file() else None
 
 
 @dataclass(frozen=True, slots=True)
