@@ -18,7 +18,7 @@ GgufType = Literal["F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K"]
 Quantization = Literal["fp8", "int8", "w4a16"]
 OnnxKind = Literal["stored", "float16", "int8"]
 
-# Fields that earlier versions did not have are left out where they are as ever: a spec that does not set them stays what it was.
+# Fields that earlier versions did not have are left out at their defaults: a spec that does not set them stays what it was.
 
 # The search for the smallest model that holds a quality floor does not tell apart shares of the MACs that are closer than this:
 # the metric's own noise is larger.
