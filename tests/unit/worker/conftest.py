@@ -34,7 +34,8 @@ PRELUDE = f"""
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 scratch, progress = Path(sys.argv[1]), os.fdopen(int(sys.argv[2]), "w", buffering=1)
-(NOTES / "pid").write_text(str(os.getpid()))
+(NOTES / "pid.part").write_text(str(os.getpid()))
+(NOTES / "pid.part").rename(NOTES / "pid")  # whole: a test may look at once
 def tell(stage, step, total):
     progress.write(json.dumps({{"stage": stage, "step": step, "total": total}}) + "\\n")
 def succeed():
