@@ -42,7 +42,7 @@ def run(
         from pruning_core.run.pipeline import run as run_pipeline
     except ImportError as error:
         fail(f"pruning needs {error.name}, which is not installed: pip install '{DISTRIBUTION}[prune]'", ExitCode.BAD_INPUT)
-    with _quiet(), progress("load") as show:
+    with quiet_libraries(), progress("load") as show:
 
         def tell(now: Progress) -> None:
             show(now.stage, now.fraction)
@@ -64,7 +64,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _quiet() -> Generator[None]:
+def quiet_libraries() -> Generator[None]:
     """Say nothing of what the libraries say; what matters of it is in the report. Both are of the whole process."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

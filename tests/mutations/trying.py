@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import resource
@@ -13,13 +12,13 @@ import signal
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from coppice.commands.run import quiet_libraries
 from tests.mutations.bases import WARM, Place, copy_of
 from tests.mutations.strategies import Example
 from tests.prover import Prover
@@ -96,7 +95,7 @@ class Trier:
         self._before.enter_context(_prepared())
         write_bases(self.bases)
         self._prover = Prover(*WARM)
-        with _quiet():
+        with quiet_libraries():
             for name in _FIRST:
                 place = copy_of(self.bases / name, scratch / f"first-{name}")
                 outcome = try_request(place, self._prover)
@@ -155,7 +154,7 @@ def _do(work: Callable[[], Outcome], writer: int) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        with _quiet():
+        with quiet_libraries():
             outcome = work()
         with os.fdopen(writer, "w") as out:
             out.write(json.dumps(asdict(outcome)))
@@ -190,19 +189,6 @@ def _prepared() -> Generator[None]:
     keep_few_kernels()
     yield
     torch.set_num_threads(threads)
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Say nothing of what the libraries have to say of spoilt requests."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _put_back(name: str, value: str | None) -> None:
