@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve servers test test-dists dist sbom lock check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service clean fuzz audit settings-page architectures pipelines same
+.PHONY: engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-forms test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service clean fuzz audit settings-page architectures pipelines same
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,7 +32,16 @@ servers: # Redis and PostgreSQL for the integration tests, where they can be ins
 	@sh tests/install_servers.sh
 
 test: install servers ## Run every test but the fault set, the long attacks, the fuzzer, the whole matrix of combinations and true installs
-	$(BIN)/python -m pytest -m "not fault and not fuzz and not matrix and not registry and (not attack or short)" $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "not fault and not fuzz and not matrix and not registry and not engine and (not attack or short)" $(TEST_ARGS)
+
+# In environments of their own: each wants a torch or a compiler of its own. tests/engines.txt pins their versions.
+ENGINES ?= vllm llama-cpp mlx openvino
+engines: install ## Build the environments of the engines that bundles are run in, in .venv/engines; ENGINES="vllm mlx" builds some
+	@for name in $(ENGINES); do sh tests/install_engine.sh $$name $(VENV)/engines $(PYTHON) || exit 1; done
+	@$(BIN)/coppice engines
+
+test-engines: install ## The tests that run bundles in engines, those that are there; COPPICE_ENGINES_DIR names another folder than make engines fills
+	$(BIN)/python -m pytest -m engine -n 0 $(ENGINES_ARGS)
 
 test-matrix: install ## Every cell: methods by architectures, tasks, shards and phases, each from the request to the proof
 	$(BIN)/python -m pytest -m matrix $(TEST_ARGS)
@@ -142,6 +151,9 @@ bench-patterns: install ## Quality kept by sparsity patterns, all ways of choosi
 
 bench-blocks: install ## Quality kept by block sparsity, one shot and trained, beside magnitude at the same budget
 	$(BIN)/python -m benchmarks.blocks
+
+bench-forms: install ## Size and time of ONNX, int8 and OpenVINO beside PyTorch; FORMS_ARGS="--decoder FOLDER --text FILE.jsonl": perplexity of quantised forms
+	$(BIN)/python -m benchmarks.forms $(FORMS_ARGS)
 
 bench-families: install ## Quality kept on small models of every kind, trained here: decoders, encoder-decoders, ViT; FAMILIES_ARGS="--families gpt2"
 	$(BIN)/python -m benchmarks.families $(FAMILIES_ARGS)

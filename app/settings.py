@@ -241,6 +241,12 @@ class Settings(BaseSettings):
 
     device: str = Field(default="", description="Torch device of the worker, e.g. cpu or cuda:0; empty: a GPU if there is one.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of a job; empty: torch's own default.")
+    engines_dir: Path | None = Field(
+        default=None,
+        description="Folder of the environments of engines (vllm, llama-cpp, mlx, openvino) that bundles are run in, where a "
+        "job asks for them; see coppice engines. Empty: the folder engines in the worker's own Python environment, where make "
+        "engines makes them.",
+    )
     log_json: bool = Field(default=True, description="Logs as JSON lines; false: for people.")
 
     @field_validator("allowed_roots", "signing_public_keys", mode="before")

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from coppice.connection import KEY_VARIABLE
 from coppice.errors import AnswerUnreadable, ApiError, BadArgument, CoppiceError, ServiceUnreachable
+from pruning_core.report.engine_words import engine_words
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of
 from pruning_core.spec.method import METHODS
@@ -259,6 +260,8 @@ def report_table(report: Report) -> Table:
         table.add_row(escaped(name.replace("_", " ")), "", f"{value:,.0f}" if name.endswith("_tokens") else f"{value:.4f}", "")
     if report.onnx is not None and report.onnx.latency_ms is not None:
         table.add_row("latency of the ONNX graph", "", f"{report.onnx.latency_ms:.1f} ms", "")
+    for row in engine_words(report.engines):
+        table.add_row(escaped(row.engine), "", escaped(row.speed or "-"), escaped(row.found.partition(":")[0]))
     if report.training is not None:
         name = f"loss on held-out rows ({report.training.steps} steps of training)"
         table.add_row(name, f"{report.training.held_out_start:.4f}", f"{report.training.held_out_best:.4f}", "")

@@ -9,6 +9,7 @@ FOREIGN = {"AutoModelForSequenceClassification": "evil-org/evil--evil.EvilModel"
 READER = "tokenizer_config.json"
 TOKENS = "special_tokens_map.json"
 OURS = {"quant_method": "coppice", "linears": {}}
+WRAPPED = {"model_type": "coppice", "base_model_type": "bert"}
 
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "attention kernel": ("config.json", {"attn_implementation": KERNEL}),
@@ -28,6 +29,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "library of quantisation": ("config.json", {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}),
     "quantisation without a name": ("config.json", {"quantization_config": {"modules_to_not_convert": []}}),
     "attribute through our own entry": ("config.json", {"quantization_config": OURS | {"counts": {"bert": {"forward": 1}}}}),
+    "attribute through a bundle's own words": (
+        "config.json",
+        WRAPPED | {"coppice": {"linears": {}, "counts": {"bert": {"forward": 1}}}},
+    ),
     "text through our own entry": ("config.json", {"quantization_config": OURS | {"counts": {"bert": {"num_heads": "x"}}}}),
     "type that is no type": ("config.json", {"dtype": "load"}),
     "old type that is no type": ("config.json", {"torch_dtype": "hub.load"}),

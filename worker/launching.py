@@ -8,6 +8,7 @@ from pathlib import Path
 from app.jobs.records import Claim
 from app.settings import Sandbox, Settings
 from app.uploads.records import shown_reference
+from pruning_core.engines.registry import engines_folder, readable_places
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.files.hub import Source
 from pruning_core.files.paths import is_local
@@ -64,13 +65,16 @@ class Launching:
         measurements = cache_of(settings.data_dir.resolve() / "cache", self._claim.owner)
         user = user_for(self._host, settings.resolved_job_user, inputs)
         sandbox = AttemptSandbox(self._host, self._scratch.folder, user, _private(settings))
-        limits = sandbox.confinement(inputs, (measurements,))
+        engines = engines_folder(settings.engines_dir) if spec.artifacts.engines else None
+        programs = () if engines is None else readable_places(engines)
+        limits = sandbox.confinement((*inputs, *programs), (measurements,))
         request = ChildRequest(
             spec=spec,
             device=settings.device or None,
             threads=settings.threads,
             cache=measurements,
             hub_cache=self._hub,
+            engines=engines,
             memory_bytes=settings.job_memory_bytes,
             model_name=shown_reference(spec.model),
             confinement=None if self._is_off else limits,

@@ -45,6 +45,7 @@ class ChildRequest(BaseModel):
     threads: int | None
     cache: Path | None = None
     hub_cache: Path | None = None
+    engines: Path | None = None
     memory_bytes: int | None = None
     model_name: str | None = None
     confinement: Confinement | None = None

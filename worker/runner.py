@@ -46,6 +46,7 @@ def _run(scratch: Scratch, parent: int, tell: Tell) -> None:
             threads=request.threads,
             cache=request.cache,
             scratch=scratch.work,
+            engines=request.engines,
             model_name=request.model_name,
             on_progress=tell,
         )

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from app.errors import ProblemDetails, problem_of
 from app.keys.records import Scope
 from app.web import formats
+from pruning_core.report.engine_words import engine_words
 
 # A page may load only files of this server: no inline script or style, no frame, nothing from other hosts.
 FENCE = {
@@ -91,6 +92,7 @@ def _environment() -> Environment:
     )
     filters = cast("dict[str, Callable[..., object]]", environment.filters)
     filters.update({show.__name__: show for show in shown})
+    filters["engine_words"] = engine_words
     environment.globals["asset"] = _asset
     return environment
 

@@ -230,7 +230,7 @@ def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str
     for one in _fields():
         section = cast("dict[str, Any]", spec[one.path[0]])
         others = one.name.startswith("method.") and not one.name.startswith(f"method.{section['name']}.")
-        values[one.name] = one.shown(one.default if others else section.get(one.path[-1]))
+        values[one.name] = one.shown(one.default if others else section.get(one.path[-1], one.default))
     return Form(values)
 
 

@@ -125,6 +125,8 @@ def steps(job: Job) -> list[StageStep]:
         skipped.add("recover")
     if getattr(spec.method, "tier", "one-shot") != "trained":
         skipped.add("train")
+    if not spec.artifacts.engines:
+        skipped.add("engines")
     current = -1 if progress is None else STAGES.index(progress.stage)
     finished = job.status == JobStatus.SUCCEEDED
     found: list[StageStep] = []

@@ -15,6 +15,7 @@ import typer
 from pydantic import ValidationError
 
 from coppice.commands import words
+from coppice.commands.delivery import Engines, Formats, Gguf, Layout, Quantization, delivered
 from coppice.commands.spec_file import holds, read_spec
 from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
 from coppice.outputs import OutputUnusable, check_file, check_folder
@@ -72,13 +73,6 @@ QualityFloor = Annotated[
         "the smallest model that keeps it."
     ),
 ]
-Layout = Annotated[
-    str | None,
-    typer.Option(
-        help="per_layer (default, best quality, loads with one import) or stock (loads in plain transformers, without import)."
-    ),
-]
-Formats = Annotated[list[str] | None, typer.Option("--format", help="safetensors (always there) or onnx; repeatable.")]
 Method = Annotated[str | None, typer.Option(help="fisher-cg (default), admm-pattern, block-lasso, magnitude or random.")]
 Pattern = Annotated[
     str | None,
@@ -164,6 +158,9 @@ _OPTIONS = {
     "memory.weights": ("weights", "--weights"),
     "artifacts.layout": ("layout", "--layout"),
     "artifacts.formats": ("formats", "--format"),
+    "artifacts.engines": ("engines", "--engine"),
+    "artifacts.gguf": ("gguf", "--gguf"),
+    "artifacts.quantization": ("quantization", "--quantization"),
 }
 
 
@@ -191,6 +188,9 @@ class JobOptions:
     quality_floor: QualityFloor = None
     layout: Layout = None
     formats: Formats = None
+    engines: Engines = None
+    gguf: Gguf = None
+    quantization: Quantization = None
     method: Method = None
     pattern: Pattern = None
     tier: Tier = None
@@ -219,10 +219,9 @@ class JobOptions:
         ):
             some = ", ".join(_TARGETS.values())
             fail(f"target is required: give one of {some}, or a --quality-floor alone", ExitCode.BAD_INPUT)
-        formats = list(dict.fromkeys(["safetensors", *self.formats])) if self.formats else None
-        delivered = {"layout": self.layout, "formats": formats}
-        if chosen := {name: value for name, value in delivered.items() if value is not None}:
-            fields["artifacts"] = {**fields.get("artifacts", {}), **chosen}
+        given = cast("Mapping[str, Any]", fields.get("artifacts") or {})
+        if chosen := delivered(self, given):
+            fields["artifacts"] = {**given, **chosen}
         if self.samples is not None:
             fields["calibration"] = {**fields.get("calibration", {}), "samples": self.samples}
         if self.weights is not None:

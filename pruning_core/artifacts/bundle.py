@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import shutil
 from collections.abc import Container, Mapping
@@ -18,8 +17,9 @@ from pruning_core.arch.linear import inputs_of, is_linear, outputs_of
 from pruning_core.arch.paging import each_tensor, first_names
 from pruning_core.artifacts import stock
 from pruning_core.artifacts.card import model_card
-from pruning_core.artifacts.compressed import COMPRESSED_PATH, REMOTE_CODE_NAME, Hint, write_compressed
+from pruning_core.artifacts.compressed import COMPRESSED_PATH, Hint, write_compressed
 from pruning_core.artifacts.config_forms import write_both_forms
+from pruning_core.artifacts.configuration import REMOTE_CODE_NAME, class_name, loader_of, remote_code, write_configuration
 from pruning_core.artifacts.sentence import write_sentence_modules
 from pruning_core.checks.hooks import cleaned_json, is_hooked
 from pruning_core.files.companions import companions_of
@@ -57,7 +57,7 @@ def write_checkpoint(
         if left != dense.groups:
             stock.describe_(config, left)
     else:
-        _describe_per_layer_(folder, source, dense, student)
+        _describe_per_layer_(dense, student)
     weights = _weights_in(getattr(torch, dtype), student, source.pages)
     # A model that was loaded from a bundle of ours has our quantizer, which would make transformers write other weights.
     vars(student).pop("hf_quantizer", None)
@@ -67,6 +67,10 @@ def write_checkpoint(
     config.dtype = dtype
     config.save_pretrained(folder)
     write_both_forms(folder / "config.json", source.source / "config.json")
+    if options.layout != "stock":
+        name = class_name(student)
+        write_configuration(folder, options.layout, adapt(student).groups, loader_of(AUTO_CLASSES[source.task_type], name))
+        (folder / f"{REMOTE_CODE_NAME}.py").write_text(remote_code(student, name), encoding="utf-8")
     for path in folder.glob("*.safetensors"):  # safetensors writes for the owner alone; the umask is to decide, as elsewhere
         shutil.copymode(folder / "config.json", path)
     _copy_companions(source.source, folder)
@@ -126,11 +130,10 @@ def write_compressed_form(
     Raises:
         NothingToCompress: No matrix was compressed.
     """
-    name = _class_name(student)
-    loader = {AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{name}"}
-    counts = write_compressed(folder, hints, loader)
+    name = class_name(student)
+    counts = write_compressed(folder, hints, loader_of(AUTO_CLASSES[source.task_type], name))
     out = folder / COMPRESSED_PATH
-    (out / f"{REMOTE_CODE_NAME}.py").write_text(_remote_code(student, name), encoding="utf-8")
+    (out / f"{REMOTE_CODE_NAME}.py").write_text(remote_code(student, name), encoding="utf-8")
     _copy_companions(folder, out)
     if source.embedder is not None:
         write_sentence_modules(folder, out, source.embedder.recipe, hidden=student.config.hidden_size)
@@ -153,18 +156,11 @@ def _copy_companions(source: Path, folder: Path) -> None:
             shutil.copyfile(path, folder / name)
 
 
-def _class_name(student: PreTrainedModel) -> str:
-    return f"Coppice{type(student).__name__.removeprefix('Coppice')}"
-
-
-def _describe_per_layer_(folder: Path, source: TaskModel, dense: ModelAdapter, student: PreTrainedModel) -> None:
-    """Set the widths in the student's config, in place, and write the file that reads them if Coppice is not installed."""
+def _describe_per_layer_(dense: ModelAdapter, student: PreTrainedModel) -> None:
+    """Set the shapes of what differs in the student's config, in place."""
     widths, original = _widths(student), _widths(dense.model)
     linears = {name: shape for name, shape in widths.items() if shape != original[name]} | _inherited(dense.model, widths)
     student.config.quantization_config = per_layer.CoppiceConfig(linears, _counts(student, linears))
-    class_name = _class_name(student)
-    student.config.auto_map = {AUTO_CLASSES[source.task_type]: f"{REMOTE_CODE_NAME}.{class_name}"}
-    (folder / f"{REMOTE_CODE_NAME}.py").write_text(_remote_code(student, class_name), encoding="utf-8")
 
 
 def _widths(model: PreTrainedModel) -> dict[str, list[int]]:
@@ -185,18 +181,6 @@ def _inherited(dense: PreTrainedModel, widths: dict[str, list[int]]) -> dict[str
     """Return the linears that were already narrower than the config's widths, if the source is itself a bundle of ours."""
     earlier = getattr(dense.config, "quantization_config", None)
     return {name: widths[name] for name in earlier.linears} if isinstance(earlier, per_layer.CoppiceConfig) else {}
-
-
-def _remote_code(student: PreTrainedModel, class_name: str) -> str:
-    """Generate the file that ``trust_remote_code=True`` runs: the plug-in's source, and a model class that uses it."""
-    base = next(cls for cls in type(student).__mro__ if cls.__module__.startswith("transformers."))
-    plug_in = inspect.getsource(per_layer)
-    return (
-        f"{plug_in}\n\n"
-        f"from {base.__module__} import {base.__name__}  # noqa: E402\n\n\n"
-        f"class {class_name}({base.__name__}):\n"
-        f'    """{base.__name__} whose layers have their own widths, as written by Coppice."""\n'
-    )
 
 
 def write_reports(folder: Path, spec: PruneSpec, report: Report, *, licence: str | None) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pruning_core.artifacts.loading import display_name, snippets, summary
+from pruning_core.report.engine_words import engine_words
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
 from pruning_core.spec.tasks import KINDS
@@ -38,7 +39,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 | parameters | {report.parameters.dense:,} | {report.parameters.pruned:,} | {report.parameters.pruned / report.parameters.dense:.3f} |
 | MACs of the blocks | {report.macs.dense:,} | {report.macs.pruned:,} | {report.macs.pruned / report.macs.dense:.3f} |
 {_nonzeros(report)}| bytes of the weights | {report.bytes.dense:,} | {report.bytes.pruned:,} | {report.bytes.pruned / report.bytes.dense:.3f} |
-{_compressed(report)}| {quality.label} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
+{_compressed(report)}{_exports(report)}| {quality.label} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
 | latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x as fast |
 
 Target: {report.target.metric} {report.target.requested:g}, achieved {report.target.achieved:.4f}. Seed {report.seed}. Calibration: {report.data.samples} samples,
@@ -47,7 +48,7 @@ sha256 of each file.
 
 Licence: {f"that of the base model, `{licence}`" if licence else "that of the base model, which does not state one in its files; look it up before you use this"}.
 
-{_notes(report)}## Load it
+{_engines(report)}{_notes(report)}## Load it
 
 {summary(report)}
 
@@ -85,6 +86,28 @@ def _compressed(report: Report) -> str:
         return ""
     share = report.compressed.bytes / report.bytes.dense
     return f"| bytes, compressed (`{report.compressed.path}/`) | {report.bytes.dense:,} | {report.compressed.bytes:,} | {share:.3f} |\n"
+
+
+def _exports(report: Report) -> str:
+    """Write the table's rows of further forms; nothing where there is none."""
+    rows = [
+        (row, row.bytes, row.dense_bytes or report.bytes.dense) for row in report.exports if row.status == "ok" and row.bytes
+    ]
+    return "".join(
+        f"| bytes, {f'{row.format} {row.kind}'.strip()} (`{row.path}`) | {dense:,} | {size:,} | {size / dense:.3f} |\n"
+        for row, size, dense in rows
+    )
+
+
+def _engines(report: Report) -> str:
+    """Write the table of engines; nothing if none was asked for."""
+    if not report.engines:
+        return ""
+    rows = "".join(
+        f"| {_text(row.engine)} | {_text(row.found)} | {_text(row.agreement)} | {_text(row.speed)} |\n"
+        for row in engine_words(report.engines)
+    )
+    return f"## Engines\n\n| engine | | agreement with transformers | dense to pruned |\n| --- | --- | --- | --- |\n{rows}\n"
 
 
 def _notes(report: Report) -> str:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pruning_core.arch.structure import find_structure, stored_name
+from pruning_core.artifacts.configuration import REMOTE_CODE_NAME
 from pruning_core.checks.hook_rules import is_ours
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.errors import ModelUnreadable
@@ -28,11 +29,11 @@ from pruning_core.files.checkpoint import INDEX_NAME, WEIGHTS_NAME, read_checkpo
 from pruning_core.files.paths import appearing
 from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.plugin.per_layer import QUANT_METHOD, unpack
+from pruning_core.plugin.words import wrapped_config
 from pruning_core.shapes import Bool, Float
 from pruning_core.spec.grammar import BlockPattern, SegmentBlock
 
 COMPRESSED_PATH = "compressed"
-REMOTE_CODE_NAME = "modeling_coppice"
 
 Hint = BlockPattern | SegmentBlock | None
 
@@ -119,10 +120,10 @@ def write_compressed(folder: Path, hints: Mapping[str, Hint], loader: Mapping[st
     out.mkdir()
     save_file(weights, out / WEIGHTS_NAME, metadata={"format": "pt"})
     shutil.copymode(folder / "config.json", out / WEIGHTS_NAME)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = dict(facts.config)
     own = config.get("quantization_config", {"quant_method": QUANT_METHOD, "linears": {}})
     config |= {"quantization_config": own | {"packed": forms}, "auto_map": dict(loader)}
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _write_config(out, wrapped_config(config))
     return counts
 
 
@@ -164,11 +165,15 @@ def expand(folder: Path, out: Path) -> None:
         save_file(weights, partial / WEIGHTS_NAME, metadata={"format": "pt"})
         shutil.copymode(partial / "config.json", partial / WEIGHTS_NAME)
         if rest.get("linears"):
-            config["quantization_config"] = rest
+            config = wrapped_config(config | {"quantization_config": rest})
         else:  # the stock layout has nothing of ours
             (partial / f"{REMOTE_CODE_NAME}.py").unlink(missing_ok=True)
             config.pop("auto_map", None)
-        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _write_config(partial, config)
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _packed(weight: Tensor, form: dict[str, Any], bits: Tensor, support: Bool[Tensor, "d k"]) -> Packed:

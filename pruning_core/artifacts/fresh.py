@@ -160,9 +160,11 @@ def load_processor(folder: str, request: dict[str, Any]) -> Any:
     """Load the tokenizer or, for images, the image processor."""
     import transformers
 
+    # Without an answer to whether the bundle's own file is trusted, transformers would ask whoever sits at the terminal.
+    trust = request["trust_remote_code"]
     if request["kind"] == "image":
-        return transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
     if tokenizer.pad_token_id is None:  # true of many language models; no compared output depends on the padding token
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -5,6 +5,7 @@ The code names the data type in which quality and latency were measured: without
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pruning_core.report.report import Report
@@ -57,18 +58,54 @@ def snippets(spec: PruneSpec, report: Report) -> tuple[Snippet, ...]:
             )
         )
     if report.onnx is not None and report.onnx.path is not None:
-        picture = "from PIL import Image\n" if images else ""
-        inputs = '([Image.open("image.png")], ' if images else '(["a text", "another"], padding=True, '
-        found.append(
-            Snippet(
-                "With onnxruntime",
-                f"import onnxruntime\n{picture}from transformers import {reader[1]}\n\n"
-                f'session = onnxruntime.InferenceSession("{report.onnx.path}")\n'
-                f'inputs = {reader[1]}.from_pretrained("."){inputs}return_tensors="np")\n'
-                "outputs = session.run(None, {entry.name: inputs[entry.name] for entry in session.get_inputs()})[0]",
-            )
-        )
+        found.append(_with_onnxruntime(report.onnx.path, reader[1], images=images))
+    for row in report.exports:
+        if row.status == "ok" and row.path is not None:
+            found.extend(_of_export(row.format, row.kind, row.path, form, images=images))
     return tuple(found)
+
+
+def _with_onnxruntime(path: str, reader: str, *, images: bool, kind: str = "") -> Snippet:
+    return Snippet(
+        f"With onnxruntime{f', {kind}' if kind else ''}",
+        f"import onnxruntime\n{_prelude(reader, images=images)}"
+        f'session = onnxruntime.InferenceSession("{path}")\n'
+        f"inputs = {_inputs(reader, images=images)}\n"
+        "outputs = session.run(None, {entry.name: inputs[entry.name] for entry in session.get_inputs()})[0]",
+    )
+
+
+def _of_export(form: str, kind: str, path: str, words: _Form, *, images: bool) -> Iterator[Snippet]:
+    """Yield how a further form is loaded; nothing for forms that have their own words elsewhere."""
+    reader = words.reader
+    if form == "onnx":
+        yield _with_onnxruntime(path, reader, images=images, kind=kind)
+    elif form == "openvino":
+        yield Snippet(
+            "With OpenVINO",
+            f"import openvino\n{_prelude(reader, images=images)}"
+            f'model = openvino.compile_model("{path}", "CPU")\n'
+            f"inputs = {_inputs(reader, images=images)}\n"
+            "outputs = model({entry.any_name: inputs[entry.any_name] for entry in model.inputs})[0]",
+        )
+    elif form == "compressed-tensors" and words.loader == "AutoModelForCausalLM":
+        code = f'from vllm import LLM\n\nwritten = LLM("{path}").generate("a text")[0].outputs[0].text'
+        yield Snippet(f"Quantised ({kind}), with vLLM; or: vllm serve {path}", code)
+    elif form == "compressed-tensors":
+        yield Snippet(
+            f"Quantised ({kind}), with transformers and compressed-tensors",
+            f'from transformers import {words.loader}\n\nmodel = {words.loader}.from_pretrained("{path}")',
+        )
+
+
+def _prelude(reader: str, *, images: bool) -> str:
+    picture = "from PIL import Image\n" if images else ""
+    return f"{picture}from transformers import {reader}\n\n"
+
+
+def _inputs(reader: str, *, images: bool) -> str:
+    given = '[Image.open("image.png")]' if images else '["a text", "another"], padding=True'
+    return f'{reader}.from_pretrained(".", trust_remote_code=False)({given}, return_tensors="np")'
 
 
 def summary(report: Report) -> str:
@@ -102,7 +139,7 @@ class _Form:
             title,
             f"{prelude}from transformers import {', '.join(sorted((self.reader, self.loader)))}\n\n"
             f'model = {self.loader}.from_pretrained(".", dtype="{self.dtype}"{options})\n'
-            f'{self.name} = {self.reader}.from_pretrained(".")',
+            f'{self.name} = {self.reader}.from_pretrained("."{options})',
         )
 
 

@@ -19,6 +19,7 @@ from pruning_core.artifacts.charts import (
     training_measures,
 )
 from pruning_core.artifacts.loading import display_name, snippets, summary
+from pruning_core.report.engine_words import engine_words
 from pruning_core.report.report import LatencyReport, QualityReport, Report
 from pruning_core.report.sublayers import heads_of, is_failed, matrix_words, reported_sublayers
 from pruning_core.spec.prune import PruneSpec
@@ -72,6 +73,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         is_failed=is_failed,
         matrix_words=matrix_words,
         neurons=(sum(layer.kept_neurons for layer in report.layers), sum(layer.dense_neurons for layer in report.layers)),
+        engines=engine_words(report.engines),
         snippets=snippets(spec, report),
         loading=summary(report).replace("`", ""),
         size=_size,

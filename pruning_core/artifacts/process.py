@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,13 +14,23 @@ from typing import IO
 
 # A killed process may stay in the kernel for a while, for example on a disk that does not answer.
 _GONE_S = 30.0
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.2
+_LIMITED = 'ulimit -S -d "$0" 2>/dev/null; exec "$@"'
 
 
-def run_limited(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, limit_s: float) -> int | None:
+def run_limited(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    log: Path,
+    limit_s: float,
+    memory_bytes: int | None = None,
+) -> int | None:
     """Run a command to its end, or until its time is up.
 
-    The command leads a process group of its own. The whole group is killed when the time is up or this process is interrupted.
-    Output goes to a file, so that nobody has to read it while the command runs.
+    The command leads a process group of its own. The whole group is killed when the command has ended, the time is up or this
+    process is interrupted. Output goes to a file, so that nobody has to read it while the command runs.
 
     Args:
         command: Program and arguments.
@@ -27,16 +38,17 @@ def run_limited(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], lo
         env: Environment variables.
         log: File for standard output and standard error.
         limit_s: Seconds that the command may take.
+        memory_bytes: Memory that it may allocate; None: as much as this process.
 
     Returns:
         The exit code, or the negative number of the signal that ended the command; None where the time was up.
     """
+    if memory_bytes is not None:  # by a shell: where a filter of system calls holds, none sets the limits of another process
+        command = ["/bin/sh", "-c", _LIMITED, str(memory_bytes // 1024), *command]
     with log.open("wb") as output:
         process = _started(command, cwd=cwd, env=env, output=output)
         try:
-            return process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return None
+            return None if not _ends(process, limit_s) else _reaped(process)
         finally:
             _end(process)
 
@@ -48,6 +60,30 @@ def _started(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], outpu
         return start(process_group=0)
     except PermissionError:
         return start()
+
+
+def _ends(process: subprocess.Popen[bytes], limit_s: float) -> bool:
+    """Wait until a process has ended, and leave it unreaped: until then, no other process gets its number, nor its group's."""
+    if not hasattr(os, "waitid"):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(limit_s)
+        return process.poll() is not None
+    until, pause = time.monotonic() + limit_s, _SHORTEST_PAUSE_S
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+    return True
+
+
+def _reaped(process: subprocess.Popen[bytes]) -> int:
+    """Kill what an ended process has left in its group, and return its exit code."""
+    with suppress(ProcessLookupError, PermissionError):
+        if process.returncode is None and os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pruning_core.arch.alike import FFN_WIDTHS, Build, check_alike
 from pruning_core.arch.unit_costs import UnitGroup
+from pruning_core.plugin.words import plain_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -25,7 +26,7 @@ def check_stock(adapter: ModelAdapter, *, cuts: bool) -> None:
         UnsupportedArchitecture: The model is built otherwise.
     """
     parts = [frozenset(f"{path} {type(module).__name__}" for path, module in block.named_modules()) for block in adapter.blocks]
-    check_alike(Build(adapter.model.config.to_dict(), adapter.family, adapter.groups, parts), cuts=cuts)
+    check_alike(Build(plain_config(adapter.model.config.to_dict()), adapter.family, adapter.groups, parts), cuts=cuts)
 
 
 def describe_(config: PreTrainedConfig, groups: Sequence[UnitGroup]) -> None:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from pruning_core.plugin.words import OURS, plain_config
+
 # How transformers may compute attention and mixtures of experts without loading anything: by names of its own.
 ATTENTIONS = frozenset({"eager", "sdpa", "flex_attention"})
 EXPERTS = frozenset({"eager", "batched_mm", "grouped_mm"})
@@ -82,6 +84,8 @@ def hook_of(name: str, key: str, value: object) -> str | None:
     found: str | None = None
     if key == "quantization_config":
         found = _hook_of_quantization(value)
+    elif key == OURS and isinstance(value, dict):  # of a bundle of ours: what stands in its base model's quantization_config
+        found = _hook_of_quantization({**cast("dict[str, object]", value), "quant_method": OURS})
     elif key in _CLASSES:
         found = _unless(value, _CLASSES[key], "must name a class of transformers of that kind")
     elif key.endswith(("_implementation", "_implementation_internal")):
@@ -101,13 +105,13 @@ def is_ours(config: object) -> bool:
     """Return whether a configuration's ``auto_map`` is that of a bundle of ours, whose code is the plug-in's."""
     if not isinstance(config, dict):
         return False
-    entries = cast("dict[str, Any]", config)
+    entries = plain_config(cast("dict[str, Any]", config))
     own, named = entries.get("quantization_config"), entries.get("auto_map")
     if not isinstance(own, dict) or not isinstance(named, dict):
         return False
     values = cast("dict[str, object]", named).values()
     method = cast("dict[str, Any]", own).get("quant_method")
-    return method == "coppice" and all(isinstance(value, str) and _OURS.fullmatch(value) for value in values)
+    return method == OURS and all(isinstance(value, str) and _OURS.fullmatch(value) for value in values)
 
 
 def hooks_of_modules(modules: object) -> tuple[str, str] | None:
@@ -142,7 +146,7 @@ def _hook_of_quantization(value: object) -> str | None:
     if value is None:
         return None
     entries = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-    if entries.get("quant_method") != "coppice":
+    if entries.get("quant_method") != OURS:
         return "has another library loaded; give the checkpoint as it was before quantisation"
     counts: object = entries.get("counts")
     for own in cast("dict[str, object]", counts).values() if isinstance(counts, dict) else ():

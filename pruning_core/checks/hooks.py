@@ -22,6 +22,7 @@ from pruning_core.files.checkpoint import ADAPTER_CONFIG
 from pruning_core.files.companions import MODULE_CONFIGS, module_configs
 from pruning_core.files.model_json import read_document
 from pruning_core.files.stored_names import is_adapter
+from pruning_core.plugin.words import plain_config
 
 # The JSON files that transformers and sentence-transformers read for arguments. The big tables of tokenizers are not of them:
 # their keys are words.
@@ -82,7 +83,7 @@ def check_hooks(folder: Path) -> tuple[str, ...]:
     config = cleaned.get("config.json")
     said = [_sentence(name, found.left_out) for name, found in cleaned.items() if found.left_out]
     if config is not None:
-        _check_native(cast("Mapping[str, Any]", config.value).get("model_type"), config.left_out)
+        _check_native(plain_config(cast("Mapping[str, Any]", config.value)).get("model_type"), config.left_out)
     return tuple(said)
 
 

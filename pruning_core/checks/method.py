@@ -10,10 +10,11 @@ from pruning_core.arch.alike import Build, check_alike
 from pruning_core.arch.structure import CheckpointStructure, matrices_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES, budget_for
+from pruning_core.engines.limits import Limits, check_limits, limits_of
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
 from pruning_core.spec.grammar import MatrixShape
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import Target, sparsities_of
+from pruning_core.spec.targets import TARGET_METRICS, Target, sparsities_of
 from pruning_core.spec.tasks import KINDS
 
 
@@ -22,15 +23,23 @@ def check_request(spec: PruneSpec) -> None:
 
     Raises:
         DatasetInvalid: The method needs labels, and the task has none that give a loss.
-        UnsupportedArchitecture: Models of the task have no ONNX graph.
+        UnsupportedArchitecture: Models of the task have no single graph, or the layout has no quantised form.
     """
     kind = KINDS[spec.task.type]
     spec.method.check_task(spec.task.type)
-    if not kind.one_graph and "onnx" in spec.artifacts.formats:
+    for name in ("onnx", "openvino"):
+        if not kind.one_graph and name in spec.artifacts.formats:
+            raise UnsupportedArchitecture(
+                f"{spec.task.type} needs one graph for the encoder, one for the decoder and a cache between them: no such "
+                f"graphs are written; leave {name} out",
+                param="artifacts.formats",
+            )
+    # Libraries look for widths and for scales in one place of config.json, and in that layout it says the widths.
+    if "compressed-tensors" in spec.artifacts.formats and spec.artifacts.layout == "per_layer":
         raise UnsupportedArchitecture(
-            f"{spec.task.type} needs one graph for the encoder, one for the decoder and a cache between them: no such graphs "
-            "are written; leave onnx out",
-            param="artifacts.formats",
+            "no engine reads a quantised checkpoint of layout per_layer; take layout stock or serve, or leave "
+            "compressed-tensors out",
+            param="artifacts.layout",
         )
 
 
@@ -65,8 +74,56 @@ def check_method(
         for target in spec.all_targets:
             if RULES[target.metric].price is not None:  # a latency is known only once it is measured
                 _check_reachable(target, groups, parameters, spec.calibration.max_length)
+    if "compressed-tensors" in spec.artifacts.formats and structure.signature.transposed:
+        raise UnsupportedArchitecture(
+            f"{config.get('model_type')} stores its matrices input-major, which no engine reads quantised; leave "
+            "compressed-tensors out",
+            param="artifacts.formats",
+        )
     if spec.artifacts.layout == "stock":
         check_alike(Build.of_files(config, shapes, structure, groups), cuts=method.removes_units)
+    limits = limits_of(spec.artifacts, config)
+    if limits is not None:
+        check_limits(limits, groups)
+        if method.removes_units:
+            _check_steps(spec, limits, groups)
+
+
+def _check_steps(spec: PruneSpec, limits: Limits, groups: Sequence[UnitGroup]) -> None:
+    """Refuse a target that the widths which engines can hold do not reach, or only in steps larger than its tolerance.
+
+    Raises:
+        TargetUnreachable: It is so.
+    """
+    length = spec.calibration.max_length
+    for target in spec.all_targets:
+        price = RULES[target.metric].price
+        if price is None:
+            continue
+        prices = [price(group, length) for group in groups]
+        whole = sum(group.size * own for group, own in zip(groups, prices, strict=True))
+        least = sum(limits.counts(group)[0] * own for group, own in zip(groups, prices, strict=True)) / whole
+        asked = 1 - target.requested if TARGET_METRICS[target.metric].removed else target.requested
+        if RULES[target.metric].whole_model:
+            continue  # its own check knows what cannot be pruned; the job tells
+        if least > asked:
+            raise TargetUnreachable(
+                f"the widths that these engines take keep at least {least:.3f} of the model, got {asked:.3f}; "
+                + (
+                    "attention stays whole for them: ask for engines that take fewer heads, or "
+                    if limits.whole_attention
+                    else ""
+                )
+                + "keep more",
+                param="target",
+            )
+        step = limits.step * max(own for group, own in zip(groups, prices, strict=True) if group.kind == "neuron") / whole
+        if step > target.tolerance:
+            raise TargetUnreachable(
+                f"FFN widths go in steps of {limits.step} for these engines, {step:.3f} of the model each, and the tolerance "
+                f"is {target.tolerance:g}; raise target.tolerance to {step:.3f} or more",
+                param="target.tolerance",
+            )
 
 
 def _check_reachable(target: Target, groups: Sequence[UnitGroup], parameters: int, longest: int) -> None:

@@ -14,6 +14,7 @@ from pruning_core.arch.structure import groups_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES
 from pruning_core.checks.notes import notes_on_model, notes_on_place
+from pruning_core.engines.limits import refusals
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
 from pruning_core.files.snapshots import resolve_snapshot
@@ -79,7 +80,11 @@ def predict(spec: PruneSpec) -> Prediction | None:
         bytes=size,
         memory_bytes=_memory(spec, groups, dense),
         seconds=_seconds(spec, groups),
-        warnings=(*notes_on_place(spec.model, spec.revision), *notes_on_model(folder, spec.task)),
+        warnings=(
+            *notes_on_place(spec.model, spec.revision),
+            *notes_on_model(folder, spec.task),
+            *refusals(spec.artifacts, facts.config),
+        ),
     )
 
 

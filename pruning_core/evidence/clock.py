@@ -22,9 +22,9 @@ class StageClock:
         """
         self._on_progress, self._now = on_progress, now
         self._start = now()
-        self._seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+        self._seconds: dict[Stage, float] = {stage: 0.0 for stage in STAGES if stage != "engines"}
         self._part, self._parts = 0, 1
-        self._trains = False
+        self._trains = self._engines = False
 
     def begin_part(self, part: int, parts: int) -> None:
         """Begin the stages of one of several targets."""
@@ -34,13 +34,19 @@ class StageClock:
         """Announce that this run trains, which takes most of its time."""
         self._trains = True
 
+    def expect_engines(self) -> None:
+        """Announce that the bundle is run in engines; reports of other runs do not know the stage, as earlier clients don't."""
+        self._engines = True
+        self._seconds = {stage: self._seconds.get(stage, 0.0) for stage in STAGES}
+
     @contextmanager
     def stage(self, stage: Stage, total: int = 1) -> Generator[Callable[[int], None]]:
         """Time a stage. The context's value is a function to be called with the number of steps done so far."""
         began = self._now()
 
         def tell(step: int) -> None:
-            now = Progress(stage=stage, step=step, total=total, part=self._part, parts=self._parts, trains=self._trains)
+            place = {"part": self._part, "parts": self._parts}
+            now = Progress(stage=stage, step=step, total=total, trains=self._trains, engines=self._engines, **place)
             self._on_progress(now)
 
         tell(0)

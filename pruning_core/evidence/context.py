@@ -9,6 +9,7 @@ import torch
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.unit_costs import UnitGroup
+from pruning_core.engines.limits import Limits
 from pruning_core.evidence.calibration import TokenSet
 from pruning_core.evidence.clock import StageClock
 from pruning_core.evidence.states import DenseStates
@@ -36,7 +37,8 @@ class Evidence:
 class Context:
     """The input of every method: model, evidence, clock and seed.
 
-    ``layers`` are the layers that stay when the stock layout is planned; None if every layer has widths of its own.
+    ``layers`` are the layers that stay when the stock layout is planned; None if every layer has widths of its own. ``limits``
+    are what engines can hold of such widths; None outside the layout for serving.
     """
 
     task_model: TaskModel
@@ -44,6 +46,7 @@ class Context:
     clock: StageClock
     seed: int
     layers: tuple[int, ...] | None = None
+    limits: Limits | None = None
 
     @property
     def groups(self) -> tuple[UnitGroup, ...]:

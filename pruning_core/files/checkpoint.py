@@ -16,6 +16,7 @@ from pruning_core.files.companions import IMAGE_PROCESSOR_NAMES, TIKTOKEN_PATTER
 from pruning_core.files.quantised import refuse_gguf, refuse_quantised
 from pruning_core.files.safetensors_header import DTYPE_BYTES, HeaderRefused, StoredTensor, read_header
 from pruning_core.files.stored_names import is_adapter, is_computed, plain_names, refuse_adapters, said_of_wrappers
+from pruning_core.plugin.words import plain_config
 
 WEIGHTS_NAME = "model.safetensors"
 
@@ -42,7 +43,7 @@ class CheckpointFacts:
     """Facts from the files of a checkpoint.
 
     Attributes:
-        config: Its configuration.
+        config: Its configuration; of a bundle, as that of its base model.
         shapes: Shape of each tensor, by its name. Tables that transformers computes are left out.
         dtypes: Number of values of each type, as safetensors names types.
         weight_files: The safetensors files.
@@ -191,7 +192,7 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         raise ModelUnreadable("config.json is not readable JSON", param="model") from None
     if not isinstance(config, dict):
         raise ModelUnreadable("config.json must be a JSON object", param="model")
-    return cast("dict[str, Any]", config)
+    return plain_config(cast("dict[str, Any]", config))
 
 
 def _weight_files(folder: Path) -> tuple[tuple[Path, ...], frozenset[str]]:

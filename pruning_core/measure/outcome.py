@@ -12,6 +12,7 @@ from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES, Recounted, kept_macs, kept_weights
 from pruning_core.errors import TargetMissed
 from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.report.engines import EngineReport, ExportReport
 from pruning_core.report.report import (
     AcceptanceReport,
     CompressedReport,
@@ -152,7 +153,13 @@ class Measured:
         )
 
     def outcome(
-        self, *, acceptance: AcceptanceReport | None, onnx: OnnxReport | None, compressed: CompressedReport | None
+        self,
+        *,
+        acceptance: AcceptanceReport | None,
+        onnx: OnnxReport | None,
+        compressed: CompressedReport | None,
+        exports: tuple[ExportReport, ...] = (),
+        engines: tuple[EngineReport, ...] = (),
     ) -> Outcome:
         """Make the outcome from the measurements and the proof of a fresh process. Outcomes are made only here.
 
@@ -160,6 +167,8 @@ class Measured:
             acceptance: The findings of the fresh process; None if it found nothing.
             onnx: Report of the ONNX graph; None if none was requested.
             compressed: Report of the compressed form; None if none was requested.
+            exports: Reports of further formats.
+            engines: Reports of the engines that were asked for.
         """
         recounted = self.recounted
         dense, pruned = recounted.parameters
@@ -179,6 +188,8 @@ class Measured:
             onnx=onnx,
             training=self.training,
             compressed=compressed,
+            exports=exports,
+            engines=engines,
             pattern=None if self.zeros is None else self.zeros.report,
         )
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pruning_core.report.engines import EngineReport, ExportReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
 from pruning_core.report.training import TrainingReport
@@ -337,6 +338,8 @@ class Outcome(Frozen):
     onnx: OnnxReport | None = None
     training: TrainingReport | None = Field(default=None, description="For tiers that train.")
     compressed: CompressedReport | None = None
+    exports: tuple[ExportReport, ...] = Field(default=(), description="Files of further formats: gguf, openvino and others.")
+    engines: tuple[EngineReport, ...] = Field(default=(), description="The engines that the bundle was asked to run in.")
     pattern: PatternReport | None = Field(default=None, description="For methods that keep shapes and zero weights.")
 
 

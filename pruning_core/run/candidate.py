@@ -12,6 +12,8 @@ from pruning_core.arch.paging import device_map
 from pruning_core.artifacts.acceptance import Expectation
 from pruning_core.artifacts.bundle import write_checkpoint, write_compressed_form
 from pruning_core.artifacts.compressed import NothingToCompress
+from pruning_core.artifacts.exports.base import Exported
+from pruning_core.artifacts.exports.registry import export_all
 from pruning_core.artifacts.onnx import ExportFailed, export_onnx
 from pruning_core.artifacts.probes import ProbeInput, answer
 from pruning_core.errors import MetricUndefined
@@ -22,6 +24,7 @@ from pruning_core.measure.quality import Evaluator
 from pruning_core.measure.sparse_products import measure_products
 from pruning_core.methods.base import Applied, Plan, TrainingPlan, Written
 from pruning_core.models.load import load_task_model
+from pruning_core.report.engines import ExportReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import FloorReport, LatencyReport, QualityReport
 from pruning_core.report.training import TrainingReport
@@ -49,6 +52,7 @@ class Candidate:
         expected: What a fresh process must find in it.
         export_problem: Why a requested ONNX graph could not be written; None otherwise.
         compress_problem: Why a requested compressed form could not be written; None otherwise.
+        exports: Rows of the report on further formats.
     """
 
     plan: Plan
@@ -56,6 +60,7 @@ class Candidate:
     expected: Expectation
     export_problem: str | None
     compress_problem: str | None
+    exports: tuple[ExportReport, ...] = ()
 
     @property
     def target(self) -> Target:
@@ -117,6 +122,7 @@ class CandidateBuilder:
             del made  # the student takes as much memory as the model that is loaded back
             pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)
             export_problem = self._export(pruned, folder)
+            exports = export_all(Exported(folder, pruned, dense, spec.artifacts, self.probes, spec.latency))
         with clock.stage("evaluate", self.evaluator.steps) as step:
             quality = self.evaluator.compare(pruned, step)
         latency, products = self._timed(pruned, plan)
@@ -151,7 +157,7 @@ class CandidateBuilder:
             device_map=None if pruned.pages is None else device_map(pruned.model, pruned.device),
         )
         compress_problem = compressed if isinstance(compressed, str) else None
-        return Candidate(plan, measured, expected, export_problem, compress_problem)
+        return Candidate(plan, measured, expected, export_problem, compress_problem, exports)
 
     def _made(self, target: Target, plan: Plan) -> Pruned:
         """Prune and repair a student; train it if the plan says so."""

@@ -24,6 +24,7 @@ from pruning_core.data.labels import placed
 from pruning_core.data.read import read_rows
 from pruning_core.data.rows import Rows
 from pruning_core.data.table import ROLES
+from pruning_core.engines.limits import check_limits, limits_of
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.evidence.clock import StageClock
@@ -42,9 +43,11 @@ from pruning_core.methods.base import Planner
 from pruning_core.methods.registry import planner_for
 from pruning_core.models.load import load_task_model
 from pruning_core.models.placement import place_weights
+from pruning_core.plugin.words import plain_config
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from pruning_core.run.candidate import Candidate, CandidateBuilder
+from pruning_core.run.engines import engine_prover, run_in_engines
 from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.reporting import scarce, summed_up
 from pruning_core.run.verdict import accepted, rejection
@@ -67,6 +70,7 @@ def run(
     threads: int | None = None,
     cache: Path | None = None,
     scratch: Path | None = None,
+    engines: Path | None = None,
     model_name: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Report:
@@ -80,6 +84,7 @@ def run(
         cache: Folder for measurements that later runs can reuse (latency tables); None: keep nothing.
         scratch: Folder that outlives this call. Training keeps its checkpoints there, and a later call with the same spec
             resumes from them. None: keep nothing.
+        engines: Folder of the environments of engines; None: see `pruning_core.engines.registry.engines_folder`.
         model_name: Name of the model in the report, where its place is nobody's business; None: as in the spec.
         on_progress: Called at every step.
 
@@ -102,6 +107,7 @@ def run(
                 device=target_device,
                 cache=cache,
                 scratch=scratch,
+                engines=engines,
                 model_name=model_name,
                 clock=StageClock(on_progress),
             )
@@ -127,11 +133,14 @@ def _run(
     device: torch.device,
     cache: Path | None,
     scratch: Path | None,
+    engines: Path | None,
     model_name: str | None,
     clock: StageClock,
 ) -> tuple[Report, Rejected | None]:
     if spec.method.trains:
         clock.expect_training()
+    if spec.artifacts.engines:
+        clock.expect_engines()
     with clock.stage("load"):
         source = model_folder(spec.model, spec.revision)
         if not is_local(spec.model):  # only a local model could be checked at submit
@@ -146,7 +155,11 @@ def _run(
     same = check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
     train = replace(train, notes=(*guessed, *train.notes, *same))
     with clock.stage("calibrate"):
-        ctx = Context(dense, _gather_evidence(spec, dense, train, folder), clock, spec.seed)
+        evidence = _gather_evidence(spec, dense, train, folder)
+        limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
+        if limits is not None:
+            check_limits(limits, evidence.dense.groups)
+        ctx = Context(dense, evidence, clock, spec.seed, limits=limits)
         odd = data_warnings(task, dense, train, validation, ctx.evidence.calibration)
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
@@ -168,9 +181,11 @@ def _run(
         if dense.pages is not None:
             give_back()
         limit_s = time_limit(clock.report())
-        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout == "per_layer", spec.seed, limit_s)
+        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout != "stock", spec.seed, limit_s)
         proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
+    if spec.artifacts.engines:
+        outcomes = run_in_engines(engine_prover(prover, spec, validation, engines), candidates, outcomes, clock)
     with clock.stage("bundle"):
         report = summed_up(
             spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)], model_name=model_name

@@ -13,6 +13,7 @@ from pruning_core.machine.environment import peak_memory, versions
 from pruning_core.report.report import DataReport, FrontierPoint, MemoryReport, Outcome, QualityReport, Report
 from pruning_core.report.sublayers import reported_sublayers
 from pruning_core.run.candidate import Candidate
+from pruning_core.spec.engines import ENGINE_TITLES
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import target_name
 from pruning_core.training.runner import training_warnings
@@ -120,6 +121,13 @@ def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> t
             found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
         if outcome.compressed is not None and outcome.compressed.status == "failed":
             found.append(f"{where}no compressed form: {outcome.compressed.reason}")
+        lacking = [row for row in outcome.exports if row.status == "failed"]
+        found.extend(f"{where}no {f'{row.format} {row.kind}'.strip()}: {row.reason}" for row in lacking)
+        found.extend(
+            f"{where}{'not run' if own.status == 'missing' else 'does not run'} in {ENGINE_TITLES[own.engine]}: {own.reason}"
+            for own in outcome.engines
+            if not own.works
+        )
         told = (*candidate.plan.hints(outcome), *training_warnings(outcome.training))
         found.extend(f"{where}{said}" for said in told)
         found.extend(

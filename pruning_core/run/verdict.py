@@ -10,8 +10,10 @@ from pruning_core.artifacts.compressed import COMPRESSED_PATH
 from pruning_core.artifacts.onnx import ONNX_PATH
 from pruning_core.errors import Diverged, QualityFloorMissed, Rejected, TargetMissed, Unloadable
 from pruning_core.measure.outcome import target_missed
+from pruning_core.report.engines import ExportReport
 from pruning_core.report.report import CompressedReport, OnnxReport, Outcome
 from pruning_core.run.candidate import Candidate
+from pruning_core.spec.engines import ENGINE_TITLES
 from pruning_core.spec.prune import PruneSpec
 
 
@@ -24,6 +26,9 @@ def accepted(candidate: Candidate, proof: Proof) -> Outcome:
         onnx = OnnxReport(status="failed", reason=proof.problem or "it was not checked")
     if onnx is not None and onnx.status == "failed":
         shutil.rmtree((candidate.expected.folder / ONNX_PATH).parent, ignore_errors=True)
+    exports = candidate.exports
+    if onnx is not None and onnx.status == "failed":
+        exports = tuple(_without_its_graph(row) if row.format == "onnx" else row for row in exports)
     compressed = proof.compressed
     if candidate.compress_problem is not None:
         compressed = CompressedReport(status="failed", reason=candidate.compress_problem)
@@ -31,7 +36,13 @@ def accepted(candidate: Candidate, proof: Proof) -> Outcome:
         compressed = CompressedReport(status="failed", reason=proof.problem or "it was not checked")
     if compressed is not None and compressed.status == "failed":
         shutil.rmtree(candidate.expected.folder / COMPRESSED_PATH, ignore_errors=True)
-    return candidate.measured.outcome(acceptance=proof.acceptance, onnx=onnx, compressed=compressed)
+    return candidate.measured.outcome(acceptance=proof.acceptance, onnx=onnx, compressed=compressed, exports=exports)
+
+
+def _without_its_graph(row: ExportReport) -> ExportReport:
+    """Fail a kind of a graph that was deleted because it does not prove itself."""
+    reason = row.reason or "the graph that it is made of cannot be delivered"
+    return ExportReport(format=row.format, kind=row.kind, status="failed", reason=reason)
 
 
 def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Proof]) -> Rejected | None:
@@ -41,14 +52,27 @@ def rejection(spec: PruneSpec, outcomes: Sequence[Outcome], proofs: Sequence[Pro
             return Unloadable(f"the bundle does not prove itself: {proof.problem}")
     for outcome in outcomes:
         missed = _training(outcome) or _target(outcome) or _floor(outcome)
+        if missed is None and spec.artifacts.strict:
+            missed = _undelivered(outcome)
         if missed is not None:
             return missed
-        if outcome.onnx is not None and outcome.onnx.status == "failed" and spec.artifacts.strict:
-            return Unloadable(f"onnx cannot be delivered: {outcome.onnx.reason}", param="artifacts.formats")
-        compressed = outcome.compressed
-        if compressed is not None and compressed.status == "failed" and spec.artifacts.strict:
-            return Unloadable(f"the compressed form cannot be delivered: {compressed.reason}", param="artifacts.formats")
     return None
+
+
+def _undelivered(outcome: Outcome) -> Rejected | None:
+    """Return the error for the first format that is not there, or the first engine that the bundle does not run in."""
+    if outcome.onnx is not None and outcome.onnx.status == "failed":
+        return Unloadable(f"onnx cannot be delivered: {outcome.onnx.reason}", param="artifacts.formats")
+    if outcome.compressed is not None and outcome.compressed.status == "failed":
+        return Unloadable(f"the compressed form cannot be delivered: {outcome.compressed.reason}", param="artifacts.formats")
+    lacking = next((own for own in outcome.exports if own.status == "failed"), None)
+    if lacking is not None:
+        what = f"{lacking.format} {lacking.kind}".strip()
+        return Unloadable(f"{what} cannot be delivered: {lacking.reason}", param="artifacts.formats")
+    idle = next((own for own in outcome.engines if not own.works), None)
+    if idle is None:
+        return None
+    return Unloadable(f"the bundle does not run in {ENGINE_TITLES[idle.engine]}: {idle.reason}", param="artifacts.engines")
 
 
 def _training(outcome: Outcome) -> Rejected | None:

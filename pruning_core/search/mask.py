@@ -9,7 +9,9 @@ from torch import Tensor
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import Budget, CurveBudget
+from pruning_core.engines.limits import Limits
 from pruning_core.search.align import BLOCK, align
+from pruning_core.search.allowed import search_allowed
 from pruning_core.search.cost_curves import search_curves
 from pruning_core.search.exact import search_budget
 from pruning_core.search.importance import check_importance
@@ -24,6 +26,7 @@ def search_mask(
     groups: Sequence[UnitGroup],
     budget: Budget | CurveBudget,
     layers: tuple[int, ...] | None = None,
+    limits: Limits | None = None,
 ) -> Mask:
     """Find the mask of largest total importance within a budget.
 
@@ -34,7 +37,8 @@ def search_mask(
         importance: One tensor for each group, with one value >= 0 for each unit.
         groups: The unit groups.
         budget: A price for each unit, or a curve for each group.
-        layers: Layers that stay, in the stock layout; None in the per-layer layout.
+        layers: Layers that stay, in the stock layout; None in the other layouts.
+        limits: What the engines can hold, in the layout for serving; None in the other layouts.
 
     Raises:
         NotFinite: A unit has no finite importance.
@@ -42,6 +46,8 @@ def search_mask(
     check_importance(importance, groups)
     if layers is not None:
         return search_stock(importance, groups, budget, layers)
+    if limits is not None:
+        return search_allowed(importance, groups, budget, limits)
     assert all(len(values) == group.size for values, group in zip(importance, groups, strict=True)), "a score for every unit"
     if isinstance(budget, CurveBudget):
         return search_curves(importance, groups, budget)

@@ -44,8 +44,15 @@ def check_paged(memory: MemorySpec, formats: Collection[str], *, clocks: bool, t
     reason = needs_all_weights(clocks=clocks, trains=trains)
     if reason is not None:
         raise ValueError(f"{reason}, and memory.weights is paged: leave memory.weights at auto or resident")
-    for name, what in (("onnx", "an ONNX graph"), ("compressed", "the compressed form")):
+    made = {
+        "onnx": "an ONNX graph is",
+        "compressed": "the compressed form is",
+        "compressed-tensors": "the quantised form is",
+        "gguf": "GGUF files are",
+        "openvino": "OpenVINO's form is",
+    }
+    for name, what in made.items():
         if name in formats:
             raise ValueError(
-                f"{what} is made of the whole model, and memory.weights is paged: leave {name} out of artifacts.formats"
+                f"{what} made of the whole model, and memory.weights is paged: leave {name} out of artifacts.formats"
             )

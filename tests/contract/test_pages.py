@@ -330,3 +330,35 @@ def test_a_pattern_is_told_as_what_it_is(api_on_sqlite: Api) -> None:
     assert 'class="heads"' not in page
     assert "2:4 pattern" in api_on_sqlite.client.get("/").text
     assert 'value="pattern" selected' in api_on_sqlite.client.get(f"/submit?like={job}").text
+
+
+def test_engines_have_a_line_each(api_on_sqlite: Api) -> None:
+    job = api_on_sqlite.client.post("/v1/jobs", json=api_on_sqlite.body).json()["id"]
+    api_on_sqlite.succeed()
+    speeds = {
+        "dense": {"decode_tokens_s": 10.0, "prefill_tokens_s": 50.0},
+        "pruned": {"decode_tokens_s": 15.0, "prefill_tokens_s": 60.0},
+    }
+    rows = [
+        {
+            "engine": "vllm",
+            "version": "0.32.0",
+            "status": "ok",
+            "agreement": 1.0,
+            "decided": 900,
+            "texts": 20,
+            "generated": "a",
+            **speeds,
+        },
+        {"engine": "mlx", "status": "missing", "reason": "there is no environment of MLX <here>"},
+    ]
+    with api_on_sqlite.database.write() as connection:
+        report = dict(connection.execute(sa.select(jobs_table.c.report)).scalar_one())
+        connection.execute(jobs_table.update().values(report=report | {"engines": rows}))
+    page = api_on_sqlite.client.get(f"/jobs/{job}").text
+    for said in (
+        "vLLM 0.32.0",
+        "works; 100.0% of 900 tokens; prefill 50.0 to 60.0 tokens/s, 1.20x, decode 10.0 to 15.0 tokens/s, 1.50x",
+        "not tried: there is no environment of MLX &lt;here&gt;",
+    ):
+        assert said in page

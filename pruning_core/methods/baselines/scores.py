@@ -23,7 +23,7 @@ class _SearchOnly:
     def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
         """Search the mask with the largest sum of scores; the search is exact."""
         with ctx.clock.stage("search"):
-            return search_mask(scores.importance, ctx.groups, budget, ctx.layers)
+            return search_mask(scores.importance, ctx.groups, budget, ctx.layers, ctx.limits)
 
 
 class MagnitudeMethod(_SearchOnly):

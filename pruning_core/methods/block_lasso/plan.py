@@ -80,7 +80,7 @@ class BlockPlan:
     def finish_(self, student: PreTrainedModel, applied: Applied, layout: Layout) -> Applied:
         """Remove dead units, if the layout can express it."""
         match layout:
-            case "stock":
+            case "stock" | "serve":  # a dead unit here and there is no width that an engine takes
                 return applied
             case "per_layer":
                 return replace(applied, mask=remove_dead_(adapt(student), self._allowance(student)))

@@ -52,7 +52,7 @@ class FisherCGMethod:
     def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
         """Search the exact optimum of the diagonal Fisher information, then rearrange units within each sublayer if asked."""
         with ctx.clock.stage("search"):
-            mask = search_mask(scores.importance, ctx.groups, budget, ctx.layers)
+            mask = search_mask(scores.importance, ctx.groups, budget, ctx.layers, ctx.limits)
         if not self.options.rearrange or scores.gradients is None:
             return mask
         rearranged = []

@@ -71,7 +71,7 @@ def on_a_terminal(columns: int, *arguments: str, **environment: str) -> list[str
         ({"--task": "text-clasification"}, "did you mean text-classification?"),
         ({"--task": "zzz"}, "types of tasks, for your own --data with --text or --image and --label, are text-classification"),
         ({"--method": "fisher"}, "--method: unknown method; known methods are fisher-cg"),
-        ({"--layout": "per-layer"}, "--layout must be 'per_layer' or 'stock'; did you mean per_layer?"),
+        ({"--layout": "per-layer"}, "--layout must be 'per_layer', 'stock' or 'serve'; did you mean per_layer?"),
         ({"--quality-floor": "1.5"}, "--quality-floor: a relative quality floor must be > 0 and <= 1"),
         ({"--format": "onnx", "--weights": "paged"}, "and --weights is paged: leave onnx out of --format"),
     ],

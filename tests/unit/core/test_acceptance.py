@@ -61,7 +61,7 @@ def _add_a_tensor(folder):
 
 def _break_the_config(folder):
     config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"]["linears"] = {}
+    config["coppice"]["linears"] = {}
     (folder / "config.json").write_text(json.dumps(config))
 
 

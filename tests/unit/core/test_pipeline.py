@@ -81,7 +81,7 @@ def test_the_report_is_recounted_from_the_files(bundle):
     ]
     assert [len(layer.head_indices) for layer in report.layers] == [layer.kept_heads for layer in report.layers]
     assert Report.model_validate_json((out / "report.json").read_text()) == report
-    assert set(report.seconds.by_stage) == set(STAGES)
+    assert set(report.seconds.by_stage) == set(STAGES) - {"engines"}
 
 
 def test_the_manifest_names_every_other_file(bundle):
@@ -167,7 +167,8 @@ def test_without_the_plug_in_loading_fails_instead_of_giving_noise(bundle):
     code = _LOAD.format(prelude="", auto="AutoModelForSequenceClassification", options="")
     done = subprocess.run([sys.executable, "-I", "-c", code, str(bundle[0])], capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "mismatch" in done.stderr.lower()
+    assert "trust_remote_code=True" in done.stderr, "it asks by name"
+    assert "mismatch" not in done.stderr.lower(), "nothing offers to fill layers at random"
 
 
 def test_loading_is_exact_and_saving_again_keeps_it(bundle, tmp_path):

@@ -1,0 +1,90 @@
+"""The options that say what a bundle is to hold, and what they imply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Protocol
+
+import typer
+
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="per_layer (default, best quality, loads with one import), stock (loads in plain transformers, without import) "
+        "or serve (widths that the engines named by --engine can hold)."
+    ),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="safetensors (always there), onnx, gguf, openvino or compressed-tensors; repeatable."),
+]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        help="An engine that the bundle must run in, such as vllm, llama.cpp or mlx; repeatable. Implies --layout serve "
+        "for those that take layers which differ. The proof runs it where it is installed (coppice engines).",
+    ),
+]
+Gguf = Annotated[
+    list[str] | None,
+    typer.Option("--gguf", help="Type of a GGUF file, such as F16, Q8_0 or Q4_K_M; repeatable. Implies --format gguf."),
+]
+Quantization = Annotated[str | None, typer.Option(help="fp8, int8 or w4a16. Implies --format compressed-tensors.")]
+
+# Engines of the layout serve; others take what every layout has, or files of their own.
+_TAKE_WIDTHS = frozenset({"vllm", "vllm-plugin", "llama.cpp", "mlx"})
+
+
+class Asked(Protocol):
+    """The options as they were given."""
+
+    @property
+    def layout(self) -> str | None:
+        """The layout."""
+        ...
+
+    @property
+    def formats(self) -> list[str] | None:
+        """Formats beside safetensors."""
+        ...
+
+    @property
+    def engines(self) -> list[str] | None:
+        """Engines by name."""
+        ...
+
+    @property
+    def gguf(self) -> list[str] | None:
+        """Types of GGUF files."""
+        ...
+
+    @property
+    def quantization(self) -> str | None:
+        """The scheme of compressed-tensors."""
+        ...
+
+
+def delivered(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``artifacts`` that options set, and those that they imply.
+
+    Args:
+        asked: The options.
+        given: The fields of ``artifacts`` in the spec file.
+    """
+    formats = [
+        *(asked.formats or ()),
+        *(("gguf",) if asked.gguf else ()),
+        *(("compressed-tensors",) if asked.quantization else ()),
+    ]
+    found = {
+        "layout": asked.layout,
+        "engines": asked.engines,
+        "gguf": asked.gguf,
+        "quantization": asked.quantization,
+        "formats": list(dict.fromkeys(["safetensors", *given.get("formats", ()), *formats])) if formats else None,
+    }
+    chosen = {name: value for name, value in found.items() if value is not None}
+    if "layout" not in {**given, **chosen} and not _TAKE_WIDTHS.isdisjoint(asked.engines or ()):
+        chosen["layout"] = "serve"
+    return chosen

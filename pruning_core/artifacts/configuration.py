@@ -1,0 +1,107 @@
+"""The ``config.json`` of a checkpoint whose layers differ: one file that stock libraries understand or refuse by name.
+
+It has a ``model_type`` that stock transformers does not know (`plugin.words`), so that nothing loads with layers of other
+shapes. In the layout ``serve`` it has the words that engines read as well: ``block_configs`` of DeciLM (vLLM, MLX, SGLang,
+TensorRT-LLM), ``per_layer_config`` of transformers, and AnyModel's keys.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pruning_core.arch.unit_costs import UnitGroup
+from pruning_core.plugin import configuration, per_layer, words
+from pruning_core.plugin.words import SERVED, plain_config, wrapped_config
+from pruning_core.spec.artifacts import Layout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+REMOTE_CODE_NAME = "modeling_coppice"
+# MLX and DeciLM's first form compute a width from a share of the hidden size, rounded up to a multiple of this.
+_MULTIPLE = 256
+_FUTURE = "from __future__ import annotations\n"
+
+
+def class_name(student: PreTrainedModel) -> str:
+    """Return the name of the model class that the bundle's own file defines."""
+    return f"Coppice{type(student).__name__.removeprefix('Coppice')}"
+
+
+def loader_of(auto_class: str, name: str) -> dict[str, str]:
+    """Return the ``auto_map`` by which the bundle's own file is found, for those who trust it."""
+    return {"AutoConfig": f"{REMOTE_CODE_NAME}.CoppiceModelConfig", auto_class: f"{REMOTE_CODE_NAME}.{name}"}
+
+
+def write_configuration(folder: Path, layout: Layout, groups: Sequence[UnitGroup], loader: Mapping[str, str]) -> None:
+    """Rewrite a written config.json, which states the shapes as our ``quantization_config``, in the bundle's own words.
+
+    Args:
+        folder: The checkpoint.
+        layout: Its layout.
+        groups: The pruned model's unit groups.
+        loader: The ``auto_map``.
+    """
+    path = folder / "config.json"
+    plain = plain_config(cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))) | {"auto_map": dict(loader)}
+    added = _served(plain, groups) if layout == "serve" else {}
+    if added.get("model_type") == SERVED:
+        added["auto_map"] = dict(loader) | {"AutoConfig": f"{REMOTE_CODE_NAME}.CoppiceServedConfig"}
+    path.write_text(json.dumps(wrapped_config(plain, added), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _served(plain: Mapping[str, Any], groups: Sequence[UnitGroup]) -> dict[str, Any]:
+    """Return what engines read of layers that differ: of a decoder built like Llama."""
+    heads, keys = int(plain["num_attention_heads"]), int(plain.get("num_key_value_heads") or plain["num_attention_heads"])
+    queries, hidden, width = heads // keys, int(plain["hidden_size"]), int(plain["intermediate_size"])
+    attention, ffns = groups[::2], groups[1::2]
+    whole = all(group.size == keys for group in attention)
+    exact = [{"no_op": False, "intermediate_size": group.size} for group in ffns]
+    shared = [{"no_op": False, "ffn_mult": ffn_mult(group.size, hidden)} for group in ffns]
+    rounded = all(group.size % _MULTIPLE == 0 for group in ffns)
+    blocks = [
+        {
+            "attention": {"no_op": False, "n_heads_in_group": queries}
+            | ({} if rounded and whole else {"num_key_value_heads": own.size}),
+            "ffn": ffn,
+        }
+        for own, ffn in zip(attention, shared if rounded and whole else exact, strict=True)
+    ]
+    layers: dict[str, dict[str, int]] = {}
+    for layer, (own, ffn) in enumerate(zip(attention, ffns, strict=True)):
+        entries = {"intermediate_size": ffn.size} if ffn.size != width else {}
+        if own.size != keys:
+            entries |= {"num_key_value_heads": own.size, "num_attention_heads": own.size * queries}
+        if entries:
+            layers[str(layer)] = entries
+    added: dict[str, Any] = {"block_configs": blocks, "per_layer_config": layers}
+    if plain["model_type"] == "qwen2":  # DeciLM's name for biases of queries, keys and values alone
+        added["qkv_bias"] = True
+    return added | (
+        {"model_type": SERVED, "architectures": ["DeciLMForCausalLM"]} if whole else {"architectures": ["CoppiceForCausalLM"]}
+    )
+
+
+def ffn_mult(width: int, hidden: int) -> float:
+    """Return a share from which readers compute a width, as ``ceil256(int(2 ffn_mult hidden / 3))``: the middle of all such."""
+    return round(3 * (width - _MULTIPLE // 2) / (2 * hidden), 6)
+
+
+def remote_code(student: PreTrainedModel, name: str) -> str:
+    """Generate the file that ``trust_remote_code=True`` runs: the plug-in's source, and a model class that uses it."""
+    base = next(cls for cls in type(student).__mro__ if cls.__module__.startswith("transformers."))
+    parts = [inspect.getsource(module) for module in (words, configuration, per_layer)]
+    own = [
+        line for part in parts[1:] for line in part.replace(_FUTURE, "").splitlines() if "pruning_core.plugin.words" not in line
+    ]
+    code = "\n".join(own)
+    return (
+        f"{parts[0]}\n\n{code}\n\n\n"
+        f"from {base.__module__} import {base.__name__}  # noqa: E402\n\n\n"
+        f"class {name}({base.__name__}):\n"
+        f'    """{base.__name__} whose layers have their own widths, as written by Coppice."""\n'
+    )

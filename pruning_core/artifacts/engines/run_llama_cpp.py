@@ -1,0 +1,57 @@
+"""Runs a GGUF file in llama.cpp, by llama-cpp-python. Started by `prover`; see `running`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parent))
+
+import running
+
+
+def describe(request: dict[str, Any]) -> dict[str, Any]:
+    """Import llama.cpp. It computes in the type of the file."""
+    return {"version": importlib.import_module("llama_cpp").__version__, "dtype": request["dtype"]}
+
+
+class Model:
+    """A model of llama.cpp."""
+
+    def __init__(self, path: str, request: dict[str, Any]) -> None:
+        longest = max(map(len, [*request["texts"], *request["prompts"], request["timing"]["prompt"]]))
+        self._llama = importlib.import_module("llama_cpp").Llama(
+            path,
+            n_ctx=longest + 2 + max(request["new_tokens"], request["timing"]["new_tokens"]),
+            n_threads=request["threads"],
+            n_threads_batch=request["threads"],
+            n_gpu_layers=0,
+            logits_all=True,
+            verbose=False,
+            seed=0,
+        )
+
+    def score(self, tokens: list[int], top: int) -> list[running.Position]:
+        """See `running.Decoder`."""
+        self._llama.reset()
+        self._llama.eval(tokens)
+        return running.positions_of(self._llama.scores[: len(tokens)], tokens, top)
+
+    def generate(self, tokens: list[int], count: int) -> list[int]:
+        """See `running.Decoder`."""
+        self._llama.reset()
+        return list(running.greedy(self._last, tokens, count))
+
+    def _last(self, tokens: list[int]) -> Any:
+        self._llama.eval(tokens)
+        return self._llama.scores[self._llama.n_tokens - 1]
+
+    def close(self) -> None:
+        """See `running.Decoder`."""
+        self._llama.close()
+
+
+if __name__ == "__main__":
+    running.run_script(describe, Model)

@@ -1,0 +1,76 @@
+"""The stage of a run in which the engines that were asked for load its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pruning_core.artifacts.acceptance import Prover
+from pruning_core.artifacts.engines.prover import Checkpoint, EngineProver
+from pruning_core.data.rows import Rows
+from pruning_core.engines import limits
+from pruning_core.engines.registry import ENGINES
+from pruning_core.evidence.clock import StageClock
+from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.report.report import Outcome
+from pruning_core.run.candidate import Candidate
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.tasks.base import TaskModel
+
+
+def engine_prover(proven: Prover, spec: PruneSpec, held_out: Rows, folder: Path | None) -> EngineProver:
+    """Make the prover of engines of a run.
+
+    Args:
+        proven: The prover of its checkpoints.
+        spec: The request.
+        held_out: Rows whose texts are scored.
+        folder: The folder of engines' environments.
+    """
+    return EngineProver(
+        spec,
+        proven.dense,
+        held_out,
+        proven.probes,
+        trust_remote_code=proven.trust_remote_code,
+        limit_s=proven.limit_s,
+        folder=folder,
+        refuses=refusing(spec, proven.dense),
+    )
+
+
+def refusing(spec: PruneSpec, dense: TaskModel) -> Callable[[str], str | None]:
+    """Return what says why an engine can't hold the bundles of a run, as a sentence; None where it can."""
+    config = read_checkpoint(dense.source).config
+    layout = spec.artifacts.layout
+
+    def reason(name: str) -> str | None:
+        engine = ENGINES[name]
+        if layout == "serve" and name in limits.ENGINES:
+            why = limits.reason_against(name, config)
+            return None if why is None else f"{engine.title} cannot hold the model: {why}"
+        if layout == "per_layer" and engine.own_environment and engine.loads == "checkpoint":
+            return f"{engine.title} takes layers that differ in the layout serve alone, and this bundle's layout is per_layer"
+        return None
+
+    return reason
+
+
+def run_in_engines(
+    prover: EngineProver, candidates: Sequence[Candidate], outcomes: Sequence[Outcome], clock: StageClock
+) -> list[Outcome]:
+    """Prove every checkpoint in every engine, and return the outcomes with a row each."""
+    found: list[Outcome] = []
+    each = len(prover.engines)
+    with clock.stage("engines", each * len(candidates)) as step:
+        for done, (candidate, outcome) in enumerate(zip(candidates, outcomes, strict=True)):
+            onnx = outcome.onnx
+            checkpoint = Checkpoint(
+                folder=candidate.expected.folder,
+                exports=outcome.exports,
+                onnx=None if onnx is None or onnx.status == "failed" else onnx.path,
+                onnx_problem=None if onnx is None else onnx.reason,
+            )
+            rows = prover.prove(checkpoint, lambda count, done=done: step(done * each + count))
+            found.append(outcome.but(engines=rows))
+    return found
