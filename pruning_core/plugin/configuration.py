@@ -32,16 +32,10 @@ class CoppiceModelConfig(PreTrainedConfig):
             raise ValueError(
                 f"this {cls.model_type} model is none of Coppice's; pass trust_remote_code=True to load it by its own code"
             )
-        plain = plain_config(config_dict)
-        kept = _kept(plain["model_type"])
+        kept = kept_class(config_dict["base_model_type"])
         if "vllm" in sys.modules:
-            return _for_vllm(kept, config_dict, plain, kwargs)
-        found = kept.from_dict(plain, **kwargs)
-        own = found[0] if isinstance(found, tuple) else found
-        own.__dict__["bundle_words"] = {
-            name: config_dict[name] for name in (*ADDED, "model_type", "architectures") if name in config_dict and name != OURS
-        }
-        return found
+            return _for_vllm(kept, config_dict, kwargs)
+        return kept.from_dict(plain_with_words(config_dict), **kwargs)
 
 
 class CoppiceServedConfig(CoppiceModelConfig):
@@ -50,11 +44,22 @@ class CoppiceServedConfig(CoppiceModelConfig):
     model_type = SERVED
 
 
+def plain_with_words(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a bundle's configuration as that of its base model, with the bundle's words beside it for `kept_class` to save.
+
+    A configuration that is no bundle's is returned as it is.
+    """
+    if not is_wrapped(config):
+        return config
+    words = {name: config[name] for name in (*ADDED, "model_type", "architectures") if name in config and name != OURS}
+    return plain_config(config) | {"bundle_words": words}
+
+
 # Classes by their names: a configuration that is pickled finds its class here.
 _KEPT: dict[str, type[PreTrainedConfig]] = {}
 
 
-def _kept(model_type: str) -> type[PreTrainedConfig]:
+def kept_class(model_type: str) -> type[PreTrainedConfig]:
     """Return a base model's configuration class that saves itself in the bundle's words.
 
     It has the name of the class itself, by which transformers finds models and tokenizers.
@@ -82,12 +87,12 @@ def _in_words(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def __getattr__(name: str) -> Any:
-    """Find a class of `_kept`, in a process that unpickles a configuration too."""
+    """Find a class of `kept_class`, in a process that unpickles a configuration too."""
     names: Mapping[str, str] = configuration_auto.CONFIG_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
     model_type = next((model_type for model_type, own in names.items() if own == name), None)
     if model_type is None:
         raise AttributeError(name)
-    return _kept(model_type)
+    return kept_class(model_type)
 
 
 class _Words(dict[str, Any]):
@@ -100,9 +105,9 @@ class _Words(dict[str, Any]):
             raise AttributeError(name) from None
 
 
-def _for_vllm(kept: type[PreTrainedConfig], config: Mapping[str, Any], plain: dict[str, Any], kwargs: dict[str, Any]) -> Any:
+def _for_vllm(kept: type[PreTrainedConfig], config: Mapping[str, Any], kwargs: dict[str, Any]) -> Any:
     """Return the configuration that vLLM's model classes read: the shapes of each layer as objects, not our plug-in's entry."""
-    given = {name: value for name, value in plain.items() if name != "quantization_config"}
+    given = {name: value for name, value in plain_config(config).items() if name != "quantization_config"}
     given["architectures"] = config.get("architectures")
     widths = {int(layer): entries for layer, entries in (config.get("per_layer_config") or {}).items()}
     # A quantization_config beside our words is of a form that vLLM unpacks, such as compressed-tensors.

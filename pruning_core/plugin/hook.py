@@ -18,7 +18,7 @@ from types import ModuleType
 # Modules of transformers that hold a registry, and ours that register when they are imported.
 _REGISTRIES = {
     "transformers.quantizers.auto": "pruning_core.plugin.per_layer",
-    "transformers.models.auto.configuration_auto": "pruning_core.plugin.configuration",
+    "transformers.models.auto.configuration_auto": "pruning_core.plugin.by_name",
 }
 
 

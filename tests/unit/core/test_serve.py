@@ -107,15 +107,15 @@ def test_widths_are_what_the_engines_hold_and_attention_stays(served: Path):
 
 _LOAD = """
 import sys
-from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1]{options})
+from transformers import {auto_class} as Model
+model = Model.from_pretrained(sys.argv[1]{options})
 print(model.config.model_type, sum(p.numel() for p in model.parameters()))
 """
 
 
-def alone(folder: Path, options: str = "") -> subprocess.CompletedProcess[str]:
+def alone(folder: Path, options: str = "", auto_class: str = "AutoModelForCausalLM") -> subprocess.CompletedProcess[str]:
     # -I: neither the working directory nor the environment can smuggle pruning_core in.
-    code = "import sys\nsys.modules['pruning_core'] = None\n" + _LOAD.format(options=options)
+    code = "import sys\nsys.modules['pruning_core'] = None\n" + _LOAD.format(options=options, auto_class=auto_class)
     return subprocess.run(
         [sys.executable, "-I", "-c", code, str(folder)], capture_output=True, text=True, check=False, input=""
     )
@@ -147,6 +147,27 @@ def test_a_loaded_configuration_is_copied_pickled_and_saved_in_the_same_words(se
     assert [config_of(tmp_path / "again").get(name) for name in words] == [config_of(served).get(name) for name in words]
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_a_class_that_is_used_by_name_reads_a_bundle_as_the_auto_classes_do(served: Path, tmp_path: Path, caplog):
+    import transformers
+
+    auto = transformers.AutoModelForCausalLM.from_pretrained(served)
+    with caplog.at_level("WARNING", "transformers"):
+        named = transformers.LlamaForCausalLM.from_pretrained(served)
+    assert not caplog.records, "neither a warning of another type nor one of layers filled at random"
+    assert named.config.to_dict() == auto.config.to_dict()
+    assert all(torch.equal(a, b) for a, b in zip(auto.parameters(), named.parameters(), strict=True))
+    named.save_pretrained(tmp_path / "again")
+    assert config_of(tmp_path / "again")["model_type"] == config_of(served)["model_type"]
+    assert "bundle_words" not in transformers.MistralConfig.from_pretrained(served).to_dict()
+
+
+def test_without_coppice_a_class_that_is_used_by_name_loads_nothing_wrong(served: Path):
+    refused = alone(served, auto_class="LlamaForCausalLM")
+    assert refused.returncode != 0
+    assert "'intermediate_size' is a per-layer attribute" in refused.stderr
+    assert "ignore_mismatched_sizes" not in refused.stderr + refused.stdout
 
 
 def test_a_served_bundle_is_pruned_again(served: Path, texts: Path, tmp_path: Path):
