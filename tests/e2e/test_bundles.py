@@ -80,7 +80,7 @@ import onnxruntime
 from transformers import AutoTokenizer
 folder, texts = sys.argv[1], json.loads(sys.argv[2])
 session = onnxruntime.InferenceSession(folder + "/onnx/model.onnx", providers=["CPUExecutionProvider"])
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 def run(texts):
     inputs = tokenizer(texts, padding=True, return_tensors="np")
     return session.run(None, {entry.name: inputs[entry.name] for entry in session.get_inputs()})[0].tolist()
@@ -168,8 +168,8 @@ def test_a_floor_that_is_missed_ends_with_1_and_leaves_the_candidate(tmp_path):
 
 def test_nonsense_is_refused_in_a_sentence(tiny_bert, tiny_sst2, tmp_path):
     for options, expected in (
-        (("--macs-keep", "0.6", "--layout", "flat"), "--layout must be 'per_layer' or 'stock'"),
-        (("--macs-keep", "0.6", "--format", "gguf"), "--format must be 'safetensors', 'onnx' or 'compressed'"),
+        (("--macs-keep", "0.6", "--layout", "flat"), "--layout must be 'per_layer', 'stock' or 'serve'"),
+        (("--macs-keep", "0.6", "--format", "gguff"), "--format must be 'safetensors', 'onnx', 'compressed', "),
         (("--quality-floor", "1.5"), "--quality-floor"),
         ((), "target is required"),
     ):
