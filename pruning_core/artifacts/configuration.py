@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from pruning_core.arch.alike import FFN_WIDTHS
+from pruning_core.arch.structure import LAYERS, number
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.plugin import configuration, per_layer, words
 from pruning_core.plugin.words import SERVED, plain_config, wrapped_config
@@ -48,10 +50,24 @@ def write_configuration(folder: Path, layout: Layout, groups: Sequence[UnitGroup
     """
     path = folder / "config.json"
     plain = plain_config(cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))) | {"auto_map": dict(loader)}
-    added = _served(plain, groups) if layout == "serve" else {}
+    added = _served(plain, groups) if layout == "serve" else _widths(plain, groups)
     if added.get("model_type") == SERVED:
         added["auto_map"] = dict(loader) | {"AutoConfig": f"{REMOTE_CODE_NAME}.CoppiceServedConfig"}
     path.write_text(json.dumps(wrapped_config(plain, added), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _widths(plain: Mapping[str, Any], groups: Sequence[UnitGroup]) -> dict[str, Any]:
+    """Return the FFN widths in transformers' own words, where its configuration has one width for all layers.
+
+    A model class that is used by name does not look at ``model_type``. By these words it refuses the layers (transformers 5.14);
+    without them it would offer to fill them at random.
+    """
+    name = next((name for name in FFN_WIDTHS if name in plain), None)
+    sizes = [(group.layer, group.size) for group in groups if group.kind != "head"]
+    if name is None or number(plain, LAYERS) != len(sizes) or len(dict(sizes)) != len(sizes):
+        return {}
+    widths = {str(layer): {name: size} for layer, size in sizes if size != plain[name]}
+    return {"per_layer_config": widths} if widths else {}
 
 
 def _served(plain: Mapping[str, Any], groups: Sequence[UnitGroup]) -> dict[str, Any]:
