@@ -59,7 +59,7 @@ def write_configuration(folder: Path, layout: Layout, groups: Sequence[UnitGroup
 def _widths(plain: Mapping[str, Any], groups: Sequence[UnitGroup]) -> dict[str, Any]:
     """Return the FFN widths in transformers' own words, where its configuration has one width for all layers.
 
-    A model class that is used by name does not look at ``model_type``. By these words it refuses the layers (transformers 5.14);
+    A model class that is used by name does not look at ``model_type``. By these words it refuses the layers (since 5.14);
     without them it would offer to fill them at random.
     """
     name = next((name for name in FFN_WIDTHS if name in plain), None)
