@@ -18,8 +18,8 @@ from coppice.commands.options import JobOptions
         ({"engines": ["openvino"], "formats": ["openvino"]}, {"engines": ["openvino"], "formats": ["safetensors", "openvino"]}),
         ({"gguf": ["Q8_0"]}, {"gguf": ["Q8_0"], "formats": ["safetensors", "gguf"]}),
         (
-            {"quantization": "int8", "formats": ["onnx"]},
-            {"quantization": "int8", "formats": ["safetensors", "onnx", "compressed-tensors"]},
+            {"quantization": "w4a16", "formats": ["onnx"]},
+            {"quantization": "w4a16", "formats": ["safetensors", "onnx", "compressed-tensors"]},
         ),
     ],
 )
