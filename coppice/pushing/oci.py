@@ -1,29 +1,34 @@
 """Pushing to a registry of containers, as an OCI artifact of one layer a file, by oras.
 
 Each layer is named by its path, as the command line tool ``oras`` names files: ``oras pull`` writes the bundle's folder.
-Of the library's behaviour we leave two things out (docs/decisions/0118): it reads whole files into memory to send them, and
-repeats what a registry has refused for two minutes.
+Of the library we take what is about credentials. Its own uploads read whole files into memory, wait without a limit, and
+repeat what a registry has refused for two minutes (docs/decisions/0118).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from coppice.pushing.base import Account, Pushed, PushRefused, PushUnreachable
 from coppice.pushing.bundle import Bundle, BundleFile
 from coppice.pushing.destinations import OciArtifact
 
+if TYPE_CHECKING:
+    import requests
+
 ARTIFACT_TYPE = "application/vnd.coppice.bundle.v1"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _EMPTY = b"{}"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 _TRIES = 3
+_TIMEOUT_S = (10, 120)  # to connect; between two pieces of an answer
 
 
 def push(bundle: Bundle, to: OciArtifact, account: Account) -> Pushed:
@@ -88,25 +93,25 @@ class _Told:
 
 
 class _Registry:
-    """A repository of a registry: oras' requests and credentials, without its pauses."""
+    """A repository of a registry: credentials and tokens are oras' part, requests are ours."""
 
     def __init__(self, to: OciArtifact) -> None:
         import oras.container
         import oras.provider
         from oras.logger import logger
-        from requests.adapters import HTTPAdapter
 
         logger.log_handler = []  # it would print beside our own sentences
         insecure = to.registry.partition(":")[0] in _LOOPBACK
         self._base = f"{'http' if insecure else 'https'}://{to.registry}/v2/{to.name}"
         self._tag = to.tag
+        self._no_credentials = _no_credentials(to)
         self._host = to.registry
         basic = _wants_basic(self._base.removesuffix(f"/{to.name}"))
         self._own: Any = oras.provider.Registry(to.registry, insecure=insecure, auth_backend="basic" if basic else "token")
-        self._own.session.mount("https://", HTTPAdapter(max_retries=_TRIES))
+        _limit(self._own.session)
         _give_credentials(self._own, oras.container.Container(f"{to.registry}/{to.name}:{to.tag}"))
         if basic and not getattr(self._own.auth, "_basic_auth", None):
-            raise PushRefused(_no_credentials(to))
+            raise PushRefused(self._no_credentials)
 
     def has(self, digest: str) -> bool:
         """Ask whether the registry has a blob."""
@@ -124,21 +129,39 @@ class _Registry:
         where = urljoin(begun.url, begun.headers["Location"])
         url = append_url_params(where, {"digest": digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        if urlsplit(where).netloc == self._host:
-            answer = self._ask("PUT", url, data=content, headers=headers)
-        else:  # a store of the registry's, whose address holds all it needs: credentials stay here
-            answer = self._own.session.request("PUT", url, data=content, headers=headers)
-        answer.raise_for_status()
+        if urlsplit(where).netloc == self._host:  # else a store of the registry's: its address holds all that it needs
+            headers |= self._own.auth.get_auth_header()
+        # Not as the library asks: it would repeat a refused request with a file that was read already.
+        self._own.session.put(url, data=content, headers=headers).raise_for_status()
 
     def tag(self, manifest: dict[str, Any]) -> str:
         """Put the manifest, and return its digest."""
-        answer = self._ask("PUT", f"{self._base}/manifests/{self._tag}", json=manifest, headers={"Content-Type": _MANIFEST})
+        body = json.dumps(manifest, sort_keys=True).encode()
+        answer = self._ask("PUT", f"{self._base}/manifests/{self._tag}", data=body, headers={"Content-Type": _MANIFEST})
         answer.raise_for_status()
-        return f"sha256:{hashlib.sha256(answer.request.body).hexdigest()}"
+        return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
-    def _ask(self, method: str, url: str, **options: Any) -> Any:
-        once = type(self._own).do_request.__wrapped__  # as the library asks, credentials and all, without its repetitions
-        return once(self._own, url, method, **options)
+    def _ask(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> requests.Response:
+        own = {**(headers or {}), **self._own.auth.get_auth_header()}
+        answer = self._own.session.request(method, url, headers=own, **options)
+        if answer.status_code not in (401, 403) or "Www-Authenticate" not in answer.headers:
+            return answer
+        own, is_known = self._own.auth.authenticate_request(answer, own, refresh=True)  # a token of another scope is asked for
+        if not is_known:
+            raise PushRefused(self._no_credentials)
+        return self._own.session.request(method, url, headers=own, **options)
+
+
+def _limit(session: requests.Session) -> None:
+    """Let no request wait for ever, as the library's would; connections that fail are tried again."""
+    from requests.adapters import HTTPAdapter
+
+    class Limited(HTTPAdapter):
+        def send(self, request: requests.PreparedRequest, *further: Any, **options: Any) -> requests.Response:
+            return super().send(request, *further, **{**options, "timeout": _TIMEOUT_S})
+
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Limited(max_retries=_TRIES))
 
 
 def _wants_basic(base: str) -> bool:
@@ -171,8 +194,6 @@ def _translated(to: OciArtifact) -> Generator[None]:
         raise PushUnreachable(
             f"no answer from the registry {to.registry} ({type(error).__name__}); is its name right?"
         ) from None
-    except ValueError:  # the library's word for a request for credentials that it cannot answer
-        raise PushRefused(_no_credentials(to)) from None
 
 
 def _no_credentials(to: OciArtifact) -> str:
