@@ -28,6 +28,7 @@ class OciRegistry:
         reads_only: Whether it refuses what is written.
         sent: The digest of each blob that was sent, in order.
         breaks_after: Number of blobs after which it is out of order; None: never.
+        hangs: Whether it is silent then, instead of saying so; `hanging` is set when it is.
     """
 
     host: str
@@ -37,6 +38,9 @@ class OciRegistry:
     manifests: dict[str, bytes] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
     breaks_after: int | None = None
+    hangs: bool = False
+    hanging: threading.Event = field(default_factory=threading.Event)
+    goes_on: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -112,6 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(403, b'{"errors": [{"code": "DENIED"}]}')
             return False
         if own.breaks_after is not None and len(own.sent) >= own.breaks_after:
+            if own.hangs:
+                own.hanging.set()
+                own.goes_on.wait(30)
             self._send(503, b"{}")
             return False
         return True

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -244,6 +245,19 @@ def test_an_interrupted_push_says_what_is_there_and_goes_on_from_there(bundle: P
     assert "4 files sent" in push(bundle, to)[1]
 
 
+def test_an_interruption_by_the_user_says_what_is_there(bundle: Path, registry: OciRegistry) -> None:
+    registry.breaks_after, registry.hangs = 3, True
+    command = [sys.executable, "-m", "coppice.cli", "push", str(bundle), f"oci://{registry.host}/me/small:0.5"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert registry.hanging.wait(60)
+    process.send_signal(signal.SIGINT)
+    told, said = process.communicate(timeout=30)
+    registry.goes_on.set()
+    assert (process.returncode != 0, told) == (True, "")
+    assert "interrupted: 3 of 7 files are there; the same command sends the others" in " ".join(said.split())
+    assert "Traceback" not in said
+
+
 def test_what_a_registry_refuses_is_said_at_once(bundle: Path, registry: OciRegistry) -> None:
     registry.reads_only = True
     started = time.monotonic()
@@ -285,13 +299,20 @@ def test_a_service_that_refuses_or_does_not_answer_is_told_apart(
     assert (code, "give --destination-key" in said) == (2, True), said
 
 
-def test_a_job_of_the_service_is_fetched_and_held_against_its_manifest(live: Live, s3_bucket: str) -> None:
+def test_a_job_of_the_service_is_fetched_and_held_against_its_manifest(
+    live: Live, s3_bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with Client(live.url) as client:
         job = client.submit(live.spec)
+    for name, content in FILES.items():
+        (tmp_path / "made" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "made" / name).write_bytes(content)
+    write_manifest(tmp_path / "made")
+    monkeypatch.setitem(FILES, "manifest.json", (tmp_path / "made" / "manifest.json").read_bytes())
     live.succeed()
-    code, _told, said = push(job.id, f"s3://{s3_bucket}/small", "--url", live.url)
-    assert set(FILES).isdisjoint({"manifest.json"})
-    assert (code, "is no bundle: it has no manifest.json" in said) == (2, True), said
+    code, told, said = push(job.id, f"s3://{s3_bucket}/small", "--url", live.url, "--json")
+    assert code == 0, said
+    assert sorted(json.loads(told.splitlines()[-1])["sent"]) == sorted(FILES)
     code, _told, said = push("job_unknown", f"s3://{s3_bucket}/small", "--url", live.url)
     assert (code, "no folder or archive job_unknown, and no such job at" in said) == (2, True), said
 
