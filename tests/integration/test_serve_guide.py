@@ -17,7 +17,9 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import torch
 import transformers
+from tokenizers import decoders
 
 from pruning_core.engines.registry import Found, find
 from pruning_core.run.pipeline import run
@@ -48,7 +50,17 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256}
     tokenizer = gguf_models.tokenizers()["smollm"]
     config = transformers.LlamaConfig(**sizes, **heads, bos_token_id=560, eos_token_id=561, tie_word_embeddings=True)
-    transformers.LlamaForCausalLM(config).save_pretrained(folder / "dense")
+    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(std=0.15)
+        words = {index for name, index in tokenizer.get_vocab().items() if re.fullmatch(r"Ġ?[a-z]+", name)}
+        others = [index for index in range(640) if index not in words]
+        model.get_input_embeddings().weight[others] = 0  # so that it says words, and no half of a letter
+    model.save_pretrained(folder / "dense")
     tokenizer.save_pretrained(folder / "dense")
     document = {
         "model": str(folder / "dense"),
@@ -185,7 +197,12 @@ def test_sentence_transformers_gives_embeddings(tmp_path: Path, tiny_bert: Path,
 
     model = tiny.write_model(tmp_path / "embedder", "bert", task="feature-extraction")
     spec = tiny_spec(model, tiny_sst2).model_dump(mode="json")
-    spec["task"] = {"type": "feature-extraction", "columns": {"text": ["sentence"]}, "dataset": str(tiny_sst2)}
+    spec["task"] = {
+        "type": "feature-extraction",
+        "columns": {"text": ["sentence"]},
+        "dataset": str(tiny_sst2),
+        "metric": "cosine",
+    }
     run(PruneSpec.model_validate(spec), tmp_path / "bundle", device="cpu")
     assert len(_numbers(_python(tmp_path, "sentence-transformers"))) == 2 * tiny.HIDDEN
 
