@@ -59,7 +59,9 @@ class Account:
         self._end(file)
 
     def begin(self, file: BundleFile) -> None:
-        """Note that a file is on its way."""
+        """Note that a file is on its way. Raises `PushRefused` where it is no longer what was verified."""
+        if not file.is_as_verified:
+            raise PushRefused(f"{file.path!a} was changed after it was verified, and is not sent; push again")
         self._current = file.path
         self._tell()
 

@@ -37,12 +37,19 @@ class BundleFile:
     Attributes:
         path: Its path in the bundle.
         source: Where its content is read; within the bundle's folder.
+        changed_ns: When it was last changed, before it was verified.
     """
 
     path: str
     size: int
     sha256: str
     source: Path
+    changed_ns: int
+
+    @property
+    def is_as_verified(self) -> bool:
+        """Whether nobody has written to the file since it was verified."""
+        return self.source.is_file() and self.source.stat().st_mtime_ns == self.changed_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +137,18 @@ def _verified(folder: Path, name: str, entry: _Entry) -> BundleFile:
     path = _inside(folder, name)
     if not path.is_file():
         raise BundleUnfit(f"{name!a} is missing, or is no file; {MANIFEST_FILE} names it")
-    size = path.stat().st_size
+    size, changed_ns = path.stat().st_size, path.stat().st_mtime_ns
     if size != entry.size:
         raise BundleUnfit(f"{name!a} was changed: it has {size} bytes, and {MANIFEST_FILE} says {entry.size}")
     if sha256_of(path) != entry.sha256:
         raise BundleUnfit(f"{name!a} was changed: its sha256 is another than {MANIFEST_FILE} says")
-    return BundleFile(name, size, entry.sha256, path)
+    return BundleFile(name, size, entry.sha256, path, changed_ns)
 
 
 def _listed(folder: Path, name: str) -> BundleFile:
     path = _inside(folder, name)
-    return BundleFile(name, path.stat().st_size, sha256_of(path), path)
+    size, changed_ns = path.stat().st_size, path.stat().st_mtime_ns
+    return BundleFile(name, size, sha256_of(path), path, changed_ns)
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -23,6 +23,10 @@ from app.jobs.records import Claim
 from app.settings import Settings
 from coppice.cli import app
 from coppice.client import Client
+from coppice.pushing import oci
+from coppice.pushing.base import Account, PushRefused
+from coppice.pushing.bundle import read_bundle
+from coppice.pushing.destinations import OciArtifact
 from pruning_core.artifacts.bundle import write_manifest
 from pruning_core.spec.prune import PruneSpec
 from tests.oci_registry import PASSWORD, USER, OciRegistry, oci_registry
@@ -243,6 +247,16 @@ def test_an_interrupted_push_says_what_is_there_and_goes_on_from_there(bundle: P
     assert registry.manifests == {}
     registry.breaks_after = None
     assert "4 files sent" in push(bundle, to)[1]
+
+
+def test_a_file_that_is_changed_after_it_was_verified_is_not_sent(bundle: Path, registry: OciRegistry) -> None:
+    read = read_bundle(bundle, None, lambda *_told: None)
+    (bundle / "model.safetensors").write_bytes(WEIGHTS[::-1])
+    account = Account(read, lambda *_told: None)
+    with pytest.raises(PushRefused, match=r"'model\.safetensors' was changed after it was verified"):
+        oci.push(read, OciArtifact(registry.host, "me/small", "0.5"), account)
+    assert registry.manifests == {}
+    assert hashlib.sha256(WEIGHTS[::-1]).hexdigest() not in str(registry.sent)
 
 
 def test_an_interruption_by_the_user_says_what_is_there(bundle: Path, registry: OciRegistry) -> None:
