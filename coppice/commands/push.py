@@ -91,9 +91,10 @@ def files_for(bundle: Bundle, to: Destination) -> list[BundleFile]:
 def _refuse_misplaced(to: Destination, asked: _Asked) -> None:
     if isinstance(to, HubRepository):
         return
-    for name, value in (("--public and --private", asked.hub.public), ("--message", asked.hub.message)):
-        if value is not None:
-            fail(f"{name} are for hf:// alone; who sees other places is decided there", ExitCode.BAD_INPUT)
+    if asked.hub.public is not None:
+        fail("--public and --private are for hf:// alone; who sees other places is decided there", ExitCode.BAD_INPUT)
+    if asked.hub.message is not None:
+        fail("--message is for hf:// alone; other places have no commits", ExitCode.BAD_INPUT)
 
 
 def _require(to: Destination) -> None:

@@ -210,6 +210,7 @@ def test_sentence_transformers_gives_embeddings(tmp_path: Path, tiny_bert: Path,
 _TYPES = {"TYPE_INT64": "tensor(int64)", "TYPE_FP32": "tensor(float)"}
 
 
+@pytest.mark.slow
 def test_triton_s_configuration_names_what_the_graph_has(classifier: Path) -> None:
     config = block("serve.md", "text", "triton-config")
     entries = re.findall(r'name: "(\w+)" data_type: (\w+) dims: \[ (-?\d+), (-?\d+) \]', config)
