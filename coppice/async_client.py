@@ -11,6 +11,7 @@ import asyncio
 import builtins
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -32,7 +33,7 @@ from coppice.connection import (
     translated,
     understood,
 )
-from coppice.errors import JobUnsuccessful
+from coppice.errors import ApiError, JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
@@ -165,6 +166,15 @@ class AsyncClient:
     async def upload_model(self, folder: Path) -> Upload:
         """Upload a folder with config.json, safetensors weights and tokenizer. The same content has the same id."""
         return await self._upload("model", folder)
+
+    async def uploaded_model(self, upload_id: str) -> Upload | None:
+        """Read an uploaded model; None where you have uploaded none of this id."""
+        try:
+            return await self._run(operations.uploaded("model", upload_id))
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
 
     async def upload_dataset(self, folder: Path) -> Upload:
         """Upload a folder with train and validation as Parquet, JSON Lines or CSV. The same content has the same id."""

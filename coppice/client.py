@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ from coppice.connection import (
     translated,
     understood,
 )
-from coppice.errors import JobUnsuccessful
+from coppice.errors import ApiError, JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
@@ -189,6 +190,15 @@ class Client:
     def upload_model(self, folder: Path) -> Upload:
         """Upload a folder with config.json, safetensors weights and tokenizer. The same content has the same id."""
         return self._upload("model", folder)
+
+    def uploaded_model(self, upload_id: str) -> Upload | None:
+        """Read an uploaded model; None where you have uploaded none of this id."""
+        try:
+            return self._run(operations.uploaded("model", upload_id))
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
 
     def upload_dataset(self, folder: Path) -> Upload:
         """Upload a folder with train and validation as Parquet, Arrow, JSON or CSV, or one such file.

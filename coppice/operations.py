@@ -211,6 +211,11 @@ def upload(kind: str, archive: Path) -> Operation[Upload]:
     return Upload.model_validate(answer.json())
 
 
+def uploaded(kind: str, upload_id: str) -> Operation[Upload]:
+    """Read an upload."""
+    return Upload.model_validate((yield Request("GET", f"/v1/{kind}s/{upload_id}")).json())
+
+
 def create_key(tenant: str, *, name: str, scopes: Sequence[str] | None, expires_days: int | None) -> Operation[NewApiKey]:
     """Make an API key."""
     body: dict[str, Any] = {"tenant": tenant, "name": name, "expires_days": expires_days}

@@ -91,6 +91,29 @@ def verify(bundle: Path, key: Path) -> Origin:
     return Origin(key_id, files, _statement(bundle, files))
 
 
+def hold_against_signature(bundle: Path, found: dict[str, str]) -> str:
+    """See that files are those which a signature is about. Whose it is, is not proven: anybody could have made it.
+
+    Args:
+        bundle: Folder of the bundle, with a signature.
+        found: The sha256 of every file but the signature, by its path.
+
+    Returns:
+        The id of the key that the signature says it is by.
+
+    Raises:
+        OriginUnproven: The files are others, or the signature is none.
+    """
+    signature = bundle / SIGNATURE_FILE
+    try:
+        signed = _signed(signature)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise OriginUnproven(f"{SIGNATURE_FILE} is no signature, or was changed") from None
+    if found != signed:
+        raise OriginUnproven(_differences(found, signed))
+    return _hint(signature) or "unknown"
+
+
 def _verified(bundle: Path, signature: Path, key: Path) -> dict[str, str]:
     """Verify signature and files by the stock library, and return the sha256 of each file."""
     from cryptography.exceptions import InvalidSignature

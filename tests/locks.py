@@ -48,7 +48,7 @@ SETS: Mapping[str, LockedSet] = {
     "api": LockedSet(("redis", "postgres", "s3")),
     "worker": LockedSet(("worker", "redis", "postgres", "s3")),
     "worker-cpu": LockedSet(("worker", "redis", "postgres", "s3"), cuda=False),
-    "prune": LockedSet(("load", "prune", "verify", "onnx", "mlflow"), distribution="coppice-prune"),
+    "prune": LockedSet(("load", "prune", "verify", "onnx", "mlflow", "push"), distribution="coppice-prune"),
     "build": LockedSet(distribution=None, more=("hatchling",)),
     "flower": LockedSet(distribution=None, more=("celery", "flower", "redis")),
 }

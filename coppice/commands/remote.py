@@ -33,7 +33,7 @@ _NO_WORKER = (
     "no worker is signed in at the service, so that nothing runs; whoever runs it starts one with coppice worker "
     "(coppice serve brings its own)"
 )
-_ID = re.compile(r"[A-Za-z0-9_\-]{1,64}", re.ASCII)
+JOB_ID = re.compile(r"[A-Za-z0-9_\-]{1,64}", re.ASCII)
 _LOOKED_THROUGH = 200  # newest jobs, for an id that is nearly one of theirs
 _LIKENESS = 0.85
 # What stands beside an id in one line: status, share done, age, and room for the beginnings of model and task.
@@ -43,7 +43,7 @@ jobs = typer.Typer(help="List, show, follow, cancel and retry the jobs of a serv
 
 
 def _is_id(text: str) -> str:
-    if _ID.fullmatch(text) is None:
+    if JOB_ID.fullmatch(text) is None:
         raise typer.BadParameter("a job's id is 1 to 64 letters, digits, - and _; coppice jobs list shows them")
     return text
 

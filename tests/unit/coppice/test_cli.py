@@ -58,6 +58,7 @@ def words(options: dict[str, str]) -> list[str]:
         ["migrate"],
         ["doctor"],
         ["verify"],
+        ["push"],
     ],
 )
 def test_every_command_explains_itself(path: list[str]) -> None:
