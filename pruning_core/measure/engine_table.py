@@ -2,8 +2,8 @@
 
 An engine is a closed program: nobody can time one of its sublayers alone. So whole models are timed, of the dense model's own
 width, heads and vocabulary, but of few layers: one shape at two depths, which tells the time of a layer from all the rest; and
-other shapes at the larger depth. A layer's cost is its attention's by the number of groups and its FFN's by the width, which are
-added. Between measured counts it is linear, and noise never makes more units cheaper than fewer.
+other shapes at the larger depth. A layer's cost is its attention's by the number of groups and its FFN's by the width, added
+up. Between measured counts it is linear, and noise never makes more units cheaper than fewer.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def shapes_of(groups: Sequence[UnitGroup], layout: Layout, limits: Limits | None
     alike = all((own.kind, own.size) == ("head", heads[0].size) for own in heads)
     if not alike or not neurons or any((own.kind, own.size) != ("neuron", neurons[0].size) for own in neurons):
         raise UnsupportedArchitecture(
-            "a latency in an engine is planned for models whose layers are alike, and those of this one differ; ask for macs, or "
-            "leave the target's engine out",
+            "a latency in an engine is planned for models whose layers are alike, and those of this one differ; ask for macs, "
+            "or leave the target's engine out",
             param="target.engine",
         )
     head, neuron = heads[0], neurons[0]
@@ -169,7 +169,7 @@ def _smooth(measured: Mapping[int, float], offered: Sequence[int]) -> Curve:
 
 
 def predicted_share(model: LatencyModel, kept: Sequence[int]) -> float:
-    """Predict the share of the dense latency that a model with so many units of each group takes. A layer without any is gone."""
+    """Predict the share of the dense latency that so many units of each group take. A layer without any is gone."""
     spent = model.fixed
     for curve, count, layer in zip(model.curves, kept, _in_layers(kept), strict=True):
         if any(layer):
@@ -200,8 +200,8 @@ def budget_in_engine(model: LatencyModel, shapes: Shapes, target: LatencyTarget,
     narrowest = f"{layers} at the narrowest shape that it may have (FFN width {shapes.neurons[0]})"
     if least > 1 / LEAST_SPEEDUP:
         raise TargetUnreachable(
-            f"the model will not be faster: by a table measured there, the latency {where} stays at {min(1.0, least):.2f} of the "
-            f"dense one even with {narrowest}, and a speed-up below {LEAST_SPEEDUP:g} is noise; ask for another engine, or for "
+            f"the model will not be faster: by a table measured there, the latency {where} stays at {min(1.0, least):.2f} of "
+            f"the dense one even with {narrowest}, and a speed-up below {LEAST_SPEEDUP:g} is noise; ask for another engine, or for "
             "macs or params if the size is what matters",
             param="target.engine",
         )

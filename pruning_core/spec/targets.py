@@ -154,8 +154,8 @@ class KeepTarget(Frozen):
 class LatencyTarget(Frozen):
     """Keep at most this fraction of the dense latency.
 
-    It is measured on the job's device, at the spec's latency shape; or in an engine that people serve with, which then is one of
-    ``artifacts.engines``.
+    It is measured on the job's device, at the spec's latency shape; or in an engine that people serve with, which then is one
+    of ``artifacts.engines``.
     """
 
     metric: Literal["latency"]
@@ -221,6 +221,11 @@ def target_name(target: Target) -> str:
 def sparsities_of(targets: Sequence[Target]) -> list[float]:
     """Return the sparsities of the targets that count all prunable weights."""
     return [target.sparsity for target in targets if isinstance(target, SparsityTarget)]
+
+
+def is_measured_here(target: Target) -> bool:
+    """Return whether a target is measured by the clock of the job's own device."""
+    return TARGET_METRICS[target.metric].measured and not (isinstance(target, LatencyTarget) and target.engine is not None)
 
 
 def any_measured(targets: Sequence[Target]) -> bool:

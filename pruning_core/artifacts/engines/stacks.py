@@ -85,18 +85,18 @@ class Timer:
     limit_s: float
     cache: Path | None
 
-    def table(self, shapes: Shapes, on_step: Callable[[int, int], None] = lambda _step, _total: None) -> EngineTable:
+    def table(self, shapes: Shapes, on_step: Callable[[int], None] = lambda _step: None) -> EngineTable:
         """Return the table of the shapes that layers may get: as it was kept, or measured now.
 
         Args:
             shapes: The shapes.
-            on_step: Called with the number of steps that are done, and that of all.
+            on_step: Called with the number of stacks that are written.
 
         Raises:
             EngineUnusable: The engine cannot be timed.
         """
         adapter = adapt(self.dense.model)
-        stacks = shapes.stacks(_layer_bytes(adapter))
+        stacks = self.stacks(shapes)
         kept = self._kept(stacks)
         if kept is not None and (table := _read(kept)) is not None:
             return table
@@ -106,16 +106,20 @@ class Timer:
             _write(kept, table)
         return table
 
+    def stacks(self, shapes: Shapes) -> tuple[Stack, ...]:
+        """List what a table times."""
+        return shapes.stacks(_layer_bytes(adapt(self.dense.model)))
+
     def _measured(
-        self, adapter: ModelAdapter, stacks: tuple[Stack, ...], scratch: Path, on_step: Callable[[int, int], None]
+        self, adapter: ModelAdapter, stacks: tuple[Stack, ...], scratch: Path, on_step: Callable[[int], None]
     ) -> EngineTable:
         paths: list[Path] = []
         dtype = "float32"
         for step, stack in enumerate(stacks):
-            on_step(step, len(stacks) + 2)
+            on_step(step)
             path, dtype = self._written(adapter, stack, scratch / f"stack-{step}")
             paths.append(path)
-        on_step(len(stacks), len(stacks) + 2)
+        on_step(len(stacks))
         times = self._timed(self._request(adapter, stacks, paths, dtype), scratch)
         for stack, found in zip(stacks, times.times or [], strict=True):
             for value in (seconds for turn in found for seconds in turn.values()):

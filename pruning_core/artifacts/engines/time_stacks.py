@@ -1,7 +1,7 @@
 """Times stacks of layers in one engine, for the table of a latency target. Started by `stacks`; see `running`.
 
-Runs in the engine's own interpreter, as ``python -P time_stacks.py RUN_MODULE REQUEST.json RESULT.json PARENT_PID STAGE``. How the
-engine is imported and how it loads a checkpoint says the script that proves bundles in it, which is imported as a module.
+Runs in the engine's own interpreter, as ``python -P time_stacks.py RUN_MODULE REQUEST.json RESULT.json PARENT_PID STAGE``. How
+the engine is imported and loads a checkpoint says the script that proves bundles in it, which is imported as a module.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def timed(load: Callable[[str, dict[str, Any]], Any], request: dict[str, Any], r
                 break
             for model, kept in zip(models, found, strict=True):
                 measured = _times(model, request)
-                kept += [measured] if turn >= 0 else []
+                if turn >= 0:
+                    kept.append(measured)
         return found
     for again in range(2):
         if again and is_late():
@@ -55,7 +56,7 @@ def timed(load: Callable[[str, dict[str, Any]], Any], request: dict[str, Any], r
             reach("load")
             model = load(path, request)
             reach("time")
-            kept += [_times(model, request) for _turn in range(-1, max(1, timing["turns"] // 2))][1:]
+            kept.extend([_times(model, request) for _turn in range(-1, max(1, timing["turns"] // 2))][1:])
             if hasattr(model, "close"):
                 model.close()
             del model
