@@ -201,8 +201,8 @@ def budget_in_engine(model: LatencyModel, shapes: Shapes, target: LatencyTarget,
     if least > 1 / LEAST_SPEEDUP:
         raise TargetUnreachable(
             f"the model will not be faster: by a table measured there, the latency {where} stays at {min(1.0, least):.2f} of "
-            f"the dense one even with {narrowest}, and a speed-up below {LEAST_SPEEDUP:g} is noise; ask for another engine, or for "
-            "macs or params if the size is what matters",
+            f"the dense one even with {narrowest}, and a speed-up below {LEAST_SPEEDUP:g} is noise; ask for another engine, or "
+            "for macs or params if the size is what matters",
             param="target.engine",
         )
     if least > target.keep:
