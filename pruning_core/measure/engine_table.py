@@ -207,7 +207,7 @@ def budget_in_engine(model: LatencyModel, shapes: Shapes, target: LatencyTarget,
         )
     if least > target.keep:
         raise TargetUnreachable(
-            f"by a table measured there, about {least:.2f} of the latency {where} must be kept, with {narrowest}, and "
+            f"by a table measured there, about {least:.3f} of the latency {where} must be kept, with {narrowest}, and "
             f"{model.fixed / model.total:.2f} of it is spent outside of the layers; got keep {target.keep:g}",
             param="target.keep",
         )
