@@ -29,8 +29,8 @@ Engines = Annotated[
 LatencyEngine = Annotated[
     str | None,
     typer.Option(
-        help="The engine in which --latency-keep is planned, by a table measured there, and measured, such as vllm; without it: "
-        "torch on this device. Implies --engine."
+        help="The engine, such as vllm, in which --latency-keep is planned, by a table measured there, and then measured; "
+        "without it: torch on this device. Implies --engine."
     ),
 ]
 LatencyPhase = Annotated[

@@ -47,7 +47,7 @@ class Stack:
 
 
 class StackTime(BaseModel):
-    """Median seconds of a stack, by what was timed: ``prefill_s`` and ``decode_s``, or ``pass_s``."""
+    """Seconds of a stack, the smallest of several turns, by what was timed: ``prefill_s`` and ``decode_s``, or ``pass_s``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -117,7 +117,9 @@ def test_the_search_keeps_to_the_budget_and_to_the_widths_of_the_engine():
 def test_an_engine_whose_time_is_not_that_of_the_layers_is_told_at_once():
     shapes = shapes_of(_groups(), "serve", LIMITS)
     model = model_from(_table(shapes, lambda own: 0.1 + _steady(own) * 1e-3), shapes, "decode")
-    with pytest.raises(TargetUnreachable, match=r"will not be faster: .* of decode in vLLM stays at 1\.00 .* speed-up below 1\.05"):
+    with pytest.raises(
+        TargetUnreachable, match=r"will not be faster: .* of decode in vLLM stays at 1\.00 .* speed-up below 1\.05"
+    ):
         budget_in_engine(model, shapes, TARGET, "decode")
 
 
