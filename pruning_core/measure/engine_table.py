@@ -31,6 +31,8 @@ _STEP = 16
 _DEPTHS, _LAYER_BYTES = (8, 6, 4, 3), 2**31
 # A speed-up below this is not told from the noise of an engine's clock.
 LEAST_SPEEDUP = 1.05
+# A table is not believed whose times contradict each other by more than this share: the machine was busy with something else.
+UNSTEADY = 0.15
 # The search rounds costs up to bins. With this factor, the smallest budget still admits the smallest model.
 _ALL_BINS = 1.01
 # The aim lies below the budget by this share of the tolerance, as for latencies on the job's device.
@@ -159,6 +161,24 @@ def model_from(table: EngineTable, shapes: Shapes, phase: Phase | None) -> Laten
     of_attention = tuple((count, max(0.0, least - (most - cost))) for count, cost in attention)
     of_ffn = tuple((count, cost - least) for count, cost in ffn)
     return LatencyModel((of_attention, of_ffn) * shapes.layers, outside, outside + shapes.layers * ffn[-1][1])
+
+
+def unsteadiness(table: EngineTable, shapes: Shapes, phase: Phase | None) -> float:
+    """Return the share by which the times of a table contradict each other: those of wider or deeper stacks are smaller."""
+    times = {Stack(own.depth, own.heads, own.neurons): own.seconds[measured_as(phase)] for own in table.times}
+    deep = max(own.depth for own in times)
+    heads, neurons = shapes.heads[-1], shapes.neurons[-1]
+    ascending = (
+        sorted((own for own in times if own.depth == deep and own.heads == heads), key=lambda own: own.neurons),
+        sorted((own for own in times if own.depth == deep and own.neurons == neurons), key=lambda own: own.heads),
+        sorted((own for own in times if (own.heads, own.neurons) == (heads, neurons)), key=lambda own: own.depth),
+    )
+    worst = 0.0
+    for stacks in ascending:
+        measured = np.array([times[own] for own in stacks])
+        fitted = isotonic_regression(measured).x
+        worst = max(worst, float(np.abs(fitted / measured - 1).max()))
+    return worst
 
 
 def _smooth(measured: Mapping[int, float], offered: Sequence[int]) -> Curve:

@@ -106,8 +106,11 @@ class EnginePlanner:
 
     def _table(self, shapes: Shapes, found: Found, clock: StageClock) -> EngineTable:
         timer = Timer(self.spec, self.dense, found, time_limit(clock.report()), self.cache)
+        asked = [
+            phase_of(own, self.spec.task.type) for own, name in in_engines(self.spec.all_targets) if name == found.engine.name
+        ]
         with clock.stage("profile", 2 * len(timer.stacks(shapes))) as step:  # half of the time is the engine's own
-            return timer.table(shapes, step)
+            return timer.table(shapes, asked, step)
 
 
 def budgets_of(plans: Mapping[str, EnginePlan]) -> dict[str, CurveBudget]:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +37,13 @@ from pruning_core.artifacts.process import run_limited
 from pruning_core.engines.registry import EngineFacts, Found, use_of
 from pruning_core.errors import EngineUnusable
 from pruning_core.machine.finite import require_finite
-from pruning_core.measure.engine_table import EngineTable, Shapes, Stack, StackTime
+from pruning_core.measure.engine_table import UNSTEADY, EngineTable, Shapes, Stack, StackTime, unsteadiness
 from pruning_core.measure.latency_table import UNTIMED, processor_name
 from pruning_core.models.load import load_task_model
 from pruning_core.models.placement import free_memory
 from pruning_core.report.engines import ExportReport
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
+from pruning_core.spec.targets import Phase
 from pruning_core.tasks.base import TaskModel
 
 # Turns of each stack after the first, and seconds after which no further turn is begun.
@@ -84,23 +85,34 @@ class Timer:
     limit_s: float
     cache: Path | None
 
-    def table(self, shapes: Shapes, on_step: Callable[[int], None] = lambda _step: None) -> EngineTable:
+    def table(
+        self, shapes: Shapes, phases: Sequence[Phase | None], on_step: Callable[[int], None] = lambda _step: None
+    ) -> EngineTable:
         """Return the table of the shapes that layers may get: as it was kept, or measured now.
 
         Args:
             shapes: The shapes.
+            phases: What is to be read of the table.
             on_step: Called with the number of stacks that are written.
 
         Raises:
-            EngineUnusable: The engine cannot be timed.
+            EngineUnusable: The engine cannot be timed, or its times contradict each other.
         """
         adapter = adapt(self.dense.model)
         stacks = self.stacks(shapes)
         kept = self._kept(stacks)
-        if kept is not None and (table := _read(kept)) is not None:
+        table = None if kept is None else _read(kept)
+        if table is not None and all(unsteadiness(table, shapes, phase) <= UNSTEADY for phase in phases):
             return table
         with tempfile.TemporaryDirectory(prefix="coppice-engine-", ignore_cleanup_errors=True) as scratch:
             table = self._measured(adapter, stacks, Path(scratch), on_step)
+        worst = max(unsteadiness(table, shapes, phase) for phase in phases)
+        if worst > UNSTEADY:
+            raise EngineUnusable(
+                f"the times that were measured in {self.found.engine.title} contradict each other by {worst:.0%}: wider or "
+                "deeper models came out faster, as on a busy machine; run the job again when it is not",
+                param="target.engine",
+            )
         if kept is not None:
             _write(kept, table)
         return table

