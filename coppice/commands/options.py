@@ -308,7 +308,7 @@ class JobOptions:
 
     def _targets(self) -> list[dict[str, object]]:
         used = self._used()
-        place = {"engine": self.latency_engine, "phase": self.latency_phase}
+        place: dict[str, object] = {"engine": self.latency_engine, "phase": self.latency_phase}
         in_engine = {name: value for name, value in place.items() if value is not None}
         if in_engine and not self.latency_keep:
             some = " and ".join(f"--latency-{name}" for name in in_engine)
@@ -316,8 +316,11 @@ class JobOptions:
         if self.sparsity and "sparsity" not in used:
             note(f"--sparsity is not used beside {' and '.join(_TARGETS[name] for name in used)}, which says more")
         return [
-            {"metric": name.removesuffix("_keep"), "sparsity" if name == "sparsity" else "keep": value}
-            | (in_engine if name == "latency_keep" else {})
+            {
+                "metric": name.removesuffix("_keep"),
+                "sparsity" if name == "sparsity" else "keep": value,
+                **(in_engine if name == "latency_keep" else {}),
+            }
             for name, values in used.items()
             for value in values
         ]

@@ -106,9 +106,8 @@ class EnginePlanner:
 
     def _table(self, shapes: Shapes, found: Found, clock: StageClock) -> EngineTable:
         timer = Timer(self.spec, self.dense, found, time_limit(clock.report()), self.cache)
-        asked = [
-            phase_of(own, self.spec.task.type) for own, name in in_engines(self.spec.all_targets) if name == found.engine.name
-        ]
+        targets = in_engines(self.spec.all_targets)
+        asked: list[Phase | None] = [phase_of(own, self.spec.task.type) for own, name in targets if name == found.engine.name]
         with clock.stage("profile", 2 * len(timer.stacks(shapes))) as step:  # half of the time is the engine's own
             return timer.table(shapes, asked, step)
 
