@@ -100,6 +100,12 @@ class TargetUnreachable(PruningError):
     code = "target_unreachable"
 
 
+class EngineUnusable(PruningError):
+    """The engine that a latency is asked for in is not installed where the job runs, or could not be timed there."""
+
+    code = "engine_unusable"
+
+
 class Rejected(PruningError):
     """A checkpoint was made, but misses a requirement. Its bundle and its report are kept as the best candidate.
 

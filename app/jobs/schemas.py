@@ -15,7 +15,7 @@ from app.uploads.records import shown_reference
 from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
 from pruning_core.report.progress import Stage
-from pruning_core.report.report import TargetReport
+from pruning_core.report.target import TargetReport
 from pruning_core.spec.prune import PruneSpec
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.\-]+$")]

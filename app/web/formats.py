@@ -7,9 +7,9 @@ import re
 from datetime import UTC, datetime
 from typing import assert_never
 
-from pruning_core.report.report import TargetReport
+from pruning_core.report.target import TargetReport
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import TARGET_METRICS, target_verdict
+from pruning_core.spec.targets import TARGET_METRICS
 
 MISSING = "\u2013"
 WITHOUT_SUBJECT = ("must ", "is ", "may ")
@@ -117,7 +117,7 @@ def _budgets(spec: PruneSpec) -> list[str]:
 
 def verdict(asked: TargetReport) -> str:
     """Format what was asked for and what was reached, as a sentence without its end."""
-    return target_verdict(asked.metric, asked.requested, asked.achieved)
+    return asked.verdict
 
 
 def model_name(reference: str) -> str:

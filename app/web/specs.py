@@ -32,6 +32,8 @@ METRICS: Mapping[str, tuple[str, str]] = {
     **{name: (row.title, "" if name == "pattern" else row.field) for name, row in TARGET_METRICS.items()},
     "floor": ("None: the smallest model that holds the quality floor", ""),
 }
+# Where a latency is measured, of a target.
+_PLACES = ("engine", "phase")
 _OWN_DATA = ("config", "train_split", "validation_split", "prefix")
 _WHERE = {  # JSON pointers into the body, longest first, and the form control of each
     "/task/columns/label": "label_column",
@@ -47,6 +49,8 @@ _WHERE = {  # JSON pointers into the body, longest first, and the form control o
     "/quality_floor/kind": "floor_kind",
     "/quality_floor": "floor",
     "/target/tolerance": "tolerance",
+    "/target/engine": "latency_engine",
+    "/target/phase": "latency_phase",
     "/sparsity": "amount",
     "/targets": "amount",
     "/target": "amount",
@@ -173,6 +177,8 @@ def _target(form: Form) -> dict[str, Any]:
     amounts = [_number(part.strip()) for part in form.one("amount").split(",") if part.strip()]
     tolerance = form.one("tolerance").strip()
     rest = {"tolerance": _number(tolerance)} if tolerance else {}
+    if metric == "latency":
+        rest |= {key: chosen for key in _PLACES if (chosen := form.one(f"latency_{key}"))}
     targets = [{"metric": metric, field: amount} | rest for amount in amounts]
     return {"target": targets[0]} if len(targets) == 1 else {"targets": targets} if targets else {"target": {"metric": metric}}
 
@@ -227,6 +233,7 @@ def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str
         "metadata": ["\n".join(f"{key}={value}" for key, value in metadata.items())],
         "method": [spec["method"]["name"]],
     } | {name: ["" if named else task[name] or ""] for name in _OWN_DATA}
+    values |= {f"latency_{key}": [(targets[0].get(key) if targets else None) or ""] for key in _PLACES}
     for one in _fields():
         section = cast("dict[str, Any]", spec[one.path[0]])
         others = one.name.startswith("method.") and not one.name.startswith(f"method.{section['name']}.")
@@ -265,7 +272,8 @@ def place(errors: list[FieldError], method: str) -> dict[str, list[str]]:
 
 def labels() -> dict[str, str]:
     """Name the controls as the form does, for a summary of what is wrong."""
-    own = {"amount": "Value", "data": "Data", "floor": "Quality floor", "floor_kind": "The floor is", "metric": "Measure"}
+    own = {"latency_engine": "Latency in", "latency_phase": "Phase"}
+    own |= {"amount": "Value", "data": "Data", "floor": "Quality floor", "floor_kind": "The floor is", "metric": "Measure"}
     found = {name: words(name.rpartition(".")[2]) for name in _WHERE.values()} | {
         field.name: field.label for field in _fields()
     }

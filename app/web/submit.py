@@ -25,6 +25,7 @@ from app.refusals import RequestError
 from app.web.forms import Form, read_form
 from app.web.rendering import PageRoute, page
 from app.web.specs import METRICS, blueprint, body_of, empty_form, form_of, labels, place
+from pruning_core.spec.engines import ENGINE_TITLES
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -93,6 +94,7 @@ def _page(
         "form": form,
         "blueprint": blueprint(),
         "metrics": METRICS,
+        "engines": ENGINE_TITLES,
         "models": models,
         "errors": placed,
         "messages": [message for messages in placed.values() for message in messages],

@@ -26,6 +26,17 @@ Engines = Annotated[
         "for those that take layers which differ. The proof runs it where it is installed (coppice engines).",
     ),
 ]
+LatencyEngine = Annotated[
+    str | None,
+    typer.Option(
+        help="The engine, such as vllm, in which --latency-keep is planned, by a table measured there, and then measured; "
+        "without it: torch on this device. Implies --engine."
+    ),
+]
+LatencyPhase = Annotated[
+    str | None,
+    typer.Option(help="prefill or decode (default): what of a text generator --latency-engine times."),
+]
 Gguf = Annotated[
     list[str] | None,
     typer.Option("--gguf", help="Type of a GGUF file, such as F16, Q8_0 or Q4_K_M; repeatable. Implies --format gguf."),
@@ -52,6 +63,11 @@ class Asked(Protocol):
     @property
     def engines(self) -> list[str] | None:
         """Engines by name."""
+        ...
+
+    @property
+    def latency_engine(self) -> str | None:
+        """The engine that a latency is asked for in."""
         ...
 
     @property
@@ -85,6 +101,7 @@ def delivered(asked: Asked, given: Mapping[str, Any]) -> dict[str, Any]:
         "formats": list(dict.fromkeys(["safetensors", *given.get("formats", ()), *formats])) if formats else None,
     }
     chosen = {name: value for name, value in found.items() if value is not None}
-    if "layout" not in {**given, **chosen} and not _TAKE_WIDTHS.isdisjoint(asked.engines or ()):
+    named = {*(asked.engines or ()), asked.latency_engine}
+    if "layout" not in {**given, **chosen} and not _TAKE_WIDTHS.isdisjoint(named):
         chosen["layout"] = "serve"
     return chosen

@@ -15,7 +15,7 @@ import typer
 from pydantic import ValidationError
 
 from coppice.commands import words
-from coppice.commands.delivery import Engines, Formats, Gguf, Layout, Quantization, delivered
+from coppice.commands.delivery import Engines, Formats, Gguf, LatencyEngine, LatencyPhase, Layout, Quantization, delivered
 from coppice.commands.spec_file import holds, read_spec
 from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
 from coppice.outputs import OutputUnusable, check_file, check_folder
@@ -151,6 +151,8 @@ _OPTIONS = {
     "method.tier": ("tier", "--tier"),
     "method.block": ("block", "--block"),
     "method.segment": ("segment", "--segment"),
+    "target.engine": ("latency_engine", "--latency-engine"),
+    "target.phase": ("latency_phase", "--latency-phase"),
     "seed": ("seed", "--seed"),
     "calibration.samples": ("samples", "--samples"),
     "quality_floor": ("quality_floor", "--quality-floor"),
@@ -185,6 +187,8 @@ class JobOptions:
     macs_keep: MacsKeep = None
     params_keep: ParamsKeep = None
     latency_keep: LatencyKeep = None
+    latency_engine: LatencyEngine = None
+    latency_phase: LatencyPhase = None
     quality_floor: QualityFloor = None
     layout: Layout = None
     formats: Formats = None
@@ -238,7 +242,7 @@ class JobOptions:
     def option_for(self, field: str) -> str:
         """Return where a user changes a field of the spec: an option, or a field of the spec file."""
         field = field.rstrip(".0123456789")  # task.columns.text.0 is set by --text
-        if field.partition(".")[0] in ("target", "targets", "sparsity"):
+        if field.partition(".")[0] in ("target", "targets", "sparsity") and field not in _OPTIONS:
             given, option = bool(self._used()), " or ".join(_TARGETS[name] for name in self._used() or _TARGETS)
             field = "sparsity" if "sparsity" in self._file else field  # it stands for a target
         else:
@@ -304,10 +308,19 @@ class JobOptions:
 
     def _targets(self) -> list[dict[str, object]]:
         used = self._used()
+        place: dict[str, object] = {"engine": self.latency_engine, "phase": self.latency_phase}
+        in_engine = {name: value for name, value in place.items() if value is not None}
+        if in_engine and not self.latency_keep:
+            some = " and ".join(f"--latency-{name}" for name in in_engine)
+            fail(f"{some}: only with --latency-keep, the share of the latency to keep", ExitCode.BAD_INPUT)
         if self.sparsity and "sparsity" not in used:
             note(f"--sparsity is not used beside {' and '.join(_TARGETS[name] for name in used)}, which says more")
         return [
-            {"metric": name.removesuffix("_keep"), "sparsity" if name == "sparsity" else "keep": value}
+            {
+                "metric": name.removesuffix("_keep"),
+                "sparsity" if name == "sparsity" else "keep": value,
+                **(in_engine if name == "latency_keep" else {}),
+            }
             for name, values in used.items()
             for value in values
         ]

@@ -42,7 +42,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 {_compressed(report)}{_exports(report)}| {quality.label} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
 | latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x as fast |
 
-Target: {report.target.metric} {report.target.requested:g}, achieved {report.target.achieved:.4f}. Seed {report.seed}. Calibration: {report.data.samples} samples,
+Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples,
 {report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the
 sha256 of each file.
 
@@ -54,6 +54,14 @@ Licence: {f"that of the base model, `{licence}`" if licence else "that of the ba
 
 {ways}
 """
+
+
+def _target(report: Report) -> str:
+    """Write the clause that says what was asked for and achieved."""
+    target = report.target
+    where = f" {target.where}" if target.where else ""
+    by_table = "" if target.predicted is None else f" (predicted by a table measured there: {target.predicted:.4f})"
+    return f"{target.metric} {target.requested:g}{where}, achieved {target.achieved:.4f}{by_table}"
 
 
 def _what_was_done(report: Report) -> str:

@@ -23,7 +23,6 @@ from pruning_core.report.engine_words import engine_words
 from pruning_core.report.report import LatencyReport, QualityReport, Report
 from pruning_core.report.sublayers import heads_of, is_failed, matrix_words, reported_sublayers
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import target_verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def _target(spec: PruneSpec, report: Report) -> str:
     if target.metric == "pattern" and report.pattern is not None:
         blocks = f"{report.pattern.blocks - report.pattern.violations:,} of {report.pattern.blocks:,} blocks satisfy it"
         return f"Asked for {report.pattern.pattern} in every matrix; {blocks}, {got} of their weights are zero.{missed}"
-    return f"{target_verdict(target.metric, target.requested, target.achieved)}.{missed}"
+    return f"{target.verdict}.{missed}"
 
 
 def _floor(report: Report) -> str:

@@ -10,6 +10,7 @@ from pruning_core.arch.alike import Build, check_alike
 from pruning_core.arch.structure import CheckpointStructure, matrices_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES, budget_for
+from pruning_core.checks.engine_targets import check_engine_targets, check_engines_hold
 from pruning_core.engines.limits import Limits, check_limits, limits_of
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
 from pruning_core.spec.grammar import MatrixShape
@@ -23,7 +24,8 @@ def check_request(spec: PruneSpec) -> None:
 
     Raises:
         DatasetInvalid: The method needs labels, and the task has none that give a loss.
-        UnsupportedArchitecture: Models of the task have no single graph, or the layout has no quantised form.
+        UnsupportedArchitecture: Models of the task have no single graph, the layout has no quantised form, or an engine of a
+            target does not load the bundle.
     """
     kind = KINDS[spec.task.type]
     spec.method.check_task(spec.task.type)
@@ -34,6 +36,7 @@ def check_request(spec: PruneSpec) -> None:
                 f"graphs are written; leave {name} out",
                 param="artifacts.formats",
             )
+    check_engine_targets(spec)
     # Libraries look for widths and for scales in one place of config.json, and in that layout it says the widths.
     if "compressed-tensors" in spec.artifacts.formats and spec.artifacts.layout == "per_layer":
         raise UnsupportedArchitecture(
@@ -82,6 +85,7 @@ def check_method(
         )
     if spec.artifacts.layout == "stock":
         check_alike(Build.of_files(config, shapes, structure, groups), cuts=method.removes_units)
+    check_engines_hold(spec, config)
     limits = limits_of(spec.artifacts, config)
     if limits is not None:
         check_limits(limits, groups)

@@ -20,6 +20,8 @@ from pruning_core.files.paths import is_local
 from pruning_core.files.snapshots import resolve_snapshot
 from pruning_core.report.report import IntPair
 from pruning_core.spec.artifacts import FLOOR_TRIALS
+from pruning_core.spec.engine_targets import in_engines
+from pruning_core.spec.engines import ENGINE_TITLES
 from pruning_core.spec.options import ZeroingOptions
 from pruning_core.spec.prune import Frozen, PruneSpec
 from pruning_core.spec.targets import TARGET_METRICS, Target
@@ -48,7 +50,9 @@ _STREAMS = 2
 class Prediction(Frozen):
     """Estimates of the result and of the work. With several targets, the sizes are those of the first target."""
 
-    parameters: IntPair | None = Field(description="Null where only a quality floor is given: the search finds the size.")
+    parameters: IntPair | None = Field(
+        description="Null where only a quality floor is given, or a latency in an engine: what is measured finds the size."
+    )
     bytes: IntPair | None = Field(description="As `parameters`.")
     memory_bytes: int = Field(description="Peak of the job's process on a CPU, roughly.")
     seconds: float = Field(description="Whole job on an ordinary CPU host, roughly; a GPU is faster.")
@@ -69,7 +73,8 @@ def predict(spec: PruneSpec) -> Prediction | None:
     facts = read_checkpoint(resolve_snapshot(folder))
     groups = groups_of(facts)
     dense, parameters, size = facts.parameters, None, None
-    if spec.all_targets:
+    timed = in_engines(spec.all_targets[:1])
+    if spec.all_targets and not timed:
         share = _removed_share(spec.all_targets[0], groups, dense) if spec.method.removes_units else 0.0
         pruned = dense - round(share * _prunable(groups))
         width = _BYTES_OF.get(spec.artifacts.dtype, facts.weight_bytes / max(1, dense))
@@ -84,6 +89,11 @@ def predict(spec: PruneSpec) -> Prediction | None:
             *notes_on_place(spec.model, spec.revision),
             *notes_on_model(folder, spec.task),
             *refusals(spec.artifacts, facts.config),
+            *(
+                f"what a latency of {own.keep:g} in {ENGINE_TITLES[name]} takes is known once the job has measured a table "
+                "there: no size is predicted"
+                for own, name in timed
+            ),
         ),
     )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.unit_costs import UnitGroup
+from pruning_core.budgets import CurveBudget
 from pruning_core.engines.limits import Limits
 from pruning_core.evidence.calibration import TokenSet
 from pruning_core.evidence.clock import StageClock
@@ -38,7 +40,8 @@ class Context:
     """The input of every method: model, evidence, clock and seed.
 
     ``layers`` are the layers that stay when the stock layout is planned; None if every layer has widths of its own. ``limits``
-    are what engines can hold of such widths; None outside the layout for serving.
+    are what engines can hold of such widths; None outside the layout for serving. ``budgets`` are those of latencies in
+    engines, whose tables are measured before anything else; by the names of their targets.
     """
 
     task_model: TaskModel
@@ -47,6 +50,7 @@ class Context:
     seed: int
     layers: tuple[int, ...] | None = None
     limits: Limits | None = None
+    budgets: Mapping[str, CurveBudget] = field(default_factory=dict[str, CurveBudget])
 
     @property
     def groups(self) -> tuple[UnitGroup, ...]:

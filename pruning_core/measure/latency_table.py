@@ -123,7 +123,7 @@ def _shape(group: UnitGroup) -> str:
 
 
 # Fields of a config that do not change the time of a forward pass: names, labels and versions.
-_UNTIMED = frozenset({"_name_or_path", "architectures", "auto_map", "id2label", "label2id", "transformers_version"})
+UNTIMED = frozenset({"_name_or_path", "architectures", "auto_map", "id2label", "label2id", "transformers_version"})
 
 
 def table_key(model: TaskModel, groups: Sequence[UnitGroup], spec: LatencySpec) -> str:
@@ -146,7 +146,7 @@ def table_key(model: TaskModel, groups: Sequence[UnitGroup], spec: LatencySpec) 
         "dtype": str(model.model.dtype),
         "products": [torch.get_float32_matmul_precision(), torch.backends.mkldnn.is_available()],
         "model": type(model.model).__name__,
-        "config": {name: value for name, value in config.to_dict().items() if name not in _UNTIMED},
+        "config": {name: value for name, value in config.to_dict().items() if name not in UNTIMED},
         "parameters": sum(own.numel() for own in model.model.parameters()),
         "groups": [_shape(group) for group in groups],
         "input": [spec.batch, model.input_length(spec.length)],

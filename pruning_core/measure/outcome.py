@@ -237,6 +237,13 @@ def _cross(
 
 def target_missed(target: TargetReport) -> TargetMissed:
     """Return the error for a missed target."""
+    if target.engine is not None:
+        return TargetMissed(
+            f"asked for latency {target.requested:g} within {target.tolerance:g} {target.where}; {target.achieved:.4f} was "
+            f"measured, where a table that was measured there predicted {target.predicted:.4f}. The machine may have been "
+            "busy: run it again, or allow a larger target.tolerance",
+            param="target",
+        )
     why = (
         "clocks of this machine may be too noisy for it, allow a larger target.tolerance or more latency.repeats"
         if TARGET_METRICS[target.metric].measured

@@ -29,7 +29,7 @@ from pruning_core.search.stock_layers import choose_layers
 from pruning_core.shapes import Float
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.prune import PruneSpec, RecoverySpec
-from pruning_core.spec.targets import KeepTarget, LatencyTarget, PatternTarget, SparsityTarget, Target
+from pruning_core.spec.targets import KeepTarget, LatencyTarget, PatternTarget, SparsityTarget, Target, target_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -126,6 +126,8 @@ class UnitPlanner:
         """
         self._layers = None
         match target:
+            case LatencyTarget() if target.engine is not None:  # its table is measured already, and the engine itself judges
+                yield UnitPlan(self._plan(self._ctx.budgets[target_name(target)]))
             case LatencyTarget():
                 for replan in range(1 + _REPLANS):
                     aim = target.keep - (_AIM + replan * (1 - _AIM) / 2) * target.tolerance

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pruning_core.spec.engines import EngineName
 from pruning_core.spec.frozen import Frozen
+from pruning_core.spec.targets import Phase
 
 
 class ExportReport(Frozen):
@@ -65,6 +66,14 @@ class EngineReport(Frozen):
     dense: SpeedReport | None = Field(default=None, description="The dense model in the same engine, in turns with the pruned.")
     pruned: SpeedReport | None = None
     notes: tuple[str, ...] = ()
+
+    def latency_share(self, phase: Phase | None) -> float | None:
+        """Return the share of the dense model's time that the pruned model took; None where it was not measured."""
+        name = "pass_ms" if phase is None else f"{phase}_tokens_s"
+        dense, pruned = (None if own is None else getattr(own, name) for own in (self.dense, self.pruned))
+        if dense is None or pruned is None:
+            return None
+        return pruned / dense if phase is None else dense / pruned
 
     @property
     def works(self) -> bool:

@@ -9,30 +9,10 @@ from pydantic import Field
 from pruning_core.report.engines import EngineReport, ExportReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
+from pruning_core.report.target import TargetReport
 from pruning_core.report.training import TrainingReport
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.frozen import Frozen
-from pruning_core.spec.targets import TARGET_METRICS, MetricName
-
-# Rounding error of sums of prices in float64.
-_ROUNDING = 1e-9
-
-
-class TargetReport(Frozen):
-    """The requested and the achieved target, both in the metric's own unit."""
-
-    metric: MetricName
-    requested: float
-    achieved: float
-    tolerance: float
-
-    @property
-    def met(self) -> bool:
-        """Whether the target is met: the achieved value is not above the budget, and below it by no more than the tolerance."""
-        beyond = self.achieved - self.requested
-        if TARGET_METRICS[self.metric].removed:
-            beyond = -beyond
-        return -self.tolerance <= beyond <= _ROUNDING
 
 
 class SparsityReport(Frozen):

@@ -30,7 +30,7 @@ from pruning_core.report.report import FloorReport, LatencyReport, QualityReport
 from pruning_core.report.training import TrainingReport
 from pruning_core.spec.artifacts import QualityFloor
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import TARGET_METRICS, Target, target_name
+from pruning_core.spec.targets import Target, is_measured_here, target_name
 from pruning_core.tasks.base import TaskModel
 from pruning_core.training.runner import TrainingRunner
 
@@ -152,7 +152,7 @@ class CandidateBuilder:
             parameters=shapes.recounted.parameters[1],
             bytes=shapes.bytes.pruned,
             onnx="onnx" in spec.artifacts.formats and export_problem is None,
-            measure_again=TARGET_METRICS[target.metric].measured,
+            measure_again=is_measured_here(target),
             compressed=compressed if isinstance(compressed, dict) else None,
             device_map=None if pruned.pages is None else device_map(pruned.model, pruned.device),
         )
@@ -170,7 +170,7 @@ class CandidateBuilder:
 
     def _is_last(self, target: Target) -> bool:
         """Return whether no other repair can follow: for another target, or after a missed latency or quality floor."""
-        return self.spec.all_targets == (target,) and not TARGET_METRICS[target.metric].measured
+        return self.spec.all_targets == (target,) and not is_measured_here(target)
 
     def _repaired(self, plan: Plan) -> Pruned:
         student = clone(self.ctx.task_model.model)

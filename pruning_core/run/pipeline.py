@@ -24,7 +24,7 @@ from pruning_core.data.labels import placed
 from pruning_core.data.read import read_rows
 from pruning_core.data.rows import Rows
 from pruning_core.data.table import ROLES
-from pruning_core.engines.limits import check_limits, limits_of
+from pruning_core.engines.limits import limits_of
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.evidence.clock import StageClock
@@ -47,6 +47,7 @@ from pruning_core.plugin.words import plain_config
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from pruning_core.run.candidate import Candidate, CandidateBuilder
+from pruning_core.run.engine_targets import EnginePlanner, budgets_of, installed_for, judged
 from pruning_core.run.engines import engine_prover, run_in_engines
 from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.reporting import scarce, summed_up
@@ -141,6 +142,7 @@ def _run(
         clock.expect_training()
     if spec.artifacts.engines:
         clock.expect_engines()
+    installed = installed_for(spec, engines)
     with clock.stage("load"):
         source = model_folder(spec.model, spec.revision)
         if not is_local(spec.model):  # only a local model could be checked at submit
@@ -154,12 +156,11 @@ def _run(
     train, validation = placed(task, splits, dense.classes)
     same = check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
     train = replace(train, notes=(*guessed, *train.notes, *same))
+    limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
+    plans = EnginePlanner(spec, dense, limits, installed, cache).plans(clock)  # what can't be reached is told before the work
     with clock.stage("calibrate"):
         evidence = _gather_evidence(spec, dense, train, folder)
-        limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
-        if limits is not None:
-            check_limits(limits, evidence.dense.groups)
-        ctx = Context(dense, evidence, clock, spec.seed, limits=limits)
+        ctx = Context(dense, evidence, clock, spec.seed, limits=limits, budgets=budgets_of(plans))
         odd = data_warnings(task, dense, train, validation, ctx.evidence.calibration)
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
@@ -186,6 +187,7 @@ def _run(
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     if spec.artifacts.engines:
         outcomes = run_in_engines(engine_prover(prover, spec, validation, engines), candidates, outcomes, clock)
+        outcomes = [judged(plans, candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
     with clock.stage("bundle"):
         report = summed_up(
             spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)], model_name=model_name

@@ -112,6 +112,12 @@ def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> t
     found: list[str] = []
     for candidate, outcome in zip(candidates, outcomes, strict=True):
         where = f"{target_name(candidate.target)}, " if len(outcomes) > 1 else ""
+        told_of = outcome.target
+        if told_of.engine is not None and told_of.achieved < told_of.requested - told_of.tolerance:
+            found.append(
+                f"{where}the latency {told_of.where} came out at {told_of.achieved:.3f} where {told_of.requested:g} was asked "
+                "for: more of the model could be kept"
+            )
         if outcome.quality.undefined:
             found.append(
                 f"{where}{outcome.quality.metric} is undefined for the pruned model, whose scores are all alike, and counts as "

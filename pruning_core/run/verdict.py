@@ -94,6 +94,8 @@ def _target(outcome: Outcome) -> Rejected | None:
             f"{pattern.violations} of {pattern.blocks} blocks of the written weights do not satisfy {pattern.pattern}",
             param="method",
         )
+    if target.engine is not None and (unmeasured := _unmeasured(outcome)) is not None:
+        return unmeasured
     if not target.met:
         return target_missed(target)
     again = None if outcome.acceptance is None else outcome.acceptance.latency_ms
@@ -105,6 +107,18 @@ def _target(outcome: Outcome) -> Rejected | None:
             param="target",
         )
     return None
+
+
+def _unmeasured(outcome: Outcome) -> Rejected | None:
+    """Return the error for a latency in an engine that the bundle does not run in, or was not timed in."""
+    target = outcome.target
+    row = next((own for own in outcome.engines if own.engine == target.engine), None)
+    if row is not None and row.works and row.latency_share(target.phase) is not None:
+        return None
+    why = "it was not run there" if row is None else row.reason or "; ".join(row.notes) or "it was not timed there"
+    return Unloadable(
+        f"a latency {target.where} was asked for, and could not be measured in the bundle: {why}", param="target.engine"
+    )
 
 
 def _floor(outcome: Outcome) -> Rejected | None:

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, mode
 from pydantic.config import JsonDict
 
 from pruning_core.spec.artifacts import ArtifactSpec, Floor
+from pruning_core.spec.engine_targets import check_phases, with_engines
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.glue import GLUE_TASKS
 from pruning_core.spec.memory import MemorySpec, check_paged
@@ -326,7 +327,7 @@ class PruneSpec(Frozen):
                 given["task"] = {"name": task, "dataset": data}
             elif isinstance(task, Mapping):
                 given["task"] = {**cast("Mapping[str, Any]", task), "dataset": data}
-        return complete_by_method(dict(_with_revision(given, "model")))
+        return with_engines(complete_by_method(dict(_with_revision(given, "model"))))
 
     @model_validator(mode="after")
     def _parts_fit_each_other(self) -> PruneSpec:
@@ -336,6 +337,8 @@ class PruneSpec(Frozen):
             wrong.say("give one target, or a list of targets, not both")
         with wrong.gathered():
             self.method.check_targets(self.all_targets, recovery=self.recovery.kind, labels=labels)
+        with wrong.gathered("target"):
+            check_phases(self.all_targets, self.task.type)
         with wrong.gathered():
             check_paged(self.memory, self.artifacts.formats, clocks=any_measured(self.all_targets), trains=self.method.trains)
         if self.target is None and not self.targets and self.quality_floor is None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from pruning_core.spec.engines import ENGINE_TITLES, EngineName
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.registered import OneOf
 
@@ -90,10 +91,30 @@ TARGET_METRICS: dict[str, TargetMetric] = {
 MetricName = Annotated[str, OneOf(TARGET_METRICS)]
 
 
-def target_verdict(metric: str, requested: float, achieved: float) -> str:
-    """Return what was asked for and what was achieved, as a sentence without its end."""
+Phase = Literal["prefill", "decode"]
+
+
+def target_verdict(metric: str, requested: float, achieved: float, where: str = "") -> str:
+    """Return what was asked for and what was achieved, as a sentence without its end.
+
+    Args:
+        metric: The target's metric.
+        requested: The target, in the metric's own unit.
+        achieved: What came of it.
+        where: Where it was measured, from `in_engine`; empty: on the job's device.
+    """
     row = TARGET_METRICS[metric]
-    return f"{row.asked.format(f'{100 * requested:.4g}%')}; {100 * achieved:.2f}% {row.came}"
+    asked = row.asked.format(f"{100 * requested:.4g}%")
+    return f"{asked}{f' {where}' if where else ''}; {100 * achieved:.2f}% {row.came}"
+
+
+def in_engine(engine: str, phase: Phase | None) -> str:
+    """Return where a latency is measured, as words that follow it: ``of decode in vLLM``."""
+    return f"{f'of {phase} ' if phase else ''}in {ENGINE_TITLES[engine]}"
+
+
+def _is_unset(value: object) -> bool:
+    return value is None
 
 
 class SparsityTarget(Frozen):
@@ -131,7 +152,11 @@ class KeepTarget(Frozen):
 
 
 class LatencyTarget(Frozen):
-    """Keep at most this fraction of the dense latency. It is measured on the job's device, at the spec's latency shape."""
+    """Keep at most this fraction of the dense latency.
+
+    It is measured on the job's device, at the spec's latency shape; or in an engine that people serve with, which then is one
+    of ``artifacts.engines``.
+    """
 
     metric: Literal["latency"]
     keep: OpenFraction
@@ -142,6 +167,24 @@ class LatencyTarget(Frozen):
         description="How far the achieved fraction may lie below the requested one, and above it when a fresh process "
         "measures it again; clocks are noisier than counts.",
     )
+    # Left out where they are not set: a request without them is written as it was before there were any.
+    engine: EngineName | None = Field(
+        default=None,
+        exclude_if=_is_unset,
+        description="The engine in which the latency is planned, by a table measured there, and measured. Null: none.",
+    )
+    phase: Phase | None = Field(
+        default=None,
+        exclude_if=_is_unset,
+        description="For models that generate text in an engine. prefill: reading a prompt; decode: writing tokens after it, "
+        "which is meant where nothing is said.",
+    )
+
+    @model_validator(mode="after")
+    def _phases_are_of_engines(self) -> LatencyTarget:
+        if self.phase is not None and self.engine is None:
+            raise ValueError("phase is for a latency in an engine; name the engine too, or leave phase out")
+        return self
 
     @property
     def requested(self) -> float:
@@ -170,13 +213,19 @@ Target = Annotated[SparsityTarget | KeepTarget | LatencyTarget | PatternTarget, 
 
 
 def target_name(target: Target) -> str:
-    """Return the name of a target and of its sub-folder: ``macs-0.3``, ``sparsity-0.5``."""
-    return f"{target.metric}-{target.requested:g}"
+    """Return the name of a target and of its sub-folder: ``macs-0.3``, ``latency-vllm-decode-0.7``."""
+    place = [target.engine, target.phase] if isinstance(target, LatencyTarget) else []
+    return "-".join([target.metric, *filter(None, place), f"{target.requested:g}"])
 
 
 def sparsities_of(targets: Sequence[Target]) -> list[float]:
     """Return the sparsities of the targets that count all prunable weights."""
     return [target.sparsity for target in targets if isinstance(target, SparsityTarget)]
+
+
+def is_measured_here(target: Target) -> bool:
+    """Return whether a target is measured by the clock of the job's own device."""
+    return TARGET_METRICS[target.metric].measured and not (isinstance(target, LatencyTarget) and target.engine is not None)
 
 
 def any_measured(targets: Sequence[Target]) -> bool:

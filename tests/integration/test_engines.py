@@ -16,9 +16,12 @@ import urllib.request
 import pytest
 import torch
 
+from pruning_core.arch.adapter import adapt
+from pruning_core.artifacts.engines import stacks
 from pruning_core.artifacts.engines.prover import Checkpoint, EngineProver
 from pruning_core.data.read import read_rows
 from pruning_core.engines.registry import Found, find
+from pruning_core.measure.engine_table import shapes_of
 from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
@@ -160,3 +163,19 @@ def _asked(server, port, body):
                 raise
             time.sleep(1)
     pytest.fail("the server did not answer")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "mlx", "llama.cpp", "openvino"])
+def test_a_table_of_latencies_is_measured_in_the_engine(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(stacks, "UNSTEADY", 1e9)  # the models are tiny, and their times mostly the engine's own
+    found = _here(engine)
+    formats = {"llama.cpp": ["gguf"], "openvino": ["openvino"]}.get(engine, [])
+    model = write_llama(tmp_path / "dense")
+    fields = _spec(model, write_texts(tmp_path / "texts"), layout="stock", formats=["safetensors", *formats]).model_dump()
+    spec = PruneSpec.model_validate(fields | {"target": {"metric": "latency", "engine": engine, "keep": 0.7}})
+    dense = load_task_model(model, "text-generation", torch.device("cpu"))
+    shapes = shapes_of(adapt(dense.model).groups, "stock", None)
+    table = stacks.Timer(spec, dense, found, 600, None).table(shapes, ["prefill", "decode"])
+    assert [(own.depth, own.neurons) for own in table.times] == [(2, 1024), (3, 1024), (3, 1), (3, 256), (3, 512), (3, 768)]
+    assert all(own.seconds["prefill_s"] > 0 and own.seconds["decode_s"] > 0 for own in table.times)
+    assert table.version

@@ -42,6 +42,7 @@ HONEST = frozenset(
         "diverged",  # so is training
         "not_finite",  # no weight is read before the job
         "oom",  # depends on the machine
+        "engine_unusable",  # as well
     }
 )
 GOOD = ("refused", "done", "not run")

@@ -18,6 +18,7 @@ from pruning_core.artifacts.onnx import as_graph, sentence
 from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.report.engines import ExportReport
 from pruning_core.spec.tasks import KINDS
+from pruning_core.tasks.base import TaskModel
 
 FORMAT = "openvino"
 PATH = "openvino/model.xml"
@@ -35,7 +36,7 @@ def export(asked: Exported) -> tuple[ExportReport, ...]:
     if not KINDS[asked.pruned.task_type].one_graph:
         return (failed(FORMAT, kind, f"{asked.pruned.task_type} needs a graph for the encoder and one for the decoder"),)
     try:
-        _write(asked, path)
+        write_graph(asked.pruned, path)
         found = prove(asked, "openvino", path)
     except NotProven as error:
         shutil.rmtree(path.parent, ignore_errors=True)
@@ -65,12 +66,12 @@ def export(asked: Exported) -> tuple[ExportReport, ...]:
     )
 
 
-def _write(asked: Exported, path: Path) -> None:
+def write_graph(model: TaskModel, path: Path) -> None:
     """Trace the model with free batch size and length, and have OpenVINO read the trace."""
     sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] - nothing is told to anyone
     import openvino
 
-    model, family = asked.pruned, asked.pruned.family
+    family = model.family
     inputs = family.probe_inputs(model, family.example, model.longest(8)).to(model.device).inputs
     free: Any = torch.export.Dim.DYNAMIC
     shapes = {name: {0: free} if name == "pixel_values" else {0: free, 1: free} for name in inputs}

@@ -324,3 +324,19 @@ def test_only_folders_of_this_host_are_uploaded(tmp_path: Path) -> None:
     assert told.exit_code == 2
     assert f"--model {tmp_path / 'file'} is a file; --upload sends folders" in told.stderr
     assert f"--data {tmp_path / 'nowhere'} is no folder of this host" in told.stderr
+
+
+def test_the_engine_of_a_latency_is_an_option_of_its_own():
+    job = JobOptions(model="org/name", task="glue/sst2", latency_keep=[0.7], latency_engine="onnxruntime")
+    spec = job.to_spec()
+    assert spec.target.model_dump() == {"metric": "latency", "keep": 0.7, "tolerance": 0.05, "engine": "onnxruntime"}
+    assert spec.artifacts.engines == ("onnxruntime",)
+    assert job.option_for("target.engine") == "--latency-engine"
+    assert job.option_for("target.keep") == "--latency-keep"
+
+
+def test_the_engine_of_a_latency_needs_the_latency():
+    options = ["--model", "org/name", "--task", "glue/sst2", "--macs-keep", "0.7", "--latency-engine", "vllm"]
+    result = CliRunner().invoke(app, ["check", *options])
+    assert result.exit_code == 2
+    assert "--latency-engine: only with --latency-keep" in " ".join(result.output.split())
