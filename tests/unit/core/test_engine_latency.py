@@ -132,7 +132,7 @@ def test_a_bundle_that_the_engine_does_not_run_as_fast_is_rejected(engine, error
             "vLLM ran out of memory",
         ),
         ({"before": "pathlib.Path(result).write_text('{\"times\": []}'); sys.exit()"}, EngineUnusable, "no table of latencies"),
-        ({"cost": "(2 if width == 512 else 1)"}, EngineUnusable, r"in vLLM contradict each other by \d+%: wider or deeper"),
+        ({"cost": "(2 if width == 576 else 1)"}, EngineUnusable, r"in vLLM contradict each other by \d+%: wider or deeper"),
     ],
 )
 def test_what_can_not_be_reached_or_timed_is_told_before_the_work(engine, error, says, tmp_path):
