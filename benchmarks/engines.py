@@ -91,7 +91,7 @@ class Setting:
                 "target": {"metric": "macs", "keep": self.keep},
                 "seed": self.seed,
                 "calibration": {"samples": self.samples, "max_length": 128},
-                "evaluation": {"max_samples": 96, "max_length": 128},
+                "evaluation": {"max_samples": 24, "max_length": 128},
                 "latency": {"repeats": 3, "batch": 1, "length": 64, "threads": self.threads},
                 "artifacts": artifacts,
             }
