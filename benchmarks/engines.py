@@ -330,6 +330,13 @@ PARTS: dict[str, tuple[Callable[[Setting], Iterator[Row] | list[Row]], Callable[
 }
 
 
+def _keep(part: str, found: dict[str, Any]) -> None:
+    """Write a part into the file of results, beside those of other runs."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    RESULTS.write_text(json.dumps({**before, part: found}, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Print the tables of the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -343,7 +350,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="threads of the engines")
     options = parser.parse_args()
-    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="coppice-engines-") as scratch:
         out = (options.out or Path(scratch)).absolute()
         data = options.data or write_docstrings(out / "docstrings")
@@ -354,8 +361,7 @@ def main() -> None:
             rows = list(PARTS[part][0](setting))
             how = {"keep": options.keep, "samples": options.samples, "seed": options.seed, "threads": options.threads}
             found[part] = {**how, "load": os.getloadavg()[1], "seconds": time.monotonic() - began, "rows": rows}
-            RESULTS.parent.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            _keep(part, found[part])
             PARTS[part][1](rows, Console(width=160))
     print(json.dumps({part: found[part] for part in options.only}))
 

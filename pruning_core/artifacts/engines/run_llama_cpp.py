@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import sys
 from pathlib import Path
@@ -17,12 +18,29 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
     return {"version": importlib.import_module("llama_cpp").__version__, "dtype": request["dtype"]}
 
 
+_ERROR = 4  # llama.cpp's level
+
+
 class Model:
     """A model of llama.cpp."""
 
     def __init__(self, path: str, request: dict[str, Any]) -> None:
         longest = max(map(len, [*request["texts"], *request["prompts"], request["timing"]["prompt"]]))
-        self._llama = importlib.import_module("llama_cpp").Llama(
+        library: Any = importlib.import_module("llama_cpp")
+        said: list[str] = []
+        # llama-cpp-python says that a file can't be loaded; only llama.cpp's log says why.
+        self._log = library.llama_log_callback(lambda level, text, _data: _hear(said, level, text))  # it must outlive the model
+        library.llama_log_set(self._log, ctypes.c_void_p(0))
+        try:
+            self._llama = self._loaded(library, path, longest, request)
+        except ValueError as error:
+            if not said:
+                raise
+            raise ValueError(f"{error}: {said[0]}") from None
+
+    @staticmethod
+    def _loaded(library: Any, path: str, longest: int, request: dict[str, Any]) -> Any:
+        return library.Llama(
             path,
             n_ctx=longest + 2 + max(request["new_tokens"], request["timing"]["new_tokens"]),
             n_threads=request["threads"],
@@ -51,6 +69,11 @@ class Model:
     def close(self) -> None:
         """See `running.Decoder`."""
         self._llama.close()
+
+
+def _hear(said: list[str], level: int, text: bytes) -> None:
+    if level == _ERROR:
+        said.append(text.decode("utf-8", errors="replace").strip())
 
 
 if __name__ == "__main__":
