@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import transformers
 
 from pruning_core.artifacts.engines.prover import Checkpoint, EngineProver
 from pruning_core.data.read import read_rows
@@ -13,12 +14,13 @@ from pruning_core.engines.registry import Found, find
 from pruning_core.models.load import load_task_model
 from pruning_core.report.engines import ExportReport
 from pruning_core.run.pipeline import run
-from tests import tiny
+from tests import gguf_models, tiny
 from tests.engines import write_llama, write_texts
 from tests.integration.test_engines import _here, _spec
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
-GGUF = ("gguf/model-F16.gguf", "F16")
+GGUF = "gguf/model-F16.gguf"
+_WRITTEN = (ExportReport(format="gguf", kind="F16", status="ok", path=GGUF),)
 
 
 def _rows(tmp_path, engine, checkpoint):
@@ -28,11 +30,6 @@ def _rows(tmp_path, engine, checkpoint):
     return EngineProver(spec, model, read_rows(spec.task, "validation"), (), trust_remote_code=False, limit_s=600).prove(
         checkpoint
     )
-
-
-def _written(folder):
-    """Say that there is a GGUF file."""
-    return (ExportReport(format="gguf", kind=GGUF[1], status="ok", path=GGUF[0]),)
 
 
 def test_openvino_runs_an_encoder(tmp_path, tiny_bert, tiny_sst2):
@@ -51,13 +48,13 @@ def test_a_file_of_an_architecture_that_llama_cpp_does_not_know_is_a_row(tmp_pat
     _here("llama.cpp")
     bundle = write_llama(tmp_path / "bundle")
     (bundle / "gguf").mkdir()
-    writer = gguf.GGUFWriter(bundle / GGUF[0], "nosuch")
+    writer = gguf.GGUFWriter(bundle / GGUF, "nosuch")
     writer.add_block_count(1)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    (row,) = _rows(tmp_path, "llama.cpp", Checkpoint(bundle, exports=_written(bundle)))
+    (row,) = _rows(tmp_path, "llama.cpp", Checkpoint(bundle, exports=_WRITTEN))
     assert row.status == "failed"
     assert row.reason.startswith(f"llama.cpp {row.version} does not know the architecture (")
     assert "unknown model architecture: 'nosuch'" in row.reason
@@ -83,22 +80,26 @@ def test_an_architecture_that_mlx_does_not_know_is_a_row(tmp_path):
     assert "coppice not supported" in row.reason
 
 
-def test_llama_cpp_runs_widths_of_their_own_and_tells_another_model_s_file(tmp_path):
+def test_llama_cpp_runs_widths_and_groups_of_their_own_as_an_engine_of_the_proof(tmp_path):
     _here("llama.cpp")
-    out = tmp_path / "out"
-    spec = _spec(
-        write_llama(tmp_path / "dense", width=256, keys=2),
-        write_texts(tmp_path / "texts"),
-        engines=["llama.cpp"],
-        layout="serve",
-        formats=["safetensors", "gguf"],
-    )
-    report = run(spec, out, device="cpu")
-    reasons = [(row.engine, row.status, row.reason) for row in report.engines]
-    why = [row.reason for row in report.exports]
-    if report.engines[0].status != "ok":
-        assert why[0] is not None, reasons
-        assert why[0] in reasons[0][2]
-        pytest.skip(f"no GGUF file of the tiny tokenizer: {why[0]}")
-    assert report.engines[0].path == GGUF[0]
-    assert report.engines[0].dense.decode_tokens_s > 0
+    config = transformers.LlamaConfig(**gguf_models.GROUPED | {"intermediate_size": 256, "num_key_value_heads": 4})
+    dense = gguf_models.write(tmp_path / "dense", config, gguf_models.byte_tokenizer(None, digits=True), dtype="float32")
+    artifacts = {"layout": "serve", "engines": ["llama.cpp"], "formats": ["safetensors", "gguf"]}
+    report = run(_spec(dense, write_texts(tmp_path / "texts"), **artifacts), tmp_path / "out", device="cpu")
+    (row,) = report.engines
+    assert (row.status, row.reason, row.path) == ("ok", None, GGUF)
+    assert row.notes == ("computed in float16", "loaded F16")
+    assert row.max_difference <= row.tolerance
+    assert row.dense.decode_tokens_s > 0
+    assert row.pruned.prefill_tokens_s > 0
+    # The dense model's file in its place: llama.cpp runs it, and gives other tokens.
+    other = tmp_path / "other"
+    gguf_models.write(other, config, gguf_models.byte_tokenizer(None, digits=True), dtype="float32")
+    model = load_task_model(other, "text-generation", torch.device("cpu"))
+    gguf_models.export(other, model, model, "F16")
+    (tmp_path / "out" / GGUF).write_bytes((other / GGUF).read_bytes())
+    spec = _spec(dense, tmp_path / "texts", engines=["llama.cpp"])
+    prover = EngineProver(spec, model, read_rows(spec.task, "validation"), (), trust_remote_code=True, limit_s=600)
+    (row,) = prover.prove(Checkpoint(tmp_path / "out", exports=_WRITTEN))
+    assert row.status == "failed"
+    assert "than transformers" in row.reason or "differ by" in row.reason
