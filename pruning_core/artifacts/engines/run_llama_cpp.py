@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Model:
         library: Any = importlib.import_module("llama_cpp")
         said: list[str] = []
         # llama-cpp-python says that a file can't be loaded; only llama.cpp's log says why.
-        self._log = library.llama_log_callback(lambda level, text, _data: _hear(said, level, text))  # it must outlive the model
+        self._log = library.llama_log_callback(partial(_hear, said))  # it must outlive the model
         library.llama_log_set(self._log, ctypes.c_void_p(0))
         try:
             self._llama = self._loaded(library, path, longest, request)
@@ -71,7 +72,7 @@ class Model:
         self._llama.close()
 
 
-def _hear(said: list[str], level: int, text: bytes) -> None:
+def _hear(said: list[str], level: int, text: bytes, _data: object) -> None:
     if level == _ERROR:
         said.append(text.decode("utf-8", errors="replace").strip())
 
