@@ -20,6 +20,8 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
 
 
 _ERROR = 4  # llama.cpp's level
+# llama.cpp logs while models are freed, too, so that what listens must live to the end.
+_heard: list[Any] = []
 
 
 class Model:
@@ -30,8 +32,8 @@ class Model:
         library: Any = importlib.import_module("llama_cpp")
         said: list[str] = []
         # llama-cpp-python says that a file can't be loaded; only llama.cpp's log says why.
-        self._log = library.llama_log_callback(partial(_hear, said))  # it must outlive the model
-        library.llama_log_set(self._log, ctypes.c_void_p(0))
+        _heard.append(library.llama_log_callback(partial(_hear, said)))
+        library.llama_log_set(_heard[-1], ctypes.c_void_p(0))
         try:
             self._llama = self._loaded(library, path, longest, request)
         except ValueError as error:
