@@ -8,7 +8,7 @@ from pathlib import Path
 from pruning_core.artifacts.acceptance import Prover
 from pruning_core.artifacts.engines.prover import Checkpoint, EngineProver
 from pruning_core.data.rows import Rows
-from pruning_core.engines import limits
+from pruning_core.engines import limits, llama_cpp
 from pruning_core.engines.registry import ENGINES
 from pruning_core.evidence.clock import StageClock
 from pruning_core.files.checkpoint import read_checkpoint
@@ -51,6 +51,9 @@ def refusing(spec: PruneSpec, dense: TaskModel) -> Callable[[str], str | None]:
             return None if why is None else f"{engine.title} cannot hold the model: {why}"
         if layout == "per_layer" and engine.own_environment and engine.loads == "checkpoint":
             return f"{engine.title} takes layers that differ in the layout serve alone, and this bundle's layout is per_layer"
+        if name == "llama.cpp" and layout != "serve":  # layers of a pattern stay alike, whatever the layout
+            why = llama_cpp.reason_against(config, alike=layout == "stock" or not spec.method.removes_units)
+            return None if why is None else f"{engine.title} cannot hold the model: {why}"
         return None
 
     return reason

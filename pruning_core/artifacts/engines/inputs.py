@@ -10,7 +10,7 @@ import torch
 
 from pruning_core.artifacts.engines.messages import EngineTiming
 from pruning_core.artifacts.engines.reference import Reference, passed_reference, written_reference
-from pruning_core.artifacts.probes import ProbeInput, answer
+from pruning_core.artifacts.probes import ProbeInput, answer, texts_of
 from pruning_core.data.rows import Rows
 from pruning_core.engines.registry import use_of
 from pruning_core.spec.prune import PruneSpec
@@ -100,8 +100,7 @@ def _for_outputs(pruned: TaskModel, probes: Sequence[ProbeInput], spec: PruneSpe
         return inputs
     sentences: list[dict[str, Any]] = []
     for probe in probes:
-        rows = pruned.family.probe_texts(probe.texts)
-        texts = [row[0] if len(row) == 1 else list(row) for row in rows]
+        texts = [row[0] if len(row) == 1 else list(row) for row in texts_of(pruned, probe)]  # as `answer` cuts them
         sentences.append({"texts": texts, "length": pruned.longest(probe.length)})
     return Inputs(
         reference,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,31 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
     return {"version": importlib.import_module("llama_cpp").__version__, "dtype": request["dtype"]}
 
 
+_ERROR = 4  # llama.cpp's level
+# llama.cpp logs while models are freed, too, so that what listens must live to the end.
+_heard: list[Any] = []
+
+
 class Model:
     """A model of llama.cpp."""
 
     def __init__(self, path: str, request: dict[str, Any]) -> None:
         longest = max(map(len, [*request["texts"], *request["prompts"], request["timing"]["prompt"]]))
-        self._llama = importlib.import_module("llama_cpp").Llama(
+        library: Any = importlib.import_module("llama_cpp")
+        said: list[str] = []
+        # llama-cpp-python says that a file can't be loaded; only llama.cpp's log says why.
+        _heard.append(library.llama_log_callback(partial(_hear, said)))
+        library.llama_log_set(_heard[-1], ctypes.c_void_p(0))
+        try:
+            self._llama = self._loaded(library, path, longest, request)
+        except ValueError as error:
+            if not said:
+                raise
+            raise ValueError(f"{error}: {said[0]}") from None
+
+    @staticmethod
+    def _loaded(library: Any, path: str, longest: int, request: dict[str, Any]) -> Any:
+        return library.Llama(
             path,
             n_ctx=longest + 2 + max(request["new_tokens"], request["timing"]["new_tokens"]),
             n_threads=request["threads"],
@@ -51,6 +72,11 @@ class Model:
     def close(self) -> None:
         """See `running.Decoder`."""
         self._llama.close()
+
+
+def _hear(said: list[str], level: int, text: bytes, _data: object) -> None:
+    if level == _ERROR:
+        said.append(text.decode("utf-8", errors="replace").strip())
 
 
 if __name__ == "__main__":
