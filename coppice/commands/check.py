@@ -10,7 +10,7 @@ from pruning_core.errors import PruningError
 
 @options.takes_job
 def check(job: options.JobOptions, json: options.Json = False) -> None:
-    """Check whether a job would be accepted, and predict its size, memory and time: from the files alone, in a second.
+    """Check whether a job would be accepted, and predict its size, memory and time: from the files alone.
 
     Example: coppice check --model ./minilm-sst2 --task glue/sst2 --data ./sst2 --macs-keep 0.5
     """
