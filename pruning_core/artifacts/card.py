@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.artifacts.serving import commands
-from pruning_core.report.engine_words import engine_words
+from pruning_core.report.engine_words import conditions, engine_words
 from pruning_core.report.report import Report
 from pruning_core.report.sublayers import heads_of
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
@@ -140,7 +140,12 @@ def _engines(report: Report) -> str:
         f"| {_text(row.engine)} | {_text(row.found)} | {_text(row.agreement)} | {_text(row.speed)} |\n"
         for row in engine_words(report.engines)
     )
-    return f"## Engines\n\n| engine | | agreement with transformers | dense to pruned |\n| --- | --- | --- | --- |\n{rows}\n"
+    return f"## Engines\n\n| engine | | agreement with transformers | dense to pruned |\n| --- | --- | --- | --- |\n{rows}{_conditions(report)}\n"
+
+
+def _conditions(report: Report) -> str:
+    said = conditions(report)
+    return f"\n{said}\n" if said else ""
 
 
 def _notes(report: Report) -> str:
