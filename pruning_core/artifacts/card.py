@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 from pruning_core.artifacts.loading import display_name, snippets, summary
-from pruning_core.report.engine_words import engine_words
+from pruning_core.artifacts.serving import commands
+from pruning_core.report.engine_words import conditions, engine_words
 from pruning_core.report.report import Report
+from pruning_core.report.sublayers import heads_of
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
 from pruning_core.spec.tasks import KINDS
 
@@ -53,7 +55,7 @@ Licence: {f"that of the base model, `{licence}`" if licence else "that of the ba
 {summary(report)}
 
 {ways}
-"""
+{_serving(spec, report)}"""
 
 
 def _target(report: Report) -> str:
@@ -72,8 +74,31 @@ def _what_was_done(report: Report) -> str:
     )
     how = f"by `{report.method}` (recovery: `{report.recovery}`), {trained}, for task `{report.task}`"
     if report.pattern is None:
-        return f"Heads and neurons were removed {how}."
+        return f"{_what_is_gone(report)} {how}."
     return f"Weights of every linear layer of the blocks were set to zero {how}: `{report.pattern.pattern}`. All shapes are the base model's."
+
+
+def _what_is_gone(report: Report) -> str:
+    """Write the start of the sentence: heads, neurons and whole layers, as far as any are gone."""
+    whole = sum(not layer.kept_heads and not layer.kept_neurons for layer in report.layers)
+    rest = [layer for layer in report.layers if layer.kept_heads or layer.kept_neurons]
+    heads, dense_heads = heads_of(rest)
+    gone = [
+        *(["heads"] if heads < dense_heads else []),
+        *(["neurons"] if any(layer.kept_neurons < layer.dense_neurons for layer in rest) else []),
+        *([f"{whole} whole layer{'s' if whole > 1 else ''}"] if whole else []),
+    ]
+    if not gone:
+        return "No heads and no neurons were removed"
+    listed = " and ".join((", ".join(gone[:-1]), gone[-1])) if len(gone) > 1 else gone[0]
+    was = "was" if gone == ["1 whole layer"] else "were"
+    return f"{listed[0].upper()}{listed[1:]} {was} removed"
+
+
+def _serving(spec: PruneSpec, report: Report) -> str:
+    """Write the section of the commands that serve the bundle; nothing where there are none."""
+    ways = "\n\n".join(f"{way.title}:\n\n```sh\n{way.code}\n```" for way in commands(spec, report))
+    return f"\n## Serve it\n\nIn this folder:\n\n{ways}\n" if ways else ""
 
 
 def _nonzeros(report: Report) -> str:
@@ -115,7 +140,12 @@ def _engines(report: Report) -> str:
         f"| {_text(row.engine)} | {_text(row.found)} | {_text(row.agreement)} | {_text(row.speed)} |\n"
         for row in engine_words(report.engines)
     )
-    return f"## Engines\n\n| engine | | agreement with transformers | dense to pruned |\n| --- | --- | --- | --- |\n{rows}\n"
+    return f"## Engines\n\n| engine | | agreement with transformers | dense to pruned |\n| --- | --- | --- | --- |\n{rows}{_conditions(report)}\n"
+
+
+def _conditions(report: Report) -> str:
+    said = conditions(report)
+    return f"\n{said}\n" if said else ""
 
 
 def _notes(report: Report) -> str:

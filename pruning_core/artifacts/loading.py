@@ -15,7 +15,7 @@ from pruning_core.spec.tasks import KINDS
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """One way to load the bundle: when to choose it, and the Python for it."""
+    """One way to load or to serve the bundle: when to choose it, and the Python or the command for it."""
 
     title: str
     code: str
@@ -90,7 +90,7 @@ def _of_export(form: str, kind: str, path: str, words: _Form, *, images: bool) -
         )
     elif form == "compressed-tensors" and words.loader == "AutoModelForCausalLM":
         code = f'from vllm import LLM\n\nwritten = LLM("{path}").generate("a text")[0].outputs[0].text'
-        yield Snippet(f"Quantised ({kind}), with vLLM; or: vllm serve {path}", code)
+        yield Snippet(f"Quantised ({kind}), with vLLM", code)
     elif form == "compressed-tensors":
         yield Snippet(
             f"Quantised ({kind}), with transformers and compressed-tensors",
@@ -134,12 +134,14 @@ class _Form:
     name: str
     reader: str
 
-    def snippet(self, title: str, prelude: str = "", options: str = "") -> Snippet:
+    def snippet(self, title: str, prelude: str = "", *, trusting: bool = False) -> Snippet:
+        # The model's class is in the folder; the tokenizer's is not, so nothing is to be trusted for it.
+        model, reader = (", trust_remote_code=True", ", trust_remote_code=False") if trusting else ("", "")
         return Snippet(
             title,
             f"{prelude}from transformers import {', '.join(sorted((self.reader, self.loader)))}\n\n"
-            f'model = {self.loader}.from_pretrained(".", dtype="{self.dtype}"{options})\n'
-            f'{self.name} = {self.reader}.from_pretrained("."{options})',
+            f'model = {self.loader}.from_pretrained(".", dtype="{self.dtype}"{model})\n'
+            f'{self.name} = {self.reader}.from_pretrained("."{reader})',
         )
 
 
@@ -148,7 +150,7 @@ def _per_layer(form: _Form) -> list[Snippet]:
     alone = "With transformers alone: runs modeling_coppice.py of this folder"
     return [
         form.snippet("With Coppice: pip install 'coppice-prune[load]'", prelude=teach),
-        form.snippet(alone, options=", trust_remote_code=True"),
+        form.snippet(alone, trusting=True),
     ]
 
 

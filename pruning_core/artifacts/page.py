@@ -19,7 +19,8 @@ from pruning_core.artifacts.charts import (
     training_measures,
 )
 from pruning_core.artifacts.loading import display_name, snippets, summary
-from pruning_core.report.engine_words import engine_words
+from pruning_core.artifacts.serving import commands
+from pruning_core.report.engine_words import conditions, engine_words
 from pruning_core.report.report import LatencyReport, QualityReport, Report
 from pruning_core.report.sublayers import heads_of, is_failed, matrix_words, reported_sublayers
 from pruning_core.spec.prune import PruneSpec
@@ -73,7 +74,9 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         matrix_words=matrix_words,
         neurons=(sum(layer.kept_neurons for layer in report.layers), sum(layer.dense_neurons for layer in report.layers)),
         engines=engine_words(report.engines),
+        conditions=conditions(report),
         snippets=snippets(spec, report),
+        commands=commands(spec, report),
         loading=summary(report).replace("`", ""),
         size=_size,
     )

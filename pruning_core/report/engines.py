@@ -31,11 +31,17 @@ class ExportReport(Frozen):
 
 
 class SpeedReport(Frozen):
-    """Speed of one model in an engine, in tokens a second for models that generate, else in milliseconds a pass."""
+    """Speed of one model in an engine, in tokens a second for models that generate, else in milliseconds a pass.
+
+    A spread is the slowest turn's time less the fastest's, relative to the median; of reports of earlier versions it is null.
+    """
 
     prefill_tokens_s: float | None = None
     decode_tokens_s: float | None = None
     pass_ms: float | None = None
+    prefill_spread: float | None = None
+    decode_spread: float | None = None
+    pass_spread: float | None = None
 
 
 class EngineReport(Frozen):
@@ -62,6 +68,9 @@ class EngineReport(Frozen):
         default=None, description="Largest difference of logits or outputs from the reference's, relative to the largest."
     )
     tolerance: float | None = None
+    continuations: int = Field(default=0, description="Prompts that were continued greedily; 0 in reports of earlier versions.")
+    same_continuations: int = Field(default=0, description="Continuations that are the reference's to the last token.")
+    new_tokens: int = Field(default=0, description="Tokens of each continuation.")
     generated: str | None = Field(default=None, description="A greedy continuation of the first text.")
     dense: SpeedReport | None = Field(default=None, description="The dense model in the same engine, in turns with the pruned.")
     pruned: SpeedReport | None = None

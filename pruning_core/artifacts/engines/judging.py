@@ -50,6 +50,7 @@ class Judged:
         decided: Those whose margin exceeds the tolerance's.
         agreement: Share of the decided positions with the reference's most likely token; None where nothing was decided.
         difference: Largest relative difference.
+        same: Continuations that are the reference's to the last token.
     """
 
     problem: str | None
@@ -57,6 +58,7 @@ class Judged:
     decided: int = 0
     agreement: float | None = None
     difference: float | None = None
+    same: int = 0
 
 
 def tolerance_of(dtype: str | None) -> Tolerance:
@@ -110,7 +112,9 @@ def _judge_texts(found: EngineFound, reference: Reference, tolerance: Tolerance)
         problem = f"log-probabilities that differ by {difference:.1e} of the largest, more than {tolerance.difference:g}"
     else:
         problem = _unlike(found, reference, tolerance)
-    return Judged(problem, len(pairs), decided, agreeing / decided if decided else None, difference)
+    written = zip(reference.written, found.generated or (), strict=False)
+    same = sum(list(wanted) == own for (wanted, _), own in written)
+    return Judged(problem, len(pairs), decided, agreeing / decided if decided else None, difference, same)
 
 
 def _distance(expected: Expected, position: Position) -> tuple[float, float]:
@@ -146,11 +150,18 @@ def speed_of(times: Sequence[dict[str, float]], prompt: int, new_tokens: int) ->
     if not times:
         return None
     if "pass_s" in times[0]:
-        return SpeedReport(pass_ms=1e3 * median(own["pass_s"] for own in times))
+        return SpeedReport(pass_ms=1e3 * median(own["pass_s"] for own in times), pass_spread=_spread(times, "pass_s"))
     return SpeedReport(
+        prefill_spread=_spread(times, "prefill_s"),
+        decode_spread=_spread(times, "decode_s"),
         prefill_tokens_s=prompt / median(own["prefill_s"] for own in times),
         decode_tokens_s=new_tokens / median(own["decode_s"] for own in times),
     )
+
+
+def _spread(times: Sequence[dict[str, float]], name: str) -> float | None:
+    own = [turn[name] for turn in times]
+    return (max(own) - min(own)) / median(own) if len(own) > 1 else None
 
 
 def speeds_of(speeds: EngineSpeeds | None, prompt: int, new_tokens: int) -> tuple[SpeedReport | None, SpeedReport | None]:

@@ -284,6 +284,8 @@ pathlib.Path(result).write_text(json.dumps(found))
     row = _row(llamas, write_interpreter(tmp_path, "vllm", body))
     assert row.status == "failed"
     assert row.reason.startswith(says), row
+    if "+= 1" in spoil:
+        assert (row.continuations, row.same_continuations) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,68 @@ def test_the_card_repeats_what_the_run_warned_of():
     assert "Worth knowing" not in model_card(_spec(), _report())
 
 
+_GGUF = {"format": "gguf", "kind": "F16", "status": "ok", "path": "gguf/model-F16.gguf"}
+_QUANTISED = {"format": "compressed-tensors", "kind": "int8", "status": "ok", "path": "compressed-tensors"}
+_SERVES = {
+    "vllm": "vllm serve . --served-model-name bundle",
+    "mlx": "mlx_lm.server --model .",
+    "gguf": "llama-server -m gguf/model-F16.gguf",
+    "compressed": "vllm serve compressed-tensors --served-model-name bundle",
+}
+_FAILED_VLLM = {"engine": "vllm", "status": "failed", "reason": "vLLM gives nonsense"}
+_FAILED_LLAMA = {"engine": "llama.cpp", "status": "failed", "reason": "llama.cpp gives nonsense"}
+
+
+@pytest.mark.parametrize(
+    ("engines", "changes", "shown"),
+    [
+        (["vllm", "mlx"], {"layout": "serve", "exports": [_GGUF, _QUANTISED]}, {"vllm", "mlx", "gguf", "compressed"}),
+        (["vllm"], {"layout": "serve"}, {"vllm"}),
+        (["mlx"], {"layout": "serve"}, {"mlx"}),
+        (["vllm", "mlx"], {"layout": "serve", "engines": [_FAILED_VLLM]}, {"mlx"}),
+        ([], {"layout": "stock"}, {"vllm"}),
+        ([], {"layout": "per_layer"}, set()),
+        ([], {"layout": "per_layer", "exports": [_GGUF]}, {"gguf"}),
+        ([], {"layout": "per_layer", "exports": [_GGUF | {"status": "failed"}]}, set()),
+        ([], {"layout": "per_layer", "exports": [_GGUF], "engines": [_FAILED_LLAMA]}, set()),
+    ],
+)
+def test_card_and_page_serve_with_what_the_bundle_has(engines, changes, shown):
+    task = {"type": "text-generation", "dataset": "org/texts", "columns": {"text": ["text"]}, "metric": "perplexity"}
+    spec = _spec(task=task, artifacts={"layout": changes["layout"], "engines": engines})
+    report = _report(**changes)
+    for text in (model_card(spec, report), _read(render_page(spec, report)).text):
+        assert {name for name, command in _SERVES.items() if command in text} == shown
+        assert ("/v1/completions" in text) == ("Serve it" in text) == bool(shown)
+
+
+def test_models_that_generate_nothing_are_shown_no_server():
+    for text in (model_card(_spec(), _report(layout="stock")), render_page(_spec(), _report(layout="stock"))):
+        assert "Serve it" not in text
+
+
+def test_remote_code_is_trusted_for_the_model_alone():
+    card = model_card(_spec(), _report())
+    assert 'from_pretrained(".", dtype="float32", trust_remote_code=True)' in card
+    assert 'AutoTokenizer.from_pretrained(".", trust_remote_code=False)' in card
+    assert 'AutoTokenizer.from_pretrained(".", trust_remote_code=True)' not in card
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([{}], "Heads and neurons were removed by"),
+        ([{"kept_heads": 12}], "Neurons were removed by"),
+        ([{"kept_neurons": 100}], "Heads were removed by"),
+        ([{"kept_heads": 12}, {"kept_heads": 0, "kept_neurons": 0}], "Neurons and 1 whole layer were removed by"),
+        ([{"kept_heads": 12, "kept_neurons": 100}, {"kept_heads": 0, "kept_neurons": 0}], "1 whole layer was removed by"),
+        ([{"kept_heads": 12, "kept_neurons": 100}], "No heads and no neurons were removed by"),
+    ],
+)
+def test_the_card_names_what_is_gone_and_nothing_else(layers, said):
+    assert f"\n{said}" in model_card(_spec(), _report(layers=[REPORT["layers"][0] | own for own in layers]))
+
+
 @pytest.mark.parametrize(
     ("readme", "expected"),
     [
