@@ -22,7 +22,7 @@ from app.disk import is_disk_full
 from app.logs import first_line
 from app.refusals import Busy, Conflict, NoRoom, NotFound, QuotaExceeded, Refused, RequestError, TooLarge
 from app.storage import StoreUnavailable
-from pruning_core.spec.messages import message_of
+from pruning_core.spec.messages import message_of, without_consequences
 
 _log = structlog.get_logger(__name__)
 
@@ -139,7 +139,10 @@ def _handlers() -> list[tuple[type[Exception], Callable[[Request, Exception], JS
 
 def field_errors(error: ValidationError, body: object, model: type[BaseModel]) -> list[FieldError]:
     """Describe what is wrong with the fields of a body of some model that was not read by FastAPI."""
-    return [_field_error({**item, "loc": ("body", *item["loc"])}, body, model) for item in error.errors()[:_MOST_ERRORS]]
+    return [
+        _field_error({**item, "loc": ("body", *item["loc"])}, body, model)
+        for item in without_consequences(error.errors())[:_MOST_ERRORS]
+    ]
 
 
 def _on_problem(request: Request, error: Exception) -> JSONResponse:
@@ -211,7 +214,7 @@ def _on_validation(request: Request, error: Exception) -> JSONResponse:
         where = f": {reason} at character {malformed['loc'][-1]}" if reason else ""
         return problem_response(request.url.path, 400, "invalid_json", f"the request body is not valid JSON{where}")
     model = _body_model(request)
-    errors = [_field_error(item, failure.body, model) for item in failure.errors()[:_MOST_ERRORS]]
+    errors = [_field_error(item, failure.body, model) for item in without_consequences(failure.errors())[:_MOST_ERRORS]]
     detail = "; ".join(dict.fromkeys(item.message for item in errors))
     return problem_response(request.url.path, 422, "invalid_request", detail, errors=errors)
 

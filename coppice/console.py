@@ -23,7 +23,7 @@ from coppice.connection import KEY_VARIABLE
 from coppice.errors import AnswerUnreadable, ApiError, BadArgument, CoppiceError, ServiceUnreachable
 from pruning_core.report.engine_words import engine_words
 from pruning_core.report.report import Report
-from pruning_core.spec.messages import message_of
+from pruning_core.spec.messages import message_of, without_consequences
 from pruning_core.spec.method import METHODS
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import TARGET_METRICS
@@ -307,7 +307,7 @@ def sentences(error: ValidationError, worded: Worded = _as_it_is, model: type[Ba
         model: What was validated.
     """
     found: list[str] = []
-    for item in error.errors():
+    for item in without_consequences(error.errors()):
         # The tag of a union repeats what its fields say: the user wrote target.keep where pydantic says target.macs.keep.
         last = len(item["loc"]) - 1
         field = ".".join(str(part) for i, part in enumerate(item["loc"]) if i == last or part not in _TAGS)

@@ -80,8 +80,9 @@ def verify(bundle: Path, key: Path) -> Origin:
     signature = bundle / SIGNATURE_FILE
     if not signature.is_file():
         raise OriginUnproven(
-            f"not signed: there is no {SIGNATURE_FILE} in it. The bundle is older than signatures, or its service has no key, "
-            "or the signature was taken away; nothing proves its origin"
+            f"not signed: there is no {SIGNATURE_FILE} in it. Services sign the bundles they make, and coppice run signs none; "
+            "or the bundle is older than signatures, its service has no key, or the signature was taken away: nothing proves "
+            "its origin"
         )
     _refuse_oddities(bundle)
     signed_by = _hint(signature)

@@ -28,4 +28,4 @@ def check(job: options.JobOptions, json: options.Json = False) -> None:
         "predicted": None if predicted is None else predicted.model_dump(),
         "found": checked.findings.model_dump(),
     }
-    show_plan(JobPrediction.model_validate(said), json=json)
+    show_plan(JobPrediction.model_validate(said), lambda warning: job.worded("", warning), json=json)

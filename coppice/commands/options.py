@@ -15,8 +15,33 @@ import typer
 from pydantic import ValidationError
 
 from coppice.commands import words
-from coppice.commands.delivery import Engines, Formats, Gguf, LatencyEngine, LatencyPhase, Layout, Quantization, delivered
-from coppice.commands.spec_file import holds, read_spec
+from coppice.commands.delivery import (
+    Engines,
+    Formats,
+    Gguf,
+    LatencyEngine,
+    LatencyPhase,
+    Layout,
+    Quantization,
+    Strict,
+    delivered,
+)
+from coppice.commands.inputs import (
+    Data,
+    DataRevision,
+    Image,
+    Label,
+    Metric,
+    Model,
+    Prefix,
+    Revision,
+    Task,
+    Text,
+    TrainSplit,
+    ValidationShare,
+    ValidationSplit,
+)
+from coppice.commands.spec_file import holds, read_spec, targets_of, with_tolerance
 from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
 from coppice.outputs import OutputUnusable, check_file, check_folder
 from pruning_core.errors import PruningError, each
@@ -24,39 +49,6 @@ from pruning_core.spec.method import MethodName
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.tasks import KINDS, TaskType
 
-Model = Annotated[
-    str | None, typer.Option(help="Hub id (org/name, org/name@revision), or a folder with config.json and model.safetensors.")
-]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub id of --model.")]
-Task = Annotated[
-    str | None,
-    typer.Option(
-        help="GLUE task, e.g. glue/sst2; or a type of task such as question-answering: then --data is your own, and --text, "
-        "--image and --label name its columns."
-    ),
-]
-Text = Annotated[
-    list[str] | None,
-    typer.Option(help="Column of texts, where --task is a type; twice for pairs, or for question and context."),
-]
-Image = Annotated[str | None, typer.Option(help="Column of images, instead of --text.")]
-Label = Annotated[str | None, typer.Option(help="Column of labels: classes, scores, tags, answers or target texts.")]
-Metric = Annotated[str | None, typer.Option(help="Metric, where --task is a type; by default the type's usual one.")]
-Prefix = Annotated[str | None, typer.Option(help="Prefix of every text, as T5 expects it: 'summarize: '.")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        help="Folder with train and validation as Parquet, Arrow, JSON or CSV, or one such file; or a Hub id, org/name or "
-        "org/name@revision."
-    ),
-]
-TrainSplit = Annotated[str | None, typer.Option(help="Split of the data to calibrate and train on (default train).")]
-ValidationSplit = Annotated[str | None, typer.Option(help="Split of the data to validate on (default validation).")]
-ValidationShare = Annotated[
-    float | None,
-    typer.Option(help="Share of the training rows to hold out instead of a validation split; 0.1 where there is none."),
-]
-DataRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the data, where it is of the Hub.")]
 Sparsity = Annotated[
     list[float] | None,
     typer.Option(help="Fraction of the prunable weights to remove, 0 to 1. Repeat any target for a frontier."),
@@ -65,6 +57,10 @@ MacsKeep = Annotated[list[float] | None, typer.Option(help="Fraction of the MACs
 ParamsKeep = Annotated[list[float] | None, typer.Option(help="Fraction of all parameters to keep, instead of --sparsity.")]
 LatencyKeep = Annotated[
     list[float] | None, typer.Option(help="Fraction of the measured latency to keep, instead of --sparsity.")
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(help="How far what is achieved may lie from a target; by default 0.01, and 0.05 for a latency."),
 ]
 QualityFloor = Annotated[
     float | None,
@@ -153,6 +149,7 @@ _OPTIONS = {
     "method.segment": ("segment", "--segment"),
     "target.engine": ("latency_engine", "--latency-engine"),
     "target.phase": ("latency_phase", "--latency-phase"),
+    "target.tolerance": ("tolerance", "--tolerance"),
     "seed": ("seed", "--seed"),
     "calibration.samples": ("samples", "--samples"),
     "quality_floor": ("quality_floor", "--quality-floor"),
@@ -163,6 +160,7 @@ _OPTIONS = {
     "artifacts.engines": ("engines", "--engine"),
     "artifacts.gguf": ("gguf", "--gguf"),
     "artifacts.quantization": ("quantization", "--quantization"),
+    "artifacts.strict": ("strict", "--strict"),
 }
 
 
@@ -189,12 +187,14 @@ class JobOptions:
     latency_keep: LatencyKeep = None
     latency_engine: LatencyEngine = None
     latency_phase: LatencyPhase = None
+    tolerance: Tolerance = None
     quality_floor: QualityFloor = None
     layout: Layout = None
     formats: Formats = None
     engines: Engines = None
     gguf: Gguf = None
     quantization: Quantization = None
+    strict: Strict = None
     method: Method = None
     pattern: Pattern = None
     tier: Tier = None
@@ -213,7 +213,12 @@ class JobOptions:
         if self.method is not None or self._of_method():
             fields["method"] = self._method(fields.get("method"))
         targets = self._targets()
+        if self.tolerance is not None and not targets:
+            targets = targets_of(fields)
+            if not targets:
+                fail("--tolerance: only with a target, such as --macs-keep", ExitCode.BAD_INPUT)
         if targets:
+            targets = with_tolerance(targets, self.tolerance, fields)
             for name in ("sparsity", "target", "targets"):
                 fields.pop(name, None)
             fields |= {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
@@ -224,7 +229,7 @@ class JobOptions:
             some = ", ".join(_TARGETS.values())
             fail(f"target is required: give one of {some}, or a --quality-floor alone", ExitCode.BAD_INPUT)
         given = cast("Mapping[str, Any]", fields.get("artifacts") or {})
-        if chosen := delivered(self, given):
+        if chosen := delivered(self, given, fields.get("task")):
             fields["artifacts"] = {**given, **chosen}
         if self.samples is not None:
             fields["calibration"] = {**fields.get("calibration", {}), "samples": self.samples}
@@ -256,7 +261,8 @@ class JobOptions:
         """Return a sentence of the core about a field in the command line's own words."""
         if field == "task" and message.startswith("unknown task"):
             return joined(self.option_for(field), words.of_a_task(self.task, message))
-        return joined(self.option_for(field) if field else "", words.in_options(message, _OPTIONS))
+        said = words.in_options(message, _OPTIONS)
+        return joined(self.option_for(field) if field and not (field == "artifacts" and said.startswith("--")) else "", said)
 
     @cached_property
     def _file(self) -> Mapping[str, Any]:

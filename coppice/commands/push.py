@@ -47,9 +47,11 @@ def push(
         Path | None, typer.Option("--key", help="PEM file of the public key that must have signed the bundle.")
     ] = None,
     public: Annotated[
-        bool | None,
-        typer.Option("--public/--private", help="Who sees a repository of the Hub that is made; private by default."),
-    ] = None,
+        bool, typer.Option("--public", help="A repository of the Hub that is made is seen by all; private by default.")
+    ] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Refuse a repository of the Hub that exists and is public.")
+    ] = False,
     revision: Annotated[str | None, typer.Option(help="Branch of the Hub's repository; made if there is none.")] = None,
     message: Annotated[str | None, typer.Option(help="Message of the Hub's commit.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify, list what would be sent, and send nothing.")] = False,
@@ -69,15 +71,18 @@ def push(
 
     Example: coppice push ./bundle hf://me/smaller-bert --key coppice.pub
     """
+    if public and private:
+        fail("--public and --private exclude each other: give one of them", ExitCode.BAD_INPUT)
     with explained():
         to = parse(destination, revision)
-        asked = _Asked(hub.Options(public, message), address_of(url), key, destination_key)
+        seen = True if public else False if private else None
+        asked = _Asked(hub.Options(seen, message), address_of(url), key, destination_key)
     _refuse_misplaced(to, asked)
     _require(to)
     with _told(), _folder(bundle, to, asked) as folder:
         read = _read(folder, verify_key)
         if dry_run:
-            _show_plan(read, destination, files_for(read, to), json=json)
+            _show_plan(read, destination, files_for(read, to), _particulars(read, to, asked), json=json)
             return
         account, pushed = _push(read, to, asked)
     _show(read, destination, account, pushed, json=json)
@@ -198,9 +203,19 @@ def _so_far(account: Account, bundle: Bundle) -> str:
     return f"interrupted: {there} of {len(bundle.files)} files are there; the same command sends the others"
 
 
-def _show_plan(bundle: Bundle, destination: str, files: list[BundleFile], *, json: bool) -> None:
+def _particulars(bundle: Bundle, to: Destination, asked: _Asked) -> dict[str, str]:
+    """Say what of a push its list of files does not show: whose signature goes along, and who will see which branch."""
+    signature = f"signed by {bundle.signed_by}" if bundle.signed_by is not None else "unsigned"
+    found = {"signature": f"{signature}{'' if bundle.signed_by is None or bundle.proven else ', not proven: give --key'}"}
+    if isinstance(to, HubRepository):
+        who = "private by default" if asked.hub.public is None else "public" if asked.hub.public else "private"
+        found |= {"branch": to.revision or "main", "visibility": f"{who}, where this push makes the repository"}
+    return found
+
+
+def _show_plan(bundle: Bundle, destination: str, files: list[BundleFile], particulars: dict[str, str], *, json: bool) -> None:
     if json:
-        typer.echo(jsonlib.dumps({"dry_run": True, **_document(bundle, destination, files)}))
+        typer.echo(jsonlib.dumps({"dry_run": True, **_document(bundle, destination, files), **particulars}))
         return
     for file in files:
         typer.echo(f"{decimal(file.size):>12}  {console.plain(file.path)}")
@@ -208,6 +223,8 @@ def _show_plan(bundle: Bundle, destination: str, files: list[BundleFile], *, jso
     typer.echo(
         f"would be sent to {destination}: {len(files)} files, {size}, less what is there already; sha256:{bundle.sha256}"
     )
+    for name, value in particulars.items():
+        typer.echo(f"{name}: {console.plain(value)}")
 
 
 def _show(bundle: Bundle, destination: str, account: Account, pushed: Pushed, *, json: bool) -> None:

@@ -6,7 +6,7 @@ import json as jsonlib
 import re
 import tempfile
 import webbrowser
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -93,7 +93,7 @@ def prune(
     with explained(job.worded), Client(url, api_key=key) as client:
         spec = _with_uploads(client, spec) if upload else spec
         if plan:
-            show_plan(client.plan(spec), json=json)
+            show_plan(client.plan(spec), lambda warning: job.worded("", warning), json=json)
             return
         submitted = client.submit(spec, job_id=job_id)
         console.err.print(f"job {submitted.id}", highlight=False)
@@ -192,8 +192,8 @@ def _judge(conditions: list[Condition], report: Report) -> None:
         fail(f"a condition of --fail-if holds: {'; '.join(held)}", ExitCode.CONDITION_HOLDS)
 
 
-def show_plan(plan: JobPrediction, *, json: bool) -> None:
-    """Print the predicted size, memory and time of a job."""
+def show_plan(plan: JobPrediction, worded: Callable[[str], str], *, json: bool) -> None:
+    """Print the predicted size, memory and time of a job, with warnings in the command line's own words."""
     if json:
         typer.echo(plan.model_dump_json())
         return
@@ -201,14 +201,17 @@ def show_plan(plan: JobPrediction, *, json: bool) -> None:
         console.out.print("it would be accepted; nothing is known of the model's size yet")
     else:
         told = plan.predicted
-        sizes = "the smallest model that keeps the floor"
+        floor = plan.spec.get("quality_floor") is not None
+        sizes = (
+            "the smallest model that keeps the floor" if floor else "a model of the size that the target is measured to take"
+        )
         if told.parameters is not None and told.bytes is not None:
             counts = f"{told.parameters.pruned / 1e6:.1f} M of {told.parameters.dense / 1e6:.1f} M parameters"
             sizes = f"about {counts}, {told.bytes.pruned / 1e6:.1f} MB of weights"
         cost = f"{told.seconds:.0f} s and {told.memory_bytes / 2**30:.1f} GiB of memory"
         console.out.print(f"it would be accepted: {sizes}, {cost}", highlight=False, soft_wrap=True)
         for warning in told.warnings:
-            console.note(warning)
+            console.note(worded(warning))
     for note in plan.found.notes:
         console.note(note)
     if plan.found.not_looked_at:

@@ -22,6 +22,30 @@ def holds(fields: Mapping[str, Any], path: str) -> bool:
     return True
 
 
+def targets_of(fields: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Return the targets of a spec, as it stands, each as an object; what is malformed is left out."""
+    several = fields.get("targets")
+    stated: list[object] = [fields.get("target"), *(cast("list[object]", several) if isinstance(several, list) else ())]
+    found = [dict(cast("Mapping[str, object]", own)) for own in stated if isinstance(own, Mapping)]
+    return found or ([{"metric": "sparsity", "sparsity": fields["sparsity"]}] if "sparsity" in fields else [])
+
+
+def with_tolerance(
+    targets: list[dict[str, object]], tolerance: float | None, fields: Mapping[str, Any]
+) -> list[dict[str, object]]:
+    """Return targets with a tolerance: the one given, else that of the spec's own target of the same metric.
+
+    Args:
+        targets: The targets.
+        tolerance: The tolerance of all of them, if one was given.
+        fields: The spec as it stands, whose targets these replace.
+    """
+    if tolerance is not None:
+        return [own | {"tolerance": tolerance} for own in targets]
+    kept = {own.get("metric"): own["tolerance"] for own in targets_of(fields) if "tolerance" in own}
+    return [own | ({"tolerance": kept[own["metric"]]} if own["metric"] in kept else {}) for own in targets]
+
+
 def read_spec(path: Path) -> dict[str, Any]:
     """Read a spec file as it stands. One that cannot be read ends the command."""
     try:

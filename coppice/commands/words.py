@@ -12,6 +12,7 @@ from pruning_core.spec.tasks import KINDS
 # Sentences that would read oddly with each field replaced by its option; beginnings of what the core says.
 _SAID = {
     "name the columns that the task reads": "name the column of texts (twice for pairs), or --image the one of images",
+    "layout serve follows the engines": "--layout serve follows the engines asked for: name them, such as --engine vllm",
     "give one target, or a list of targets, or a quality_floor": "give --sparsity, another target, or --quality-floor alone",
 }
 _SEVERAL = {"task.columns": "--text (or --image) and --label", "columns": "--text (or --image) and --label"}

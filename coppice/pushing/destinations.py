@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from coppice.connection import address_of
 from coppice.errors import BadArgument
@@ -16,6 +18,9 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _OCI = re.compile(
     r"([A-Za-z0-9.-]+(?::\d{1,5})?)/([a-z0-9]+(?:[._/-]+[a-z0-9]+)*):([A-Za-z0-9_][A-Za-z0-9._-]{0,127})", re.ASCII
 )
+# Hosts of the Hub's pages, whose addresses people copy; HF_ENDPOINT names another.
+_HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
+_HUB_PAGE = re.compile(rf"/(?:models/)?({_PART}/{_PART})(?:/(?:tree|blob|commit|commits)/([\w./-]{{1,200}}))?/?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def parse(text: str, revision: str | None) -> Destination:
         revision: The branch that the user named apart from it; for the Hub alone.
 
     Raises:
-        BadArgument: It is none; the message says which there are.
+        BadArgument: It is none, or is a page of the Hub; the message says which there are.
     """
     scheme, found, rest = text.strip().partition("://")
     if not found:
@@ -82,7 +87,7 @@ def parse(text: str, revision: str | None) -> Destination:
         case "oci":
             return _oci(rest)
         case "http" | "https":
-            return AnotherService(address_of(text))
+            return _service(text)
         case _:
             raise BadArgument(f"nothing is pushed to {scheme!a}://; DESTINATION must be {FORMS}")
 
@@ -95,6 +100,20 @@ def _hub(rest: str, revision: str | None) -> HubRepository:
     if given is not None and revision is not None and given != revision:
         raise BadArgument(f"the revision is given twice: {given} in the destination, and --revision {revision}")
     return HubRepository(name, given or revision)
+
+
+def _service(text: str) -> AnotherService:
+    """Read the address of a service. The Hub's pages are none, and no service's key is to be sent there."""
+    address = address_of(text)
+    own, hub = urlsplit(address), urlsplit(os.environ.get("HF_ENDPOINT", ""))
+    if own.hostname not in _HUB_HOSTS and (not hub.netloc or own.netloc.lower() != hub.netloc.lower()):
+        return AnotherService(address)
+    page = _HUB_PAGE.fullmatch(own.path)
+    name, revision = ("ORG/NAME", None) if page is None else page.groups()
+    raise BadArgument(
+        f"{address} is a page of the Hub, and http(s):// is for Coppice services; "
+        f"did you mean hf://{name}{'' if revision is None else f'@{revision}'}?"
+    )
 
 
 def _bucket(rest: str) -> Bucket:

@@ -14,7 +14,8 @@ from pruning_core.arch.structure import groups_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES
 from pruning_core.checks.notes import notes_on_model, notes_on_place
-from pruning_core.engines.limits import refusals
+from pruning_core.engines.limits import refusals_of_files
+from pruning_core.engines.refusing import notes_on_engines
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.paths import is_local
 from pruning_core.files.snapshots import resolve_snapshot
@@ -88,7 +89,8 @@ def predict(spec: PruneSpec) -> Prediction | None:
         warnings=(
             *notes_on_place(spec.model, spec.revision),
             *notes_on_model(folder, spec.task),
-            *refusals(spec.artifacts, facts.config),
+            *refusals_of_files(spec.artifacts, facts.config),
+            *notes_on_engines(spec, facts.config),
             *(
                 f"what a latency of {own.keep:g} in {ENGINE_TITLES[name]} takes is known once the job has measured a table "
                 "there: no size is predicted"

@@ -157,13 +157,18 @@ def limits_of(options: ArtifactSpec, config: Mapping[str, Any]) -> Limits | None
 
 def refusals(options: ArtifactSpec, config: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence without its end for each engine that cannot hold a model, and for files of llama.cpp that cannot."""
-    why = llama_cpp.reason_against(config, alike=options.layout == "stock") if "gguf" in options.formats else None
-    if why is not None:
-        yield f"gguf: {why}"
+    yield from refusals_of_files(options, config)
     for engine in options.engines if options.layout == "serve" else ():
         why = reason_against(engine, config)
         if why is not None:
             yield f"{ENGINE_TITLES[engine]}: {why}"
+
+
+def refusals_of_files(options: ArtifactSpec, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence without its end for files of llama.cpp, where they are asked for and cannot hold a model."""
+    why = llama_cpp.reason_against(config, alike=options.layout == "stock") if "gguf" in options.formats else None
+    if why is not None:
+        yield f"gguf: {why}"
 
 
 def check_limits(limits: Limits, groups: Sequence[UnitGroup]) -> None:

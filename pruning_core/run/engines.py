@@ -8,7 +8,7 @@ from pathlib import Path
 from pruning_core.artifacts.acceptance import Prover
 from pruning_core.artifacts.engines.prover import Checkpoint, EngineProver
 from pruning_core.data.rows import Rows
-from pruning_core.engines import limits, llama_cpp
+from pruning_core.engines.refusing import reason_by_model
 from pruning_core.engines.registry import ENGINES
 from pruning_core.evidence.clock import StageClock
 from pruning_core.files.checkpoint import read_checkpoint
@@ -42,21 +42,7 @@ def engine_prover(proven: Prover, spec: PruneSpec, held_out: Rows, folder: Path 
 def refusing(spec: PruneSpec, dense: TaskModel) -> Callable[[str], str | None]:
     """Return what says why an engine can't hold the bundles of a run, as a sentence; None where it can."""
     config = read_checkpoint(dense.source).config
-    layout = spec.artifacts.layout
-
-    def reason(name: str) -> str | None:
-        engine = ENGINES[name]
-        if layout == "serve" and name in limits.ENGINES:
-            why = limits.reason_against(name, config)
-            return None if why is None else f"{engine.title} cannot hold the model: {why}"
-        if layout == "per_layer" and engine.own_environment and engine.loads == "checkpoint":
-            return f"{engine.title} takes layers that differ in the layout serve alone, and this bundle's layout is per_layer"
-        if name == "llama.cpp" and layout != "serve":  # layers of a pattern stay alike, whatever the layout
-            why = llama_cpp.reason_against(config, alike=layout == "stock" or not spec.method.removes_units)
-            return None if why is None else f"{engine.title} cannot hold the model: {why}"
-        return None
-
-    return reason
+    return lambda name: reason_by_model(ENGINES[name], spec, config)
 
 
 def run_in_engines(

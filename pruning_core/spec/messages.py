@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from pruning_core.spec.nearest import did_you_mean, no_known_field
+
+_Error = TypeVar("_Error", bound=Mapping[str, Any])
 
 _SAID = {
     "model_type": "must be an object",
@@ -31,6 +33,18 @@ _SHOULD = re.compile(r"(?:Input|String|List|Tuple|Set|Dictionary|Value) should "
 _QUOTED = re.compile(r"'([^']*)'")
 _OF_SIGNS = re.compile(r"\^(\[A-Za-z0-9\])?\[A-Za-z0-9([^\]]*)\][*+]\$")
 _NO_NUL = r"^[^\x00]*$"
+
+
+def without_consequences(errors: Iterable[_Error]) -> list[_Error]:
+    """Return errors without those that others entail: a list is not too short where an item of it was left out as wrong."""
+    found = list(errors)
+    return [
+        own for own in found if own["type"] != "too_short" or not any(_lies_in(other["loc"], own["loc"]) for other in found)
+    ]
+
+
+def _lies_in(location: Sequence[str | int], outer: Sequence[str | int]) -> bool:
+    return len(location) > len(outer) and tuple(location[: len(outer)]) == tuple(outer)
 
 
 def message_of(error: Mapping[str, Any], model: type[BaseModel] | None = None, location: Sequence[str | int] = ()) -> str:

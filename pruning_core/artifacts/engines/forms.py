@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 from pruning_core.artifacts.exports.base import Exported
 from pruning_core.artifacts.exports.registry import EXPORTERS, export_all
 from pruning_core.artifacts.onnx import ONNX_PATH, ExportFailed, export_onnx
+from pruning_core.engines.refusing import without_file
 from pruning_core.engines.registry import Loads
 from pruning_core.errors import PruningError
 from pruning_core.files.companions import companions_of
@@ -57,8 +58,7 @@ def form_of(loads: Loads, checkpoint: Checkpoint) -> Form | NoForm:
         case "onnx":
             if checkpoint.onnx is not None:
                 return Form(checkpoint.onnx)
-            reason = checkpoint.onnx_problem
-            return NoForm(f"there is no ONNX graph: {reason or 'add onnx to artifacts.formats'}")
+            return NoForm(without_file(loads, checkpoint.onnx_problem))
         case "gguf":
             return _of_exports(loads, checkpoint.exports, _GGUF_DTYPES)
         case "openvino":
@@ -67,12 +67,12 @@ def form_of(loads: Loads, checkpoint: Checkpoint) -> Form | NoForm:
             assert_never(loads)
 
 
-def _of_exports(loads: str, exports: tuple[ExportReport, ...], dtypes: dict[str, str]) -> Form | NoForm:
+def _of_exports(loads: Loads, exports: tuple[ExportReport, ...], dtypes: dict[str, str]) -> Form | NoForm:
     own = [row for row in exports if row.format == loads]
     there = [row for row in own if row.status == "ok" and row.path is not None]
     if not there:
         why = next((row.reason for row in own if row.reason), None)
-        return NoForm(f"there is no {loads} file: {why or f'add {loads} to artifacts.formats'}")
+        return NoForm(without_file(loads, why))
     order = list(dtypes)
     best = min(there, key=lambda row: order.index(row.kind) if row.kind in dtypes else len(order))
     notes = (f"loaded {best.kind}",) if best.kind else ()

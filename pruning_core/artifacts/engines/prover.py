@@ -26,6 +26,7 @@ from pruning_core.artifacts.engines.messages import EngineFound, EngineRequest
 from pruning_core.artifacts.probes import ProbeInput
 from pruning_core.artifacts.process import run_limited
 from pruning_core.data.rows import Rows
+from pruning_core.engines.refusing import reason_by_task
 from pruning_core.engines.registry import ENGINES, EngineFacts, Found, Missing, find
 from pruning_core.machine.resources import disk_is_full, memory_is_full
 from pruning_core.models.load import load_task_model
@@ -112,12 +113,10 @@ class EngineProver:
 
     def _refused(self, engine: EngineFacts) -> EngineReport | None:
         """Return the row of an engine that can't hold the model; None where it may."""
-        reason = None
-        if not engine.serves(self.spec.task.type):
-            reason = f"{engine.title} is not run here for models of {self.spec.task.type}"
-        elif self.dense.pages is not None:
+        reason = reason_by_task(engine, self.spec)
+        if reason is None and self.dense.pages is not None:
             reason = "the model is larger than the memory of its device, and an engine loads all of it at once"
-        else:
+        elif reason is None:
             reason = self.refuses(engine.name)
         return None if reason is None else EngineReport(engine=engine.name, status="refused", reason=reason)
 

@@ -330,7 +330,7 @@ def test_the_engine_of_a_latency_is_an_option_of_its_own():
     job = JobOptions(model="org/name", task="glue/sst2", latency_keep=[0.7], latency_engine="onnxruntime")
     spec = job.to_spec()
     assert spec.target.model_dump() == {"metric": "latency", "keep": 0.7, "tolerance": 0.05, "engine": "onnxruntime"}
-    assert spec.artifacts.engines == ("onnxruntime",)
+    assert (spec.artifacts.engines, spec.artifacts.formats) == (("onnxruntime",), ("safetensors", "onnx"))
     assert job.option_for("target.engine") == "--latency-engine"
     assert job.option_for("target.keep") == "--latency-keep"
 

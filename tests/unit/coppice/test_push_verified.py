@@ -104,7 +104,7 @@ def test_an_unsigned_bundle_is_refused_where_a_key_is_given_and_unnamed_files_st
     bundle: Path, s3_bucket: str, tmp_path: Path
 ) -> None:
     code, _told, said = push(bundle, f"s3://{s3_bucket}/small", "--key", write_key(tmp_path)[1])
-    assert (code, "not signed" in said) == (1, True), said
+    assert (code, "not signed" in said, "coppice run signs none" in said) == (1, True, True), said
     (bundle / "notes.txt").write_text("my own")
     code, told, said = push(bundle, f"s3://{s3_bucket}/small", "--json")
     assert (code, "notes.txt" in json.loads(told)["sent"]) == (0, False)
@@ -145,12 +145,46 @@ def test_a_dry_run_lists_and_sends_nothing(bundle: Path) -> None:
     assert f"7 files, 300.9 kB, less what is there already; sha256:{digest_of(bundle)}" in told
     code, told, said = push(bundle, "s3://no-such-bucket/small", "--dry-run", "--json")
     assert {file["path"] for file in json.loads(told)["files"]} == set(whole(bundle))
+    assert "unsigned" in json.loads(told)["signature"]
+
+
+@pytest.mark.parametrize(
+    ("to", "more", "branch", "seen"),
+    [
+        ("hf://me/small", (), "main", "private by default"),
+        ("hf://me/small@half", ("--public",), "half", "public"),
+        ("hf://me/small", ("--private",), "main", "private"),
+    ],
+)
+def test_a_dry_run_to_the_hub_says_who_would_see_which_branch(
+    bundle: Path, to: str, more: tuple[str, ...], branch: str, seen: str
+) -> None:
+    code, told, said = push(bundle, to, "--dry-run", *more)
+    assert code == 0, said
+    lines = told.splitlines()
+    assert lines[-3:] == [
+        "signature: unsigned",
+        f"branch: {branch}",
+        f"visibility: {seen}, where this push makes the repository",
+    ]
+
+
+def test_a_bundle_is_not_pushed_for_all_and_for_few_at_once(bundle: Path) -> None:
+    code, told, said = push(bundle, "hf://me/small", "--public", "--private", "--dry-run")
+    assert (code, told, "--public and --private exclude each other" in said) == (2, "", True), said
 
 
 @pytest.mark.parametrize(
     ("to", "more", "words"),
     [
         ("me/small", (), "did you mean hf://me/small?"),
+        (
+            "https://huggingface.co/me/small",
+            (),
+            "is a page of the Hub, and http(s):// is for Coppice services; did you mean hf://me/small?",
+        ),
+        ("https://HF.co/me/small/tree/half", ("--dry-run",), "did you mean hf://me/small@half?"),
+        ("https://huggingface.co", (), "did you mean hf://ORG/NAME?"),
         ("ftp://host/x", (), "nothing is pushed to 'ftp'://"),
         ("hf://small", (), "hf:// is followed by ORG/NAME"),
         ("hf://me/small@a", ("--revision", "b"), "the revision is given twice"),

@@ -266,4 +266,52 @@ def test_what_cannot_work_is_refused_at_submit(llama: Path, texts: Path, tiny_be
         ArtifactSpec(layout="serve")
     said = predict(spec_of(write_llama(texts.parent / "wide", head_dim=32), texts, ["vllm", "mlx"]))
     assert said is not None
-    assert [own for own in said.warnings if own.startswith("MLX: it takes heads of hidden_size / num_attention_heads")]
+    assert [
+        own
+        for own in said.warnings
+        if own.startswith("MLX cannot hold the model: it takes heads of hidden_size / num_attention_heads")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "says"),
+    [
+        (
+            {"engines": ["vllm"]},
+            ["vLLM takes layers that differ in the layout serve alone, and this bundle's layout is per_layer"],
+        ),
+        (
+            {"engines": ["mlx"]},
+            ["MLX takes layers that differ in the layout serve alone, and this bundle's layout is per_layer"],
+        ),
+        (
+            {"engines": ["llama.cpp", "vllm"], "layout": "serve"},
+            ["llama.cpp does not run the bundle: there is no gguf file: add gguf to artifacts.formats"],
+        ),
+        (
+            {"engines": ["openvino", "onnxruntime"]},
+            [
+                "OpenVINO does not run the bundle: there is no openvino file: add openvino to artifacts.formats",
+                "ONNX Runtime does not run the bundle: there is no ONNX graph: add onnx to artifacts.formats",
+            ],
+        ),
+        (
+            {"engines": ["sentence-transformers"]},
+            ["sentence-transformers is not run here for models of text-generation"],
+        ),
+        (
+            {
+                "engines": ["transformers", "llama.cpp", "openvino", "onnxruntime"],
+                "formats": ["safetensors", "gguf", "openvino", "onnx"],
+            },
+            [],
+        ),
+    ],
+)
+def test_an_engine_that_will_not_run_the_bundle_is_told_before_any_work(
+    artifacts: dict, says: list[str], llama: Path, texts: Path
+):
+    said = predict(spec_of(llama, texts, [], artifacts=artifacts))
+    assert said is not None
+    titles = tuple(ENGINE_TITLES.values())
+    assert [own for own in said.warnings if own.startswith(titles)] == says
