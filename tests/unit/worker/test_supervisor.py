@@ -252,5 +252,5 @@ def _until_progress(bench: Bench, job_id: str) -> None:
     while (progress := bench.row(job_id).progress) is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert progress == {"stage": "score", "step": 1, "total": 4, "part": 0, "parts": 1, "trains": False}
+    assert progress == {"stage": "score", "step": 1, "total": 4, "part": 0, "parts": 1, "trains": False, "engines": False}
     bench.stopping.set()
