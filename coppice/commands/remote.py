@@ -20,7 +20,7 @@ from rich.table import Table
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
-from coppice.conditions import Condition, parse
+from coppice.conditions import Condition, NotJudged, parse
 from coppice.console import ExitCode, explained, fail, fail_all, progress
 from coppice.errors import ApiError, CoppiceError, JobUnsuccessful
 from coppice.types import Job, JobPrediction
@@ -183,11 +183,14 @@ def _conditions(texts: list[str]) -> list[Condition]:
 
 
 def _judge(conditions: list[Condition], report: Report) -> None:
-    held = [
-        f"{condition} ({condition.figure} is {condition.value(report):.6g})"
-        for condition in conditions
-        if condition.holds(report)
-    ]
+    try:
+        held = [
+            f"{condition} ({condition.figure} is {condition.value(report):.6g})"
+            for condition in conditions
+            if condition.holds(report)
+        ]
+    except NotJudged as error:
+        fail(f"a condition of --fail-if cannot be judged: {error}", ExitCode.BAD_INPUT)
     if held:
         fail(f"a condition of --fail-if holds: {'; '.join(held)}", ExitCode.CONDITION_HOLDS)
 

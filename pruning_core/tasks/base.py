@@ -245,8 +245,12 @@ class TaskFamily(ABC):
             task: Names the metric.
             seen: Observations of both models on the validation split.
         """
+        return self.scored(task, self.judge(seen, finding_of(task.type, task.metric)))
+
+    def scored(self, task: TaskSpec, judged: Judged) -> QualityReport:
+        """Compute the task's metric from the findings of both models."""
         finding, metric = finding_of(task.type, task.metric), METRICS[task.metric]
-        judged, compute = self.judge(seen, finding), metric_of(task.metric, finding)
+        compute = metric_of(task.metric, finding)
         pruned = compute(judged.pruned)
         return QualityReport(
             metric=task.metric,
