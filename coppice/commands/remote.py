@@ -78,6 +78,9 @@ def prune(
     """Have a service prune a model: submit, wait with a progress bar, download. Exit code 0 only on success.
 
     Example: coppice prune --model org/name --task glue/sst2 --sparsity 0.5 --out ./bundle --fail-if 'drop>0.01'
+
+    A drop may be chance: --fail-if 'surely_worse>0.01' fails if all of the 95 % interval is worse than that, and
+    'may_be_worse>0.01' if any of it is.
     """
     conditions = _conditions(fail_if or [])
     if wait and not plan and out is None:

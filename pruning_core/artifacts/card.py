@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.report.engine_words import engine_words
+from pruning_core.report.quality_words import difference_words
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
 from pruning_core.spec.tasks import KINDS
@@ -42,7 +43,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 {_compressed(report)}{_exports(report)}| {quality.label} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
 | latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x as fast |
 
-Target: {report.target.metric} {report.target.requested:g}, achieved {report.target.achieved:.4f}. Seed {report.seed}. Calibration: {report.data.samples} samples,
+{_difference(report)}Target: {report.target.metric} {report.target.requested:g}, achieved {report.target.achieved:.4f}. Seed {report.seed}. Calibration: {report.data.samples} samples,
 {report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the
 sha256 of each file.
 
@@ -54,6 +55,12 @@ Licence: {f"that of the base model, `{licence}`" if licence else "that of the ba
 
 {ways}
 """
+
+
+def _difference(report: Report) -> str:
+    """Write the sentence that says how sure the difference is; nothing for reports of earlier versions."""
+    said = difference_words(report.quality)
+    return f"On the same {report.quality.samples:,} validation samples, {report.quality.metric}: {said}.\n\n" if said else ""
 
 
 def _what_was_done(report: Report) -> str:
