@@ -81,13 +81,15 @@ def compared(spec: PruneSpec, judged: Judged, quality: QualityReport) -> Compari
     draws = "the pruned model's scores are all alike" if quality.undefined else draw(form, spec.seed)
     if isinstance(draws, str):
         return Comparison(quality.but(no_interval=draws), draws)
-    method = "wilson" if isinstance(form, RowSums) and form.binary else "bootstrap"
+    shares = isinstance(form, RowSums) and form.binary
+    method = "wilson" if shares else "bootstrap"
     both, tested = draws.range_of(1.0, CONFIDENCE), chance(form, spec.seed)
     difference = DifferenceReport(
         value=round(quality.pruned - quality.dense, _DIGITS),
         low=round(both.low, _DIGITS),
         high=round(both.high, _DIGITS),
         confidence=CONFIDENCE,
+        method="bonett-price" if shares else "bootstrap",
         p_value=round(tested.p_value, _DIGITS),
         test=tested.test,
     )

@@ -34,7 +34,11 @@ class DifferenceReport(Frozen):
     low: float
     high: float
     confidence: float
-    method: str = Field(default="bootstrap", description="bootstrap: percentiles over rows drawn again, both models' together.")
+    method: str = Field(
+        default="bootstrap",
+        description="bootstrap: percentiles over rows drawn again, both models' together. bonett-price: for the share of right "
+        "rows.",
+    )
     p_value: float = Field(description="Probability of a difference as large or larger if the models were equally good.")
     test: Literal["mcnemar", "permutation"] = Field(
         description="mcnemar: exact, for the share of right rows. permutation: the models' answers exchanged within rows."

@@ -213,6 +213,35 @@ def test_chance_is_said_as_often_as_it_is():
     assert (told / 400 <= 0.07).all(), told
 
 
+@pytest.mark.slow
+def test_few_changed_rows_are_held_too():
+    """One answer in 300 changes: samples in which none does, or all in one direction, are common, and no certainty."""
+    rng, held, drawn = np.random.default_rng(4), 0, 0
+    for sample in range(1000):
+        change = rng.choice([0, 1, -1], 400, p=[1 - 1 / 300, 1 / 1200, 3 / 1200])
+        wanted, right = np.ones(400, dtype=int), rng.random(400) < 0.85
+        before, after = (
+            np.where(change == 0, right, change < 0).astype(int),
+            np.where(change == 0, right, change > 0).astype(int),
+        )
+        draws = draw(row_sums.class_accuracy(*classes_of(wanted, before, after)), sample, draws=400)
+        found = draws.range_of(1.0, CONFIDENCE)
+        held += found.low <= -1 / 600 <= found.high
+        low, high = np.quantile(draws.pruned - draws.dense, [0.025, 0.975])
+        drawn += low <= -1 / 600 <= high
+    print("few changes", held / 1000, "by draws alone", drawn / 1000)  # noqa: T201 - the figures of the decision record
+    assert held >= 930
+    assert drawn < 930, "why the share of right rows has a form of its own"
+
+
+def test_bonett_and_price_by_hand():
+    # 2 gained and 8 lost of 40: (3 - 9) / 42, and the root of (3 + 9 - 36 / 42) / 42^2.
+    form = row_sums.class_accuracy(*classes_of([1] * 40, [1] * 38 + [0] * 2, [0] * 8 + [1] * 32))
+    found = draw(form, 0).range_of(1.0, 0.95)
+    centre, error = -6 / 42, math.sqrt(12 - 36 / 42) / 42
+    assert (found.low, found.high) == pytest.approx((centre - 1.959964 * error, centre + 1.959964 * error), rel=1e-5)
+
+
 # --- tests by hand ----------------------------------------------------------------------------------------------------
 
 
