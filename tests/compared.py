@@ -13,7 +13,9 @@ from pruning_core.tasks.scoring import Classes
 
 
 def spec_of(kind, metric, **fields):
-    columns = {"text": ["t"]} | ({"label": "y"} if KINDS[kind].labels is not None else {})
+    columns = {"text": ["t", "u"][: 1 if KINDS[kind].optional else len(KINDS[kind].inputs)]} | (
+        {"label": "y"} if KINDS[kind].labels is not None else {}
+    )
     task = {"type": kind, "dataset": "d", "columns": columns, "metric": metric}
     return PruneSpec.model_validate({"model": "m", "task": task, "sparsity": 0.5} | fields)
 

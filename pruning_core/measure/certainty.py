@@ -10,6 +10,7 @@ from typing import cast
 from pruning_core.errors import DatasetInvalid
 from pruning_core.measure.paired import CONFIDENCE, LEAST_ROWS, Draws, Range, chance, draw
 from pruning_core.report.quality import ChangedReport, DifferenceReport, FloorReport, IntervalReport, QualityReport
+from pruning_core.report.where import WhereReport
 from pruning_core.spec.artifacts import QualityFloor
 from pruning_core.spec.metrics import METRICS, Metric
 from pruning_core.spec.prune import PruneSpec
@@ -28,10 +29,12 @@ class Comparison:
     Attributes:
         quality: The report, with its intervals.
         draws: The metric of both models for each draw of the rows; or the reason why there are none.
+        where: Where quality was lost; None for tasks that do not tell.
     """
 
     quality: QualityReport
     draws: Draws | str
+    where: WhereReport | None = None
 
     def floor(self, floor: QualityFloor) -> FloorReport:
         """Judge a floor by the quality, or by the end of its interval where the floor has a confidence."""

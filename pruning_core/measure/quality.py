@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from pruning_core.errors import MetricUndefined, NotFinite
 from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
 from pruning_core.machine.finite import require_finite
 from pruning_core.measure.certainty import Comparison, check_certain, compared
+from pruning_core.measure.where import where_lost
 from pruning_core.report.report import QualityReport
 from pruning_core.spec.metrics import METRICS
 from pruning_core.spec.prune import PruneSpec, TaskSpec
@@ -84,7 +86,7 @@ class Evaluator:
                 f"{self._task.metric} on {len(observed)} samples of the validation split is no number ({', '.join(wrong)}): "
                 "outputs that are all the same have no correlation; keep more of the model, or take another metric"
             ) from error
-        return compared(self._spec, judged, quality)
+        return replace(compared(self._spec, judged, quality), where=where_lost(self._spec, judged, seen))
 
 
 def observe(

@@ -11,6 +11,7 @@ from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
 from pruning_core.report.quality import FloorReport, QualityReport
 from pruning_core.report.training import TrainingReport
+from pruning_core.report.where import WhereReport
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.targets import TARGET_METRICS, MetricName
@@ -294,6 +295,7 @@ class Outcome(Frozen):
     compressed: CompressedReport | None = None
     exports: tuple[ExportReport, ...] = Field(default=(), description="Files of further formats: gguf, openvino and others.")
     engines: tuple[EngineReport, ...] = Field(default=(), description="The engines that the bundle was asked to run in.")
+    where: WhereReport | None = Field(default=None, description="Where quality was lost. Null in earlier reports.")
     pattern: PatternReport | None = Field(default=None, description="For methods that keep shapes and zero weights.")
 
 

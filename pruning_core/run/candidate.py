@@ -148,6 +148,7 @@ class CandidateBuilder:
             stored_dtype=pruned.stored_dtype,
             floor=self._floor(found),
             training=training,
+            where=found.where,
         )
         expected = Expectation(
             folder=folder,
