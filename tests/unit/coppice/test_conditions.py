@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from typer import Exit
 
+from coppice.commands.options import JobOptions
 from coppice.conditions import NotJudged, parse
 from coppice.console import ExitCode
 from pruning_core.report.quality import DifferenceReport
@@ -52,3 +54,15 @@ def test_the_command_fails_where_it_cannot_judge(live: Live, tmp_path: Path) -> 
     told = call("report", "one", *at, "--fail-if", "may_be_worse>0.01")
     assert told.exit_code == ExitCode.BAD_INPUT
     assert "cannot be judged: the report has no interval of the difference" in told.stderr
+
+
+def test_a_floor_may_be_asked_for_with_a_confidence() -> None:
+    given = {"model": "org/name", "task": "glue/sst2", "data": "org/data"}
+    spec = JobOptions(**given, quality_floor=0.99, floor_confidence=0.95).to_spec()
+    assert spec.quality_floor is not None
+    assert (spec.quality_floor.value, spec.quality_floor.confidence) == (0.99, 0.95)
+    plain = JobOptions(**given, quality_floor=0.99).to_spec().model_dump(mode="json")
+    assert "confidence" not in plain["quality_floor"], "specs without it stay as they were"
+    assert "examples" not in plain["evaluation"]
+    with pytest.raises(Exit):
+        JobOptions(**given, macs_keep=[0.5], floor_confidence=0.95).to_spec()
