@@ -239,12 +239,7 @@ class TaskFamily(ABC):
         yield from outputs
 
     def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Compute the task's metric for the pruned and for the dense model.
-
-        Args:
-            task: Names the metric.
-            seen: Observations of both models on the validation split.
-        """
+        """Compute the task's metric from observations of both models on the validation split."""
         return self.scored(task, self.judge(seen, finding_of(task.type, task.metric)))
 
     def scored(self, task: TaskSpec, judged: Judged) -> QualityReport:
