@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tests.loopback import loopback
 
 COMMIT = "c" * 40
 Repositories = Mapping[tuple[str, str], Path]
@@ -39,16 +40,9 @@ def hub(repositories: Repositories) -> Iterator[Hub]:
     Args:
         repositories: Folder of each, by kind (``model``, ``dataset``) and id.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.hub = Hub(f"http://127.0.0.1:{server.server_port}", repositories)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with loopback(_Handler) as server:
+        server.hub = Hub(f"http://127.0.0.1:{server.server_port}", repositories)
         yield server.hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

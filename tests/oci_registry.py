@@ -10,9 +10,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
+
+from tests.loopback import loopback
 
 USER, PASSWORD = "me", "a password of the tests"
 _TOKEN = "token-of-the-registry"
@@ -46,16 +48,9 @@ class OciRegistry:
 @contextmanager
 def oci_registry() -> Iterator[OciRegistry]:
     """Run an empty registry."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.registry = OciRegistry(f"127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with loopback(_Handler) as server:
+        server.registry = OciRegistry(f"127.0.0.1:{server.server_port}")
         yield server.registry
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

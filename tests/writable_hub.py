@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.loopback import loopback
 
 LARGE = 200_000  # above, a file is kept outside of git, as the Hub does from 10 MB on
 TOKEN = "hf_of_the_tests"
@@ -49,16 +50,9 @@ class WritableHub:
 @contextmanager
 def writable_hub() -> Iterator[WritableHub]:
     """Run an empty Hub."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.hub = WritableHub(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with loopback(_Handler) as server:
+        server.hub = WritableHub(f"http://127.0.0.1:{server.server_port}")
         yield server.hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.sublayer import BlockContext, Sublayer
@@ -28,6 +27,7 @@ from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import CurveBudget
 from pruning_core.errors import TargetUnreachable
 from pruning_core.machine.finite import require_finite
+from pruning_core.measure.kept import read_kept, write_kept
 from pruning_core.measure.latency import limited_threads, timed
 from pruning_core.spec.prune import LatencySpec
 from pruning_core.spec.targets import LatencyTarget
@@ -109,11 +109,11 @@ def latency_model(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec, ca
     """
     key = table_key(model, adapter.groups, spec)
     path = None if cache is None else cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    table = None if path is None else _read(path)
+    table = None if path is None else read_kept(path, LatencyTable)
     if table is None:
         table = _measure(model, adapter, spec)
         if path is not None:
-            _write(path, table)
+            write_kept(path, table)
     curves = tuple(_curve(table.rungs[_shape(group)], group) for group in adapter.groups)
     return LatencyModel(curves, max(0.0, table.total - sum(curve[-1][1] for curve in curves)), table.total)
 
@@ -167,25 +167,6 @@ def processor_name() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def _read(path: Path) -> LatencyTable | None:
-    """Read a cached table. Return None if it is missing or damaged: it is then measured again."""
-    try:
-        return LatencyTable.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def _write(path: Path, table: LatencyTable) -> None:
-    """Write a table to the cache for the next run. A failure to write is ignored."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(table.model_dump_json(), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
 
 
 def _measure(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec) -> LatencyTable:

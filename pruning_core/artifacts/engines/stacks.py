@@ -38,6 +38,7 @@ from pruning_core.engines.registry import EngineFacts, Found, use_of
 from pruning_core.errors import EngineUnusable
 from pruning_core.machine.finite import require_finite
 from pruning_core.measure.engine_table import UNSTEADY, EngineTable, Shapes, Stack, StackTime, unsteadiness
+from pruning_core.measure.kept import read_kept, write_kept
 from pruning_core.measure.latency_table import UNTIMED, processor_name
 from pruning_core.models.load import load_task_model
 from pruning_core.models.placement import free_memory
@@ -101,7 +102,7 @@ class Timer:
         adapter = adapt(self.dense.model)
         stacks = self.stacks(shapes)
         kept = self._kept(stacks)
-        table = None if kept is None else _read(kept)
+        table = None if kept is None else read_kept(kept, EngineTable)
         if table is not None and all(unsteadiness(table, shapes, phase) <= UNSTEADY for phase in phases):
             return table
         with tempfile.TemporaryDirectory(prefix="coppice-engine-", ignore_cleanup_errors=True) as scratch:
@@ -114,7 +115,7 @@ class Timer:
                 param="target.engine",
             )
         if kept is not None:
-            _write(kept, table)
+            write_kept(kept, table)
         return table
 
     def stacks(self, shapes: Shapes) -> tuple[Stack, ...]:
@@ -306,22 +307,3 @@ def _cut(dense: TaskModel, adapter: ModelAdapter, stack: Stack) -> Any:
     counts = [stack.heads if group.kind == "head" else stack.neurons for group in groups]
     slice_(student, Mask(tuple(torch.arange(group.size) < own for group, own in zip(groups, counts, strict=True))))
     return student
-
-
-def _read(path: Path) -> EngineTable | None:
-    """Read a kept table. Return None if it is missing or damaged: it is then measured again."""
-    try:
-        return EngineTable.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def _write(path: Path, table: EngineTable) -> None:
-    """Keep a table for the next run. A failure to write is ignored."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(table.model_dump_json(), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
