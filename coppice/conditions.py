@@ -10,8 +10,29 @@ from dataclasses import dataclass
 from pruning_core.report.report import Report
 from pruning_core.spec.nearest import did_you_mean
 
+
+class NotJudged(ValueError):
+    """A report lacks the figure of a condition."""
+
+
+def _worse(report: Report, end: int) -> float:
+    worse = report.quality.worse
+    if worse is None:
+        why = report.quality.no_interval or "it was made by an earlier version"
+        raise NotJudged(f"the report has no interval of the difference: {why}")
+    return worse[end]
+
+
 FIGURES: Mapping[str, tuple[str, Callable[[Report], float]]] = {
     "drop": ("quality of the dense model minus that of the pruned model", lambda r: r.quality.dense - r.quality.pruned),
+    "surely_worse": (
+        "how much worse than the dense model it is at least: the lower end of the 95 % interval",
+        lambda r: _worse(r, 0),
+    ),
+    "may_be_worse": (
+        "how much worse than the dense model it is at most: the upper end of the 95 % interval",
+        lambda r: _worse(r, 1),
+    ),
     "quality": ("quality of the pruned model", lambda r: r.quality.pruned),
     "sparsity": ("fraction of the prunable weights that is removed", lambda r: r.sparsity.achieved),
     "macs": ("fraction of the MACs that is kept", lambda r: r.macs.pruned / r.macs.dense),
@@ -40,7 +61,11 @@ class Condition:
     bound: float
 
     def holds(self, report: Report) -> bool:
-        """Return whether the condition holds of a report."""
+        """Return whether the condition holds of a report.
+
+        Raises:
+            NotJudged: The report lacks the figure.
+        """
         return _OPERATORS[self.comparison](self.value(report), self.bound)
 
     def value(self, report: Report) -> float:

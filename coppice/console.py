@@ -22,6 +22,7 @@ from rich.text import Text
 from coppice.connection import KEY_VARIABLE
 from coppice.errors import AnswerUnreadable, ApiError, BadArgument, CoppiceError, ServiceUnreachable
 from pruning_core.report.engine_words import engine_words
+from pruning_core.report.quality_words import difference_words, floor_words
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of, without_consequences
 from pruning_core.spec.method import METHODS
@@ -292,6 +293,11 @@ def frontier_table(report: Report) -> Table:
 def show(report: Report) -> None:
     """Print a report for people: dense against pruned, the frontier where there is one, and the run's warnings."""
     out.print(report_table(report))
+    if said := difference_words(report.quality):
+        words = f"{report.quality.metric} on {report.quality.samples:,} rows: {said}"
+        out.print(escaped(words), highlight=False, soft_wrap=True)
+    if said := floor_words(report.quality_floor):
+        out.print(escaped(f"quality floor: {said}"), highlight=False, soft_wrap=True)
     if report.frontier:
         out.print(frontier_table(report))
     for warning in report.warnings:

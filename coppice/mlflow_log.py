@@ -101,6 +101,10 @@ def _metrics(outcome: Outcome) -> dict[str, float]:
         "pruned.latency_ms": latency.pruned,
         "speedup": latency.speedup,
     }
+    if quality.difference is not None:
+        difference = quality.difference
+        found |= {"difference": difference.value, "difference.low": difference.low, "difference.high": difference.high}
+        found["difference.p_value"] = difference.p_value
     for name, pair in (("macs", outcome.macs), ("parameters", outcome.parameters), ("bytes", outcome.bytes)):
         found |= {f"dense.{name}": float(pair.dense), f"pruned.{name}": float(pair.pruned)}
     return found

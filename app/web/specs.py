@@ -47,6 +47,7 @@ _WHERE = {  # JSON pointers into the body, longest first, and the form control o
     "/task/metric": "task_metric",
     "/task/dataset": "data",
     "/quality_floor/kind": "floor_kind",
+    "/quality_floor/confidence": "floor_confidence",
     "/quality_floor": "floor",
     "/target/tolerance": "tolerance",
     "/target/engine": "latency_engine",
@@ -131,6 +132,8 @@ def body_of(form: Form) -> dict[str, Any]:
             body["quality_floor" if name == "floor" else name] = read(text)
     if "quality_floor" in body:
         body["quality_floor"] = {"kind": form.one("floor_kind", "relative"), "value": body["quality_floor"]}
+        if confidence := form.one("floor_confidence").strip():
+            body["quality_floor"]["confidence"] = _number(confidence)
     if "data" in body and isinstance(body["task"], dict):
         body["task"]["dataset"] = body.pop("data")
     body |= _target(form)
@@ -228,6 +231,7 @@ def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str
         "tolerance": [f"{targets[0]['tolerance']:g}" if field else ""],
         "floor": [f"{floor['value']:g}" if floor else ""],
         "floor_kind": [floor["kind"] if floor else "relative"],
+        "floor_confidence": [f"{floor['confidence']:g}" if floor and floor.get("confidence") else ""],
         "seed": [str(spec["seed"])],
         "priority": [str(priority) if priority else ""],
         "metadata": ["\n".join(f"{key}={value}" for key, value in metadata.items())],

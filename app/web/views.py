@@ -235,13 +235,14 @@ AXES = {"macs": "MACs kept", "size": "Size kept", "speedup": "Speed-up"}
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Checkpoints whose quality can be compared: of one model, by one metric of one task."""
+    """Checkpoints whose quality can be compared: of one model, by one metric of one task, on the same rows."""
 
     task: str
     metric: str
     dense: float | None
     checkpoints: tuple[Checkpoint, ...]
     lower_is_better: bool = False
+    samples: int = 0
 
     def data(self, axis: str, methods: Sequence[str]) -> list[Datum]:
         """Return the checkpoints as the chart draws them."""
@@ -260,18 +261,22 @@ class Comparison:
 
 def comparisons(jobs: Sequence[JobDetails]) -> list[Comparison]:
     """Sort the checkpoints of jobs by what their quality means, the smallest first."""
-    groups: dict[tuple[str, str, str], list[tuple[JobPage, str, Outcome]]] = {}
+    groups: dict[tuple[object, ...], list[tuple[JobPage, str, Outcome]]] = {}
     for details in jobs:
         page = JobPage.of(details)
         for path, outcome in _outcomes(page):
-            key = (page.task, page.view.spec.task.dataset, outcome.quality.metric)
+            quality, spec = outcome.quality, page.view.spec
+            # Of other rows, or of others' words of them, a quality is another figure: the dense model's tells.
+            evaluated = (spec.task.validation_split, spec.evaluation, quality.samples, round(quality.dense, 4))
+            key = (page.task, spec.task.dataset, quality.metric, *evaluated)
             groups.setdefault(key, []).append((page, path, outcome))
     found: list[Comparison] = []
-    for (task, _data, _metric), members in groups.items():
+    for members in groups.values():
         ordered = sorted(members, key=lambda member: ratio(member[2].macs.pruned, member[2].macs.dense) or 0)
         checkpoints = tuple(Checkpoint(number, *member) for number, member in enumerate(ordered, start=1))
         first = ordered[0][2].quality
-        found.append(Comparison(task, first.label, formats.finite(first.dense), checkpoints, first.lower_is_better))
+        task, dense = ordered[0][0].task, formats.finite(first.dense)
+        found.append(Comparison(task, first.label, dense, checkpoints, first.lower_is_better, first.samples))
     return found
 
 

@@ -69,6 +69,10 @@ QualityFloor = Annotated[
         "the smallest model that keeps it."
     ),
 ]
+FloorConfidence = Annotated[
+    float | None,
+    typer.Option(help="Hold the quality floor by the lower end of the interval of this confidence, e.g. 0.95."),
+]
 Method = Annotated[str | None, typer.Option(help="fisher-cg (default), admm-pattern, block-lasso, magnitude or random.")]
 Pattern = Annotated[
     str | None,
@@ -154,6 +158,7 @@ _OPTIONS = {
     "calibration.samples": ("samples", "--samples"),
     "quality_floor": ("quality_floor", "--quality-floor"),
     "quality_floor.value": ("quality_floor", "--quality-floor"),
+    "quality_floor.confidence": ("floor_confidence", "--floor-confidence"),
     "memory.weights": ("weights", "--weights"),
     "artifacts.layout": ("layout", "--layout"),
     "artifacts.formats": ("formats", "--format"),
@@ -189,6 +194,7 @@ class JobOptions:
     latency_phase: LatencyPhase = None
     tolerance: Tolerance = None
     quality_floor: QualityFloor = None
+    floor_confidence: FloorConfidence = None
     layout: Layout = None
     formats: Formats = None
     engines: Engines = None
@@ -209,6 +215,7 @@ class JobOptions:
         """Merge the spec file and the options into a validated spec. Paths become absolute; bad input ends the command."""
         fields = dict(self._file)
         fields |= {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+        fields |= self._floor(fields.get("quality_floor"))
         fields |= self._task(fields.get("task"))
         if self.method is not None or self._of_method():
             fields["method"] = self._method(fields.get("method"))
@@ -268,6 +275,15 @@ class JobOptions:
     def _file(self) -> Mapping[str, Any]:
         """The fields of the spec file."""
         return {} if self.spec is None else read_spec(self.spec)
+
+    def _floor(self, given: object) -> dict[str, Any]:
+        """Return the floor with its confidence; nothing where none was asked for."""
+        if self.floor_confidence is None:
+            return {}
+        if given is None:
+            fail("--floor-confidence says how sure to be of --quality-floor: give both", ExitCode.BAD_INPUT)
+        floor = cast("Mapping[str, Any]", given) if isinstance(given, Mapping) else {"value": given}
+        return {"quality_floor": {**floor, "confidence": self.floor_confidence}}
 
     def _task(self, given: object) -> dict[str, object]:
         """Return the field ``task`` made of a type and its columns; empty where a GLUE name or the spec file says all of it."""

@@ -20,7 +20,7 @@ from rich.table import Table
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
-from coppice.conditions import Condition, parse
+from coppice.conditions import Condition, NotJudged, parse
 from coppice.console import ExitCode, explained, fail, fail_all, progress
 from coppice.errors import ApiError, CoppiceError, JobUnsuccessful
 from coppice.types import Job, JobPrediction
@@ -78,6 +78,9 @@ def prune(
     """Have a service prune a model: submit, wait with a progress bar, download. Exit code 0 only on success.
 
     Example: coppice prune --model org/name --task glue/sst2 --sparsity 0.5 --out ./bundle --fail-if 'drop>0.01'
+
+    A drop may be chance: --fail-if 'surely_worse>0.01' fails if all of the 95 % interval is worse than that, and
+    'may_be_worse>0.01' if any of it is.
     """
     conditions = _conditions(fail_if or [])
     if wait and not plan and out is None:
@@ -183,11 +186,14 @@ def _conditions(texts: list[str]) -> list[Condition]:
 
 
 def _judge(conditions: list[Condition], report: Report) -> None:
-    held = [
-        f"{condition} ({condition.figure} is {condition.value(report):.6g})"
-        for condition in conditions
-        if condition.holds(report)
-    ]
+    try:
+        held = [
+            f"{condition} ({condition.figure} is {condition.value(report):.6g})"
+            for condition in conditions
+            if condition.holds(report)
+        ]
+    except NotJudged as error:
+        fail(f"a condition of --fail-if cannot be judged: {error}", ExitCode.BAD_INPUT)
     if held:
         fail(f"a condition of --fail-if holds: {'; '.join(held)}", ExitCode.CONDITION_HOLDS)
 

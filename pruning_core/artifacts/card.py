@@ -8,6 +8,7 @@ from pathlib import Path
 from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.artifacts.serving import commands
 from pruning_core.report.engine_words import conditions, engine_words
+from pruning_core.report.quality_words import difference_words
 from pruning_core.report.report import Report
 from pruning_core.report.sublayers import heads_of
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
@@ -44,7 +45,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 {_compressed(report)}{_exports(report)}| {quality.label} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
 | latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x as fast |
 
-Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples,
+{_difference(report)}Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples,
 {report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the
 sha256 of each file.
 
@@ -64,6 +65,12 @@ def _target(report: Report) -> str:
     where = f" {target.where}" if target.where else ""
     by_table = "" if target.predicted is None else f" (predicted by a table measured there: {target.predicted:.4f})"
     return f"{target.metric} {target.requested:g}{where}, achieved {target.achieved:.4f}{by_table}"
+
+
+def _difference(report: Report) -> str:
+    """Write the sentence that says how sure the difference is; nothing for reports of earlier versions."""
+    said = difference_words(report.quality)
+    return f"On the same {report.quality.samples:,} validation samples, {report.quality.metric}: {said}.\n\n" if said else ""
 
 
 def _what_was_done(report: Report) -> str:

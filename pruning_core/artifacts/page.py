@@ -21,6 +21,7 @@ from pruning_core.artifacts.charts import (
 from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.artifacts.serving import commands
 from pruning_core.report.engine_words import conditions, engine_words
+from pruning_core.report.quality_words import difference_words, floor_words, interval_words
 from pruning_core.report.report import LatencyReport, QualityReport, Report
 from pruning_core.report.sublayers import heads_of, is_failed, matrix_words, reported_sublayers
 from pruning_core.spec.prune import PruneSpec
@@ -64,6 +65,8 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         target=_target(spec, report),
         kept=report.target.met and (report.quality_floor is None or report.quality_floor.held),
         floor=_floor(report),
+        difference=difference_words(report.quality),
+        interval_words=interval_words,
         headlines=_headlines(report),
         shape=latency_shape(report.latency_ms),
         charts={name: None if chart is None else Markup(chart) for name, chart in charts.items()},  # noqa: S704 - escaped where it is drawn
@@ -106,7 +109,9 @@ def _floor(report: Report) -> str:
     if floor is None:
         return ""
     bound = "at most " if floor.lower_is_better else ""
-    return f"It {'holds' if floor.held else 'does not hold'} the floor, {metric} {bound}{floor.required:.4f}."
+    said = floor_words(floor)
+    how = f" ({said})" if said else ""
+    return f"It {'holds' if floor.held else 'does not hold'} the floor, {metric} {bound}{floor.required:.4f}{how}."
 
 
 def _size(count: int) -> str:

@@ -30,6 +30,7 @@ from pruning_core.report.report import (
     TargetReport,
 )
 from pruning_core.report.training import TrainingReport
+from pruning_core.report.where import WhereReport
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.targets import TARGET_METRICS, Target
 from pruning_core.tasks.base import TaskModel
@@ -122,6 +123,7 @@ class Measured:
         stored_dtype: Data type of its weights.
         floor: The quality floor and the quality achieved; None if there is no floor.
         training: Report of the training; None if there was none.
+        where: Where quality was lost; None for tasks that do not tell.
     """
 
     target: Target
@@ -133,6 +135,7 @@ class Measured:
     stored_dtype: str
     floor: FloorReport | None
     training: TrainingReport | None
+    where: WhereReport | None = None
 
     @property
     def recounted(self) -> Recounted:
@@ -190,6 +193,7 @@ class Measured:
             compressed=compressed,
             exports=exports,
             engines=engines,
+            where=self.where,
             pattern=None if self.zeros is None else self.zeros.report,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from pydantic import ValidationError
@@ -13,9 +14,12 @@ from pruning_core.data.rows import Rows
 from pruning_core.errors import MetricUndefined, NotFinite
 from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
 from pruning_core.machine.finite import require_finite
+from pruning_core.measure.certainty import Comparison, check_certain, compared
+from pruning_core.measure.where import where_lost
 from pruning_core.report.report import QualityReport
 from pruning_core.spec.metrics import METRICS
 from pruning_core.spec.prune import PruneSpec, TaskSpec
+from pruning_core.spec.tasks import finding_of
 from pruning_core.tasks.base import Observed, TaskModel
 from pruning_core.tasks.batch import Batch
 
@@ -24,14 +28,24 @@ class Evaluator:
     """Evaluates the checkpoints of a run on the validation split. The dense model is run only once."""
 
     def __init__(self, spec: PruneSpec, dense: TaskModel, validation: Rows) -> None:
-        """Encode the validation rows. The dense model does not run before the first comparison."""
-        self._task, self._dense = spec.task, dense
+        """Encode the validation rows. The dense model does not run before the first comparison.
+
+        Raises:
+            DatasetInvalid: They are too few for what the request wants to be sure of.
+        """
+        self._spec, self._task, self._dense = spec, spec.task, dense
         self._rows = validation.take(range(len(validation))[: spec.evaluation.max_samples])
         self._encoded = dense.family.encode(dense, self._rows, dense.longest(spec.evaluation.max_length))
         self._tokens = batched(
             self._encoded, batch_tokens=evaluation_tokens(dense.device, dense.entries), keep=self._encoded.kept
         )
         self._dense_observed: list[Tensor] | None = None
+        check_certain(spec, min(len(self._rows), self._tokens.samples))
+
+    @property
+    def rows(self) -> int:
+        """Number of validation rows."""
+        return len(self._rows)
 
     @property
     def steps(self) -> int:
@@ -39,7 +53,11 @@ class Evaluator:
         return len(self._tokens.batches) * (2 if self._dense_observed is None else 1)
 
     def compare(self, pruned: TaskModel, on_batch: Callable[[int], None]) -> QualityReport:
-        """Evaluate a checkpoint and the dense model by the task's metric.
+        """Evaluate a checkpoint and the dense model by the task's metric: see `judge`."""
+        return self.judge(pruned, on_batch).quality
+
+    def judge(self, pruned: TaskModel, on_batch: Callable[[int], None]) -> Comparison:
+        """Evaluate a checkpoint and the dense model by the task's metric, and say how sure the difference is.
 
         Raises:
             NotFinite: Outputs or the metric are NaN or infinite.
@@ -51,8 +69,9 @@ class Evaluator:
             done = len(tokens.batches)
         observed = observe(pruned, tokens, self._task, lambda step: on_batch(done + step), name="pruned")
         seen = Observed(self._dense_observed, observed, self._encoded, self._rows)
+        judged = pruned.family.judge(seen, finding_of(self._task.type, self._task.metric))
         try:
-            return pruned.family.quality(self._task, seen)
+            quality = pruned.family.scored(self._task, judged)
         except ValidationError as error:  # a report accepts only finite numbers
             wrong = [".".join(map(str, item["loc"])) for item in error.errors() if item["type"] == "finite_number"]
             if not wrong:
@@ -67,6 +86,7 @@ class Evaluator:
                 f"{self._task.metric} on {len(observed)} samples of the validation split is no number ({', '.join(wrong)}): "
                 "outputs that are all the same have no correlation; keep more of the model, or take another metric"
             ) from error
+        return replace(compared(self._spec, judged, quality), where=where_lost(self._spec, judged, seen))
 
 
 def observe(

@@ -9,8 +9,10 @@ from pydantic import Field
 from pruning_core.report.engines import EngineReport, ExportReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
+from pruning_core.report.quality import FloorReport, QualityReport
 from pruning_core.report.target import TargetReport
 from pruning_core.report.training import TrainingReport
+from pruning_core.report.where import WhereReport
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.frozen import Frozen
 
@@ -26,38 +28,6 @@ class IntPair(Frozen):
 
     dense: int
     pruned: int
-
-
-class QualityReport(Frozen):
-    """The task's metric on the validation split. ``details`` holds further metrics of the pruned model."""
-
-    metric: str
-    dense: float
-    pruned: float
-    samples: int
-    lower_is_better: bool = Field(
-        default=False, description="Whether lower values of the metric are better, as for perplexity."
-    )
-    details: dict[str, float] = Field(default_factory=dict[str, float])
-    undefined: bool = Field(
-        default=False,
-        description="Whether the metric is undefined for the pruned model, as a correlation with scores that are all alike is: "
-        "`pruned` is what counts then, 0 for a correlation.",
-    )
-    constant: float | None = Field(
-        default=None, description="The metric of always giving the commonest answer, for tasks with classes."
-    )
-
-    @property
-    def label(self) -> str:
-        """The metric's name, with its direction if less is better."""
-        return f"{self.metric} (less is better)" if self.lower_is_better else self.metric
-
-    @property
-    def kept(self) -> float | None:
-        """Share of the dense model's quality that was kept: pruned by dense, or dense by pruned if less is better."""
-        part, whole = (self.dense, self.pruned) if self.lower_is_better else (self.pruned, self.dense)
-        return part / whole if whole > 0 else None
 
 
 class LatencyReport(Frozen):
@@ -231,21 +201,6 @@ class MemoryReport(Frozen):
     free_bytes: int
 
 
-class FloorReport(Frozen):
-    """The quality floor: as requested, in the metric's own unit (``required``), and the quality achieved."""
-
-    kind: Literal["relative", "absolute"]
-    requested: float
-    required: float
-    achieved: float
-    lower_is_better: bool = Field(default=False, description="Whether the floor is an upper bound.")
-
-    @property
-    def held(self) -> bool:
-        """Whether the floor is held."""
-        return self.achieved <= self.required if self.lower_is_better else self.achieved >= self.required
-
-
 class AcceptanceReport(Frozen):
     """The proof of the written checkpoint: what a fresh process found, with stock libraries and nothing of Coppice.
 
@@ -320,6 +275,7 @@ class Outcome(Frozen):
     compressed: CompressedReport | None = None
     exports: tuple[ExportReport, ...] = Field(default=(), description="Files of further formats: gguf, openvino and others.")
     engines: tuple[EngineReport, ...] = Field(default=(), description="The engines that the bundle was asked to run in.")
+    where: WhereReport | None = Field(default=None, description="Where quality was lost. Null in earlier reports.")
     pattern: PatternReport | None = Field(default=None, description="For methods that keep shapes and zero weights.")
 
 

@@ -18,6 +18,7 @@ from pruning_core.artifacts.onnx import ExportFailed, export_onnx
 from pruning_core.artifacts.probes import ProbeInput, answer
 from pruning_core.errors import MetricUndefined
 from pruning_core.evidence.context import Context, generator
+from pruning_core.measure.certainty import Comparison
 from pruning_core.measure.latency import measure_blocks, measure_latency
 from pruning_core.measure.outcome import Measured, count_shapes
 from pruning_core.measure.quality import Evaluator
@@ -84,7 +85,8 @@ class CandidateBuilder:
     Attributes:
         spec: The request.
         ctx: Dense model and evidence.
-        evaluator: Evaluates models on the validation split.
+        evaluator: Evaluates models on the validation split; after a search for a floor, on the rows that did not select.
+        selector: Evaluates the trials of a search for a floor, on rows of their own where there are enough.
         probes: Held-out inputs for the acceptance check.
         trainer: Trains students.
     """
@@ -92,16 +94,17 @@ class CandidateBuilder:
     spec: PruneSpec
     ctx: Context
     evaluator: Evaluator
+    selector: Evaluator
     probes: tuple[ProbeInput, ...]
     trainer: TrainingRunner
 
-    def try_out(self, plan: Plan) -> QualityReport:
-        """Measure the quality of a plan's repaired model, without writing it."""
+    def try_out(self, plan: Plan, floor: QualityFloor) -> FloorReport:
+        """Judge the floor by a plan's repaired model on the selecting rows, without writing it."""
         student = self._repaired(plan).student
-        with self.ctx.clock.stage("evaluate", self.evaluator.steps) as step:
-            quality = self.evaluator.compare(self.ctx.task_model.with_model(student), step)
-        check_floor(self.spec.quality_floor, quality)
-        return quality
+        with self.ctx.clock.stage("evaluate", self.selector.steps) as step:
+            found = self.selector.judge(self.ctx.task_model.with_model(student), step)
+        check_floor(floor, found.quality)
+        return found.floor(floor)
 
     def make(self, target: Target, plan: Plan, folder: Path) -> Candidate:
         """Prune, repair and train a student, write it, and measure the written checkpoint.
@@ -124,7 +127,7 @@ class CandidateBuilder:
             export_problem = self._export(pruned, folder)
             exports = export_all(Exported(folder, pruned, dense, spec.artifacts, self.probes, spec.latency))
         with clock.stage("evaluate", self.evaluator.steps) as step:
-            quality = self.evaluator.compare(pruned, step)
+            found = self.evaluator.judge(pruned, step)
         latency, products = self._timed(pruned, plan)
         shapes = count_shapes(
             folder,
@@ -139,12 +142,13 @@ class CandidateBuilder:
             target=target,
             shapes=shapes,
             zeros=plan.recount(Written(folder, ctx.evidence.dense, applied, shapes, products)),
-            quality=quality,
+            quality=found.quality,
             latency=latency,
             layout=spec.artifacts.layout,
             stored_dtype=pruned.stored_dtype,
-            floor=self._floor(quality),
+            floor=self._floor(found),
             training=training,
+            where=found.where,
         )
         expected = Expectation(
             folder=folder,
@@ -225,19 +229,12 @@ class CandidateBuilder:
         except NothingToCompress as problem:
             return str(problem)
 
-    def _floor(self, quality: QualityReport) -> FloorReport | None:
+    def _floor(self, found: Comparison) -> FloorReport | None:
         floor = self.spec.quality_floor
         if floor is None:
             return None
-        check_floor(floor, quality)
-        lower = quality.lower_is_better
-        return FloorReport(
-            kind=floor.kind,
-            requested=floor.value,
-            required=floor.required(quality.dense, lower_is_better=lower),
-            achieved=quality.pruned,
-            lower_is_better=lower,
-        )
+        check_floor(floor, found.quality)
+        return found.floor(floor)
 
 
 def check_floor(floor: QualityFloor | None, quality: QualityReport) -> None:

@@ -37,6 +37,7 @@ from pruning_core.files.paths import appearing, is_local
 from pruning_core.machine.environment import choose_device
 from pruning_core.machine.precision import matmul_dtype
 from pruning_core.machine.resources import disk_is_full, memory_is_full
+from pruning_core.measure.halves import LEAST_ROWS_TO_HALVE, halved
 from pruning_core.measure.latency import limited_threads
 from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.base import Planner
@@ -165,10 +166,12 @@ def _run(
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
     planner = planner_for(spec, ctx, cache)
+    judging, selecting, halves = _evaluators(spec, dense, validation)
     builder = CandidateBuilder(
         spec,
         ctx,
-        Evaluator(spec, dense, validation),
+        judging,
+        selecting,
         make_probes(validation, spec.evaluation.max_length, KINDS[spec.task.type].reads),
         TrainingRunner(spec, ctx, train, scratch),
     )
@@ -190,7 +193,7 @@ def _run(
         outcomes = [judged(plans, candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
     with clock.stage("bundle"):
         report = summed_up(
-            spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *scarce(spec, train)], model_name=model_name
+            spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *halves, *scarce(spec, train)], model_name=model_name
         )
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
@@ -224,20 +227,44 @@ def _hold_floor(spec: PruneSpec, planner: Planner, builder: CandidateBuilder, fo
             plan = next(planner.plans(KeepTarget(metric="macs", keep=share)))
         except TargetUnreachable:
             return False
-        quality = builder.try_out(plan)
-        required = floor.required(quality.dense, lower_is_better=quality.lower_is_better)
-        return quality.pruned <= required if quality.lower_is_better else quality.pruned >= required
+        return builder.try_out(plan, floor).held
 
     shares = shares_that_hold(holds)
     clock.begin_part(FLOOR_TRIALS, FLOOR_TRIALS + 1)
     candidate: Candidate | None = None
-    for share in shares:  # a written checkpoint, rounded to its stored type, may just miss the floor that its trial held
-        candidate = _reach(KeepTarget(metric="macs", keep=share), planner, builder, folder)
-        reached = candidate.measured.floor
-        if reached is not None and reached.held:
+    # A checkpoint may miss the floor that its trial held, on the judging rows or rounded to its stored type: then the next.
+    for judged, share in enumerate(shares, start=1):
+        candidate = _of_search(_reach(KeepTarget(metric="macs", keep=share), planner, builder, folder), builder, judged)
+        if candidate.measured.floor is not None and candidate.measured.floor.held:
             break
     assert candidate is not None, "there is at least one share"
     return candidate
+
+
+def _of_search(candidate: Candidate, builder: CandidateBuilder, judged: int) -> Candidate:
+    """Add to the floor's report on which rows the checkpoint was chosen, and as how many-th it was judged."""
+    floor = candidate.measured.floor
+    assert floor is not None, "the search is for a floor"
+    selected = None if builder.selector is builder.evaluator else builder.selector.rows
+    measured = replace(candidate.measured, floor=floor.but(selected_on=selected, judged=judged))
+    return replace(candidate, measured=measured)
+
+
+def _evaluators(spec: PruneSpec, dense: TaskModel, validation: Rows) -> tuple[Evaluator, Evaluator, list[str]]:
+    """Return what judges checkpoints, what selects in the search for a floor, and a warning if the rows are the same."""
+    if spec.all_targets:
+        whole = Evaluator(spec, dense, validation)
+        return whole, whole, []
+    rows = validation.take(range(len(validation))[: spec.evaluation.max_samples])
+    halves = halved(rows, spec.seed, in_order=dense.family.joins_rows)
+    judging = Evaluator(spec, dense, halves.judging)
+    if halves.apart:
+        return judging, Evaluator(spec, dense, halves.selecting), []
+    said = (
+        f"the search for the floor selected and judged on the same {len(rows)} validation rows: the quality is the luckiest of "
+        f"those that were tried; from {LEAST_ROWS_TO_HALVE} rows on, half of them select and the others judge"
+    )
+    return judging, judging, [said]
 
 
 def _place(folder: Path, part: int, target: Target) -> Path:

@@ -123,6 +123,11 @@ def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> t
                 f"{where}{outcome.quality.metric} is undefined for the pruned model, whose scores are all alike, and counts as "
                 f"{outcome.quality.pruned:g}"
             )
+        if outcome.quality_floor is not None and (outcome.quality_floor.judged or 1) > 1:
+            found.append(
+                f"{where}{outcome.quality_floor.judged} checkpoints that held the floor when they were selected were judged, "
+                "the smallest first: those before this one missed it"
+            )
         if outcome.onnx is not None and outcome.onnx.status == "failed":
             found.append(f"{where}no ONNX graph: {outcome.onnx.reason}")
         if outcome.compressed is not None and outcome.compressed.status == "failed":

@@ -131,7 +131,18 @@ def _floor(outcome: Outcome) -> Rejected | None:
     elif floor.kind == "relative":
         share = f" ({floor.requested:g} of the dense model's {quality.dense:.4f})"
     return QualityFloorMissed(
-        f"the floor is {quality.metric} {bound}{floor.required:.4f}{share}, achieved {floor.achieved:.4f}; "
-        "keep more of the model, or lower the floor",
+        f"the floor is {quality.metric} {bound}{floor.required:.4f}{share}, achieved {floor.achieved:.4f}{_by_bound(outcome)}; "
+        f"keep more of the model, {'give more validation rows, ' if floor.confidence is not None else ''}or lower the floor",
         param="quality_floor",
     )
+
+
+def _by_bound(outcome: Outcome) -> str:
+    """Say by what a floor with a confidence was judged; empty for other floors."""
+    floor = outcome.quality_floor
+    if floor is None or floor.confidence is None:
+        return ""
+    end = "upper" if floor.lower_is_better else "lower"
+    if floor.bound is None:
+        return f", without an interval to judge by ({outcome.quality.no_interval})"
+    return f", and the {end} end of its {100 * floor.confidence:g} % interval is {floor.bound:.4f}"

@@ -27,6 +27,10 @@ FLOOR_RESOLUTION = 0.02
 FLOOR_TRIALS = math.ceil(math.log2(1 / FLOOR_RESOLUTION))
 
 
+def _is_unset(value: object) -> bool:
+    return value is None
+
+
 class ArtifactSpec(Frozen):
     """The contents of the bundle: type of the weights, layout, engines, formats and size of the files."""
 
@@ -110,6 +114,14 @@ class QualityFloor(Frozen):
         allow_inf_nan=False,
         description="The floor. For metrics where lower is better (perplexity, loss) it sets an upper bound: the value itself "
         "where it is absolute, the dense model's metric divided by the value where it is relative.",
+    )
+    confidence: float | None = Field(
+        default=None,
+        ge=0.5,
+        le=0.999,
+        exclude_if=_is_unset,
+        description="The floor is held by the lower end of the two-sided interval of this confidence, such as 0.95 (the upper "
+        "end where less is better); null: by the measured quality itself, whatever chance has added.",
     )
 
     @model_validator(mode="after")

@@ -8,6 +8,8 @@ the full form.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from operator import eq
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -238,6 +240,13 @@ class EvaluationSpec(Frozen):
 
     max_samples: int | None = Field(default=None, ge=1, description="Evaluate on the first N rows; null: on all rows.")
     max_length: int = Field(default=128, ge=4, le=8192)
+    examples: int = Field(
+        default=20,
+        ge=0,
+        le=100,
+        exclude_if=partial(eq, 20),
+        description="Rows whose answers changed most, with both answers, in the report, and never in the card; 0: none.",
+    )
 
 
 class LatencySpec(Frozen):

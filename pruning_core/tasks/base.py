@@ -239,14 +239,13 @@ class TaskFamily(ABC):
         yield from outputs
 
     def quality(self, task: TaskSpec, seen: Observed) -> QualityReport:
-        """Compute the task's metric for the pruned and for the dense model.
+        """Compute the task's metric from observations of both models on the validation split."""
+        return self.scored(task, self.judge(seen, finding_of(task.type, task.metric)))
 
-        Args:
-            task: Names the metric.
-            seen: Observations of both models on the validation split.
-        """
+    def scored(self, task: TaskSpec, judged: Judged) -> QualityReport:
+        """Compute the task's metric from the findings of both models."""
         finding, metric = finding_of(task.type, task.metric), METRICS[task.metric]
-        judged, compute = self.judge(seen, finding), metric_of(task.metric, finding)
+        compute = metric_of(task.metric, finding)
         pruned = compute(judged.pruned)
         return QualityReport(
             metric=task.metric,

@@ -44,8 +44,14 @@ class LanguageModel(PerToken):
         del finding
         assert isinstance(seen.encoded, TokenLabelled), "it is what these families make"
         truth = torch.tensor([token for own in seen.encoded.token_labels for token in own[self.shift :] if token != UNCOUNTED])
+        counts = torch.tensor([len(own) - 1 for own in seen.dense])
         dense, pruned = (
-            Tokens(float(sum(own[0] for own in outputs)) / len(truth), torch.cat([own[1:] for own in outputs]).long(), truth)
+            Tokens(
+                float(sum(own[0] for own in outputs)) / len(truth),
+                torch.cat([own[1:] for own in outputs]).long(),
+                truth,
+                rows=(torch.stack([own[0] for own in outputs]), counts),
+            )
             for outputs in (seen.dense, seen.pruned)
         )
         details = {

@@ -11,7 +11,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Any, SupportsFloat, cast
 
@@ -78,9 +78,10 @@ class Replies:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """The mean negative log-likelihood a token."""
+    """The mean negative log-likelihood a token; and each sample's sum, with the number of tokens that it is over."""
 
     mean: float
+    rows: tuple[Float[Tensor, " n"], Float[Tensor, " n"]] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,20 +223,33 @@ def exact_match(seen: Replies) -> float:
     Texts are compared without case, punctuation, articles and extra spaces. The best match among the right answers counts. For
     a question without an answer, the empty text is right.
     """
-    return _best(seen, lambda own, right: float(own == right))
+    return _mean(reply_matches(seen))
 
 
 def word_f1(seen: Replies) -> float:
     """Compute F1 over the words of answers, as SQuAD does: see `exact_match`."""
+    return _mean(reply_overlaps(seen))
+
+
+def reply_matches(seen: Replies) -> list[float]:
+    """Return 1 for each answer that is right, and else 0."""
+    return _best(seen, lambda own, right: float(own == right))
+
+
+def reply_overlaps(seen: Replies) -> list[float]:
+    """Return F1 over the words of each answer."""
     return _best(seen, lambda own, right: _overlap(own.split(), right.split()))
 
 
-def _best(seen: Replies, compare: Callable[[str, str], float]) -> float:
-    found = [
+def _best(seen: Replies, compare: Callable[[str, str], float]) -> list[float]:
+    return [
         max(compare(_plain(own), _plain(one)) for one in right or ("",))
         for own, right in zip(seen.found, seen.wanted, strict=True)
     ]
-    return sum(found) / len(found)
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return sum(scores) / len(scores)
 
 
 def _plain(text: str) -> str:
@@ -267,25 +281,25 @@ def token_accuracy(seen: Tokens) -> float:
 
 def rouge1(seen: Texts) -> float:
     """Compute ROUGE-1 (Lin 2004): the mean F-measure over the samples."""
-    return _rouge("rouge1", seen)
+    return _mean(rouge_scores("rouge1", seen))
 
 
 def rouge2(seen: Texts) -> float:
     """Compute ROUGE-2."""
-    return _rouge("rouge2", seen)
+    return _mean(rouge_scores("rouge2", seen))
 
 
 def rouge_l(seen: Texts) -> float:
     """Compute ROUGE-L."""
-    return _rouge("rougeL", seen)
+    return _mean(rouge_scores("rougeL", seen))
 
 
-def _rouge(name: str, seen: Texts) -> float:
+def rouge_scores(name: str, seen: Texts) -> list[float]:
+    """Return the F-measure of each text."""
     from rouge_score import rouge_scorer
 
     scorer: Any = rouge_scorer.RougeScorer([name], use_stemmer=False)
-    scores = [float(scorer.score(right, own)[name].fmeasure) for right, own in zip(seen.wanted, seen.found, strict=True)]
-    return sum(scores) / len(scores)
+    return [float(scorer.score(right, own)[name].fmeasure) for right, own in zip(seen.wanted, seen.found, strict=True)]
 
 
 def bleu(seen: Texts) -> float:

@@ -92,7 +92,11 @@ class SequenceToSequence(PerToken):
     def judge(self, seen: Observed, finding: str) -> Judged:
         """Compute the loss a token, or pair the generated texts with the targets."""
         losses = [
-            Losses(float(sum(own[0] for own in side) / sum(own[1] for own in side))) for side in (seen.dense, seen.pruned)
+            Losses(
+                float(sum(own[0] for own in side) / sum(own[1] for own in side)),
+                rows=(torch.stack([own[0] for own in side]), torch.stack([own[1] for own in side])),
+            )
+            for side in (seen.dense, seen.pruned)
         ]
         if finding == "losses":
             return Judged(losses[0], losses[1], len(seen.rows), {})

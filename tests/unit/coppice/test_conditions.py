@@ -1,0 +1,68 @@
+"""Conditions of ``--fail-if`` on how sure a difference is."""
+
+from pathlib import Path
+
+import pytest
+from typer import Exit
+
+from coppice.commands.options import JobOptions
+from coppice.conditions import NotJudged, parse
+from coppice.console import ExitCode
+from pruning_core.report.quality import DifferenceReport
+from pruning_core.report.report import Report
+from tests.unit.app.sample import REPORT
+from tests.unit.coppice.conftest import Live
+from tests.unit.coppice.test_cli import _job, call
+
+
+def _report(low: float, high: float, *, lower_is_better: bool = False) -> Report:
+    report = Report.model_validate(REPORT)
+    found = DifferenceReport(value=(low + high) / 2, low=low, high=high, confidence=0.95, p_value=0.04, test="permutation")
+    return report.but(quality=report.quality.but(difference=found, lower_is_better=lower_is_better))
+
+
+@pytest.mark.parametrize(
+    ("condition", "low", "high", "holds"),
+    [
+        ("surely_worse>0.01", -0.03, -0.011, True),
+        ("surely_worse>0.01", -0.03, -0.005, False),
+        ("may_be_worse>0.01", -0.03, -0.005, True),
+        ("may_be_worse>0.01", -0.009, 0.005, False),
+        ("surely_worse>0", -0.001, 0.001, False),
+        ("may_be_worse>=0", 0.001, 0.002, False),
+    ],
+)
+def test_sure_and_possible_losses_are_conditions_of_their_own(condition: str, low: float, high: float, holds: bool) -> None:
+    assert parse(condition).holds(_report(low, high)) == holds
+    less = _report(-high, -low, lower_is_better=True)  # as much worse, by a metric of which less is better
+    assert parse(condition).holds(less) == holds
+
+
+def test_a_report_without_an_interval_is_not_judged_in_silence() -> None:
+    earlier = Report.model_validate(REPORT)
+    with pytest.raises(NotJudged, match="made by an earlier version"):
+        parse("may_be_worse>0.5").holds(earlier)
+    few = earlier.but(quality=earlier.quality.but(no_interval="9 rows are too few, an interval needs 10"))
+    with pytest.raises(NotJudged, match="9 rows are too few"):
+        parse("surely_worse>0.5").holds(few)
+
+
+def test_the_command_fails_where_it_cannot_judge(live: Live, tmp_path: Path) -> None:
+    at = ("--url", live.url)
+    call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "one")
+    live.succeed()
+    told = call("report", "one", *at, "--fail-if", "may_be_worse>0.01")
+    assert told.exit_code == ExitCode.BAD_INPUT
+    assert "cannot be judged: the report has no interval of the difference" in told.stderr
+
+
+def test_a_floor_may_be_asked_for_with_a_confidence() -> None:
+    given = {"model": "org/name", "task": "glue/sst2", "data": "org/data"}
+    spec = JobOptions(**given, quality_floor=0.99, floor_confidence=0.95).to_spec()
+    assert spec.quality_floor is not None
+    assert (spec.quality_floor.value, spec.quality_floor.confidence) == (0.99, 0.95)
+    plain = JobOptions(**given, quality_floor=0.99).to_spec().model_dump(mode="json")
+    assert "confidence" not in plain["quality_floor"], "specs without it stay as they were"
+    assert "examples" not in plain["evaluation"]
+    with pytest.raises(Exit):
+        JobOptions(**given, macs_keep=[0.5], floor_confidence=0.95).to_spec()
