@@ -233,8 +233,8 @@ def _hold_floor(spec: PruneSpec, planner: Planner, builder: CandidateBuilder, fo
     clock.begin_part(FLOOR_TRIALS, FLOOR_TRIALS + 1)
     candidate: Candidate | None = None
     # A checkpoint may miss the floor that its trial held, on the judging rows or rounded to its stored type: then the next.
-    for judged, share in enumerate(shares, start=1):
-        candidate = _of_search(_reach(KeepTarget(metric="macs", keep=share), planner, builder, folder), builder, judged)
+    for place, share in enumerate(shares, start=1):
+        candidate = _of_search(_reach(KeepTarget(metric="macs", keep=share), planner, builder, folder), builder, place)
         if candidate.measured.floor is not None and candidate.measured.floor.held:
             break
     assert candidate is not None, "there is at least one share"
