@@ -26,6 +26,7 @@ from coppice.pushing.archives import opened
 from coppice.pushing.base import Account, Pushed, PushRefused, PushUnreachable
 from coppice.pushing.bundle import Bundle, BundleFile, BundleUnfit, NoBundle, few, read_bundle
 from coppice.pushing.destinations import FORMS, AnotherService, Bucket, Destination, HubRepository, OciArtifact, parse
+from coppice.pushing.rows import rows_of_data
 
 _EXTRA = f"{DISTRIBUTION}[push]"
 
@@ -54,6 +55,9 @@ def push(
     ] = False,
     revision: Annotated[str | None, typer.Option(help="Branch of the Hub's repository; made if there is none.")] = None,
     message: Annotated[str | None, typer.Option(help="Message of the Hub's commit.")] = None,
+    with_rows: Annotated[
+        bool, typer.Option("--with-rows", help="Send a report that quotes rows of your data: evaluation.examples.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify, list what would be sent, and send nothing.")] = False,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
@@ -81,6 +85,8 @@ def push(
     _require(to)
     with _told(), _folder(bundle, to, asked) as folder:
         read = _read(folder, verify_key)
+        if not with_rows:
+            _refuse_rows(read, to)
         if dry_run:
             _show_plan(read, destination, files_for(read, to), _particulars(read, to, asked), json=json)
             return
@@ -100,6 +106,17 @@ def _refuse_misplaced(to: Destination, asked: _Asked) -> None:
         fail("--public and --private are for hf:// alone; who sees other places is decided there", ExitCode.BAD_INPUT)
     if asked.hub.message is not None:
         fail("--message is for hf:// alone; other places have no commits", ExitCode.BAD_INPUT)
+
+
+def _refuse_rows(bundle: Bundle, to: Destination) -> None:
+    """Refuse to show rows of the user's data to whoever reads the destination; a service takes no report at all."""
+    quoted = 0 if isinstance(to, AnotherService) else rows_of_data(bundle)
+    if quoted:
+        fail(
+            f"the bundle's report quotes {quoted} rows of your evaluation data, which readers of the destination would see: "
+            "--with-rows sends them; a bundle pruned with evaluation.examples 0 has none",
+            ExitCode.BAD_INPUT,
+        )
 
 
 def _require(to: Destination) -> None:

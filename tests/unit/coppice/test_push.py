@@ -200,6 +200,22 @@ def test_a_bundle_goes_to_a_registry_and_oras_pulls_it_as_it_was(
     assert {name: content for name, content in pulled.items() if name in whole(bundle)} == whole(bundle)
 
 
+def test_rows_of_the_users_data_are_sent_only_if_that_is_said(bundle: Path, registry: OciRegistry) -> None:
+    report = {"where": {"examples": [{"row": 4, "texts": ["a secret"]}, {"row": 9, "texts": ["another"]}]}}
+    (bundle / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (bundle / "keep-0.5").mkdir()
+    (bundle / "keep-0.5" / "report.json").write_text(json.dumps({"where": None}), encoding="utf-8")
+    (bundle / "manifest.json").unlink()
+    write_manifest(bundle)
+    to = f"oci://{registry.host}/me/rows:1"
+    code, _, stderr = push(bundle, to)
+    assert code == 2
+    assert "quotes 2 rows of your evaluation data" in stderr
+    assert "--with-rows" in stderr
+    assert push(bundle, to, "--dry-run")[0] == 2
+    assert push(bundle, to, "--with-rows")[0] == 0
+
+
 def test_an_interrupted_push_says_what_is_there_and_goes_on_from_there(bundle: Path, registry: OciRegistry) -> None:
     registry.breaks_after = 3
     to = f"oci://{registry.host}/me/small:0.5"
