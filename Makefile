@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-forms bench-engines test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service clean fuzz audit settings-page architectures pipelines same
+.PHONY: engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service clean fuzz audit settings-page architectures pipelines same
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -158,6 +158,9 @@ bench-forms: install ## Size and time of ONNX, int8 and OpenVINO beside PyTorch;
 # SmolLM2-135M-Instruct is the model of our figures. SERVING_ARGS="--only encoder" runs one part.
 bench-engines: install ## Bundles in the engines: agreement, speed, the price of the engines' limits; SERVING_ARGS="--model FOLDER"
 	$(BIN)/python -m benchmarks.engines $(SERVING_ARGS)
+
+bench-evaluation: install ## What intervals, tests and "where it hurts" cost beside the evaluation itself
+	$(BIN)/python -m benchmarks.evaluation
 
 bench-families: install ## Quality kept on small models of every kind, trained here: decoders, encoder-decoders, ViT; FAMILIES_ARGS="--families gpt2"
 	$(BIN)/python -m benchmarks.families $(FAMILIES_ARGS)

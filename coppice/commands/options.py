@@ -335,6 +335,7 @@ class JobOptions:
         if in_engine and not self.latency_keep:
             some = " and ".join(f"--latency-{name}" for name in in_engine)
             fail(f"{some}: only with --latency-keep, the share of the latency to keep", ExitCode.BAD_INPUT)
+        in_engine = {**self._place_in_file(), **in_engine}
         if self.sparsity and "sparsity" not in used:
             note(f"--sparsity is not used beside {' and '.join(_TARGETS[name] for name in used)}, which says more")
         return [
@@ -346,6 +347,14 @@ class JobOptions:
             for name, values in used.items()
             for value in values
         ]
+
+    def _place_in_file(self) -> dict[str, object]:
+        """Return where the spec file's latency is measured: a share on the command line changes the share alone."""
+        of_file = self._file.get("target")
+        if not isinstance(of_file, Mapping):
+            return {}
+        target = cast("Mapping[str, Any]", of_file)
+        return {name: target[name] for name in ("engine", "phase") if target.get("metric") == "latency" and name in target}
 
 
 def takes_job(command: Callable[..., None]) -> Callable[..., None]:

@@ -340,3 +340,14 @@ def test_the_engine_of_a_latency_needs_the_latency():
     result = CliRunner().invoke(app, ["check", *options])
     assert result.exit_code == 2
     assert "--latency-engine: only with --latency-keep" in " ".join(result.output.split())
+
+
+def test_another_share_keeps_the_engine_of_the_spec_file(tmp_path: Path):
+    target = {"metric": "latency", "engine": "vllm", "phase": "decode", "keep": 0.8}
+    task = {"type": "text-generation", "metric": "perplexity", "columns": {"text": ["text"]}}
+    given = {"model": "org/name", "task": task, "data": "org/data", "target": target, "artifacts": {"layout": "serve"}}
+    (tmp_path / "spec.json").write_text(json.dumps(given), encoding="utf-8")
+    job = JobOptions(spec=tmp_path / "spec.json", latency_keep=[0.6])
+    assert job.to_spec().target.model_dump() == {**target, "keep": 0.6, "tolerance": 0.05}
+    other = JobOptions(spec=tmp_path / "spec.json", latency_keep=[0.6], latency_phase="prefill")
+    assert other.to_spec().target.model_dump() == {**target, "keep": 0.6, "phase": "prefill", "tolerance": 0.05}
