@@ -267,7 +267,8 @@ def show_decoder(rows: Sequence[Row], console: Console) -> None:
     """Print two tables: agreement and speed."""
     _show_agreement("Agreement with transformers in float32", rows, console, by="decided")
     timed = [row for row in rows if row.get("speedup")]
-    table = Table("engine", "prefill tokens/s", "speed-up", "decode tokens/s", "speed-up", title="Dense and pruned, in turns")
+    columns = [name for phase in ("prefill", "decode") for name in (f"{phase} tokens/s", "speed-up", "spread of turns")]
+    table = Table("engine", *columns, title="Dense and pruned, in turns")
     for row in timed:
         cells = [
             cell
@@ -275,6 +276,7 @@ def show_decoder(rows: Sequence[Row], console: Console) -> None:
             for cell in (
                 f"{row['dense'][f'{phase}_tokens_s']:.1f} to {row['pruned'][f'{phase}_tokens_s']:.1f}",
                 f"{row['speedup'].get(phase, float('nan')):.2f}x",
+                " and ".join(f"{row[side][f'{phase}_spread']:.0%}" for side in ("dense", "pruned")),
             )
         ]
         table.add_row(row["engine"], *cells)
