@@ -1,10 +1,11 @@
 """``make bench-engines``: bundles in the engines that people serve with: agreement, speed, and what the engines' limits cost.
 
-Three parts, each of which runs alone by ``--only``:
+Four parts, each of which runs alone by ``--only``:
 
 * decoder: a language model pruned to a share of its MACs in layout ``serve``, in every engine and in vLLM's command line
   server; 20 texts that were fixed before (those of the proof of GGUF files) are scored, and two of them are continued.
 * constraints: the same model at the same budget in the shapes of each engine, beside layouts ``per_layer`` and ``stock``.
+* latency: the same model pruned to a share of its latency in vLLM, planned by a table that is measured there.
 * encoder: the MiniLM of ``../shared`` in the engines of encoders.
 
 Dense and pruned models are timed in turns in each engine, so their ratio is of one state of the machine. Without ``--data``
@@ -29,9 +30,9 @@ from typing import Any
 import httpx2
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.docstrings import write_docstrings
+from benchmarks.engine_tables import Row, show_constraints, show_decoder, show_encoder, show_latency
 from benchmarks.models import SHARED, shared_model
 from benchmarks.vllm_server import Server, serving
 from pruning_core.artifacts.engines.inputs import Inputs, inputs_for
@@ -42,6 +43,7 @@ from pruning_core.artifacts.exports.gguf.proof import TEXTS
 from pruning_core.data.rows import Rows
 from pruning_core.engines.limits import limits_of
 from pruning_core.engines.registry import Missing, find
+from pruning_core.errors import PruningError
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.models.load import load_task_model
 from pruning_core.report.engines import EngineReport, SpeedReport
@@ -52,7 +54,6 @@ from pruning_core.spec.prune import PruneSpec
 DECODER_ENGINES = ("transformers", "vllm", "vllm-plugin", "llama.cpp", "mlx")
 RESULTS = Path(__file__).with_name("results") / "engines.json"
 _TOP = 8
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +235,31 @@ def constraint_rows(setting: Setting) -> Iterator[Row]:
         }
 
 
+def latency_rows(setting: Setting) -> Iterator[Row]:
+    """Prune the decoder to 0.8 of its latency in vLLM, by phase: what the table predicts, and what is measured."""
+    for phase in ("prefill", "decode"):
+        target = {"metric": "latency", "engine": "vllm", "phase": phase, "keep": 0.8}
+        asked = setting.decoder(layout="serve")
+        spec = PruneSpec.model_validate(asked.model_dump(exclude_unset=True) | {"target": target})
+        row: Row = {"phase": phase, "keep": target["keep"]}
+        try:
+            _folder, report = setting.bundle(f"latency-{phase}", spec)
+        except PruningError as error:
+            yield {**row, "reason": str(error)}
+            continue
+        own = report.target
+        yield {
+            **row,
+            "predicted": own.predicted,
+            "achieved": own.achieved,
+            "macs": report.macs.pruned / report.macs.dense,
+            "dense": report.quality.dense,
+            "pruned": report.quality.pruned,
+            "seconds": report.seconds.total,
+            "profile_seconds": report.seconds.by_stage["profile"],
+        }
+
+
 def encoder_rows(setting: Setting) -> Iterator[Row]:
     """Prune the MiniLM of ``../shared`` as a classifier and as an embedder, and run it in the engines of encoders."""
     source, data = shared_model(setting.shared, "sst2"), setting.shared / "data" / "glue" / "sst2"
@@ -263,71 +289,10 @@ def encoder_rows(setting: Setting) -> Iterator[Row]:
             yield _engine_row(row.engine, row, **kept)
 
 
-def show_decoder(rows: Sequence[Row], console: Console) -> None:
-    """Print two tables: agreement and speed."""
-    _show_agreement("Agreement with transformers in float32", rows, console, by="decided")
-    timed = [row for row in rows if row.get("speedup")]
-    columns = [name for phase in ("prefill", "decode") for name in (f"{phase} tokens/s", "speed-up", "spread of turns")]
-    table = Table("engine", *columns, title="Dense and pruned, in turns")
-    for row in timed:
-        cells = [
-            cell
-            for phase in ("prefill", "decode")
-            for cell in (
-                f"{row['dense'][f'{phase}_tokens_s']:.1f} to {row['pruned'][f'{phase}_tokens_s']:.1f}",
-                f"{row['speedup'].get(phase, float('nan')):.2f}x",
-                " and ".join(f"{row[side][f'{phase}_spread']:.0%}" for side in ("dense", "pruned")),
-            )
-        ]
-        table.add_row(row["engine"], *cells)
-    console.print(table)
-
-
-def _show_agreement(title: str, rows: Sequence[Row], console: Console, *, by: str) -> None:
-    table = Table(
-        "engine", "version", "computes in", "works", "texts", "positions", by, "agree", "largest difference", title=title
-    )
-    for row in rows:
-        works = "yes" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
-        counts = [str(row.get(name) or "") for name in ("texts", "tokens", "decided")]
-        agree, apart = row.get("agreement"), row.get("max_difference")
-        figures = ["" if agree is None else f"{agree:.1%}", "" if apart is None else f"{apart:.1e}"]
-        table.add_row(row["engine"], row.get("version") or "", row.get("computed") or "", works, *counts, *figures)
-    console.print(table)
-
-
-def show_constraints(rows: Sequence[Row], console: Console) -> None:
-    """Print what the shapes of engines cost."""
-    table = Table("shapes of", "FFN widths", "groups kept", "MACs", "perplexity", "x dense", "x per_layer", title="Constraints")
-    free = next((row["pruned"] for row in rows if row["shapes"] == "per_layer"), None)
-    for row in rows:
-        step = "" if row["step"] is None else f" (steps of {row['step']})"
-        groups = f"{row['groups']} of {row['dense_groups']}"
-        beside = "" if free is None else f"{row['pruned'] / free:.3f}"
-        perplexities = f"{row['dense']:.2f} to {row['pruned']:.2f}"
-        widths = "{} to {}".format(*row["widths"])
-        table.add_row(row["shapes"], widths + step, groups, f"{row['macs']:.3f}", perplexities, f"{row['ratio']:.3f}", beside)
-    console.print(table)
-
-
-def show_encoder(rows: Sequence[Row], console: Console) -> None:
-    """Print the encoder's rows."""
-    table = Table(
-        "model", "kept", "engine", "version", "works", "largest difference", "dense ms", "pruned ms", "speed-up", title="MiniLM"
-    )
-    for row in rows:
-        works = "yes" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
-        apart = "" if row["max_difference"] is None else f"{row['max_difference']:.1e}"
-        times = ["" if row[name] is None else f"{row[name]['pass_ms']:.1f}" for name in ("dense", "pruned")]
-        faster = f"{row['speedup']['pass']:.2f}x" if "pass" in row["speedup"] else ""
-        kept = f"{row['kept']:.1%} ({row['metric']})"
-        table.add_row(row["model"], kept, row["engine"], row["version"] or "", works, apart, *times, faster)
-    console.print(table)
-
-
 PARTS: dict[str, tuple[Callable[[Setting], Iterator[Row] | list[Row]], Callable[[Sequence[Row], Console], None]]] = {
     "decoder": (decoder_rows, show_decoder),
     "constraints": (constraint_rows, show_constraints),
+    "latency": (latency_rows, show_latency),
     "encoder": (encoder_rows, show_encoder),
 }
 

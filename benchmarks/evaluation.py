@@ -41,7 +41,7 @@ def changed_copy(folder: Path, task: str) -> TaskModel:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.model.parameters():
-            weight.mul_(1 + _NOISE * torch.randn(weight.shape, generator=generator))
+            weight.mul_(torch.empty_like(weight).normal_(1, _NOISE, generator=generator))
     return model
 
 
