@@ -239,7 +239,7 @@ def latency_rows(setting: Setting) -> Iterator[Row]:
     """Prune the decoder to 0.8 of its latency in vLLM, by phase: what the table predicts, and what is measured."""
     for phase in ("prefill", "decode"):
         target = {"metric": "latency", "engine": "vllm", "phase": phase, "keep": 0.8}
-        asked = setting.decoder(layout="serve")
+        asked = setting.decoder(layout="serve", engines=["vllm"])
         spec = PruneSpec.model_validate(asked.model_dump(exclude_unset=True) | {"target": target})
         row: Row = {"phase": phase, "keep": target["keep"]}
         try:

@@ -49,8 +49,10 @@ def plain(spec: PruneSpec, dense: TaskModel, pruned: TaskModel, validation: Rows
     """Evaluate both models by the metric alone."""
     encoded = dense.family.encode(dense, validation, dense.longest(spec.evaluation.max_length))
     tokens = batched(encoded, batch_tokens=evaluation_tokens(dense.device, dense.entries), keep=encoded.kept)
-    found = [observe(model, tokens, spec.task, lambda _step: None) for model in (dense, pruned)]
-    judged = pruned.family.judge(Observed(*found, encoded, validation), finding_of(spec.task.type, spec.task.metric))
+    of_dense, of_pruned = (observe(model, tokens, spec.task, lambda _step: None) for model in (dense, pruned))
+    judged = pruned.family.judge(
+        Observed(of_dense, of_pruned, encoded, validation), finding_of(spec.task.type, spec.task.metric)
+    )
     return pruned.family.scored(spec.task, judged)
 
 
