@@ -29,11 +29,15 @@ def in_words_of(place: int, own: AlsoSpec) -> Generator[None]:
     try:
         yield
     except PruningError as error:
-        start = f"evaluation.also.{place}"
-        message = _FIELD.sub(lambda found: f"{start}.{_of_set(found[1])}", error.message.replace(_OF_TRAINING, ""))
         whole, _, field = (error.param or "").partition(".")
-        named = f"{start}.{_of_set(field)}" if whole == "task" and field else start
-        raise type(error)(f"evaluation set {own.name}: {message}", param=named) from error
+        named = f"{_start(place)}.{_of_set(field)}" if whole == "task" and field else _start(place)
+        raise type(error)(said_of_set(place, own, error.message), param=named) from error
+
+
+def said_of_set(place: int, own: AlsoSpec, message: str) -> str:
+    """Return a sentence about the task of a further set as one about the set."""
+    fields = _FIELD.sub(lambda found: f"{_start(place)}.{_of_set(found[1])}", message.replace(_OF_TRAINING, ""))
+    return f"evaluation set {own.name}: {fields}"
 
 
 def set_task(task: TaskSpec, own: AlsoSpec) -> tuple[TaskSpec, tuple[str, ...]]:
@@ -66,6 +70,10 @@ def _has_columns(task: TaskSpec) -> bool:
     present = open_split(task, "validation").columns
     named = [*task.columns.inputs, *([] if task.columns.label is None else [task.columns.label])]
     return all(column in present for column in named)
+
+
+def _start(place: int) -> str:
+    return f"evaluation.also.{place}"
 
 
 def _of_set(field: str) -> str:

@@ -143,9 +143,7 @@ def check_answers(task_type: TaskType, other: TaskType) -> None:
     own = KINDS[task_type]
     fitting = [name for name, kind in KINDS.items() if (kind.loads_as, kind.outputs) == (own.loads_as, own.outputs)]
     if other not in fitting:
-        raise ValueError(
-            f"a {task_type} model does not answer {other}; it answers {' and '.join(fitting)}"
-        )
+        raise ValueError(f"a {task_type} model does not answer {other}; it answers {' and '.join(fitting)}")
 
 
 def say_of_set(wrong: Together, error: ValidationError, place: int) -> None:
