@@ -5,10 +5,11 @@ Whoever resolves, confines, fetches, uploads or shows data asks here, so that no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.evaluation import AlsoSpec
+from pruning_core.spec.prune import Columns, PruneSpec, TaskSpec
 
 TASK_DATA = "task.dataset"
 
@@ -50,5 +51,18 @@ def with_data(spec: PruneSpec, references: Mapping[str, str]) -> PruneSpec:
         for place, own in enumerate(spec.evaluation.also)
     )
     task = spec.task.model_copy(update={"dataset": references.get(TASK_DATA, spec.task.dataset)})
+    return _with(spec, task, also)
+
+
+def with_columns(spec: PruneSpec, columns: Columns, also: Sequence[Columns | None]) -> PruneSpec:
+    """Return a spec with the columns of its task and of its further sets; those that are None stay as they are."""
+    sets = tuple(
+        own if found is None else own.model_copy(update={"columns": found})
+        for own, found in zip(spec.evaluation.also, also, strict=True)
+    )
+    return _with(spec, spec.task.model_copy(update={"columns": columns}), sets)
+
+
+def _with(spec: PruneSpec, task: TaskSpec, also: tuple[AlsoSpec, ...]) -> PruneSpec:
     evaluation = spec.evaluation.model_copy(update={"also": also}) if also else spec.evaluation
     return spec.model_copy(update={"task": task, "evaluation": evaluation})
