@@ -31,6 +31,7 @@ def job_body(
         "metadata": metadata,
         "priority": priority,
     }
-    body = {**(options or {}), **{name: value for name, value in given.items() if value is not None}}
+    body: dict[str, Any] = {**(options or {}), **{name: value for name, value in given.items() if value is not None}}
     how = {name: list(value) for name, value in (("slices", slices), ("also", also)) if value is not None}
-    return body | ({"evaluation": {**body.get("evaluation", {}), **how}} if how else {})
+    earlier: Mapping[str, Any] = body.get("evaluation", {})
+    return body | ({"evaluation": {**earlier, **how}} if how else {})

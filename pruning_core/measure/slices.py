@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 import torch
@@ -146,5 +145,5 @@ def _range(numbers: NDArray[np.float64]) -> str:
 
 
 def _finite(spec: PruneSpec, finding: str, own: object) -> float | None:
-    value = cast("float", metric_of(spec.task.metric, finding)(own))
+    value = metric_of(spec.task.metric, finding)(own)
     return round(value, DIGITS) if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Further evaluation sets and slices through the API: their data obeys the rules of the task's; Compare keeps to the headline."""
+"""Further evaluation sets and slices through the API: their data obeys the task's rules; Compare keeps to the headline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from app.jobs.models import jobs_table
+from app.jobs.models import jobs as jobs_table
 from tests.contract.archives import TAR, contents, packed
 from tests.contract.conftest import Api
 from tests.contract.problems import assert_problem
@@ -23,19 +23,18 @@ def refused(api: Api, code: str, *also: dict[str, object], **evaluation: object)
     return {error["pointer"]: error["message"] for error in problem["errors"]}
 
 
-def test_data_of_a_set_is_confined_as_that_of_the_task(api_on_sqlite: Api, tmp_path: Path) -> None:
-    api, outside = api_on_sqlite, tmp_path / "outside"
+def test_data_of_a_set_is_confined_as_that_of_the_task(
+    make_api: Callable[..., Api], tiny_bert: Path, tiny_sst2: Path, tmp_path: Path
+) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
     outside.mkdir()
+    root.mkdir()
     (outside / "validation.jsonl").write_text(json.dumps({"sentence": "a", "label": 1}))
-    inside = Path(api.body["data"]).parent / "link-out"
-    inside.symlink_to(outside)
-    try:
-        told = [
-            refused(api, "path_not_allowed", {"name": "x", "data": str(path)}) for path in (outside, inside, tmp_path / "no")
-        ]
-    finally:
-        inside.unlink()
-    assert [list(one) for one in told] == [[DATA]] * 3
+    (root / "link-out").symlink_to(outside)
+    api = make_api("", allowed_roots=(tiny_bert, tiny_sst2, root))
+    paths = (outside, root / "link-out", tmp_path / "no", f"{root}/../outside")
+    told = [refused(api, "path_not_allowed", {"name": "x", "data": str(path)}) for path in paths]
+    assert [list(one) for one in told] == [[DATA]] * 4
     assert len({one[DATA] for one in told}) == 1, "what lies outside is told by nothing"
     assert list(refused(api, "invalid_request", {"name": "x", "data": "./relative"})) == [DATA]
     assert list(refused(api, "invalid_request", {"name": "x", "data": "csv"})) == [DATA]

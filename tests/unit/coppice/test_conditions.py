@@ -85,7 +85,7 @@ def test_conditions_of_a_further_set() -> None:
     assert str(parse(" my-reviews.drop >= 0.5 ")) == "my-reviews.drop>=0.5"
     with pytest.raises(NotJudged, match="no evaluation set reviews; it has my-reviews, odd; did you mean my-reviews"):
         parse("reviews.drop>0").holds(report)
-    with pytest.raises(NotJudged, match="it has none: evaluation.also names them"):
+    with pytest.raises(NotJudged, match=r"it has none: evaluation\.also names them"):
         parse("reviews.drop>0").holds(whole)
     with pytest.raises(NotJudged, match="odd was not judged: its scores are all alike"):
         parse("odd.drop>0").holds(report)
