@@ -296,9 +296,9 @@ def _path_in_body(location: Sequence[str | int], body: object) -> list[str]:
                 path.append(str(part))
                 node = fields[part]
                 continue
-        elif isinstance(node, list) and isinstance(part, int) and part < len(cast("list[object]", node)):
+        elif isinstance(node, list) and str(part).isdecimal() and int(part) < len(cast("list[object]", node)):
             path.append(str(part))
-            node = cast("list[object]", node)[part]
+            node = cast("list[object]", node)[int(part)]
             continue
         if index == len(location) - 1 and isinstance(node, dict):
             path.append(str(part))

@@ -85,6 +85,8 @@ class Client:
         target: Mapping[str, Any] | None = None,
         data: str | Path | None = None,
         method: str | Mapping[str, Any] | None = None,
+        slices: Sequence[str] | None = None,
+        also: Sequence[Mapping[str, Any]] | None = None,
         options: Mapping[str, Any] | None = None,
         metadata: Mapping[str, str] | None = None,
         priority: int | None = None,
@@ -99,6 +101,8 @@ class Client:
             target: Another target instead of the sparsity, e.g. ``{"metric": "macs", "keep": 0.5}``.
             data: The task's data, named as the model is. A local `Path` is uploaded.
             method: Name or object; None: the service's default.
+            slices: Columns of the validation split by whose values the rows are sliced.
+            also: Further evaluation sets, e.g. ``[{"name": "reviews", "data": "dst_..."}]``.
             options: Further fields of the spec, e.g. ``{"quality_floor": 0.99, "seed": 1}``.
             metadata: Up to 16 strings of your own, to find the job by.
             priority: 0 to 9; higher runs first.
@@ -111,6 +115,8 @@ class Client:
             target=target,
             data=self.upload_dataset(data).id if isinstance(data, Path) else data,
             method=method,
+            slices=slices,
+            also=also,
             options=options,
             metadata=metadata,
             priority=priority,

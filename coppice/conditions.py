@@ -1,4 +1,4 @@
-"""Conditions on a report, for ``--fail-if``: ``drop>0.01``."""
+"""Conditions on a report, for ``--fail-if``: ``drop>0.01``, or ``reviews.drop>0.01`` of a further evaluation set."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pruning_core.report.also import set_named
+from pruning_core.report.quality import QualityReport
 from pruning_core.report.report import Report
 from pruning_core.spec.nearest import did_you_mean
 
@@ -15,25 +17,42 @@ class NotJudged(ValueError):
     """A report lacks the figure of a condition."""
 
 
-def _worse(report: Report, end: int) -> float:
-    worse = report.quality.worse
+def _worse(quality: QualityReport, end: int) -> float:
+    worse = quality.worse
     if worse is None:
-        why = report.quality.no_interval or "it was made by an earlier version"
+        why = quality.no_interval or "it was made by an earlier version"
         raise NotJudged(f"the report has no interval of the difference: {why}")
     return worse[end]
 
 
-FIGURES: Mapping[str, tuple[str, Callable[[Report], float]]] = {
-    "drop": ("quality of the dense model minus that of the pruned model", lambda r: r.quality.dense - r.quality.pruned),
+def _quality(report: Report, of: str | None) -> QualityReport:
+    """Return the quality of the task, or of the further evaluation set of a name."""
+    if of is None:
+        return report.quality
+    found = set_named(report.also, of)
+    if found is None:
+        names = [own.name for own in report.also]
+        there = f"it has {', '.join(names)}{did_you_mean(of, names)}" if names else "it has none: evaluation.also names them"
+        raise NotJudged(f"the report has no evaluation set {of}; {there}")
+    if found.quality is None:
+        raise NotJudged(f"evaluation set {of} was not judged: {found.reason}")
+    return found.quality
+
+
+# Figures of a quality: of the task's, or, after a name and a dot, of a further evaluation set's.
+OF_QUALITY: Mapping[str, tuple[str, Callable[[QualityReport], float]]] = {
+    "drop": ("quality of the dense model minus that of the pruned model", lambda q: q.dense - q.pruned),
     "surely_worse": (
         "how much worse than the dense model it is at least: the lower end of the 95 % interval",
-        lambda r: _worse(r, 0),
+        lambda q: _worse(q, 0),
     ),
     "may_be_worse": (
         "how much worse than the dense model it is at most: the upper end of the 95 % interval",
-        lambda r: _worse(r, 1),
+        lambda q: _worse(q, 1),
     ),
-    "quality": ("quality of the pruned model", lambda r: r.quality.pruned),
+    "quality": ("quality of the pruned model", lambda q: q.pruned),
+}
+_OF_REPORT: Mapping[str, tuple[str, Callable[[Report], float]]] = {
     "sparsity": ("fraction of the prunable weights that is removed", lambda r: r.sparsity.achieved),
     "macs": ("fraction of the MACs that is kept", lambda r: r.macs.pruned / r.macs.dense),
     "params": ("fraction of the parameters that is kept", lambda r: r.parameters.pruned / r.parameters.dense),
@@ -42,6 +61,7 @@ FIGURES: Mapping[str, tuple[str, Callable[[Report], float]]] = {
     "speedup": ("how many times faster", lambda r: r.latency_ms.speedup),
     "seconds": ("how long the job took", lambda r: r.seconds.total),
 }
+FIGURES: Mapping[str, str] = {name: said for name, (said, _) in (*OF_QUALITY.items(), *_OF_REPORT.items())}
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -49,7 +69,7 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
-_FORM = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d*)?(?:[eE]-?\d+)?)\s*", re.ASCII)
+_FORM = re.compile(r"\s*(?:([A-Za-z0-9][A-Za-z0-9_\-]*)\.)?(\w+)\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d*)?(?:[eE]-?\d+)?)\s*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +79,7 @@ class Condition:
     figure: str
     comparison: str
     bound: float
+    of: str | None = None
 
     def holds(self, report: Report) -> bool:
         """Return whether the condition holds of a report.
@@ -69,11 +90,22 @@ class Condition:
         return _OPERATORS[self.comparison](self.value(report), self.bound)
 
     def value(self, report: Report) -> float:
-        """Return the figure's value in a report."""
-        return FIGURES[self.figure][1](report)
+        """Return the figure's value in a report.
+
+        Raises:
+            NotJudged: The report lacks the figure.
+        """
+        if self.figure in OF_QUALITY:
+            return OF_QUALITY[self.figure][1](_quality(report, self.of))
+        return _OF_REPORT[self.figure][1](report)
+
+    @property
+    def named(self) -> str:
+        """The figure, with the evaluation set that it is of."""
+        return self.figure if self.of is None else f"{self.of}.{self.figure}"
 
     def __str__(self) -> str:
-        return f"{self.figure}{self.comparison}{self.bound:g}"
+        return f"{self.named}{self.comparison}{self.bound:g}"
 
 
 def parse(text: str) -> Condition:
@@ -83,10 +115,13 @@ def parse(text: str) -> Condition:
         ValueError: The text is not a condition. The message shows what one looks like.
     """
     match = _FORM.fullmatch(text)
-    if match is None or match[1] not in FIGURES:
-        word = re.match(r"\s*(\w*)", text)
+    if match is None or match[2] not in FIGURES:
+        word = re.match(r"\s*(?:[A-Za-z0-9][A-Za-z0-9_\-]*\.)?(\w*)", text)
         meant = did_you_mean(word[1], FIGURES) if word is not None and word[1] not in FIGURES else ""
         raise ValueError(
             f"{text!r} is no condition: give one such as 'drop>0.01', of {', '.join(FIGURES)} and > >= < <={meant}"
         )
-    return Condition(match[1], match[2], float(match[3]))
+    if match[1] is not None and match[2] not in OF_QUALITY:
+        some = ", ".join(OF_QUALITY)
+        raise ValueError(f"{text!r} is no condition: of an evaluation set there are {some}, as in '{match[1]}.drop>0.01'")
+    return Condition(match[2], match[3], float(match[4]), match[1])

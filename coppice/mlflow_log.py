@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from coppice.client import Client
 from coppice.errors import JobUnsuccessful
 from coppice.types import Job
+from pruning_core.report.quality import QualityReport
 from pruning_core.report.report import Outcome, Report
 
 if TYPE_CHECKING:
@@ -101,13 +102,23 @@ def _metrics(outcome: Outcome) -> dict[str, float]:
         "pruned.latency_ms": latency.pruned,
         "speedup": latency.speedup,
     }
-    if quality.difference is not None:
-        difference = quality.difference
-        found |= {"difference": difference.value, "difference.low": difference.low, "difference.high": difference.high}
-        found["difference.p_value"] = difference.p_value
+    found |= _difference(quality, "")
+    for own in outcome.also:
+        if own.quality is not None:
+            start = f"also.{own.name}."
+            found |= {f"{start}dense.{own.metric}": own.quality.dense, f"{start}pruned.{own.metric}": own.quality.pruned}
+            found |= _difference(own.quality, start)
     for name, pair in (("macs", outcome.macs), ("parameters", outcome.parameters), ("bytes", outcome.bytes)):
         found |= {f"dense.{name}": float(pair.dense), f"pruned.{name}": float(pair.pruned)}
     return found
+
+
+def _difference(quality: QualityReport, start: str) -> dict[str, float]:
+    found = quality.difference
+    if found is None:
+        return {}
+    ends = {"difference": found.value, "difference.low": found.low, "difference.high": found.high}
+    return {f"{start}{name}": value for name, value in (ends | {"difference.p_value": found.p_value}).items()}
 
 
 def _tags(job: Job) -> dict[str, str]:

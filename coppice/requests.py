@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -14,6 +14,8 @@ def job_body(
     target: Mapping[str, Any] | None,
     data: str | None,
     method: str | Mapping[str, Any] | None,
+    slices: Sequence[str] | None,
+    also: Sequence[Mapping[str, Any]] | None,
     options: Mapping[str, Any] | None,
     metadata: Mapping[str, str] | None,
     priority: int | None,
@@ -29,4 +31,7 @@ def job_body(
         "metadata": metadata,
         "priority": priority,
     }
-    return {**(options or {}), **{name: value for name, value in given.items() if value is not None}}
+    body: dict[str, Any] = {**(options or {}), **{name: value for name, value in given.items() if value is not None}}
+    how = {name: list(value) for name, value in (("slices", slices), ("also", also)) if value is not None}
+    earlier: Mapping[str, Any] = body.get("evaluation", {})
+    return body | ({"evaluation": {**earlier, **how}} if how else {})

@@ -12,6 +12,7 @@ from pruning_core.engines.registry import engines_folder, readable_places
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
 from pruning_core.files.hub import Source
 from pruning_core.files.paths import is_local
+from pruning_core.spec.data_places import data_places
 from pruning_core.spec.prune import PruneSpec
 from worker.protocol import ChildRequest, FetchRequest, Scratch
 from worker.sandbox.host import chosen, examine
@@ -90,14 +91,14 @@ def _inputs(settings: Settings, spec: PruneSpec) -> tuple[Path, ...]:
     They were confined at submit. Whoever may write to an allowed folder may have changed it since.
     """
     found: list[Path] = []
-    for reference, refusal in ((spec.model, ModelUnreadable), (spec.task.dataset, DatasetInvalid)):
+    data = [(own.param, own.reference, DatasetInvalid) for own in data_places(spec)]
+    for param, reference, refusal in (("model", spec.model, ModelUnreadable), *data):
         if not is_local(reference):
             continue
         folder = Path(reference)
         leads_to = linked(folder)
         roots = [folder, *(root.resolve() for root in settings.allowed_roots), settings.resolved_uploads_dir]
         if folder.resolve() != folder or not all(any(path.is_relative_to(root) for root in roots) for path in leads_to):
-            param = "model" if refusal is ModelUnreadable else "task.dataset"
             raise refusal("the folder, or a link in it, leads elsewhere than when the job was submitted", param=param)
         found += [folder, *leads_to]
     return tuple(found)
@@ -108,9 +109,12 @@ def _sources(settings: Settings, spec: PruneSpec) -> tuple[Source, ...]:
     found: list[Source] = []
     if not is_local(spec.model):
         found.append(Source("model", spec.model, spec.revision, most_bytes=most))
-    if not is_local(spec.task.dataset):
-        found.append(Source("dataset", spec.task.dataset, spec.task.revision, spec.task.config, most))
-    return tuple(found)
+    found += [
+        Source("dataset", own.reference, own.revision, own.config, most)
+        for own in data_places(spec)
+        if not is_local(own.reference)
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def hub_cache(settings: Settings, owner: str) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from pruning_core.errors import DatasetInvalid, ModelUnreadable, Rejected
 from pruning_core.files.paths import is_local
 from pruning_core.machine.threads import keep_few_kernels, sleep_when_waiting
+from pruning_core.spec.data_places import data_places
 from pruning_core.spec.prune import PruneSpec
 from worker import inside
 from worker.inside import Tell
@@ -62,8 +63,9 @@ def _check_readable(spec: PruneSpec) -> None:
     advice = "this job's process, which has a user of its own, may not read the folder; its operator must open it to that user"
     if is_local(spec.model) and not _may_read(spec.model):
         raise ModelUnreadable(advice, param="model")
-    if is_local(spec.task.dataset) and not _may_read(spec.task.dataset):
-        raise DatasetInvalid(advice, param="task.dataset")
+    for own in data_places(spec):
+        if is_local(own.reference) and not _may_read(own.reference):
+            raise DatasetInvalid(advice, param=own.param)
 
 
 def _may_read(folder: str) -> bool:

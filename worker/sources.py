@@ -13,6 +13,7 @@ from app.settings import Settings
 from app.uploads.records import is_upload_id
 from pruning_core.files.paths import is_local
 from pruning_core.files.provenance import Resource, shown_name
+from pruning_core.spec.data_places import TASK_DATA, DataPlace, data_places
 from worker.launching import hub_cache
 
 Role = Literal["model", "dataset"]
@@ -37,8 +38,21 @@ def sources_of(claim: Claim, settings: Settings, *, since: float) -> tuple[Resou
     spec, cache = claim.spec, hub_cache(settings, claim.owner)
     return (
         *_described("model", spec.model, spec.revision, cache=cache, roots=roots, since=since),
-        *_described("dataset", spec.task.dataset, spec.task.revision, cache=cache, roots=roots, since=since),
+        *(
+            found
+            for own in data_places(spec)
+            for found in _named(own, _described("dataset", own.reference, own.revision, cache=cache, roots=roots, since=since))
+        ),
     )
+
+
+def _named(own: DataPlace, found: Iterator[Resource]) -> Iterator[Resource]:
+    """Yield the resources of a further evaluation set under names of its own, those of the task's data as they are."""
+    for resource in found:
+        if own.param == TASK_DATA:
+            yield resource
+        else:
+            yield resource.model_copy(update={"name": f"{own.param.removesuffix('.data')}/{resource.name}"})
 
 
 def _described(

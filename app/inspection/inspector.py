@@ -6,10 +6,10 @@ import asyncio
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
 import structlog
 from pydantic import ValidationError
@@ -58,15 +58,17 @@ class Inspected:
 
     Attributes:
         model: Where its model is.
-        dataset: Where its data set is.
+        data: Where its data sets are, by the fields of `pruning_core.spec.data_places`.
         columns: The columns that it reads, those that were guessed included.
+        also_columns: The columns of each further evaluation set; None where nothing was looked at.
         findings: What was found in the data, and what was not looked at.
         prediction: What is predicted of the job; None where that was not asked.
     """
 
     model: str
-    dataset: str
+    data: Mapping[str, str]
     columns: Columns
+    also_columns: Sequence[Columns | None]
     findings: Findings
     prediction: Prediction | None
 
@@ -148,9 +150,7 @@ class Inspector:
         if not isinstance(answer, Sound):
             raise _unfit(answer, subject)
 
-    async def check(
-        self, spec: PruneSpec, uploaded: frozenset[Literal["model", "dataset"]], *, predicts: bool, owner: str
-    ) -> Inspected:
+    async def check(self, spec: PruneSpec, uploaded: frozenset[str], *, predicts: bool, owner: str) -> Inspected:
         """Resolve the paths of a spec, and check what lies there.
 
         Args:
@@ -170,7 +170,7 @@ class Inspector:
             answer = await self._ask(question, self._check_limits(), subject)
         if not isinstance(answer, Resolved):
             raise _unfit(answer, subject)
-        return Inspected(answer.model, answer.dataset, answer.columns, answer.findings, answer.prediction)
+        return Inspected(answer.model, answer.data, answer.columns, answer.also_columns, answer.findings, answer.prediction)
 
     def _check_limits(self) -> Limits:
         return Limits(self._settings.inspection_memory_bytes, _CHECK_CPU_S, _CHECK_WALL_S)

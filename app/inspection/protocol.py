@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from app.inspection.records import UploadedFile, UploadKind
 from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
+from pruning_core.spec.evaluation import MOST_SETS
 from pruning_core.spec.prune import Columns, PruneSpec
 
 MOST_ANSWER_BYTES = 4 * 2**20
@@ -72,7 +73,7 @@ class CheckSpec(_Value):
         spec: The spec; references to uploads are replaced by their folders.
         roots: Folders that paths of the client's own may lead to.
         closed: Folders that they may not lead to, although they may lie under those.
-        uploaded: Which of ``model`` and ``dataset`` are folders of uploads, and so no paths of the client's.
+        uploaded: Which of ``model`` and the fields of data are folders of uploads, and so no paths of the client's.
         predicts: Whether the job is predicted.
     """
 
@@ -80,7 +81,7 @@ class CheckSpec(_Value):
     spec: PruneSpec
     roots: tuple[Path, ...]
     closed: tuple[Path, ...]
-    uploaded: frozenset[Literal["model", "dataset"]]
+    uploaded: frozenset[str]
     predicts: bool
 
 
@@ -101,12 +102,22 @@ class Sound(_Value):
 
 
 class Resolved(_Value):
-    """The spec's references, with links resolved, and its columns, guessed ones too: the worker opens what was checked."""
+    """The spec's references, with links resolved, and its columns, guessed ones too: the worker opens what was checked.
+
+    Attributes:
+        model: The model.
+        data: The data sets, by the fields of `pruning_core.spec.data_places`.
+        columns: Columns of the task.
+        also_columns: Columns of each further evaluation set; None where nothing was looked at.
+        findings: What was found in the data.
+        prediction: What is predicted of the job; None where that was not asked.
+    """
 
     answer: Literal["resolved"] = "resolved"
     model: str
-    dataset: str
+    data: dict[str, str] = Field(max_length=1 + MOST_SETS)
     columns: Columns
+    also_columns: tuple[Columns | None, ...] = Field(max_length=MOST_SETS)
     findings: Findings
     prediction: Prediction | None
 

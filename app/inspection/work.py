@@ -31,6 +31,7 @@ from pruning_core.checks.request import check_checkpoint, check_local_inputs, mo
 from pruning_core.errors import PruningError, each
 from pruning_core.files.paths import is_local
 from pruning_core.machine.resources import disk_is_full, memory_is_full
+from pruning_core.spec.data_places import data_places, with_data
 
 _CHUNK = 1 << 16
 
@@ -85,7 +86,7 @@ def _needed(question: Unpack | Seal | CheckModel | CheckSpec) -> tuple[Sequence[
         case Seal() | CheckModel():
             return [question.folder], []
         case CheckSpec():
-            named = {"model": question.spec.model, "dataset": question.spec.task.dataset}
+            named = {"model": question.spec.model} | {own.param: own.reference for own in data_places(question.spec)}
             uploads = [Path(folder) for field, folder in named.items() if field in question.uploaded]
             others = any(is_local(folder) and field not in question.uploaded for field, folder in named.items())
             return [*uploads, *(question.roots if others else ())], []
@@ -119,21 +120,24 @@ def _inspected(question: Unpack | Seal | CheckModel | CheckSpec) -> _Answer:
 
 def _resolved(question: CheckSpec) -> Resolved:
     spec = question.spec
-    model, dataset, refusals = spec.model, spec.task.dataset, Refusals()
+    model, refusals = spec.model, Refusals()
+    data = {own.param: own.reference for own in data_places(spec)}
     if is_local(model) and "model" not in question.uploaded:
         with refusals.gathered():
             # With all that lies in it, the snapshots of a folder of the Hub's cache and the blobs that they link to included.
             model = str(model_at(str(resolve(model, "/model", question.roots, closed=question.closed))))
-    if is_local(dataset) and "dataset" not in question.uploaded:
-        with refusals.gathered():
-            dataset = str(resolve(dataset, "/task/dataset", question.roots, closed=question.closed))
+    for param, reference in data.items():
+        if is_local(reference) and param not in question.uploaded:
+            with refusals.gathered():
+                data[param] = str(resolve(reference, pointer_of(param), question.roots, closed=question.closed))
     refusals.end()
-    spec = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
+    spec = with_data(spec, data).model_copy(update={"model": model})
     checked = check_local_inputs(spec)
     return Resolved(
         model=model,
-        dataset=dataset,
+        data=data,
         columns=checked.spec.task.columns,
+        also_columns=tuple(own.columns for own in checked.spec.evaluation.also),
         findings=checked.findings,
         prediction=predict(spec) if question.predicts else None,
     )

@@ -7,8 +7,9 @@ the id of a repository of the Hub. Which one it is, its form alone says; nothing
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 from fastapi.concurrency import run_in_threadpool
 
@@ -22,6 +23,7 @@ from pruning_core.checks.method import check_request
 from pruning_core.checks.prediction import Prediction
 from pruning_core.errors import PruningError, each
 from pruning_core.files.paths import is_local
+from pruning_core.spec.data_places import data_places, with_columns, with_data
 from pruning_core.spec.prune import PruneSpec
 
 _REVISION = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)*", re.ASCII)
@@ -38,7 +40,7 @@ PACKAGED_READERS = frozenset(
     ]
 )
 
-_Field = Literal["model", "dataset"]
+_MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,37 +75,33 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
     refusals = Refusals()
     with refusals.gathered():
         _check_numbers(spec.model_dump(), "")
-    uploaded: set[_Field] = set()
-    folders = {"model": spec.model, "dataset": spec.task.dataset}
-    kinds: tuple[tuple[_Field, UploadKind, str], ...] = (
-        ("model", UploadKind.MODEL, "/model"),
-        ("dataset", UploadKind.DATASET, "/task/dataset"),
-    )
-    for field, kind, pointer in kinds:
+    uploaded: set[str] = set()
+    places = data_places(spec)
+    folders = {_MODEL: spec.model} | {own.param: own.reference for own in places}
+    for field, reference in folders.items():
+        kind, pointer = UploadKind.MODEL if field == _MODEL else UploadKind.DATASET, pointer_of(field)
         with refusals.gathered():
-            if is_upload_id(folders[field]):
-                folders[field] = await run_in_threadpool(_uploaded, folders[field], kind, pointer, find_upload)
+            if is_upload_id(reference):
+                folders[field] = await run_in_threadpool(_uploaded, reference, kind, pointer, find_upload)
                 uploaded.add(field)
-            elif not is_local(folders[field]):
-                _check_hub_id(folders[field], field, pointer)
-            elif not folders[field].startswith("/"):
+            elif not is_local(reference):
+                _check_hub_id(reference, kind, pointer)
+            elif not reference.startswith("/"):
                 raise Refused("invalid_request", "a path must be absolute", pointer)
-    for revision, whose, pointer in (
-        (spec.revision, "model", "/revision"),
-        (spec.task.revision, "data set", "/task/revision"),
-    ):
+    revisions = [(spec.revision, "model", "revision"), *((own.revision, "data set", own.revision_param) for own in places)]
+    for revision, whose, field in revisions:
         with refusals.gathered():
             if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
-                raise Refused("invalid_request", f"must be a branch, a tag or a commit of the {whose}'s repository", pointer)
+                message = f"must be a branch, a tag or a commit of the {whose}'s repository"
+                raise Refused("invalid_request", message, pointer_of(field))
     refusals.end()
-    located = _located(spec, folders["model"], folders["dataset"])
+    located = with_data(spec, folders).model_copy(update={"model": folders[_MODEL]})
     if not any(map(is_local, folders.values())):
         _check_request(located)
         return Admitted(located, Findings(not_looked_at=("the model and the data set, which are on the Hub",)), None)
     found = await inspector.check(located, frozenset(uploaded), predicts=predicts, owner=owner)
-    admitted = _located(spec, found.model, found.dataset)
-    task = admitted.task.model_copy(update={"columns": found.columns})
-    return Admitted(admitted.model_copy(update={"task": task}), found.findings, found.prediction)
+    admitted = with_data(spec, found.data).model_copy(update={"model": found.model})
+    return Admitted(with_columns(admitted, found.columns, found.also_columns), found.findings, found.prediction)
 
 
 def _check_numbers(value: object, pointer: str) -> None:
@@ -111,12 +109,11 @@ def _check_numbers(value: object, pointer: str) -> None:
     if isinstance(value, dict):
         for name, inner in cast("dict[str, object]", value).items():
             _check_numbers(inner, f"{pointer}/{name}")
+    elif isinstance(value, list | tuple):
+        for place, inner in enumerate(cast("Sequence[object]", value)):
+            _check_numbers(inner, f"{pointer}/{place}")
     elif isinstance(value, int) and value > _LARGEST_NUMBER:
         raise Refused("invalid_request", "must be at most 2 to the power of 53", pointer)
-
-
-def _located(spec: PruneSpec, model: str, dataset: str) -> PruneSpec:
-    return spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
 
 
 def _uploaded(reference: str, kind: UploadKind, pointer: str, find: Finder) -> str:
@@ -126,12 +123,12 @@ def _uploaded(reference: str, kind: UploadKind, pointer: str, find: Finder) -> s
         raise Refused(error.code, error.message, pointer) from None
 
 
-def _check_hub_id(reference: str, field: _Field, pointer: str) -> None:
+def _check_hub_id(reference: str, kind: UploadKind, pointer: str) -> None:
     if reference.startswith(UPLOAD_PREFIXES):
         raise Refused("invalid_request", "is no whole id of an upload: one has mdl_ or dst_ and 64 hexadecimal digits", pointer)
     if not _HUB_ID.fullmatch(reference) or ".." in reference or "--" in reference or reference.endswith(_ENDS_NO_HUB_ID):
         raise Refused("invalid_request", "must be a Hub id such as org/name, or an absolute path", pointer)
-    if field == "dataset" and reference.lower() in PACKAGED_READERS:
+    if kind == UploadKind.DATASET and reference.lower() in PACKAGED_READERS:
         raise Refused(
             "invalid_request",
             f"{reference} is a format and no data set; name one of the Hub as org/name, or upload one",

@@ -16,6 +16,7 @@ from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
 from pruning_core.report.progress import Stage
 from pruning_core.report.target import TargetReport
+from pruning_core.spec.data_places import data_places, with_data
 from pruning_core.spec.prune import PruneSpec
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.\-]+$")]
@@ -193,8 +194,8 @@ class ArtifactList(BaseModel):
 
 
 def _shown(spec: PruneSpec) -> PruneSpec:
-    task = spec.task.model_copy(update={"dataset": shown_reference(spec.task.dataset)})
-    return spec.model_copy(update={"model": shown_reference(spec.model), "task": task})
+    data = {own.param: shown_reference(own.reference) for own in data_places(spec)}
+    return with_data(spec, data).model_copy(update={"model": shown_reference(spec.model)})
 
 
 def _moment(seconds: float) -> datetime:

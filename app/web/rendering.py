@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from app.errors import ProblemDetails, problem_of
 from app.keys.records import Scope
 from app.web import formats
+from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import conditions, engine_words
 from pruning_core.report.quality_words import difference_words, floor_words
 
@@ -97,6 +98,7 @@ def _environment() -> Environment:
     filters["engine_conditions"] = conditions
     filters["difference_words"] = difference_words
     filters["floor_words"] = floor_words
+    filters["set_words"] = set_words
     environment.globals["asset"] = _asset
     return environment
 

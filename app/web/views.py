@@ -16,7 +16,9 @@ from app.web import formats
 from app.web.formats import ratio
 from app.web.plots import Datum
 from pruning_core.report.progress import STAGES, Stage
+from pruning_core.report.quality import QualityReport
 from pruning_core.report.report import Outcome, Report
+from pruning_core.spec.prune import PruneSpec
 
 # Complete, like the next table: tests compare both with the enums.
 STATUS_WORDS: Mapping[JobStatus, str] = {
@@ -266,10 +268,7 @@ def comparisons(jobs: Sequence[JobDetails]) -> list[Comparison]:
         page = JobPage.of(details)
         for path, outcome in _outcomes(page):
             quality, spec = outcome.quality, page.view.spec
-            # Of other rows, or of others' words of them, a quality is another figure: the dense model's tells.
-            evaluated = (spec.task.validation_split, spec.evaluation, quality.samples, round(quality.dense, 4))
-            key = (page.task, spec.task.dataset, quality.metric, *evaluated)
-            groups.setdefault(key, []).append((page, path, outcome))
+            groups.setdefault((page.task, *_judged_by(spec, quality)), []).append((page, path, outcome))
     found: list[Comparison] = []
     for members in groups.values():
         ordered = sorted(members, key=lambda member: ratio(member[2].macs.pruned, member[2].macs.dense) or 0)
@@ -278,6 +277,20 @@ def comparisons(jobs: Sequence[JobDetails]) -> list[Comparison]:
         task, dense = ordered[0][0].task, formats.finite(first.dense)
         found.append(Comparison(task, first.label, dense, checkpoints, first.lower_is_better, first.samples))
     return found
+
+
+def _judged_by(spec: PruneSpec, quality: QualityReport) -> tuple[object, ...]:
+    """Return what the headline's quality is of: the rows, how they are read, and the dense model's figure on them.
+
+    Further sets, slices and examples are told beside the headline, and change nothing about it. A search for a floor judges on
+    one half of the rows, which the seed draws.
+    """
+    task, how = spec.task, spec.evaluation
+    rows = (task.dataset, task.config, task.revision, task.validation_split, task.validation_share, how.max_samples)
+    drawn = None if spec.all_targets else spec.seed
+    read = (task.columns, task.prefix, how.max_length)
+    # Of others' words of the same rows, a quality is another figure: the dense model's tells.
+    return (*rows, drawn, *read, quality.metric, quality.samples, round(quality.dense, 4))
 
 
 def _outcomes(page: JobPage) -> Iterator[tuple[str, Outcome]]:

@@ -26,6 +26,7 @@ from coppice.commands.delivery import (
     Strict,
     delivered,
 )
+from coppice.commands.evaluated import Also, Slices, evaluated
 from coppice.commands.inputs import (
     Data,
     DataRevision,
@@ -159,6 +160,7 @@ _OPTIONS = {
     "quality_floor": ("quality_floor", "--quality-floor"),
     "quality_floor.value": ("quality_floor", "--quality-floor"),
     "quality_floor.confidence": ("floor_confidence", "--floor-confidence"),
+    "evaluation.slices": ("slices", "--slice"),
     "memory.weights": ("weights", "--weights"),
     "artifacts.layout": ("layout", "--layout"),
     "artifacts.formats": ("formats", "--format"),
@@ -195,6 +197,8 @@ class JobOptions:
     tolerance: Tolerance = None
     quality_floor: QualityFloor = None
     floor_confidence: FloorConfidence = None
+    slices: Slices = None
+    also: Also = None
     layout: Layout = None
     formats: Formats = None
     engines: Engines = None
@@ -240,6 +244,7 @@ class JobOptions:
             fields["artifacts"] = {**given, **chosen}
         if self.samples is not None:
             fields["calibration"] = {**fields.get("calibration", {}), "samples": self.samples}
+        fields |= evaluated(self, fields.get("evaluation"), _local_data)
         if self.weights is not None:
             fields["memory"] = {"weights": self.weights}
         if self.data is not None:

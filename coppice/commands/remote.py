@@ -20,12 +20,12 @@ from rich.table import Table
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
+from coppice.commands.sending import require_folders, with_uploads
 from coppice.conditions import Condition, NotJudged, parse
-from coppice.console import ExitCode, explained, fail, fail_all, progress
+from coppice.console import ExitCode, explained, fail, progress
 from coppice.errors import ApiError, CoppiceError, JobUnsuccessful
 from coppice.types import Job, JobPrediction
 from pruning_core.report.report import Report
-from pruning_core.spec.prune import PruneSpec
 
 Url = Annotated[str, typer.Option(envvar="COPPICE_URL", help="Address of the service.")]
 
@@ -92,9 +92,9 @@ def prune(
         # With --job-id the command may be repeated, and goes on downloading.
         options.require_free(out, may_hold_files=job_id is not None)
     if upload:
-        _require_folders(spec)
+        require_folders(spec)
     with explained(job.worded), Client(url, api_key=key) as client:
-        spec = _with_uploads(client, spec) if upload else spec
+        spec = with_uploads(client, spec) if upload else spec
         if plan:
             show_plan(client.plan(spec), lambda warning: job.worded("", warning), json=json)
             return
@@ -153,31 +153,6 @@ def report(
     _judge(conditions, found)
 
 
-def _with_uploads(client: Client, spec: PruneSpec) -> PruneSpec:
-    """Upload the folders that a spec names, and return the spec with the ids of the uploads."""
-    with progress("upload") as show:
-        model, dataset = spec.model, spec.task.dataset
-        if options.is_path(model):
-            show("upload of the model", 0.0)
-            model = client.upload_model(Path(model)).id
-        if options.is_path(dataset):
-            show("upload of the data", 0.5)
-            dataset = client.upload_dataset(Path(dataset)).id
-    return spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
-
-
-def _require_folders(spec: PruneSpec) -> None:
-    """Refuse to upload what is no folder here, before the service is asked."""
-    places = {"--model": spec.model, "--data": spec.task.dataset}
-    wrong = [
-        f"{option} {place} is {'a file' if Path(place).exists() else 'no folder of this host'}; --upload sends folders"
-        for option, place in places.items()
-        if options.is_path(place) and not Path(place).expanduser().is_dir()
-    ]
-    if wrong:
-        fail_all(wrong, ExitCode.BAD_INPUT)
-
-
 def _conditions(texts: list[str]) -> list[Condition]:
     try:
         return [parse(text) for text in texts]
@@ -188,7 +163,7 @@ def _conditions(texts: list[str]) -> list[Condition]:
 def _judge(conditions: list[Condition], report: Report) -> None:
     try:
         held = [
-            f"{condition} ({condition.figure} is {condition.value(report):.6g})"
+            f"{condition} ({condition.named} is {condition.value(report):.6g})"
             for condition in conditions
             if condition.holds(report)
         ]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.artifacts.serving import commands
+from pruning_core.report.also import set_named
+from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import conditions, engine_words
 from pruning_core.report.quality_words import difference_words
 from pruning_core.report.report import Report
@@ -43,7 +45,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 | MACs of the blocks | {report.macs.dense:,} | {report.macs.pruned:,} | {report.macs.pruned / report.macs.dense:.3f} |
 {_nonzeros(report)}| bytes of the weights | {report.bytes.dense:,} | {report.bytes.pruned:,} | {report.bytes.pruned / report.bytes.dense:.3f} |
 {_compressed(report)}{_exports(report)}| {quality.label} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
-| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x as fast |
+{_further(report)}| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x as fast |
 
 {_difference(report)}Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples,
 {report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the
@@ -71,6 +73,21 @@ def _difference(report: Report) -> str:
     """Write the sentence that says how sure the difference is; nothing for reports of earlier versions."""
     said = difference_words(report.quality)
     return f"On the same {report.quality.samples:,} validation samples, {report.quality.metric}: {said}.\n\n" if said else ""
+
+
+def _further(report: Report) -> str:
+    """Write the table's rows of further evaluation sets: figures alone; nothing where there are none."""
+    return "".join(
+        f"| set {_text(own.name)}: {_text(own.measure)} | {own.dense} | {own.pruned} | {_difference_of(report, own.name)} |\n"
+        for own in set_words(report.also)
+    )
+
+
+def _difference_of(report: Report, name: str) -> str:
+    own = set_named(report.also, name)
+    if own is None or own.quality is None:
+        return "not judged"
+    return f"{own.quality.pruned - own.quality.dense:+.4f}"
 
 
 def _what_was_done(report: Report) -> str:

@@ -20,10 +20,12 @@ from pruning_core.artifacts.charts import (
 )
 from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.artifacts.serving import commands
+from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import conditions, engine_words
 from pruning_core.report.quality_words import difference_words, floor_words, interval_words
 from pruning_core.report.report import LatencyReport, QualityReport, Report
 from pruning_core.report.sublayers import heads_of, is_failed, matrix_words, reported_sublayers
+from pruning_core.report.where import SliceReport
 from pruning_core.spec.prune import PruneSpec
 
 
@@ -66,6 +68,8 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         kept=report.target.met and (report.quality_floor is None or report.quality_floor.held),
         floor=_floor(report),
         difference=difference_words(report.quality),
+        sets=set_words(report.also),
+        slices=_slices(report),
         interval_words=interval_words,
         headlines=_headlines(report),
         shape=latency_shape(report.latency_ms),
@@ -102,6 +106,14 @@ def _target(spec: PruneSpec, report: Report) -> str:
         blocks = f"{report.pattern.blocks - report.pattern.violations:,} of {report.pattern.blocks:,} blocks satisfy it"
         return f"Asked for {report.pattern.pattern} in every matrix; {blocks}, {got} of their weights are zero.{missed}"
     return f"{target.verdict}.{missed}"
+
+
+def _slices(report: Report) -> dict[str | None, list[SliceReport]]:
+    """Return the slices by column, those by length under None: of each column the first, which lost the most."""
+    found: dict[str | None, list[SliceReport]] = {}
+    for own in () if report.where is None else report.where.slices:
+        found.setdefault(own.column, []).append(own)
+    return found
 
 
 def _floor(report: Report) -> str:

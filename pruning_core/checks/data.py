@@ -21,6 +21,7 @@ from pruning_core.data.labels import own_classes, place_labels
 from pruning_core.data.notes import notes_of
 from pruning_core.data.opening import open_split
 from pruning_core.data.read import Budget, Read, folder_of, has_labels, read_labels, read_some
+from pruning_core.data.slices import check_slices, no_columns
 from pruning_core.data.splits import find_split
 from pruning_core.data.table import Role
 from pruning_core.errors import DatasetInvalid
@@ -39,7 +40,7 @@ _ROLES: Mapping[Role, str] = {"train": "training", "validation": "validation"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Split:
+class SplitRead:
     """What was read of a split: its rows, as far as the budget went, and its labels, maybe further."""
 
     name: str
@@ -67,22 +68,23 @@ def check_data(spec: PruneSpec, head: Head | None) -> tuple[TaskSpec, Findings]:
     if folder is None:
         return task, Findings(not_looked_at=("the data set, which is on the Hub",))
     if KINDS[task.type].reads == "image" and any(image_folder(folder, split) is not None for split in _splits(task).values()):
-        return _image_folders(task, folder, head)
+        return _image_folders(task, folder, head, spec.evaluation.slices)
     try:
         return _rows(spec, head)
     except ReaderMissing as missing:
-        return _footers(task, folder, head, missing)
+        return _footers(task, folder, head, missing, spec.evaluation.slices)
 
 
 def _rows(spec: PruneSpec, head: Head | None) -> tuple[TaskSpec, Findings]:
     """Check rows by the job's own reader."""
     task, guessed = resolved(spec.task)
-    splits = [_read(task, role, name) for role, name in _ROLES.items()]
+    splits = [read_split(task, role, name, _BUDGET) for role, name in _ROLES.items()]
     if is_local(spec.model) and any(split.read.rows.form == "chat" for split in splits):
         check_chat_template(Path(spec.model).expanduser())
-    classes, placed = _check_labels(spec, task, splits, head)
+    check_slices(spec.evaluation.slices, _columns_of(task, spec.evaluation.slices), splits[1].name)
+    classes, placed = check_labels(task, splits, head, spec.evaluation.max_samples)
     notes = [note for split in splits for note in notes_of(task, split.read.rows, split.name)]
-    skipped = [said for split in splits for said in _skipped(task, split)]
+    skipped = [said for split in splits for said in skipped_of(task, split)]
     labels = KINDS[task.type].labels
     if head is None and labels is not None and labels.classes != "none":
         skipped.append("labels against the model's classes: the model is on the Hub")
@@ -101,20 +103,46 @@ def _splits(task: TaskSpec) -> dict[Role, str]:
     return {"train": task.train_split, "validation": task.validation_split}
 
 
-def _read(task: TaskSpec, role: Role, name: str) -> _Split:
-    read = read_some(task, role, _BUDGET)
+def _columns_of(task: TaskSpec, slices: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of the validation split; it is opened only where slices ask for columns."""
+    return open_split(task, "validation", slices).columns if slices else ()
+
+
+def read_split(task: TaskSpec, role: Role, name: str, budget: Budget) -> SplitRead:
+    """Read a split as far as a budget goes, and of the rest the labels, as far as a time goes.
+
+    Args:
+        task: Names all its columns.
+        role: Which of its splits.
+        name: The split's name in a sentence.
+        budget: How much is read.
+    """
+    read = read_some(task, role, budget)
     if read.whole or not has_labels(task):
-        return _Split(name, read, read.rows.labels, read.looked_at, read.whole)
+        return SplitRead(name, read, read.rows.labels, read.looked_at, read.whole)
     labels, count, whole = read_labels(task, open_split(task, role), _LABELS_S)
     if count <= read.looked_at:
-        return _Split(name, read, read.rows.labels, read.looked_at, labels_whole=False)
-    return _Split(name, read, labels, count, whole)
+        return SplitRead(name, read, read.rows.labels, read.looked_at, labels_whole=False)
+    return SplitRead(name, read, labels, count, whole)
 
 
-def _check_labels(
-    spec: PruneSpec, task: TaskSpec, splits: Sequence[_Split], head: Head | None
+def check_labels(
+    task: TaskSpec, splits: Sequence[SplitRead], head: Head | None, most: int | None
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Check labels by the functions that the job has. Return how many training rows each class has, and what was decided."""
+    """Check labels by the functions that the job has.
+
+    Args:
+        task: The task that they are for.
+        splits: Its splits; the last of them is judged.
+        head: The model's head; None where it is not known yet.
+        most: How many rows are judged at most; None: all.
+
+    Returns:
+        How many rows of the first split each class has, and what was decided.
+
+    Raises:
+        DatasetInvalid: The job would refuse the labels.
+    """
     kind = KINDS[task.type].labels
     columns = [split.labels for split in splits if split.labels is not None]
     if kind is None or len(columns) < len(splits) or (head is None and kind.classes != "none"):
@@ -126,16 +154,17 @@ def _check_labels(
         fault = kind.fault(rows.texts, rows.labels or ()) if split.read.whole or kind.row_by_row else None
         if fault is not None:
             raise DatasetInvalid(fault, param="task.columns.label")
-    judged, most = splits[1].read, spec.evaluation.max_samples
+    judged = splits[-1].read
     if judged.whole or most is None or most <= len(judged.rows):
-        notes += check_defined(task, placed[1][:most], names)
+        notes += check_defined(task, placed[-1][:most], names)
     counts: Counter[int] = Counter()
     for label in placed[0] if kind.classes != "none" else ():
         counts.update([label] if isinstance(label, int) else cast("tuple[int, ...]", label))
     return {names[place][:64]: count for place, count in counts.most_common(_MOST_CLASSES)}, notes
 
 
-def _skipped(task: TaskSpec, split: _Split) -> list[str]:
+def skipped_of(task: TaskSpec, split: SplitRead) -> list[str]:
+    """Say what of a split was not looked at."""
     found: list[str] = []
     if not split.read.whole:
         found.append(f"{' and '.join(task.columns.inputs)} of the {split.name} rows after the first {split.read.looked_at}")
@@ -146,7 +175,9 @@ def _skipped(task: TaskSpec, split: _Split) -> list[str]:
     return found
 
 
-def _image_folders(task: TaskSpec, folder: Path, head: Head | None) -> tuple[TaskSpec, Findings]:
+def _image_folders(task: TaskSpec, folder: Path, head: Head | None, slices: Sequence[str]) -> tuple[TaskSpec, Findings]:
+    if slices:
+        raise no_columns()
     task, _ = resolved(task)
     for split in _splits(task).values():
         images = image_folder(folder, split)
@@ -158,7 +189,9 @@ def _image_folders(task: TaskSpec, folder: Path, head: Head | None) -> tuple[Tas
     return task, Findings(not_looked_at=("whether the images can be decoded",))
 
 
-def _footers(task: TaskSpec, folder: Path, head: Head | None, missing: ReaderMissing) -> tuple[TaskSpec, Findings]:
+def _footers(
+    task: TaskSpec, folder: Path, head: Head | None, missing: ReaderMissing, slices: Sequence[str]
+) -> tuple[TaskSpec, Findings]:
     """Check Parquet files by their footers alone: kinds of columns and bounds of numbers.
 
     Raises:
@@ -175,6 +208,7 @@ def _footers(task: TaskSpec, folder: Path, head: Head | None, missing: ReaderMis
                 said += guessed
                 check_columns(task, list(columns), found.name)
                 check_kinds(task, columns, found.name, head)
+                check_slices(slices if role == "validation" else (), list(columns), found.name)
     return task, Findings(
         notes=said, not_looked_at=("rows of Parquet files, of which the footers were read: pyarrow is not installed",)
     )

@@ -25,6 +25,10 @@ class Findings(Frozen):
         default=(), description="What only the job will read: it may still refuse what it finds there."
     )
 
+    def and_of(self, further: Findings) -> Findings:
+        """Return these findings with the sentences about further data."""
+        return self.but(notes=(*self.notes, *further.notes), not_looked_at=(*self.not_looked_at, *further.not_looked_at))
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:

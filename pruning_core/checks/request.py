@@ -13,6 +13,7 @@ from pruning_core.checks.config import check_config, with_defaults
 from pruning_core.checks.data import check_data
 from pruning_core.checks.embedder import check_embedder
 from pruning_core.checks.findings import Checked, Findings
+from pruning_core.checks.further import check_further
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.image_processor import check_image_processor
@@ -50,13 +51,22 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     check_request(spec)
     heads: list[Head] = []
     found: list[tuple[TaskSpec, Findings]] = []
+    further: list[tuple[PruneSpec, Findings]] = []
 
     def model() -> None:
         if is_local(spec.model):
             heads.append(check_model(spec, model_at(spec.model)))
 
-    together((model, lambda: found.append(check_data(spec, heads[0] if heads else None))))
-    ((task, findings),) = found
+    def data() -> None:
+        found.append(check_data(spec, heads[0] if heads else None))
+
+    def sets() -> None:
+        task = found[0][0] if found else spec.task  # with the columns that were guessed
+        further.append(check_further(spec.but(task=task), heads[0] if heads else None))
+
+    together((model, data, sets))
+    ((task, findings),), ((spec, of_sets),) = found, further
+    findings = findings.and_of(of_sets)
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
     return Checked(spec.but(task=task), findings)

@@ -23,33 +23,39 @@ from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import KINDS
 
 
-def open_split(task: TaskSpec, role: Role) -> Table:
+def open_split(task: TaskSpec, role: Role, more: Sequence[str] = ()) -> Table:
     """Open the split of the task's data set that has a role.
+
+    Args:
+        task: The task.
+        role: Which of its splits.
+        more: Columns that will be read beside those of the task.
 
     Raises:
         DatasetInvalid: The split is missing or unreadable.
         ReaderMissing: It is in a form that needs pyarrow, which is not installed.
     """
     if is_local(task.dataset):
-        return _opened(find_split(Path(task.dataset).expanduser(), task, role), task, role)
+        return _opened(find_split(Path(task.dataset).expanduser(), task, role), task, role, more)
     folder = dataset_folder(task.dataset, task.config, revision=task.revision)
     try:
         found = find_split(folder, task.but(revision=None), role, described=True)
     except NoSuchSplit as missing:  # a layout that only the Hub's own library knows
         split = task.train_split if role == "train" else task.validation_split
-        loaded = load_by_datasets(folder, task, split, _asked(task), missing)
-        return _Split(loaded, [loaded.path], task, role, Found(split, ()))
-    return _opened(found, task, role)
+        asked = _asked(task, more)
+        loaded = load_by_datasets(folder, task, split, asked, missing)
+        return _Split(loaded, [loaded.path], asked, role, Found(split, ()))
+    return _opened(found, task, role, more)
 
 
-def _opened(found: Found, task: TaskSpec, role: Role) -> Table:
-    name = f"the {role if found.share is not None else found.name} split"
-    return _Split(open_file(found.files[0], name, _asked(task)), found.files, task, role, found)
+def _opened(found: Found, task: TaskSpec, role: Role, more: Sequence[str]) -> Table:
+    name, asked = f"the {role if found.share is not None else found.name} split", _asked(task, more)
+    return _Split(open_file(found.files[0], name, asked), found.files, asked, role, found)
 
 
-def _asked(task: TaskSpec) -> Asked:
+def _asked(task: TaskSpec, more: Sequence[str]) -> Asked:
     columns = task.columns
-    names = (*columns.inputs, *([columns.label] if columns.label else []))
+    names = (*columns.inputs, *([columns.label] if columns.label else []), *more)
     pictures = () if columns.image is None else (columns.image,)
     return Asked(names, pictures, KINDS[task.type].reads == "words")
 
@@ -57,12 +63,12 @@ def _asked(task: TaskSpec) -> Asked:
 class _Split(Table):
     """The files of a split, one after the other. Those after the first are opened when it is their turn."""
 
-    def __init__(self, first: FileTable, files: Sequence[Path], task: TaskSpec, role: Role, found: Found) -> None:
+    def __init__(self, first: FileTable, files: Sequence[Path], asked: Asked, role: Role, found: Found) -> None:
         self._first = first
         self._files = files
         self._role: Role = role
         self._share = found.share
-        self._asked = _asked(task)
+        self._asked = asked
         self.name = first.name
         self.columns = first.columns
         self.classes: Mapping[str, tuple[str, ...]] = {**classes_in(info_beside(found)), **first.classes}

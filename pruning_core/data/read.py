@@ -15,7 +15,8 @@ from pruning_core.data.faults import check_columns
 from pruning_core.data.images import encode_picture, read_image_folder
 from pruning_core.data.labels import is_missing, parse_labels
 from pruning_core.data.opening import open_split
-from pruning_core.data.rows import Form, Rows
+from pruning_core.data.rows import Form, Rows, Value
+from pruning_core.data.slices import check_slices, no_columns, value_of
 from pruning_core.data.table import Role, Table
 from pruning_core.data.values import NEEDS, kind_of
 from pruning_core.errors import DatasetInvalid
@@ -56,28 +57,36 @@ class Read:
     whole: bool
 
 
-def read_rows(task: TaskSpec, role: Role) -> Rows:
+def read_rows(task: TaskSpec, role: Role, slices: Sequence[str] = ()) -> Rows:
     """Read the split of the task's data set that has a role. Columns that the task does not name are guessed.
+
+    Args:
+        task: The task.
+        role: Which of its splits.
+        slices: Further columns, by which the rows are sliced.
 
     Raises:
         DatasetInvalid: The split is missing, unreadable or empty, lacks a column that the task reads, or has a label of the
             wrong type.
     """
     task, notes = resolved(task)
-    rows = read_some(task, role).rows
+    rows = read_some(task, role, slices=slices).rows
     return replace(rows, notes=(*notes, *rows.notes))
 
 
-def read_some(task: TaskSpec, role: Role, budget: Budget | None = None) -> Read:
+def read_some(task: TaskSpec, role: Role, budget: Budget | None = None, *, slices: Sequence[str] = ()) -> Read:
     """Read a split as far as a budget goes, by columns that the task names. Raises as `read_rows`."""
     split = task.train_split if role == "train" else task.validation_split
     folder = folder_of(task)
     if folder is not None and KINDS[task.type].reads == "image" and image_folder(folder, split) is not None:
+        if slices:
+            raise no_columns()
         texts, named = read_image_folder(folder, split)
         return Read(Rows(texts, named), len(texts), whole=True)
-    table = open_split(task, role)
+    table = open_split(task, role, slices)
     check_columns(task, list(table.columns), split)
-    return read_table(task, table, split, budget)
+    check_slices(slices, table.columns, split)
+    return read_table(task, table, split, budget, slices)
 
 
 def folder_of(task: TaskSpec) -> Path | None:
@@ -90,7 +99,7 @@ def has_labels(task: TaskSpec) -> bool:
     return task.columns.label is not None and KINDS[task.type].labels is not None
 
 
-def read_table(task: TaskSpec, table: Table, split: str, budget: Budget | None = None) -> Read:
+def read_table(task: TaskSpec, table: Table, split: str, budget: Budget | None = None, slices: Sequence[str] = ()) -> Read:
     """Read the rows of a table as far as a budget goes.
 
     Args:
@@ -98,6 +107,7 @@ def read_table(task: TaskSpec, table: Table, split: str, budget: Budget | None =
         table: The split, opened.
         split: Name of the split, for messages.
         budget: How much is read; None: all of it.
+        slices: Columns by which the rows are sliced, all of which the table has.
 
     Raises:
         DatasetInvalid: There is no usable row, or a label is of the wrong type.
@@ -106,14 +116,18 @@ def read_table(task: TaskSpec, table: Table, split: str, budget: Budget | None =
     wanted = [*inputs, *([cast("str", task.columns.label)] if has_labels(task) else [])]
     taken = _Taken(task, folder_of(task))
     values: list[Any] = []
+    sliced: list[list[Value]] = [[] for _ in slices]
     whole = True
-    rows = table.rows(wanted)
+    names = list(dict.fromkeys([*wanted, *slices]))  # one may be both
+    rows = table.rows(names)
     for row in rows if budget is None else _within(rows, budget, taken):
         if row is None:
             whole = False
             break
         taken.take_(row[: len(inputs)])
-        values.append(row[-1])
+        values.append(row[len(wanted) - 1])
+        for name, column in zip(slices, sliced, strict=True):
+            column.append(value_of(row[names.index(name)]))
     labels = parse_labels(task, values) if has_labels(task) else None
     keep = [i for i, text in enumerate(taken.texts) if text is not None and (labels is None or labels[i] is not None)]
     if not keep and whole:
@@ -126,6 +140,7 @@ def read_table(task: TaskSpec, table: Table, split: str, budget: Budget | None =
             classes=table.classes.get(cast("str", task.columns.label), ()) if has_labels(task) else (),
             notes=(*table.notes, *taken.notes(split)),
             form=taken.form or "plain",
+            slices={name: tuple(column[i] for i in keep) for name, column in zip(slices, sliced, strict=True)},
         ),
         looked_at=len(taken.texts),
         whole=whole,

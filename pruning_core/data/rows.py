@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pruning_core.spec.labels import Label
+
+# A value by which a row is sliced: a number, a text, or none.
+Value = float | str | None
 
 Form = Literal["plain", "chat", "rendered"]
 
@@ -28,6 +31,7 @@ class Rows:
         notes: What was guessed, decided or left out, in sentences for whoever prepared the data.
         form: What the texts are: plain texts, chats as JSON (see `pruning_core.data.chats`), or chats that the tokenizer's
             template has turned into texts, which bring their own special tokens.
+        slices: The values of each column that the rows are sliced by, one a row.
     """
 
     texts: tuple[tuple[str, ...], ...]
@@ -37,6 +41,7 @@ class Rows:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     form: Form = "plain"
+    slices: Mapping[str, tuple[Value, ...]] = field(default_factory=dict[str, "tuple[Value, ...]"])
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -45,4 +50,5 @@ class Rows:
     def take(self, index: Sequence[int]) -> Rows:
         """Return the rows at these indices, in this order."""
         labels = None if self.labels is None else tuple(self.labels[i] for i in index)
-        return replace(self, texts=tuple(self.texts[i] for i in index), labels=labels)
+        slices = {column: tuple(values[i] for i in index) for column, values in self.slices.items()}
+        return replace(self, texts=tuple(self.texts[i] for i in index), labels=labels, slices=slices)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstr
 from pydantic.alias_generators import to_camel
 
 from pruning_core.files.paths import is_local
+from pruning_core.spec.data_places import data_places, with_data
 from pruning_core.spec.prune import PruneSpec
 
 # The names of the two files in a bundle. The signature's is the one of the stock tool, too.
@@ -120,8 +121,8 @@ class Statement(_Part):
 
 def shown_spec(spec: PruneSpec) -> dict[str, Any]:
     """Return a spec without the places of the server's folders: of a path, the last name stays."""
-    task = spec.task.but(dataset=shown_name(spec.task.dataset))
-    return spec.but(model=shown_name(spec.model), task=task).model_dump(mode="json")
+    data = {own.param: shown_name(own.reference) for own in data_places(spec)}
+    return with_data(spec, data).model_copy(update={"model": shown_name(spec.model)}).model_dump(mode="json")
 
 
 def shown_name(reference: str) -> str:

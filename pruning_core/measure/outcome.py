@@ -12,6 +12,7 @@ from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES, Recounted, kept_macs, kept_weights
 from pruning_core.errors import TargetMissed
 from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import EngineReport, ExportReport
 from pruning_core.report.report import (
     AcceptanceReport,
@@ -124,6 +125,7 @@ class Measured:
         floor: The quality floor and the quality achieved; None if there is no floor.
         training: Report of the training; None if there was none.
         where: Where quality was lost; None for tasks that do not tell.
+        also: Quality on further evaluation sets.
     """
 
     target: Target
@@ -136,6 +138,7 @@ class Measured:
     floor: FloorReport | None
     training: TrainingReport | None
     where: WhereReport | None = None
+    also: tuple[AlsoReport, ...] = ()
 
     @property
     def recounted(self) -> Recounted:
@@ -194,6 +197,7 @@ class Measured:
             exports=exports,
             engines=engines,
             where=self.where,
+            also=self.also,
             pattern=None if self.zeros is None else self.zeros.report,
         )
 

@@ -27,13 +27,19 @@ from pruning_core.tasks.batch import Batch
 class Evaluator:
     """Evaluates the checkpoints of a run on the validation split. The dense model is run only once."""
 
-    def __init__(self, spec: PruneSpec, dense: TaskModel, validation: Rows) -> None:
+    def __init__(self, spec: PruneSpec, dense: TaskModel, validation: Rows, *, of: str = "the validation split") -> None:
         """Encode the validation rows. The dense model does not run before the first comparison.
+
+        Args:
+            spec: The request.
+            dense: The dense model.
+            validation: The rows.
+            of: What they are rows of, for messages.
 
         Raises:
             DatasetInvalid: They are too few for what the request wants to be sure of.
         """
-        self._spec, self._task, self._dense = spec, spec.task, dense
+        self._spec, self._task, self._dense, self._of = spec, spec.task, dense, of
         self._rows = validation.take(range(len(validation))[: spec.evaluation.max_samples])
         self._encoded = dense.family.encode(dense, self._rows, dense.longest(spec.evaluation.max_length))
         self._tokens = batched(
@@ -56,8 +62,13 @@ class Evaluator:
         """Evaluate a checkpoint and the dense model by the task's metric: see `judge`."""
         return self.judge(pruned, on_batch).quality
 
-    def judge(self, pruned: TaskModel, on_batch: Callable[[int], None]) -> Comparison:
+    def judge(self, pruned: TaskModel, on_batch: Callable[[int], None], *, where: bool = True) -> Comparison:
         """Evaluate a checkpoint and the dense model by the task's metric, and say how sure the difference is.
+
+        Args:
+            pruned: The checkpoint.
+            on_batch: Called after each batch with the number of finished batches.
+            where: Whether to say where quality was lost, too.
 
         Raises:
             NotFinite: Outputs or the metric are NaN or infinite.
@@ -65,9 +76,9 @@ class Evaluator:
         """
         tokens, done = self._tokens, 0
         if self._dense_observed is None:
-            self._dense_observed = observe(self._dense, tokens, self._task, on_batch, name="dense")
+            self._dense_observed = observe(self._dense, tokens, self._task, on_batch, name="dense", of=self._of)
             done = len(tokens.batches)
-        observed = observe(pruned, tokens, self._task, lambda step: on_batch(done + step), name="pruned")
+        observed = observe(pruned, tokens, self._task, lambda step: on_batch(done + step), name="pruned", of=self._of)
         seen = Observed(self._dense_observed, observed, self._encoded, self._rows)
         judged = pruned.family.judge(seen, finding_of(self._task.type, self._task.metric))
         try:
@@ -78,19 +89,26 @@ class Evaluator:
                 raise
             if wrong == ["dense"] and METRICS[self._task.metric].undefined is not None:
                 raise MetricUndefined(
-                    f"{self._task.metric} of the dense model on {len(observed)} samples of the validation split is undefined: "
+                    f"{self._task.metric} of the dense model on {len(observed)} samples of {self._of} is undefined: "
                     "its scores are all alike, or there are too few rows; give more rows, or a model trained for the task",
                     param="task.metric",
                 ) from error
             raise NotFinite(
-                f"{self._task.metric} on {len(observed)} samples of the validation split is no number ({', '.join(wrong)}): "
+                f"{self._task.metric} on {len(observed)} samples of {self._of} is no number ({', '.join(wrong)}): "
                 "outputs that are all the same have no correlation; keep more of the model, or take another metric"
             ) from error
-        return replace(compared(self._spec, judged, quality), where=where_lost(self._spec, judged, seen))
+        found = compared(self._spec, judged, quality)
+        return replace(found, where=where_lost(self._spec, judged, seen)) if where else found
 
 
 def observe(
-    model: TaskModel, tokens: TokenSet, task: TaskSpec, on_batch: Callable[[int], None], *, name: str = "checked"
+    model: TaskModel,
+    tokens: TokenSet,
+    task: TaskSpec,
+    on_batch: Callable[[int], None],
+    *,
+    name: str = "checked",
+    of: str = "the validation split",
 ) -> list[Tensor]:
     """Run a model over all batches, and keep the values that the metric needs of each sample.
 
@@ -100,6 +118,7 @@ def observe(
         task: The task, with its metric.
         on_batch: Called after each batch with the number of finished batches.
         name: Name of the model in errors.
+        of: What the samples are of, in errors.
 
     Returns:
         The values of each sample, in the samples' own order, on the CPU.
@@ -110,7 +129,7 @@ def observe(
     found: dict[int, Tensor] = {}
     with torch.inference_mode():
         for done, batch in enumerate(tokens.batches, start=1):
-            with _finite_outputs(model, batch, f"on batch {done} of the validation split, {{}} of the {name} model"):
+            with _finite_outputs(model, batch, f"on batch {done} of {of}, {{}} of the {name} model"):
                 found |= zip(batch.rows.tolist(), model.family.observe(model, batch, task), strict=True)
             on_batch(done)
     return [found[row] for row in range(tokens.samples)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pruning_core.data.rows import Rows
-from pruning_core.measure.certainty import rows_of
-from pruning_core.measure.paired import CONFIDENCE, draw
+from pruning_core.measure.slices import DIGITS, QUARTERS, by_columns, slice_of, taken
 from pruning_core.report.where import (
     CalibrationErrorReport,
     ClassReport,
@@ -22,15 +20,13 @@ from pruning_core.report.where import (
     WhereReport,
 )
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.tasks import KINDS, finding_of
+from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import Judged, Observed
-from pruning_core.tasks.scoring import Classes, Decisions, Replies, Scores, Texts, metric_of, reply_overlaps
+from pruning_core.tasks.scoring import Classes, Decisions, Replies, Scores, Texts, reply_overlaps
 
 BINS = 15
 _MOST_CLASSES = 100
 _LONGEST_TEXT = 300
-_QUARTERS = 4
-_DIGITS = 6
 
 
 def where_lost(spec: PruneSpec, judged: Judged, seen: Observed) -> WhereReport | None:
@@ -51,7 +47,7 @@ def where_lost(spec: PruneSpec, judged: Judged, seen: Observed) -> WhereReport |
         classes=tuple(classes[:_MOST_CLASSES]),
         classes_left_out=max(0, len(classes) - _MOST_CLASSES),
         calibration=calibration,
-        slices=tuple(by_length(spec, judged, seen)),
+        slices=(*by_length(spec, judged, seen), *by_columns(spec, judged, seen.rows)),
         examples=tuple(changed_most(spec, judged, seen.rows)),
     )
     return None if found == WhereReport() else found
@@ -89,7 +85,7 @@ def calibration_error(seen: Classes) -> float:
     right = (found == seen.wanted).double()
     places = (sure * BINS).long().clamp_max(BINS - 1)
     gaps = torch.zeros(BINS, dtype=torch.float64).index_add_(0, places, right - sure)
-    return round(float(gaps.abs().sum()) / len(right), _DIGITS)
+    return round(float(gaps.abs().sum()) / len(right), DIGITS)
 
 
 def by_length(spec: PruneSpec, judged: Judged, seen: Observed) -> list[SliceReport]:
@@ -97,44 +93,13 @@ def by_length(spec: PruneSpec, judged: Judged, seen: Observed) -> list[SliceRepo
     lengths = _lengths(spec, seen)
     if lengths is None or taken(judged.dense, np.arange(0)) is None:
         return []
-    inner = np.unique(np.quantile(lengths[0], np.arange(1, _QUARTERS) / _QUARTERS, method="lower"))
+    inner = np.unique(np.quantile(lengths[0], np.arange(1, QUARTERS) / QUARTERS, method="lower"))
     quarter = np.searchsorted(inner, lengths[0], side="left")
     groups = [np.flatnonzero(quarter == place) for place in range(len(inner) + 1)]
     groups = [group for group in groups if len(group)]
     if len(groups) < 2:
         return []
-    return [_slice(spec, judged, group, _named(lengths[0][group], lengths[1])) for group in groups]
-
-
-def _slice(spec: PruneSpec, judged: Judged, rows: NDArray[np.int64], name: str) -> SliceReport:
-    finding = finding_of(spec.task.type, spec.task.metric)
-    compute = metric_of(spec.task.metric, finding)
-    part = replace(judged, dense=taken(judged.dense, rows), pruned=taken(judged.pruned, rows))
-    dense, pruned = (_finite(compute, own) for own in (part.dense, part.pruned))
-    form = rows_of(spec.task.metric, finding, part)
-    draws = None if form is None or dense is None or pruned is None else draw(form, spec.seed)
-    if draws is None or isinstance(draws, str):
-        return SliceReport(name=name, rows=len(rows), dense=dense, pruned=pruned)
-    ends = draws.range_of(1.0, CONFIDENCE)
-    return SliceReport(
-        name=name, rows=len(rows), dense=dense, pruned=pruned, low=round(ends.low, _DIGITS), high=round(ends.high, _DIGITS)
-    )
-
-
-def taken(finding: object, rows: NDArray[np.int64]) -> object | None:
-    """Return a finding on some of its rows; None for findings that are not made of rows."""
-    index = torch.from_numpy(rows)
-    match finding:
-        case Classes():
-            return Classes(finding.logits[index], finding.wanted[index])
-        case Decisions():
-            return Decisions(finding.found[index], finding.wanted[index])
-        case Scores():
-            return Scores(finding.found[index], finding.wanted[index])
-        case Replies():
-            return Replies([finding.found[int(row)] for row in rows], [finding.wanted[int(row)] for row in rows])
-        case _:
-            return None
+    return [slice_of(spec, judged, group, _named(lengths[0][group], lengths[1])) for group in groups]
 
 
 def changed_most(spec: PruneSpec, judged: Judged, rows: Rows) -> list[ExampleReport]:
@@ -211,14 +176,9 @@ def _cut(text: str) -> str:
 
 def _shares(part: Tensor, whole: Tensor) -> list[float | None]:
     return [
-        None if not total else round(own / total, _DIGITS)
+        None if not total else round(own / total, DIGITS)
         for own, total in zip(cast("list[int]", part.tolist()), cast("list[int]", whole.tolist()), strict=True)
     ]
-
-
-def _finite(compute: Callable[[object], float], finding: object) -> float | None:
-    value = compute(finding)
-    return round(value, _DIGITS) if np.isfinite(value) else None
 
 
 def _lengths(spec: PruneSpec, seen: Observed) -> tuple[NDArray[np.int64], str] | None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import EngineReport, ExportReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
@@ -276,6 +277,7 @@ class Outcome(Frozen):
     exports: tuple[ExportReport, ...] = Field(default=(), description="Files of further formats: gguf, openvino and others.")
     engines: tuple[EngineReport, ...] = Field(default=(), description="The engines that the bundle was asked to run in.")
     where: WhereReport | None = Field(default=None, description="Where quality was lost. Null in earlier reports.")
+    also: tuple[AlsoReport, ...] = Field(default=(), description="Further evaluation sets: evaluation.also.")
     pattern: PatternReport | None = Field(default=None, description="For methods that keep shapes and zero weights.")
 
 

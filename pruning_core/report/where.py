@@ -38,6 +38,8 @@ class SliceReport(Frozen):
     pruned: float | None
     low: float | None = Field(default=None, description="95 % interval of pruned minus dense; null where rows are too few.")
     high: float | None = None
+    column: str | None = Field(default=None, description="The column that the name is a value of; null: it is a length.")
+    no_interval: str | None = Field(default=None, description="Why there is no interval.")
 
 
 class ExampleReport(Frozen):
@@ -56,5 +58,9 @@ class WhereReport(Frozen):
     classes: tuple[ClassReport, ...] = Field(default=(), description="Those that lost the most recall first.")
     classes_left_out: int = Field(default=0, description="Number of further classes, which lost less.")
     calibration: CalibrationErrorReport | None = None
-    slices: tuple[SliceReport, ...] = Field(default=(), description="By quarters of the rows' lengths.")
+    slices: tuple[SliceReport, ...] = Field(
+        default=(),
+        description="By quarters of the rows' lengths; then by the columns of evaluation.slices, of each the worst first, and "
+        "last those that are too small for an interval.",
+    )
     examples: tuple[ExampleReport, ...] = Field(default=(), description="Rows whose answers changed most: evaluation.examples.")

@@ -29,6 +29,7 @@ from pruning_core.report.engines import ExportReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import FloorReport, LatencyReport, QualityReport
 from pruning_core.report.training import TrainingReport
+from pruning_core.run.further import FurtherSet, judge_all
 from pruning_core.spec.artifacts import QualityFloor
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import Target, is_measured_here, target_name
@@ -89,6 +90,7 @@ class CandidateBuilder:
         selector: Evaluates the trials of a search for a floor, on rows of their own where there are enough.
         probes: Held-out inputs for the acceptance check.
         trainer: Trains students.
+        further: Further evaluation sets, on which checkpoints are judged, too.
     """
 
     spec: PruneSpec
@@ -97,6 +99,7 @@ class CandidateBuilder:
     selector: Evaluator
     probes: tuple[ProbeInput, ...]
     trainer: TrainingRunner
+    further: tuple[FurtherSet, ...] = ()
 
     def try_out(self, plan: Plan, floor: QualityFloor) -> FloorReport:
         """Judge the floor by a plan's repaired model on the selecting rows, without writing it."""
@@ -126,8 +129,10 @@ class CandidateBuilder:
             pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)
             export_problem = self._export(pruned, folder)
             exports = export_all(Exported(folder, pruned, dense, spec.artifacts, self.probes, spec.latency))
-        with clock.stage("evaluate", self.evaluator.steps) as step:
+        steps = self.evaluator.steps
+        with clock.stage("evaluate", steps + sum(own.evaluator.steps for own in self.further)) as step:
             found = self.evaluator.judge(pruned, step)
+            also = judge_all(self.further, pruned, step, steps)
         latency, products = self._timed(pruned, plan)
         shapes = count_shapes(
             folder,
@@ -149,6 +154,7 @@ class CandidateBuilder:
             floor=self._floor(found),
             training=training,
             where=found.where,
+            also=tuple(also),
         )
         expected = Expectation(
             folder=folder,

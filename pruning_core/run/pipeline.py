@@ -51,6 +51,7 @@ from pruning_core.run.candidate import Candidate, CandidateBuilder
 from pruning_core.run.engine_targets import EnginePlanner, budgets_of, installed_for, judged
 from pruning_core.run.engines import engine_prover, run_in_engines
 from pruning_core.run.floor import shares_that_hold
+from pruning_core.run.further import further_sets, notes_of_sets
 from pruning_core.run.reporting import scarce, summed_up
 from pruning_core.run.verdict import accepted, rejection
 from pruning_core.spec.artifacts import FLOOR_TRIALS
@@ -151,18 +152,14 @@ def _run(
         memory = place_weights(spec, read_checkpoint(source), device)
         pages = folder if memory.weights == "paged" else None
         dense = load_task_model(source, spec.task.type, device, pages=pages)
-        task, guessed = resolved(spec.task)  # a data set of the Hub: a local one was resolved when it was checked
-        spec = spec.but(task=task)
-        splits = [dense.family.prepared(dense, read_rows(task, role)) for role in ROLES]
-    train, validation = placed(task, splits, dense.classes)
-    same = check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
-    train = replace(train, notes=(*guessed, *train.notes, *same))
+        spec, train, validation = _read(spec, dense)
+        further = further_sets(spec, dense)
     limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
     plans = EnginePlanner(spec, dense, limits, installed, cache).plans(clock)  # what can't be reached is told before the work
     with clock.stage("calibrate"):
         evidence = _gather_evidence(spec, dense, train, folder)
         ctx = Context(dense, evidence, clock, spec.seed, limits=limits, budgets=budgets_of(plans))
-        odd = data_warnings(task, dense, train, validation, ctx.evidence.calibration)
+        odd = data_warnings(spec.task, dense, train, validation, ctx.evidence.calibration)
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
     planner = planner_for(spec, ctx, cache)
@@ -174,6 +171,7 @@ def _run(
         selecting,
         make_probes(validation, spec.evaluation.max_length, KINDS[spec.task.type].reads),
         TrainingRunner(spec, ctx, train, scratch),
+        further,
     )
     candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):
@@ -193,7 +191,13 @@ def _run(
         outcomes = [judged(plans, candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
     with clock.stage("bundle"):
         report = summed_up(
-            spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *halves, *scarce(spec, train)], model_name=model_name
+            spec,
+            ctx,
+            candidates,
+            outcomes,
+            memory=memory,
+            odd=[*odd, *notes_of_sets(further), *halves, *scarce(spec, train)],
+            model_name=model_name,
         )
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
@@ -201,6 +205,15 @@ def _run(
         write_reports(folder, spec, report, licence=licence)
         write_manifest(folder)
     return report, rejection(spec, outcomes, proofs)
+
+
+def _read(spec: PruneSpec, dense: TaskModel) -> tuple[PruneSpec, Rows, Rows]:
+    """Read the task's data. Return the request with all columns named, the training rows and the validation rows."""
+    task, guessed = resolved(spec.task)  # a data set of the Hub: a local one was resolved when it was checked
+    rows = [read_rows(task, role, spec.evaluation.slices if role == "validation" else ()) for role in ROLES]
+    train, validation = placed(task, [dense.family.prepared(dense, own) for own in rows], dense.classes)
+    same = check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
+    return spec.but(task=task), replace(train, notes=(*guessed, *train.notes, *same)), validation
 
 
 def _reach(target: Target, planner: Planner, builder: CandidateBuilder, folder: Path) -> Candidate:

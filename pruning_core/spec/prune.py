@@ -8,15 +8,15 @@ the full form.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from operator import eq
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.config import JsonDict
 
 from pruning_core.spec.artifacts import ArtifactSpec, Floor
+from pruning_core.spec.columns import Columns, NonEmptyStr
 from pruning_core.spec.engine_targets import check_phases, with_engines
+from pruning_core.spec.evaluation import AlsoSpec, EvaluationSpec, check_answers, say_of_set
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.glue import GLUE_TASKS
 from pruning_core.spec.memory import MemorySpec, check_paged
@@ -28,39 +28,10 @@ from pruning_core.spec.targets import Target, any_measured, target_name
 from pruning_core.spec.tasks import KINDS, TaskType
 from pruning_core.spec.together import Together
 
-NonEmptyStr = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024)]
-
-
 # --- task -------------------------------------------------------------------------------------------------------------
 
 # The transformers class that loads a model, by type of task.
 AUTO_CLASSES: Mapping[TaskType, str] = {name: kind.loads_as for name, kind in KINDS.items()}
-
-
-class Columns(Frozen):
-    """Names of the data set's columns: the input (one or two columns of text, or one of images) and the label.
-
-    What is left out is guessed by the names of the columns, or by what they hold, and the guess is said.
-    """
-
-    text: tuple[NonEmptyStr, ...] = Field(
-        default=(),
-        max_length=2,
-        description="Text columns: two for pairs and for questions with contexts, else one. Lists of words for tokens.",
-    )
-    image: NonEmptyStr | None = Field(default=None, description="Image column: bytes, or paths within the data set's folder.")
-    label: NonEmptyStr | None = None
-
-    @model_validator(mode="after")
-    def _one_kind_of_input(self) -> Columns:
-        if self.text and self.image is not None:
-            raise ValueError("name the columns that the task reads: text, one or two, or image, and not both")
-        return self
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of all input columns."""
-        return self.text if self.image is None else (self.image,)
 
 
 def _is_unset(value: object) -> bool:
@@ -140,6 +111,28 @@ class TaskSpec(Frozen):
     def lower_is_better(self) -> bool:
         """Whether lower values of the metric are better."""
         return METRICS[self.metric].lower_is_better
+
+    def of_set(self, own: AlsoSpec) -> TaskSpec:
+        """Return the task of a further evaluation set, whose one split is both of its splits.
+
+        Raises:
+            ValueError: The task's model does not answer it, or its fields do not fit each other.
+        """
+        kind = own.type or self.type
+        check_answers(self.type, kind)
+        alike, split = kind == self.type, own.split or "validation"
+        place = {"dataset": own.data, "config": own.config, "revision": own.revision} if own.data is not None else {}
+        return self.but(
+            **place,
+            name=self.name if alike and not place else None,
+            type=kind,
+            train_split=split,
+            validation_split=split,
+            validation_share=None,
+            columns=own.columns or (self.columns if alike else Columns()),
+            metric=own.metric or (self.metric if alike else KINDS[kind].metrics[0]),
+            prefix=self.prefix if KINDS[kind].takes_prefix else None,
+        )
 
 
 class TaskByName(Frozen):
@@ -232,20 +225,6 @@ class CalibrationSpec(Frozen):
         le=1_048_576,
         description="Megabytes of memory for hidden states that are kept between passes. Where they are too few, the dense "
         "model runs once more, and recovery keeps its own states in a file beside the bundle (on a GPU: in host memory).",
-    )
-
-
-class EvaluationSpec(Frozen):
-    """The evaluation of quality on the validation split."""
-
-    max_samples: int | None = Field(default=None, ge=1, description="Evaluate on the first N rows; null: on all rows.")
-    max_length: int = Field(default=128, ge=4, le=8192)
-    examples: int = Field(
-        default=20,
-        ge=0,
-        le=100,
-        exclude_if=partial(eq, 20),
-        description="Rows whose answers changed most, with both answers, in the report, and never in the card; 0: none.",
     )
 
 
@@ -356,6 +335,15 @@ class PruneSpec(Frozen):
             metric = METRICS[self.task.metric]
             with wrong.gathered("quality_floor"):
                 self.quality_floor.check_range(self.task.metric, metric.least, metric.most)
+        with wrong.gathered("evaluation", "slices"):
+            self.evaluation.check_slices(self.task.type, self.task.metric)
+        for place, own in enumerate(self.evaluation.also):
+            try:
+                self.task.of_set(own)
+            except ValidationError as error:
+                say_of_set(wrong, error, place)
+            except ValueError as error:
+                wrong.say(str(error), "evaluation", "also", str(place), "type")
         names = [target_name(target) for target in self.targets]
         if len(set(names)) < len(names):
             wrong.say("targets must differ from each other")

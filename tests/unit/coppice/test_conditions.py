@@ -1,5 +1,6 @@
 """Conditions of ``--fail-if`` on how sure a difference is."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from typer import Exit
 from coppice.commands.options import JobOptions
 from coppice.conditions import NotJudged, parse
 from coppice.console import ExitCode
+from coppice.mlflow_log import metrics_of
+from coppice.requests import job_body
+from pruning_core.report.also import AlsoReport
 from pruning_core.report.quality import DifferenceReport
 from pruning_core.report.report import Report
 from tests.unit.app.sample import REPORT
@@ -66,3 +70,52 @@ def test_a_floor_may_be_asked_for_with_a_confidence() -> None:
     assert "examples" not in plain["evaluation"]
     with pytest.raises(Exit):
         JobOptions(**given, macs_keep=[0.5], floor_confidence=0.95).to_spec()
+
+
+def test_conditions_of_a_further_set() -> None:
+    whole = _report(0.001, 0.002)
+    of_set = _report(-0.03, -0.011).quality
+    sets = (
+        AlsoReport(name="my-reviews", task="text-classification", metric="accuracy", samples=10, quality=of_set),
+        AlsoReport(name="odd", task="text-classification", metric="accuracy", samples=1, reason="its scores are all alike"),
+    )
+    report = whole.but(also=sets)
+    assert parse("my-reviews.surely_worse>0.01").holds(report)
+    assert not parse("surely_worse>0.01").holds(report)
+    assert str(parse(" my-reviews.drop >= 0.5 ")) == "my-reviews.drop>=0.5"
+    with pytest.raises(NotJudged, match="no evaluation set reviews; it has my-reviews, odd; did you mean my-reviews"):
+        parse("reviews.drop>0").holds(report)
+    with pytest.raises(NotJudged, match=r"it has none: evaluation\.also names them"):
+        parse("reviews.drop>0").holds(whole)
+    with pytest.raises(NotJudged, match="odd was not judged: its scores are all alike"):
+        parse("odd.drop>0").holds(report)
+    with pytest.raises(ValueError, match="of an evaluation set there are drop, surely_worse, may_be_worse, quality"):
+        parse("my-reviews.speedup>1")
+
+
+def test_figures_of_a_further_set_are_logged_under_its_name() -> None:
+    of_set = _report(-0.03, -0.011).quality
+    own = AlsoReport(name="reviews", task="text-classification", metric="accuracy", samples=10, quality=of_set)
+    found = metrics_of(Report.model_validate(REPORT).but(also=(own,)))
+    assert found["also.reviews.pruned.accuracy"] == of_set.pruned
+    assert found["also.reviews.difference.low"] == -0.03
+    assert "difference.low" not in found
+
+
+def test_options_and_arguments_name_slices_and_sets(tmp_path: Path) -> None:
+    given = {"model": "org/name", "task": "glue/sst2", "data": "org/data", "sparsity": [0.5]}
+    data = tmp_path / "reviews.csv"
+    data.touch()
+    spec = JobOptions(**given, slices=["source"], also=[f"reviews={data}", "hub=org/other"]).to_spec()
+    assert spec.evaluation.slices == ("source",)
+    assert [(own.name, own.data) for own in spec.evaluation.also] == [("reviews", str(data)), ("hub", "org/other")]
+    with pytest.raises(Exit):
+        JobOptions(**given, also=["reviews"]).to_spec()
+    file = tmp_path / "spec.json"
+    in_file = {"also": [{"name": "first", "data": "org/first"}], "max_samples": 7}
+    file.write_text(json.dumps({"model": "org/name", "task": "glue/sst2", "sparsity": 0.5, "evaluation": in_file}))
+    both = JobOptions(spec=file, also=["hub=org/other"]).to_spec().evaluation
+    assert ([own.name for own in both.also], both.max_samples) == (["first", "hub"], 7)
+    nothing = dict.fromkeys(("sparsity", "target", "data", "method", "metadata", "priority"))
+    body = job_body("m", "t", **nothing, slices=["a"], also=None, options={"evaluation": {"max_samples": 3}})
+    assert body == {"model": "m", "task": "t", "evaluation": {"max_samples": 3, "slices": ["a"]}}

@@ -1,0 +1,68 @@
+"""Every data set that a spec names: that of its task, and those of its further evaluation sets. Torch-free.
+
+Whoever resolves, confines, fetches, uploads or shows data asks here, so that no place is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pruning_core.spec.evaluation import AlsoSpec
+from pruning_core.spec.prune import Columns, PruneSpec, TaskSpec
+
+TASK_DATA = "task.dataset"
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlace:
+    """One reference to data.
+
+    Attributes:
+        param: Dotted path of its field.
+        reference: A path, a Hub id, or the id of an upload.
+        revision: Its revision on the Hub.
+        revision_param: Dotted path of the field of the revision.
+        config: Its configuration on the Hub.
+    """
+
+    param: str
+    reference: str
+    revision: str | None
+    revision_param: str
+    config: str | None
+
+
+def data_places(spec: PruneSpec) -> tuple[DataPlace, ...]:
+    """List the data that a spec names, that of its task first. Further sets of the task's own data name none."""
+    task = spec.task
+    found = [DataPlace(TASK_DATA, task.dataset, task.revision, "task.revision", task.config)]
+    for place, own in enumerate(spec.evaluation.also):
+        if own.data is not None:
+            field = f"evaluation.also.{place}"
+            found.append(DataPlace(f"{field}.data", own.data, own.revision, f"{field}.revision", own.config))
+    return tuple(found)
+
+
+def with_data(spec: PruneSpec, references: Mapping[str, str]) -> PruneSpec:
+    """Return a spec with other references to data, by the fields that `data_places` names. Nothing is validated anew."""
+    also = tuple(
+        own.model_copy(update={"data": references.get(f"evaluation.also.{place}.data", own.data)})
+        for place, own in enumerate(spec.evaluation.also)
+    )
+    task = spec.task.model_copy(update={"dataset": references.get(TASK_DATA, spec.task.dataset)})
+    return _with(spec, task, also)
+
+
+def with_columns(spec: PruneSpec, columns: Columns, also: Sequence[Columns | None]) -> PruneSpec:
+    """Return a spec with the columns of its task and of its further sets; those that are None stay as they are."""
+    sets = tuple(
+        own if found is None else own.model_copy(update={"columns": found})
+        for own, found in zip(spec.evaluation.also, also, strict=True)
+    )
+    return _with(spec, spec.task.model_copy(update={"columns": columns}), sets)
+
+
+def _with(spec: PruneSpec, task: TaskSpec, also: tuple[AlsoSpec, ...]) -> PruneSpec:
+    evaluation = spec.evaluation.model_copy(update={"also": also}) if also else spec.evaluation
+    return spec.model_copy(update={"task": task, "evaluation": evaluation})
