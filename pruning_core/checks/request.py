@@ -16,6 +16,7 @@ from pruning_core.checks.findings import Checked, Findings
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.image_processor import check_image_processor
+from pruning_core.checks.ledger import check_ledger_inputs
 from pruning_core.checks.method import check_method, check_request
 from pruning_core.checks.model import check_weights
 from pruning_core.checks.reader import check_longest, check_padding, check_reader, check_writing
@@ -55,7 +56,8 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
         if is_local(spec.model):
             heads.append(check_model(spec, model_at(spec.model)))
 
-    together((model, lambda: found.append(check_data(spec, heads[0] if heads else None))))
+    data = lambda: found.append(check_data(spec, heads[0] if heads else None))  # noqa: E731 - beside the others
+    together((model, data, lambda: check_ledger_inputs(spec)))
     ((task, findings),) = found
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))

@@ -19,6 +19,7 @@ from pruning_core.spec.artifacts import ArtifactSpec, Floor
 from pruning_core.spec.engine_targets import check_phases, with_engines
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.glue import GLUE_TASKS
+from pruning_core.spec.ledger import Ledger, check_ledger
 from pruning_core.spec.memory import MemorySpec, check_paged
 from pruning_core.spec.method import METHODS, FisherCG, Method, complete_by_method
 from pruning_core.spec.metrics import METRICS, Metric
@@ -247,6 +248,11 @@ class EvaluationSpec(Frozen):
         exclude_if=partial(eq, 20),
         description="Rows whose answers changed most, with both answers, in the report, and never in the card; 0: none.",
     )
+    ledger: Ledger = Field(
+        default=None,
+        exclude_if=_is_unset,
+        description="What decoders and embedders can do beside their task, before and after; true: on made texts alone.",
+    )
 
 
 class LatencySpec(Frozen):
@@ -346,6 +352,8 @@ class PruneSpec(Frozen):
             wrong.say("give one target, or a list of targets, not both")
         with wrong.gathered():
             self.method.check_targets(self.all_targets, recovery=self.recovery.kind, labels=labels)
+        with wrong.gathered("evaluation", "ledger"):
+            check_ledger(self.evaluation.ledger, self.task.type)
         with wrong.gathered("target"):
             check_phases(self.all_targets, self.task.type)
         with wrong.gathered():
