@@ -13,6 +13,7 @@ from pruning_core.budgets import RULES, Recounted, kept_macs, kept_weights
 from pruning_core.errors import TargetMissed
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.report.engines import EngineReport, ExportReport
+from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.report import (
     AcceptanceReport,
     CompressedReport,
@@ -124,6 +125,7 @@ class Measured:
         floor: The quality floor and the quality achieved; None if there is no floor.
         training: Report of the training; None if there was none.
         where: Where quality was lost; None for tasks that do not tell.
+        ledger: Capabilities beside the task; None where none was asked for.
     """
 
     target: Target
@@ -136,6 +138,7 @@ class Measured:
     floor: FloorReport | None
     training: TrainingReport | None
     where: WhereReport | None = None
+    ledger: LedgerReport | None = None
 
     @property
     def recounted(self) -> Recounted:
@@ -194,6 +197,7 @@ class Measured:
             exports=exports,
             engines=engines,
             where=self.where,
+            ledger=self.ledger,
             pattern=None if self.zeros is None else self.zeros.report,
         )
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from pruning_core.report.engines import EngineReport, ExportReport
+from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
 from pruning_core.report.quality import FloorReport, QualityReport
@@ -276,6 +277,7 @@ class Outcome(Frozen):
     exports: tuple[ExportReport, ...] = Field(default=(), description="Files of further formats: gguf, openvino and others.")
     engines: tuple[EngineReport, ...] = Field(default=(), description="The engines that the bundle was asked to run in.")
     where: WhereReport | None = Field(default=None, description="Where quality was lost. Null in earlier reports.")
+    ledger: LedgerReport | None = Field(default=None, description="Capabilities beside the task: evaluation.ledger.")
     pattern: PatternReport | None = Field(default=None, description="For methods that keep shapes and zero weights.")
 
 

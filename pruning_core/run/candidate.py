@@ -20,12 +20,14 @@ from pruning_core.errors import MetricUndefined
 from pruning_core.evidence.context import Context, generator
 from pruning_core.measure.certainty import Comparison
 from pruning_core.measure.latency import measure_blocks, measure_latency
+from pruning_core.measure.ledger.ledger import Ledger
 from pruning_core.measure.outcome import Measured, count_shapes
 from pruning_core.measure.quality import Evaluator
 from pruning_core.measure.sparse_products import measure_products
 from pruning_core.methods.base import Applied, Plan, TrainingPlan, Written
 from pruning_core.models.load import load_task_model
 from pruning_core.report.engines import ExportReport
+from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import FloorReport, LatencyReport, QualityReport
 from pruning_core.report.training import TrainingReport
@@ -89,6 +91,7 @@ class CandidateBuilder:
         selector: Evaluates the trials of a search for a floor, on rows of their own where there are enough.
         probes: Held-out inputs for the acceptance check.
         trainer: Trains students.
+        ledger: Judges capabilities beside the task; None where none was asked for.
     """
 
     spec: PruneSpec
@@ -97,6 +100,7 @@ class CandidateBuilder:
     selector: Evaluator
     probes: tuple[ProbeInput, ...]
     trainer: TrainingRunner
+    ledger: Ledger | None = None
 
     def try_out(self, plan: Plan, floor: QualityFloor) -> FloorReport:
         """Judge the floor by a plan's repaired model on the selecting rows, without writing it."""
@@ -126,8 +130,7 @@ class CandidateBuilder:
             pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)
             export_problem = self._export(pruned, folder)
             exports = export_all(Exported(folder, pruned, dense, spec.artifacts, self.probes, spec.latency))
-        with clock.stage("evaluate", self.evaluator.steps) as step:
-            found = self.evaluator.judge(pruned, step)
+        found, ledger = self._judged(pruned)
         latency, products = self._timed(pruned, plan)
         shapes = count_shapes(
             folder,
@@ -149,6 +152,7 @@ class CandidateBuilder:
             floor=self._floor(found),
             training=training,
             where=found.where,
+            ledger=ledger,
         )
         expected = Expectation(
             folder=folder,
@@ -162,6 +166,13 @@ class CandidateBuilder:
         )
         compress_problem = compressed if isinstance(compressed, str) else None
         return Candidate(plan, measured, expected, export_problem, compress_problem, exports)
+
+    def _judged(self, pruned: TaskModel) -> tuple[Comparison, LedgerReport | None]:
+        """Judge the written checkpoint by its task, and by the ledger if there is one."""
+        first = self.evaluator.steps
+        with self.ctx.clock.stage("evaluate", first + (0 if self.ledger is None else self.ledger.steps)) as step:
+            found = self.evaluator.judge(pruned, step)
+            return found, None if self.ledger is None else self.ledger.judge(pruned, found, lambda done: step(first + done))
 
     def _made(self, target: Target, plan: Plan) -> Pruned:
         """Prune and repair a student; train it if the plan says so."""

@@ -39,6 +39,7 @@ from pruning_core.machine.precision import matmul_dtype
 from pruning_core.machine.resources import disk_is_full, memory_is_full
 from pruning_core.measure.halves import LEAST_ROWS_TO_HALVE, halved
 from pruning_core.measure.latency import limited_threads
+from pruning_core.measure.ledger.ledger import Ledger
 from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.base import Planner
 from pruning_core.methods.registry import planner_for
@@ -167,6 +168,8 @@ def _run(
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
     planner = planner_for(spec, ctx, cache)
     judging, selecting, halves = _evaluators(spec, dense, validation)
+    asked = spec.evaluation.ledger
+    ledger = None if asked is None else Ledger(spec, asked, dense, validation)
     builder = CandidateBuilder(
         spec,
         ctx,
@@ -174,6 +177,7 @@ def _run(
         selecting,
         make_probes(validation, spec.evaluation.max_length, KINDS[spec.task.type].reads),
         TrainingRunner(spec, ctx, train, scratch),
+        ledger,
     )
     candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):
