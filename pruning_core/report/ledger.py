@@ -73,8 +73,8 @@ class LedgerReport(Frozen):
 def ledger_line(task: Verdict, rows: Sequence[LedgerRow]) -> str:
     """Say in one line what was kept and lost.
 
-    A subject has the worst verdict of its rows; agreement with the dense model does not count, as a model may say something else
-    that is as good.
+    A subject has the worst verdict of its rows; agreement with the dense model does not count, as a model may say
+    something else that is as good.
 
     Args:
         task: The verdict on the task itself.

@@ -168,8 +168,6 @@ def _run(
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
     planner = planner_for(spec, ctx, cache)
     judging, selecting, halves = _evaluators(spec, dense, validation)
-    asked = spec.evaluation.ledger
-    ledger = None if asked is None else Ledger(spec, asked, dense, validation)
     builder = CandidateBuilder(
         spec,
         ctx,
@@ -177,7 +175,7 @@ def _run(
         selecting,
         make_probes(validation, spec.evaluation.max_length, KINDS[spec.task.type].reads),
         TrainingRunner(spec, ctx, train, scratch),
-        ledger,
+        Ledger.asked_for(spec, dense, validation),
     )
     candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):

@@ -1,4 +1,4 @@
-"""`LedgerSpec`, what of a model's other capabilities is judged: texts off its domain, and tasks of the user's own. Torch-free."""
+"""`LedgerSpec`, which capabilities beside the task are judged: on texts, and tasks of the user's own. Torch-free."""
 
 from __future__ import annotations
 

@@ -34,5 +34,5 @@ class Part(Protocol):
         ...
 
     def lacking(self, reason: str, *, lost: bool) -> list[LedgerRow]:
-        """Return the rows where a model's outputs are not finite: the pruned model's, which has lost them, or the dense one's."""
+        """Return the rows where outputs are not finite: the pruned model's, which has lost them, or the dense one's."""
         ...

@@ -62,10 +62,10 @@ class _Asked(TemplateLM):
         del kwargs
         return [(context, answer) for _, context, answer in requests]
 
-    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> NoReturn:  # noqa: FBT001, FBT002 - theirs
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> NoReturn:
         raise NotImplementedError
 
-    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> NoReturn:  # noqa: FBT001, FBT002 - theirs
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> NoReturn:
         raise NotImplementedError
 
 

@@ -58,6 +58,12 @@ class Ledger:
         else:
             self._add_embedder_parts(ledger, named)
 
+    @classmethod
+    def asked_for(cls, spec: PruneSpec, dense: TaskModel, validation: Rows) -> Ledger | None:
+        """Make the ledger that a request asks for; None where it asks for none. Raises as the constructor."""
+        asked = spec.evaluation.ledger
+        return None if asked is None else cls(spec, asked, dense, validation)
+
     @property
     def steps(self) -> int:
         """Number of steps of the next checkpoint."""

@@ -1,4 +1,4 @@
-"""Embedders on texts: halves of the same piece that find each other, similarities and neighbours as the dense model has them."""
+"""Embedders on texts: halves of a piece that find each other, similarities and neighbours as the dense model has them."""
 
 from __future__ import annotations
 

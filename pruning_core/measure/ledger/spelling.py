@@ -34,6 +34,6 @@ def spelled_out(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> str
     if each <= limit:
         return None
     return (
-        f"the tokenizer makes {each:.1f} tokens of each letter, so it spells this text by bytes or letters: it was not made for "
-        "this language, and the figures say little of it"
+        f"the tokenizer makes {each:.1f} tokens of each letter, so it spells this text by bytes or letters: it was not "
+        "made for this language, and the figures say little of it"
     )
