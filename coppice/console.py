@@ -22,6 +22,7 @@ from rich.text import Text
 from coppice.connection import KEY_VARIABLE
 from coppice.errors import AnswerUnreadable, ApiError, BadArgument, CoppiceError, ServiceUnreachable
 from pruning_core.report.engine_words import engine_words
+from pruning_core.report.ledger_words import ledger_sentence
 from pruning_core.report.quality_words import difference_words, floor_words
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of, without_consequences
@@ -296,6 +297,8 @@ def show(report: Report) -> None:
     if said := difference_words(report.quality):
         words = f"{report.quality.metric} on {report.quality.samples:,} rows: {said}"
         out.print(escaped(words), highlight=False, soft_wrap=True)
+    if said := ledger_sentence(report.ledger):
+        out.print(escaped(f"ledger: {said}"), highlight=False, soft_wrap=True)
     if said := floor_words(report.quality_floor):
         out.print(escaped(f"quality floor: {said}"), highlight=False, soft_wrap=True)
     if report.frontier:

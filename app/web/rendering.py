@@ -17,6 +17,7 @@ from app.errors import ProblemDetails, problem_of
 from app.keys.records import Scope
 from app.web import formats
 from pruning_core.report.engine_words import conditions, engine_words
+from pruning_core.report.ledger_words import ledger_sentence
 from pruning_core.report.quality_words import difference_words, floor_words
 
 # A page may load only files of this server: no inline script or style, no frame, nothing from other hosts.
@@ -97,6 +98,7 @@ def _environment() -> Environment:
     filters["engine_conditions"] = conditions
     filters["difference_words"] = difference_words
     filters["floor_words"] = floor_words
+    filters["ledger_sentence"] = ledger_sentence
     environment.globals["asset"] = _asset
     return environment
 
