@@ -90,14 +90,15 @@ def _inputs(settings: Settings, spec: PruneSpec) -> tuple[Path, ...]:
     They were confined at submit. Whoever may write to an allowed folder may have changed it since.
     """
     found: list[Path] = []
-    for reference, refusal in ((spec.model, ModelUnreadable), (spec.task.dataset, DatasetInvalid)):
+    named = {"model": spec.model, "task.dataset": spec.task.dataset, **spec.ledger_places}
+    for param, reference in named.items():
         if not is_local(reference):
             continue
         folder = Path(reference)
         leads_to = linked(folder)
         roots = [folder, *(root.resolve() for root in settings.allowed_roots), settings.resolved_uploads_dir]
         if folder.resolve() != folder or not all(any(path.is_relative_to(root) for root in roots) for path in leads_to):
-            param = "model" if refusal is ModelUnreadable else "task.dataset"
+            refusal = ModelUnreadable if param == "model" else DatasetInvalid
             raise refusal("the folder, or a link in it, leads elsewhere than when the job was submitted", param=param)
         found += [folder, *leads_to]
     return tuple(found)

@@ -64,6 +64,9 @@ def _check_readable(spec: PruneSpec) -> None:
         raise ModelUnreadable(advice, param="model")
     if is_local(spec.task.dataset) and not _may_read(spec.task.dataset):
         raise DatasetInvalid(advice, param="task.dataset")
+    for param, place in spec.ledger_places.items():
+        if not _may_read(place):
+            raise DatasetInvalid(advice, param=param)
 
 
 def _may_read(folder: str) -> bool:

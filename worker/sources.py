@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 from app.jobs.records import Claim
 from app.settings import Settings
@@ -14,8 +13,6 @@ from app.uploads.records import is_upload_id
 from pruning_core.files.paths import is_local
 from pruning_core.files.provenance import Resource, shown_name
 from worker.launching import hub_cache
-
-Role = Literal["model", "dataset"]
 
 # A folder with more is named without digests: its job may be short, and to hash it takes about a second a gigabyte.
 _MOST_FILES = 1000
@@ -25,7 +22,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
 def sources_of(claim: Claim, settings: Settings, *, since: float) -> tuple[Resource, ...]:
-    """Describe the model and the data set of a job.
+    """Describe the model and the data of a job.
 
     Args:
         claim: The claim of the job.
@@ -38,11 +35,16 @@ def sources_of(claim: Claim, settings: Settings, *, since: float) -> tuple[Resou
     return (
         *_described("model", spec.model, spec.revision, cache=cache, roots=roots, since=since),
         *_described("dataset", spec.task.dataset, spec.task.revision, cache=cache, roots=roots, since=since),
+        *(
+            own
+            for field, place in spec.ledger_places.items()
+            for own in _described(field, place, None, cache=cache, roots=roots, since=since)
+        ),
     )
 
 
 def _described(
-    role: Role, reference: str, revision: str | None, *, cache: Path, roots: Sequence[Path], since: float
+    role: str, reference: str, revision: str | None, *, cache: Path, roots: Sequence[Path], since: float
 ) -> Iterator[Resource]:
     name = shown_name(reference)
     if is_upload_id(name):
@@ -54,7 +56,7 @@ def _described(
         yield _of_hub(role, reference, revision, cache)
 
 
-def _of_hub(role: Role, reference: str, revision: str | None, cache: Path) -> Resource:
+def _of_hub(role: str, reference: str, revision: str | None, cache: Path) -> Resource:
     """Name a Hub repository, with the commit that was fetched for the job."""
     commit = _commit(role, reference, revision, cache)
     version = commit or revision
@@ -65,7 +67,7 @@ def _of_hub(role: Role, reference: str, revision: str | None, cache: Path) -> Re
     )
 
 
-def _commit(role: Role, reference: str, revision: str | None, cache: Path) -> str | None:
+def _commit(role: str, reference: str, revision: str | None, cache: Path) -> str | None:
     """Return the commit that a branch or a tag stood for when it was fetched; None where the cache does not say."""
     from huggingface_hub.file_download import repo_folder_name
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
 import structlog
 from pydantic import ValidationError
@@ -62,6 +62,7 @@ class Inspected:
         columns: The columns that it reads, those that were guessed included.
         findings: What was found in the data, and what was not looked at.
         prediction: What is predicted of the job; None where that was not asked.
+        places: Where the ledger's texts and tasks are, by the dotted paths of their fields.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Inspected:
     columns: Columns
     findings: Findings
     prediction: Prediction | None
+    places: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +150,7 @@ class Inspector:
         if not isinstance(answer, Sound):
             raise _unfit(answer, subject)
 
-    async def check(
-        self, spec: PruneSpec, uploaded: frozenset[Literal["model", "dataset"]], *, predicts: bool, owner: str
-    ) -> Inspected:
+    async def check(self, spec: PruneSpec, uploaded: frozenset[str], *, predicts: bool, owner: str) -> Inspected:
         """Resolve the paths of a spec, and check what lies there.
 
         Args:
@@ -170,7 +170,7 @@ class Inspector:
             answer = await self._ask(question, self._check_limits(), subject)
         if not isinstance(answer, Resolved):
             raise _unfit(answer, subject)
-        return Inspected(answer.model, answer.dataset, answer.columns, answer.findings, answer.prediction)
+        return Inspected(answer.model, answer.dataset, answer.columns, answer.findings, answer.prediction, answer.places)
 
     def _check_limits(self) -> Limits:
         return Limits(self._settings.inspection_memory_bytes, _CHECK_CPU_S, _CHECK_WALL_S)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from app.inspection.records import UploadedFile, UploadKind
 from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
+from pruning_core.spec.ledger import MOST_TEXTS
 from pruning_core.spec.prune import Columns, PruneSpec
 
 MOST_ANSWER_BYTES = 4 * 2**20
@@ -72,7 +73,8 @@ class CheckSpec(_Value):
         spec: The spec; references to uploads are replaced by their folders.
         roots: Folders that paths of the client's own may lead to.
         closed: Folders that they may not lead to, although they may lie under those.
-        uploaded: Which of ``model`` and ``dataset`` are folders of uploads, and so no paths of the client's.
+        uploaded: Which of ``model``, ``dataset`` and the ledger's fields are folders of uploads, and so no paths of the
+            client's.
         predicts: Whether the job is predicted.
     """
 
@@ -80,7 +82,7 @@ class CheckSpec(_Value):
     spec: PruneSpec
     roots: tuple[Path, ...]
     closed: tuple[Path, ...]
-    uploaded: frozenset[Literal["model", "dataset"]]
+    uploaded: frozenset[str]
     predicts: bool
 
 
@@ -109,6 +111,7 @@ class Resolved(_Value):
     columns: Columns
     findings: Findings
     prediction: Prediction | None
+    places: dict[str, str] = Field(default_factory=dict[str, str], max_length=MOST_TEXTS + 1)  # of the ledger, by field
 
 
 class Fault(_Value):

@@ -85,7 +85,8 @@ def _needed(question: Unpack | Seal | CheckModel | CheckSpec) -> tuple[Sequence[
         case Seal() | CheckModel():
             return [question.folder], []
         case CheckSpec():
-            named = {"model": question.spec.model, "dataset": question.spec.task.dataset}
+            spec = question.spec
+            named = {"model": spec.model, "dataset": spec.task.dataset, **spec.ledger_places}
             uploads = [Path(folder) for field, folder in named.items() if field in question.uploaded]
             others = any(is_local(folder) and field not in question.uploaded for field, folder in named.items())
             return [*uploads, *(question.roots if others else ())], []
@@ -127,8 +128,14 @@ def _resolved(question: CheckSpec) -> Resolved:
     if is_local(dataset) and "dataset" not in question.uploaded:
         with refusals.gathered():
             dataset = str(resolve(dataset, "/task/dataset", question.roots, closed=question.closed))
+    places = spec.ledger_places
+    for field, place in places.items():
+        if field not in question.uploaded:
+            with refusals.gathered():
+                places[field] = str(resolve(place, pointer_of(field), question.roots, closed=question.closed))
     refusals.end()
     spec = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
+    spec = spec.with_ledger_at(places)
     checked = check_local_inputs(spec)
     return Resolved(
         model=model,
@@ -136,4 +143,5 @@ def _resolved(question: CheckSpec) -> Resolved:
         columns=checked.spec.task.columns,
         findings=checked.findings,
         prediction=predict(spec) if question.predicts else None,
+        places=places,
     )

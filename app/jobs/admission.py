@@ -7,6 +7,7 @@ the id of a repository of the Hub. Which one it is, its form alone says; nothing
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -73,7 +74,7 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
     refusals = Refusals()
     with refusals.gathered():
         _check_numbers(spec.model_dump(), "")
-    uploaded: set[_Field] = set()
+    uploaded: set[str] = set()
     folders = {"model": spec.model, "dataset": spec.task.dataset}
     kinds: tuple[tuple[_Field, UploadKind, str], ...] = (
         ("model", UploadKind.MODEL, "/model"),
@@ -88,6 +89,14 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
                 _check_hub_id(folders[field], field, pointer)
             elif not folders[field].startswith("/"):
                 raise Refused("invalid_request", "a path must be absolute", pointer)
+    places = spec.ledger_places
+    for field, place in places.items():
+        with refusals.gathered():
+            if is_upload_id(place):
+                places[field] = await run_in_threadpool(_uploaded, place, UploadKind.DATASET, pointer_of(field), find_upload)
+                uploaded.add(field)
+            elif not place.startswith("/"):
+                raise Refused("invalid_request", "must be an absolute path, or the id of an upload", pointer_of(field))
     for revision, whose, pointer in (
         (spec.revision, "model", "/revision"),
         (spec.task.revision, "data set", "/task/revision"),
@@ -96,12 +105,12 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
             if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
                 raise Refused("invalid_request", f"must be a branch, a tag or a commit of the {whose}'s repository", pointer)
     refusals.end()
-    located = _located(spec, folders["model"], folders["dataset"])
-    if not any(map(is_local, folders.values())):
+    located = _located(spec, folders["model"], folders["dataset"], places)
+    if not places and not any(map(is_local, folders.values())):
         _check_request(located)
         return Admitted(located, Findings(not_looked_at=("the model and the data set, which are on the Hub",)), None)
     found = await inspector.check(located, frozenset(uploaded), predicts=predicts, owner=owner)
-    admitted = _located(spec, found.model, found.dataset)
+    admitted = _located(spec, found.model, found.dataset, found.places)
     task = admitted.task.model_copy(update={"columns": found.columns})
     return Admitted(admitted.model_copy(update={"task": task}), found.findings, found.prediction)
 
@@ -115,8 +124,9 @@ def _check_numbers(value: object, pointer: str) -> None:
         raise Refused("invalid_request", "must be at most 2 to the power of 53", pointer)
 
 
-def _located(spec: PruneSpec, model: str, dataset: str) -> PruneSpec:
-    return spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
+def _located(spec: PruneSpec, model: str, dataset: str, places: Mapping[str, str]) -> PruneSpec:
+    located = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
+    return located.with_ledger_at(places)
 
 
 def _uploaded(reference: str, kind: UploadKind, pointer: str, find: Finder) -> str:

@@ -194,7 +194,8 @@ class ArtifactList(BaseModel):
 
 def _shown(spec: PruneSpec) -> PruneSpec:
     task = spec.task.model_copy(update={"dataset": shown_reference(spec.task.dataset)})
-    return spec.model_copy(update={"model": shown_reference(spec.model), "task": task})
+    shown = spec.model_copy(update={"model": shown_reference(spec.model), "task": task})
+    return shown.with_ledger_at({field: shown_reference(place) for field, place in spec.ledger_places.items()})
 
 
 def _moment(seconds: float) -> datetime:

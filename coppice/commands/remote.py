@@ -163,12 +163,18 @@ def _with_uploads(client: Client, spec: PruneSpec) -> PruneSpec:
         if options.is_path(dataset):
             show("upload of the data", 0.5)
             dataset = client.upload_dataset(Path(dataset)).id
-    return spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
+        places = spec.ledger_places
+        for field, place in places.items():
+            if options.is_path(place):
+                show(f"upload of {field}", 0.75)
+                places[field] = client.upload_dataset(Path(place)).id
+    located = spec.model_copy(update={"model": model, "task": spec.task.model_copy(update={"dataset": dataset})})
+    return located.with_ledger_at(places)
 
 
 def _require_folders(spec: PruneSpec) -> None:
     """Refuse to upload what is no folder here, before the service is asked."""
-    places = {"--model": spec.model, "--data": spec.task.dataset}
+    places = {"--model": spec.model, "--data": spec.task.dataset, **spec.ledger_places}
     wrong = [
         f"{option} {place} is {'a file' if Path(place).exists() else 'no folder of this host'}; --upload sends folders"
         for option, place in places.items()

@@ -121,7 +121,9 @@ class Statement(_Part):
 def shown_spec(spec: PruneSpec) -> dict[str, Any]:
     """Return a spec without the places of the server's folders: of a path, the last name stays."""
     task = spec.task.but(dataset=shown_name(spec.task.dataset))
-    return spec.but(model=shown_name(spec.model), task=task).model_dump(mode="json")
+    shown = spec.but(model=shown_name(spec.model), task=task)
+    places = {field: shown_name(place) for field, place in spec.ledger_places.items()}
+    return shown.with_ledger_at(places).model_dump(mode="json")
 
 
 def shown_name(reference: str) -> str:

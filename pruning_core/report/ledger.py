@@ -81,12 +81,12 @@ def ledger_line(task: Verdict, rows: Sequence[LedgerRow]) -> str:
         rows: The rows.
     """
     worst: dict[str, Verdict] = {"its task": task}
-    order = ("kept", "unclear", "lost")
+    order: tuple[Verdict, ...] = ("kept", "unclear", "lost")
     for row in rows:
         if row.judged_by in ("agreement", "neighbours"):
             continue
         before = worst.get(row.subject, "kept")
-        worst[row.subject] = max(before, row.verdict, key=order.index)
+        worst[row.subject] = order[max(order.index(before), order.index(row.verdict))]
     said = {"kept": "kept {}", "lost": "lost {}", "unclear": "can't tell about {}"}
     found: list[str] = []
     for verdict in ("kept", "lost", "unclear"):

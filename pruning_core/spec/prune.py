@@ -371,6 +371,16 @@ class PruneSpec(Frozen):
         return self
 
     @property
+    def ledger_places(self) -> dict[str, str]:
+        """The files and folders that the ledger reads, by the dotted paths of their fields."""
+        return {} if self.evaluation.ledger is None else self.evaluation.ledger.places
+
+    def with_ledger_at(self, places: Mapping[str, str]) -> PruneSpec:
+        """Return the same request, whose ledger reads from other places; others stay."""
+        ledger = self.evaluation.ledger
+        return self if ledger is None or not places else self.but(evaluation=self.evaluation.but(ledger=ledger.at(places)))
+
+    @property
     def all_targets(self) -> tuple[Target, ...]:
         """All requested targets; empty where the quality floor alone decides.
 

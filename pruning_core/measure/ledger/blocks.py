@@ -6,7 +6,6 @@ import random
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -107,7 +106,7 @@ class ClozePart:
 
     def rows(self, dense: Tensor, pruned: Tensor, seed: int) -> list[LedgerRow]:
         """Judge both: right is a true continuation that is surely the likeliest, ties are wrong."""
-        before, after = (cast("Tensor", own[:, 0] < own[:, 1:].amin(-1)).numpy() for own in (dense, pruned))
+        before, after = ((own[:, 0] < own[:, 1:].amin(-1)).numpy() for own in (dense, pruned))
         return [self._subject().row(shares(before, after), seed)]
 
     def lacking(self, reason: str, *, lost: bool) -> list[LedgerRow]:

@@ -152,10 +152,14 @@ def _configured(given: HarnessTask, most: int) -> ConfigurableTask:
     import datasets
 
     data = datasets.Dataset.from_list(list(given.docs[:most]))
+
+    def given_data(**_options: object) -> dict[str, Any]:
+        return {_SPLIT: data}
+
     metric = {"metric": given.metric, "aggregation": "mean", "higher_is_better": True}
     config = {
         **given.config,
-        "custom_dataset": lambda **_: {_SPLIT: data},
+        "custom_dataset": given_data,
         "test_split": _SPLIT,
         "num_fewshot": 0,
         "metric_list": [metric],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from pruning_core.checks.ledger import check_harness_installed
 from pruning_core.data.ledger_tasks import read_tasks
@@ -170,7 +170,7 @@ def _first(rows: Rows) -> list[str]:
     found: list[str] = []
     left = _LETTERS
     for texts in rows.texts:
-        found += [cast("str", text)[:left] for text in texts]
+        found += [text[:left] for text in texts]
         left -= sum(map(len, texts))
         if left <= 0:
             break
