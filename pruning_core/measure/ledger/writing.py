@@ -49,7 +49,7 @@ class WritingPart:
             asked = [_QUESTIONS[i % len(_QUESTIONS)].format(a=3 + i, b=29 - i, c=40 + i) for i in range(PROMPTS)]
             prompts = [_ids(tokenizer, question) for question in asked]
         else:
-            begun = (tokenizer(text[:400])["input_ids"][:_PROMPT_TOKENS] for text in texts[: 4 * PROMPTS])
+            begun = (tokenizer(text[:400], verbose=False)["input_ids"][:_PROMPT_TOKENS] for text in texts[: 4 * PROMPTS])
             prompts = [ids for ids in begun if len(ids) == _PROMPT_TOKENS <= limit][:PROMPTS]
         if len(prompts) < LEAST_ROWS:
             return None
