@@ -63,7 +63,26 @@ def decoder(tmp_path_factory) -> Path:
 def german(tmp_path_factory) -> Path:
     """Make a text of German words, since none may lie in the repository."""
     rng = random.Random(0)
-    words = "der die das Haus Straße grün läuft schnell und über Brücke Mädchen Käse müde Äpfel nicht sehr heute".split()
+    words = [
+        "der",
+        "die",
+        "das",
+        "Haus",
+        "Straße",
+        "grün",
+        "läuft",
+        "schnell",
+        "und",
+        "über",
+        "Brücke",
+        "Mädchen",
+        "Käse",
+        "müde",
+        "Äpfel",
+        "nicht",
+        "sehr",
+        "heute",
+    ]
     path = tmp_path_factory.mktemp("texts") / "german.txt"
     path.write_text(" ".join(rng.choices(words, k=2000)), encoding="utf-8")
     return path
@@ -347,7 +366,11 @@ def test_a_job_of_an_embedder_has_a_ledger(task, tmp_path):
         rng = random.Random(0)
         for split in ("train", "validation"):
             rows = [
-                {"a": " ".join(rng.choices(tiny.WORDS, k=8)), "b": " ".join(rng.choices(tiny.WORDS, k=8)), "score": rng.random()}
+                {
+                    "a": " ".join(rng.choices(tiny.WORDS, k=8)),
+                    "b": " ".join(rng.choices(tiny.WORDS, k=8)),
+                    "score": rng.random(),
+                }
                 for _ in range(60)
             ]
             (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
