@@ -14,17 +14,23 @@ from pruning_core.spec.prune import PruneSpec
 EXTRA = "pip install 'coppice-prune[ledger]'"
 
 
-def check_ledger_inputs(spec: PruneSpec) -> None:
+def check_ledger_inputs(spec: PruneSpec) -> tuple[str, ...]:
     """Refuse texts that cannot be read, are empty or too short, and tasks of lm-eval that are not read here.
+
+    Returns:
+        What was not looked at: tasks, where the installation has no reader of YAML, as an API alone has not.
 
     Raises:
         DatasetInvalid: One is so.
     """
     ledger = spec.evaluation.ledger
     if ledger is None:
-        return
+        return ()
     checks = [partial(read_texts, place, f"{LEDGER}.texts.{name}") for name, place in ledger.texts.items()]
-    together([*checks, *([] if ledger.lm_eval is None else [partial(read_tasks, ledger.lm_eval)])])
+    tasks = [] if ledger.lm_eval is None else [partial(read_tasks, ledger.lm_eval)]
+    readable = find_spec("yaml") is not None
+    together([*checks, *(tasks if readable else ())])
+    return ("the tasks of lm-eval",) if tasks and not readable else ()
 
 
 def check_harness_installed() -> None:

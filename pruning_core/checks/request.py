@@ -57,8 +57,10 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
             heads.append(check_model(spec, model_at(spec.model)))
 
     data = lambda: found.append(check_data(spec, heads[0] if heads else None))  # noqa: E731 - beside the others
-    together((model, data, lambda: check_ledger_inputs(spec)))
+    unread: list[str] = []
+    together((model, data, lambda: unread.extend(check_ledger_inputs(spec))))
     ((task, findings),) = found
+    findings = findings.but(not_looked_at=(*findings.not_looked_at, *unread))
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
     return Checked(spec.but(task=task), findings)
