@@ -24,15 +24,29 @@ from pruning_core.tasks.batch import UNCOUNTED, TokenLabelled
 from pruning_core.tasks.row_sums import RowSums
 
 CONTEXT, CONTINUATION, CHOICES = 32, 8, 4
+# More than tokenizers put into a token: so many are enough for the blocks, and a slow tokenizer reads no more.
+_LETTERS_A_TOKEN = 16
+_MANY = 64
 
 
 def blocks_of(model: TaskModel, texts: Sequence[str], most: int) -> list[array[int]]:
     """Cut joined texts into blocks of `BLOCK` tokens, and return some of them, evenly spaced: the whole ones alone."""
-    encoded = model.family.encode(model, Rows(tuple((text,) for text in texts), None), model.longest(BLOCK))
+    some = _some(texts, most * BLOCK * _LETTERS_A_TOKEN)
+    encoded = model.family.encode(model, Rows(tuple((text,) for text in some), None), model.longest(BLOCK))
     whole = [block for block in encoded.columns["input_ids"] if len(block) == model.longest(BLOCK)]
     if len(whole) <= most:
         return whole
     return [whole[int(at)] for at in np.linspace(0, len(whole) - 1, most)]
+
+
+def _some(texts: Sequence[str], letters: int) -> Sequence[str]:
+    """Return about so many letters of texts: every so many-th of many, the beginnings of few."""
+    total = sum(map(len, texts))
+    if total <= letters:
+        return texts
+    if len(texts) >= _MANY:
+        return texts[:: max(1, total // letters)]
+    return [text[: letters // len(texts)] for text in texts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from pruning_core.tasks.base import TaskModel
 LONGEST = 48
 PROMPTS = 24
 _PROMPT_TOKENS = 12
+_ASKED = 48
 _GRAM = 4
 # For models with a chat template: short questions, whose answers are short.
 _QUESTIONS = (
@@ -46,17 +47,20 @@ class WritingPart:
         tokenizer = cast("Any", model.tokenizer)
         limit = model.longest(_PROMPT_TOKENS + LONGEST) - LONGEST
         if getattr(tokenizer, "chat_template", None):
-            asked = [_QUESTIONS[i % len(_QUESTIONS)].format(a=3 + i, b=29 - i, c=40 + i) for i in range(PROMPTS)]
+            asked = [_QUESTIONS[i % len(_QUESTIONS)].format(a=11 + i, b=99 - i, c=50 + i) for i in range(_ASKED)]
             prompts = [_ids(tokenizer, question) for question in asked]
         else:
             begun = (tokenizer(text[:400], verbose=False)["input_ids"][:_PROMPT_TOKENS] for text in texts[: 4 * PROMPTS])
             prompts = [ids for ids in begun if len(ids) == _PROMPT_TOKENS <= limit][:PROMPTS]
-        if len(prompts) < LEAST_ROWS:
-            return None
         by_length: dict[int, list[tuple[int, ...]]] = {}
         for prompt in prompts:
             by_length.setdefault(len(prompt), []).append(tuple(prompt))
-        return cls(tuple(tuple(own) for _, own in sorted(by_length.items())))
+        chosen: list[tuple[tuple[int, ...], ...]] = []
+        left = PROMPTS
+        for own in sorted(by_length.values(), key=len, reverse=True):  # few and large groups: each takes as long as another
+            chosen += [tuple(own[:left])] if left else []
+            left -= len(own[:left])
+        return cls(tuple(chosen)) if PROMPTS - left >= LEAST_ROWS else None
 
     @property
     def steps(self) -> int:
