@@ -23,6 +23,7 @@ from coppice.connection import KEY_VARIABLE
 from coppice.errors import AnswerUnreadable, ApiError, BadArgument, CoppiceError, ServiceUnreachable
 from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import engine_words
+from pruning_core.report.ledger_words import ledger_sentence
 from pruning_core.report.quality_words import difference_words, floor_words
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of, without_consequences
@@ -300,6 +301,8 @@ def show(report: Report) -> None:
     for own in set_words(report.also):
         said = f"{own.name} ({own.measure}): {own.dense} dense, {own.pruned} pruned; {own.said}"
         out.print(escaped(said), highlight=False, soft_wrap=True)
+    if said := ledger_sentence(report.ledger):
+        out.print(escaped(f"ledger: {said}"), highlight=False, soft_wrap=True)
     if said := floor_words(report.quality_floor):
         out.print(escaped(f"quality floor: {said}"), highlight=False, soft_wrap=True)
     if report.frontier:

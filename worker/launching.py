@@ -112,7 +112,7 @@ def _sources(settings: Settings, spec: PruneSpec) -> tuple[Source, ...]:
     found += [
         Source("dataset", own.reference, own.revision, own.config, most)
         for own in data_places(spec)
-        if not is_local(own.reference)
+        if not own.here and not is_local(own.reference)
     ]
     return tuple(dict.fromkeys(found))
 

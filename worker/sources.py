@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 from app.jobs.records import Claim
 from app.settings import Settings
@@ -16,8 +15,6 @@ from pruning_core.files.provenance import Resource, shown_name
 from pruning_core.spec.data_places import TASK_DATA, DataPlace, data_places
 from worker.launching import hub_cache
 
-Role = Literal["model", "dataset"]
-
 # A folder with more is named without digests: its job may be short, and to hash it takes about a second a gigabyte.
 _MOST_FILES = 1000
 _MOST_BYTES = 64 * 2**30
@@ -26,7 +23,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
 def sources_of(claim: Claim, settings: Settings, *, since: float) -> tuple[Resource, ...]:
-    """Describe the model and the data set of a job.
+    """Describe the model and the data of a job.
 
     Args:
         claim: The claim of the job.
@@ -47,7 +44,7 @@ def sources_of(claim: Claim, settings: Settings, *, since: float) -> tuple[Resou
 
 
 def _named(own: DataPlace, found: Iterator[Resource]) -> Iterator[Resource]:
-    """Yield the resources of a further evaluation set under names of its own, those of the task's data as they are."""
+    """Yield the resources of the task's data as they are, those of further sets and of the ledger under names of their own."""
     for resource in found:
         if own.param == TASK_DATA:
             yield resource
@@ -56,7 +53,7 @@ def _named(own: DataPlace, found: Iterator[Resource]) -> Iterator[Resource]:
 
 
 def _described(
-    role: Role, reference: str, revision: str | None, *, cache: Path, roots: Sequence[Path], since: float
+    role: str, reference: str, revision: str | None, *, cache: Path, roots: Sequence[Path], since: float
 ) -> Iterator[Resource]:
     name = shown_name(reference)
     if is_upload_id(name):
@@ -68,7 +65,7 @@ def _described(
         yield _of_hub(role, reference, revision, cache)
 
 
-def _of_hub(role: Role, reference: str, revision: str | None, cache: Path) -> Resource:
+def _of_hub(role: str, reference: str, revision: str | None, cache: Path) -> Resource:
     """Name a Hub repository, with the commit that was fetched for the job."""
     commit = _commit(role, reference, revision, cache)
     version = commit or revision
@@ -79,7 +76,7 @@ def _of_hub(role: Role, reference: str, revision: str | None, cache: Path) -> Re
     )
 
 
-def _commit(role: Role, reference: str, revision: str | None, cache: Path) -> str | None:
+def _commit(role: str, reference: str, revision: str | None, cache: Path) -> str | None:
     """Return the commit that a branch or a tag stood for when it was fetched; None where the cache does not say."""
     from huggingface_hub.file_download import repo_folder_name
 

@@ -181,11 +181,16 @@ def _check(kind: UploadKind, files: Sequence[UploadedFile]) -> None:
             assert_never(kind)
 
 
+_LEDGER_SUFFIXES = (".txt", ".yaml", ".yml")
+
+
 def _check_dataset(files: Sequence[UploadedFile]) -> None:
     splits = any(data_suffix(PurePosixPath(file.path).name) for file in files)
     # <split>/<class>/<image>
     images = any(file.path.lower().endswith(IMAGE_SUFFIXES) and file.path.count("/") == 2 for file in files)
-    if not splits and not images:
+    # Texts of a ledger, and tasks of lm-eval: pruning_core.spec.ledger
+    others = any(file.path.lower().endswith(_LEDGER_SUFFIXES) for file in files)
+    if not splits and not images and not others:
         raise _refused(
             f"the archive has no split of a data set: train and validation, each as one of {', '.join(DATA_SUFFIXES[:4])} or "
             "the like, or as a folder with a folder of images for each class"

@@ -14,6 +14,7 @@ from app.inspection.records import UploadedFile, UploadKind
 from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
 from pruning_core.spec.evaluation import MOST_SETS
+from pruning_core.spec.ledger import MOST_TEXTS
 from pruning_core.spec.prune import Columns, PruneSpec
 
 MOST_ANSWER_BYTES = 4 * 2**20
@@ -115,7 +116,7 @@ class Resolved(_Value):
 
     answer: Literal["resolved"] = "resolved"
     model: str
-    data: dict[str, str] = Field(max_length=1 + MOST_SETS)
+    data: dict[str, str] = Field(max_length=2 + MOST_SETS + MOST_TEXTS)
     columns: Columns
     also_columns: tuple[Columns | None, ...] = Field(max_length=MOST_SETS)
     findings: Findings

@@ -78,12 +78,15 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
     uploaded: set[str] = set()
     places = data_places(spec)
     folders = {_MODEL: spec.model} | {own.param: own.reference for own in places}
+    here = {own.param for own in places if own.here}
     for field, reference in folders.items():
         kind, pointer = UploadKind.MODEL if field == _MODEL else UploadKind.DATASET, pointer_of(field)
         with refusals.gathered():
             if is_upload_id(reference):
                 folders[field] = await run_in_threadpool(_uploaded, reference, kind, pointer, find_upload)
                 uploaded.add(field)
+            elif field in here and not reference.startswith("/"):
+                raise Refused("invalid_request", "must be an absolute path, or the id of an upload", pointer)
             elif not is_local(reference):
                 _check_hub_id(reference, kind, pointer)
             elif not reference.startswith("/"):

@@ -18,6 +18,7 @@ from app.keys.records import Scope
 from app.web import formats
 from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import conditions, engine_words
+from pruning_core.report.ledger_words import ledger_sentence
 from pruning_core.report.quality_words import difference_words, floor_words
 
 # A page may load only files of this server: no inline script or style, no frame, nothing from other hosts.
@@ -99,6 +100,7 @@ def _environment() -> Environment:
     filters["difference_words"] = difference_words
     filters["floor_words"] = floor_words
     filters["set_words"] = set_words
+    filters["ledger_sentence"] = ledger_sentence
     environment.globals["asset"] = _asset
     return environment
 

@@ -10,6 +10,7 @@ from pruning_core.artifacts.serving import commands
 from pruning_core.report.also import set_named
 from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import conditions, engine_words
+from pruning_core.report.ledger_words import ledger_sentence, ledger_words
 from pruning_core.report.quality_words import difference_words
 from pruning_core.report.report import Report
 from pruning_core.report.sublayers import heads_of
@@ -53,7 +54,7 @@ sha256 of each file.
 
 Licence: {f"that of the base model, `{licence}`" if licence else "that of the base model, which does not state one in its files; look it up before you use this"}.
 
-{_engines(report)}{_notes(report)}## Load it
+{_ledger(report)}{_engines(report)}{_notes(report)}## Load it
 
 {summary(report)}
 
@@ -165,6 +166,18 @@ def _engines(report: Report) -> str:
         for row in engine_words(report.engines)
     )
     return f"## Engines\n\n| engine | | agreement with transformers | dense to pruned |\n| --- | --- | --- | --- |\n{rows}{_conditions(report)}\n"
+
+
+def _ledger(report: Report) -> str:
+    """Write the section of capabilities beside the task: figures alone; nothing if none was asked for."""
+    if report.ledger is None:
+        return ""
+    rows = "".join(
+        f"| {_text(row.subject)} | {_text(row.title)} | {row.rows} | {row.figures} | {row.interval} | {_text(row.verdict)} |\n"
+        for row in ledger_words(report.ledger)
+    )
+    head = "| on | judged by | rows | dense → pruned | difference, 95 % | |\n| --- | --- | --- | --- | --- | --- |\n"
+    return f"## What it can still do\n\n{_text(ledger_sentence(report.ledger))}\n\n{head}{rows}\n"
 
 
 def _conditions(report: Report) -> str:

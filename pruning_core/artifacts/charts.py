@@ -21,6 +21,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from pruning_core.report.ledger import LedgerRow
+from pruning_core.report.ledger_words import worse_by_limits
 from pruning_core.report.report import LayerReport, NormHistogram, QualityReport, SecondsReport, SublayerReport
 from pruning_core.report.training import TrainingPoint
 
@@ -305,6 +307,33 @@ def norms(histogram: NormHistogram) -> str:
     axes.grid(visible=True, axis="y", linewidth=0.5)
     axes.set_axisbelow(True)
     return _svg(figure, f"Norms of {sum(histogram.counts)} segments that stayed; {histogram.zero} are zero")
+
+
+@_styled
+def ledger(rows: Sequence[LedgerRow]) -> str | None:
+    """Draw how much worse each capability is, in units of its limit, with its interval; None if nothing has one."""
+    drawn = [(row, found) for row in rows if (found := worse_by_limits(row)) is not None]
+    if not drawn:
+        return None
+    figure, axes = _figure(19 * len(drawn) + 24)
+    least, most = -1.0, 3.0
+    left, right = 178.0, _WIDTH - 6.0
+    _bare(axes, (0, _WIDTH), (len(drawn) + 1.0, 0))
+
+    def at(value: float) -> float:
+        return left + (right - left) * (min(most, max(least, value)) - least) / (most - least)
+
+    for value, said in ((0.0, "as dense"), (1.0, "limit")):
+        axes.plot([at(value)] * 2, [0, len(drawn)], color=_LINE, linewidth=1, linestyle=(0, (4, 3)))
+        axes.text(at(value), len(drawn) + 0.55, said, ha="center", va="center", color=_MUTED, fontsize=_FONT - 1.5)
+    for place, (row, (value, low, high)) in enumerate(drawn):
+        color = {"kept": _ACCENT, "lost": _WARN, "unclear": _MUTED}[row.verdict]
+        axes.text(0, place + 0.5, f"{row.subject}, {row.judged_by.replace('_', '-')}"[:34], va="center", fontsize=_FONT - 1.5)
+        axes.plot([at(low), at(high)], [place + 0.5] * 2, color=color, linewidth=1.5)
+        axes.plot([at(value)], [place + 0.5], "o", markersize=5, color=color)
+    return _svg(
+        figure, "Worse than the dense model, in limits: " + "; ".join(f"{own.subject} {own.verdict}" for own, _ in drawn)
+    )
 
 
 def _measured(sublayer: SublayerReport) -> list[float]:

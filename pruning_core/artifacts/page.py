@@ -11,6 +11,7 @@ from pruning_core.artifacts.charts import (
     comparison,
     frontier,
     iterations,
+    ledger,
     norms,
     residuals,
     stages,
@@ -22,6 +23,7 @@ from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.artifacts.serving import commands
 from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import conditions, engine_words
+from pruning_core.report.ledger_words import ledger_sentence, ledger_words
 from pruning_core.report.quality_words import difference_words, floor_words, interval_words
 from pruning_core.report.report import LatencyReport, QualityReport, Report
 from pruning_core.report.sublayers import heads_of, is_failed, matrix_words, reported_sublayers
@@ -57,6 +59,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         "iterations": iterations(report.layers),
         "stages": stages(report.seconds),
         "frontier": _frontier(report),
+        "ledger": None if report.ledger is None else ledger(report.ledger.rows),
         "norms": None if report.pattern is None or report.pattern.segments is None else norms(report.pattern.segments.norms),
         "losses": None if report.training is None else training_losses(report.training.points),
         "measures": None if report.training is None else training_measures(report.training.points),
@@ -81,6 +84,8 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         matrix_words=matrix_words,
         neurons=(sum(layer.kept_neurons for layer in report.layers), sum(layer.dense_neurons for layer in report.layers)),
         engines=engine_words(report.engines),
+        ledger=ledger_words(report.ledger),
+        ledger_sentence=ledger_sentence(report.ledger),
         conditions=conditions(report),
         snippets=snippets(spec, report),
         commands=commands(spec, report),

@@ -17,6 +17,7 @@ from pruning_core.checks.further import check_further
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.image_processor import check_image_processor
+from pruning_core.checks.ledger import check_ledger_inputs
 from pruning_core.checks.method import check_method, check_request
 from pruning_core.checks.model import check_weights
 from pruning_core.checks.reader import check_longest, check_padding, check_reader, check_writing
@@ -52,6 +53,7 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     heads: list[Head] = []
     found: list[tuple[TaskSpec, Findings]] = []
     further: list[tuple[PruneSpec, Findings]] = []
+    unread: list[str] = []
 
     def model() -> None:
         if is_local(spec.model):
@@ -64,9 +66,13 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
         task = found[0][0] if found else spec.task  # with the columns that were guessed
         further.append(check_further(spec.but(task=task), heads[0] if heads else None))
 
-    together((model, data, sets))
+    def ledger() -> None:
+        unread.extend(check_ledger_inputs(spec))
+
+    together((model, data, sets, ledger))
     ((task, findings),), ((spec, of_sets),) = found, further
     findings = findings.and_of(of_sets)
+    findings = findings.but(not_looked_at=(*findings.not_looked_at, *unread))
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
     return Checked(spec.but(task=task), findings)

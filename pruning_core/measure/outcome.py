@@ -14,6 +14,7 @@ from pruning_core.errors import TargetMissed
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import EngineReport, ExportReport
+from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.report import (
     AcceptanceReport,
     CompressedReport,
@@ -126,6 +127,7 @@ class Measured:
         training: Report of the training; None if there was none.
         where: Where quality was lost; None for tasks that do not tell.
         also: Quality on further evaluation sets.
+        ledger: Capabilities beside the task; None where none was asked for.
     """
 
     target: Target
@@ -139,6 +141,7 @@ class Measured:
     training: TrainingReport | None
     where: WhereReport | None = None
     also: tuple[AlsoReport, ...] = ()
+    ledger: LedgerReport | None = None
 
     @property
     def recounted(self) -> Recounted:
@@ -198,6 +201,7 @@ class Measured:
             engines=engines,
             where=self.where,
             also=self.also,
+            ledger=self.ledger,
             pattern=None if self.zeros is None else self.zeros.report,
         )
 

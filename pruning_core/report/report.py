@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import EngineReport, ExportReport
+from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
 from pruning_core.report.quality import FloorReport, QualityReport
@@ -278,6 +279,7 @@ class Outcome(Frozen):
     engines: tuple[EngineReport, ...] = Field(default=(), description="The engines that the bundle was asked to run in.")
     where: WhereReport | None = Field(default=None, description="Where quality was lost. Null in earlier reports.")
     also: tuple[AlsoReport, ...] = Field(default=(), description="Further evaluation sets: evaluation.also.")
+    ledger: LedgerReport | None = Field(default=None, description="Capabilities beside the task: evaluation.ledger.")
     pattern: PatternReport | None = Field(default=None, description="For methods that keep shapes and zero weights.")
 
 

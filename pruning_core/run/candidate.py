@@ -20,12 +20,15 @@ from pruning_core.errors import MetricUndefined
 from pruning_core.evidence.context import Context, generator
 from pruning_core.measure.certainty import Comparison
 from pruning_core.measure.latency import measure_blocks, measure_latency
+from pruning_core.measure.ledger.ledger import Ledger
 from pruning_core.measure.outcome import Measured, count_shapes
 from pruning_core.measure.quality import Evaluator
 from pruning_core.measure.sparse_products import measure_products
 from pruning_core.methods.base import Applied, Plan, TrainingPlan, Written
 from pruning_core.models.load import load_task_model
+from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import ExportReport
+from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import FloorReport, LatencyReport, QualityReport
 from pruning_core.report.training import TrainingReport
@@ -91,6 +94,7 @@ class CandidateBuilder:
         probes: Held-out inputs for the acceptance check.
         trainer: Trains students.
         further: Further evaluation sets, on which checkpoints are judged, too.
+        ledger: Judges capabilities beside the task; None where none was asked for.
     """
 
     spec: PruneSpec
@@ -100,6 +104,7 @@ class CandidateBuilder:
     probes: tuple[ProbeInput, ...]
     trainer: TrainingRunner
     further: tuple[FurtherSet, ...] = ()
+    ledger: Ledger | None = None
 
     def try_out(self, plan: Plan, floor: QualityFloor) -> FloorReport:
         """Judge the floor by a plan's repaired model on the selecting rows, without writing it."""
@@ -129,10 +134,7 @@ class CandidateBuilder:
             pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)
             export_problem = self._export(pruned, folder)
             exports = export_all(Exported(folder, pruned, dense, spec.artifacts, self.probes, spec.latency))
-        steps = self.evaluator.steps
-        with clock.stage("evaluate", steps + sum(own.evaluator.steps for own in self.further)) as step:
-            found = self.evaluator.judge(pruned, step)
-            also = judge_all(self.further, pruned, step, steps)
+        found, also, ledger = self._judged(pruned)
         latency, products = self._timed(pruned, plan)
         shapes = count_shapes(
             folder,
@@ -154,7 +156,8 @@ class CandidateBuilder:
             floor=self._floor(found),
             training=training,
             where=found.where,
-            also=tuple(also),
+            also=also,
+            ledger=ledger,
         )
         expected = Expectation(
             folder=folder,
@@ -168,6 +171,16 @@ class CandidateBuilder:
         )
         compress_problem = compressed if isinstance(compressed, str) else None
         return Candidate(plan, measured, expected, export_problem, compress_problem, exports)
+
+    def _judged(self, pruned: TaskModel) -> tuple[Comparison, tuple[AlsoReport, ...], LedgerReport | None]:
+        """Judge the written checkpoint by its task, on the further sets, and by the ledger if there is one."""
+        own = self.evaluator.steps
+        before = own + sum(further.evaluator.steps for further in self.further)
+        with self.ctx.clock.stage("evaluate", before + (0 if self.ledger is None else self.ledger.steps)) as step:
+            found = self.evaluator.judge(pruned, step)
+            also = tuple(judge_all(self.further, pruned, step, own))
+            ledger = self.ledger
+            return found, also, ledger and ledger.judge(pruned, found, lambda done: step(before + done))
 
     def _made(self, target: Target, plan: Plan) -> Pruned:
         """Prune and repair a student; train it if the plan says so."""

@@ -39,6 +39,7 @@ from pruning_core.machine.precision import matmul_dtype
 from pruning_core.machine.resources import disk_is_full, memory_is_full
 from pruning_core.measure.halves import LEAST_ROWS_TO_HALVE, halved
 from pruning_core.measure.latency import limited_threads
+from pruning_core.measure.ledger.ledger import Ledger
 from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.base import Planner
 from pruning_core.methods.registry import planner_for
@@ -172,6 +173,7 @@ def _run(
         make_probes(validation, spec.evaluation.max_length, KINDS[spec.task.type].reads),
         TrainingRunner(spec, ctx, train, scratch),
         further,
+        Ledger.asked_for(spec, dense, validation),
     )
     candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):

@@ -139,6 +139,8 @@ def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> t
             for own in outcome.engines
             if not own.works
         )
+        if outcome.ledger is not None:
+            found.extend(f"{where}{said}" for said in outcome.ledger.warnings)
         told = (*candidate.plan.hints(outcome), *training_warnings(outcome.training))
         found.extend(f"{where}{said}" for said in told)
         found.extend(

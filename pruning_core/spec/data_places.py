@@ -1,4 +1,4 @@
-"""Every data set that a spec names: that of its task, and those of its further evaluation sets. Torch-free.
+"""Every data set that a spec names: its task's, those of its further evaluation sets, what its ledger reads. Torch-free.
 
 Whoever resolves, confines, fetches, uploads or shows data asks here, so that no place is forgotten.
 """
@@ -24,6 +24,7 @@ class DataPlace:
         revision: Its revision on the Hub.
         revision_param: Dotted path of the field of the revision.
         config: Its configuration on the Hub.
+        here: Whether it is read from a path or an upload alone, and so is no Hub id.
     """
 
     param: str
@@ -31,6 +32,7 @@ class DataPlace:
     revision: str | None
     revision_param: str
     config: str | None
+    here: bool = False
 
 
 def data_places(spec: PruneSpec) -> tuple[DataPlace, ...]:
@@ -41,6 +43,9 @@ def data_places(spec: PruneSpec) -> tuple[DataPlace, ...]:
         if own.data is not None:
             field = f"evaluation.also.{place}"
             found.append(DataPlace(f"{field}.data", own.data, own.revision, f"{field}.revision", own.config))
+    ledger = spec.evaluation.ledger
+    of_ledger = {} if ledger is None else ledger.places
+    found += [DataPlace(param, place, None, "", None, here=True) for param, place in of_ledger.items()]
     return tuple(found)
 
 
@@ -51,7 +56,12 @@ def with_data(spec: PruneSpec, references: Mapping[str, str]) -> PruneSpec:
         for place, own in enumerate(spec.evaluation.also)
     )
     task = spec.task.model_copy(update={"dataset": references.get(TASK_DATA, spec.task.dataset)})
-    return _with(spec, task, also)
+    found = _with(spec, task, also)
+    ledger = found.evaluation.ledger
+    if ledger is None or not ledger.places:
+        return found
+    evaluation = found.evaluation.model_copy(update={"ledger": ledger.at(references)})
+    return found.model_copy(update={"evaluation": evaluation})
 
 
 def with_columns(spec: PruneSpec, columns: Columns, also: Sequence[Columns | None]) -> PruneSpec:

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from pruning_core.spec.columns import Columns, NonEmptyStr
 from pruning_core.spec.frozen import Frozen
+from pruning_core.spec.ledger import Ledger
 from pruning_core.spec.metrics import Metric
 from pruning_core.spec.references import joined_revision
 from pruning_core.spec.tasks import KINDS, TaskType, finding_of
@@ -106,6 +107,11 @@ class EvaluationSpec(Frozen):
         max_length=MOST_SETS,
         exclude_if=not_,
         description="Further evaluation sets, on which the dense and the pruned model are compared as well.",
+    )
+    ledger: Ledger = Field(
+        default=None,
+        exclude_if=partial(eq, None),
+        description="What decoders and embedders can do beside their task, before and after; true: on made texts alone.",
     )
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from pruning_core.spec.engine_targets import check_phases, with_engines
 from pruning_core.spec.evaluation import AlsoSpec, EvaluationSpec, check_answers, say_of_set
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.glue import GLUE_TASKS
+from pruning_core.spec.ledger import check_ledger
 from pruning_core.spec.memory import MemorySpec, check_paged
 from pruning_core.spec.method import METHODS, FisherCG, Method, complete_by_method
 from pruning_core.spec.metrics import METRICS, Metric
@@ -325,6 +326,8 @@ class PruneSpec(Frozen):
             wrong.say("give one target, or a list of targets, not both")
         with wrong.gathered():
             self.method.check_targets(self.all_targets, recovery=self.recovery.kind, labels=labels)
+        with wrong.gathered("evaluation", "ledger"):
+            check_ledger(self.evaluation.ledger, self.task.type)
         with wrong.gathered("target"):
             check_phases(self.all_targets, self.task.type)
         with wrong.gathered():

@@ -1,0 +1,111 @@
+"""Embedders on texts: halves of a piece that find each other, similarities and neighbours as the dense model has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pruning_core.data.rows import Rows
+from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
+from pruning_core.measure.ledger.base import Tell
+from pruning_core.measure.ledger.rows import Subject, shares
+from pruning_core.measure.quality import observe
+from pruning_core.report.ledger import LedgerRow
+from pruning_core.spec.prune import TaskSpec
+from pruning_core.tasks.base import TaskModel
+from pruning_core.tasks.row_sums import RowRanks
+
+_WORDS = 48
+_LEAST_WORDS = 16
+_LETTERS = 160  # of texts without spaces between words
+
+
+def halves_of(texts: Sequence[str], most: int) -> list[tuple[str, str]]:
+    """Cut texts into pieces, and each piece into two halves; return some of them, evenly spaced."""
+    found: list[tuple[str, str]] = []
+    for text in texts:
+        words = text.split()
+        if len(text) > 20 * max(1, len(words)):  # Chinese, Japanese, Thai: letters are cut
+            pieces = [text[at : at + _LETTERS] for at in range(0, len(text), _LETTERS)]
+            found += [(own[: len(own) // 2], own[len(own) // 2 :]) for own in pieces if len(own) >= _LETTERS // 2]
+            continue
+        runs = [words[at : at + _WORDS] for at in range(0, len(words), _WORDS)]
+        found += [(" ".join(own[: len(own) // 2]), " ".join(own[len(own) // 2 :])) for own in runs if len(own) >= _LEAST_WORDS]
+    found = list(dict.fromkeys(found))
+    if len(found) <= most:
+        return found
+    return [found[int(at)] for at in np.linspace(0, len(found) - 1, most)]
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesPart:
+    """Embeddings of the halves of pieces: first and second half of each, in turn."""
+
+    name: str
+    tokens: TokenSet
+    task: TaskSpec
+
+    @classmethod
+    def of(cls, model: TaskModel, task: TaskSpec, name: str, halves: Sequence[tuple[str, str]], limit: int) -> PiecesPart:
+        """Make one; there is at least one piece."""
+        texts = tuple((own,) for pair in halves for own in pair)
+        if task.type == "sentence-similarity":  # whose rows are pairs
+            texts = tuple(halves)
+        encoded = model.family.encode(model, Rows(texts, None), model.longest(limit))
+        return cls(name, batched(encoded, batch_tokens=evaluation_tokens(model.device, model.entries)), task)
+
+    @property
+    def steps(self) -> int:
+        """Number of batches."""
+        return len(self.tokens.batches)
+
+    def observe(self, model: TaskModel, on_step: Tell) -> Tensor:
+        """Keep the embeddings in unit length, (pieces, halves, values)."""
+        found = torch.stack(observe(model, self.tokens, self.task, on_step, name="ledger's")).double()
+        return torch.nn.functional.normalize(found, dim=-1).view(len(found) // 2, 2, -1)
+
+    def rows(self, dense: Tensor, pruned: Tensor, seed: int) -> list[LedgerRow]:
+        """Judge both."""
+        retrieval, similarity, neighbours = self._subjects(len(dense))
+        before, after = (_finds(own) for own in (dense, pruned))
+        theirs, ours = (_pairs(own) for own in (dense, pruned))
+        same = (_nearest(dense) == _nearest(pruned)).numpy()
+        return [
+            retrieval.row(shares(before, after), seed),
+            similarity.row(RowRanks(theirs, ours, theirs), seed),
+            neighbours.row(shares(np.ones_like(same), same), seed),
+        ]
+
+    def lacking(self, reason: str, *, lost: bool) -> list[LedgerRow]:
+        """Say why there is no figure."""
+        return [own.lacking(reason, verdict="lost" if lost else "unclear") for own in self._subjects(1)]
+
+    def _subjects(self, pieces: int) -> tuple[Subject, Subject, Subject]:
+        return (
+            Subject(self.name, "retrieval", "piece", chance=1 / max(1, pieces)),
+            Subject(self.name, "similarity", "pair"),
+            Subject(self.name, "neighbours", "piece"),
+        )
+
+
+def _finds(halves: Tensor) -> np.ndarray:
+    """Return which first halves are nearest to their own second half among all second halves."""
+    nearest = (halves[:, 0] @ halves[:, 1].T).argmax(-1)
+    return (nearest == torch.arange(len(halves))).numpy()
+
+
+def _pairs(halves: Tensor) -> np.ndarray:
+    """Return the similarities of disjoint pairs: a half of them of one piece, the others of a piece and the next such."""
+    second = torch.arange(len(halves))
+    strangers = second[1::2].clone()
+    second[1::2] = strangers.roll(-1)
+    return (halves[:, 0] * halves[second, 1]).sum(-1).numpy()
+
+
+def _nearest(halves: Tensor) -> Tensor:
+    similar = halves[:, 0] @ halves[:, 0].T
+    return similar.fill_diagonal_(-torch.inf).argmax(-1)
