@@ -102,13 +102,14 @@ def verdict_of(draws: Draws, limit: float, *, lower: bool, is_factor: bool) -> V
 
 
 def verdict_on_task(found: Comparison) -> Verdict:
-    """Judge the task's own quality by the same limits."""
+    """Judge the task's own quality by the same limits; of cosines to the dense model by that of similarities."""
     if isinstance(found.draws, str):
         return "unclear"
     metric = METRICS[found.quality.metric]
     if metric.lower_is_better:
         return verdict_of(found.draws, PERPLEXITY, lower=True, is_factor=True)
-    return verdict_of(found.draws, POINTS * metric.most, lower=False, is_factor=False)
+    points = LIMITS["similarity"] if found.quality.metric == "cosine" else POINTS
+    return verdict_of(found.draws, points * metric.most, lower=False, is_factor=False)
 
 
 def means(dense: NDArray[Any], pruned: NDArray[Any]) -> RowSums:
