@@ -21,9 +21,7 @@ from pruning_core.checks.request import check_local_inputs, check_model
 from pruning_core.data.columns import resolved
 from pruning_core.data.defined import check_defined
 from pruning_core.data.labels import placed
-from pruning_core.data.read import read_rows
 from pruning_core.data.rows import Rows
-from pruning_core.data.table import ROLES
 from pruning_core.engines.limits import limits_of
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
@@ -52,6 +50,7 @@ from pruning_core.run.engine_targets import EnginePlanner, budgets_of, installed
 from pruning_core.run.engines import engine_prover, run_in_engines
 from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.reporting import scarce, summed_up
+from pruning_core.run.reproduction import read_splits
 from pruning_core.run.verdict import accepted, rejection
 from pruning_core.spec.artifacts import FLOOR_TRIALS
 from pruning_core.spec.prune import PruneSpec
@@ -153,7 +152,7 @@ def _run(
         dense = load_task_model(source, spec.task.type, device, pages=pages)
         task, guessed = resolved(spec.task)  # a data set of the Hub: a local one was resolved when it was checked
         spec = spec.but(task=task)
-        splits = [dense.family.prepared(dense, read_rows(task, role)) for role in ROLES]
+        splits, again = read_splits(spec, dense, private=model_name is not None)
     train, validation = placed(task, splits, dense.classes)
     same = check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
     train = replace(train, notes=(*guessed, *train.notes, *same))
@@ -193,7 +192,14 @@ def _run(
         outcomes = [judged(plans, candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)]
     with clock.stage("bundle"):
         report = summed_up(
-            spec, ctx, candidates, outcomes, memory=memory, odd=[*odd, *halves, *scarce(spec, train)], model_name=model_name
+            spec,
+            ctx,
+            candidates,
+            outcomes,
+            memory=memory,
+            odd=[*odd, *halves, *scarce(spec, train)],
+            model_name=model_name,
+            again=again,
         )
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
