@@ -48,6 +48,16 @@ class ReproductionReport(Frozen):
     data: SourceReport
     machine: MachineReport
 
+    @property
+    def words(self) -> str:
+        """What the command does, and what its options name."""
+        folders = [what for what, source in (("model", self.model), ("data", self.data)) if source.kind == "folder"]
+        named = f" Its options name your copies of the {' and the '.join(folders)}." if folders else ""
+        return (
+            "In this folder. It checks the sha256 of model and data, runs the same request, and says whether the weights are "
+            f"the same to the last bit.{named}"
+        )
+
     def from_below(self) -> ReproductionReport:
         """Return the same for the report of a checkpoint that lies in a folder of the bundle: the bundle is one up."""
         return self.but(command=self.command.replace(f"{COMMAND} .", f"{COMMAND} ..", 1))
