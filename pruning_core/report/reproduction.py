@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from pruning_core.spec.frozen import Frozen
 COMMAND = "coppice reproduce"
 _LONGEST_SHOWN = 12
 _OPTIONS = {"model": "--model", "data": "--data"}
+_PLAIN = re.compile(r"[\w.@+\-/ ]+")  # others could end the block of code that the card has the command in
 
 
 class SourceReport(Frozen):
@@ -66,7 +68,11 @@ class ReproductionReport(Frozen):
 def command_for(model: SourceReport, data: SourceReport) -> str:
     """Return the command that makes a bundle again, in its folder. What is no Hub id must be named by whoever has a copy."""
     named = {"model": model, "data": data}
-    places = [f"{_OPTIONS[role]} {shlex.quote(source.name)}" for role, source in named.items() if source.kind == "folder"]
+    places = [
+        f"{_OPTIONS[role]} {shlex.quote(source.name) if _PLAIN.fullmatch(source.name) else role.upper()}"
+        for role, source in named.items()
+        if source.kind == "folder"
+    ]
     return " ".join([f"{COMMAND} .", *places])
 
 
