@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json as jsonlib
+import os
 import sys
 import tempfile
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, assert_never
+from typing import Annotated, Any, NoReturn, assert_never
 
 import typer
 from pydantic import ValidationError
@@ -30,7 +31,7 @@ from coppice.reproduction import (
     other_differences,
     spec_without_further_evaluations,
 )
-from pruning_core.errors import PruningError, Rejected, each, together
+from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, each, together
 from pruning_core.machine.threads import keep_few_kernels, sleep_when_waiting
 from pruning_core.report.report import Report
 from pruning_core.report.reproduction import ReproductionReport, SourceReport, unlike
@@ -39,6 +40,7 @@ from pruning_core.spec.targets import any_measured
 
 _LARGEST_REPORT = 64 * 2**20
 _MOST_TENSORS = 10
+_MOST_THREADS = 16  # for each core
 _OPTIONS = {"model": "--model", "task.dataset": "--data", "task": "--data", "task.columns": "--data"}
 
 
@@ -98,7 +100,7 @@ def reproduce(
         note(said)
     with contextlib.ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coppice-reproduce-"))) / "bundle"
-        made, missed = _run(spec, folder, report, threads or again.machine.threads)
+        made, missed = _run(spec, folder, report.device, threads or _threads_of(again))
         with progress("compare") as show:
             then, now = digests_in(bundle), digests_in(folder)
             files = compared(bundle, folder, then, now, show)
@@ -221,28 +223,37 @@ def _refusals() -> Generator[None]:
     try:
         yield
     except PruningError as error:
-        fail_all(
-            [joined(_OPTIONS.get(one.param or "", one.param or ""), one.message) for one in each(error)], ExitCode.BAD_INPUT
-        )
+        _refuse(error)
 
 
-def _run(spec: PruneSpec, folder: Path, report: Report, threads: int) -> tuple[Report, list[str]]:
+def _refuse(error: PruningError) -> NoReturn:
+    fail_all([joined(_OPTIONS.get(one.param or "", one.param or ""), one.message) for one in each(error)], ExitCode.BAD_INPUT)
+
+
+def _threads_of(again: ReproductionReport) -> int:
+    """Return the report's number of threads, or this machine's where it could not start as many."""
+    said, cores = again.machine.threads, os.cpu_count() or 1
+    if 1 <= said <= _MOST_THREADS * cores:
+        console.err.print(f"with {_counted(said)}, as the report says", highlight=False)
+        return said
+    note(f"the report says {said} threads, which is out of reach of this machine's {cores} cores: {cores} are taken")
+    return cores
+
+
+def _run(spec: PruneSpec, folder: Path, made_on: str, threads: int) -> tuple[Report, list[str]]:
     """Prune again, as ``coppice run`` does. Return the report, and what the run missed."""
     from pruning_core.machine.environment import choose_device
     from pruning_core.run.pipeline import run as run_pipeline
 
-    device: str | None = report.device
+    device: str | None = made_on
     try:
         choose_device(device)
     except PruningError:
         note(f"the bundle was made on {device}, which this machine has not: another device is taken")
         device = None
-    said = report.reproduction.machine.threads if report.reproduction else threads
-    compared_to = "as the report says" if threads == said else f"and not {said}, as the report says"
-    console.err.print(f"with {_counted(threads)}, {compared_to}", highlight=False)
     with quiet_libraries(), progress("load") as show:
         try:
-            with contextlib.redirect_stdout(sys.stderr), _refusals():  # libraries may print, and stdout is for the result
+            with contextlib.redirect_stdout(sys.stderr):  # libraries may print, and stdout is for the result
                 made = run_pipeline(
                     spec,
                     folder,
@@ -255,6 +266,10 @@ def _run(spec: PruneSpec, folder: Path, report: Report, threads: int) -> tuple[R
             if error.report is None:
                 fail(error.message, ExitCode.JOB_FAILED)
             return error.report, [f"the run now missed what was asked for: {error.message}"]
+        except (OutOfMemory, StorageFull) as error:
+            fail(error.message, ExitCode.JOB_FAILED)
+        except PruningError as error:
+            _refuse(error)
     return made, []
 
 

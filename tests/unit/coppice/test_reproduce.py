@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 from coppice.cli import app
 from coppice.reproduction import compared
 from pruning_core.artifacts.bundle import sha256_of, write_manifest
+from pruning_core.report.reproduction import SourceReport, command_for
 from pruning_core.run.pipeline import run
 from tests import tiny
 
@@ -161,7 +163,32 @@ def test_other_versions_and_threads_are_told(bundle: Path) -> None:
     done = reproduce(bundle, "--threads", 2)
     assert "torch: 1.0 then, " in done.stdout
     assert "threads: 1 then, 2 now" in done.stdout
-    assert "with 2 threads, and not 1, as the report says" in done.stderr
+    assert "as the report says" not in done.stderr
+
+
+def test_a_number_of_threads_that_no_machine_has_is_not_tried(bundle: Path) -> None:
+    change_report(bundle, lambda report: report["reproduction"]["machine"].update(threads=10**9))
+    done = reproduce(bundle, "--json")
+    assert "the report says 1000000000 threads, which is out of reach" in done.stderr.replace("\n", " ")
+    assert json.loads(done.stdout)["threads"] == os.cpu_count()
+
+
+def test_a_floor_that_is_missed_is_compared_all_the_same(bundle: Path) -> None:
+    change_report(
+        bundle, lambda report: report["reproduction"]["spec"].update(quality_floor={"kind": "absolute", "value": 0.99})
+    )
+    done = reproduce(bundle, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["identical"]
+    assert any(said.startswith("the run now missed what was asked for") for said in found["notes"])
+
+
+def test_a_name_that_is_no_name_is_not_put_into_a_command() -> None:
+    odd, hub = SourceReport(kind="folder", name="```\n# rm", sha256={}), SourceReport(kind="hub", name="org/name", sha256={})
+    plain = SourceReport(kind="folder", name="my data", sha256={})
+    assert command_for(odd, plain) == "coppice reproduce . --model MODEL --data 'my data'"
+    assert command_for(hub, hub) == "coppice reproduce ."
 
 
 def test_tensors_are_compared_by_their_bits(tmp_path: Path) -> None:
