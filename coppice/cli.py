@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coppice.commands import check, doctor, engines, expand, keys, push, remote, run, service, tracking, verify
+from coppice.commands import check, doctor, engines, expand, keys, push, remote, reproduce, run, service, tracking, verify
 from coppice.console import EXIT_CODES
 from coppice.faults import no_traceback
 from coppice.installation import DISTRIBUTION, warn_of_namesake
@@ -31,6 +31,7 @@ app.command()(tracking.mlflow_log)
 app.command()(expand.expand)
 app.command()(engines.engines)
 app.command()(verify.verify)
+app.command()(reproduce.reproduce)
 app.command(epilog=EXIT_CODES)(push.push)
 app.command()(service.serve)
 app.command()(service.api)

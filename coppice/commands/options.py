@@ -244,13 +244,13 @@ class JobOptions:
             fields["artifacts"] = {**given, **chosen}
         if self.samples is not None:
             fields["calibration"] = {**fields.get("calibration", {}), "samples": self.samples}
-        fields |= evaluated(self, fields.get("evaluation"), _local_data)
+        fields |= evaluated(self, fields.get("evaluation"), local_data)
         if self.weights is not None:
             fields["memory"] = {"weights": self.weights}
         if self.data is not None:
-            fields["data"] = _local_data(self.data)
+            fields["data"] = local_data(self.data)
         if isinstance(fields.get("model"), str):
-            fields["model"] = _local_model(fields["model"])
+            fields["model"] = local_model(fields["model"])
         try:
             return PruneSpec.model_validate(fields)
         except ValidationError as error:
@@ -411,7 +411,7 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def _local_data(reference: str) -> str:
+def local_data(reference: str) -> str:
     """Make the path of data absolute. What does not exist and looks like a Hub id is one."""
     is_hub_id = not is_path(reference) and not Path(reference).exists() and _HUB_ID.fullmatch(reference)
     return reference if is_hub_id else _absolute(reference)
@@ -422,6 +422,6 @@ def is_path(reference: str) -> bool:
     return reference.startswith(("/", "./", "../", "~"))
 
 
-def _local_model(reference: str) -> str:
+def local_model(reference: str) -> str:
     """Make the path of a model absolute. A folder that exists is a path, as people expect; anything else may be a Hub id."""
     return _absolute(reference) if is_path(reference) or Path(reference).is_dir() else reference

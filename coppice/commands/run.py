@@ -49,7 +49,7 @@ def run(
 
         try:
             with contextlib.redirect_stdout(sys.stderr):  # libraries may print, and stdout is for the result
-                report = run_pipeline(built, out, device=device, threads=threads, cache=_cache_folder(), on_progress=tell)
+                report = run_pipeline(built, out, device=device, threads=threads, cache=cache_folder(), on_progress=tell)
         except Rejected as error:
             fail(f"{error.message} ({error.code}). The best candidate, with its report, is in {out}", ExitCode.JOB_FAILED)
         except (OutOfMemory, StorageFull) as error:
@@ -76,6 +76,6 @@ def quiet_libraries() -> Generator[None]:
         logging.disable(before)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """Return the user's cache folder, for measurements that later runs use again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coppice"

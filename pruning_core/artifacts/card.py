@@ -59,7 +59,7 @@ Licence: {f"that of the base model, `{licence}`" if licence else "that of the ba
 {summary(report)}
 
 {ways}
-{_serving(spec, report)}"""
+{_serving(spec, report)}{_again(report)}"""
 
 
 def _target(report: Report) -> str:
@@ -124,6 +124,14 @@ def _serving(spec: PruneSpec, report: Report) -> str:
     """Write the section of the commands that serve the bundle; nothing where there are none."""
     ways = "\n\n".join(f"{way.title}:\n\n```sh\n{way.code}\n```" for way in commands(spec, report))
     return f"\n## Serve it\n\nIn this folder:\n\n{ways}\n" if ways else ""
+
+
+def _again(report: Report) -> str:
+    """Write the section of the command that makes the bundle again; nothing for reports of earlier versions."""
+    again = report.reproduction
+    if again is None:
+        return ""
+    return f"\n## Make it again\n\n{again.words}\n\n```sh\n{again.command}\n```\n"
 
 
 def _nonzeros(report: Report) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import resource
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pruning_core.errors import PruningError
+from pruning_core.report.reproduction import MachineReport
 
 # Name of each library in a report, and the distribution that contains it.
 _LIBRARIES = {"coppice": "coppice-prune"} | {name: name for name in ("torch", "transformers", "safetensors", "numpy")}
@@ -43,6 +45,28 @@ def peak_memory(device: torch.device) -> int:
         return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def machine(device: torch.device) -> MachineReport:
+    """Describe this machine, and the threads that torch computes with now."""
+    return MachineReport(
+        system=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        cores=os.cpu_count() or 1,
+        accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _processor() -> str:
+    """Return the name of the processor: on Linux as the kernel has it, elsewhere as Python knows it."""
+    table = Path("/proc/cpuinfo")
+    if table.is_file():
+        named = [line for line in table.read_text(errors="replace").splitlines() if line.startswith("model name")]
+        if named:
+            return named[0].partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "unknown"
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
 from pruning_core.report.quality import FloorReport, QualityReport
+from pruning_core.report.reproduction import ReproductionReport
 from pruning_core.report.target import TargetReport
 from pruning_core.report.training import TrainingReport
 from pruning_core.report.where import WhereReport
@@ -304,9 +305,13 @@ class Report(Outcome):
     seed: int
     device: str
     versions: dict[str, str]
+    reproduction: ReproductionReport | None = Field(
+        default=None, description="What it takes to make the bundle again. Null in earlier reports."
+    )
     frontier: tuple[FrontierPoint, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def narrowed_to(self, outcome: Outcome) -> Report:
         """Return the report of one of several checkpoints: the same run, with the outcome of that checkpoint alone."""
-        return self.but(**{name: getattr(outcome, name) for name in Outcome.model_fields}, frontier=())
+        again = None if self.reproduction is None else self.reproduction.from_below()
+        return self.but(**{name: getattr(outcome, name) for name in Outcome.model_fields}, frontier=(), reproduction=again)

@@ -21,9 +21,7 @@ from pruning_core.checks.request import check_local_inputs, check_model
 from pruning_core.data.columns import resolved
 from pruning_core.data.defined import check_defined
 from pruning_core.data.labels import placed
-from pruning_core.data.read import read_rows
 from pruning_core.data.rows import Rows
-from pruning_core.data.table import ROLES
 from pruning_core.engines.limits import limits_of
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
 from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
@@ -48,12 +46,14 @@ from pruning_core.models.placement import place_weights
 from pruning_core.plugin.words import plain_config
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
+from pruning_core.report.reproduction import ReproductionReport
 from pruning_core.run.candidate import Candidate, CandidateBuilder
 from pruning_core.run.engine_targets import EnginePlanner, budgets_of, installed_for, judged
 from pruning_core.run.engines import engine_prover, run_in_engines
 from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.further import further_sets, notes_of_sets
 from pruning_core.run.reporting import scarce, summed_up
+from pruning_core.run.reproduction import read_splits
 from pruning_core.run.verdict import accepted, rejection
 from pruning_core.spec.artifacts import FLOOR_TRIALS
 from pruning_core.spec.prune import PruneSpec
@@ -153,7 +153,7 @@ def _run(
         memory = place_weights(spec, read_checkpoint(source), device)
         pages = folder if memory.weights == "paged" else None
         dense = load_task_model(source, spec.task.type, device, pages=pages)
-        spec, train, validation = _read(spec, dense)
+        spec, train, validation, again = _read(spec, dense, private=model_name is not None)
         further = further_sets(spec, dense)
     limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
     plans = EnginePlanner(spec, dense, limits, installed, cache).plans(clock)  # what can't be reached is told before the work
@@ -200,6 +200,7 @@ def _run(
             memory=memory,
             odd=[*odd, *notes_of_sets(further), *halves, *scarce(spec, train)],
             model_name=model_name,
+            again=again,
         )
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
@@ -209,13 +210,18 @@ def _run(
     return report, rejection(spec, outcomes, proofs)
 
 
-def _read(spec: PruneSpec, dense: TaskModel) -> tuple[PruneSpec, Rows, Rows]:
-    """Read the task's data. Return the request with all columns named, the training rows and the validation rows."""
+def _read(spec: PruneSpec, dense: TaskModel, *, private: bool) -> tuple[PruneSpec, Rows, Rows, ReproductionReport]:
+    """Read the task's data.
+
+    Returns:
+        The request with all columns named, the training rows, the validation rows, and what it takes to make the bundle again.
+    """
     task, guessed = resolved(spec.task)  # a data set of the Hub: a local one was resolved when it was checked
-    rows = [read_rows(task, role, spec.evaluation.slices if role == "validation" else ()) for role in ROLES]
-    train, validation = placed(task, [dense.family.prepared(dense, own) for own in rows], dense.classes)
+    spec = spec.but(task=task)
+    splits, again = read_splits(spec, dense, private=private)
+    train, validation = placed(task, splits, dense.classes)
     same = check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
-    return spec.but(task=task), replace(train, notes=(*guessed, *train.notes, *same)), validation
+    return spec, replace(train, notes=(*guessed, *train.notes, *same)), validation, again
 
 
 def _reach(target: Target, planner: Planner, builder: CandidateBuilder, folder: Path) -> Candidate:

@@ -11,6 +11,7 @@ from pruning_core.evidence.context import Context
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.machine.environment import peak_memory, versions
 from pruning_core.report.report import DataReport, FrontierPoint, MemoryReport, Outcome, QualityReport, Report
+from pruning_core.report.reproduction import ReproductionReport
 from pruning_core.report.sublayers import reported_sublayers
 from pruning_core.run.candidate import Candidate
 from pruning_core.spec.engines import ENGINE_TITLES
@@ -28,6 +29,7 @@ def summed_up(
     memory: MemoryReport,
     odd: Sequence[str],
     model_name: str | None,
+    again: ReproductionReport,
 ) -> Report:
     """Make the report of a run.
 
@@ -39,6 +41,7 @@ def summed_up(
         memory: Where the weights were kept.
         odd: Warnings about the data.
         model_name: Name of the model in the report; None: as in the request.
+        again: What it takes to make the bundle again.
     """
     calibration = ctx.evidence.calibration
     points = [
@@ -63,6 +66,7 @@ def summed_up(
         seed=spec.seed,
         device=str(ctx.task_model.device),
         versions=versions(),
+        reproduction=again,
         frontier=tuple(points) if len(points) > 1 else (),
         warnings=(
             *_of_model(spec, ctx),
