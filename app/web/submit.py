@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import uuid4
@@ -40,12 +40,13 @@ def show_form(
     like: Annotated[str | None, Query(max_length=64, pattern=JOB_ID)] = None,
 ) -> Response:
     """Show the form, empty or as a job was submitted."""
-    form = empty_form()
+    form, lost = empty_form(), list[str]()
     if like is not None:
         details = service.get(like, owner=owner)
         view = JobView.of(details.job, [])
         form = form_of(view.spec.model_dump(mode="json"), priority=view.priority, metadata=view.metadata)
-    return _page(request, form, models=service.overview(owner).models)
+        lost = [f"evaluation.{name}" for name in ("slices", "also") if getattr(view.spec.evaluation, name)]
+    return _page(request, form, models=service.overview(owner).models, lost=lost)
 
 
 @router.post("/submit")
@@ -87,6 +88,7 @@ def _page(
     models: tuple[str, ...],
     errors: list[FieldError] | None = None,
     plan: PlanView | None = None,
+    lost: Sequence[str] = (),
 ) -> Response:
     placed = place(errors or [], form.one("method"))
     once = form.one("once")
@@ -99,6 +101,7 @@ def _page(
         "errors": placed,
         "messages": [message for messages in placed.values() for message in messages],
         "plan": plan,
+        "lost": lost,
         "labels": labels(),
         "roots": [str(root) for root in request.app.state.settings.allowed_roots],
         "once": once if _ONCE.fullmatch(once) else uuid4().hex,

@@ -55,6 +55,9 @@ def test_a_set_of_an_upload_is_read_and_shown_by_its_id(api_on_sqlite: Api, tiny
     assert shown["also"][0]["data"] == upload
     assert shown["also"][0]["columns"] == {"text": ["sentence"], "image": None, "label": "label"}
     assert shown["slices"] == ["label"]
+    again = api.client.get("/submit", params={"like": job}).text
+    assert "evaluation.slices and evaluation.also, which this form does not carry over" in again
+    assert "does not carry over" not in api.client.get("/submit").text
     with api.database.read() as connection:
         stored = connection.execute(sa.select(jobs_table.c.spec)).scalar_one()
     assert stored["evaluation"]["also"][0]["data"].endswith(f"/{upload}"), "the worker opens what was checked"

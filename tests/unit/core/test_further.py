@@ -15,6 +15,7 @@ from pruning_core.spec.evaluation import AlsoSpec
 from pruning_core.spec.prune import PruneSpec
 from tests import tiny
 from tests.compared import spec_of
+from tests.tasks import task_of, write_task_data, write_task_model
 
 
 def spec_with(model, data, *also, **fields):
@@ -162,3 +163,27 @@ def test_a_job_judges_each_checkpoint_on_each_set(tiny_bert: Path, tiny_sst2: Pa
         assert name in page
         assert name in card
     assert str(tmp_path) not in page + card
+
+
+@pytest.mark.usefixtures("proven_by_a_fork")
+@pytest.mark.parametrize(
+    ("task_type", "family", "own", "metric"),
+    [
+        ("feature-extraction", "bert", "sentence-similarity", "spearman"),
+        ("text-generation", "gpt2", None, "perplexity"),
+    ],
+)
+def test_embedders_and_decoders_are_judged_on_other_texts(
+    tmp_path: Path, task_type: str, family: str, own, metric: str
+) -> None:
+    source = write_task_model(tmp_path / "model", task_type, family)
+    data = write_task_data(tmp_path / "data", task_type)
+    other = write_task_data(tmp_path / "other", own or task_type)
+    columns = task_of(own or task_type, other)["columns"]
+    also = {"name": "other", "data": str(other), "type": own, "columns": columns, "max_samples": 40}
+    spec = tiny.tiny_spec(source, data, task=task_of(task_type, data), evaluation={"also": [also]})
+    report = run(spec.but(latency=spec.latency.but(repeats=3)), tmp_path / "out", device="cpu")
+    (found,) = report.also
+    assert (found.task, found.metric) == (own or task_type, metric)
+    assert found.quality is not None, found.reason
+    assert found.quality.difference is not None or found.quality.no_interval

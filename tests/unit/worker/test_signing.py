@@ -26,9 +26,12 @@ from app.jobs.states import JobStatus
 from app.settings import Settings, SettingsInvalid
 from app.signing import check, private_key_path, public_key_of, public_keys
 from coppice.cli import app
+from pruning_core.errors import DatasetInvalid
+from pruning_core.files.provenance import shown_spec
 from pruning_core.spec.prune import PruneSpec
 from tests.guides import block
 from tests.unit.worker.conftest import Bench
+from worker.launching import _inputs, _sources
 from worker.signing import BundleSigner
 from worker.sources import sources_of
 
@@ -388,3 +391,23 @@ def test_a_wrong_key_is_said_when_a_process_starts(tmp_path: Path, monkeypatch: 
         assert done.returncode not in (0, None)
         assert "COPPICE_SIGNING_KEY: must name" in " ".join(done.stderr.split())
         assert "Traceback" not in done.stderr
+
+
+def test_data_of_further_sets_are_fetched_and_told_of_under_names_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "validation.csv").write_text("{}")
+    also = [{"name": "hub", "data": "org/other@v1"}, {"name": "own", "data": str(tmp_path / "own")}]
+    spec = SPEC.but(evaluation={"also": also})
+    settings = Settings(data_dir=tmp_path / "state", allowed_roots=(tmp_path,))
+    found = [source.name for source in sources_of(claim(spec), settings, since=time.time() + 10)]
+    assert found[-2:] == ["evaluation.also.0/dataset", "evaluation.also.1/dataset/validation.csv"]
+    fetched = [(source.reference, source.revision) for source in _sources(settings, spec) if source.kind == "dataset"]
+    assert fetched[-1] == ("org/other", "v1")
+    assert tmp_path / "own" in _inputs(settings, spec)
+    (tmp_path / "moved").symlink_to(tmp_path / "own")
+    led_away = SPEC.but(evaluation={"also": [{"name": "own", "data": str(tmp_path / "moved")}]})
+    with pytest.raises(DatasetInvalid, match="leads elsewhere") as refused:
+        _inputs(settings, led_away)
+    assert refused.value.param == "evaluation.also.0.data"
+    shown = shown_spec(spec)["evaluation"]["also"]
+    assert [own["data"] for own in shown] == ["org/other", "own"], "no place of the server is told"
