@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coppice.commands.options import require_free
+from coppice.commands.places import require_free
 from coppice.console import ExitCode, fail, note
 from coppice.installation import DISTRIBUTION, require
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +25,7 @@ from coppice.commands.delivery import (
     Strict,
     delivered,
 )
-from coppice.commands.evaluated import Also, Slices, evaluated
+from coppice.commands.evaluated import Also, Examples, LedgerTexts, Slices, UsesLedger, evaluated
 from coppice.commands.inputs import (
     Data,
     DataRevision,
@@ -42,9 +41,9 @@ from coppice.commands.inputs import (
     ValidationShare,
     ValidationSplit,
 )
+from coppice.commands.places import local_data, local_model
 from coppice.commands.spec_file import holds, read_spec, targets_of, with_tolerance
 from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
-from coppice.outputs import OutputUnusable, check_file, check_folder
 from pruning_core.errors import PruningError, each
 from pruning_core.spec.method import MethodName
 from pruning_core.spec.prune import PruneSpec
@@ -129,7 +128,6 @@ _OF_DATA = {  # options of any task's data, a GLUE task's too, and their fields
     "validation_share": "validation_share",
     "data_revision": "revision",
 }
-_HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+(@.*)?", re.ASCII)
 _OPTIONS = {
     "model": ("model", "--model"),
     "revision": ("revision", "--revision"),
@@ -161,6 +159,7 @@ _OPTIONS = {
     "quality_floor.value": ("quality_floor", "--quality-floor"),
     "quality_floor.confidence": ("floor_confidence", "--floor-confidence"),
     "evaluation.slices": ("slices", "--slice"),
+    "evaluation.examples": ("examples", "--examples"),
     "memory.weights": ("weights", "--weights"),
     "artifacts.layout": ("layout", "--layout"),
     "artifacts.formats": ("formats", "--format"),
@@ -199,6 +198,9 @@ class JobOptions:
     floor_confidence: FloorConfidence = None
     slices: Slices = None
     also: Also = None
+    ledger: UsesLedger = False
+    ledger_texts: LedgerTexts = None
+    examples: Examples = None
     layout: Layout = None
     formats: Formats = None
     engines: Engines = None
@@ -386,42 +388,6 @@ def refuse(error: PruningError, job: JobOptions) -> NoReturn:
     fail_all([job.worded(one.param or "", one.message) for one in each(error)], ExitCode.BAD_INPUT)
 
 
-def require_free(out: Path, option: str = "--out", *, may_hold_files: bool = False) -> None:
-    """Refuse an output folder that is not empty or cannot be written, before any work is done for it."""
-    try:
-        check_folder(out, option, may_hold_files=may_hold_files)
-    except OutputUnusable as error:
-        fail(str(error), ExitCode.BAD_INPUT)
-
-
-def require_writable(file: Path, option: str = "--out") -> None:
-    """Refuse an output file that cannot be written, before any work is done for it."""
-    try:
-        check_file(file, option)
-    except OutputUnusable as error:
-        fail(str(error), ExitCode.BAD_INPUT)
-
-
 def _is_pattern(method: object) -> bool:
     name = cast("Mapping[str, Any]", method).get("name") if isinstance(method, Mapping) else method
     return name == "admm-pattern"
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
-
-
-def local_data(reference: str) -> str:
-    """Make the path of data absolute. What does not exist and looks like a Hub id is one."""
-    is_hub_id = not is_path(reference) and not Path(reference).exists() and _HUB_ID.fullmatch(reference)
-    return reference if is_hub_id else _absolute(reference)
-
-
-def is_path(reference: str) -> bool:
-    """Return whether a reference is a path, and not a Hub id."""
-    return reference.startswith(("/", "./", "../", "~"))
-
-
-def local_model(reference: str) -> str:
-    """Make the path of a model absolute. A folder that exists is a path, as people expect; anything else may be a Hub id."""
-    return _absolute(reference) if is_path(reference) or Path(reference).is_dir() else reference

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
-from coppice.commands import options
+from coppice.commands import options, places
 from coppice.commands.sending import require_folders, with_uploads
 from coppice.conditions import Condition, NotJudged, parse
 from coppice.console import ExitCode, explained, fail, progress
@@ -90,7 +90,7 @@ def prune(
     spec = job.to_spec()
     if out is not None:
         # With --job-id the command may be repeated, and goes on downloading.
-        options.require_free(out, may_hold_files=job_id is not None)
+        places.require_free(out, may_hold_files=job_id is not None)
     if upload:
         require_folders(spec)
     with explained(job.worded), Client(url, api_key=key) as client:
@@ -136,7 +136,7 @@ def report(
     """
     conditions = _conditions(fail_if or [])
     if out is not None:
-        options.require_writable(out)
+        places.require_writable(out)
     with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
         found = client.report(job_id)
         page = client.report_page(job_id) if open_page or out is not None else ""

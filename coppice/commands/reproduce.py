@@ -16,7 +16,7 @@ import typer
 from pydantic import ValidationError
 
 from coppice import console
-from coppice.commands import options
+from coppice.commands import options, places
 from coppice.commands.run import cache_folder, quiet_libraries
 from coppice.console import ExitCode, fail, fail_all, joined, note, progress
 from coppice.installation import DISTRIBUTION
@@ -88,7 +88,7 @@ def reproduce(
     report, again = _report(bundle)
     spec, notes = _filled_in(again, model, data)
     if out is not None:
-        options.require_free(out)
+        places.require_free(out)
     _verify(bundle)
     sleep_when_waiting()
     keep_few_kernels()
@@ -148,13 +148,13 @@ def _filled_in(again: ReproductionReport, model: str | None, data: str | None) -
     task = dict(fields.get("task") or {})
     wrong: list[str] = []
     if model is not None:
-        fields |= {"model": options.local_model(model), "revision": None}
+        fields |= {"model": places.local_model(model), "revision": None}
     elif again.model.kind == "hub":
         fields["revision"] = again.model.commit or fields.get("revision")
     else:
         wrong += _not_here("--model", "model", str(fields.get("model")), again.model)
     if data is not None:
-        task["dataset"] = options.local_data(data)
+        task["dataset"] = places.local_data(data)
         task.pop("revision", None)
     elif again.data.kind == "folder":
         wrong += _not_here("--data", "data", str(task.get("dataset")), again.data)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from coppice import console
-from coppice.commands import options
+from coppice.commands import options, places
 from coppice.console import ExitCode, fail, progress
 from coppice.installation import DISTRIBUTION
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull
@@ -35,7 +35,7 @@ def run(
     Example: coppice run --model ./minilm-sst2 --task glue/sst2 --data ./sst2 --macs-keep 0.5 --out ./bundle
     """
     built = job.to_spec()
-    options.require_free(out)
+    places.require_free(out)
     sleep_when_waiting()
     keep_few_kernels()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from coppice.client import Client
-from coppice.commands import options
+from coppice.commands.places import is_path
 from coppice.console import ExitCode, fail_all, progress
 from pruning_core.spec.data_places import TASK_DATA, data_places, with_data
 from pruning_core.spec.prune import PruneSpec
@@ -15,12 +15,12 @@ def with_uploads(client: Client, spec: PruneSpec) -> PruneSpec:
     """Upload the folders that a spec names, and return the spec with the ids of the uploads."""
     with progress("upload") as show:
         model = spec.model
-        if options.is_path(model):
+        if is_path(model):
             show("upload of the model", 0.0)
             model = client.upload_model(Path(model)).id
         sent: dict[str, str] = {}  # a folder that several sets name is sent once
         for own in data_places(spec):
-            if options.is_path(own.reference) and own.reference not in sent:
+            if is_path(own.reference) and own.reference not in sent:
                 show("upload of the data", 0.5)
                 sent[own.reference] = client.upload_dataset(Path(own.reference)).id
     data = {own.param: sent.get(own.reference, own.reference) for own in data_places(spec)}
@@ -34,7 +34,7 @@ def require_folders(spec: PruneSpec) -> None:
     wrong = [
         f"{option} {place} is {'a file' if Path(place).exists() else 'no folder of this host'}; --upload sends folders"
         for option, place in places.items()
-        if options.is_path(place) and not Path(place).expanduser().is_dir()
+        if is_path(place) and not Path(place).expanduser().is_dir()
     ]
     if wrong:
         fail_all(wrong, ExitCode.BAD_INPUT)

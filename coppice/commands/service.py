@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from coppice import console
-from coppice.commands.options import require_free
+from coppice.commands.places import require_free
 from coppice.console import ExitCode, fail, fail_all
 from coppice.installation import require_server
 
