@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pruning_core.report.ledger import LedgerRow
-from pruning_core.report.ledger_words import worse_by_limits
+from pruning_core.report.ledger_words import short_name, worse_by_limits
 from pruning_core.report.report import LayerReport, NormHistogram, QualityReport, SecondsReport, SublayerReport
 from pruning_core.report.training import TrainingPoint
 
@@ -328,7 +328,7 @@ def ledger(rows: Sequence[LedgerRow]) -> str | None:
         axes.text(at(value), len(drawn) + 0.55, said, ha="center", va="center", color=_MUTED, fontsize=_FONT - 1.5)
     for place, (row, (value, low, high)) in enumerate(drawn):
         color = {"kept": _ACCENT, "lost": _WARN, "unclear": _MUTED}[row.verdict]
-        axes.text(0, place + 0.5, f"{row.subject}, {row.judged_by.replace('_', '-')}"[:34], va="center", fontsize=_FONT - 1.5)
+        axes.text(0, place + 0.5, short_name(row)[:34], va="center", fontsize=_FONT - 1.5)
         axes.plot([at(low), at(high)], [place + 0.5] * 2, color=color, linewidth=1.5)
         axes.plot([at(value)], [place + 0.5], "o", markersize=5, color=color)
     return _svg(

@@ -11,9 +11,10 @@ _VERDICTS: dict[Verdict, str] = {"kept": "kept", "lost": "lost", "unclear": "can
 
 @dataclass(frozen=True, slots=True)
 class LedgerWords:
-    """One row of the ledger, as it is shown: what is judged, on how many rows, both figures, the interval and the verdict."""
+    """One row of the ledger, as it is shown: what is judged, in short and in full, on how many rows, figures and verdict."""
 
     subject: str
+    short: str
     title: str
     rows: str
     figures: str
@@ -46,6 +47,11 @@ def worse_by_limits(row: LedgerRow) -> tuple[float, float, float] | None:
     return value, min(low, high), max(low, high)
 
 
+def short_name(row: LedgerRow) -> str:
+    """Name a row in a few letters: its subject, and how it is judged where the subject does not say so."""
+    return row.subject if row.judged_by in ("endings", "repetition") else f"{row.subject}, {row.judged_by.replace('_', '-')}"
+
+
 def _words(row: LedgerRow) -> LedgerWords:
     places = 1 if row.judged_by == "perplexity" else 3
     figures = "-" if row.dense is None or row.pruned is None else f"{row.dense:,.{places}f} → {row.pruned:,.{places}f}"
@@ -53,6 +59,7 @@ def _words(row: LedgerRow) -> LedgerWords:
     verdict = _VERDICTS[row.verdict]
     return LedgerWords(
         subject=row.subject,
+        short=short_name(row),
         title=row.title,
         rows=f"{row.rows:,} {row.unit}{'' if row.rows == 1 else 's'}",
         figures=figures,
