@@ -119,3 +119,23 @@ def test_options_and_arguments_name_slices_and_sets(tmp_path: Path) -> None:
     nothing = dict.fromkeys(("sparsity", "target", "data", "method", "metadata", "priority"))
     body = job_body("m", "t", **nothing, slices=["a"], also=None, options={"evaluation": {"max_samples": 3}})
     assert body == {"model": "m", "task": "t", "evaluation": {"max_samples": 3, "slices": ["a"]}}
+
+
+def test_the_ledger_and_quoted_rows_have_options(tmp_path: Path) -> None:
+    task = {"type": "text-generation", "metric": "perplexity", "columns": {"text": ["text"]}}
+    held = {"evaluation": {"max_length": 64, "ledger": {"items": 24, "texts": {"prose": "/p.txt"}}}}
+    spec = {"model": "org/name", "task": task, "data": "org/data", "target": {"metric": "macs", "keep": 0.5}}
+    file = tmp_path / "spec.json"
+    file.write_text(json.dumps(spec | held), encoding="utf-8")
+    kept = JobOptions(spec=file, ledger=True, examples=0).to_spec().evaluation
+    assert (kept.examples, kept.max_length, kept.ledger) == (0, 64, JobOptions(spec=file).to_spec().evaluation.ledger)
+    more = JobOptions(spec=file, ledger_texts=["german=de.txt"]).to_spec().evaluation.ledger
+    assert more is not None
+    assert (more.items, more.texts) == (24, {"german": str(Path("de.txt").absolute()), "prose": "/p.txt"})
+    file.write_text(json.dumps(spec), encoding="utf-8")
+    assert JobOptions(spec=file).to_spec().evaluation.ledger is None
+    made = JobOptions(spec=file, ledger=True).to_spec().evaluation.ledger
+    assert made is not None
+    assert made.texts == {}
+    with pytest.raises(Exit):
+        JobOptions(spec=file, ledger_texts=["german"]).to_spec()
