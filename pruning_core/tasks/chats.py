@@ -36,3 +36,16 @@ def rendered(tokenizer: PreTrainedTokenizerBase, rows: Rows) -> Rows:
     note = f"{refused} of {len(rows)} chats were left out: the tokenizer's chat template refuses them ({why})"
     notes = (*rows.notes, note) if refused else rows.notes
     return replace(rows, texts=tuple(texts), form="rendered", notes=notes)
+
+
+def prompt_of(tokenizer: PreTrainedTokenizerBase, question: str) -> str | None:
+    """Render a question up to where the model's answer begins; None without a template, or where it refuses the question."""
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        return None
+    chat = [{"role": "user", "content": question}]
+    try:
+        return cast("str", tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    except (TemplateError, TypeError, ValueError):
+        return None

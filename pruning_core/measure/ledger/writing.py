@@ -14,6 +14,7 @@ from pruning_core.measure.ledger.rows import Subject, means, shares
 from pruning_core.measure.paired import LEAST_ROWS
 from pruning_core.report.ledger import LedgerRow
 from pruning_core.tasks.base import TaskModel
+from pruning_core.tasks.chats import prompt_of
 
 LONGEST = 48
 PROMPTS = 24
@@ -43,12 +44,13 @@ class WritingPart:
 
     @classmethod
     def of(cls, model: TaskModel, texts: Sequence[str]) -> WritingPart | None:
-        """Make prompts: questions for models with a chat template, else beginnings of texts; None where too few can be made."""
+        """Make prompts: questions where the chat template takes them, else beginnings of texts; None where they are too few."""
         tokenizer = cast("Any", model.tokenizer)
         limit = model.longest(_PROMPT_TOKENS + LONGEST) - LONGEST
-        if getattr(tokenizer, "chat_template", None):
-            asked = [_QUESTIONS[i % len(_QUESTIONS)].format(a=11 + i, b=99 - i, c=50 + i) for i in range(_ASKED)]
-            prompts = [_ids(tokenizer, question) for question in asked]
+        asked = [_QUESTIONS[i % len(_QUESTIONS)].format(a=11 + i, b=99 - i, c=50 + i) for i in range(_ASKED)]
+        questions = [prompt for question in asked if (prompt := prompt_of(model.tokenizer, question)) is not None]
+        if len(questions) == len(asked):
+            prompts = [list(tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in questions]
         else:
             begun = (tokenizer(text[:400], verbose=False)["input_ids"][:_PROMPT_TOKENS] for text in texts[: 4 * PROMPTS])
             prompts = [ids for ids in begun if len(ids) == _PROMPT_TOKENS <= limit][:PROMPTS]
@@ -117,12 +119,6 @@ class WritingPart:
         return Subject("writing to an end", "endings", "continuation"), Subject(
             "writing without repetition", "repetition", "continuation"
         )
-
-
-def _ids(tokenizer: Any, question: str) -> list[int]:
-    chat = [{"role": "user", "content": question}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _ends(model: TaskModel) -> list[int]:
