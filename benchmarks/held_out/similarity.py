@@ -1,7 +1,7 @@
 """Similarity of two nouns, with their definitions, scored by Wu and Palmer (ACL 1994) in WordNet's taxonomy.
 
-The taxonomy is the tree of first hypernyms. Pairs of distant nouns alone would teach little: for each noun an ancestor is drawn,
-and the other noun from below it, so that all distances occur.
+The taxonomy is the tree of first hypernyms. Pairs of distant nouns alone would teach little: for each noun an ancestor is
+drawn, and the other noun from below it, so that all distances occur.
 """
 
 from __future__ import annotations

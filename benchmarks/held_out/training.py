@@ -19,9 +19,9 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """AdamW with a linear warm-up and a linear decline."""
+    """AdamW with a linear warm-up and a linear decline, in float32; embeddings stay, and batches are of rows of like length."""
 
-    epochs: int = 3
+    epochs: int = 2
     batch: int = 32
     rate: float = 1e-4
     decay: float = 0.01
@@ -63,7 +63,9 @@ def fine_tune(dense: Path, data: Path, texts: tuple[str, ...], label: str, folde
         tokens = tokenizer(*columns, truncation=True, max_length=RECIPE.max_length, padding=True, return_tensors="pt")
         return {**tokens, "labels": torch.tensor([rows[index][label] for index in chosen])}
 
-    _train(model, len(rows), batch_of, told)
+    model.get_input_embeddings().requires_grad_(False)
+    longest = [sum(len(str(row[name])) for name in texts) for row in rows]
+    _train(model, longest, batch_of, told)
     partial = folder.with_name(folder.name + ".partial")
     model.eval().save_pretrained(partial)
     tokenizer.save_pretrained(partial)
@@ -74,8 +76,9 @@ def _train(
     model: Any, rows: int, batch_of: Callable[[list[int]], dict[str, torch.Tensor]], told: Callable[[str], None]
 ) -> None:
     model.train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RECIPE.rate, weight_decay=RECIPE.decay)
-    steps = RECIPE.epochs * math.ceil(rows / RECIPE.batch)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=RECIPE.rate, weight_decay=RECIPE.decay)
+    steps = RECIPE.epochs * math.ceil(len(lengths) / RECIPE.batch)
     warm = max(1, round(RECIPE.warm_up * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
@@ -83,14 +86,21 @@ def _train(
     drawn = torch.Generator().manual_seed(RECIPE.seed)
     for epoch in range(RECIPE.epochs):
         began, losses = time.perf_counter(), list[float]()
-        for chosen in torch.randperm(rows, generator=drawn).split(RECIPE.batch):
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = model(**batch_of(chosen.tolist())).loss
+        for chosen in _batches(lengths, drawn):
+            loss = model(**batch_of(chosen)).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
             losses.append(float(loss.detach()))
         seconds = time.perf_counter() - began
         told(f"epoch {epoch + 1} of {RECIPE.epochs}: loss {sum(losses) / len(losses):.3f}, {seconds:.0f} s")
+
+
+def _batches(lengths: list[int], drawn: torch.Generator) -> list[list[int]]:
+    """Return the batches of an epoch: rows of like length among 16 batches' worth of rows that were drawn, in a drawn order."""
+    parts = torch.randperm(len(lengths), generator=drawn).split(16 * RECIPE.batch)
+    ordered = [sorted(part.tolist(), key=lambda row: lengths[row]) for part in parts]
+    batches = [part[at : at + RECIPE.batch] for part in ordered for at in range(0, len(part), RECIPE.batch)]
+    return [batches[at] for at in torch.randperm(len(batches), generator=drawn).tolist()]
