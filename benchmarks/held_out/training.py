@@ -73,7 +73,7 @@ def fine_tune(dense: Path, data: Path, texts: tuple[str, ...], label: str, folde
 
 
 def _train(
-    model: Any, rows: int, batch_of: Callable[[list[int]], dict[str, torch.Tensor]], told: Callable[[str], None]
+    model: Any, lengths: list[int], batch_of: Callable[[list[int]], dict[str, torch.Tensor]], told: Callable[[str], None]
 ) -> None:
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
