@@ -11,8 +11,8 @@ DEFAULT = "fisher-cg"
 WAYS: dict[str, dict[str, Any]] = {
     DEFAULT: {"method": "fisher-cg"},
     "magnitude, same repair": {"method": "magnitude"},
-    "random, same repair": {"method": "random"},
-    "fisher-cg, no repair": {"method": "fisher-cg", "recovery": _NOTHING},
     "magnitude, no repair": {"method": "magnitude", "recovery": _NOTHING},
+    "random, same repair": {"method": "random"},
     "random, no repair": {"method": "random", "recovery": _NOTHING},
+    "fisher-cg, no repair": {"method": "fisher-cg", "recovery": _NOTHING},
 }
