@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.headlines import cell
 from benchmarks.held_out.rows import Labelled, Size, classified, held_out
 from benchmarks.held_out.sections import sections
 from benchmarks.held_out.similarity import Taxonomy, pairs
@@ -122,3 +123,13 @@ def test_splits_are_written_as_lines_of_json(tmp_path: Path) -> None:
     splits.write(tmp_path / "glosses")
     lines = (tmp_path / "glosses" / "validation.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == splits.validation
+
+
+def test_a_cell_says_the_mean_over_seeds_and_the_interval_of_the_first() -> None:
+    difference = {"low": -0.03, "value": -0.02, "high": -0.01}
+    rows = [
+        {"task": "glosses", "way": "random", "keep": 0.5, "kept": kept, "quality": {"difference": difference}}
+        for kept in (0.98, 0.96)
+    ]
+    assert cell(rows, "glosses", "random", 0.5) == "97.0% (96.0% to 98.0%)\n-2.0 [-3.0, -1.0]"
+    assert cell(rows, "glosses", "random", 0.7) == ""
