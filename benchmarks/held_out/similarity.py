@@ -62,11 +62,11 @@ def pairs(nouns: Mapping[str, Synset], *, train: int = 6000, validation: int = 1
     taxonomy = Taxonomy.of(nouns)
     once = {nouns[offset].definition.casefold(): offset for offset in sorted(taxonomy.path, reverse=True)}
     named = [offset for offset in once.values() if nouns[offset].definition]
-    rows = [
+    learnt, judged = (
         _pairs(nouns, taxonomy, [offset for offset in named if held_out(offset) == split], most)
         for split, most in ((False, train), (True, validation))
-    ]
-    return Splits(*rows)
+    )
+    return Splits(learnt, judged)
 
 
 def _pairs(nouns: Mapping[str, Synset], taxonomy: Taxonomy, own: list[str], most: int) -> list[dict[str, object]]:

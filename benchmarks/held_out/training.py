@@ -100,7 +100,8 @@ def _train(
 
 def _batches(lengths: list[int], drawn: torch.Generator) -> list[list[int]]:
     """Return the batches of an epoch: rows of like length among 16 batches' worth of rows that were drawn, in a drawn order."""
-    parts = torch.randperm(len(lengths), generator=drawn).split(16 * RECIPE.batch)
-    ordered = [sorted(part.tolist(), key=lambda row: lengths[row]) for part in parts]
-    batches = [part[at : at + RECIPE.batch] for part in ordered for at in range(0, len(part), RECIPE.batch)]
+    order: list[int] = torch.randperm(len(lengths), generator=drawn).tolist()
+    portion = 16 * RECIPE.batch
+    parts = [sorted(order[at : at + portion], key=lambda row: lengths[row]) for at in range(0, len(order), portion)]
+    batches = [part[at : at + RECIPE.batch] for part in parts for at in range(0, len(part), RECIPE.batch)]
     return [batches[at] for at in torch.randperm(len(batches), generator=drawn).tolist()]
