@@ -25,7 +25,7 @@ def difference_words(quality: QualityReport) -> str:
     parts = [_amount(quality, found)]
     if quality.changed is not None:
         parts.append(_changed(quality.changed))
-    parts.append(_chance(found.p_value))
+    parts.append(_chance(found))
     if quality.no_interval:
         parts.append(quality.no_interval)
     return "; ".join(parts)
@@ -83,8 +83,13 @@ def _changed(changed: ChangedReport) -> str:
     return f"{changed.answers:,} {nouns[changed.answers != 1]} changed, {outcome}"
 
 
-def _chance(p_value: float) -> str:
-    written = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}" if p_value < _CHANCE else f"p = {p_value:.2f}"
+def _chance(found: DifferenceReport) -> str:
+    """Judge by the test. Where the interval would say otherwise, neither is to be leant on."""
+    p_value = found.p_value
+    written = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}" if p_value < 2 * _CHANCE else f"p = {p_value:.2f}"
+    beyond = not found.low <= 0 <= found.high
+    if found.low < found.high and beyond != (p_value < _CHANCE):
+        return f"at the edge of chance ({written})"
     return f"{'could be' if p_value >= _CHANCE else 'hardly'} chance ({written})"
 
 
