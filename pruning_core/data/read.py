@@ -118,7 +118,7 @@ def read_table(task: TaskSpec, table: Table, split: str, budget: Budget | None =
     values: list[Any] = []
     sliced: list[list[Value]] = [[] for _ in slices]
     whole = True
-    names = list(dict.fromkeys([*wanted, *slices]))  # one may be both
+    names = [*wanted, *(name for name in slices if name not in wanted)]  # one may be both
     rows = table.rows(names)
     for row in rows if budget is None else _within(rows, budget, taken):
         if row is None:
