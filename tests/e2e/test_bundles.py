@@ -106,7 +106,7 @@ def test_per_layer_loads_by_its_own_loader_or_by_the_plug_in_to_the_same_numbers
     assert first[1] == reports["per_layer"]["parameters"]["pruned"]
 
 
-@pytest.mark.parametrize("layout", ["per_layer", "stock"])
+@pytest.mark.parametrize("layout", ["per_layer", pytest.param("stock", marks=pytest.mark.long)])
 def test_the_graph_gives_what_the_model_gives(bundles, layout):
     home, reports = bundles
     options = ", trust_remote_code=True" if layout == "per_layer" else ""
@@ -120,7 +120,7 @@ def test_the_graph_gives_what_the_model_gives(bundles, layout):
     assert graph["latency_ms"] > 0
 
 
-@pytest.mark.parametrize("layout", ["per_layer", "stock"])
+@pytest.mark.parametrize("layout", ["per_layer", pytest.param("stock", marks=pytest.mark.long)])
 def test_whatever_the_card_shows_runs_as_it_is(bundles, layout):
     home, _ = bundles
     blocks = (home / layout / "README.md").read_text().split("```python\n")[1:]

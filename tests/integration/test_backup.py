@@ -27,7 +27,7 @@ def _run(name: str, environment: dict[str, str]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("profile", ["local", "production"])
+@pytest.mark.parametrize("profile", [pytest.param("local", marks=pytest.mark.long), "production"])
 def test_what_was_backed_up_is_there_again(
     profile: str, request: pytest.FixtureRequest, tmp_path: Path, tiny_bert: Path, tiny_sst2: Path
 ) -> None:

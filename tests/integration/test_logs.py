@@ -41,6 +41,7 @@ def test_a_job_can_be_followed_from_request_to_result(tmp_path: Path, tiny_bert:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_threads_say_of_a_job_names_it(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     with postgres() as server:
         backend = Backend("postgresql", tmp_path / "data", new_database(server.port), "")

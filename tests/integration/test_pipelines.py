@@ -42,6 +42,7 @@ def _sh(script: str, folder: Path, **changes: str) -> subprocess.CompletedProces
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_steps_of_the_workflow_and_the_line_for_mlflow(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     workflow = yaml.safe_load(block("pipelines.md", "yaml", "github"))
@@ -71,6 +72,7 @@ def test_the_steps_of_the_workflow_and_the_line_for_mlflow(tmp_path: Path, tiny_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_prefect_flow(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     if not PREFECT.is_file():
@@ -89,6 +91,7 @@ def test_the_prefect_flow(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_airflow_dag(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     written = block("pipelines.md", "python", "airflow")

@@ -60,6 +60,7 @@ def test_the_shipped_configuration_is_one(promtool: str, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("backend", ["redis-postgres", pytest.param("local", marks=pytest.mark.matrix)], indirect=True)
+@pytest.mark.long
 def test_prometheus_scrapes_two_api_processes_and_a_worker(
     backend: Backend, tmp_path: Path, tiny_bert: Path, tiny_sst2: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_prometheus_scrapes_two_api_processes_and_a_worker(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_processes_under_one_master_are_counted_together(tmp_path: Path) -> None:
     port, shared = free_port(), tmp_path / "shared"
     shared.mkdir()

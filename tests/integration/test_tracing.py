@@ -104,6 +104,7 @@ def test_a_trace_goes_from_the_caller_to_each_stage(tmp_path: Path, tiny_bert: P
         assert {one.key: one.value.string_value for one in other.attributes}["error.type"] == failed.error.code
 
 
+@pytest.mark.long
 def test_a_collector_that_is_away_costs_no_job(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     backend = Backend("local", tmp_path / "data", "", "")
     service = Service(backend, tmp_path, tiny_bert, tiny_sst2, settings=_settings(free_port()))

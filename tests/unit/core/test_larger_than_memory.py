@@ -14,6 +14,7 @@ TIMES = 4
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(not can_limit(), reason="this machine does not let us make control groups of memory")
 def test_a_model_four_times_the_room_for_its_weights_is_pruned_and_proven(tmp_path: Path):
