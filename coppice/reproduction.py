@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _WEIGHTS = (".safetensors", ".gguf", ".onnx", ".onnx_data", ".onnx.data", ".bin")
 # What tells of the run, with its times; and what is added after the manifest.
 _OF_THE_RUN = ("report.json", "report.html", "README.md", "provenance.json", "model.sig", "manifest.json")
-# Evaluations that change no weight, and may name files that only the first machine has.
-_BESIDE_THE_WEIGHTS = ("also", "ledger")
+# Evaluations that change no weight, and may name files or columns that only the first machine has.
+_BESIDE_THE_WEIGHTS = ("also", "ledger", "slices")
 
 Change = Literal["values", "shape", "type", "missing", "new"]
 

@@ -28,7 +28,7 @@ Also = Annotated[
     ),
 ]
 UsesLedger = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--ledger",
         help="Judge what decoders and embedders can do beside their task, too: code, sums, writing to an end, on made texts.",
@@ -60,7 +60,7 @@ class _Options(Protocol):
     def also(self) -> list[str] | None: ...
 
     @property
-    def ledger(self) -> bool: ...
+    def ledger(self) -> bool | None: ...
 
     @property
     def ledger_texts(self) -> list[str] | None: ...

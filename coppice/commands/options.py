@@ -160,6 +160,8 @@ _OPTIONS = {
     "quality_floor.confidence": ("floor_confidence", "--floor-confidence"),
     "evaluation.slices": ("slices", "--slice"),
     "evaluation.examples": ("examples", "--examples"),
+    "evaluation.also": ("also", "--also"),
+    "evaluation.ledger": ("ledger", "--ledger"),
     "memory.weights": ("weights", "--weights"),
     "artifacts.layout": ("layout", "--layout"),
     "artifacts.formats": ("formats", "--format"),
@@ -198,7 +200,7 @@ class JobOptions:
     floor_confidence: FloorConfidence = None
     slices: Slices = None
     also: Also = None
-    ledger: UsesLedger = False
+    ledger: UsesLedger = None
     ledger_texts: LedgerTexts = None
     examples: Examples = None
     layout: Layout = None
@@ -261,6 +263,7 @@ class JobOptions:
     def option_for(self, field: str) -> str:
         """Return where a user changes a field of the spec: an option, or a field of the spec file."""
         field = field.rstrip(".0123456789")  # task.columns.text.0 is set by --text
+        field = next((name for name in ("evaluation.also", "evaluation.ledger") if field.startswith(f"{name}.")), field)
         if field.partition(".")[0] in ("target", "targets", "sparsity") and field not in _OPTIONS:
             given, option = bool(self._used()), " or ".join(_TARGETS[name] for name in self._used() or _TARGETS)
             field = "sparsity" if "sparsity" in self._file else field  # it stands for a target

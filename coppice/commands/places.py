@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coppice.console import ExitCode, fail
 from coppice.outputs import OutputUnusable, check_file, check_folder
+from pruning_core.files.paths import data_suffix
 
 _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+(@.*)?", re.ASCII)
 
@@ -33,8 +34,9 @@ def absolute(path: str) -> str:
 
 
 def local_data(reference: str) -> str:
-    """Make the path of data absolute. What does not exist and looks like a Hub id is one."""
-    is_hub_id = not is_path(reference) and not Path(reference).exists() and _HUB_ID.fullmatch(reference)
+    """Make the path of data absolute. What does not exist and looks like a Hub id is one, unless it is named as a data file."""
+    named = is_path(reference) or Path(reference).exists() or data_suffix(Path(reference).name) is not None
+    is_hub_id = not named and _HUB_ID.fullmatch(reference)
     return reference if is_hub_id else absolute(reference)
 
 

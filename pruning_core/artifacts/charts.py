@@ -327,13 +327,13 @@ def ledger(rows: Sequence[LedgerRow]) -> str | None:
         axes.plot([at(value)] * 2, [0, len(drawn)], color=_LINE, linewidth=1, linestyle=(0, (4, 3)))
         axes.text(at(value), len(drawn) + 0.55, said, ha="center", va="center", color=_MUTED, fontsize=_FONT - 1.5)
     for place, (row, (value, low, high)) in enumerate(drawn):
-        color = {"kept": _ACCENT, "lost": _WARN, "unclear": _MUTED}[row.verdict]
+        color = _MUTED if row.verdict is None else {"kept": _ACCENT, "lost": _WARN, "unclear": _MUTED}[row.verdict]
         axes.text(0, place + 0.5, short_name(row)[:34], va="center", fontsize=_FONT - 1.5)
         axes.plot([at(low), at(high)], [place + 0.5] * 2, color=color, linewidth=1.5)
-        axes.plot([at(value)], [place + 0.5], "o", markersize=5, color=color)
-    return _svg(
-        figure, "Worse than the dense model, in limits: " + "; ".join(f"{own.subject} {own.verdict}" for own, _ in drawn)
-    )
+        mark = ">" if value > most else "<" if value < least else "o"
+        axes.plot([at(value)], [place + 0.5], mark, markersize=5, color=color)
+    told = "; ".join(f"{own.subject} {own.verdict}" for own, _ in drawn if own.verdict is not None)
+    return _svg(figure, f"Worse than the dense model, in limits: {told}")
 
 
 def _measured(sublayer: SublayerReport) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 
 from pruning_core.artifacts.charts import (
     Bar,
@@ -47,11 +46,16 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         spec: The request.
         report: The report; all figures on the page are from it.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    source = files("pruning_core.artifacts").joinpath("templates", "report.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("pruning_core.artifacts"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     charts = {
         "comparison": comparison(_bars(report)),
         "structure": structure(report.layers),
@@ -64,7 +68,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         "losses": None if report.training is None else training_losses(report.training.points),
         "measures": None if report.training is None else training_measures(report.training.points),
     }
-    return environment.from_string(source).render(
+    return environment.get_template("report.html").render(
         report=report,
         name=display_name(report.model),
         target=_target(spec, report),

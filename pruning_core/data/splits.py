@@ -81,7 +81,10 @@ def _shelf(root: Path, task: TaskSpec, *, described: bool) -> Shelf:
             )
         return Shelf({root.name: (root,)}, "the file")
     if not root.is_dir():
-        raise DatasetInvalid("no such folder; give one that holds the splits of the data set", param="task.dataset")
+        raise DatasetInvalid(
+            f"no such folder or file: {root.name[:64]}; give a folder that holds the splits of the data set, or a data file",
+            param="task.dataset",
+        )
     first: Shelf | None = None
     for shelf in _shelves(root, task, described=described):
         if any(_name_of(shelf, task, role) is not None for role in ("train", "validation")):

@@ -21,6 +21,8 @@ Judgement = Literal[
     "retrieval",
     "lm_eval",
 ]
+# How far the models' answers agree: what else a model says may be as good, so that there is no verdict.
+WITHOUT_VERDICT: frozenset[Judgement] = frozenset({"agreement", "neighbours"})
 # What a measure is, in the words of a table.
 TITLES: dict[Judgement, str] = {
     "perplexity": "perplexity",
@@ -48,8 +50,9 @@ class LedgerRow(Frozen):
     lower_is_better: bool = False
     low: float | None = Field(default=None, description="95 % interval of pruned minus dense, paired.")
     high: float | None = None
-    verdict: Verdict = Field(
-        description="lost: surely worse than the limit allows; kept: surely not; unclear: the rows do not tell."
+    verdict: Verdict | None = Field(
+        description="lost: surely worse than the limit allows; kept: surely not; unclear: the rows do not tell; null: shown "
+        "without a verdict, since a model that answers otherwise than the dense one may be as good."
     )
     limit: float = Field(
         description="How much worse is still kept: of perplexity, a factor; else a difference, in the metric's own unit."
@@ -73,8 +76,7 @@ class LedgerReport(Frozen):
 def ledger_line(task: Verdict, rows: Sequence[LedgerRow]) -> str:
     """Say in one line what was kept and lost.
 
-    A subject has the worst verdict of its rows; agreement with the dense model does not count, as a model may say
-    something else that is as good.
+    A subject has the worst verdict of its rows.
 
     Args:
         task: The verdict on the task itself.
@@ -83,7 +85,7 @@ def ledger_line(task: Verdict, rows: Sequence[LedgerRow]) -> str:
     worst: dict[str, Verdict] = {"its task": task}
     order: tuple[Verdict, ...] = ("kept", "unclear", "lost")
     for row in rows:
-        if row.judged_by in ("agreement", "neighbours"):
+        if row.verdict is None:
             continue
         before = worst.get(row.subject, "kept")
         worst[row.subject] = order[max(order.index(before), order.index(row.verdict))]

@@ -19,6 +19,7 @@ class LedgerWords:
     rows: str
     figures: str
     interval: str
+    limit: str
     verdict: str
 
 
@@ -56,7 +57,8 @@ def _words(row: LedgerRow) -> LedgerWords:
     places = 1 if row.judged_by == "perplexity" else 3
     figures = "-" if row.dense is None or row.pruned is None else f"{row.dense:,.{places}f} → {row.pruned:,.{places}f}"
     interval = "-" if row.low is None or row.high is None else f"{row.low:+,.{places}f} to {row.high:+,.{places}f}"
-    verdict = _VERDICTS[row.verdict]
+    verdict = "-" if row.verdict is None else _VERDICTS[row.verdict]
+    limit = f"{row.limit:g} times" if row.judged_by == "perplexity" else f"{row.limit:g} worse"
     return LedgerWords(
         subject=row.subject,
         short=short_name(row),
@@ -64,5 +66,6 @@ def _words(row: LedgerRow) -> LedgerWords:
         rows=f"{row.rows:,} {row.unit}{'' if row.rows == 1 else 's'}",
         figures=figures,
         interval=interval,
+        limit="-" if row.verdict is None else limit,
         verdict=verdict if row.reason is None else f"{verdict}: {row.reason}",
     )

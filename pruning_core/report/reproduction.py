@@ -69,7 +69,7 @@ def command_for(model: SourceReport, data: SourceReport) -> str:
     """Return the command that makes a bundle again, in its folder. What is no Hub id must be named by whoever has a copy."""
     named = {"model": model, "data": data}
     places = [
-        f"{_OPTIONS[role]} {shlex.quote(source.name) if _PLAIN.fullmatch(source.name) else role.upper()}"
+        f"{_OPTIONS[role]} {shlex.quote(f'/path/to/{source.name}') if _PLAIN.fullmatch(source.name) else role.upper()}"
         for role, source in named.items()
         if source.kind == "folder"
     ]

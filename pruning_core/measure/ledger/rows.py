@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pruning_core.measure.certainty import Comparison
 from pruning_core.measure.paired import CONFIDENCE, Draws, draw
-from pruning_core.report.ledger import Judgement, LedgerRow, Verdict
+from pruning_core.report.ledger import WITHOUT_VERDICT, Judgement, LedgerRow, Verdict
 from pruning_core.spec.metrics import METRICS
 from pruning_core.tasks.row_sums import Floats, RowForm, RowSums
 
@@ -59,7 +59,7 @@ class Subject:
             rows=rows,
             unit=self.unit,
             lower_is_better=self.judged_by in _LESS_IS_BETTER,
-            verdict=verdict,
+            verdict=None if self.judged_by in WITHOUT_VERDICT and verdict == "unclear" else verdict,
             limit=LIMITS[self.judged_by],
             reason=reason,
         )
@@ -79,6 +79,8 @@ class Subject:
         if self.chance is not None and draws.range_of_one("dense", CONFIDENCE).low <= self.chance:
             said = f"the dense model is not surely better than guessing ({self.chance:.2f}), so there is little to lose"
             return found.but(reason=said)
+        if self.judged_by in WITHOUT_VERDICT:
+            return found
         limit, lower = LIMITS[self.judged_by], found.lower_is_better
         return found.but(verdict=verdict_of(draws, limit, lower=lower, is_factor=self.judged_by == "perplexity"))
 

@@ -72,7 +72,7 @@ def test_what_was_made_again_is_the_same_to_the_last_bit(bundle: Path, tmp_path:
 
 
 def test_a_checkpoint_of_several_leads_to_its_bundle(bundle: Path) -> None:
-    assert "coppice reproduce .. --model model --data data" in (bundle / "macs-0.8" / "README.md").read_text()
+    assert "coppice reproduce .. --model /path/to/model --data /path/to/data" in (bundle / "macs-0.8" / "README.md").read_text()
     done = reproduce(bundle / "macs-0.8")
     assert done.exit_code == 2
     assert f"is one of several checkpoints of a bundle: give {bundle}" in done.stderr.replace("\n", "")
@@ -188,7 +188,7 @@ def test_a_floor_that_is_missed_is_compared_all_the_same(bundle: Path) -> None:
 def test_a_name_that_is_no_name_is_not_put_into_a_command() -> None:
     odd, hub = SourceReport(kind="folder", name="```\n# rm", sha256={}), SourceReport(kind="hub", name="org/name", sha256={})
     plain = SourceReport(kind="folder", name="my data", sha256={})
-    assert command_for(odd, plain) == "coppice reproduce . --model MODEL --data 'my data'"
+    assert command_for(odd, plain) == "coppice reproduce . --model MODEL --data '/path/to/my data'"
     assert command_for(hub, hub) == "coppice reproduce ."
 
 

@@ -34,7 +34,7 @@ def test_a_service_names_its_folders_by_their_last_name(tiny_bert: Path, tmp_pat
     for name in ("report.json", "report.html", "README.md"):
         text = (tmp_path / "out" / name).read_text()
         assert "secret" not in text, name
-        assert "coppice reproduce . --model minilm --data rows" in unescape(text), name
+        assert "coppice reproduce . --model /path/to/minilm --data /path/to/rows" in unescape(text), name
 
 
 def test_a_run_of_ones_own_keeps_the_paths(tiny_bert: Path, tiny_sst2: Path, tmp_path: Path) -> None:
