@@ -122,8 +122,11 @@ def test_less_repetition_is_better():
 
 
 def test_identical_models_keep_everything_and_have_no_width():
-    row = Subject("x", "agreement", "block").row(ratios(np.full(30, 63), np.full(30, 63), np.full(30, 63), np.full(30, 63)), 0)
+    same = ratios(np.full(30, 63), np.full(30, 63), np.full(30, 63), np.full(30, 63))
+    row = Subject("x", "retrieval", "piece").row(same, 0)
     assert (row.dense, row.pruned, row.low, row.high, row.verdict) == (1, 1, 0, 0, "kept")
+    beside = Subject("x", "agreement", "block").row(same, 0)
+    assert (beside.low, beside.verdict) == (0, None), "what agrees is shown, and no verdict"
 
 
 def test_a_dense_model_that_guesses_has_nothing_to_lose():
@@ -147,7 +150,7 @@ def test_the_line_says_the_worst_of_each_subject():
 
     rows = [
         row("arithmetic", "perplexity", "kept"),
-        row("arithmetic", "agreement", "lost"),
+        row("arithmetic", "agreement", None),
         row("German", "perplexity", "lost"),
         row("German", "cloze", "kept"),
         row("source code", "perplexity", "unclear"),
@@ -294,11 +297,11 @@ def test_pieces_by_hand():
     dense = torch.stack([first, first], dim=1)
     part = PiecesPart("docstrings", None, None)
     kept = part.rows(dense, dense, 0)
-    assert [row.verdict for row in kept] == ["kept"] * 3
+    assert [row.verdict for row in kept if row.judged_by != "neighbours"] == ["kept"] * 2
     assert [row.pruned for row in kept] == [1, 1, 1]
     noise = torch.nn.functional.normalize(torch.randn(60, 2, 16, generator=rng, dtype=torch.float64), dim=-1)
     lost = {row.judged_by: row for row in part.rows(dense, noise, 0)}
-    assert {row.verdict for row in lost.values()} == {"lost"}
+    assert {name: row.verdict for name, row in lost.items()} == {"retrieval": "lost", "similarity": "lost", "neighbours": None}
     assert lost["retrieval"].pruned < 0.2
     assert abs(lost["similarity"].pruned) < 0.4
 
