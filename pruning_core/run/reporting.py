@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pruning_core.checks.model import mixture
@@ -18,6 +19,8 @@ from pruning_core.spec.engines import ENGINE_TITLES
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import target_name
 from pruning_core.training.runner import training_warnings
+
+_FEW_SUBLAYERS = 4  # named one by one
 
 
 def summed_up(
@@ -147,9 +150,17 @@ def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> t
             found.extend(f"{where}{said}" for said in outcome.ledger.warnings)
         told = (*candidate.plan.hints(outcome), *training_warnings(outcome.training))
         found.extend(f"{where}{said}" for said in told)
-        found.extend(
-            f"{where}{own.name}: recovery {own.report.status}, weights left unrepaired"
-            for own in reported_sublayers(outcome.layers)
-            if own.failed
-        )
+        found.extend(f"{where}{said}" for said in _unrepaired(outcome))
     return tuple(found)
+
+
+def _unrepaired(outcome: Outcome) -> list[str]:
+    """Say which sublayers were left unrepaired: each by name, or their number where they are many."""
+    told = list(reported_sublayers(outcome.layers))
+    failed = [own for own in told if own.failed]
+    if len(failed) <= _FEW_SUBLAYERS:
+        return [f"{own.name}: recovery {own.report.status}, weights left unrepaired" for own in failed]
+    statuses = Counter(own.report.status for own in failed)
+    kinds = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
+    where = f"{len(failed)} of {len(told)} sublayers unrepaired ({kinds}): layers has each"
+    return [f"recovery left the weights of {where}; more calibration samples may help"]
