@@ -71,9 +71,11 @@ def _target(report: Report) -> str:
 
 
 def _difference(report: Report) -> str:
-    """Write the sentence that says how sure the difference is; nothing for reports of earlier versions."""
+    """Write the sentences that say how sure the differences are; nothing for reports of earlier versions."""
     said = difference_words(report.quality)
-    return f"On the same {report.quality.samples:,} validation samples, {report.quality.metric}: {said}.\n\n" if said else ""
+    own = f"On the same {report.quality.samples:,} validation samples, {report.quality.metric}: {said}.\n\n" if said else ""
+    sets = (f"Set {_text(of_set.name)}: {_text(of_set.said)}.\n\n" for of_set in set_words(report.also) if of_set.said)
+    return own + "".join(sets)
 
 
 def _further(report: Report) -> str:
