@@ -297,7 +297,7 @@ def test_a_proof_that_runs_out_is_no_verdict(part, causes, expected, tiny_bert):
     ids=["cpu", "gpu", "caused"],
 )
 def test_a_run_that_runs_out_of_memory_may_be_tried_again(error, tiny_bert, tiny_sst2, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "read_rows", _raising(error))
+    monkeypatch.setattr(pipeline, "read_splits", _raising(error))
     with pytest.raises(OutOfMemory, match=r"out of memory on cpu; lower calibration\.memory_mb"):
         pipeline.run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path / "out", device="cpu")
     assert list(tmp_path.iterdir()) == []
