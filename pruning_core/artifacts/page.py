@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources import files
 
 from pruning_core.artifacts.charts import (
     Bar,
@@ -39,6 +40,10 @@ class Headline:
     detail: str
 
 
+def _template(name: str) -> str:
+    return files("pruning_core.artifacts").joinpath("templates", name).read_text(encoding="utf-8")
+
+
 def render_page(spec: PruneSpec, report: Report) -> str:
     """Render the page of a report as HTML.
 
@@ -46,11 +51,11 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         spec: The request.
         report: The report; all figures on the page are from it.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(
-        loader=PackageLoader("pruning_core.artifacts"),
+        loader=FunctionLoader(_template),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

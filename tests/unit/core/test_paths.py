@@ -67,7 +67,7 @@ def stopped(monkeypatch, tmp_path):
         seen["threads"], seen["folders"] = torch.get_num_threads(), [path.name for path in tmp_path.iterdir()]
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(pipeline, "read_rows", read)
+    monkeypatch.setattr(pipeline, "read_splits", read)
     return seen
 
 
