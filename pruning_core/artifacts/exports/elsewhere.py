@@ -92,9 +92,17 @@ def transformers(request: dict[str, Any]) -> tuple[Run, str]:
     library.logging.set_verbosity_error()
     library.logging.disable_progress_bar()
     auto = getattr(library, request["auto_class"])
-    model = auto.from_pretrained(
-        request["path"], dtype=torch.float32, local_files_only=True, trust_remote_code=request["trust_remote_code"]
-    ).eval()
+    model, told = auto.from_pretrained(
+        request["path"],
+        dtype=torch.float32,
+        local_files_only=True,
+        trust_remote_code=request["trust_remote_code"],
+        output_loading_info=True,
+    )
+    lacking = sorted(told["missing_keys"])
+    if lacking:  # transformers fills them with whatever lies in memory, which may look like values
+        raise ValueError(f"the files lack {lacking[0]}{f' and {len(lacking) - 1} more values' if len(lacking) > 1 else ''}")
+    model.eval()
 
     def run(feed: Feed) -> list[Any]:
         with torch.inference_mode():
