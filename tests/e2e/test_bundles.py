@@ -140,6 +140,7 @@ print(json.dumps(model.encode(json.loads(sys.argv[2])).tolist()))
 
 
 @pytest.mark.parametrize("layout", ["per_layer", pytest.param("stock", marks=pytest.mark.matrix)])
+@pytest.mark.long
 def test_embeddings_load_as_a_sentence_transformer(layout, tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", task="features")
     options = ("--macs-keep", "0.6", "--layout", layout)
@@ -154,6 +155,7 @@ def test_embeddings_load_as_a_sentence_transformer(layout, tmp_path):
     assert [sum(x * x for x in row) for row in embeddings] == pytest.approx([1, 1, 1], abs=1e-5)
 
 
+@pytest.mark.long
 def test_a_floor_that_is_missed_ends_with_1_and_leaves_the_candidate(tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", task="features")
     data = tiny.write_jsonl(tmp_path / "data")

@@ -100,6 +100,7 @@ def test_what_the_hub_has_is_fetched_and_pruned(make_site: Any, tmp_path: Path) 
     assert TOKEN in site.hub.tokens
 
 
+@pytest.mark.long
 def test_a_hub_id_is_never_a_folder_and_a_readme_never_leads_outside(make_site: Any, tmp_path: Path) -> None:
     """C1: a data set by the name of a folder beside the worker, and one whose README names another tenant's rows."""
     site = make_site()
@@ -128,6 +129,7 @@ def test_a_hub_id_is_never_a_folder_and_a_readme_never_leads_outside(make_site: 
         assert said in job.error.message
 
 
+@pytest.mark.long
 def test_the_workers_token_and_what_it_fetched_are_for_named_tenants(make_site: Any) -> None:
     site = make_site(COPPICE_AUTH="true", COPPICE_SECRET=SECRET, COPPICE_HUB_TOKEN_TENANTS="acme", COPPICE_SANDBOX="preferred")
     port = site.service.url.rpartition(":")[2]

@@ -184,6 +184,7 @@ def test_a_kept_table_is_read_and_another_version_is_measured_again(tmp_path):
         Timer(spec, dense, newer, 60, tmp_path / "cache").table(shapes, ["decode"])
 
 
+@pytest.mark.long
 def test_onnx_runtime_times_stacks_of_an_encoder_in_passes(tmp_path, monkeypatch):
     """The engine itself, in its own process; it is in this very environment."""
     monkeypatch.setattr("pruning_core.artifacts.engines.stacks.UNSTEADY", 1e9)  # microseconds, on a machine that runs tests

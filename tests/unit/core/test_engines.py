@@ -325,6 +325,7 @@ os.execv(REAL[0], [*REAL, parent, stage])
     assert any("its speed was not measured to the end" in note for note in row.notes)
 
 
+@pytest.mark.long
 def test_an_answer_stands_though_the_clock_s_turn_takes_too_long(llamas, tmp_path):
     body = """
 asked = json.loads(pathlib.Path(request).read_text())
