@@ -15,6 +15,7 @@ import urllib.request
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from pruning_core.arch.adapter import adapt
 from pruning_core.artifacts.engines import stacks
@@ -25,6 +26,7 @@ from pruning_core.measure.engine_table import shapes_of
 from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
+from tests import gguf_models
 from tests.engines import write_llama, write_texts
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
@@ -171,6 +173,10 @@ def test_a_table_of_latencies_is_measured_in_the_engine(engine, tmp_path, monkey
     found = _here(engine)
     formats = {"llama.cpp": ["gguf"], "openvino": ["openvino"]}.get(engine, [])
     model = write_llama(tmp_path / "dense")
+    if engine == "llama.cpp":  # which has no form of the tiny tokenizer of words
+        tokenizer = gguf_models.byte_tokenizer(None)
+        config = LlamaConfig.from_pretrained(model, vocab_size=len(tokenizer))
+        gguf_models.write(model, config, tokenizer, dtype="float32")
     fields = _spec(model, write_texts(tmp_path / "texts"), layout="stock", formats=["safetensors", *formats]).model_dump()
     spec = PruneSpec.model_validate(fields | {"target": {"metric": "latency", "engine": engine, "keep": 0.7}})
     dense = load_task_model(model, "text-generation", torch.device("cpu"))
