@@ -16,7 +16,8 @@ from pruning_core.spec.metrics import METRICS, Metric
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.tasks import finding_of
 from pruning_core.tasks.base import Judged
-from pruning_core.tasks.row_sums import RowForm, RowSums, changes
+from pruning_core.tasks.row_forms import RowForm, RowSums
+from pruning_core.tasks.row_sums import changes
 
 # Figures are written to so many digits behind the point, so that rounding by threads does not show.
 _DIGITS = 6

@@ -19,7 +19,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from pruning_core.tasks.row_sums import Floats, Ints, RowForm, RowRanks, RowSums
+from pruning_core.tasks.row_forms import Floats, Ints, RowForm, RowRanks, RowSums
 
 CONFIDENCE = 0.95
 # With fewer rows the spread among them says too little of the spread among all others.

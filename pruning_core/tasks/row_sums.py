@@ -7,7 +7,6 @@ function of sums over rows (`RowSums`); a rank correlation is not (`RowRanks`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pruning_core.tasks.row_forms import Floats, Ints, RowRanks, RowSums, each, exponential_ratio, means, over, ratio, shares
 from pruning_core.tasks.scoring import (
     Classes,
     Decisions,
@@ -31,73 +31,6 @@ from pruning_core.tasks.scoring import (
     reply_overlaps,
     rouge_scores,
 )
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class RowSums:
-    """A metric that is a function of sums over rows. Rows that are alike in all respects are one group.
-
-    Attributes:
-        dense: What one row of each group adds to the sums for the dense model, (groups, sums); an array or a sparse array.
-        pruned: The same for the pruned model.
-        value: Computes the metric from sums, (..., sums) to (...).
-        rows: Number of rows of each group.
-        binary: Whether the metric is the share of rows that are right, the first of two sums of zeros and ones.
-    """
-
-    dense: Any
-    pruned: Any
-    value: Callable[[Floats], Floats]
-    rows: Ints
-    binary: bool = False
-
-    def values(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Compute the metric of both models, for numbers of draws of each group, (draws, groups)."""
-        return self.value(weights @ self.dense), self.value(weights @ self.pruned)
-
-
-@dataclass(frozen=True, slots=True)
-class RowRanks:
-    """Spearman's rank correlation of each model's scores with the right ones. Each row is a group of its own."""
-
-    dense: Floats
-    pruned: Floats
-    wanted: Floats
-
-    @property
-    def rows(self) -> Ints:
-        """Number of rows of each group."""
-        return np.ones(len(self.wanted), dtype=np.int64)
-
-    def values(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Compute the metric of both models. Ranks are those among the drawn rows; ties share their middle rank."""
-        drawn = weights.astype(np.float32)  # whole and half numbers, which it holds exactly
-        centre = (drawn.sum(-1, keepdims=True) + 1) / 2
-        wanted = _ranks(self.wanted, drawn) - centre
-        weighted = drawn * wanted
-        theirs = np.einsum("bn,bn->b", weighted, wanted)
-        found: list[Floats] = []
-        for scores in (self.dense, self.pruned):
-            ranks = _ranks(scores, drawn) - centre
-            both, own = np.einsum("bn,bn->b", weighted, ranks), np.einsum("bn,bn->b", drawn * ranks, ranks)
-            found.append(_over(both.astype(np.float64), np.sqrt(own.astype(np.float64) * theirs), math.nan))
-        return found[0], found[1]
-
-    def as_sums(self) -> RowSums:
-        """Return the correlation as sums over the ranks among all rows, whose exchange within rows tests the difference."""
-        weights = np.ones((1, len(self.wanted)))
-        dense, pruned, wanted = (_ranks(own, weights)[0] for own in (self.dense, self.pruned, self.wanted))
-
-        def sums(own: Floats) -> Floats:
-            return np.stack([own * wanted, own, own**2, wanted, wanted**2, np.ones_like(own)], axis=-1)
-
-        return RowSums(sums(dense), sums(pruned), _correlation, self.rows)
-
-
-RowForm = RowSums | RowRanks
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +74,7 @@ def class_accuracy(dense: Classes, pruned: Classes) -> RowSums:
     """Give the right answers."""
     wanted, found, rows = _triples(dense, pruned)
     dense_sums, pruned_sums = (np.stack([own == wanted, np.ones_like(wanted)], axis=-1).astype(float) for own in found)
-    return RowSums(dense_sums, pruned_sums, _ratio, rows, binary=True)
+    return RowSums(dense_sums, pruned_sums, ratio, rows, binary=True)
 
 
 def class_f1(dense: Classes, pruned: Classes) -> RowSums:
@@ -164,7 +97,7 @@ def matthews(dense: Classes, pruned: Classes) -> RowSums:
 def rows_wholly_right(dense: Decisions, pruned: Decisions) -> RowSums:
     """Give the rows for which every class is right."""
     before, after = (_array((own.found == own.wanted).all(-1)) for own in (dense, pruned))
-    return _shares(before, after)
+    return shares(before, after)
 
 
 def decision_f1(dense: Decisions, pruned: Decisions) -> RowSums:
@@ -174,7 +107,7 @@ def decision_f1(dense: Decisions, pruned: Decisions) -> RowSums:
         kinds = (own.found & own.wanted, own.found & ~own.wanted, own.wanted & ~own.found)
         return np.stack([_array(kind.sum(-1)) for kind in kinds], axis=-1).astype(float)
 
-    return _each(sums(dense), sums(pruned), partial(_f1, average="micro"))
+    return each(sums(dense), sums(pruned), partial(_f1, average="micro"))
 
 
 def spearman(dense: Scores, pruned: Scores) -> RowRanks:
@@ -189,7 +122,7 @@ def cosine(dense: Embeddings, pruned: Embeddings) -> RowSums:
         np.ones(len(own.found)) if own.found is own.wanted else _array((own.found * own.wanted).sum(-1)).astype(float)
         for own in (dense, pruned)
     )
-    return _means(before, after)
+    return means(before, after)
 
 
 def tag_accuracy(dense: Tags, pruned: Tags) -> RowSums:
@@ -199,7 +132,7 @@ def tag_accuracy(dense: Tags, pruned: Tags) -> RowSums:
         pairs = zip(own.found, own.wanted, strict=True)
         return np.array([(int((found == wanted).sum()), len(wanted)) for found, wanted in pairs], dtype=float)
 
-    return _each(sums(dense), sums(pruned), _ratio)
+    return each(sums(dense), sums(pruned), ratio)
 
 
 def entity_f1(dense: Tags, pruned: Tags) -> RowSums:
@@ -216,28 +149,28 @@ def entity_f1(dense: Tags, pruned: Tags) -> RowSums:
         ]
         return np.array([(len(a & b), len(a - b), len(b - a)) for a, b in pairs], dtype=float)
 
-    return _each(sums(dense), sums(pruned), partial(_f1, average="micro"))
+    return each(sums(dense), sums(pruned), partial(_f1, average="micro"))
 
 
 def exact_match(dense: Replies, pruned: Replies) -> RowSums:
     """Give the answers that are right."""
     before, after = (np.array(reply_matches(own)) > 0 for own in (dense, pruned))
-    return _shares(before, after)
+    return shares(before, after)
 
 
 def word_f1(dense: Replies, pruned: Replies) -> RowSums:
     """Give the F1 of each answer's words."""
-    return _means(np.array(reply_overlaps(dense)), np.array(reply_overlaps(pruned)))
+    return means(np.array(reply_overlaps(dense)), np.array(reply_overlaps(pruned)))
 
 
 def token_loss(dense: Losses, pruned: Losses) -> RowSums | None:
     """Give the summed loss and the number of counted tokens of each sample."""
-    return _losses(dense, pruned, _ratio)
+    return _losses(dense, pruned, ratio)
 
 
 def perplexity(dense: Losses, pruned: Losses) -> RowSums | None:
     """Give the summed loss and the number of counted tokens of each sample."""
-    return _losses(dense, pruned, lambda sums: np.exp(np.minimum(_ratio(sums), 700.0)))
+    return _losses(dense, pruned, exponential_ratio)
 
 
 def token_accuracy(dense: Tokens, pruned: Tokens) -> RowSums | None:
@@ -251,12 +184,12 @@ def token_accuracy(dense: Tokens, pruned: Tokens) -> RowSums | None:
         right = np.bincount(owner, weights=_array(own.found == own.wanted), minlength=len(counts))
         return np.stack([right, counts], axis=-1).astype(float)
 
-    return _each(sums(dense), sums(pruned), _ratio)
+    return each(sums(dense), sums(pruned), ratio)
 
 
 def rouge(dense: Texts, pruned: Texts, *, name: str) -> RowSums:
     """Give the F-measure of each text."""
-    return _means(np.array(rouge_scores(name, dense)), np.array(rouge_scores(name, pruned)))
+    return means(np.array(rouge_scores(name, dense)), np.array(rouge_scores(name, pruned)))
 
 
 def rouge1(dense: Texts, pruned: Texts) -> RowSums:
@@ -289,29 +222,14 @@ def bleu(dense: Texts, pruned: Texts) -> RowSums:
         scores = [BLEU.compute_bleu(row[:4], row[4:8], row[8], row[9], smooth_method="exp").score for row in rows]
         return np.array(scores).reshape(given.shape[:-1])
 
-    return _each(sums(dense), sums(pruned), value)
+    return each(sums(dense), sums(pruned), value)
 
 
 def _losses(dense: Losses, pruned: Losses, value: Callable[[Floats], Floats]) -> RowSums | None:
     sides = [
         np.stack([_array(own) for own in one.rows], axis=-1).astype(float) for one in (dense, pruned) if one.rows is not None
     ]
-    return _each(sides[0], sides[1], value) if len(sides) == 2 else None
-
-
-def _each(dense: Floats, pruned: Floats, value: Callable[[Floats], Floats]) -> RowSums:
-    return RowSums(dense, pruned, value, np.ones(len(dense), dtype=np.int64))
-
-
-def _means(dense: Floats, pruned: Floats) -> RowSums:
-    sides = [np.stack([own, np.ones_like(own)], axis=-1) for own in (dense, pruned)]
-    return _each(sides[0], sides[1], _ratio)
-
-
-def _shares(dense: NDArray[np.bool_], pruned: NDArray[np.bool_]) -> RowSums:
-    codes, rows = np.unique(2 * dense + 1 * pruned, return_counts=True)
-    before, after = (np.stack([own, np.ones_like(own)], axis=-1).astype(float) for own in (codes // 2, codes % 2))
-    return RowSums(before, after, _ratio, rows.astype(np.int64), binary=True)
+    return each(sides[0], sides[1], value) if len(sides) == 2 else None
 
 
 def _triples(dense: Classes, pruned: Classes) -> tuple[Ints, tuple[Ints, Ints], Ints]:
@@ -354,25 +272,16 @@ def _array(own: Tensor) -> NDArray[Any]:
     return own.numpy()
 
 
-def _over(part: Floats, whole: Floats, otherwise: float) -> Floats:
-    """Divide, and give another number where the whole is 0."""
-    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), otherwise)
-
-
-def _ratio(sums: Floats) -> Floats:
-    return _over(sums[..., 0], sums[..., 1], math.nan)
-
-
 def _f1(sums: Floats, average: str) -> Floats:
     """Compute F1 from right, superfluous and missed answers: each (..., classes), one after the other."""
     right, extra, missed = np.split(sums, 3, axis=-1)
     whole = 2 * right + extra + missed
-    own = _over(2 * right, whole, 0.0)
+    own = over(2 * right, whole, 0.0)
     if average == "binary":
         return own[..., 1]
     if average == "micro":
         return own[..., 0]
-    return _over(own.sum(-1), (whole > 0).sum(-1).astype(float), 0.0)  # classes that nobody names do not count
+    return over(own.sum(-1), (whole > 0).sum(-1).astype(float), 0.0)  # classes that nobody names do not count
 
 
 def _matthews(sums: Floats) -> Floats:
@@ -381,20 +290,4 @@ def _matthews(sums: Floats) -> Floats:
     total = wanted.sum(-1)
     both = right[..., 0] * total - (found * wanted).sum(-1)
     spread = (total**2 - (found**2).sum(-1)) * (total**2 - (wanted**2).sum(-1))
-    return _over(both, np.sqrt(np.maximum(spread, 0.0)), 0.0)
-
-
-def _correlation(sums: Floats) -> Floats:
-    both, own, square, wanted, wanted_square, rows = np.moveaxis(sums, -1, 0)
-    spread = (rows * square - own**2) * (rows * wanted_square - wanted**2)
-    return _over(rows * both - own * wanted, np.sqrt(np.maximum(spread, 0.0)), math.nan)
-
-
-def _ranks(scores: Floats, weights: NDArray[Any]) -> NDArray[Any]:
-    """Return the middle rank of each row among the drawn rows, (draws, rows)."""
-    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    order = np.argsort(places, kind="stable")
-    tied = weights.take(order, axis=1)
-    if len(counts) < len(scores):
-        tied = np.add.reduceat(tied, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=1)
-    return (np.cumsum(tied, axis=1, dtype=weights.dtype) - (tied - 1) / 2).take(places, axis=1)
+    return over(both, np.sqrt(np.maximum(spread, 0.0)), 0.0)

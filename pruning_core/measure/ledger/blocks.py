@@ -15,13 +15,13 @@ from pruning_core.data.ledger_texts import BLOCK
 from pruning_core.data.rows import Rows
 from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
 from pruning_core.measure.ledger.base import Tell
-from pruning_core.measure.ledger.rows import Subject, ratios, shares
+from pruning_core.measure.ledger.rows import Subject
 from pruning_core.measure.quality import observe
 from pruning_core.report.ledger import LedgerRow
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import UNCOUNTED, TokenLabelled
-from pruning_core.tasks.row_sums import RowSums
+from pruning_core.tasks.row_forms import exponential_ratio, ratios, shares
 
 CONTEXT, CONTINUATION, CHOICES = 32, 8, 4
 # More than tokenizers put into a token: so many are enough for the blocks, and a slow tokenizer reads no more.
@@ -75,11 +75,10 @@ class TextPart:
         """Judge both."""
         counts = np.array([len(own) - 1 for own in dense])
         lost = [np.array([float(own[0]) for own in side]) for side in (dense, pruned)]
-        sums = ratios(lost[0], counts, lost[1], counts)
         same = np.array([int((a[1:] == b[1:]).sum()) for a, b in zip(dense, pruned, strict=True)])
         perplexity, agreement = self._subjects()
         return [
-            perplexity.row(RowSums(sums.dense, sums.pruned, _exponential, sums.rows), seed),
+            perplexity.row(ratios(lost[0], counts, lost[1], counts, exponential_ratio), seed),
             agreement.row(ratios(counts, counts, same, counts), seed),
         ]
 
@@ -150,7 +149,3 @@ def _samples(model: TaskModel, ids: Sequence[array[int]], counted: Sequence[arra
     ones = [array("l", [1] * len(own)) for own in ids]
     encoded = TokenLabelled(model.tokenizer, {"input_ids": list(ids), "attention_mask": ones}, None, list(counted))
     return batched(encoded, batch_tokens=evaluation_tokens(model.device, model.entries))
-
-
-def _exponential(sums: np.ndarray) -> np.ndarray:
-    return np.exp(np.minimum(sums[..., 0] / np.maximum(sums[..., 1], 1.0), 700.0))

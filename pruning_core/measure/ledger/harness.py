@@ -24,12 +24,13 @@ from pruning_core.data.ledger_tasks import PARAM, HarnessTask
 from pruning_core.errors import DatasetInvalid
 from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
 from pruning_core.measure.ledger.base import Tell
-from pruning_core.measure.ledger.rows import Subject, shares
+from pruning_core.measure.ledger.rows import Subject
 from pruning_core.measure.quality import observe
 from pruning_core.report.ledger import LedgerRow
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import UNCOUNTED, TokenLabelled
+from pruning_core.tasks.row_forms import shares
 
 # Tokens of a prompt with its answer; longer ones lose their beginning, as lm-eval cuts them.
 _LONGEST = 512

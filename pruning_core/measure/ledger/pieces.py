@@ -12,12 +12,12 @@ from torch import Tensor
 from pruning_core.data.rows import Rows
 from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
 from pruning_core.measure.ledger.base import Tell
-from pruning_core.measure.ledger.rows import Subject, shares
+from pruning_core.measure.ledger.rows import Subject
 from pruning_core.measure.quality import observe
 from pruning_core.report.ledger import LedgerRow
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import TaskModel
-from pruning_core.tasks.row_sums import RowRanks
+from pruning_core.tasks.row_forms import RowRanks, shares
 
 _WORDS = 48
 _LEAST_WORDS = 16

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pruning_core.measure.certainty import Comparison
 from pruning_core.measure.paired import CONFIDENCE, Draws, draw
 from pruning_core.report.ledger import WITHOUT_VERDICT, Judgement, LedgerRow, Verdict
 from pruning_core.spec.metrics import METRICS
-from pruning_core.tasks.row_sums import Floats, RowForm, RowSums
+from pruning_core.tasks.row_forms import Floats, RowForm
 
 _DIGITS = 6
 # How much worse still counts as kept (docs/decisions/0122). Of perplexity a factor, else a difference.
@@ -112,28 +110,6 @@ def verdict_on_task(found: Comparison) -> Verdict:
         return verdict_of(found.draws, PERPLEXITY, lower=True, is_factor=True)
     points = LIMITS["similarity"] if found.quality.metric == "cosine" else POINTS
     return verdict_of(found.draws, points * metric.most, lower=False, is_factor=False)
-
-
-def means(dense: NDArray[Any], pruned: NDArray[Any]) -> RowSums:
-    """Return the mean over rows."""
-    return ratios(dense, np.ones(len(dense)), pruned, np.ones(len(pruned)))
-
-
-def ratios(dense: NDArray[Any], dense_of: NDArray[Any], pruned: NDArray[Any], pruned_of: NDArray[Any]) -> RowSums:
-    """Return the sum of one over the sum of another figure of each row."""
-    sides = [np.stack([part, whole], axis=-1).astype(np.float64) for part, whole in ((dense, dense_of), (pruned, pruned_of))]
-    return RowSums(sides[0], sides[1], _ratio, np.ones(len(dense), dtype=np.int64))
-
-
-def shares(dense: NDArray[np.bool_], pruned: NDArray[np.bool_]) -> RowSums:
-    """Return the share of right rows."""
-    codes, rows = np.unique(2 * dense + 1 * pruned, return_counts=True)
-    before, after = (np.stack([own, np.ones_like(own)], axis=-1).astype(np.float64) for own in (codes // 2, codes % 2))
-    return RowSums(before, after, _ratio, rows.astype(np.int64), binary=True)
-
-
-def _ratio(sums: Floats) -> Floats:
-    return sums[..., 0] / np.maximum(sums[..., 1], 1.0)
 
 
 def _finite(values: Floats) -> float | None:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from pruning_core.measure.ledger.base import Tell
-from pruning_core.measure.ledger.rows import Subject, means, shares
+from pruning_core.measure.ledger.rows import Subject
 from pruning_core.measure.paired import LEAST_ROWS
 from pruning_core.report.ledger import LedgerRow
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.chats import prompt_of
+from pruning_core.tasks.row_forms import means, shares
 
 LONGEST = 48
 PROMPTS = 24

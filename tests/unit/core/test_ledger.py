@@ -16,7 +16,7 @@ from pruning_core.measure.ledger import made
 from pruning_core.measure.ledger.blocks import CHOICES, CONTEXT, ClozePart, blocks_of
 from pruning_core.measure.ledger.ledger import Ledger
 from pruning_core.measure.ledger.pieces import PiecesPart, halves_of
-from pruning_core.measure.ledger.rows import Subject, means, ratios, shares, verdict_on_task
+from pruning_core.measure.ledger.rows import Subject, verdict_on_task
 from pruning_core.measure.ledger.spelling import spelled_out
 from pruning_core.measure.ledger.writing import LONGEST, WritingPart, Written
 from pruning_core.models.load import load_task_model
@@ -25,6 +25,7 @@ from pruning_core.report.ledger_words import ledger_words, worse_by_limits
 from pruning_core.report.quality import QualityReport
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.tasks.row_forms import exponential_ratio, means, ratios, shares
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -99,11 +100,8 @@ def test_perplexity_may_rise_by_a_fifth():
     losses = rng.normal(3.0, 0.1, 200) * 63
 
     def judged(factor: float) -> LedgerRow:
-        from pruning_core.measure.ledger.blocks import _exponential
-        from pruning_core.tasks.row_sums import RowSums
-
-        sums = ratios(losses, counts, losses + np.log(factor) * 63 + rng.normal(0, 0.05, 200), counts)
-        form = RowSums(sums.dense, sums.pruned, _exponential, sums.rows)
+        more = losses + np.log(factor) * 63 + rng.normal(0, 0.05, 200)
+        form = ratios(losses, counts, more, counts, exponential_ratio)
         return Subject("x", "perplexity", "block").row(form, 0)
 
     kept, lost, same = judged(1.1), judged(1.3), judged(1.2)

@@ -13,7 +13,8 @@ from pruning_core.report.quality_words import difference_words
 from pruning_core.spec.metrics import METRICS
 from pruning_core.tasks import row_sums
 from pruning_core.tasks.base import Judged
-from pruning_core.tasks.row_sums import RowRanks, RowSums, changes
+from pruning_core.tasks.row_forms import RowRanks, RowSums
+from pruning_core.tasks.row_sums import changes
 from pruning_core.tasks.scoring import (
     Classes,
     Decisions,
