@@ -155,6 +155,7 @@ def _run(
         dense = load_task_model(source, spec.task.type, device, pages=pages)
         spec, train, validation, again = _read(spec, dense, private=model_name is not None)
         further = further_sets(spec, dense)
+        ledger = Ledger.asked_for(spec, dense, validation)  # what it can't read is told before the work, too
     limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
     plans = EnginePlanner(spec, dense, limits, installed, cache).plans(clock)  # what can't be reached is told before the work
     with clock.stage("calibrate"):
@@ -173,7 +174,7 @@ def _run(
         make_probes(validation, spec.evaluation.max_length, KINDS[spec.task.type].reads),
         TrainingRunner(spec, ctx, train, scratch),
         further,
-        Ledger.asked_for(spec, dense, validation),
+        ledger,
     )
     candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):

@@ -13,14 +13,12 @@ from torch import Tensor
 
 from pruning_core.data.ledger_texts import BLOCK
 from pruning_core.data.rows import Rows
-from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
-from pruning_core.measure.ledger.base import Tell
+from pruning_core.measure.ledger.base import Tell, TokenPart, counted_samples
 from pruning_core.measure.ledger.rows import Subject
-from pruning_core.measure.quality import observe
 from pruning_core.report.ledger import LedgerRow
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import TaskModel
-from pruning_core.tasks.batch import UNCOUNTED, TokenLabelled
+from pruning_core.tasks.batch import UNCOUNTED
 from pruning_core.tasks.row_forms import exponential_ratio, ratios, shares
 
 CONTEXT, CONTINUATION, CHOICES = 32, 8, 4
@@ -50,53 +48,38 @@ def _some(texts: Sequence[str], letters: int) -> Sequence[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class TextPart:
+class TextPart(TokenPart):
     """Perplexity and agreement on the blocks of one text."""
-
-    name: str
-    tokens: TokenSet
-    task: TaskSpec
 
     @classmethod
     def of(cls, model: TaskModel, task: TaskSpec, name: str, blocks: Sequence[array[int]]) -> TextPart:
         """Make one; there is at least one block."""
-        return cls(name, _samples(model, blocks, blocks), task)
-
-    @property
-    def steps(self) -> int:
-        """Number of batches."""
-        return len(self.tokens.batches)
+        return cls(name, counted_samples(model, blocks, blocks), task)
 
     def observe(self, model: TaskModel, on_step: Tell) -> list[Tensor]:
         """Keep the loss and the likeliest tokens of each block."""
-        return observe(model, self.tokens, self.task, on_step, name="ledger's")
+        return self.seen(model, on_step)
 
     def rows(self, dense: list[Tensor], pruned: list[Tensor], seed: int) -> list[LedgerRow]:
         """Judge both."""
         counts = np.array([len(own) - 1 for own in dense])
         lost = [np.array([float(own[0]) for own in side]) for side in (dense, pruned)]
         same = np.array([int((a[1:] == b[1:]).sum()) for a, b in zip(dense, pruned, strict=True)])
-        perplexity, agreement = self._subjects()
+        perplexity, agreement = self.subjects
         return [
             perplexity.row(ratios(lost[0], counts, lost[1], counts, exponential_ratio), seed),
             agreement.row(ratios(counts, counts, same, counts), seed),
         ]
 
-    def lacking(self, reason: str, *, lost: bool) -> list[LedgerRow]:
-        """Say why there is no figure."""
-        return [own.lacking(reason, verdict="lost" if lost else "unclear") for own in self._subjects()]
-
-    def _subjects(self) -> tuple[Subject, Subject]:
+    @property
+    def subjects(self) -> tuple[Subject, Subject]:
+        """Perplexity and agreement."""
         return Subject(self.name, "perplexity", "block"), Subject(self.name, "agreement", "block")
 
 
 @dataclass(frozen=True, slots=True)
-class ClozePart:
+class ClozePart(TokenPart):
     """Cloze items: the continuation of each block's beginning, and three continuations of other blocks of the text."""
-
-    name: str
-    tokens: TokenSet
-    task: TaskSpec
 
     @classmethod
     def of(cls, model: TaskModel, task: TaskSpec, name: str, blocks: Sequence[array[int]], seed: int) -> ClozePart | None:
@@ -105,29 +88,21 @@ class ClozePart:
         if not items:
             return None
         counted = [array("l", [UNCOUNTED] * CONTEXT) + own[CONTEXT:] for own in items]
-        return cls(name, _samples(model, items, counted), task)
-
-    @property
-    def steps(self) -> int:
-        """Number of batches."""
-        return len(self.tokens.batches)
+        return cls(name, counted_samples(model, items, counted), task)
 
     def observe(self, model: TaskModel, on_step: Tell) -> Tensor:
         """Keep the loss of each continuation, (items, choices); the first is the true one."""
-        found = observe(model, self.tokens, self.task, on_step, name="ledger's")
-        return torch.stack([own[0] for own in found]).view(-1, CHOICES)
+        return torch.stack([own[0] for own in self.seen(model, on_step)]).view(-1, CHOICES)
 
     def rows(self, dense: Tensor, pruned: Tensor, seed: int) -> list[LedgerRow]:
         """Judge both: right is a true continuation that is surely the likeliest, ties are wrong."""
         before, after = ((own[:, 0] < own[:, 1:].amin(-1)).numpy() for own in (dense, pruned))
-        return [self._subject().row(shares(before, after), seed)]
+        return [self.subjects[0].row(shares(before, after), seed)]
 
-    def lacking(self, reason: str, *, lost: bool) -> list[LedgerRow]:
-        """Say why there is no figure."""
-        return [self._subject().lacking(reason, verdict="lost" if lost else "unclear")]
-
-    def _subject(self) -> Subject:
-        return Subject(self.name, "cloze", "item", chance=1 / CHOICES)
+    @property
+    def subjects(self) -> tuple[Subject]:
+        """The items."""
+        return (Subject(self.name, "cloze", "item", chance=1 / CHOICES),)
 
 
 def _items(blocks: Sequence[array[int]], seed: int, name: str) -> list[array[int]]:
@@ -143,9 +118,3 @@ def _items(blocks: Sequence[array[int]], seed: int, name: str) -> list[array[int
             wrong = rng.sample(sorted(others), CHOICES - 1)
             found += [block[:CONTEXT] + array("l", tokens) for tokens in (own, *wrong)]
     return found
-
-
-def _samples(model: TaskModel, ids: Sequence[array[int]], counted: Sequence[array[int]]) -> TokenSet:
-    ones = [array("l", [1] * len(own)) for own in ids]
-    encoded = TokenLabelled(model.tokenizer, {"input_ids": list(ids), "attention_mask": ones}, None, list(counted))
-    return batched(encoded, batch_tokens=evaluation_tokens(model.device, model.entries))

@@ -22,14 +22,12 @@ from lm_eval.api.task import ConfigurableTask
 
 from pruning_core.data.ledger_tasks import PARAM, HarnessTask
 from pruning_core.errors import DatasetInvalid
-from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
-from pruning_core.measure.ledger.base import Tell
+from pruning_core.measure.ledger.base import Tell, TokenPart, counted_samples
 from pruning_core.measure.ledger.rows import Subject
-from pruning_core.measure.quality import observe
 from pruning_core.report.ledger import LedgerRow
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import TaskModel
-from pruning_core.tasks.batch import UNCOUNTED, TokenLabelled
+from pruning_core.tasks.batch import UNCOUNTED
 from pruning_core.tasks.row_forms import shares
 
 # Tokens of a prompt with its answer; longer ones lose their beginning, as lm-eval cuts them.
@@ -71,7 +69,7 @@ class _Asked(TemplateLM):
 
 
 @dataclass(frozen=True, slots=True)
-class HarnessPart:
+class HarnessPart(TokenPart):
     """One task: its rows, and the requests of each as samples.
 
     Attributes:
@@ -80,8 +78,6 @@ class HarnessPart:
         requests: Number of requests of each row.
         answers: The tokens of each request's answer.
         metric: The metric of the report.
-        tokens: The requests.
-        task: The job's task, whose family reads the model's outputs.
     """
 
     own: ConfigurableTask
@@ -89,8 +85,6 @@ class HarnessPart:
     requests: tuple[int, ...]
     answers: tuple[list[int], ...]
     metric: str
-    tokens: TokenSet
-    task: TaskSpec
 
     @classmethod
     def of(cls, model: TaskModel, task: TaskSpec, given: HarnessTask, most: int) -> HarnessPart:
@@ -111,21 +105,14 @@ class HarnessPart:
             ) from error
         samples = [_sample(context, answer, model.longest(_LONGEST)) for context, answer in pairs]
         ids, counted = [own for own, _ in samples], [own for _, own in samples]
-        ones = [array("l", [1] * len(own)) for own in ids]
-        encoded = TokenLabelled(model.tokenizer, {"input_ids": ids, "attention_mask": ones}, None, counted)
-        tokens = batched(encoded, batch_tokens=evaluation_tokens(model.device, model.entries))
+        tokens = counted_samples(model, ids, counted)
         answers = tuple([token for token in own if token != UNCOUNTED] for own in counted)
-        return cls(own, docs, tuple(map(len, asked)), answers, given.metric, tokens, task)
-
-    @property
-    def steps(self) -> int:
-        """Number of batches."""
-        return len(self.tokens.batches)
+        return cls(given.name, tokens, task, own, docs, tuple(map(len, asked)), answers, given.metric)
 
     def observe(self, model: TaskModel, on_step: Tell) -> np.ndarray:
         """Judge each row by the task's metric: right or wrong."""
-        seen = observe(model, self.tokens, self.task, on_step, name="ledger's")
-        found = [(-float(own[0]), own[1:].long().tolist() == answer) for own, answer in zip(seen, self.answers, strict=True)]
+        seen = zip(self.seen(model, on_step), self.answers, strict=True)
+        found = [(-float(own[0]), own[1:].long().tolist() == answer) for own, answer in seen]
         right: list[bool] = []
         at = 0
         for doc, count in zip(self.docs, self.requests, strict=True):
@@ -137,16 +124,14 @@ class HarnessPart:
 
     def rows(self, dense: np.ndarray, pruned: np.ndarray, seed: int) -> list[LedgerRow]:
         """Judge both."""
-        return [self._subject().row(shares(dense, pruned), seed)]
+        return [self.subjects[0].row(shares(dense, pruned), seed)]
 
-    def lacking(self, reason: str, *, lost: bool) -> list[LedgerRow]:
-        """Say why there is no figure."""
-        return [self._subject().lacking(reason, verdict="lost" if lost else "unclear")]
-
-    def _subject(self) -> Subject:
+    @property
+    def subjects(self) -> tuple[Subject]:
+        """The task's rows."""
         choices = self.own.OUTPUT_TYPE == "multiple_choice"
         chance = float(np.mean([1 / count for count in self.requests])) if choices else None
-        return Subject(str(self.own.config.task), "lm_eval", "row", metric=self.metric, chance=chance)
+        return (Subject(self.name, "lm_eval", "row", metric=self.metric, chance=chance),)
 
 
 def _configured(given: HarnessTask, most: int) -> ConfigurableTask:

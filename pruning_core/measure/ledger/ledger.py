@@ -112,13 +112,11 @@ class Ledger:
             "arithmetic": made.arithmetic(seed),
             "licence text": made.licence(),
         }
-        for name, texts in {**own, **named}.items():
-            blocks = self._blocks(name, texts, ledger.items)
-            if blocks:
-                self._parts.append(TextPart.of(dense, task, name, blocks))
-        for name, texts in {HELD_OUT: _first(validation), **named}.items():
-            blocks = blocks_of(dense, texts, ledger.items) if texts else []
-            cloze = ClozePart.of(dense, task, name, blocks, seed)
+        blocks = {name: self._blocks(name, texts, ledger.items) for name, texts in {**own, **named}.items()}
+        self._parts += [TextPart.of(dense, task, name, some) for name, some in blocks.items() if some]
+        held_out = blocks_of(dense, _first(validation), ledger.items)
+        for name, some in {HELD_OUT: held_out, **{name: blocks[name] for name in named}}.items():
+            cloze = ClozePart.of(dense, task, name, some, seed)
             if cloze is None:
                 said = "there are fewer than four different blocks to take continuations from"
                 self._lacking.append(Subject(name, "cloze", "item").lacking(said))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pruning_core.data.rows import Rows
-from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
-from pruning_core.measure.ledger.base import Tell
+from pruning_core.measure.ledger.base import Tell, TokenPart, in_batches
 from pruning_core.measure.ledger.rows import Subject
-from pruning_core.measure.quality import observe
 from pruning_core.report.ledger import LedgerRow
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import TaskModel
@@ -42,12 +40,8 @@ def halves_of(texts: Sequence[str], most: int) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class PiecesPart:
+class PiecesPart(TokenPart):
     """Embeddings of the halves of pieces: first and second half of each, in turn."""
-
-    name: str
-    tokens: TokenSet
-    task: TaskSpec
 
     @classmethod
     def of(cls, model: TaskModel, task: TaskSpec, name: str, halves: Sequence[tuple[str, str]], limit: int) -> PiecesPart:
@@ -56,21 +50,17 @@ class PiecesPart:
         if task.type == "sentence-similarity":  # whose rows are pairs
             texts = tuple(halves)
         encoded = model.family.encode(model, Rows(texts, None), model.longest(limit))
-        return cls(name, batched(encoded, batch_tokens=evaluation_tokens(model.device, model.entries)), task)
-
-    @property
-    def steps(self) -> int:
-        """Number of batches."""
-        return len(self.tokens.batches)
+        return cls(name, in_batches(model, encoded), task)
 
     def observe(self, model: TaskModel, on_step: Tell) -> Tensor:
         """Keep the embeddings in unit length, (pieces, halves, values)."""
-        found = torch.stack(observe(model, self.tokens, self.task, on_step, name="ledger's")).double()
+        found = torch.stack(self.seen(model, on_step)).double()
         return torch.nn.functional.normalize(found, dim=-1).view(len(found) // 2, 2, -1)
 
     def rows(self, dense: Tensor, pruned: Tensor, seed: int) -> list[LedgerRow]:
         """Judge both."""
-        retrieval, similarity, neighbours = self._subjects(len(dense))
+        retrieval, similarity, neighbours = self.subjects
+        retrieval = replace(retrieval, chance=1 / len(dense))
         before, after = (_finds(own) for own in (dense, pruned))
         theirs, ours = (_pairs(own) for own in (dense, pruned))
         same = (_nearest(dense) == _nearest(pruned)).numpy()
@@ -80,13 +70,11 @@ class PiecesPart:
             neighbours.row(shares(np.ones_like(same), same), seed),
         ]
 
-    def lacking(self, reason: str, *, lost: bool) -> list[LedgerRow]:
-        """Say why there is no figure."""
-        return [own.lacking(reason, verdict="lost" if lost else "unclear") for own in self._subjects(1)]
-
-    def _subjects(self, pieces: int) -> tuple[Subject, Subject, Subject]:
+    @property
+    def subjects(self) -> tuple[Subject, Subject, Subject]:
+        """Retrieval, similarities and neighbours."""
         return (
-            Subject(self.name, "retrieval", "piece", chance=1 / max(1, pieces)),
+            Subject(self.name, "retrieval", "piece"),
             Subject(self.name, "similarity", "pair"),
             Subject(self.name, "neighbours", "piece"),
         )

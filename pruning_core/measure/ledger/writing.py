@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from pruning_core.measure.ledger.base import Tell
+from pruning_core.measure.ledger.base import Part, Tell
 from pruning_core.measure.ledger.rows import Subject
 from pruning_core.measure.paired import LEAST_ROWS
 from pruning_core.report.ledger import LedgerRow
@@ -38,7 +38,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class WritingPart:
+class WritingPart(Part):
     """Greedy continuations of prompts. Those of equal length run together, so that no padding is needed."""
 
     groups: tuple[tuple[tuple[int, ...], ...], ...]
@@ -97,7 +97,7 @@ class WritingPart:
 
     def rows(self, dense: list[Written], pruned: list[Written], seed: int) -> list[LedgerRow]:
         """Judge the ends where the dense model's continuations end, and the repetition of all that are long enough."""
-        endings, repetition = self._subjects()
+        endings, repetition = self.subjects
         ended = [after.ended for before, after in zip(dense, pruned, strict=True) if before.ended]
         if len(ended) < LEAST_ROWS:
             said = f"the dense model ended {len(ended)} of {len(dense)} continuations within {LONGEST} tokens: too few to judge"
@@ -111,12 +111,9 @@ class WritingPart:
             return [first, repetition.lacking(said, rows=len(told))]
         return [first, repetition.row(means(told[:, 0], told[:, 1]), seed)]
 
-    def lacking(self, reason: str, *, lost: bool) -> list[LedgerRow]:
-        """Say why there is no figure."""
-        return [own.lacking(reason, verdict="lost" if lost else "unclear") for own in self._subjects()]
-
-    @staticmethod
-    def _subjects() -> tuple[Subject, Subject]:
+    @property
+    def subjects(self) -> tuple[Subject, Subject]:
+        """Endings and repetition."""
         return Subject("writing to an end", "endings", "continuation"), Subject(
             "writing without repetition", "repetition", "continuation"
         )
