@@ -20,7 +20,7 @@ from pruning_core.tasks.row_forms import RowForm, RowSums
 from pruning_core.tasks.row_sums import changes
 
 # Figures are written to so many digits behind the point, so that rounding by threads does not show.
-_DIGITS = 6
+DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Comparison:
         else:
             share = 1 / floor.value if lower else floor.value
             ends, base = self.draws.range_of(share, confidence), share * self.quality.dense
-        return round(base + (ends.high if lower else ends.low), _DIGITS)
+        return round(base + (ends.high if lower else ends.low), DIGITS)
 
 
 def compared(spec: PruneSpec, judged: Judged, quality: QualityReport) -> Comparison:
@@ -89,12 +89,12 @@ def compared(spec: PruneSpec, judged: Judged, quality: QualityReport) -> Compari
     method = "wilson" if shares else "bootstrap"
     both, tested = draws.range_of(1.0, CONFIDENCE), chance(form, spec.seed)
     difference = DifferenceReport(
-        value=round(quality.pruned - quality.dense, _DIGITS),
-        low=round(both.low, _DIGITS),
-        high=round(both.high, _DIGITS),
+        value=round(quality.pruned - quality.dense, DIGITS),
+        low=round(both.low, DIGITS),
+        high=round(both.high, DIGITS),
         confidence=CONFIDENCE,
         method="bonett-price" if shares else "bootstrap",
-        p_value=round(tested.p_value, _DIGITS),
+        p_value=round(tested.p_value, DIGITS),
         test=tested.test,
     )
     return Comparison(
@@ -141,7 +141,7 @@ def check_certain(spec: PruneSpec, samples: int) -> None:
 
 
 def _interval(found: Range, method: str) -> IntervalReport:
-    return IntervalReport(low=round(found.low, _DIGITS), high=round(found.high, _DIGITS), confidence=CONFIDENCE, method=method)
+    return IntervalReport(low=round(found.low, DIGITS), high=round(found.high, DIGITS), confidence=CONFIDENCE, method=method)
 
 
 def _without_width(found: Range, quality: QualityReport) -> str | None:

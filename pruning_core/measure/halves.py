@@ -8,7 +8,6 @@ import torch
 
 from pruning_core.data.rows import Rows
 from pruning_core.evidence.context import generator
-from pruning_core.spec.labels import Label
 
 # With fewer rows a half says too little: all rows then select and judge, and a warning says so.
 LEAST_ROWS_TO_HALVE = 200
@@ -41,11 +40,7 @@ def halved(rows: Rows, seed: int, *, in_order: bool) -> Halves:
     if in_order:
         return Halves(rows.take(range(count // 2)), rows.take(range(count // 2, count)))
     drawn: list[int] = torch.randperm(count, generator=generator(seed, "halves")).tolist()
-    if rows.labels is not None and all(isinstance(label, int) for label in rows.labels):
-        drawn.sort(key=lambda row: _index(rows.labels, row))  # a stable sort: drawn order stays within a class
+    classes = [label for label in rows.labels or () if isinstance(label, int)]
+    if len(classes) == count:
+        drawn.sort(key=classes.__getitem__)  # a stable sort: drawn order stays within a class
     return Halves(rows.take(sorted(drawn[::2])), rows.take(sorted(drawn[1::2])))
-
-
-def _index(labels: tuple[Label, ...] | None, row: int) -> int:
-    label = None if labels is None else labels[row]
-    return label if isinstance(label, int) else 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pruning_core.data.rows import Rows, Value
-from pruning_core.measure.certainty import rows_of
+from pruning_core.measure.certainty import DIGITS, rows_of
 from pruning_core.measure.paired import CONFIDENCE, draw
 from pruning_core.report.where import SliceReport
 from pruning_core.spec.labels import number_of
@@ -27,7 +28,6 @@ MOST_VALUES = 50
 # Numbers with more values than this are measured, and no codes: quarters of the rows by size say more.
 MOST_NUMBERS = 12
 QUARTERS = 4
-DIGITS = 6
 
 
 def by_columns(spec: PruneSpec, judged: Judged, rows: Rows) -> list[SliceReport]:
@@ -53,12 +53,21 @@ def groups_of(values: Sequence[Value]) -> list[tuple[str, Places]]:
     numbers = _numbers(values)
     present = np.array([value is not None for value in values], dtype=bool)
     if numbers is not None and len(np.unique(numbers[present])) > MOST_NUMBERS:
-        found = _quarters(numbers, np.flatnonzero(present))
+        places = np.flatnonzero(present)
+        found = [(_range(numbers[places[group]]), places[group]) for group in quarters(numbers[places])]
     else:
         found = _values([_text(value) for value in values] if numbers is None else [*map(_number, numbers)], present)
     if not present.all():
         found.append(("no value", np.flatnonzero(~present)))
     return found
+
+
+def quarters(numbers: NDArray[Any]) -> list[Places]:
+    """Group numbers by size, equal ones together: the places of each group. There are fewer than four where many are equal."""
+    inner = np.unique(np.quantile(numbers, np.arange(1, QUARTERS) / QUARTERS, method="lower"))
+    quarter = np.searchsorted(inner, numbers, side="left")
+    groups = (np.flatnonzero(quarter == place) for place in range(len(inner) + 1))
+    return [group for group in groups if len(group)]
 
 
 def slice_of(spec: PruneSpec, judged: Judged, rows: Places, name: str, column: str | None = None) -> SliceReport:
@@ -107,14 +116,6 @@ def _numbers(values: Sequence[Value]) -> NDArray[np.float64] | None:
     if all(value is None for value in values):
         return None
     return np.array([np.nan if number is None else number for number in found], dtype=np.float64)
-
-
-def _quarters(numbers: NDArray[np.float64], places: Places) -> list[tuple[str, Places]]:
-    own = numbers[places]
-    inner = np.unique(np.quantile(own, np.arange(1, QUARTERS) / QUARTERS, method="lower"))
-    quarter = np.searchsorted(inner, own, side="left")
-    groups = [places[quarter == place] for place in range(len(inner) + 1)]
-    return [(_range(numbers[group]), group) for group in groups if len(group)]
 
 
 def _values(names: Sequence[str], present: NDArray[np.bool_]) -> list[tuple[str, Places]]:

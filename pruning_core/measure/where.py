@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pruning_core.data.rows import Rows
-from pruning_core.measure.slices import DIGITS, QUARTERS, by_columns, slice_of, taken
+from pruning_core.measure.certainty import DIGITS
+from pruning_core.measure.slices import by_columns, quarters, slice_of, taken
 from pruning_core.report.where import (
     CalibrationErrorReport,
     ClassReport,
@@ -93,10 +94,7 @@ def by_length(spec: PruneSpec, judged: Judged, seen: Observed) -> list[SliceRepo
     lengths = _lengths(spec, seen)
     if lengths is None or taken(judged.dense, np.arange(0)) is None:
         return []
-    inner = np.unique(np.quantile(lengths[0], np.arange(1, QUARTERS) / QUARTERS, method="lower"))
-    quarter = np.searchsorted(inner, lengths[0], side="left")
-    groups = [np.flatnonzero(quarter == place) for place in range(len(inner) + 1)]
-    groups = [group for group in groups if len(group)]
+    groups = quarters(lengths[0])
     if len(groups) < 2:
         return []
     return [slice_of(spec, judged, group, _named(lengths[0][group], lengths[1])) for group in groups]

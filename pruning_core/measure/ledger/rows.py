@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruning_core.measure.certainty import Comparison
+from pruning_core.measure.certainty import DIGITS, Comparison
 from pruning_core.measure.paired import CONFIDENCE, Draws, draw
 from pruning_core.report.ledger import WITHOUT_VERDICT, Judgement, LedgerRow, Verdict
 from pruning_core.spec.metrics import METRICS
 from pruning_core.tasks.row_forms import Floats, RowForm
 
-_DIGITS = 6
 # How much worse still counts as kept (docs/decisions/0122). Of perplexity a factor, else a difference.
 PERPLEXITY = 1.2
 POINTS = 0.05
@@ -73,7 +72,7 @@ class Subject:
         if isinstance(draws, str):
             return found.but(reason=draws)
         ends = draws.range_of(1.0, CONFIDENCE)
-        found = found.but(low=round(ends.low, _DIGITS), high=round(ends.high, _DIGITS))
+        found = found.but(low=round(ends.low, DIGITS), high=round(ends.high, DIGITS))
         if self.chance is not None and draws.range_of_one("dense", CONFIDENCE).low <= self.chance:
             said = f"the dense model is not surely better than guessing ({self.chance:.2f}), so there is little to lose"
             return found.but(reason=said)
@@ -113,4 +112,4 @@ def verdict_on_task(found: Comparison) -> Verdict:
 
 
 def _finite(values: Floats) -> float | None:
-    return round(float(values[0]), _DIGITS) if np.isfinite(values[0]) else None
+    return round(float(values[0]), DIGITS) if np.isfinite(values[0]) else None
