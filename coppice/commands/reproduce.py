@@ -89,7 +89,7 @@ def reproduce(
     spec, notes = _filled_in(again, model, data)
     if out is not None:
         places.require_free(out)
-    _verify(bundle)
+    then = _verified(bundle)
     sleep_when_waiting()
     keep_few_kernels()
     with _refusals():
@@ -102,7 +102,7 @@ def reproduce(
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coppice-reproduce-"))) / "bundle"
         made, missed = _run(spec, folder, report.device, threads or _threads_of(again))
         with progress("compare") as show:
-            then, now = digests_in(bundle), digests_in(folder)
+            now = digests_in(folder)
             files = compared(bundle, folder, then, now, show)
     assert made.reproduction is not None, "this version writes it"
     result = Result(
@@ -177,11 +177,11 @@ def _not_here(option: str, what: str, place: str, source: SourceReport) -> list[
     return []
 
 
-def _verify(bundle: Path) -> None:
-    """Insist that a bundle is as its own manifest says: else nothing that is compared with it means anything."""
+def _verified(bundle: Path) -> dict[str, str]:
+    """Return the sha256 of each file, and insist that it is as the manifest says: else no comparison means anything."""
     try:
         with progress("verify") as show:
-            read_bundle(bundle, None, show)
+            return {file.path: file.sha256 for file in read_bundle(bundle, None, show).files}
     except NoBundle as error:
         fail(str(error), ExitCode.BAD_INPUT)
     except BundleUnfit as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Container, Mapping
@@ -23,6 +22,7 @@ from pruning_core.artifacts.configuration import REMOTE_CODE_NAME, class_name, l
 from pruning_core.artifacts.sentence import write_sentence_modules
 from pruning_core.checks.hooks import cleaned_json, is_hooked
 from pruning_core.files.companions import companions_of
+from pruning_core.files.digests import sha256_of
 from pruning_core.files.tensors import write_tensors
 from pruning_core.machine.finite import require_finite
 from pruning_core.models.load import quiet_transformers
@@ -198,9 +198,3 @@ def write_manifest(folder: Path) -> None:
     manifest = {path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "size": path.stat().st_size} for path in files}
     text = json.dumps({"version": 1, "files": manifest}, indent=2, sort_keys=True)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
-
-
-def sha256_of(path: Path) -> str:
-    """Compute the sha256 of a file without holding it in memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

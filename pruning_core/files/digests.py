@@ -1,4 +1,4 @@
-"""Digests of a checkpoint: the sha256 of each of its files that a run reads. Torch-free."""
+"""Digests of files, and of a checkpoint: the sha256 of each of its files that a run reads. Torch-free."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model_digests(folder: Path) -> dict[str, str]:
     weights = [path.relative_to(folder).as_posix() for path in read_checkpoint(folder).weight_files]
     names = {"config.json", INDEX_NAME, *weights, *companions_of(folder)}
     try:
-        return {name: _sha256(folder / name) for name in sorted(names) if (folder / name).is_file()}
+        return {name: sha256_of(folder / name) for name in sorted(names) if (folder / name).is_file()}
     except OSError as error:
         raise ModelUnreadable("a file of the model cannot be read by this machine", param="model") from error
 
@@ -38,6 +38,7 @@ def commit_of(folder: Path) -> str | None:
     return folder.name if folder.parent.name == "snapshots" and is_commit(folder.name) else None
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Compute the sha256 of a file without holding it in memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -51,7 +51,7 @@ def machine(device: torch.device) -> MachineReport:
     """Describe this machine, and the threads that torch computes with now."""
     return MachineReport(
         system=f"{platform.system()} {platform.machine()}",
-        processor=_processor(),
+        processor=processor_name() or platform.machine() or "unknown",
         instructions=torch.backends.cpu.get_cpu_capability(),
         cores=os.cpu_count() or 1,
         accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
@@ -59,14 +59,13 @@ def machine(device: torch.device) -> MachineReport:
     )
 
 
-def _processor() -> str:
-    """Return the name of the processor: on Linux as the kernel has it, elsewhere as Python knows it."""
-    table = Path("/proc/cpuinfo")
-    if table.is_file():
-        named = [line for line in table.read_text(errors="replace").splitlines() if line.startswith("model name")]
-        if named:
-            return named[0].partition(":")[2].strip()
-    return platform.processor() or platform.machine() or "unknown"
+def processor_name() -> str:
+    """Give the name of the processor, as the kernel has it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def versions() -> dict[str, str]:

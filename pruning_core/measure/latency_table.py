@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,6 +25,7 @@ from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import CurveBudget
 from pruning_core.errors import TargetUnreachable
+from pruning_core.machine.environment import processor_name
 from pruning_core.machine.finite import require_finite
 from pruning_core.measure.kept import read_kept, write_kept
 from pruning_core.measure.latency import limited_threads, timed
@@ -158,15 +158,6 @@ def attention_kernel(config: PreTrainedConfig) -> list[str | None]:
     """Return the names of the attention kernels that a model, and its parts with configs of their own, were loaded with."""
     parts = [config, *(getattr(config, name, None) for name in ("text_config", "vision_config", "encoder", "decoder"))]
     return [getattr(own, "_attn_implementation", None) for own in parts if own is not None]
-
-
-def processor_name() -> str:
-    """Give the name of the processor, as the kernel has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _measure(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec) -> LatencyTable:

@@ -36,10 +36,11 @@ from pruning_core.artifacts.onnx import ONNX_PATH, ExportFailed, export_onnx
 from pruning_core.artifacts.process import run_limited
 from pruning_core.engines.registry import EngineFacts, Found, use_of
 from pruning_core.errors import EngineUnusable
+from pruning_core.machine.environment import processor_name
 from pruning_core.machine.finite import require_finite
 from pruning_core.measure.engine_table import UNSTEADY, EngineTable, Shapes, Stack, StackTime, unsteadiness
 from pruning_core.measure.kept import read_kept, write_kept
-from pruning_core.measure.latency_table import UNTIMED, processor_name
+from pruning_core.measure.latency_table import UNTIMED
 from pruning_core.models.load import load_task_model
 from pruning_core.models.placement import free_memory
 from pruning_core.report.engines import ExportReport

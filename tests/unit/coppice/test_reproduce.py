@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from coppice.cli import app
 from coppice.reproduction import compared
-from pruning_core.artifacts.bundle import sha256_of, write_manifest
+from pruning_core.artifacts.bundle import write_manifest
+from pruning_core.files.digests import sha256_of
 from pruning_core.report.reproduction import SourceReport, command_for
 from pruning_core.run.pipeline import run
 from tests import tiny
