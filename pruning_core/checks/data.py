@@ -17,6 +17,7 @@ from pruning_core.data.defined import check_defined
 from pruning_core.data.faults import check_columns
 from pruning_core.data.formats.source import ReaderMissing
 from pruning_core.data.head import Head
+from pruning_core.data.images import images_of
 from pruning_core.data.labels import own_classes, place_labels
 from pruning_core.data.notes import notes_of
 from pruning_core.data.opening import open_split
@@ -26,7 +27,7 @@ from pruning_core.data.splits import find_split
 from pruning_core.data.table import Role
 from pruning_core.errors import DatasetInvalid
 from pruning_core.files.columns import Column, read_columns
-from pruning_core.files.paths import image_folder, is_local
+from pruning_core.files.paths import is_local
 from pruning_core.spec.labels import Label
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.spec.tasks import KINDS
@@ -67,8 +68,8 @@ def check_data(spec: PruneSpec, head: Head | None) -> tuple[TaskSpec, Findings]:
     folder = folder_of(task)
     if folder is None:
         return task, Findings(not_looked_at=("the data set, which is on the Hub",))
-    if KINDS[task.type].reads == "image" and any(image_folder(folder, split) is not None for split in _splits(task).values()):
-        return _image_folders(task, folder, head, spec.evaluation.slices)
+    if any(images_of(task, split) is not None for split in _splits(task).values()):
+        return _image_folders(task, head, spec.evaluation.slices)
     try:
         return _rows(spec, head)
     except ReaderMissing as missing:
@@ -175,12 +176,12 @@ def skipped_of(task: TaskSpec, split: SplitRead) -> list[str]:
     return found
 
 
-def _image_folders(task: TaskSpec, folder: Path, head: Head | None, slices: Sequence[str]) -> tuple[TaskSpec, Findings]:
+def _image_folders(task: TaskSpec, head: Head | None, slices: Sequence[str]) -> tuple[TaskSpec, Findings]:
     if slices:
         raise no_columns()
     task, _ = resolved(task)
     for split in _splits(task).values():
-        images = image_folder(folder, split)
+        images = images_of(task, split)
         if images is None:
             raise DatasetInvalid(
                 f"the folder of the data set has no folder {split!r} with images, one folder a class", param="task.dataset"

@@ -13,13 +13,13 @@ from pruning_core.checks.reader import check_chat_template, check_image_folder
 from pruning_core.data.formats.source import ReaderMissing
 from pruning_core.data.further import in_words_of, said_of_set, set_task, task_of_set
 from pruning_core.data.head import Head, check_head
+from pruning_core.data.images import images_of
 from pruning_core.data.notes import notes_of
 from pruning_core.data.read import Budget
 from pruning_core.errors import together
-from pruning_core.files.paths import image_folder, is_local
+from pruning_core.files.paths import is_local
 from pruning_core.spec.evaluation import AlsoSpec
-from pruning_core.spec.prune import PruneSpec, TaskSpec
-from pruning_core.spec.tasks import KINDS
+from pruning_core.spec.prune import PruneSpec
 
 # Of each set: an inspection has 15 seconds of a processor for all of them, the model and the task's data.
 _BUDGET = Budget(seconds=0.3, characters=4 * 2**20)
@@ -74,7 +74,7 @@ def _check(spec: PruneSpec, place: int, own: AlsoSpec, head: Head | None, found:
 
 def _checked(spec: PruneSpec, own: AlsoSpec, head: Head | None) -> _Found:
     task, guessed = set_task(spec.task, own)
-    if (images := _images(task)) is not None:
+    if (images := images_of(task, task.validation_split)) is not None:
         check_image_folder(images, () if head is None else head.names)
         return _Found(own, (), ("whether the images can be decoded",))
     split = read_split(task, "validation", _NAME, _BUDGET)
@@ -83,7 +83,3 @@ def _checked(spec: PruneSpec, own: AlsoSpec, head: Head | None) -> _Found:
     _, placed = check_labels(task, [split], head, own.max_samples or spec.evaluation.max_samples)
     notes = [*guessed, *placed, *notes_of(task, split.read.rows, _NAME)]
     return _Found(own.but(columns=task.columns), tuple(dict.fromkeys(notes)), skipped_of(task, split))
-
-
-def _images(task: TaskSpec) -> Path | None:
-    return image_folder(Path(task.dataset).expanduser(), task.validation_split) if KINDS[task.type].reads == "image" else None

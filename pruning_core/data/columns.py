@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pruning_core.data.faults import shown
+from pruning_core.data.images import images_of
 from pruning_core.data.labels import is_missing
 from pruning_core.data.opening import open_split
 from pruning_core.data.table import Table
 from pruning_core.data.values import kind_of
 from pruning_core.errors import DatasetInvalid
 from pruning_core.files.columns import Kind
-from pruning_core.files.paths import image_folder, is_local
 from pruning_core.spec.labels import list_of, number_of
 from pruning_core.spec.prune import Columns, TaskSpec
 from pruning_core.spec.tasks import KINDS
@@ -90,10 +89,8 @@ def resolved(task: TaskSpec, sketch: Callable[[], Sketch] | None = None) -> tupl
     """
     if is_complete(task):
         return task, ()
-    if KINDS[task.type].reads == "image" and is_local(task.dataset):
-        folder = image_folder(Path(task.dataset).expanduser(), task.train_split)
-        if folder is not None:  # the folders are the classes, and no column is read
-            return task.but(columns=Columns(image="image", label="label")), ()
+    if images_of(task, task.train_split) is not None:  # the folders are the classes, and no column is read
+        return task.but(columns=Columns(image="image", label="label")), ()
     known = _sketch(task) if sketch is None else sketch()
     given = [*task.columns.inputs, *([task.columns.label] if task.columns.label else [])]
     inputs = task.columns.inputs or _guessed_inputs(task, known, given)

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pruning_core.data.columns import resolved
+from pruning_core.data.images import images_of
 from pruning_core.data.opening import open_split
 from pruning_core.errors import PruningError
-from pruning_core.files.paths import image_folder, is_local
+from pruning_core.files.paths import is_local
 from pruning_core.spec.evaluation import FIELDS_OF_SETS, AlsoSpec
 from pruning_core.spec.prune import Columns, TaskSpec
-from pruning_core.spec.tasks import KINDS
 
 _FIELD = re.compile(r"\btask\.(\w+)", re.ASCII)
 _OF_TRAINING = ", or hold a share of its training rows out by task.validation_share"  # a set has no training rows
@@ -64,8 +64,7 @@ def task_of_set(task: TaskSpec, own: AlsoSpec) -> TaskSpec:
 
 
 def _has_columns(task: TaskSpec) -> bool:
-    folder = Path(task.dataset).expanduser() if is_local(task.dataset) else None
-    if folder is not None and KINDS[task.type].reads == "image" and image_folder(folder, task.validation_split) is not None:
+    if images_of(task, task.validation_split) is not None:
         return True
     present = open_split(task, "validation").columns
     named = [*task.columns.inputs, *([] if task.columns.label is None else [task.columns.label])]

@@ -8,11 +8,24 @@ from pathlib import Path
 from typing import Any, cast
 
 from pruning_core.errors import DatasetInvalid
-from pruning_core.files.paths import IMAGE_SUFFIXES, image_folder
+from pruning_core.files.paths import IMAGE_SUFFIXES, image_folder, is_local
 from pruning_core.machine.resources import raise_if_exhausted
+from pruning_core.spec.prune import TaskSpec
+from pruning_core.spec.tasks import KINDS
 
 # No photograph's file is as large as this.
 _LARGEST_BYTES = 64 * 2**20
+
+
+def images_of(task: TaskSpec, split: str) -> Path | None:
+    """Return the folder that holds the images of a split, one folder a class.
+
+    Returns:
+        None for tasks that read no images, for data of the Hub, and where tables lie instead.
+    """
+    if KINDS[task.type].reads != "image" or not is_local(task.dataset):
+        return None
+    return image_folder(Path(task.dataset).expanduser(), split)
 
 
 def read_image_folder(folder: Path, split: str) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:

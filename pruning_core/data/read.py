@@ -12,7 +12,7 @@ from typing import Any, assert_never, cast
 from pruning_core.data.chats import encode_chat, is_chat
 from pruning_core.data.columns import resolved
 from pruning_core.data.faults import check_columns
-from pruning_core.data.images import encode_picture, read_image_folder
+from pruning_core.data.images import encode_picture, images_of, read_image_folder
 from pruning_core.data.labels import is_missing, parse_labels
 from pruning_core.data.opening import open_split
 from pruning_core.data.rows import Form, Rows, Value
@@ -20,7 +20,7 @@ from pruning_core.data.slices import check_slices, no_columns, value_of
 from pruning_core.data.table import Role, Table
 from pruning_core.data.values import NEEDS, kind_of
 from pruning_core.errors import DatasetInvalid
-from pruning_core.files.paths import image_folder, is_local
+from pruning_core.files.paths import is_local
 from pruning_core.spec.labels import Label, list_of
 from pruning_core.spec.prune import TaskSpec
 from pruning_core.spec.tasks import KINDS
@@ -78,7 +78,7 @@ def read_some(task: TaskSpec, role: Role, budget: Budget | None = None, *, slice
     """Read a split as far as a budget goes, by columns that the task names. Raises as `read_rows`."""
     split = task.train_split if role == "train" else task.validation_split
     folder = folder_of(task)
-    if folder is not None and KINDS[task.type].reads == "image" and image_folder(folder, split) is not None:
+    if folder is not None and images_of(task, split) is not None:
         if slices:
             raise no_columns()
         texts, named = read_image_folder(folder, split)
