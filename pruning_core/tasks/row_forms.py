@@ -90,7 +90,7 @@ def ratios(
     pruned_of: NDArray[Any],
     value: Callable[[Floats], Floats] | None = None,
 ) -> RowSums:
-    """Return the sum of one over the sum of another figure of each row, or another metric of the two sums."""
+    """Return one figure's sum over the rows divided by another's; ``value`` computes another metric of the two sums."""
     sides = [np.stack([part, whole], axis=-1).astype(np.float64) for part, whole in ((dense, dense_of), (pruned, pruned_of))]
     return each(sides[0], sides[1], value or ratio)
 
