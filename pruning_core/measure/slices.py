@@ -63,7 +63,7 @@ def groups_of(values: Sequence[Value]) -> list[tuple[str, Places]]:
 
 
 def quarters(numbers: NDArray[Any]) -> list[Places]:
-    """Return the places of the numbers of each quarter, the smallest first. Equal numbers share a quarter, so there may be fewer."""
+    """Return the places of the numbers of each quarter, the smallest first; equal numbers share one, so there may be fewer."""
     inner = np.unique(np.quantile(numbers, np.arange(1, QUARTERS) / QUARTERS, method="lower"))
     quarter = np.searchsorted(inner, numbers, side="left")
     groups = (np.flatnonzero(quarter == place) for place in range(len(inner) + 1))
