@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service clean fuzz audit settings-page architectures pipelines same
+.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service clean fuzz audit settings-page architectures pipelines same
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -180,6 +180,9 @@ bench-service: install servers ## Throughput, overhead, cancellation, long queue
 BASE ?= HEAD
 same: install ## Run a commit and this tree side by side, and compare every file that they write; BASE=1ac4d00 names the commit
 	$(BIN)/python -m benchmarks.same $(BASE) $(SAME_ARGS)
+
+bench-stages: install ## Seconds of each stage of a job, in a commit and in this tree; BASE=1ac4d00 STAGES_ARGS="--decoder FOLDER --text FOLDER"
+	$(BIN)/python -m benchmarks.stages $(BASE) $(STAGES_ARGS)
 
 settings-page: install ## Write docs/guides/settings.md from app/settings.py
 	@$(BIN)/python -m app.settings_page > docs/guides/settings.md

@@ -20,6 +20,7 @@ _PACKAGES = "pruning_core|coppice|app|worker"
 _CHECKPOINT = (
     *(f"{where}.{name}" for where in ("latency_ms", "acceptance.latency_ms") for name in ("dense", "pruned", "speedup")),
     *(f"{where}.{name}" for where in ("latency_ms", "acceptance.latency_ms") for name in ("dense_iqr", "pruned_iqr")),
+    *(f"{where}.interval.{name}" for where in ("latency_ms", "acceptance.latency_ms") for name in ("low", "high")),
     "onnx.latency_ms",
     "onnx.latency_iqr",
     "training.phases.*.seconds",
@@ -37,11 +38,12 @@ _PRODUCTS = (
 )
 _WARNINGS = ((r"\(measured [\d.]+x on cpu\)", "(measured <timed>x on cpu)"), (_PRODUCTS, "<timed sparse products>"))
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_CARD = ((r"(?m)^(\| latency, ms \([^|]*\) \|) [\d.]+ \| [\d.]+ \| [\d.]+x as fast \|$", r"\1 <timed> |"), *_WARNINGS)
+_CARD = ((r"(?m)^(\| latency, ms \([^|]*\) \|) [\d.]+ \| [\d.]+ \| [\d.]+x as fast[^|]*\|$", r"\1 <timed> |"), *_WARNINGS)
 _PAGE = (
     (r"<b>[\d.]+\u00d7</b><span>as fast</span><small>[\d.]+ → [\d.]+ ms</small>", "<timed headline>"),
     (r"(<tr><th>(?:latency, ms|its interquartile range)</th>)<td>[\d.]+</td><td>[\d.]+</td>", r"\1<timed>"),
     (r"(<td>[\d.]+%</td><td>[\d.]+</td>)<td>[\d.]+\u00d7</td>", r"\1<timed>"),  # the frontier's speed-ups
+    (r"between [\d.]+ and [\d.]+ \(\d+ %", "between <timed>"),
     (r"(<td>\d+ steps), [\d.]+ s</td>", r"\1, <timed>"),
     (r"<td>[\d.]+ [MG]B, [\d.]+ ms in onnxruntime", "<td><timed> in onnxruntime"),
     (r"[\d.]+ s in all, peak memory [\d.]+ [MG]B", "<timed> s in all, peak memory <timed>"),
@@ -59,8 +61,8 @@ RULES = {
     "report.json": f"these values, unless 0.0 or null: {', '.join(_RUN)}; and of each checkpoint: {', '.join(_CHECKPOINT)}",
     "report.json, warnings": "the ratio in 'measured Nx on cpu', and the sentence on sparse products, which depends on times",
     "report.json, as text": "besides its values, the text without numbers is compared byte by byte (order, spacing, quotes)",
-    "report.html": "headline 'as fast'; rows latency and interquartile range; speed-ups of the frontier; seconds of training "
-    "phases; bar and text of latency in the comparison; the whole chart of stages; time and peak memory; size and time of the "
+    "report.html": "headline and interval of the speed-up; rows latency and interquartile range; speed-ups of the frontier; "
+    "seconds of training phases; bar and text of latency in the comparison; the whole chart of stages; time and peak memory; size and time of the "
     "ONNX graph; version of coppice; warnings as above",
     "README.md": "the row latency; warnings as above",
     "manifest.json": "each size and sha256 is checked against the file that it names; the files themselves are compared",

@@ -23,8 +23,9 @@ from coppice.connection import KEY_VARIABLE
 from coppice.errors import AnswerUnreadable, ApiError, BadArgument, CoppiceError, ServiceUnreachable
 from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import engine_words
+from pruning_core.report.latency_words import interval_of_speedup
 from pruning_core.report.ledger_words import ledger_sentence
-from pruning_core.report.quality_words import difference_words, floor_words
+from pruning_core.report.quality_words import difference_words, floor_words, precision_words
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of, without_consequences
 from pruning_core.spec.method import METHODS
@@ -257,7 +258,10 @@ def report_table(report: Report) -> Table:
         escaped(f"latency ({shape})"), f"{latency.dense:.1f} ms", f"{latency.pruned:.1f} ms", f"{latency.speedup:.2f}x as fast"
     )
     table.add_row(
-        escaped(quality.label), f"{quality.dense:.4f}", f"{quality.pruned:.4f}", f"{quality.pruned - quality.dense:+.4f}"
+        escaped(f"{quality.label}{precision_words(quality)}"),
+        f"{quality.dense:.4f}",
+        f"{quality.pruned:.4f}",
+        f"{quality.pruned - quality.dense:+.4f}",
     )
     for name, value in quality.details.items():
         table.add_row(escaped(name.replace("_", " ")), "", f"{value:,.0f}" if name.endswith("_tokens") else f"{value:.4f}", "")
@@ -295,6 +299,8 @@ def frontier_table(report: Report) -> Table:
 def show(report: Report) -> None:
     """Print a report for people: dense against pruned, the frontier where there is one, and the run's warnings."""
     out.print(report_table(report))
+    if said := interval_of_speedup(report.latency_ms):
+        out.print(escaped(f"speed-up: {said}"), highlight=False, soft_wrap=True)
     if said := difference_words(report.quality):
         words = f"{report.quality.metric} on {report.quality.samples:,} rows: {said}"
         out.print(escaped(words), highlight=False, soft_wrap=True)

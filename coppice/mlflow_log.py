@@ -102,6 +102,8 @@ def _metrics(outcome: Outcome) -> dict[str, float]:
         "pruned.latency_ms": latency.pruned,
         "speedup": latency.speedup,
     }
+    if latency.interval is not None:
+        found |= {"speedup.low": latency.interval.low, "speedup.high": latency.interval.high}
     found |= _difference(quality, "")
     for own in outcome.also:
         if own.quality is not None:

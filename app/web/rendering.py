@@ -18,6 +18,7 @@ from app.keys.records import Scope
 from app.web import formats
 from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import conditions, engine_words
+from pruning_core.report.latency_words import interval_of_speedup
 from pruning_core.report.ledger_words import ledger_sentence
 from pruning_core.report.quality_words import difference_words, floor_words
 
@@ -98,6 +99,7 @@ def _environment() -> Environment:
     filters["engine_words"] = engine_words
     filters["engine_conditions"] = conditions
     filters["difference_words"] = difference_words
+    filters["interval_of_speedup"] = interval_of_speedup
     filters["floor_words"] = floor_words
     filters["set_words"] = set_words
     filters["ledger_sentence"] = ledger_sentence

@@ -10,8 +10,9 @@ from pruning_core.artifacts.serving import commands
 from pruning_core.report.also import set_named
 from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import conditions, engine_words
+from pruning_core.report.latency_words import speedup_words
 from pruning_core.report.ledger_words import ledger_sentence, ledger_words
-from pruning_core.report.quality_words import difference_words
+from pruning_core.report.quality_words import difference_words, precision_words
 from pruning_core.report.report import Report
 from pruning_core.report.sublayers import heads_of
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
@@ -45,8 +46,8 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 | parameters | {report.parameters.dense:,} | {report.parameters.pruned:,} | {report.parameters.pruned / report.parameters.dense:.3f} |
 | MACs of the blocks | {report.macs.dense:,} | {report.macs.pruned:,} | {report.macs.pruned / report.macs.dense:.3f} |
 {_nonzeros(report)}| bytes of the weights | {report.bytes.dense:,} | {report.bytes.pruned:,} | {report.bytes.pruned / report.bytes.dense:.3f} |
-{_compressed(report)}{_exports(report)}| {quality.label} ({quality.samples} validation samples) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
-{_further(report)}| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {latency.speedup:.2f}x as fast |
+{_compressed(report)}{_exports(report)}| {quality.label} ({quality.samples} validation samples{precision_words(quality)}) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
+{_further(report)}| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {speedup_words(latency)} |
 
 {_difference(report)}Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples,
 {report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the

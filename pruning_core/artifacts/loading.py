@@ -119,6 +119,11 @@ def summary(report: Report) -> str:
     measured, stored = report.latency_ms.dtype, report.stored_dtype
     if stored in (None, measured):
         return needs
+    if report.quality.dtype == stored:
+        return (
+            f"{needs} Quality was measured in {stored}, in which the weights are stored and transformers computes without "
+            f"`dtype`; latency was measured in {measured}, as the code here loads it."
+        )
     return (
         f"{needs} Quality and latency were measured in {measured}, as the code here loads it; without `dtype`, transformers "
         f"computes in {stored}, in which the weights are stored."

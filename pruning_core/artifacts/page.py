@@ -23,8 +23,9 @@ from pruning_core.artifacts.loading import display_name, snippets, summary
 from pruning_core.artifacts.serving import commands
 from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import conditions, engine_words
+from pruning_core.report.latency_words import interval_of_speedup
 from pruning_core.report.ledger_words import ledger_sentence, ledger_words
-from pruning_core.report.quality_words import difference_words, floor_words, interval_words
+from pruning_core.report.quality_words import difference_words, floor_words, interval_words, precision_words
 from pruning_core.report.report import LatencyReport, QualityReport, Report
 from pruning_core.report.sublayers import heads_of, is_failed, matrix_words, reported_sublayers
 from pruning_core.report.where import SliceReport
@@ -83,6 +84,8 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         sets=set_words(report.also),
         slices=_slices(report),
         interval_words=interval_words,
+        interval_of_speedup=interval_of_speedup,
+        precision_words=precision_words,
         headlines=_headlines(report),
         shape=latency_shape(report.latency_ms),
         charts={name: None if chart is None else Markup(chart) for name, chart in charts.items()},  # noqa: S704 - escaped where it is drawn

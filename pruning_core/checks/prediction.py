@@ -129,7 +129,7 @@ def _seconds(spec: PruneSpec, groups: tuple[UnitGroup, ...]) -> float:
     rows = spec.evaluation.max_samples or _TYPICAL_EVALUATION
     evaluation = 2 * rows * _forward_flops(groups, _MEAN_SHARE * spec.evaluation.max_length)
     solves = sum((group.size * group.unit_width) ** 3 for group in groups)
-    timed = 2 * spec.latency.repeats * spec.latency.batch * _forward_flops(groups, spec.latency.length)
+    timed = 2 * spec.latency.usual_repeats * spec.latency.batch * _forward_flops(groups, spec.latency.length)
     threads = min(_FLOPS, _FLOPS_OF_ONE_THREAD * spec.latency.threads)
     scored = (_PASSES - _PASSES_OF_A_REPAIR) * calibration
     repaired = len(spec.all_targets) or FLOOR_TRIALS  # number of checkpoints that are made and evaluated

@@ -1,4 +1,4 @@
-"""Precision of matrix products: the choice of the dtype, and the context that applies it.
+"""Precision of matrix products: the choice of the dtype, the context that applies it, and where a dtype is faster.
 
 Only matrix products run in the low-precision dtype. Residual streams, normalisation, sums over tokens and every solve stay in
 float32 or float64, so that rounding does not carry over from one step to the next.
@@ -6,8 +6,10 @@ float32 or float64, so that rounding does not carry over from one step to the ne
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -56,12 +58,63 @@ def _widened(value: object) -> object:
     return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
 
 
+# A product must be this many times as fast as float32's before its rounding is worth having.
+_WORTH = 1.25
+_TURNS, _ROWS = 3, 256
+
+
+@cache
+def is_faster(dtype: torch.dtype, device: torch.device, inner: int, outer: int) -> bool:
+    """Return whether a device multiplies matrices of a type clearly faster than those of float32, as measured once a process.
+
+    What a processor says of itself does not tell: with AVX512-BF16 but without AMX, some are twice as fast in bfloat16 and
+    others half as fast. Types that a CPU has no instructions for are not tried: emulated products can take minutes.
+
+    Args:
+        dtype: bfloat16 or float16.
+        device: The device.
+        inner: Inputs of the matrix.
+        outer: Outputs of the matrix.
+    """
+    if dtype == torch.float32 or not _has_instructions(dtype, device):
+        return False
+    operands = [
+        (torch.ones(_ROWS, inner, dtype=own, device=device), torch.ones(outer, inner, dtype=own, device=device))
+        for own in (torch.float32, dtype)
+    ]
+    times: tuple[list[float], list[float]] = ([], [])
+    with torch.inference_mode():
+        for turn in range(-1, _TURNS):
+            for (rows, weight), kept in zip(operands, times, strict=True):
+                elapsed = _seconds_of_product(rows, weight)
+                if turn >= 0:
+                    kept.append(elapsed)
+    return min(times[0]) >= _WORTH * min(times[1])  # other processes only ever add
+
+
+def _seconds_of_product(rows: Tensor, weight: Tensor) -> float:
+    if rows.device.type == "cuda":
+        torch.cuda.synchronize(rows.device)
+    began = time.perf_counter()
+    nn.functional.linear(rows, weight)
+    if rows.device.type == "cuda":
+        torch.cuda.synchronize(rows.device)
+    return time.perf_counter() - began
+
+
+def _has_instructions(dtype: torch.dtype, device: torch.device) -> bool:
+    if dtype == torch.bfloat16:
+        return _multiplies_bfloat16(device)
+    return device.type == "cuda" or any(_cpu_has(name) for name in ("avx512_fp16", "amx_fp16"))
+
+
 def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and any(_cpu_has(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def _cpu_has(name: str) -> bool:
     # Older releases of torch cannot tell; float32 is the safe choice there.
     capabilities: Callable[[], dict[str, object]] | None = getattr(torch.cpu, "get_capabilities", None)
-    if device.type != "cpu" or capabilities is None:
-        return False
-    known = capabilities()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return capabilities is not None and bool(capabilities().get(name))

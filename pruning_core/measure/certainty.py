@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 from typing import cast
 
 from pruning_core.errors import DatasetInvalid
 from pruning_core.measure.paired import CONFIDENCE, LEAST_ROWS, Draws, Range, chance, draw
-from pruning_core.report.quality import ChangedReport, DifferenceReport, FloorReport, IntervalReport, QualityReport
+from pruning_core.report.quality import (
+    ChangedReport,
+    DifferenceReport,
+    FloorReport,
+    IntervalReport,
+    PrecisionReport,
+    QualityReport,
+)
 from pruning_core.report.where import WhereReport
 from pruning_core.spec.artifacts import QualityFloor
 from pruning_core.spec.metrics import METRICS, Metric
@@ -36,6 +43,10 @@ class Comparison:
     quality: QualityReport
     draws: Draws | str
     where: WhereReport | None = None
+
+    def computed_in(self, precision: PrecisionReport | None) -> Comparison:
+        """Return the comparison with the precision that it was measured in."""
+        return replace(self, quality=self.quality.but(precision=precision))
 
     def floor(self, floor: QualityFloor) -> FloorReport:
         """Judge a floor by the quality, or by the end of its interval where the floor has a confidence."""

@@ -12,9 +12,13 @@ import torch
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.paging import held
 from pruning_core.machine.finite import require_finite
-from pruning_core.report.report import LatencyReport
-from pruning_core.spec.prune import LatencySpec
+from pruning_core.measure.ratio import Stopped, reason_to_stop, speedup_interval
+from pruning_core.report.latency import LatencyReport
+from pruning_core.spec.latency import LatencySpec
 from pruning_core.tasks.base import TaskModel
+
+# Milliseconds after which a measurement that may stop early is warm.
+_WARM_MS = 1000.0
 
 
 def warm_up(repeats: int) -> int:
@@ -27,21 +31,38 @@ def measure_latency(
 ) -> LatencyReport:
     """Measure the forward pass of two models after a warm-up; dense and pruned model take turns.
 
-    The input is random tokens without padding, or random pixels: time depends on the shape, not on the values.
+    The input is random tokens without padding, or random pixels: time depends on the shape, not on the values. Unless the spec
+    wants all repeats, no further turn is measured once the ratio is known well enough (`reason_to_stop`).
     """
     length = dense.input_length(spec.length)
     inputs = dense.family.random_inputs(dense, spec.batch, length, generator)
     times: tuple[list[float], list[float]] = ([], [])
+
+    def turn() -> tuple[float, float]:
+        first, second = (timed(lambda model=model: model.outputs(inputs), model.device) for model in (dense, pruned))
+        return first, second
+
+    stopped: Stopped | None = None
     with torch.inference_mode(), limited_threads(spec.threads):
-        for repeat in range(-warm_up(spec.repeats), spec.repeats):
-            for model, kept in zip((dense, pruned), times, strict=True):
-                elapsed = timed(lambda model=model: model.outputs(inputs), model.device)
-                if repeat >= 0:
-                    kept.append(elapsed)
-            on_repeat(max(0, repeat + 1))
+        _warm_up(turn, spec, on_repeat)
+        while stopped is None:
+            for kept, elapsed in zip(times, turn(), strict=True):
+                kept.append(elapsed)
+            on_repeat(len(times[0]))
+            stopped = reason_to_stop(*times, spec)
         threads = torch.get_num_threads()
     shape = spec.but(length=length)
-    return latency_report(times[0], times[1], shape, threads=threads, device=str(dense.device))
+    return latency_report(*times, shape, threads=threads, device=str(dense.device), stopped=stopped)
+
+
+def _warm_up(turn: Callable[[], tuple[float, float]], spec: LatencySpec, on_repeat: Callable[[int], None]) -> None:
+    """Take turns that don't count. Where a turn takes long, one is enough for a measurement that may stop early."""
+    spent = 0.0
+    for _ in range(warm_up(spec.repeats)):
+        if spec.narrow and spent >= _WARM_MS:
+            break
+        spent += sum(turn())
+        on_repeat(0)
 
 
 def measure_blocks(
@@ -75,9 +96,15 @@ def measure_blocks(
 
 
 def latency_report(
-    dense: Sequence[float], pruned: Sequence[float], spec: LatencySpec, *, threads: int, device: str
+    dense: Sequence[float],
+    pruned: Sequence[float],
+    spec: LatencySpec,
+    *,
+    threads: int,
+    device: str,
+    stopped: Stopped = "repeats",
 ) -> LatencyReport:
-    """Report times that were measured in turns, in milliseconds: medians, speed-up and interquartile ranges.
+    """Report times that were measured in turns, in milliseconds: medians, speed-up, interquartile ranges and an interval.
 
     Args:
         dense: Times of the dense model.
@@ -85,6 +112,7 @@ def latency_report(
         spec: Spec whose batch and length were measured.
         threads: CPU threads of the measurement.
         device: Device of the measurement.
+        stopped: Why there are not more turns.
 
     Raises:
         NotFinite: A time is NaN or infinite.
@@ -101,10 +129,12 @@ def latency_report(
         pruned_iqr=pruned_iqr,
         batch=spec.batch,
         length=spec.length,
-        repeats=spec.repeats,
+        repeats=len(dense),
         threads=threads,
         device=device,
         dtype="float32",  # as `TaskModel` promises, and as `fresh` loads
+        interval=speedup_interval(dense, pruned),
+        stopped=stopped,
     )
 
 

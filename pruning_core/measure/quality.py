@@ -25,7 +25,7 @@ from pruning_core.tasks.batch import Batch
 
 
 class Evaluator:
-    """Evaluates the checkpoints of a run on the validation split. The dense model is run only once."""
+    """Evaluates the checkpoints of a run on the validation split. The dense model is run only once in each precision."""
 
     def __init__(self, spec: PruneSpec, dense: TaskModel, validation: Rows, *, of: str = "the validation split") -> None:
         """Encode the validation rows. The dense model does not run before the first comparison.
@@ -45,7 +45,7 @@ class Evaluator:
         self._tokens = batched(
             self._encoded, batch_tokens=evaluation_tokens(dense.device, dense.entries), keep=self._encoded.kept
         )
-        self._dense_observed: list[Tensor] | None = None
+        self._dense_observed: dict[torch.dtype, list[Tensor]] = {}  # by the precision that the model computed in
         check_certain(spec, min(len(self._rows), self._tokens.samples))
 
     @property
@@ -54,9 +54,14 @@ class Evaluator:
         return len(self._rows)
 
     @property
+    def tokens(self) -> TokenSet:
+        """The samples, in batches."""
+        return self._tokens
+
+    @property
     def steps(self) -> int:
         """Number of batches that the next comparison runs."""
-        return len(self._tokens.batches) * (2 if self._dense_observed is None else 1)
+        return len(self._tokens.batches) * (1 if self._dense_observed else 2)
 
     def compare(self, pruned: TaskModel, on_batch: Callable[[int], None]) -> QualityReport:
         """Evaluate a checkpoint and the dense model by the task's metric: see `judge`."""
@@ -74,12 +79,12 @@ class Evaluator:
             NotFinite: Outputs or the metric are NaN or infinite.
             MetricUndefined: The metric is no number for the dense model.
         """
-        tokens, done = self._tokens, 0
-        if self._dense_observed is None:
-            self._dense_observed = observe(self._dense, tokens, self._task, on_batch, name="dense", of=self._of)
+        tokens, done, dtype = self._tokens, 0, self._dense.model.dtype
+        if dtype not in self._dense_observed:
+            self._dense_observed[dtype] = observe(self._dense, tokens, self._task, on_batch, name="dense", of=self._of)
             done = len(tokens.batches)
         observed = observe(pruned, tokens, self._task, lambda step: on_batch(done + step), name="pruned", of=self._of)
-        seen = Observed(self._dense_observed, observed, self._encoded, self._rows)
+        seen = Observed(self._dense_observed[dtype], observed, self._encoded, self._rows)
         judged = pruned.family.judge(seen, finding_of(self._task.type, self._task.metric))
         try:
             quality = pruned.family.scored(self._task, judged)

@@ -192,7 +192,7 @@ class UnitPlanner:
         """Measure the latency of the sliced model, as a share of the dense model's."""
         sliced = clone(self._ctx.task_model.model)
         slice_(sliced, mask)
-        quick = self._spec.latency.but(repeats=max(5, self._spec.latency.repeats // 2))
+        quick = self._spec.latency.at_most(max(5, self._spec.latency.repeats // 2))
         with self._ctx.clock.stage("profile"), torch.inference_mode():
             report = measure_latency(
                 self._ctx.task_model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pruning_core.report.quality import QualityReport
+from pruning_core.report.quality import PrecisionReport, QualityReport
 from pruning_core.spec.frozen import Frozen
 
 
@@ -17,6 +17,10 @@ class AlsoReport(Frozen):
     samples: int
     quality: QualityReport | None = Field(default=None, description="Null where it could not be judged: see `reason`.")
     reason: str | None = Field(default=None, description="Why it could not be judged.")
+
+    def computed_in(self, precision: PrecisionReport | None) -> AlsoReport:
+        """Return the report with the precision that it was measured in."""
+        return self if self.quality is None else self.but(quality=self.quality.but(precision=precision))
 
 
 def set_named(also: tuple[AlsoReport, ...], name: str) -> AlsoReport | None:

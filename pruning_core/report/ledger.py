@@ -71,6 +71,7 @@ class LedgerReport(Frozen):
     line: str = Field(description="All of it in one line, such as: kept its task and arithmetic; lost german.")
     rows: tuple[LedgerRow, ...]
     warnings: tuple[str, ...] = ()
+    dtype: str = Field(default="float32", description="Data type that both models computed in.")
 
 
 def ledger_line(task: Verdict, rows: Sequence[LedgerRow]) -> str:

@@ -45,6 +45,14 @@ class DifferenceReport(Frozen):
     )
 
 
+class PrecisionReport(Frozen):
+    """The precision that both models computed in, where there was a choice."""
+
+    dtype: str
+    reason: str = Field(description="Why: how far it agrees with float32, or what speaks against the stored type.")
+    disagrees: bool = Field(default=False, description="Whether the stored type was tried, and changed too much.")
+
+
 class QualityReport(Frozen):
     """The task's metric on the validation split. ``details`` holds further metrics of the pruned model."""
 
@@ -69,6 +77,11 @@ class QualityReport(Frozen):
     difference: DifferenceReport | None = Field(default=None, description="Paired: narrower than the two intervals suggest.")
     changed: ChangedReport | None = Field(default=None, description="For tasks with answers.")
     no_interval: str | None = Field(default=None, description="Why there is no interval, or what one leaves out.")
+    precision: PrecisionReport | None = Field(
+        default=None,
+        description="For language models that are stored in bfloat16 or float16. Null: float32, without a choice; so earlier "
+        "reports were measured, too.",
+    )
 
     @property
     def worse(self) -> tuple[float, float] | None:
@@ -77,6 +90,11 @@ class QualityReport(Frozen):
             return None
         low, high = self.difference.low, self.difference.high
         return (low, high) if self.lower_is_better else (-high, -low)
+
+    @property
+    def dtype(self) -> str:
+        """The data type that both models computed in."""
+        return "float32" if self.precision is None else self.precision.dtype
 
     @property
     def label(self) -> str:

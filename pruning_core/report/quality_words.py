@@ -31,6 +31,11 @@ def difference_words(quality: QualityReport) -> str:
     return "; ".join(parts)
 
 
+def precision_words(quality: QualityReport) -> str:
+    """Say in which precision quality was measured, for use behind a number of samples; empty for float32."""
+    return "" if quality.dtype == "float32" else f", in {quality.dtype}"
+
+
 def interval_words(interval: IntervalReport | None) -> str:
     """Give the ends of an interval, such as "0.8990 to 0.9360"; empty without one."""
     return "" if interval is None else f"{interval.low:.4f} to {interval.high:.4f}"

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import EngineReport, ExportReport
+from pruning_core.report.latency import LatencyReport
 from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
@@ -31,30 +32,6 @@ class IntPair(Frozen):
 
     dense: int
     pruned: int
-
-
-class LatencyReport(Frozen):
-    """Median milliseconds of one forward pass. Dense and pruned model take turns.
-
-    ``*_iqr`` is the interquartile range of the same samples.
-    """
-
-    dense: float
-    pruned: float
-    speedup: float
-    dense_iqr: float
-    pruned_iqr: float
-    batch: int
-    length: int
-    repeats: int
-    threads: int
-    device: str
-    dtype: str = Field(default="float32", description="Data type in which both models computed.")
-    measured: Literal["model", "blocks"] = Field(
-        default="model",
-        description="model: the forward pass of the whole model. blocks: the sum of its blocks, measured one by one, without "
-        "embeddings and head; for models that are larger than the memory of their device.",
-    )
 
 
 class SecondsReport(Frozen):

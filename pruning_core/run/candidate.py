@@ -24,6 +24,7 @@ from pruning_core.measure.ledger.ledger import Ledger
 from pruning_core.measure.outcome import Measured, count_shapes
 from pruning_core.measure.quality import Evaluator
 from pruning_core.measure.sparse_products import measure_products
+from pruning_core.measure.stored import StoredPrecision
 from pruning_core.methods.base import Applied, Plan, TrainingPlan, Written
 from pruning_core.models.load import load_task_model
 from pruning_core.report.also import AlsoReport
@@ -93,6 +94,7 @@ class CandidateBuilder:
         selector: Evaluates the trials of a search for a floor, on rows of their own where there are enough.
         probes: Held-out inputs for the acceptance check.
         trainer: Trains students.
+        precision: Chooses the precision in which written checkpoints are evaluated.
         further: Further evaluation sets, on which checkpoints are judged, too.
         ledger: Judges capabilities beside the task; None where none was asked for.
     """
@@ -103,6 +105,7 @@ class CandidateBuilder:
     selector: Evaluator
     probes: tuple[ProbeInput, ...]
     trainer: TrainingRunner
+    precision: StoredPrecision
     further: tuple[FurtherSet, ...] = ()
     ledger: Ledger | None = None
 
@@ -176,9 +179,12 @@ class CandidateBuilder:
         """Judge the written checkpoint by its task, on the further sets, and by the ledger if there is one."""
         own = self.evaluator.steps
         before = own + sum(further.evaluator.steps for further in self.further)
-        with self.ctx.clock.stage("evaluate", before + (0 if self.ledger is None else self.ledger.steps)) as step:
-            found = self.evaluator.judge(pruned, step)
-            also = tuple(judge_all(self.further, pruned, step, own))
+        with (
+            self.ctx.clock.stage("evaluate", before + (0 if self.ledger is None else self.ledger.steps)) as step,
+            self.precision.evaluated(pruned) as precision,
+        ):
+            found = self.evaluator.judge(pruned, step).computed_in(precision)
+            also = tuple(row.computed_in(precision) for row in judge_all(self.further, pruned, step, own))
             ledger = self.ledger
             return found, also, ledger and ledger.judge(pruned, found, lambda done: step(before + done))
 

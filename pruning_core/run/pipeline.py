@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from pruning_core.measure.halves import LEAST_ROWS_TO_HALVE, halved
 from pruning_core.measure.latency import limited_threads
 from pruning_core.measure.ledger.ledger import Ledger
 from pruning_core.measure.quality import Evaluator
+from pruning_core.measure.stored import StoredPrecision
 from pruning_core.methods.base import Planner
 from pruning_core.methods.registry import planner_for
 from pruning_core.models.load import load_task_model
@@ -56,6 +57,7 @@ from pruning_core.run.reporting import scarce, summed_up
 from pruning_core.run.reproduction import read_splits
 from pruning_core.run.verdict import accepted, rejection
 from pruning_core.spec.artifacts import FLOOR_TRIALS
+from pruning_core.spec.latency import LatencySpec
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import KeepTarget, Target, target_name
 from pruning_core.spec.tasks import KINDS
@@ -173,6 +175,7 @@ def _run(
         selecting,
         make_probes(validation, spec.evaluation.max_length, KINDS[spec.task.type].reads),
         TrainingRunner(spec, ctx, train, scratch),
+        StoredPrecision(spec, dense, judging.tokens),
         further,
         ledger,
     )
@@ -186,7 +189,9 @@ def _run(
         if dense.pages is not None:
             give_back()
         limit_s = time_limit(clock.report())
-        prover = Prover(dense, builder.probes, spec.latency, spec.artifacts.layout != "stock", spec.seed, limit_s)
+        prover = Prover(
+            dense, builder.probes, _timing_again(spec, candidates), spec.artifacts.layout != "stock", spec.seed, limit_s
+        )
         proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     if spec.artifacts.engines:
@@ -209,6 +214,12 @@ def _run(
         write_reports(folder, spec, report, licence=licence)
         write_manifest(folder)
     return report, rejection(spec, outcomes, proofs)
+
+
+def _timing_again(spec: PruneSpec, candidates: Sequence[Candidate]) -> LatencySpec:
+    """Return the measurement of the fresh process, which takes as many turns as this one's longest needed to be sure."""
+    turns = [own.measured.latency.repeats for own in candidates if own.expected.measure_again]
+    return spec.latency.but(repeats=max(turns), within=0) if spec.latency.narrow and turns else spec.latency
 
 
 def _read(spec: PruneSpec, dense: TaskModel, *, private: bool) -> tuple[PruneSpec, Rows, Rows, ReproductionReport]:

@@ -125,6 +125,9 @@ def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> t
                 f"{where}the latency {told_of.where} came out at {told_of.achieved:.3f} where {told_of.requested:g} was asked "
                 "for: more of the model could be kept"
             )
+        precision = outcome.quality.precision
+        if precision is not None and precision.disagrees:
+            found.append(f"{where}quality was measured in {precision.dtype}: {precision.reason}")
         if outcome.quality.undefined:
             found.append(
                 f"{where}{outcome.quality.metric} is undefined for the pruned model, whose scores are all alike, and counts as "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from operator import eq, not_
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
@@ -95,6 +95,12 @@ class EvaluationSpec(Frozen):
         le=100,
         exclude_if=partial(eq, 20),
         description="Rows whose answers changed most, with both answers, in the report, and never in the card; 0: none.",
+    )
+    precision: Literal["auto", "float32"] = Field(
+        default="auto",
+        exclude_if=partial(eq, "auto"),
+        description="auto: language models that are stored in bfloat16 or float16 are evaluated in it, where the device is "
+        "faster in it and a check on two batches agrees with float32. float32: all are evaluated in float32.",
     )
     slices: tuple[NonEmptyStr, ...] = Field(
         default=(),

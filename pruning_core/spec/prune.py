@@ -19,6 +19,7 @@ from pruning_core.spec.engine_targets import check_phases, with_engines
 from pruning_core.spec.evaluation import AlsoSpec, EvaluationSpec, check_answers, say_of_set
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.glue import GLUE_TASKS
+from pruning_core.spec.latency import LatencySpec
 from pruning_core.spec.ledger import check_ledger
 from pruning_core.spec.memory import MemorySpec, check_paged
 from pruning_core.spec.method import METHODS, FisherCG, Method, complete_by_method
@@ -227,19 +228,6 @@ class CalibrationSpec(Frozen):
         description="Megabytes of memory for hidden states that are kept between passes. Where they are too few, the dense "
         "model runs once more, and recovery keeps its own states in a file beside the bundle (on a GPU: in host memory).",
     )
-
-
-class LatencySpec(Frozen):
-    """The input shape and the repeats with which dense and pruned latency are measured in turns."""
-
-    batch: int = Field(default=8, ge=1, le=1024)
-    length: int = Field(default=128, ge=4, le=8192, description="Tokens in each sequence, without padding.")
-    threads: int = Field(default=1, ge=1, le=1024, description="CPU threads; ignored on a GPU.")
-    repeats: int = Field(default=20, ge=3, le=1000)
-
-    def for_frontier(self) -> LatencySpec:
-        """Return the measurement for one of several checkpoints: a quarter of the repeats, since each checkpoint is timed."""
-        return self.but(repeats=max(3, self.repeats // 4))
 
 
 # --- the spec ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning_core.checks.reader import NO_MASK
 from pruning_core.errors import DatasetInvalid
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Devlin et al. 2019 (arXiv 1810.04805, section 3.1). Every chosen token is hidden: leaving some unchanged is for training.
 _HIDDEN_SHARE = 0.15
+# Rows of logits whose softmax is computed at a time: with a large vocabulary, few enough to stay in a processor's cache.
+_ROWS_AT_A_TIME = 16
 
 
 class LanguageModel(PerToken):
@@ -103,6 +105,17 @@ class TextGeneration(LanguageModel):
 
     shift = 1
     joins_rows = True
+
+    def condense(self, outputs: Tensor, batch: Batch) -> Iterator[Tensor]:
+        """Yield the same, from a few rows of logits at a time: over all of a batch's, memory would set the pace."""
+        logits, truth = self.aligned(outputs, labels(batch))
+        for own, wanted in zip(logits, truth, strict=True):
+            counted = wanted != UNCOUNTED
+            rows, right = own[counted], wanted[counted]
+            parts = list(zip(rows.split(_ROWS_AT_A_TIME), right.split(_ROWS_AT_A_TIME), strict=True))
+            lost = torch.cat([nn.functional.cross_entropy(*part, reduction="none") for part in parts])
+            found = torch.cat([part.argmax(-1) for part, _ in parts])
+            yield torch.cat([lost.double().sum()[None], found.double()])
 
     def prepared(self, model: TaskModel, rows: Rows) -> Rows:
         """Turn chats into texts by the tokenizer's template."""

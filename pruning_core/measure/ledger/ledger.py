@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from pruning_core.checks.ledger import check_harness_installed
 from pruning_core.data.ledger_tasks import read_tasks
 from pruning_core.data.ledger_texts import LEAST_BLOCKS, read_texts
@@ -29,7 +31,7 @@ _LETTERS = 2**18
 
 
 class Ledger:
-    """Judges the checkpoints of a run by their ledger. The dense model is observed only once."""
+    """Judges the checkpoints of a run by their ledger. The dense model is observed only once in each precision."""
 
     def __init__(self, spec: PruneSpec, ledger: LedgerSpec, dense: TaskModel, validation: Rows) -> None:
         """Make the parts.
@@ -47,7 +49,7 @@ class Ledger:
         self._parts: list[Part] = []
         self._lacking: list[LedgerRow] = []
         self._warnings: list[str] = []
-        self._observed: list[Any] | None = None
+        self._observed: dict[torch.dtype, list[Any]] = {}  # by the precision that the model computed in
         named = {name: read_texts(place, f"{LEDGER}.texts.{name}") for name, place in ledger.texts.items()}
         for name, texts in named.items():
             said = spelled_out(dense.tokenizer, texts)
@@ -67,7 +69,7 @@ class Ledger:
     @property
     def steps(self) -> int:
         """Number of steps of the next checkpoint."""
-        return sum(part.steps for part in self._parts) * (2 if self._observed is None else 1)
+        return sum(part.steps for part in self._parts) * (1 if self._observed else 2)
 
     def judge(self, pruned: TaskModel, found: Comparison, on_step: Tell) -> LedgerReport:
         """Judge a checkpoint.
@@ -89,10 +91,11 @@ class Ledger:
             finally:
                 done += part.steps
 
-        if self._observed is None:
-            self._observed = [told(part, self._dense) for part in self._parts]
+        dtype = self._dense.model.dtype
+        if dtype not in self._observed:
+            self._observed[dtype] = [told(part, self._dense) for part in self._parts]
         rows: list[LedgerRow] = []
-        for part, dense in zip(self._parts, self._observed, strict=True):
+        for part, dense in zip(self._parts, self._observed[dtype], strict=True):
             if isinstance(dense, NotFinite):
                 rows += part.lacking("the dense model's outputs are not finite here", lost=False)
                 continue
@@ -102,7 +105,9 @@ class Ledger:
             else:
                 rows += part.rows(dense, ours, self._spec.seed)
         rows += self._lacking
-        return LedgerReport(line=ledger_line(verdict_on_task(found), rows), rows=tuple(rows), warnings=tuple(self._warnings))
+        line = ledger_line(verdict_on_task(found), rows)
+        computed = str(dtype).removeprefix("torch.")
+        return LedgerReport(line=line, rows=tuple(rows), warnings=tuple(self._warnings), dtype=computed)
 
     def _add_decoder_parts(self, ledger: LedgerSpec, named: dict[str, list[str]], validation: Rows) -> None:
         seed, dense, task = self._spec.seed, self._dense, self._spec.task
