@@ -62,8 +62,8 @@ RULES = {
     "report.json, warnings": "the ratio in 'measured Nx on cpu', and the sentence on sparse products, which depends on times",
     "report.json, as text": "besides its values, the text without numbers is compared byte by byte (order, spacing, quotes)",
     "report.html": "headline and interval of the speed-up; rows latency and interquartile range; speed-ups of the frontier; "
-    "seconds of training phases; bar and text of latency in the comparison; the whole chart of stages; time and peak memory; size and time of the "
-    "ONNX graph; version of coppice; warnings as above",
+    "seconds of training phases; bar and text of latency in the comparison; the whole chart of stages; time and peak memory; "
+    "size and time of the ONNX graph; version of coppice; warnings as above",
     "README.md": "the row latency; warnings as above",
     "manifest.json": "each size and sha256 is checked against the file that it names; the files themselves are compared",
     "model.onnx": "in the metadata of nodes: the stack frames in our code, and the name of our class around the model. The "

@@ -29,7 +29,8 @@ RESULTS = Path(__file__).with_name("results") / "stages.json"
 JUDGING, PRUNING = ("evaluate", "latency", "accept"), ("score", "recover")
 GOAL = 1.0
 # The job of the issue: 128 samples, the whole held-out text in blocks of 128 tokens.
-_DECODER = {"task": {"type": "text-generation", "metric": "perplexity"}, "calibration": {"samples": 128}}
+_SAMPLES = 128
+_TASK = {"type": "text-generation", "metric": "perplexity", "columns": {"text": ["text"]}}
 
 
 @dataclass(frozen=True)
@@ -40,29 +41,35 @@ class Job:
     spec: Mapping[str, Any]
 
 
-def jobs_of(
-    shared: Path | None, task: str, decoder: Path | None, text: Path | None, keep: float, rows: int | None
-) -> list[Job]:
-    """Return the jobs on the models at hand.
+def decoder_job(folder: Path, text: Path, keep: float, samples: int, rows: int | None) -> Job:
+    """Return the job on a decoder.
 
     Args:
-        shared: Folder with models/ and data/; None: no MiniLM.
-        task: The task that the MiniLM was trained for.
-        decoder: Folder of a decoder; None: none.
+        folder: The decoder.
         text: Its text, a folder with train and validation.
         keep: Share of the MACs that is kept.
+        samples: Calibration samples.
         rows: Rows of text that are judged; None: all.
     """
-    target = {"target": {"metric": "macs", "keep": keep}}
-    jobs: list[Job] = []
-    if decoder is not None:
-        cut = {} if rows is None else {"evaluation": {"max_samples": rows}}
-        told = {**_DECODER["task"], "dataset": str(text), "columns": {"text": ["text"]}}
-        jobs.append(Job(decoder.name, {**_DECODER, **target, **cut, "model": str(decoder), "task": told}))
-    if shared is not None:
-        data = {"task": f"glue/{task}", "data": str(shared / "data" / "glue" / task)}
-        jobs.append(Job(f"minilm-{task}", {**target, **data, "model": str(shared_model(shared, task))}))
-    return jobs
+    spec = {
+        "model": str(folder),
+        "task": {**_TASK, "dataset": str(text)},
+        "target": {"metric": "macs", "keep": keep},
+        "calibration": {"samples": samples},
+        **({} if rows is None else {"evaluation": {"max_samples": rows}}),
+    }
+    return Job(folder.name, spec)
+
+
+def minilm_job(shared: Path, task: str, keep: float) -> Job:
+    """Return the job on a MiniLM that was trained for a task of GLUE."""
+    spec = {
+        "model": str(shared_model(shared, task)),
+        "task": f"glue/{task}",
+        "data": str(shared / "data" / "glue" / task),
+        "target": {"metric": "macs", "keep": keep},
+    }
+    return Job(f"minilm-{task}", spec)
 
 
 def run_in(tree: Path, job: Job, scratch: Path) -> dict[str, Any]:
@@ -137,13 +144,17 @@ def main() -> None:
     parser.add_argument("--no-minilm", action="store_true", help="the decoder alone")
     parser.add_argument("--task", default="stsb")
     parser.add_argument("--keep", type=float, default=0.8)
+    parser.add_argument("--samples", type=int, default=_SAMPLES, help="calibration samples of the decoder")
     parser.add_argument("--rows", type=int, help="judge the decoder on the first rows only")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each tree, in turns")
     options = parser.parse_args()
     if (options.decoder is None) != (options.text is None):
         parser.error("--decoder and --text go together")
-    shared = None if options.no_minilm else options.shared
-    jobs = jobs_of(shared, options.task, options.decoder, options.text, options.keep, options.rows)
+    jobs: list[Job] = []
+    if options.decoder is not None:
+        jobs.append(decoder_job(options.decoder, options.text, options.keep, options.samples, options.rows))
+    if not options.no_minilm:
+        jobs.append(minilm_job(options.shared, options.task, options.keep))
     console, rows = Console(), []
     try:
         commit = resolve(options.base)
@@ -160,7 +171,14 @@ def main() -> None:
                 show(console, rows[-1])
     except TreeFailed as error:
         sys.exit(str(error))
-    found = {"base": commit, "machine": json.loads(machine()), "keep": options.keep, "judged": options.rows, "rows": rows}
+    found = {
+        "base": commit,
+        "machine": json.loads(machine()),
+        "keep": options.keep,
+        "samples": options.samples,
+        "judged": options.rows,
+        "rows": rows,
+    }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found))

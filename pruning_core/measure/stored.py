@@ -7,7 +7,7 @@ alike, so that their differences are of the pruning.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -24,6 +24,8 @@ from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
 from pruning_core.tasks.language import LanguageModel
+
+Faster = Callable[[torch.dtype, torch.device, int, int], bool]
 
 # Two batches are run in both precisions, which is worth it where there are at least so many.
 _LEAST_BATCHES = 8
@@ -70,15 +72,16 @@ class Agreement:
 class StoredPrecision:
     """Chooses the precision in which the checkpoints of a run are evaluated, each beside the dense model."""
 
-    def __init__(self, spec: PruneSpec, dense: TaskModel, tokens: TokenSet) -> None:
+    def __init__(self, spec: PruneSpec, dense: TaskModel, tokens: TokenSet, faster: Faster = is_faster) -> None:
         """Note what is compared; no model runs before the first checkpoint is there.
 
         Args:
             spec: The request.
             dense: The dense model.
             tokens: The samples that the task is judged on.
+            faster: Tells whether a device is faster in a type than in float32, given the sizes of the widest matrix.
         """
-        self._spec, self._dense, self._tokens = spec, dense, tokens
+        self._spec, self._dense, self._tokens, self._faster = spec, dense, tokens, faster
         self._of_dense: Agreement | str | None = None
 
     @contextmanager
@@ -125,7 +128,7 @@ class StoredPrecision:
         """Say why the device should not compute in a type; None if it should."""
         widest = max(adapt(self._dense.model).groups, key=lambda group: group.size * group.unit_width)
         device = self._dense.device
-        if is_faster(dtype, device, widest.hidden, widest.size * widest.unit_width):
+        if self._faster(dtype, device, widest.hidden, widest.size * widest.unit_width):
             return None
         kind = "this processor" if device.type == "cpu" else "this device"
         return f"{kind} multiplies {self._dense.stored_dtype}, in which the weights are stored, no faster than float32"
