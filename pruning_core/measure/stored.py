@@ -107,6 +107,8 @@ class StoredPrecision:
         judged = isinstance(self._dense.family, LanguageModel)  # by the loss and the likeliest tokens, which can be compared
         if not judged or self._dense.pages is not None or self._spec.evaluation.precision == "float32":
             return None
+        if not self._spec.all_targets:  # a floor alone decides which weights are delivered: not by what a clock says
+            return None
         if stored != pruned.stored_dtype or stored not in ("bfloat16", "float16"):
             return None
         return getattr(torch, stored) if len(self._tokens.batches) >= _LEAST_BATCHES else None
