@@ -119,6 +119,13 @@ def test_float32_where_it_is_asked_for_or_the_rows_are_few(changes, text, tmp_pa
     assert quality.precision is None
 
 
+def test_a_search_for_a_floor_is_judged_in_float32_as_its_trials_are(text, tmp_path):
+    folder = write_decoder(tmp_path / "a", torch.bfloat16)
+    spec = spec_of(folder, text, target=None, quality_floor=0.9)
+    quality, _, _ = chosen(spec, loaded(folder), loaded(folder))
+    assert quality.precision is None
+
+
 def test_float32_where_the_device_is_no_faster(text, tmp_path):
     folder = write_decoder(tmp_path / "a", torch.bfloat16)
     quality, _, _ = chosen(spec_of(folder, text), loaded(folder), loaded(folder), faster=False)
