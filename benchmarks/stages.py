@@ -1,7 +1,8 @@
 """``make bench-stages BASE=COMMIT``: the seconds of each stage of a job, in a commit and in this tree.
 
-Both trees prune the same models by their own defaults and command line, in turns, each job in a process of one thread. What
-follows the pruning (evaluate, latency, accept) in this tree is compared with the pruning (score, recover) of the commit. Prints
+Both trees prune the same models by their own defaults and command line, in turns, each job in a process of one thread. Seconds
+are the processor's, which do not depend on what else runs, with those of the process that proves the bundle. What follows the
+pruning (evaluate, latency, accept) in this tree is compared with the pruning (score, recover) of the commit. Prints
 a table for each model; the last line of stdout is one JSON object, which is written to benchmarks/results/stages.json too.
 """
 
@@ -26,6 +27,7 @@ from benchmarks.models import SHARED, shared_model
 from benchmarks.same_trees import ROOT, TreeFailed, checked_out, machine, resolve
 
 RESULTS = Path(__file__).with_name("results") / "stages.json"
+_DRIVER = Path(__file__).with_name("stages_driver.py")
 JUDGING, PRUNING = ("evaluate", "latency", "accept"), ("score", "recover")
 GOAL = 1.0
 # The job of the issue: 128 samples, the whole held-out text in blocks of 128 tokens.
@@ -83,8 +85,19 @@ def run_in(tree: Path, job: Job, scratch: Path) -> dict[str, Any]:
         spec.write_text(json.dumps(job.spec), encoding="utf-8")
         usual = {name: value for name, value in os.environ.items() if not name.startswith(("COPPICE_", "PYTHON"))}
         settings = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": folder}
-        command = [sys.executable, "-m", "coppice.cli", "run", "--spec", str(spec), "--out", str(out)]
-        command += ["--device", "cpu", "--threads", "1"]
+        command = [
+            sys.executable,
+            "-P",
+            str(_DRIVER),
+            "--spec",
+            str(spec),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+        ]
         done = subprocess.run(command, cwd=tree, env=usual | settings, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise TreeFailed(f"{tree} ends {job.name} with {done.returncode}: {' / '.join(done.stderr.splitlines()[-3:])}")
@@ -116,7 +129,7 @@ def _stages(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def show(console: Console, row: Mapping[str, Any]) -> None:
     """Print the table of one job."""
-    table = Table(title=f"{row['job']}: seconds by stage")
+    table = Table(title=f"{row['job']}: processor seconds by stage")
     for heading in ("stage", "base", "this tree"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     base, new = row["seconds"]["base"], row["seconds"]["new"]
