@@ -1,7 +1,7 @@
 """The process of one job for `benchmarks.stages`: ``coppice run`` by a tree's own code, its stages in seconds of the processor.
 
-This is a script, not a module to import: ``python -P stages_driver.py ARGUMENTS``, with the tree first on PYTHONPATH. Seconds are
-those of this process and of the children that it has waited for, so that other processes of a busy machine don't count.
+This is a script, not a module to import: ``python -P stages_driver.py ARGUMENTS``, with the tree first on PYTHONPATH. Seconds
+are those of this process and of the children that it has waited for: other processes of a busy machine don't count.
 """
 
 from __future__ import annotations
