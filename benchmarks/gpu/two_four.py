@@ -27,6 +27,8 @@ def measure(setting: Setting, emit: Emit) -> None:
             for tokens in (16,) if setting.dry else TOKENS:
                 x = torch.randn(tokens, inputs, device=device, dtype=dtype)
                 emit(f"{outputs} x {inputs}, {tokens} tokens, {name}", **_times(weight, x, setting))
+    for dtype in (torch.bfloat16, torch.float16):
+        name = str(dtype).removeprefix("torch.")
         emit(f"whole Llama 1B, 8 x 512, {name}", **_whole(setting, dtype))
 
 
