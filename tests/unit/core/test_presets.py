@@ -11,9 +11,11 @@ from pydantic import ValidationError
 
 from app.jobs.digests import digest_of
 from app.jobs.schemas import JobCreate
+from pruning_core.run.pipeline import run
 from pruning_core.spec.method import METHODS
 from pruning_core.spec.prune import PruneSpec, RecoverySpec
 from pruning_core.support.capabilities import methods
+from tests import tiny
 from tests.unit.core.test_page import _report, _spec  # a report and the spec it is of
 
 BASE = {"model": "org/name", "task": "glue/sst2"}
@@ -125,3 +127,23 @@ def test_card_and_page_name_the_preset():
     assert "with the settings of preset `paper`" in model_card(paper, _report())
     assert "with the settings of its paper" in render_page(paper, _report())
     assert "preset" not in model_card(_spec(), _report())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", WITH_PAPER)
+def test_a_job_runs_by_its_paper_and_its_report_has_what_that_means(method, tiny_bert, tiny_sst2, tmp_path):
+    chosen = {"name": method, "preset": "paper"}
+    if method != "fisher-cg":
+        chosen["training"] = {"epochs": 1, "max_train_rows": 64}
+    target = {"fisher-cg": {}, "block-lasso": {"metric": "sparsity", "sparsity": 0.5}}.get(method)
+    fields = {} if method == "fisher-cg" else {"target": target}
+    report = run(tiny.tiny_spec(tiny_bert, tiny_sst2, method=chosen, **fields), tmp_path / "bundle", device="cpu")
+    asked = report.reproduction.spec
+    assert "preset" not in asked["method"]
+    assert PruneSpec.model_validate(asked).preset == "paper"
+    if method == "fisher-cg":
+        assert report.recovery == "masks"
+        assert {layer.ffn.solver for layer in report.layers} == {"cg"}
+        assert report.seconds.by_stage["rearrange"] > 0
+    else:
+        assert report.training is not None
