@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service clean fuzz audit settings-page architectures pipelines same
+.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service gpu gpu-pack clean fuzz audit settings-page architectures pipelines same
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -172,6 +172,20 @@ bench-evaluation: install ## What intervals, tests and "where it hurts" cost bes
 
 bench-families: install ## Quality kept on small models of every kind, trained here: decoders, encoder-decoders, ViT; FAMILIES_ARGS="--families gpt2"
 	$(BIN)/python -m benchmarks.families $(FAMILIES_ARGS)
+
+# On the machine with the GPU: with its own Python, and nothing installed there. GPU_ARGS="--only two-four"; --dry-run on a CPU.
+gpu: ## On a machine with a GPU: its tests and the rows that docs/benchmarks.md lacks, in less than 8 minutes, without a registry
+	$(PYTHON) -m benchmarks.gpu $(GPU_ARGS)
+
+# On a machine with a registry: what the other one lacks, for its Python and x86-64.
+GPU_PYTHON ?= 3.12
+GPU_LACKS ?= pydantic pydantic-core annotated-types typing-inspection
+gpu-pack: ## Put what a machine with a GPU lacks into build/gpu-site, to be carried there; GPU_LACKS="pydantic rich", GPU_PYTHON=3.12
+	rm -rf build/gpu-site
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary=:all: \
+		--python-version $(GPU_PYTHON) --implementation cp \
+		--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+		-c constraints.txt --target build/gpu-site $(GPU_LACKS)
 
 bench-service: install servers ## Throughput, overhead, cancellation, long queues and scaling of the service, both profiles
 	$(BIN)/python -m benchmarks.service

@@ -3,8 +3,9 @@
 For each task, sparsity and seed, every way prunes the same model on the same calibration samples, with the same blocks. The
 ways are: segments kept by their norms alone, with and without our refit; one sparsity for every matrix, as in the sketch of the
 issue; the one-shot tier; the trained tier from the one-shot tier's weights; the trained tier by the group Lasso from dense
-weights; and the same training of the segments that magnitude keeps. Quality is the pruned model's score on the whole
-validation split, as a share of the dense model's. Prints a table and, as the last line of stdout, one JSON object.
+weights; the training of the paper (decision 126); and the same training of the segments that magnitude keeps. Quality is the
+pruned model's score on the whole validation split, as a share of the dense model's. Prints a table and, as the last line of
+stdout, one JSON object.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.models import SHARED, shared_model
+from benchmarks.ways import paper_training
 from pruning_core.arch.adapter import adapt, clone
 from pruning_core.data.read import read_rows
 from pruning_core.data.rows import Rows
@@ -51,6 +53,7 @@ ONE_SHOT: dict[str, tuple[dict[str, Any], str, dict[str, Any] | None]] = {
 TRAINED: dict[str, tuple[dict[str, Any], str, dict[str, Any] | None]] = {
     "magnitude, trained": (_NORMS, "none", {"start": "one-shot"}),
     "lasso, trained": ({}, "weights", {"start": "dense"}),
+    "paper": ({}, "weights", paper_training("block-lasso")),
     "one-shot, trained": ({}, "weights", {"start": "one-shot"}),
 }
 WAYS = ONE_SHOT | TRAINED

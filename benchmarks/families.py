@@ -32,7 +32,12 @@ def ways(keep: float) -> dict[str, dict[str, Any]]:
     return {
         **{name: {**fields, **half} for name, fields in WAYS.items()},
         "block-lasso": {"method": "block-lasso", **zeros},
+        "block-lasso, paper": {"method": {"name": "block-lasso", "preset": "paper"}, **zeros},
         "admm-pattern, unstructured": {"method": {"name": "admm-pattern", "pattern": "unstructured"}, **zeros},
+        "admm-pattern, unstructured, paper": {
+            "method": {"name": "admm-pattern", "pattern": "unstructured", "preset": "paper"},
+            **zeros,
+        },
         "wanda, unstructured": {
             "method": {"name": "admm-pattern", "pattern": "unstructured", "selection": "wanda"},
             "recovery": _NOTHING,

@@ -27,9 +27,10 @@ from pruning_core.stats.gram import Gram
 
 def recover_by_rerunning_(student: ModelAdapter, mask: Mask, evidence: Evidence) -> None:
     """Slice the student to the mask, and tune one scale for each unit, layer after layer."""
-    dense, batches = evidence.dense, evidence.calibration.batches
+    dense, device = evidence.dense, evidence.dense.model.device
+    batches = [batch.to(device) for batch in evidence.calibration.batches]
     for index, sublayer in enumerate(student.sublayers):
-        sublayer.slice_(mask.indices(index))
+        sublayer.slice_(mask.indices(index).to(device))
     with torch.no_grad(), products_in(evidence.dtype, dense.model.device):
         hidden = [_layer_zero_inputs(dense, batch) for batch in batches]
         teacher, pupil = hidden, list(hidden)

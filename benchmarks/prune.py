@@ -40,6 +40,7 @@ from pruning_core.spec.targets import KeepTarget
 from pruning_core.stats.fisher import loss_sum
 from pruning_core.tasks.base import TaskModel
 
+_PAPER = FisherCG.presets["paper"]
 STAGES = ("calibrate", "score", "search", "rearrange", "recover")
 
 
@@ -122,14 +123,14 @@ class Case:
 
     def paper(self) -> dict[str, float]:
         """Prune with the paper's configuration. Return the seconds by stage."""
-        spec = RecoverySpec(kind="masks", solver="cg")
-        method = FisherCG(labels="auto", representation=0, rearrange=True)
+        spec = RecoverySpec(**_PAPER.within("recovery"))
+        method = FisherCG(**_PAPER.within("method"))
         return self._prune(method, lambda student, mask, evidence: self._recover(student, mask, evidence, spec))
 
     def kwon(self) -> dict[str, float]:
         """Prune with Kwon's recovery. Return the seconds by stage."""
         return self._prune(
-            FisherCG(labels="auto", representation=0, rearrange=True),
+            FisherCG(**_PAPER.within("method")),
             lambda student, mask, evidence: recover_by_rerunning_(adapt(student.model), mask, evidence),
         )
 

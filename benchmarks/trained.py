@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.ways import paper_training
 from pruning_core.arch.adapter import clone
 from pruning_core.evidence.clock import StageClock
 from pruning_core.evidence.context import Context
@@ -46,6 +47,7 @@ WAYS: dict[str, dict[str, object] | None] = {
     "dense, ADMM coupled": {"start": "dense", "penalty": "coupled"},
     "dense, hard prune": {"start": "dense", "admm": 0},
     "dense, SR-STE": {"start": "dense", "admm": 0, "finish": "sr-ste"},
+    "paper": paper_training("admm-pattern"),
     "not pruned": {"start": "dense"},
 }
 DEFAULT = "one-shot, ADMM"

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from pruning_core.spec.method import METHODS
+
 _NOTHING = {"kind": "none"}
 
 DEFAULT = "fisher-cg"
+# The steps of its papers beside our defaults.
+PAPER = "fisher-cg, paper"
 # Baselines as they come, and with the repair that `fisher-cg` has by default: comparing methods needs the same repair.
 WAYS: dict[str, dict[str, Any]] = {
     DEFAULT: {"method": "fisher-cg"},
+    PAPER: {"method": {"name": "fisher-cg", "preset": "paper"}},
     "magnitude, same repair": {"method": "magnitude"},
     "magnitude, no repair": {"method": "magnitude", "recovery": _NOTHING},
     "random, same repair": {"method": "random"},
     "random, no repair": {"method": "random", "recovery": _NOTHING},
     "fisher-cg, no repair": {"method": "fisher-cg", "recovery": _NOTHING},
 }
+
+
+def paper_training(method: str) -> dict[str, Any]:
+    """Return the options of the training that a method's paper has."""
+    return METHODS[method].presets["paper"].within("method.training")

@@ -103,7 +103,11 @@ def blueprint() -> Blueprint:
     metric = known[0].options["properties"]["metric"]
     return Blueprint(
         methods=tuple(
-            MethodChoice(info.name, info.description, tuple(fields_of(info.options, f"method.{info.name}", ("method",))))
+            MethodChoice(
+                info.name,
+                f"{info.description} {info.by_default}".rstrip(),
+                tuple(fields_of(info.options, f"method.{info.name}", ("method",))),
+            )
             for info in methods()
         ),
         sections=tuple(

@@ -41,6 +41,7 @@ from coppice.commands.inputs import (
     ValidationShare,
     ValidationSplit,
 )
+from coppice.commands.methods import Block, Method, Pattern, Preset, Segment, Tier
 from coppice.commands.places import local_data, local_model
 from coppice.commands.spec_file import holds, read_spec, targets_of, with_tolerance
 from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
@@ -73,25 +74,6 @@ FloorConfidence = Annotated[
     float | None,
     typer.Option(help="Hold the quality floor by the lower end of the interval of this confidence, e.g. 0.95."),
 ]
-Method = Annotated[str | None, typer.Option(help="fisher-cg (default), admm-pattern, block-lasso, magnitude or random.")]
-Pattern = Annotated[
-    str | None,
-    typer.Option(
-        help="N:M such as 2:4, PxQ:K such as 4x4:8, or unstructured, which takes --sparsity. Implies --method admm-pattern."
-    ),
-]
-Tier = Annotated[
-    str | None,
-    typer.Option(help="one-shot (default: no labels, no training) or trained. For admm-pattern and block-lasso."),
-]
-Block = Annotated[
-    str | None,
-    typer.Option(
-        help="PxQ such as 64x64: outputs and inputs of a block, whose rows or columns become zero as a whole. Implies --method "
-        "block-lasso."
-    ),
-]
-Segment = Annotated[str | None, typer.Option(help="row (default) or column: the weights of a block that become zero together.")]
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random draws (default 0).")]
 Weights = Annotated[
@@ -113,13 +95,15 @@ _TARGETS = {
     "params_keep": "--params-keep",
     "latency_keep": "--latency-keep",
 }
-# Options of methods, and the method that one alone means. A tier is of several, and pruning to a pattern comes first.
+# Options of methods, and the method that one alone means. Tiers and presets are of several: the first of them is meant.
 _OF_METHODS: Mapping[str, MethodName] = {
     "pattern": "admm-pattern",
     "tier": "admm-pattern",
     "block": "block-lasso",
     "segment": "block-lasso",
+    "preset": "fisher-cg",
 }
+_OF_SEVERAL = {"tier", "preset"}  # they keep the method that a spec file names
 _FIELDS = ("model", "revision", "task", "seed", "quality_floor")  # of the spec, that an option sets as it is given
 _OF_TASKS = ("text", "image", "label", "metric", "prefix")
 _OF_DATA = {  # options of any task's data, a GLUE task's too, and their fields
@@ -150,6 +134,7 @@ _OPTIONS = {
     "method.tier": ("tier", "--tier"),
     "method.block": ("block", "--block"),
     "method.segment": ("segment", "--segment"),
+    "method.preset": ("preset", "--preset"),
     "target.engine": ("latency_engine", "--latency-engine"),
     "target.phase": ("latency_phase", "--latency-phase"),
     "target.tolerance": ("tolerance", "--tolerance"),
@@ -214,6 +199,7 @@ class JobOptions:
     tier: Tier = None
     block: Block = None
     segment: Segment = None
+    preset: Preset = None
     samples: Samples = None
     seed: Seed = None
     weights: Weights = None
@@ -322,8 +308,8 @@ class JobOptions:
             return self.method
         kept = cast("Mapping[str, Any]", in_file) if isinstance(in_file, Mapping) else {}
         of_file = in_file if isinstance(in_file, str) else kept.get("name")
-        meant = next((_OF_METHODS[name] for name in ("block", "segment", "pattern") if name in chosen), _OF_METHODS["tier"])
-        name = self.method or (of_file if chosen.keys() == {"tier"} and isinstance(of_file, str) else meant)
+        meant = next(_OF_METHODS[name] for name in ("block", "segment", "pattern", "tier", "preset") if name in chosen)
+        name = self.method or (of_file if chosen.keys() <= _OF_SEVERAL and isinstance(of_file, str) else meant)
         return {**(kept if kept.get("name") == name else {}), "name": name, **chosen}
 
     def _of_method(self) -> dict[str, str]:

@@ -39,7 +39,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 
 # {_text(display_name(spec.model))}, pruned by Coppice
 
-{_what_was_done(report)}
+{_what_was_done(spec, report)}
 
 | | dense | pruned | ratio |
 | --- | ---: | ---: | ---: |
@@ -94,13 +94,14 @@ def _difference_of(report: Report, name: str) -> str:
     return f"{own.quality.pruned - own.quality.dense:+.4f}"
 
 
-def _what_was_done(report: Report) -> str:
+def _what_was_done(spec: PruneSpec, report: Report) -> str:
     """Write the sentence that says how the model was pruned."""
     training = report.training
     trained = (
         "without retraining" if training is None else f"then trained for {training.epochs:g} epochs on {training.rows:,} rows"
     )
-    how = f"by `{report.method}` (recovery: `{report.recovery}`), {trained}, for task `{report.task}`"
+    named = "" if spec.preset is None else f", with the settings of preset `{spec.preset}`"
+    how = f"by `{report.method}` (recovery: `{report.recovery}`){named}, {trained}, for task `{report.task}`"
     if report.pattern is None:
         return f"{_what_is_gone(report)} {how}."
     return f"Weights of every linear layer of the blocks were set to zero {how}: `{report.pattern.pattern}`. All shapes are the base model's."

@@ -158,10 +158,10 @@ def residuals(layers: Sequence[LayerReport]) -> str | None:
         axes.set_title(name, fontsize=_FONT, color=_INK, loc="left", pad=6)
         for index, sublayer in enumerate(sublayers):
             if len(found := _measured(sublayer)) == 2:
-                improved = found[1] < found[0]
+                fine = found[1] < found[0] or sublayer.status == "skipped"
                 axes.plot([index, index], found, color=_LINE, linewidth=1.5, zorder=1)
                 axes.plot([index], [found[0]], "o", markersize=5, markerfacecolor="none", markeredgecolor=_MUTED, zorder=2)
-                axes.plot([index], [found[1]], "o", markersize=5, color=_ACCENT if improved else _WARN, zorder=3)
+                axes.plot([index], [found[1]], "o", markersize=5, color=_ACCENT if fine else _WARN, zorder=3)
         _layer_axis(axes, layers)
         axes.grid(visible=True, which="major", axis="y", linewidth=0.5)
         axes.set_yticks(_log_ticks(min(values) / 1.5, max(values) * 1.5), minor=False)

@@ -77,6 +77,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
     return environment.get_template("report.html").render(
         report=report,
         name=display_name(report.model),
+        preset=spec.preset,
         target=_target(spec, report),
         kept=report.target.met and (report.quality_floor is None or report.quality_floor.held),
         floor=_floor(report),

@@ -30,6 +30,7 @@ from pruning_core.files.checkpoint import classes_of, names_of, read_checkpoint
 from pruning_core.files.companions import TOKENIZER_NAMES
 from pruning_core.files.paths import is_local
 from pruning_core.files.snapshots import resolve_snapshot
+from pruning_core.spec.presets import words_of
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.spec.tasks import KINDS
 
@@ -72,10 +73,16 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     together((model, data, sets, ledger))
     ((task, findings),), ((spec, of_sets),) = found, further
     findings = findings.and_of(of_sets)
-    findings = findings.but(not_looked_at=(*findings.not_looked_at, *unread))
+    findings = findings.but(notes=(*_of_preset(spec), *findings.notes), not_looked_at=(*findings.not_looked_at, *unread))
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
     return Checked(spec.but(task=task), findings)
+
+
+def _of_preset(spec: PruneSpec) -> tuple[str, ...]:
+    """Say what the settings are where they are a preset's."""
+    name = spec.preset
+    return () if name is None else (f"the settings are those of preset {name}: {words_of(spec.method.presets[name])}",)
 
 
 def model_at(reference: str) -> Path:

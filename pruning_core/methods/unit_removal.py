@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 import torch
 from torch import Tensor
 
-from pruning_core.arch.adapter import adapt, clone, slice_
+from pruning_core.arch.adapter import ModelAdapter, adapt, clone, slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Budget, CurveBudget, budget_for
 from pruning_core.errors import PruningError
@@ -24,7 +24,7 @@ from pruning_core.measure.latency import measure_latency
 from pruning_core.measure.latency_table import LatencyModel, latency_model
 from pruning_core.methods.base import Applied, Written
 from pruning_core.recovery.sequential import prune_and_recover_
-from pruning_core.report.report import Outcome
+from pruning_core.report.report import Outcome, SublayerReport
 from pruning_core.search.stock_layers import choose_layers
 from pruning_core.shapes import Float
 from pruning_core.spec.artifacts import Layout
@@ -87,7 +87,7 @@ class UnitPlan:
     ) -> Applied:
         """Cut and repair the student, sublayer after sublayer."""
         sublayers = prune_and_recover_(adapt(student), self.mask, evidence, recovery, on_sublayer=on_sublayer)
-        return Applied(self.mask, sublayers)
+        return Applied(self.mask, left_whole(sublayers, self.mask, evidence.dense))
 
     def finish_(self, student: PreTrainedModel, applied: Applied, layout: Layout) -> Applied:
         """Return ``applied``: nothing is left to do."""
@@ -106,6 +106,23 @@ class UnitPlan:
         """Return no hints: every report says all that there is to know."""
         del outcome
         return []
+
+
+def left_whole(reports: Sequence[SublayerReport], mask: Mask, dense: ModelAdapter) -> tuple[SublayerReport, ...]:
+    """Report as skipped what lost no unit, and whose refit to the losses of earlier sublayers was rejected.
+
+    Such a refit is a try: without it the sublayer is as good as in the dense model, and nobody is to be warned. The last
+    sublayer before a block that is gone stands in for that block, and its rejection is one.
+    """
+    counts = mask.counts()
+    followed_by_a_gap = [
+        index + 1 < len(counts) and not counts[index + 1] and dense.sublayers[index + 1].signature.kind == "head"
+        for index in range(len(counts))
+    ]
+    return tuple(
+        report.but(status="skipped") if report.status == "rejected" and bool(kept.all()) and not gap else report
+        for report, kept, gap in zip(reports, mask.kept, followed_by_a_gap, strict=True)
+    )
 
 
 class UnitPlanner:

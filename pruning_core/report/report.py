@@ -55,7 +55,8 @@ class SublayerReport(Frozen):
     should be; ``max_iterations``: the tolerance was not reached. Repairs of these were kept because they lowered the held-out
     residual. ``breakdown``: the solver failed, weights unrepaired; ``non_finite``: it was given NaN or infinity, weights
     unrepaired; ``rejected``: the repair did not lower the held-out residual, weights unrepaired; ``skipped``: nothing to
-    repair.
+    repair; where residuals are given, no unit was removed here, and a refit that would have made up for earlier sublayers
+    did not lower the held-out residual, so that the weights are the dense model's.
     """
 
     solver: str

@@ -29,7 +29,8 @@ class ReportedSublayer:
     @property
     def status(self) -> str:
         """The outcome of the repair, in words."""
-        if self.report.status == "rejected" and not self.lost:
+        tried = self.report.status == "skipped" and self.report.residual_before is not None
+        if tried or (self.report.status == "rejected" and not self.lost):
             return "nothing to repair"
         return words_of(self.report.status)
 

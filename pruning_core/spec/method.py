@@ -13,6 +13,7 @@ from pruning_core.methods.block_lasso.options import BlockLasso
 from pruning_core.methods.fisher_cg.options import FisherCG
 from pruning_core.spec.nearest import did_you_mean
 from pruning_core.spec.options import MethodOptions
+from pruning_core.spec.presets import expanded
 
 # The registry: a method is a folder of `pruning_core.methods`, and its options are a member of this union.
 AnyOptions = FisherCG | AdmmPattern | BlockLasso | Magnitude | Random
@@ -42,8 +43,11 @@ Method = Annotated[
 
 
 def complete_by_method(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a spec, completed with what follows from its method."""
+    """Return the fields of a spec, completed with what follows from its method, its preset first."""
     method = given.get("method")
     fields = {"name": method} if isinstance(method, str) else method
     name = cast("Mapping[str, Any]", fields).get("name") if isinstance(fields, Mapping) else None
-    return METHODS[name].complete(given, fields) if isinstance(name, str) and name in METHODS else given
+    if not isinstance(name, str) or name not in METHODS:
+        return given
+    whole = expanded(given, METHODS[name].presets)
+    return METHODS[name].complete(whole, fields if whole is given else whole["method"])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
+
+from pydantic import ConfigDict
+from pydantic.config import JsonDict
 
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.grammar import MatrixShape
+from pruning_core.spec.presets import NO_PRESETS, Preset, document
 from pruning_core.spec.targets import Target
 from pruning_core.spec.tasks import TaskType
 from pruning_core.spec.training import Tier, TrainingOptions
@@ -63,16 +67,26 @@ class ZeroingOptions(Protocol):
         ...
 
 
+def _document_presets(schema: JsonDict, options: type[MethodOptions]) -> None:
+    document(schema, options.presets)
+
+
 class MethodOptions(Frozen):
     """Base of the options of a method. It answers all that a request, its checks and the pages need to know of a method.
 
     Attributes:
         planner: The function that makes the method's `pruning_core.methods.base.Planner`, as ``module:function``.
         implies_target: Whether the target may be left out because it follows from the options.
+        by_default: The technique that runs where no option is set, in one sentence.
+        presets: Settings under one name, that `preset` among the options stands for.
     """
+
+    model_config = ConfigDict(json_schema_extra=_document_presets)
 
     planner: ClassVar[str]
     implies_target: ClassVar[bool] = False
+    by_default: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Preset]] = NO_PRESETS
 
     @property
     def zeroing(self) -> ZeroingOptions | None:

@@ -25,6 +25,7 @@ from pruning_core.spec.memory import MemorySpec, check_paged
 from pruning_core.spec.method import METHODS, FisherCG, Method, complete_by_method
 from pruning_core.spec.metrics import METRICS, Metric
 from pruning_core.spec.nearest import nearest
+from pruning_core.spec.presets import preset_among
 from pruning_core.spec.references import joined_revision
 from pruning_core.spec.targets import Target, any_measured, target_name
 from pruning_core.spec.tasks import KINDS, TaskType
@@ -340,6 +341,11 @@ class PruneSpec(Frozen):
             wrong.say("targets must differ from each other")
         wrong.end()
         return self
+
+    @property
+    def preset(self) -> str | None:
+        """The preset of the method that has these settings, whether it was named or they were; None if there is none."""
+        return preset_among(self, self.method.presets)
 
     @property
     def all_targets(self) -> tuple[Target, ...]:

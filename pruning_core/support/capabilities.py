@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, cast, get_args
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.spec.glue import GLUE_TASKS
+from pruning_core.spec.method import METHODS
 from pruning_core.spec.metrics import Metric
-from pruning_core.spec.prune import Frozen, Method, TaskSpec
+from pruning_core.spec.prune import Frozen, TaskSpec
 from pruning_core.spec.tasks import KINDS, TaskType
 from pruning_core.support.matrix import TriedArchitecture, read_matrix
+
+
+class PresetInfo(Frozen):
+    """Settings of a method that go together, under one name."""
+
+    name: str
+    description: str
+    settings: dict[str, Any] = Field(description="What it sets, by the dotted path of each field of the spec.")
 
 
 class MethodInfo(Frozen):
@@ -20,6 +29,8 @@ class MethodInfo(Frozen):
 
     name: str
     description: str
+    by_default: str = Field(default="", description="The technique that runs where no option is set.")
+    presets: tuple[PresetInfo, ...] = Field(default=(), description="Settings under one name, given as `preset` of `method`.")
     options: dict[str, Any] = Field(description="JSON schema of the spec's `method`.")
 
 
@@ -45,8 +56,17 @@ class ArchitectureInfo(TriedArchitecture):
 def methods() -> list[MethodInfo]:
     """List the methods with their options."""
     return [
-        MethodInfo(name=str(kind.model_fields["name"].default), description=_first_line(kind), options=kind.model_json_schema())
-        for kind in _models_in(Method)
+        MethodInfo(
+            name=name,
+            description=_first_line(kind),
+            by_default=kind.by_default,
+            presets=tuple(
+                PresetInfo(name=preset, description=own.about, settings=dict(own.settings))
+                for preset, own in kind.presets.items()
+            ),
+            options=kind.model_json_schema(),
+        )
+        for name, kind in METHODS.items()
     ]
 
 
@@ -81,13 +101,6 @@ def architectures() -> list[ArchitectureInfo]:
         for signature in SIGNATURES
     }
     return [ArchitectureInfo(**dict(tried), modules=layouts.get(tried.family or "", {})) for tried in read_matrix()]
-
-
-def _models_in(annotation: object) -> list[type[BaseModel]]:
-    """Find the model classes of a discriminated union, inside any annotation that wraps it."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in cast("tuple[object, ...]", get_args(annotation)) for model in _models_in(part)]
 
 
 def _first_line(kind: type[BaseModel]) -> str:

@@ -78,6 +78,19 @@ def test_a_form_left_alone_means_the_defaults(api_on_sqlite: Api) -> None:
     assert like | said == values | said
 
 
+def test_a_preset_is_chosen_in_the_form_and_stands_in_the_job_as_what_it_means(api_on_sqlite: Api) -> None:
+    api = api_on_sqlite
+    values = filled_in(api.client.get("/submit").text) | {"model": [api.body["model"]], "data": [api.body["data"]]}
+    values["method.fisher-cg.preset"] = ["paper"]
+    refused = unescape(api.client.post("/submit", data=values | {"recovery.kind": ["none"]}).text)
+    assert "preset paper sets recovery.kind to masks, got none" in refused
+    answer = api.client.post("/submit", data=values, follow_redirects=False)
+    assert answer.status_code == 303, answer.text
+    spec = PruneSpec.model_validate(api.client.get(f"/v1{answer.headers['location']}").json()["spec"])
+    assert (spec.preset, spec.recovery.kind, spec.method.labels) == ("paper", "masks", "use")
+    assert "fisher-cg, paper" in api.client.get(answer.headers["location"]).text
+
+
 def own_task(task: dict[str, Any]) -> dict[str, list[str]]:
     """Fill in what the form asks of a task of one's own."""
     columns = task["columns"]

@@ -11,6 +11,7 @@ from pruning_core.methods.admm_pattern.coverage import check_coverage
 from pruning_core.methods.zeroing_options import ZeroingMethod
 from pruning_core.spec.grammar import UNSTRUCTURED, BlockPattern, MatrixShape, parse_pattern
 from pruning_core.spec.options import Selection
+from pruning_core.spec.presets import Preset
 from pruning_core.spec.refit import Damping, Iterations, RefitSteps, refit_steps
 from pruning_core.spec.targets import Target
 from pruning_core.spec.training import PatternTraining, Tier
@@ -39,6 +40,25 @@ class AdmmPattern(ZeroingMethod):
 
     planner: ClassVar[str] = "pruning_core.methods.admm_pattern.plan:prepare"
     implies_target: ClassVar[bool] = True
+    by_default: ClassVar[str] = (
+        "ADMM on the Gram matrix of each layer's inputs, and a refit of the kept weights by conjugate gradients: one shot, "
+        "without labels or training, as ALPS does. The paper's training is preset paper."
+    )
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "paper": Preset(
+            "The training of Wang 2024: ADMM on the task's loss from the dense weights, its penalty a term of the loss, then "
+            "SR-STE; labels alone, without the dense model's outputs.",
+            {
+                "method.tier": "trained",
+                "method.training.start": "dense",
+                "method.training.penalty": "coupled",
+                "method.training.finish": "sr-ste",
+                "method.training.distillation": 0.0,
+                "method.training.hidden": 0.0,
+                "method.training.dropout": True,
+            },
+        )
+    }
 
     name: Literal["admm-pattern"] = "admm-pattern"
     pattern: PatternText = "2:4"

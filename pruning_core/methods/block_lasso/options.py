@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pruning_core.errors import TargetUnreachable
 from pruning_core.methods.zeroing_options import ZeroingMethod
 from pruning_core.spec.grammar import MatrixShape, SegmentBlock, SegmentKind, default_block, parse_block
+from pruning_core.spec.presets import Preset
 from pruning_core.spec.refit import Damping, Iterations, RefitSteps, refit_steps
 from pruning_core.spec.targets import Target
 from pruning_core.spec.training import LassoTraining, Tier
@@ -31,6 +32,24 @@ class BlockLasso(ZeroingMethod):
     """
 
     planner: ClassVar[str] = "pruning_core.methods.block_lasso.plan:prepare"
+    by_default: ClassVar[str] = (
+        "Segments are priced on calibration data, ADMM on the Gram matrices chooses those that stay, and the kept weights are "
+        "refitted: one shot, no group Lasso and no training. The paper's training is preset paper."
+    )
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "paper": Preset(
+            "The training of Li et al. 2020: reweighted group Lasso from the dense weights for half of the steps, then "
+            "fine-tuning of the segments that it left; labels alone, without the dense model's outputs.",
+            {
+                "method.tier": "trained",
+                "method.training.start": "dense",
+                "method.training.learning_rate": 3e-5,
+                "method.training.distillation": 0.0,
+                "method.training.hidden": 0.0,
+                "method.training.dropout": True,
+            },
+        )
+    }
 
     name: Literal["block-lasso"] = "block-lasso"
     block: BlockText | None = Field(

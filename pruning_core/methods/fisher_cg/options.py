@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from pruning_core.errors import DatasetInvalid
 from pruning_core.spec.options import MethodOptions
+from pruning_core.spec.presets import Preset
 from pruning_core.spec.tasks import KINDS, TaskType
 
 
@@ -15,6 +17,24 @@ class FisherCG(MethodOptions):
     """Structured pruning of heads and neurons by a Fisher mask search, then least-squares recovery (Li, Zhu, Sun 2024)."""
 
     planner: ClassVar[str] = "pruning_core.methods.fisher_cg.scores:prepare"
+    by_default: ClassVar[str] = (
+        "The true Fisher information, without labels, and a share of the output energy choose the units; the weights of the "
+        "output projections are refitted by least squares, directly solved. The papers' own steps are preset paper."
+    )
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "paper": Preset(
+            "The steps of Li, Zhu, Sun 2024 in the frame of Kwon et al. 2022: Fisher information over the labels and nothing "
+            "else, units rearranged within their sublayers, one scale for each unit by conjugate gradients.",
+            {
+                "method.labels": "use",
+                "method.representation": 0.0,
+                "method.rearrange": True,
+                "recovery.kind": "masks",
+                "recovery.solver": "cg",
+                "calibration.sampling": "uniform",
+            },
+        )
+    }
 
     name: Literal["fisher-cg"] = "fisher-cg"
     labels: Literal["ignore", "auto", "use"] = Field(

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from app.keys.records import Scope
@@ -202,6 +203,22 @@ def test_a_pattern_keeps_what_the_spec_file_says_of_its_method(tmp_path: Path) -
     spec = options.to_spec()
     assert isinstance(spec.method, AdmmPattern)
     assert (spec.method.pattern, spec.method.iterations) == ("unstructured", 30)
+
+
+def test_a_preset_is_of_the_method_that_is_named_and_keeps_a_spec_files(tmp_path, capsys):
+    (tmp_path / "spec.json").write_text('{"model": "org/name", "task": "glue/sst2", "method": "block-lasso", "sparsity": 0.5}')
+    of_file = JobOptions(spec=tmp_path / "spec.json", preset="paper").to_spec()
+    assert (of_file.method.name, of_file.preset) == ("block-lasso", "paper")
+    named = JobOptions(model="org/name", task="glue/sst2", method="admm-pattern", preset="paper").to_spec()
+    assert (named.method.name, named.method.pattern, named.preset) == ("admm-pattern", "2:4", "paper")
+    assert JobOptions(model="org/name", task="glue/sst2", pattern="4:8", preset="paper").to_spec().preset == "paper"
+    for options, said in (
+        ({"method": "admm-pattern", "tier": "one-shot"}, "preset paper sets --tier to trained, got one-shot: leave --tier out"),
+        ({"preset": "mine", "sparsity": [0.5]}, "--preset: fisher-cg has no such preset; it has default, paper"),
+    ):
+        with pytest.raises(typer.Exit):
+            JobOptions(**{"model": "org/name", "task": "glue/sst2", "preset": "paper"} | options).to_spec()
+        assert said in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -36,12 +36,10 @@ def test_an_option_of_one_method_means_that_one() -> None:
         ("tier", "one-shot", "admm-pattern"),
         ("block", "8x8", "block-lasso"),
         ("segment", "row", "block-lasso"),
+        ("preset", "paper", "fisher-cg"),
     ):
         given = {"pattern": "2:4"} if option == "tier" else {}
-        spec = JobOptions(model="org/name", task="glue/sst2", sparsity=_half(method), **given, **{option: value}).to_spec()
+        sparsity = [0.5] if method in ("block-lasso", "fisher-cg") else None
+        spec = JobOptions(model="org/name", task="glue/sst2", sparsity=sparsity, **given, **{option: value}).to_spec()
         assert spec.method.name == method
         assert method in METHODS
-
-
-def _half(method: str) -> list[float] | None:
-    return [0.5] if method == "block-lasso" else None

@@ -44,6 +44,8 @@ def test_halves_of_a_decoder_are_named_as_such_and_its_cross_attention_is_one():
         (repair("rejected", 0.0, 0.0), 4, "nothing to repair", False),
         (repair("rejected", 0.3, 0.4), 4, "rejected", True),
         (repair("rejected", 0.0, 0.0), 3, "rejected", True),
+        (repair("skipped", 0.3, 0.3), 4, "nothing to repair", False),
+        (repair("skipped", None, None), 4, "skipped", False),
         (repair("breakdown", 0.0, None), 4, "breakdown", True),
         (repair("max_iterations"), 3, "all steps taken", False),
         (repair("jittered"), 3, "singular, solved with a ridge", False),
