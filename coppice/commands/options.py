@@ -75,6 +75,10 @@ FloorConfidence = Annotated[
     typer.Option(help="Hold the quality floor by the lower end of the interval of this confidence, e.g. 0.95."),
 ]
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
+SelfWritten = Annotated[
+    float | None,
+    typer.Option(help="Text generation: texts that the dense model writes itself, as a share of the samples (default 0.5)."),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random draws (default 0).")]
 Weights = Annotated[
     str | None,
@@ -140,6 +144,7 @@ _OPTIONS = {
     "target.tolerance": ("tolerance", "--tolerance"),
     "seed": ("seed", "--seed"),
     "calibration.samples": ("samples", "--samples"),
+    "calibration.self_written": ("self_written", "--self-written"),
     "quality_floor": ("quality_floor", "--quality-floor"),
     "quality_floor.value": ("quality_floor", "--quality-floor"),
     "quality_floor.confidence": ("floor_confidence", "--floor-confidence"),
@@ -201,6 +206,7 @@ class JobOptions:
     segment: Segment = None
     preset: Preset = None
     samples: Samples = None
+    self_written: SelfWritten = None
     seed: Seed = None
     weights: Weights = None
     spec: SpecFile = None
@@ -232,8 +238,9 @@ class JobOptions:
         given = cast("Mapping[str, Any]", fields.get("artifacts") or {})
         if chosen := delivered(self, given, fields.get("task")):
             fields["artifacts"] = {**given, **chosen}
-        if self.samples is not None:
-            fields["calibration"] = {**fields.get("calibration", {}), "samples": self.samples}
+        calibration = {name: value for name in ("samples", "self_written") if (value := getattr(self, name)) is not None}
+        if calibration:
+            fields["calibration"] = {**fields.get("calibration", {}), **calibration}
         fields |= evaluated(self, fields.get("evaluation"), local_data)
         if self.weights is not None:
             fields["memory"] = {"weights": self.weights}

@@ -49,7 +49,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 {_compressed(report)}{_exports(report)}| {quality.label} ({quality.samples} validation samples{precision_words(quality)}) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
 {_further(report)}| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {speedup_words(latency)} |
 
-{_difference(report)}Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples,
+{_difference(report)}Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples{_written(report)},
 {report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the
 sha256 of each file.
 
@@ -136,6 +136,11 @@ def _again(report: Report) -> str:
     if again is None:
         return ""
     return f"\n## Make it again\n\n{again.words}\n\n```sh\n{again.command}\n```\n"
+
+
+def _written(report: Report) -> str:
+    count = report.data.self_written
+    return f" ({count} of them written by the dense model itself)" if count else ""
 
 
 def _nonzeros(report: Report) -> str:

@@ -74,13 +74,18 @@ def tokenise(model: TaskModel, rows: Rows, *, max_length: int, batch_tokens: int
         rows: Inputs and labels.
         max_length: Length in tokens at which samples are truncated.
         batch_tokens: See `batched`.
-        longest: See `batched`.
+        longest: Use only this many of the longest samples, in the order of the rows; None: use all.
 
     Raises:
         DatasetInvalid: The rows yield no sample.
     """
     encoded = model.family.encode(model, rows, model.longest(max_length))
-    return batched(encoded, batch_tokens=batch_tokens, longest=longest)
+    return batched(encoded, batch_tokens=batch_tokens, chosen=longest_of(encoded.lengths, longest))
+
+
+def longest_of(lengths: Sequence[int], count: int | None) -> list[int]:
+    """Return the indices of so many of the longest samples, in the order of the rows; None: of all."""
+    return sorted(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))[:count])
 
 
 class _OnDemand(Sequence[Batch]):
@@ -102,7 +107,7 @@ class _OnDemand(Sequence[Batch]):
         return self._make(self._members[index])
 
 
-def batched(encoded: Encoded, *, batch_tokens: int, longest: int | None = None, keep: bool = True) -> TokenSet:
+def batched(encoded: Encoded, *, batch_tokens: int, chosen: Sequence[int] | None = None, keep: bool = True) -> TokenSet:
     """Batch samples by length.
 
     Samples are sorted by length (ties by row), then packed greedily so that ``batch * longest <= batch_tokens``.
@@ -110,11 +115,11 @@ def batched(encoded: Encoded, *, batch_tokens: int, longest: int | None = None, 
     Args:
         encoded: The samples.
         batch_tokens: Upper bound of a batch's tokens, padding included; a single longer sample still makes a batch.
-        longest: Use only this many of the longest samples, in the order of the rows; None: use all.
+        chosen: Indices of the samples to use, ascending; None: all.
         keep: Make all batches now and keep them; otherwise a batch is made at each access.
     """
     everything = encoded.lengths
-    chosen = sorted(sorted(range(len(everything)), key=lambda i: (-everything[i], i))[:longest])
+    chosen = range(len(everything)) if chosen is None else chosen
     lengths = [everything[i] for i in chosen]
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     members = [[order[i] for i in run] for run in pack([lengths[i] for i in order], batch_tokens)]

@@ -27,12 +27,14 @@ class Evidence:
         calibration: Calibration batches.
         states: Hidden states that are kept from the scoring pass, as far as memory allows.
         dtype: Format of matrix products while statistics are gathered.
+        written: Number of the calibration samples that the dense model wrote itself.
     """
 
     dense: ModelAdapter
     calibration: TokenSet
     states: DenseStates
     dtype: torch.dtype
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,13 @@ from pruning_core.spec.prune import Precision
 
 
 def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the dtype of matrix products: bfloat16 if asked for, or with ``auto`` if the hardware multiplies it."""
+    """Return the dtype of matrix products: bfloat16 if asked for, or with ``auto`` if the hardware is faster in it.
+
+    Every GPU that multiplies bfloat16 is faster in it. Of CPUs some are half as fast, which only a measurement tells.
+    """
     if precision == "auto":
-        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+        faster = _multiplies_bfloat16(device) and (device.type == "cuda" or is_faster(torch.bfloat16, device, *_TYPICAL))
+        return torch.bfloat16 if faster else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
@@ -61,6 +65,8 @@ def _widened(value: object) -> object:
 # A product must be this many times as fast as float32's before its rounding is worth having.
 _WORTH = 1.25
 _TURNS, _ROWS = 3, 256
+# Inputs and outputs of a matrix of the middle sort, where the choice is for a whole model.
+_TYPICAL = (768, 3072)
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import eq
 from typing import Literal
 
 from pydantic import Field
@@ -172,6 +174,9 @@ class DataReport(Frozen):
     samples: int
     tokens: int
     mean_length: float
+    self_written: int = Field(
+        default=0, exclude_if=partial(eq, 0), description="Number of the samples that the dense model wrote itself."
+    )
 
 
 class MemoryReport(Frozen):

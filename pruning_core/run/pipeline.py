@@ -9,9 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pruning_core.arch.adapter import adapt
 from pruning_core.arch.paging import give_back
-from pruning_core.arch.verify import verify
 from pruning_core.artifacts.acceptance import Prover, time_limit
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
@@ -24,16 +22,14 @@ from pruning_core.data.labels import placed
 from pruning_core.data.rows import Rows
 from pruning_core.engines.limits import limits_of
 from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, TargetUnreachable
-from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.evidence.clock import StageClock
-from pruning_core.evidence.context import Context, Evidence, generator
-from pruning_core.evidence.states import DenseStates
+from pruning_core.evidence.context import Context
+from pruning_core.evidence.gathering import gather_evidence
 from pruning_core.evidence.warnings import data_warnings
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.hub import model_folder
 from pruning_core.files.paths import appearing, is_local
 from pruning_core.machine.environment import choose_device
-from pruning_core.machine.precision import matmul_dtype
 from pruning_core.machine.resources import disk_is_full, memory_is_full
 from pruning_core.measure.halves import LEAST_ROWS_TO_HALVE, halved
 from pruning_core.measure.latency import limited_threads
@@ -63,9 +59,6 @@ from pruning_core.spec.targets import KeepTarget, Target, target_name
 from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
 from pruning_core.training.runner import TrainingRunner
-
-# Rows drawn for each sample, for tasks that join several rows to one sample.
-_ROWS_A_BLOCK = 16
 
 
 def run(
@@ -160,10 +153,9 @@ def _run(
         ledger = Ledger.asked_for(spec, dense, validation)  # what it can't read is told before the work, too
     limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
     plans = EnginePlanner(spec, dense, limits, installed, cache).plans(clock)  # what can't be reached is told before the work
-    with clock.stage("calibrate"):
-        evidence = _gather_evidence(spec, dense, train, folder)
-        ctx = Context(dense, evidence, clock, spec.seed, limits=limits, budgets=budgets_of(plans))
-        odd = data_warnings(spec.task, dense, train, validation, ctx.evidence.calibration)
+    evidence = gather_evidence(spec, dense, train, folder, clock)
+    ctx = Context(dense, evidence, clock, spec.seed, limits=limits, budgets=budgets_of(plans))
+    odd = data_warnings(spec.task, dense, train, validation, ctx.evidence.calibration)
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
     planner = planner_for(spec, ctx, cache)
@@ -303,22 +295,3 @@ def _evaluators(spec: PruneSpec, dense: TaskModel, validation: Rows) -> tuple[Ev
 def _place(folder: Path, part: int, target: Target) -> Path:
     """Return the folder of a checkpoint: the bundle itself for the first target, a sub-folder for others."""
     return folder / target_name(target) if part else folder
-
-
-def _gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Path) -> Evidence:
-    options = spec.calibration
-    adapter = adapt(dense.model)
-    batch_tokens = options.batch_tokens or batch_tokens_for(adapter.groups, dense.device, options, dense.entries)
-    drawn = 2 * options.samples if options.sampling == "longer" else options.samples
-    calibration = tokenise(
-        dense,
-        draw(train, drawn * (_ROWS_A_BLOCK if dense.family.joins_rows else 1), generator(spec.seed, "calibration")),
-        max_length=options.max_length,
-        batch_tokens=batch_tokens,
-        longest=options.samples,
-    )
-    verify(
-        adapter, calibration.batches[-1].to(dense.device).inputs
-    )  # the longest: errors in padding and far positions show most
-    states = DenseStates(adapter, calibration.batches, options.memory_mb * 2**20, scratch)
-    return Evidence(adapter, calibration, states, matmul_dtype(options.precision, dense.device))

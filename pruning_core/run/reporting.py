@@ -63,6 +63,7 @@ def summed_up(
             samples=calibration.samples,
             tokens=calibration.tokens,
             mean_length=calibration.mean_length,
+            self_written=ctx.evidence.written,
         ),
         peak_memory_bytes=peak_memory(ctx.task_model.device),
         memory=memory,

@@ -8,6 +8,8 @@ the full form.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from operator import is_
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -222,6 +224,14 @@ class CalibrationSpec(Frozen):
         description="Format of matrix products while statistics are gathered; auto: bfloat16 on devices built for it. Sums, "
         "solves, evaluation and latency are not affected.",
     )
+    self_written: float | None = Field(
+        default=None,
+        exclude_if=partial(is_, None),
+        ge=0,
+        le=4,
+        description="Text generation: texts that the dense model writes itself, added to the samples, as a share of them. They "
+        "keep what the model can do off the domain of your text. Null: 0.5, and 0 where weights are paged or tasks are others.",
+    )
     memory_mb: int = Field(
         default=448,
         ge=16,
@@ -321,6 +331,12 @@ class PruneSpec(Frozen):
             check_phases(self.all_targets, self.task.type)
         with wrong.gathered():
             check_paged(self.memory, self.artifacts.formats, clocks=any_measured(self.all_targets), trains=self.method.trains)
+        if self.calibration.self_written and self.task.type != "text-generation":
+            wrong.say(
+                f"only models of text-generation write texts, and this task is {self.task.type}: leave it out",
+                "calibration",
+                "self_written",
+            )
         if self.target is None and not self.targets and self.quality_floor is None:
             wrong.say("give one target, or a list of targets, or a quality_floor to search for the smallest model")
         if self.quality_floor is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,21 @@ def probe(task_type: TaskType, generator: torch.Generator) -> Objective:
 
 
 @dataclass(frozen=True, slots=True)
+class Factors:
+    """Both factors of the Kronecker-factored curvature of a sublayer's output projection, on the model's device, float32.
+
+    Attributes:
+        inputs: Sum of the outer products of its inputs over real tokens, (k, k).
+        outputs: Sum of the outer products of the objective's gradient by its outputs over real tokens, (d, d).
+        tokens: Number of real tokens.
+    """
+
+    inputs: Float[Tensor, "k k"]
+    outputs: Float[Tensor, "d d"]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class MaskStatistics:
     """Statistics of a sublayer's units from one scoring pass, on the CPU.
 
@@ -57,11 +72,13 @@ class MaskStatistics:
         energy: ``sum over real tokens of ||x_i W_i||^2``, the energy of each unit's contribution to the residual stream,
             (units,), float64. For a head it is the sum over its columns, without their cross terms.
         gradients: ``dL_s/dm_i``, (samples, units), float32; None if they were not requested.
+        factors: Factors of the curvature of the sublayer's output projection; None if they were not requested.
     """
 
     fisher: Float[Tensor, " units"]
     energy: Float[Tensor, " units"]
     gradients: Float[Tensor, "samples units"] | None = None
+    factors: Factors | None = None
 
 
 def mask_statistics(
@@ -75,6 +92,7 @@ def mask_statistics(
     on_batch: Callable[[int], None],
     states: DenseStates | None = None,
     keep_gradients: bool = False,
+    keep_factors: bool = False,
 ) -> tuple[MaskStatistics, ...]:
     """Compute ``dL_s/dm_i`` for every sample and unit, with one forward and one activation-backward pass.
 
@@ -88,6 +106,7 @@ def mask_statistics(
         on_batch: Called after each batch with the number of finished batches.
         states: Recorder of the dense model's hidden states during this pass; None records none.
         keep_gradients: Whether to keep the gradients of every sample beside the sum of their squares.
+        keep_factors: Whether to sum up the factors of the curvature of every output projection.
 
     Returns:
         The statistics of each sublayer.
@@ -99,7 +118,7 @@ def mask_statistics(
     most = max(_real(batch, own).numel() for batch in batches for own in set(decodes))
     widest = max(sublayer.width for sublayer in adapter.sublayers)
     scratch = torch.empty(most * widest, device=task_model.device)  # allocated once: fresh memory costs more than writing to it
-    watches = [_Watch(sublayer, samples if keep_gradients else 0, scratch) for sublayer in adapter.sublayers]
+    watches = [_Watch(sublayer, samples if keep_gradients else 0, keep_factors, scratch) for sublayer in adapter.sublayers]
     for index, cpu_batch in enumerate(batches):
         batch = cpu_batch.to(task_model.device)
         first: list[Tensor] = []
@@ -107,6 +126,8 @@ def mask_statistics(
             for sublayer, watch, own in zip(adapter.sublayers, watches, decodes, strict=True):
                 hook = watch.hook(batch.rows.cpu(), _real(batch, own), first)
                 stack.callback(sublayer.output.register_forward_pre_hook(hook).remove)
+                if keep_factors:
+                    stack.callback(sublayer.output.register_forward_hook(watch.factors_hook(_real(batch, own))).remove)
             if states is not None:
                 stack.enter_context(states.recording(index))
             with torch.enable_grad(), products_in(dtype, task_model.device):
@@ -143,7 +164,7 @@ def _real(batch: Batch, decodes: bool) -> Bool[Tensor, "b s"]:
 class _Watch:
     """Accumulator of one sublayer's statistics, at the input of its output projection."""
 
-    def __init__(self, sublayer: Sublayer, kept_samples: int, scratch: Tensor) -> None:
+    def __init__(self, sublayer: Sublayer, kept_samples: int, keep_factors: bool, scratch: Tensor) -> None:
         self._scratch = scratch
         self._width = sublayer.unit_width
         with held(sublayer.block):
@@ -151,10 +172,32 @@ class _Watch:
         self._energy = torch.zeros_like(self._column_norms)
         self._fisher = torch.zeros(sublayer.units, dtype=torch.float64, device=scratch.device)
         self._gradients = torch.zeros(kept_samples, sublayer.units) if kept_samples else None
+        self._factors: Factors | None = None
+        if keep_factors:
+            inputs, outputs = (torch.zeros(side, side, device=scratch.device) for side in (sublayer.width, sublayer.hidden))
+            self._factors = Factors(inputs, outputs, tokens=0)
 
     def statistics(self) -> MaskStatistics:
         energy = self._energy * self._column_norms
-        return MaskStatistics(self._fisher.cpu(), energy.unflatten(0, (-1, self._width)).sum(1).cpu(), self._gradients)
+        units = energy.unflatten(0, (-1, self._width)).sum(1)
+        return MaskStatistics(self._fisher.cpu(), units.cpu(), self._gradients, self._factors)
+
+    def factors_hook(self, mask: Bool[Tensor, "b s"]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        """Return a forward hook for one batch that adds both factors."""
+        rows = mask.flatten().nonzero().flatten()
+        factors = self._factors
+        assert factors is not None, "they were asked for"
+        self._factors = replace(factors, tokens=factors.tokens + len(rows))
+
+        def leave(_module: nn.Module, args: tuple[Tensor, ...], found: Tensor) -> None:
+            _add_outer_(factors.inputs, args[0].detach(), rows)
+
+            def at_gradient(grad: Tensor) -> None:
+                _add_outer_(factors.outputs, grad, rows)
+
+            found.register_hook(at_gradient)
+
+        return leave
 
     def hook(
         self, rows: Int[Tensor, " b"], mask: Bool[Tensor, "b s"], first: list[Tensor]
@@ -189,6 +232,12 @@ class _Watch:
             return (features, *args[1:])
 
         return enter
+
+
+def _add_outer_(total: Float[Tensor, "k k"], values: Tensor, rows: Int[Tensor, " n"]) -> None:
+    chosen = values.reshape(-1, values.shape[-1])[rows].float()
+    with torch.autocast(values.device.type, enabled=False):
+        total.addmm_(chosen.T, chosen)
 
 
 def importance(statistics: Sequence[MaskStatistics], *, representation: float = 0.0) -> tuple[Float[Tensor, " units"], ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.evidence.context import Context
+from pruning_core.methods.fisher_cg.interactions import joint_importance, prices_together
 from pruning_core.methods.fisher_cg.options import FisherCG
 from pruning_core.methods.unit_removal import Scores, UnitPlanner
 from pruning_core.search.mask import search_mask
@@ -27,14 +28,17 @@ class FisherCGMethod:
     """Importance of a unit: the Fisher information of its mask, with or without labels."""
 
     options: FisherCG
+    damping: float
 
     def prepare(self, ctx: Context) -> Scores:
         """Compute per-sample mask gradients with one forward pass, and one backward pass over activations."""
         evidence, task_type = ctx.evidence, ctx.task_model.task_type
         batches = evidence.calibration.batches
+        joint = prices_together(self.options.interactions, ctx)
         use_labels = KINDS[task_type].has_loss and self.options.labels != "ignore"
         objective = loss_sum(task_type) if use_labels else probe(task_type, ctx.generator("probe"))
-        with ctx.clock.stage("score", len(batches)) as step:
+        pricing = len(evidence.dense.sublayers) if joint else 0
+        with ctx.clock.stage("score", len(batches) + pricing) as step:
             statistics = mask_statistics(
                 ctx.task_model,
                 evidence.dense,
@@ -45,9 +49,15 @@ class FisherCGMethod:
                 on_batch=step,
                 states=evidence.states,
                 keep_gradients=self.options.rearrange,
+                keep_factors=joint,
             )
+            found = importance(statistics, representation=self.options.representation)
+            if joint:
+                found = joint_importance(
+                    statistics, found, evidence.dense, damping=self.damping, on_sublayer=lambda done: step(len(batches) + done)
+                )
         gradients = [own.gradients for own in statistics if own.gradients is not None]
-        return Scores(importance(statistics, representation=self.options.representation), gradients or None)
+        return Scores(found, gradients or None)
 
     def plan(self, scores: Scores, budget: Budget | CurveBudget, ctx: Context) -> Mask:
         """Search the exact optimum of the diagonal Fisher information, then rearrange units within each sublayer if asked."""
@@ -66,5 +76,5 @@ class FisherCGMethod:
 def prepare(spec: PruneSpec, ctx: Context, cache: Path | None) -> UnitPlanner:
     """Score the units of the dense model, and return the planner for the scores."""
     assert isinstance(spec.method, FisherCG), "the registry leads here by these options"
-    method = FisherCGMethod(spec.method)
+    method = FisherCGMethod(spec.method, spec.recovery.damping)
     return UnitPlanner(spec, ctx, method, method.prepare(ctx), cache)

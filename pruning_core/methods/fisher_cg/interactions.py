@@ -1,0 +1,76 @@
+"""Importance of units with their interactions: what a unit costs after those that are less important are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pruning_core.arch.adapter import ModelAdapter
+from pruning_core.arch.linear import weight_of
+from pruning_core.arch.paging import held
+from pruning_core.evidence.context import Context
+from pruning_core.linalg.removal import removal_costs
+from pruning_core.machine.finite import require_finite
+from pruning_core.shapes import Float
+from pruning_core.stats.fisher import MaskStatistics
+
+# Memory of the factors in copies of the weights. A job makes room for two more copies, the student and the one loaded back from
+# its files, which do not exist yet while units are scored.
+_COPIES = 2
+
+
+def prices_together(interactions: Literal["auto", "none", "kronecker"], ctx: Context) -> bool:
+    """Return whether units are priced together; ``auto``: for text generation, where the factors fit beside the weights."""
+    if interactions != "auto":
+        return interactions == "kronecker"
+    if ctx.task_model.task_type != "text-generation" or ctx.task_model.pages is not None:
+        return False
+    factors = sum(own.width**2 + own.hidden**2 for own in ctx.evidence.dense.sublayers)
+    return factors <= _COPIES * ctx.task_model.parameter_count()
+
+
+def joint_importance(
+    statistics: Sequence[MaskStatistics],
+    alone: Sequence[Float[Tensor, " units"]],
+    dense: ModelAdapter,
+    *,
+    damping: float,
+    on_sublayer: Callable[[int], None],
+) -> tuple[Float[Tensor, " units"], ...]:
+    """Add to each unit's importance what its removal costs at its turn; see `removal_costs`.
+
+    The Fisher information of a unit counts what its samples' tokens do to the loss together; the curvature counts what other
+    units can take over, and knows no tokens together. Either alone keeps less than their sum (decision 128).
+
+    Args:
+        statistics: Statistics of each sublayer, with factors.
+        alone: Importance of each unit by itself, in shares of the model's Fisher information.
+        dense: The dense model.
+        damping: Ridge of the repair.
+        on_sublayer: Called after each sublayer with the number of finished sublayers.
+
+    Raises:
+        NotFinite: A factor is NaN or infinite; names the matrix.
+    """
+    total = sum(float(own.fisher.sum()) for own in statistics) or 1.0
+    found: list[Tensor] = []
+    for index, (own, scores, sublayer) in enumerate(zip(statistics, alone, dense.sublayers, strict=True), start=1):
+        assert own.factors is not None, "they were asked for"
+        path = dense.paths[sublayer.output]
+        require_finite(own.factors.inputs, f"the second moments of what {path} reads on the calibration samples")
+        require_finite(own.factors.outputs, f"the second moments of the gradients by what {path} gives")
+        with held(sublayer.block), torch.no_grad():
+            costs = removal_costs(
+                own.factors.inputs / own.factors.tokens,
+                own.factors.outputs / total,
+                weight_of(sublayer.output).T,
+                unit_width=sublayer.unit_width,
+                own=scores.to(own.factors.inputs.device),
+                damping=damping,
+            )
+        found.append(costs.cpu())
+        on_sublayer(index)
+    return tuple(found)
