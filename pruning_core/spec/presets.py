@@ -34,7 +34,7 @@ class Preset:
     settings: Mapping[str, object]
 
     def within(self, path: str) -> dict[str, Any]:
-        """Return the fields that it sets below a path, such as ``method.training``, which no object lies between."""
+        """Return the fields that it sets of one object of the spec, such as ``method.training``."""
         below = {name.removeprefix(f"{path}."): value for name, value in self.settings.items() if name.startswith(f"{path}.")}
         return {name: value for name, value in below.items() if "." not in name}
 

@@ -97,3 +97,13 @@ def test_a_machine_says_which_versions_are_other_than_meant() -> None:
     found = look({name: NEEDED[name] for name in ("torch", "numpy")})
     assert set(found.versions) == {"python", "torch", "numpy"}
     assert any(said.startswith("torch is ") for said in found.other) == (not found.versions["torch"].startswith("2.11."))
+
+
+def test_the_guide_tells_every_part_and_its_time() -> None:
+    guide = (ROOT / "docs" / "guides" / "gpu.md").read_text(encoding="utf-8")
+    told = {
+        line.split("`")[1]: line.rstrip(" |").rpartition("|")[2].strip()
+        for line in guide.splitlines()
+        if line.startswith("| `")
+    }
+    assert told == {part.name: str(part.budget_s) for part in PARTS}
