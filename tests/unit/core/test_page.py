@@ -171,6 +171,18 @@ def test_card_and_page_say_what_loading_takes_and_which_type_was_measured():
     assert "measured in" not in model_card(_spec(), _report(stored_dtype="float32"))
 
 
+def test_card_and_page_say_how_wide_the_speed_up_is_and_in_which_precision_quality_was_measured():
+    interval = {"low": 1.9, "high": 2.1, "confidence": 0.9688}
+    latency = REPORT["latency_ms"] | {"repeats": 6, "interval": interval, "stopped": "narrow"}
+    precision = {"dtype": "bfloat16", "reason": "as the weights are stored"}
+    report = _report(latency_ms=latency, quality=REPORT["quality"] | {"precision": precision}, stored_dtype="bfloat16")
+    for text in (model_card(_spec(), report), _read(render_page(_spec(), report)).text):
+        assert "between 1.90 and 2.10 (97 %, 6 turns)" in text
+        assert "samples, in bfloat16)" in text
+        assert "Quality was measured in bfloat16" in text
+        assert "latency was measured in float32" in text
+
+
 def test_the_card_repeats_what_the_run_warned_of():
     card = model_card(_spec(), _report(warnings=["layer 3 attention: recovery rejected, weights left unrepaired"]))
     assert "## Worth knowing\n\n- layer 3 attention: recovery rejected" in card

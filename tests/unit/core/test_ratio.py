@@ -106,6 +106,18 @@ def test_real_models_are_measured_until_it_is_narrow_and_the_report_says_how_wid
     assert f"{report.repeats} turns" in speedup_words(report)
 
 
+def test_the_reported_speed_up_lies_in_its_interval():
+    dense, pruned = [10.0, 11.0, 12.0, 50.0, 60.0, 70.0, 80.0], [9.0, 10.0, 11.0, 12.0, 15.0, 16.0, 71.0]
+    found = latency_report(dense, pruned, LatencySpec(), threads=1, device="cpu")
+    assert found.interval.low <= found.speedup <= found.interval.high
+    shifted = latency_report([1.0, 2.0, 9.0], [1.0, 8.0, 1.0], LatencySpec(repeats=3), threads=1, device="cpu")
+    assert shifted.interval.low <= shifted.speedup <= shifted.interval.high
+    drawn = np.random.default_rng(0)
+    for _ in range(200):
+        report = latency_report(*noisy(drawn, 17, 0.3, spikes=0.4), LatencySpec(), threads=1, device="cpu")
+        assert report.interval.low <= report.speedup <= report.interval.high
+
+
 def test_reports_without_an_interval_have_nothing_to_say_of_it():
     report = latency_report([2.0] * 6, [1.0] * 6, LatencySpec(), threads=1, device="cpu", stopped="seconds")
     assert speedup_words(report) == "2.00x as fast, between 2.00 and 2.00 (97 %, 6 turns; a minute was up)"
