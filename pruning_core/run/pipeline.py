@@ -157,7 +157,9 @@ def _run(
         further = further_sets(spec, dense)
         ledger = Ledger.asked_for(spec, dense, validation)  # what it can't read is told before the work, too
     limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
-    plans = EnginePlanner(spec, dense, limits, installed, cache).plans(clock)  # what can't be reached is told before the work
+    plans = EnginePlanner(spec, dense, limits, installed, cache, engines).plans(
+        clock
+    )  # what can't be reached is told before the work
     with clock.stage("calibrate"):
         evidence = _gather_evidence(spec, dense, train, folder)
         ctx = Context(dense, evidence, clock, spec.seed, limits=limits, budgets=budgets_of(plans))
@@ -175,6 +177,7 @@ def _run(
         TrainingRunner(spec, ctx, train, scratch),
         further,
         ledger,
+        engines,
     )
     candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):
