@@ -103,7 +103,7 @@ def _page(
         "errors": placed,
         "messages": [message for messages in placed.values() for message in messages],
         "plan": plan,
-        "sets": min(MOST_SETS, len(evaluated.sets_of(form)) + 1),
+        "sets": min(MOST_SETS, max(1, len(evaluated.sets_of(form)) + (form.one("do") == "more"))),
         "most_sets": MOST_SETS,
         "items": evaluated.ITEMS,
         "labels": labels(),

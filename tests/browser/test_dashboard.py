@@ -355,3 +355,4 @@ def test_sets_slices_and_a_ledger_are_filled_in(
         assert [(own["name"], own["metric"]) for own in found["also"]] == [("first", None), ("second", "f1")]
         assert found["slices"] == ["label"]
         assert "ledger" not in found
+        page.goto("about:blank")  # a job's page goes on listening to its server
