@@ -80,8 +80,9 @@ class Model:
         """Read it from the files of a checkpoint."""
         writes = KINDS[spec.task.type].loads_as in ("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForSeq2SeqLM")
         entries = facts.config.get("vocab_size")
-        vocabulary = entries * groups[0].hidden if writes and isinstance(entries, int) else 0
-        return cls(groups, vocabulary, 4 * facts.parameters)
+        scores = entries * groups[0].hidden if writes and isinstance(entries, int) else 0
+        # A stranger's configuration may say any number; the files hold no more than their parameters.
+        return cls(groups, max(0, min(scores, facts.parameters)), 4 * facts.parameters)
 
     def forward(self, length: float) -> float:
         """Count the operations of one sequence."""

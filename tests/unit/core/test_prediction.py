@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +97,16 @@ def test_the_scores_of_the_vocabulary_are_in_the_time(decoder: Path, tmp_path: P
     assert model.vocabulary == 257 * 32
     units = sum(group.macs_per_unit(10) * group.size for group in model.groups)
     assert model.forward(10) == 2 * (units + 10 * 257 * 32)
+
+
+@pytest.mark.parametrize("entries", [10**400, -5, None, "many"])
+def test_a_vocabulary_that_a_strangers_configuration_claims_breaks_no_estimate(decoder: Path, tmp_path: Path, entries: object):
+    spec = decoder_spec(decoder, tiny.write_jsonl(tmp_path / "data"), True)
+    facts = read_checkpoint(decoder)
+    groups = groups_of(facts)
+    claimed = replace(facts, config={**facts.config, "vocab_size": entries})
+    assert 0 <= Model.of(spec, groups, claimed).vocabulary <= facts.parameters
+    assert 0 < seconds_of(spec, groups, claimed).total < 100
 
 
 def test_the_ledger_is_in_the_time(decoder: Path, tiny_bert: Path, tmp_path: Path):
