@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pruning_core.report.also import set_named
@@ -31,17 +31,23 @@ def _quality(report: Report, of: str | None) -> QualityReport:
         return report.quality
     found = set_named(report.also, of)
     if found is None:
-        names = [own.name for own in report.also]
-        there = f"it has {', '.join(names)}{did_you_mean(of, names)}" if names else "it has none: evaluation.also names them"
-        raise NotJudged(f"the report has no evaluation set {of}; {there}")
+        raise NotJudged(f"the report has no evaluation set {of}; {_there(of, [own.name for own in report.also])}")
     if found.quality is None:
         raise NotJudged(f"evaluation set {of} was not judged: {found.reason}")
     return found.quality
 
 
+def _there(of: str, names: Sequence[str]) -> str:
+    """Say which evaluation sets there are instead of one."""
+    return f"it has {', '.join(names)}{did_you_mean(of, names)}" if names else "it has none: evaluation.also names them"
+
+
 # Figures of a quality: of the task's, or, after a name and a dot, of a further evaluation set's.
 OF_QUALITY: Mapping[str, tuple[str, Callable[[QualityReport], float]]] = {
-    "drop": ("quality of the dense model minus that of the pruned model", lambda q: q.dense - q.pruned),
+    "drop": (
+        "how much worse than the dense model it was measured to be, whichever direction of the metric is better",
+        lambda q: q.pruned - q.dense if q.lower_is_better else q.dense - q.pruned,
+    ),
     "surely_worse": (
         "how much worse than the dense model it is at least: the lower end of the 95 % interval",
         lambda q: _worse(q, 0),
@@ -125,3 +131,18 @@ def parse(text: str) -> Condition:
         some = ", ".join(OF_QUALITY)
         raise ValueError(f"{text!r} is no condition: of an evaluation set there are {some}, as in '{match[1]}.drop>0.01'")
     return Condition(match[2], match[3], float(match[4]), match[1])
+
+
+def check_sets(conditions: Iterable[Condition], names: Sequence[str]) -> None:
+    """Refuse conditions on evaluation sets that a request does not have: its report could not be judged by them.
+
+    Args:
+        conditions: The conditions.
+        names: Names of the request's further evaluation sets.
+
+    Raises:
+        ValueError: There is such a condition.
+    """
+    for own in conditions:
+        if own.of is not None and own.of not in names:
+            raise ValueError(f"{own}: the request has no evaluation set {own.of}; {_there(own.of, names)}")

@@ -25,6 +25,7 @@ from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import engine_words
 from pruning_core.report.latency_words import interval_of_speedup
 from pruning_core.report.ledger_words import ledger_sentence
+from pruning_core.report.quality import FloorReport
 from pruning_core.report.quality_words import difference_words, floor_words, precision_words
 from pruning_core.report.report import Report
 from pruning_core.spec.messages import message_of, without_consequences
@@ -309,12 +310,18 @@ def show(report: Report) -> None:
         out.print(escaped(said), highlight=False, soft_wrap=True)
     if said := ledger_sentence(report.ledger):
         out.print(escaped(f"ledger: {said}"), highlight=False, soft_wrap=True)
-    if said := floor_words(report.quality_floor):
-        out.print(escaped(f"quality floor: {said}"), highlight=False, soft_wrap=True)
+    if report.quality_floor is not None:
+        out.print(escaped(_floor_line(report.quality_floor, report.quality.metric)), highlight=False, soft_wrap=True)
     if report.frontier:
         out.print(frontier_table(report))
     for warning in report.warnings:
         out.print(f"[yellow]note[/]: {escaped(warning)}", highlight=False, soft_wrap=True)
+
+
+def _floor_line(floor: FloorReport, metric: str) -> str:
+    bound = "at most" if floor.lower_is_better else "at least"
+    line = f"quality floor: {metric} {bound} {floor.required:.4f}, {'held' if floor.held else 'missed'}"
+    return f"{line}; {said}" if (said := floor_words(floor)) else line
 
 
 def sentences(error: ValidationError, worded: Worded = _as_it_is, model: type[BaseModel] = PruneSpec) -> list[str]:

@@ -159,9 +159,10 @@ def without_attention(model, layer):
     model.model.layers[layer].self_attn = Absent()
 
 
-def export(folder, pruned, dense, *kinds):
+def export(folder, pruned, dense, *kinds, engines=None):
     folder.mkdir(exist_ok=True)
-    return export_all(Exported(folder, pruned, dense, ArtifactSpec(formats=("safetensors", "gguf"), gguf=kinds)))
+    options = ArtifactSpec(formats=("safetensors", "gguf"), gguf=kinds)
+    return export_all(Exported(folder, pruned, dense, options, engines=engines))
 
 
 def read(folder, row):

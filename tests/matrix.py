@@ -2,7 +2,8 @@
 
 ``python -m tests.matrix`` (``make architectures``) tries every cell and writes what it found for ``GET /v1/architectures``
 and the page of architectures; `tests/contract/test_matrix.py` tries the same cells and compares. ``python -m tests.matrix llama
-gemma`` tries those alone, ``--missing`` tries cells that are not in the table yet.
+gemma`` tries those alone, ``--missing`` tries cells that are not in the table yet, ``--page`` tries none and writes the page
+anew.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pruning_core.engines import limits
 from pruning_core.spec.tasks import KINDS
 from pruning_core.support.matrix import MATRIX_NAME, Asked, MatrixCell, TriedArchitecture, read_matrix, write_matrix
 from tests import tasks, tiny
@@ -154,11 +156,23 @@ def tried(architecture: Architecture, cells: tuple[MatrixCell, ...]) -> TriedArc
 
 def shown(found: tuple[TriedArchitecture, ...]) -> str:
     """Write the page for people."""
-    return page(found, SHOWN_ON, methods_on, outputs_on)
+    return page(found, SHOWN_ON, methods_on, outputs_on, serves)
+
+
+def serves(name: str) -> tuple[str, ...]:
+    """List the engines that can hold an architecture in the layout serve, by its configuration; none where it is refused."""
+    architecture = ARCHITECTURES[name]
+    if architecture.refused:
+        return ()
+    config = architecture.build_config().to_dict()
+    return tuple(engine for engine in limits.ENGINES if limits.reason_against(engine, config) is None)
 
 
 def main(names: list[str]) -> None:
     """Try what is named, or everything, two architectures at a time, and write it; with ``--missing`` what is not yet there."""
+    if names == ["--page"]:
+        PAGE_PATH.write_text(shown(read_matrix()), encoding="utf-8")
+        return
     before = {own.name: own for own in read_matrix()} if names else {}
     missing = names == ["--missing"]
     known = dict(before) if missing else {}

@@ -19,7 +19,9 @@ _METHODS = """
 ## Architectures by methods
 
 On the usual task of each: classification of texts or of images, and where transformers has no class for that, writing.
-"trained" is the tier that goes on from one shot with the task's loss.
+"trained" is the tier that goes on from one shot with the task's loss. The column serve is the one that is not tried: it names
+the engines whose limits take layers of the architecture that differ, by its configuration (`pruning_core/engines/limits.py`);
+layout serve asks for some of them by name. Mistral attends to a window of tokens here, which fewer of them take than Llama.
 """
 _TASKS = """
 ## Architectures by tasks
@@ -34,7 +36,7 @@ On one architecture each. "sharded": the model is given, and the checkpoint is w
 """
 
 
-def page(found: Sequence[TriedArchitecture], shown_on: dict[str, str], methods, outputs) -> str:
+def page(found: Sequence[TriedArchitecture], shown_on: dict[str, str], methods, outputs, serves) -> str:
     """Write the page.
 
     Args:
@@ -42,6 +44,7 @@ def page(found: Sequence[TriedArchitecture], shown_on: dict[str, str], methods, 
         shown_on: Of each task the architecture on which it met everything.
         methods: Gives what was asked of a task by each method.
         outputs: Gives what was asked of a task with each output.
+        serves: Gives the engines that take an architecture, by its name, in the layout serve.
     """
     notes = _Notes()
     usual = {own.name: next(cell.task for cell in own.cells if cell.tier == "trained") for own in found}
@@ -50,6 +53,7 @@ def page(found: Sequence[TriedArchitecture], shown_on: dict[str, str], methods, 
             own.name,
             own.family or "",
             *(notes.shown(own.cell(asked)) for asked in methods(usual[own.name])),
+            ", ".join(serves(own.name)),
             notes.shown(own.cell(Asked(task=usual[own.name], formats=("safetensors", "onnx")))),
             "with its cache" if own.generates else "",
         ]
@@ -67,7 +71,7 @@ def page(found: Sequence[TriedArchitecture], shown_on: dict[str, str], methods, 
     parts = [
         _HEAD,
         _METHODS,
-        *_table(["architecture", "blocks like", *names, "ONNX", "generates"], first),
+        *_table(["architecture", "blocks like", *names, "serve", "ONNX", "generates"], first),
         _TASKS,
         *_table(["architecture", *KINDS], second),
         _OUTPUTS,

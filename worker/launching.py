@@ -66,7 +66,7 @@ class Launching:
         measurements = cache_of(settings.data_dir.resolve() / "cache", self._claim.owner)
         user = user_for(self._host, settings.resolved_job_user, inputs)
         sandbox = AttemptSandbox(self._host, self._scratch.folder, user, _private(settings))
-        engines = engines_folder(settings.engines_dir) if spec.artifacts.engines else None
+        engines = engines_folder(settings.engines_dir) if _runs_engines(spec) else None
         programs = () if engines is None else readable_places(engines)
         limits = sandbox.confinement((*inputs, *programs), (measurements,))
         request = ChildRequest(
@@ -83,6 +83,11 @@ class Launching:
         self._scratch.request.write_text(request.model_dump_json(), encoding="utf-8")
         sandbox.prepare(measurements)
         return sandbox.launch(limits)
+
+
+def _runs_engines(spec: PruneSpec) -> bool:
+    """Whether a job runs engines: in its proof, or llama.cpp, which quantises and proves GGUF files."""
+    return bool(spec.artifacts.engines) or "gguf" in spec.artifacts.formats
 
 
 def _inputs(settings: Settings, spec: PruneSpec) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ from fastapi import Request
 from app.errors import Problem
 from app.web.formats import words
 
-_MOST_FIELDS = 200
+_MOST_FIELDS = 300
 _KIND = "application/x-www-form-urlencoded"
 
 Control = Literal["select", "number", "checkbox", "checks", "text"]
@@ -45,13 +45,13 @@ async def read_form(request: Request) -> Form:
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send the form of this page")
     try:
         text = (await request.body()).decode("utf-8")
-        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
+        sent = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
     except ValueError:
         raise Problem(
             HTTPStatus.BAD_REQUEST, "malformed_request", "the form could not be read; send it from this page"
         ) from None
     values: dict[str, list[str]] = {}
-    for name, value in pairs:
+    for name, value in sent:
         values.setdefault(name, []).append(value)
     return Form(values)
 
@@ -99,7 +99,7 @@ class Field:
             case "checkbox":
                 return bool(form.one(self.name))
             case "number":
-                return _number(form.one(self.name).strip())
+                return _json_number(form.one(self.name).strip())
             case "select" | "text":
                 return form.one(self.name).strip()
             case _:
@@ -168,9 +168,31 @@ def _control(schema: Mapping[str, Any]) -> Control | None:
     ).get(schema.get("type"))
 
 
-def _number(text: str) -> object:
+def _json_number(text: str) -> object:
     """Read a number. Other text stays as it is, and the spec says what would be right."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
+        return text
+
+
+def pairs(text: str) -> object:
+    """Read ``key=value`` lines; what is none stays as it is, and the schema says so."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not all("=" in line for line in lines):
+        return text
+    return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+
+
+def number(text: str) -> object:
+    """Read a number as the body has it; what is none stays as it is, and the spec says what would be right."""
+    if text.endswith("%") and isinstance(share := _plain_number(text[:-1].strip()), int | float):
+        return round(share / 100, 12)
+    return _plain_number(text)
+
+
+def _plain_number(text: str) -> int | float | str:
+    try:
+        return float(text) if "." in text or "e" in text.lower() else int(text)
+    except ValueError:
         return text

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, assert_never, cast
+from typing import Any, cast
 
 from app.errors import FieldError
 from app.jobs.schemas import JobCreate
 from app.paths import is_under
+from app.web import evaluated
 from app.web.formats import WITHOUT_SUBJECT, words
-from app.web.forms import Field, Form, fields_of, put
+from app.web.forms import Field, Form, fields_of, number, pairs, put
 from pruning_core.spec.targets import TARGET_METRICS
-from pruning_core.spec.tasks import KINDS, Reads
+from pruning_core.spec.tasks import KINDS, TaskKind
 from pruning_core.support.capabilities import methods, tasks
 
 # Sections below the first screen: field of the spec, title, and name of its schema.
@@ -127,17 +128,17 @@ def body_of(form: Form) -> dict[str, Any]:
     for name, read in (
         ("revision", str),
         ("data", str),
-        ("seed", _number),
-        ("floor", _number),
-        ("priority", _number),
-        ("metadata", _pairs),
+        ("seed", number),
+        ("floor", number),
+        ("priority", number),
+        ("metadata", pairs),
     ):
         if text := form.one(name).strip():
             body["quality_floor" if name == "floor" else name] = read(text)
     if "quality_floor" in body:
         body["quality_floor"] = {"kind": form.one("floor_kind", "relative"), "value": body["quality_floor"]}
         if confidence := form.one("floor_confidence").strip():
-            body["quality_floor"]["confidence"] = _number(confidence)
+            body["quality_floor"]["confidence"] = number(confidence)
     if "data" in body and isinstance(body["task"], dict):
         body["task"]["dataset"] = body.pop("data")
     body |= _target(form)
@@ -147,33 +148,27 @@ def body_of(form: Form) -> dict[str, Any]:
     for field in (*chosen, *(field for section in plan.sections for field in section.fields)):
         for value in field.read(form):
             put(body, field.path, value)
+    if found := evaluated.evaluation_of(form, _kind(form).reads):
+        body["evaluation"] = body.get("evaluation", {}) | found
     return body
+
+
+def _kind(form: Form) -> TaskKind:
+    """Return the kind of task that a form names; named tasks classify texts, and an unknown one is refused elsewhere."""
+    return KINDS.get(form.one("task"), KINDS["text-classification"])
 
 
 def _task(form: Form, plan: Blueprint) -> object:
     name = form.one("task")
     if name not in plan.types:
         return name
-    text = [part.strip() for part in form.one("text_column").split(",") if part.strip()]
-    columns = _columns(KINDS[name].reads, text)
+    columns = evaluated.columns_of(KINDS[name].reads, form.one("text_column"), form.one("label_column").strip())
     task: dict[str, Any] = {"type": name, "columns": columns, "metric": form.one("task_metric")}
-    if label := form.one("label_column").strip():
-        task["columns"]["label"] = label
     if revision := form.one("data_revision").strip():
         task["revision"] = revision
     if share := form.one("validation_share").strip():
-        task["validation_share"] = _number(share)
+        task["validation_share"] = number(share)
     return task | {key: value for key in _OWN_DATA if (value := form.one(key).strip())}
-
-
-def _columns(reads: Reads, names: list[str]) -> dict[str, Any]:
-    match reads:
-        case "image":
-            return {"image": ", ".join(names)}
-        case "text" | "words":
-            return {"text": names}
-        case _:
-            assert_never(reads)
 
 
 def _target(form: Form) -> dict[str, Any]:
@@ -181,35 +176,13 @@ def _target(form: Form) -> dict[str, Any]:
     field = METRICS[metric][1] if metric in METRICS else ""
     if not field:
         return {}
-    amounts = [_number(part.strip()) for part in form.one("amount").split(",") if part.strip()]
+    amounts = [number(part.strip()) for part in form.one("amount").split(",") if part.strip()]
     tolerance = form.one("tolerance").strip()
-    rest = {"tolerance": _number(tolerance)} if tolerance else {}
+    rest = {"tolerance": number(tolerance)} if tolerance else {}
     if metric == "latency":
         rest |= {key: chosen for key in _PLACES if (chosen := form.one(f"latency_{key}"))}
     targets = [{"metric": metric, field: amount} | rest for amount in amounts]
     return {"target": targets[0]} if len(targets) == 1 else {"targets": targets} if targets else {"target": {"metric": metric}}
-
-
-def _pairs(text: str) -> object:
-    """Read ``key=value`` lines; what is none stays as it is, and the schema says so."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not all("=" in line for line in lines):
-        return text
-    return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
-
-
-def _number(text: str) -> object:
-    """Read a number as the body has it; what is none stays as it is, and the spec says what would be right."""
-    if text.endswith("%") and isinstance(share := _plain_number(text[:-1].strip()), int | float):
-        return round(share / 100, 12)
-    return _plain_number(text)
-
-
-def _plain_number(text: str) -> int | float | str:
-    try:
-        return float(text) if "." in text or "e" in text.lower() else int(text)
-    except ValueError:
-        return text
 
 
 def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str, str] = MappingProxyType({})) -> Form:
@@ -241,6 +214,7 @@ def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str
         "metadata": ["\n".join(f"{key}={value}" for key, value in metadata.items())],
         "method": [spec["method"]["name"]],
     } | {name: ["" if named else task[name] or ""] for name in _OWN_DATA}
+    values |= evaluated.shown(spec["evaluation"])
     values |= {f"latency_{key}": [(targets[0].get(key) if targets else None) or ""] for key in _PLACES}
     for one in _fields():
         section = cast("dict[str, Any]", spec[one.path[0]])
@@ -268,7 +242,8 @@ def place(errors: list[FieldError], method: str) -> dict[str, list[str]]:
     names = {"/" + "/".join(field.path): field.name for field in _fields() if not field.name.startswith("method.")}
     names |= {f"/method/{field.path[-1]}": field.name for field in _fields() if field.name.startswith(f"method.{method}.")}
     for error in errors:
-        named = names.get(error.pointer) or next((name for start, name in _WHERE.items() if is_under(error.pointer, start)), "")
+        own = names.get(error.pointer) or evaluated.control_of(error.pointer)
+        named = own or next((name for start, name in _WHERE.items() if is_under(error.pointer, start)), "")
         messages, message = placed.setdefault(named, []), error.message
         # People see the control's label, and not the name that its value has in the body.
         bare = message.removeprefix(f"{error.pointer.rpartition('/')[2]} ")
@@ -285,7 +260,7 @@ def labels() -> dict[str, str]:
     found = {name: words(name.rpartition(".")[2]) for name in _WHERE.values()} | {
         field.name: field.label for field in _fields()
     }
-    return found | own
+    return found | own | dict(evaluated.labels())
 
 
 def _fields() -> Iterator[Field]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import uuid4
@@ -22,10 +22,12 @@ from app.jobs.schemas import JobCreate, JobView, PlanView
 from app.jobs.service import JobService
 from app.keys.records import Caller
 from app.refusals import RequestError
+from app.web import evaluated
 from app.web.forms import Form, read_form
 from app.web.rendering import PageRoute, page
 from app.web.specs import METRICS, blueprint, body_of, empty_form, form_of, labels, place
 from pruning_core.spec.engines import ENGINE_TITLES
+from pruning_core.spec.evaluation import MOST_SETS
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -40,20 +42,21 @@ def show_form(
     like: Annotated[str | None, Query(max_length=64, pattern=JOB_ID)] = None,
 ) -> Response:
     """Show the form, empty or as a job was submitted."""
-    form, lost = empty_form(), list[str]()
+    form = empty_form()
     if like is not None:
         details = service.get(like, owner=owner)
         view = JobView.of(details.job, [])
         form = form_of(view.spec.model_dump(mode="json"), priority=view.priority, metadata=view.metadata)
-        lost = [f"evaluation.{name}" for name in ("slices", "also") if getattr(view.spec.evaluation, name)]
-    return _page(request, form, models=service.overview(owner).models, lost=lost)
+    return _page(request, form, models=service.overview(owner).models)
 
 
 @router.post("/submit")
 async def submit(request: Request, service: Service, writer: Writer) -> Response:
-    """Submit a job and show it, or say what is wrong; or only what would come of it."""
-    form = await read_form(request)
+    """Submit a job and show it, or say what is wrong; or only what would come of it, or one more set to fill in."""
+    form = evaluated.compacted(await read_form(request))
     overview = await run_in_threadpool(service.overview, writer.owner)
+    if form.one("do") == "more":
+        return _page(request, form, models=overview.models)
     return await _submit(request, form, service, writer, overview.models)
 
 
@@ -88,7 +91,6 @@ def _page(
     models: tuple[str, ...],
     errors: list[FieldError] | None = None,
     plan: PlanView | None = None,
-    lost: Sequence[str] = (),
 ) -> Response:
     placed = place(errors or [], form.one("method"))
     once = form.one("once")
@@ -101,7 +103,9 @@ def _page(
         "errors": placed,
         "messages": [message for messages in placed.values() for message in messages],
         "plan": plan,
-        "lost": lost,
+        "sets": min(MOST_SETS, max(1, len(evaluated.sets_of(form)) + (form.one("do") == "more"))),
+        "most_sets": MOST_SETS,
+        "items": evaluated.ITEMS,
         "labels": labels(),
         "roots": [str(root) for root in request.app.state.settings.allowed_roots],
         "once": once if _ONCE.fullmatch(once) else uuid4().hex,

@@ -26,7 +26,7 @@ from coppice.pushing.archives import opened
 from coppice.pushing.base import Account, Pushed, PushRefused, PushUnreachable
 from coppice.pushing.bundle import Bundle, BundleFile, BundleUnfit, NoBundle, few, read_bundle
 from coppice.pushing.destinations import FORMS, AnotherService, Bucket, Destination, HubRepository, OciArtifact, parse
-from coppice.pushing.rows import rows_of_data
+from coppice.pushing.rows import data_quoted
 
 _EXTRA = f"{DISTRIBUTION}[push]"
 
@@ -56,7 +56,7 @@ def push(
     revision: Annotated[str | None, typer.Option(help="Branch of the Hub's repository; made if there is none.")] = None,
     message: Annotated[str | None, typer.Option(help="Message of the Hub's commit.")] = None,
     with_rows: Annotated[
-        bool, typer.Option("--with-rows", help="Send a report that quotes rows of your data: evaluation.examples.")
+        bool, typer.Option("--with-rows", help="Send a report that quotes rows of your data, or values of its columns.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify, list what would be sent, and send nothing.")] = False,
     url: Url = DEFAULT_URL,
@@ -109,12 +109,15 @@ def _refuse_misplaced(to: Destination, asked: _Asked) -> None:
 
 
 def _refuse_rows(bundle: Bundle, to: Destination) -> None:
-    """Refuse to show rows of the user's data to whoever reads the destination; a service takes no report at all."""
-    quoted = 0 if isinstance(to, AnotherService) else rows_of_data(bundle)
-    if quoted:
+    """Refuse to show the user's data to whoever reads the destination; a service takes no report at all."""
+    if isinstance(to, AnotherService):
+        return
+    quoted = data_quoted(bundle)
+    if quoted.rows or quoted.values:
+        ways = [("with evaluation.examples 0", quoted.rows), ("without evaluation.slices", quoted.values)]
         fail(
-            f"the bundle's report quotes {quoted} rows of your evaluation data, which readers of the destination would see: "
-            "--with-rows sends them; a bundle pruned with evaluation.examples 0 has none",
+            f"the bundle's report quotes {quoted}, which readers of the destination would see: --with-rows sends them; a "
+            f"bundle pruned {' and '.join(way for way, needed in ways if needed)} has none",
             ExitCode.BAD_INPUT,
         )
 

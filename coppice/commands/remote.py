@@ -21,11 +21,12 @@ from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options, places
 from coppice.commands.sending import require_folders, with_uploads
-from coppice.conditions import Condition, NotJudged, parse
+from coppice.conditions import Condition, NotJudged, check_sets, parse
 from coppice.console import ExitCode, explained, fail, progress
 from coppice.errors import ApiError, CoppiceError, JobUnsuccessful
 from coppice.types import Job, JobPrediction
 from pruning_core.report.report import Report
+from pruning_core.spec.prune import PruneSpec
 
 Url = Annotated[str, typer.Option(envvar="COPPICE_URL", help="Address of the service.")]
 
@@ -88,6 +89,7 @@ def prune(
     if conditions and (plan or not wait):
         fail("--fail-if judges the report, so it needs --wait", ExitCode.BAD_INPUT)
     spec = job.to_spec()
+    _check_sets(conditions, spec)
     if out is not None:
         # With --job-id the command may be repeated, and goes on downloading.
         places.require_free(out, may_hold_files=job_id is not None)
@@ -158,6 +160,13 @@ def _conditions(texts: list[str]) -> list[Condition]:
         return [parse(text) for text in texts]
     except ValueError as error:
         fail(str(error), ExitCode.BAD_INPUT)
+
+
+def _check_sets(conditions: list[Condition], spec: PruneSpec) -> None:
+    try:
+        check_sets(conditions, [own.name for own in spec.evaluation.also])
+    except ValueError as error:
+        fail(f"--fail-if {error}", ExitCode.BAD_INPUT)
 
 
 def _judge(conditions: list[Condition], report: Report) -> None:

@@ -88,10 +88,7 @@ def _of_export(form: str, kind: str, path: str, words: _Form, *, images: bool) -
             f"inputs = {_inputs(reader, images=images)}\n"
             "outputs = model({entry.any_name: inputs[entry.any_name] for entry in model.inputs})[0]",
         )
-    elif form == "compressed-tensors" and words.loader == "AutoModelForCausalLM":
-        code = f'from vllm import LLM\n\nwritten = LLM("{path}").generate("a text")[0].outputs[0].text'
-        yield Snippet(f"Quantised ({kind}), with vLLM", code)
-    elif form == "compressed-tensors":
+    elif form == "compressed-tensors" and words.loader != "AutoModelForCausalLM":  # decoders are served: see `serving`
         yield Snippet(
             f"Quantised ({kind}), with transformers and compressed-tensors",
             f'from transformers import {words.loader}\n\nmodel = {words.loader}.from_pretrained("{path}")',

@@ -13,6 +13,8 @@ from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
 
 _VLLM = ("vllm", "vllm-plugin")
 _AT = "--host 127.0.0.1 --port 8000"
+_TEI = "ghcr.io/huggingface/text-embeddings-inference:cpu-latest"
+_EMBED = """curl -s http://127.0.0.1:8000/embed -H 'Content-Type: application/json' -d '{"inputs": ["a text"]}'"""
 _ASK = (
     "curl -s http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' "
     '-d \'{"model": "bundle", "prompt": "a text", "max_tokens": 40}\''
@@ -20,11 +22,33 @@ _ASK = (
 
 
 def commands(spec: PruneSpec, report: Report) -> tuple[Snippet, ...]:
-    """Return the commands that serve a bundle, to be run in its folder; none for models that generate no text like decoders."""
+    """Return the commands that serve a bundle, to be run in its folder; none where only a program of one's own does."""
     if AUTO_CLASSES[spec.task.type] != "AutoModelForCausalLM":
-        return ()
+        return (*_of_embedders(spec, report), *_of_graphs(report))
     found = [*_of_checkpoint(spec, report), *_of_exports(report)]
     return (*found, Snippet("And ask it, as OpenAI's API is asked", _ASK)) if found else ()
+
+
+def _of_embedders(spec: PruneSpec, report: Report) -> Iterator[Snippet]:
+    """Yield the servers of embeddings: they know stock configurations alone."""
+    if AUTO_CLASSES[spec.task.type] != "AutoModel" or report.layout != "stock" or not _able(report, "sentence-transformers"):
+        return
+    yield Snippet(
+        "With Text Embeddings Inference (TEI), for BERT, RoBERTa, DistilBERT, MPNet and others that it knows",
+        f'docker run -p 8000:80 -v "$PWD":/bundle {_TEI} --model-id /bundle',
+    )
+    yield Snippet("And ask it for embeddings", _EMBED)
+
+
+def _of_graphs(report: Report) -> Iterator[Snippet]:
+    """Yield the server of ONNX graphs, where there is one. OpenVINO's form needs another layout of the repository."""
+    path = None if report.onnx is None else report.onnx.path
+    if path is None or not _able(report, "onnxruntime"):
+        return
+    yield Snippet(
+        "With Triton, whose ONNX Runtime takes the graph: its model repository (config.pbtxt is in Coppice's guide Serve it)",
+        f"mkdir -p ../model_repository/bundle/1\ncp {path}* ../model_repository/bundle/1/",
+    )
 
 
 def _of_checkpoint(spec: PruneSpec, report: Report) -> Iterator[Snippet]:

@@ -54,7 +54,7 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     heads: list[Head] = []
     found: list[tuple[TaskSpec, Findings]] = []
     further: list[tuple[PruneSpec, Findings]] = []
-    unread: list[str] = []
+    of_ledger: list[Findings] = []
 
     def model() -> None:
         if is_local(spec.model):
@@ -68,12 +68,12 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
         further.append(check_further(spec.but(task=task), heads[0] if heads else None))
 
     def ledger() -> None:
-        unread.extend(check_ledger_inputs(spec))
+        of_ledger.append(check_ledger_inputs(spec))
 
     together((model, data, sets, ledger))
     ((task, findings),), ((spec, of_sets),) = found, further
-    findings = findings.and_of(of_sets)
-    findings = findings.but(notes=(*_of_preset(spec), *findings.notes), not_looked_at=(*findings.not_looked_at, *unread))
+    findings = findings.and_of(of_sets).and_of(of_ledger[0])
+    findings = findings.but(notes=(*_of_preset(spec), *findings.notes))
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
     return Checked(spec.but(task=task), findings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +17,10 @@ MOST_BYTES = 2**20
 # A token has a byte at least, and an interval needs ten blocks.
 BLOCK = 64
 LEAST_BLOCKS = 10
+# Embedders are judged on pieces, in two halves each: of so many words, or letters where no spaces part the words.
+PIECE_WORDS, PIECE_LETTERS = 48, 160
+_LEAST_WORDS = 16
+LEAST_PIECES = 10
 _LEAST_BYTES = BLOCK * LEAST_BLOCKS
 _MOST_FILES = 1000
 
@@ -52,6 +56,31 @@ def read_texts(place: str, param: str) -> list[str]:
             param=param,
         )
     return found
+
+
+def pieces_of(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Cut texts into pieces, and each piece into two halves. Pieces that are alike count once."""
+    found: list[tuple[str, str]] = []
+    for text in texts:
+        words = text.split()
+        if len(text) > 20 * max(1, len(words)):  # Chinese, Japanese, Thai: letters are cut
+            pieces = [text[at : at + PIECE_LETTERS] for at in range(0, len(text), PIECE_LETTERS)]
+            found += [(own[: len(own) // 2], own[len(own) // 2 :]) for own in pieces if len(own) >= PIECE_LETTERS // 2]
+            continue
+        runs = [words[at : at + PIECE_WORDS] for at in range(0, len(words), PIECE_WORDS)]
+        found += [(" ".join(own[: len(own) // 2]), " ".join(own[len(own) // 2 :])) for own in runs if len(own) >= _LEAST_WORDS]
+    return list(dict.fromkeys(found))
+
+
+def note_on_pieces(name: str, pieces: int) -> str | None:
+    """Say that a text is too short to judge an embedder by; None where it is long enough."""
+    if pieces >= LEAST_PIECES:
+        return None
+    counted = f"{pieces or 'no'} {'piece' if pieces == 1 else 'pieces'}"
+    return (
+        f"ledger, {name}: {counted} of {PIECE_WORDS} words (or {PIECE_LETTERS} letters where no spaces part the words) that "
+        f"differ, where an interval needs {LEAST_PIECES}; give more text"
+    )
 
 
 def _files(path: Path, param: str) -> list[Path]:

@@ -31,6 +31,20 @@ def reason_by_model(engine: EngineFacts, spec: PruneSpec, config: Mapping[str, A
     return None if why is None else f"{engine.title} cannot hold the model: {why}"
 
 
+def reason_of(engine: EngineFacts, spec: PruneSpec, config: Mapping[str, Any]) -> str | None:
+    """Return why an engine will not run the bundle of a request, as a sentence; None where it will.
+
+    Args:
+        engine: The engine.
+        spec: The request.
+        config: Configuration of the model.
+    """
+    why = reason_by_task(engine, spec) or reason_by_model(engine, spec, config)
+    if why is None and engine.loads != "checkpoint" and engine.loads not in spec.artifacts.formats:
+        why = f"{engine.title} does not run the bundle: {without_file(engine.loads)}"
+    return why
+
+
 def without_file(loads: Loads, why: str | None = None) -> str:
     """Return that there is no file of the form which an engine loads, as a sentence.
 
@@ -49,9 +63,6 @@ def notes_on_engines(spec: PruneSpec, config: Mapping[str, Any]) -> Iterator[str
         config: Configuration of the model.
     """
     for name in spec.artifacts.engines:
-        engine = ENGINES[name]
-        why = reason_by_task(engine, spec) or reason_by_model(engine, spec, config)
-        if why is None and engine.loads != "checkpoint" and engine.loads not in spec.artifacts.formats:
-            why = f"{engine.title} does not run the bundle: {without_file(engine.loads)}"
+        why = reason_of(ENGINES[name], spec, config)
         if why is not None:
             yield why

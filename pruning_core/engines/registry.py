@@ -67,6 +67,8 @@ class EngineFacts:
         tasks: Task types that it serves among them; empty: all.
         script: The name of the script that runs it, in `pruning_core.artifacts.engines`.
         environment: The name of its environment's folder, where that is another engine's.
+        start_s: Seconds that its process takes for a small model on an ordinary host: to start, and to load the dense and the
+            pruned model as often as a proof does. For predictions.
     """
 
     name: str
@@ -79,6 +81,7 @@ class EngineFacts:
     tasks: tuple[TaskType, ...] = ()
     script: str
     environment: str = ""
+    start_s: float = 12.0
 
     @property
     def title(self) -> str:
@@ -121,6 +124,7 @@ _ROWS = (
         install=_VLLM,
         uses=("generation",),
         script="run_vllm",
+        start_s=60.0,
     ),
     EngineFacts(
         name="vllm-plugin",
@@ -130,6 +134,7 @@ _ROWS = (
         uses=("generation",),
         script="run_vllm",
         environment="vllm",
+        start_s=60.0,
     ),
     EngineFacts(
         name="llama.cpp",

@@ -11,7 +11,7 @@ from pruning_core.evidence.calibration import batch_tokens_for, batched, draw, l
 from pruning_core.evidence.clock import StageClock
 from pruning_core.evidence.context import Evidence, generator
 from pruning_core.evidence.states import DenseStates
-from pruning_core.evidence.writing import interleaved, texts_for, write
+from pruning_core.evidence.writing import interleaved, write
 from pruning_core.machine.precision import matmul_dtype, products_in
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import TaskModel
@@ -36,7 +36,8 @@ def gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pat
     rows = draw(train, drawn, generator(spec.seed, "calibration"))
     encoded = dense.family.encode(dense, rows, dense.longest(options.max_length))
     chosen = longest_of(encoded.lengths, options.samples)
-    texts, length = texts_for(spec, len(chosen), paged=dense.pages is not None), max(encoded.lengths)
+    texts = round(options.written_share(spec.task.type, paged=dense.pages is not None) * len(chosen))
+    length = max(encoded.lengths)
     with clock.stage("calibrate", 1 + texts) as step:
         if texts:
             with products_in(dtype, dense.device):

@@ -21,26 +21,12 @@ from pruning_core.tasks.batch import Encoded, TokenLabelled
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pruning_core.spec.prune import PruneSpec
     from pruning_core.tasks.base import TaskModel
 
-# Texts of its own, as a share of the user's samples, where the request does not say (decision 128).
-SHARE = 0.5
 # Texts that are written side by side.
 _BATCH = 64
 # The likeliest tokens, from which each token is drawn: rarer ones are noise that a small model does not recover from.
 _LIKELIEST = 200
-
-
-def texts_for(spec: PruneSpec, samples: int, *, paged: bool) -> int:
-    """Return the number of texts that a model writes beside so many samples of the user's.
-
-    With paged weights every token of a text reads the whole model from disk, so that only a stated share is written.
-    """
-    share = spec.calibration.self_written
-    if share is None:
-        share = 0.0 if paged or spec.task.type != "text-generation" else SHARE
-    return round(share * samples)
 
 
 def write(

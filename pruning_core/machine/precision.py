@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pruning_core.spec.prune import Precision
+from pruning_core.spec.calibration import Precision
 
 
 def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:

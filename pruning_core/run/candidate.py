@@ -97,6 +97,7 @@ class CandidateBuilder:
         precision: Chooses the precision in which written checkpoints are evaluated.
         further: Further evaluation sets, on which checkpoints are judged, too.
         ledger: Judges capabilities beside the task; None where none was asked for.
+        engines: Folder of the environments of engines; None: see `pruning_core.engines.registry.engines_folder`.
     """
 
     spec: PruneSpec
@@ -108,6 +109,7 @@ class CandidateBuilder:
     precision: StoredPrecision
     further: tuple[FurtherSet, ...] = ()
     ledger: Ledger | None = None
+    engines: Path | None = None
 
     def try_out(self, plan: Plan, floor: QualityFloor) -> FloorReport:
         """Judge the floor by a plan's repaired model on the selecting rows, without writing it."""
@@ -136,7 +138,7 @@ class CandidateBuilder:
             del made  # the student takes as much memory as the model that is loaded back
             pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)
             export_problem = self._export(pruned, folder)
-            exports = export_all(Exported(folder, pruned, dense, spec.artifacts, self.probes, spec.latency))
+            exports = export_all(Exported(folder, pruned, dense, spec.artifacts, self.probes, spec.latency, self.engines))
         found, also, ledger = self._judged(pruned)
         latency, products = self._timed(pruned, plan)
         shapes = count_shapes(

@@ -73,6 +73,7 @@ class EnginePlanner:
         limits: What the engines can hold; None outside the layout for serving.
         installed: The engines that targets name.
         cache: Folder of kept tables; None: keep nothing.
+        folder: The folder of engines' environments; None: see `registry.engines_folder`.
     """
 
     spec: PruneSpec
@@ -80,6 +81,7 @@ class EnginePlanner:
     limits: Limits | None
     installed: Mapping[str, Found]
     cache: Path | None
+    folder: Path | None = None
 
     def plans(self, clock: StageClock) -> dict[str, EnginePlan]:
         """Measure the tables that targets need, and return what they say, by the names of the targets.
@@ -105,7 +107,7 @@ class EnginePlanner:
         return plans
 
     def _table(self, shapes: Shapes, found: Found, clock: StageClock) -> EngineTable:
-        timer = Timer(self.spec, self.dense, found, time_limit(clock.report()), self.cache)
+        timer = Timer(self.spec, self.dense, found, time_limit(clock.report()), self.cache, self.folder)
         targets = in_engines(self.spec.all_targets)
         asked: list[Phase | None] = [phase_of(own, self.spec.task.type) for own, name in targets if name == found.engine.name]
         with clock.stage("profile", 2 * len(timer.stacks(shapes))) as step:  # half of the time is the engine's own

@@ -152,7 +152,8 @@ def _run(
         further = further_sets(spec, dense)
         ledger = Ledger.asked_for(spec, dense, validation)  # what it can't read is told before the work, too
     limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
-    plans = EnginePlanner(spec, dense, limits, installed, cache).plans(clock)  # what can't be reached is told before the work
+    # What can't be reached is told before the work.
+    plans = EnginePlanner(spec, dense, limits, installed, cache, engines).plans(clock)
     evidence = gather_evidence(spec, dense, train, folder, clock)
     ctx = Context(dense, evidence, clock, spec.seed, limits=limits, budgets=budgets_of(plans))
     odd = data_warnings(spec.task, dense, train, validation, ctx.evidence.calibration)
@@ -170,6 +171,7 @@ def _run(
         StoredPrecision(spec, dense, judging.tokens),
         further,
         ledger,
+        engines,
     )
     candidates: list[Candidate] = []
     for part, target in enumerate(spec.all_targets):

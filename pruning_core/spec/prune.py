@@ -8,14 +8,13 @@ the full form.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from operator import is_
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.config import JsonDict
 
 from pruning_core.spec.artifacts import ArtifactSpec, Floor
+from pruning_core.spec.calibration import CalibrationSpec
 from pruning_core.spec.columns import Columns, NonEmptyStr
 from pruning_core.spec.engine_targets import check_phases, with_engines
 from pruning_core.spec.evaluation import AlsoSpec, EvaluationSpec, check_answers, say_of_set
@@ -194,50 +193,6 @@ class RecoverySpec(Frozen):
     max_iterations: int = Field(default=200, ge=1, le=10_000)
     holdout: float = Field(
         default=0.125, gt=0, le=0.5, description="Share of the calibration samples that is held out to judge each repair."
-    )
-
-
-# --- data, measurement, artifacts -------------------------------------------------------------------------------------
-
-
-Precision = Literal["auto", "float32", "bfloat16"]
-
-
-class CalibrationSpec(Frozen):
-    """The calibration samples, drawn from the training split with the seed, and the resources for gathering statistics."""
-
-    samples: int = Field(default=512, ge=8, le=65_536)
-    sampling: Literal["longer", "uniform"] = Field(
-        default="longer",
-        description="longer: draw twice as many rows and keep the longer half, for more tokens of context from as many "
-        "samples; uniform: keep the rows as drawn.",
-    )
-    max_length: int = Field(default=128, ge=4, le=8192, description="Longest sequence in tokens; longer ones are truncated.")
-    batch_tokens: int | None = Field(
-        default=None,
-        ge=64,
-        le=1_048_576,
-        description="Tokens in a batch, padding included; null: what suits the device. It changes results by rounding only.",
-    )
-    precision: Precision = Field(
-        default="auto",
-        description="Format of matrix products while statistics are gathered; auto: bfloat16 on devices built for it. Sums, "
-        "solves, evaluation and latency are not affected.",
-    )
-    self_written: float | None = Field(
-        default=None,
-        exclude_if=partial(is_, None),
-        ge=0,
-        le=4,
-        description="Text generation: texts that the dense model writes itself, added to the samples, as a share of them. They "
-        "keep what the model can do off the domain of your text. Null: 0.5, and 0 where weights are paged or tasks are others.",
-    )
-    memory_mb: int = Field(
-        default=448,
-        ge=16,
-        le=1_048_576,
-        description="Megabytes of memory for hidden states that are kept between passes. Where they are too few, the dense "
-        "model runs once more, and recovery keeps its own states in a file beside the bundle (on a GPU: in host memory).",
     )
 
 

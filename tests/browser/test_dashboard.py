@@ -319,3 +319,40 @@ def test_a_waiting_job_and_a_refused_candidate_look_like_what_they_are(
         assert large <= 20, "no figure is as large as that of a result"
         look(page, "refused", shots)
     database.close()
+
+
+def test_sets_slices_and_a_ledger_are_filled_in(
+    service: Service, open_browser: Open, shots: Path, tiny_bert: Path, tiny_sst2: Path
+) -> None:
+    page = open_browser()
+    with service.api() as client:
+        page.goto(f"{service.url}/submit")
+        page.get_by_label("Model", exact=True).fill(str(tiny_bert))
+        page.get_by_label("Data", exact=True).fill(str(tiny_sst2))
+        page.get_by_text("Slices by your columns", exact=True).click()
+        page.get_by_label("Slices by columns", exact=True).fill("label")
+        page.get_by_text("Further evaluation sets", exact=True).click()
+        page.get_by_label("Set 1: name", exact=True).fill("first")
+        page.get_by_label("Set 1: split", exact=True).fill("train")
+        page.get_by_role("button", name="Another set").click()
+        page.get_by_label("Set 2: name", exact=True).fill("no name")
+        page.get_by_label("Set 2: data", exact=True).fill(str(tiny_sst2))
+        page.get_by_label("Set 2: metric", exact=True).select_option("f1")
+        page.get_by_text("Ledger of capabilities", exact=True).click()
+        page.get_by_label("Ledger", exact=True).check()
+        page.get_by_label("Model", exact=True).press("Enter")  # as the button Submit, and not as the first one in sight
+        problems = page.get_by_role("alert")
+        expect(problems.get_by_role("link").filter(has_text="Set 2: name")).to_be_visible()
+        expect(page.get_by_label("Set 1: name", exact=True)).to_have_value("first")
+        page.get_by_label("Set 2: name", exact=True).fill("second")
+        page.get_by_role("button", name="Submit", exact=True).click()
+        expect(problems.get_by_role("link")).to_contain_text(["a ledger is for decoders and embedders"])
+        look(page, "sets", shots)
+        page.get_by_label("Ledger", exact=True).uncheck()
+        page.get_by_role("button", name="Submit", exact=True).click()
+        page.wait_for_url("**/jobs/*")
+        found = client.get(page.url.rpartition("/")[2]).spec["evaluation"]
+        assert [(own["name"], own["metric"]) for own in found["also"]] == [("first", None), ("second", "f1")]
+        assert found["slices"] == ["label"]
+        assert "ledger" not in found
+        page.goto("about:blank")  # a job's page goes on listening to its server

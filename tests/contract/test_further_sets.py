@@ -13,6 +13,7 @@ from app.jobs.models import jobs as jobs_table
 from tests.contract.archives import TAR, contents, packed
 from tests.contract.conftest import Api
 from tests.contract.problems import assert_problem
+from tests.contract.test_form import filled_in
 
 DATA = "/evaluation/also/0/data"
 
@@ -55,9 +56,9 @@ def test_a_set_of_an_upload_is_read_and_shown_by_its_id(api_on_sqlite: Api, tiny
     assert shown["also"][0]["data"] == upload
     assert shown["also"][0]["columns"] == {"text": ["sentence"], "image": None, "label": "label"}
     assert shown["slices"] == ["label"]
-    again = api.client.get("/submit", params={"like": job}).text
-    assert "evaluation.slices and evaluation.also, which this form does not carry over" in again
-    assert "does not carry over" not in api.client.get("/submit").text
+    again = filled_in(api.client.get("/submit", params={"like": job}).text)
+    assert (again["slices"], again["also.0.name"], again["also.0.data"]) == (["label"], ["mine"], [upload])
+    assert (again["also.0.text_column"], again["also.0.label_column"]) == (["sentence"], ["label"])
     with api.database.read() as connection:
         stored = connection.execute(sa.select(jobs_table.c.spec)).scalar_one()
     assert stored["evaluation"]["also"][0]["data"].endswith(f"/{upload}"), "the worker opens what was checked"

@@ -79,7 +79,9 @@ def _of_exports(loads: Loads, exports: tuple[ExportReport, ...], dtypes: dict[st
     return Form(best.path or ".", dtypes.get(best.kind, _COARSE), best.kind, notes)
 
 
-def dense_form(loads: Loads, form: Form, dense: TaskModel, options: ArtifactSpec, folder: Path) -> Path | None:
+def dense_form(
+    loads: Loads, form: Form, dense: TaskModel, options: ArtifactSpec, folder: Path, *, engines: Path | None = None
+) -> Path | None:
     """Return the dense model in the same form, made in a folder where it must be made; None where it can't be.
 
     Raises:
@@ -96,12 +98,14 @@ def dense_form(loads: Loads, form: Form, dense: TaskModel, options: ArtifactSpec
                 return None
             return folder / ONNX_PATH
         case "gguf" | "openvino":
-            return _exported(loads, form, dense, options, folder)
+            return _exported(loads, form, dense, options, folder, engines=engines)
         case _:
             assert_never(loads)
 
 
-def _exported(loads: Loads, form: Form, dense: TaskModel, options: ArtifactSpec, folder: Path) -> Path | None:
+def _exported(
+    loads: Loads, form: Form, dense: TaskModel, options: ArtifactSpec, folder: Path, *, engines: Path | None
+) -> Path | None:
     """Write the dense model by the format's own exporter, into a copy of its checkpoint."""
     if loads not in EXPORTERS:
         return None
@@ -116,7 +120,7 @@ def _exported(loads: Loads, form: Form, dense: TaskModel, options: ArtifactSpec,
     asked = {"formats": ("safetensors", loads), "engines": (), "layout": "per_layer"}
     asked |= {"gguf": (form.kind,)} if loads == "gguf" else {}
     try:
-        rows = export_all(Exported(folder, dense, dense, options.but(**asked)))
+        rows = export_all(Exported(folder, dense, dense, options.but(**asked), engines=engines))
     except PruningError:
         return None
     return next((folder / row.path for row in rows if row.status == "ok" and row.path is not None), None)

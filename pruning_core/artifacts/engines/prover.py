@@ -142,7 +142,7 @@ class EngineProver:
         try:
             with tempfile.TemporaryDirectory(prefix="coppice-engine-", ignore_cleanup_errors=True) as scratch:
                 place = Path(scratch)
-                dense = dense_form(engine.loads, form, self.dense, self.spec.artifacts, place / "dense")
+                dense = dense_form(engine.loads, form, self.dense, self.spec.artifacts, place / "dense", engines=self.folder)
                 request = self._request(engine, checkpoint.folder / form.path, dense, form, inputs)
                 hidden = {str(checkpoint.folder): ".", str(self.dense.source): "the dense model", scratch: "."}
                 answer = _answer(found, request, place, self.limit_s, hidden)

@@ -79,6 +79,7 @@ class Timer:
         found: The engine.
         limit_s: Seconds that its process may take.
         cache: Folder of kept tables; None: keep nothing.
+        folder: The folder of engines' environments; None: see `registry.engines_folder`.
     """
 
     spec: PruneSpec
@@ -86,6 +87,7 @@ class Timer:
     found: Found
     limit_s: float
     cache: Path | None
+    folder: Path | None = None
 
     def table(
         self, shapes: Shapes, phases: Sequence[Phase | None], on_step: Callable[[int], None] = lambda _step: None
@@ -181,7 +183,8 @@ class Timer:
                 return Checkpoint(folder, (row,))
             case "gguf":
                 options = self.spec.artifacts.but(formats=("safetensors", "gguf"), gguf=self.spec.artifacts.gguf[:1])
-                return Checkpoint(folder, export_all(Exported(folder, self._loaded(folder), self.dense, options)))
+                asked = Exported(folder, self._loaded(folder), self.dense, options, engines=self.folder)
+                return Checkpoint(folder, export_all(asked))
             case _:
                 assert_never(engine.loads)
 

@@ -28,6 +28,8 @@ class Exported:
         options: Which formats, and which variants of them.
         probes: Held-out inputs on which the outputs of a form are compared with the checkpoint's.
         timing: Shape, threads and repeats of what is timed.
+        engines: Folder of the environments of engines, one of which quantises and proves GGUF files; None: see
+            `pruning_core.engines.registry.engines_folder`.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class Exported:
     options: ArtifactSpec
     probes: tuple[ProbeInput, ...] = ()
     timing: LatencySpec = field(default_factory=LatencySpec)
+    engines: Path | None = None
 
 
 Exporter = Callable[[Exported], tuple[ExportReport, ...]]

@@ -9,7 +9,7 @@ import torch
 
 from pruning_core.checks.ledger import check_harness_installed
 from pruning_core.data.ledger_tasks import read_tasks
-from pruning_core.data.ledger_texts import LEAST_BLOCKS, read_texts
+from pruning_core.data.ledger_texts import LEAST_BLOCKS, note_on_pieces, read_texts
 from pruning_core.data.rows import Rows
 from pruning_core.errors import NotFinite
 from pruning_core.measure.certainty import Comparison
@@ -164,6 +164,8 @@ class Ledger:
                 said = "Python's installation here does not have it" if not texts else "the text has fewer than two pieces"
                 self._lacking.append(Subject(name, "retrieval", "piece").lacking(said))
                 continue
+            if (said := note_on_pieces(name, len(halves))) is not None:
+                self._warnings.append(said)
             limit = self._spec.evaluation.max_length
             self._parts.append(PiecesPart.of(self._dense, self._spec.task, name, halves, limit))
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pruning_core.data.ledger_texts import pieces_of
 from pruning_core.data.rows import Rows
 from pruning_core.measure.ledger.base import Tell, TokenPart, in_batches
 from pruning_core.measure.ledger.rows import Subject
@@ -17,23 +18,10 @@ from pruning_core.spec.prune import TaskSpec
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.row_forms import RowRanks, shares
 
-_WORDS = 48
-_LEAST_WORDS = 16
-_LETTERS = 160  # of texts without spaces between words
-
 
 def halves_of(texts: Sequence[str], most: int) -> list[tuple[str, str]]:
     """Cut texts into pieces, and each piece into two halves; return some of them, evenly spaced."""
-    found: list[tuple[str, str]] = []
-    for text in texts:
-        words = text.split()
-        if len(text) > 20 * max(1, len(words)):  # Chinese, Japanese, Thai: letters are cut
-            pieces = [text[at : at + _LETTERS] for at in range(0, len(text), _LETTERS)]
-            found += [(own[: len(own) // 2], own[len(own) // 2 :]) for own in pieces if len(own) >= _LETTERS // 2]
-            continue
-        runs = [words[at : at + _WORDS] for at in range(0, len(words), _WORDS)]
-        found += [(" ".join(own[: len(own) // 2]), " ".join(own[len(own) // 2 :])) for own in runs if len(own) >= _LEAST_WORDS]
-    found = list(dict.fromkeys(found))
+    found = pieces_of(texts)
     if len(found) <= most:
         return found
     return [found[int(at)] for at in np.linspace(0, len(found) - 1, most)]

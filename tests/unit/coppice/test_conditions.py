@@ -8,11 +8,11 @@ from typer import Exit
 
 from coppice.commands.options import JobOptions
 from coppice.conditions import NotJudged, parse
-from coppice.console import ExitCode
+from coppice.console import ExitCode, show
 from coppice.mlflow_log import metrics_of
 from coppice.requests import job_body
 from pruning_core.report.also import AlsoReport
-from pruning_core.report.quality import DifferenceReport
+from pruning_core.report.quality import DifferenceReport, FloorReport
 from pruning_core.report.report import Report
 from tests.unit.app.sample import REPORT
 from tests.unit.coppice.conftest import Live
@@ -40,6 +40,16 @@ def test_sure_and_possible_losses_are_conditions_of_their_own(condition: str, lo
     assert parse(condition).holds(_report(low, high)) == holds
     less = _report(-high, -low, lower_is_better=True)  # as much worse, by a metric of which less is better
     assert parse(condition).holds(less) == holds
+
+
+def test_a_drop_is_a_loss_of_quality_whichever_direction_is_better() -> None:
+    more = _report(-0.03, -0.011)
+    less = more.but(quality=more.quality.but(metric="perplexity", dense=20.0, pruned=24.0, lower_is_better=True))
+    assert parse("drop>0.005").value(more) == pytest.approx(0.01)
+    assert parse("drop>3.9").holds(less)
+    assert not parse("drop>4.1").holds(less)
+    better = less.but(quality=less.quality.but(pruned=19.0))
+    assert parse("drop>0.01").value(better) == -1, "a perplexity that fell is no loss"
 
 
 def test_a_report_without_an_interval_is_not_judged_in_silence() -> None:
@@ -91,6 +101,40 @@ def test_conditions_of_a_further_set() -> None:
         parse("odd.drop>0").holds(report)
     with pytest.raises(ValueError, match="of an evaluation set there are drop, surely_worse, may_be_worse, quality"):
         parse("my-reviews.speedup>1")
+
+
+def test_a_condition_on_a_set_that_the_request_lacks_is_refused_before_the_work(live: Live, tmp_path: Path) -> None:
+    spec = _job(live, tmp_path)[1]
+    asked = json.loads(Path(spec).read_text(encoding="utf-8"))
+    asked["evaluation"]["also"] = [{"name": name, "split": "train"} for name in ("my-reviews", "news")]
+    Path(spec).write_text(json.dumps(asked), encoding="utf-8")
+
+    def refused(condition: str) -> str:
+        out = tmp_path / "out"
+        told = call("prune", "--spec", spec, "--url", live.url, "--out", out, "--job-id", "no", "--fail-if", condition)
+        assert told.exit_code == ExitCode.BAD_INPUT, told.output
+        assert not out.exists()
+        assert call("jobs", "show", "no", "--url", live.url).exit_code == ExitCode.BAD_INPUT, "nothing was submitted"
+        return " ".join(told.stderr.split())
+
+    there = "the request has no evaluation set reviews; it has my-reviews, news; did you mean my-reviews?"
+    assert f"--fail-if reviews.drop>0.01: {there}" in refused("reviews.drop>0.01")
+    del asked["evaluation"]["also"]
+    Path(spec).write_text(json.dumps(asked), encoding="utf-8")
+    assert "it has none: evaluation.also names them" in refused("news.quality<0.5")
+
+
+def test_the_floor_has_a_line_with_what_it_is_judged_by(capsys: pytest.CaptureFixture[str]) -> None:
+    floor = FloorReport(kind="relative", requested=0.99, required=0.891, achieved=0.9)
+    show(_report(-0.01, 0.01).but(quality_floor=floor))
+    assert "quality floor: accuracy at least 0.8910, held\n" in capsys.readouterr().out
+    sure = floor.but(confidence=0.95, bound=0.8712)
+    show(_report(-0.01, 0.01).but(quality_floor=sure))
+    line = "quality floor: accuracy at least 0.8910, missed; judged by the lower end of its 95 % interval, 0.8712\n"
+    assert line in capsys.readouterr().out
+    less = sure.but(lower_is_better=True, required=20.0, bound=19.5)
+    show(_report(-0.01, 0.01).but(quality_floor=less))
+    assert "at most 20.0000, held; judged by the upper end of its 95 % interval, 19.5000\n" in capsys.readouterr().out
 
 
 def test_figures_of_a_further_set_are_logged_under_its_name() -> None:

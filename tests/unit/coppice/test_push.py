@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,6 +214,47 @@ def test_rows_of_the_users_data_are_sent_only_if_that_is_said(bundle: Path, regi
     assert "quotes 2 rows of your evaluation data" in stderr
     assert "--with-rows" in stderr
     assert push(bundle, to, "--dry-run")[0] == 2
+    assert push(bundle, to, "--with-rows")[0] == 0
+
+
+LENGTHS = {"name": "up to 9 tokens", "column": None}
+NAMES = [{"name": name, "column": "customer"} for name in ("Ada", "Bo")]
+
+
+@pytest.mark.parametrize(
+    ("where", "quoted", "remedy"),
+    [
+        (
+            {"slices": [LENGTHS, *NAMES]},
+            "2 values of its columns (customer), which",
+            "pruned without evaluation.slices has none",
+        ),
+        (
+            {"examples": [{"row": 1}], "slices": [*NAMES, {"name": 3, "column": "age"}]},
+            "1 row of your evaluation data and 3 values of its columns (customer, age), which",
+            "pruned with evaluation.examples 0 and without evaluation.slices has none",
+        ),
+        ({"slices": [LENGTHS], "examples": []}, None, ""),
+        ({"slices": 3, "examples": "no report of ours"}, None, ""),
+    ],
+)
+def test_values_of_the_users_columns_are_of_the_users_data_too(
+    bundle: Path, registry: OciRegistry, where: dict[str, Any], quoted: str | None, remedy: str
+) -> None:
+    (bundle / "report.json").write_text(json.dumps({"where": where}), encoding="utf-8")
+    (bundle / "manifest.json").unlink()
+    write_manifest(bundle)
+    to = f"oci://{registry.host}/me/slices:1"
+    code, _, stderr = push(bundle, to)
+    if quoted is None:
+        assert code == 0, stderr
+        return
+    said = " ".join(stderr.split())
+    assert code == 2
+    assert f"the bundle's report quotes {quoted} readers of the destination would see: --with-rows sends them" in said
+    assert remedy in said
+    assert "Ada" not in stderr
+    assert registry.manifests == {}
     assert push(bundle, to, "--with-rows")[0] == 0
 
 

@@ -1,10 +1,14 @@
 """Further evaluation sets: what is refused, whose columns are read, and what a job reports of them."""
 
 import json
+import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
+import transformers
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
 from pruning_core.checks.request import check_local_inputs
 from pruning_core.data.further import set_task
@@ -187,3 +191,35 @@ def test_embedders_and_decoders_are_judged_on_other_texts(
     assert (found.task, found.metric) == (own or task_type, metric)
     assert found.quality is not None, found.reason
     assert found.quality.difference is not None or found.quality.no_interval
+
+
+@pytest.mark.usefixtures("proven_by_a_fork")
+def test_outputs_that_are_not_finite_on_a_set_are_a_reason_and_the_rest_stands(
+    tiny_bert: Path, tiny_sst2: Path, tmp_path: Path
+) -> None:
+    """One embedding is so large that its sums overflow. It is of a word that the task's data has not and the set has."""
+    spoiled = shutil.copytree(tiny_bert, tmp_path / "model")
+    weights = load_file(spoiled / "model.safetensors")
+    unknown = transformers.AutoTokenizer.from_pretrained(spoiled).unk_token_id
+    weights["bert.embeddings.word_embeddings.weight"][unknown] = 3e38
+    save_file(weights, spoiled / "model.safetensors", {"format": "pt"})
+    rows = reviews()
+    rows[7]["review"] += " unheard-of"
+    sets = (
+        {"name": "spoiled", "data": write(tmp_path / "spoiled.jsonl", rows)},
+        {"name": "sound", "data": write(tmp_path / "sound.jsonl", reviews())},
+    )
+    report = run(spec_with(spoiled, tiny_sst2, *sets), tmp_path / "out", device="cpu")
+    bad, good = report.also
+    assert (bad.name, bad.quality) == ("spoiled", None)
+    assert bad.reason is not None
+    assert "logits of the dense model" in bad.reason
+    assert "NaN or infinite" in bad.reason
+    assert "evaluation set spoiled" in bad.reason, "which rows it is about"
+    assert good.quality is not None, "other sets are judged all the same"
+    assert report.quality.samples == 120, "the task is"
+    alone = run(spec_with(spoiled, tiny_sst2, sets[1]), tmp_path / "alone", device="cpu")
+    assert (report.quality, report.parameters, good) == (alone.quality, alone.parameters, alone.also[0])
+    page, card = (unescape((tmp_path / "out" / name).read_text()) for name in ("report.html", "README.md"))
+    assert bad.reason in page
+    assert "spoiled" in card

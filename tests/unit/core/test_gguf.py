@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import gguf
 import numpy as np
@@ -12,6 +13,7 @@ import transformers
 
 from pruning_core.arch.adapter import clone
 from pruning_core.artifacts.exports.gguf import interpreter as engine
+from pruning_core.engines.registry import Missing, find
 from pruning_core.run.pipeline import run
 from tests import gguf_models as made
 from tests.gguf_models import LLAMA, TEXT, cut, export, model_of, read, uneven, without_attention
@@ -50,6 +52,23 @@ def test_a_uniform_llama_has_llamas_architecture_and_every_value(tmp_path, token
     np.testing.assert_array_equal(tensors["blk.1.attn_q.weight"][16:20], query[[16, 24, 17, 25]])
     assert head["tokenizer.chat_template"] == made.TEMPLATE
     assert head["tokenizer.ggml.tokens"][head["tokenizer.ggml.eos_token_id"]] == "<|im_end|>"
+
+
+def test_llama_cpp_is_looked_for_as_other_engines_are(tmp_path, tokenizers, alone):
+    """An environment without it, and a file that is no program, are no llama.cpp: no job fails for trying them."""
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
+    for place, make in (
+        ("other", lambda path: path.symlink_to(sys.executable)),
+        ("broken", lambda path: path.write_text("#!")),
+    ):
+        python = tmp_path / place / "llama-cpp" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        make(python)
+        assert (engine.interpreter(tmp_path / place) is None) == isinstance(find("llama.cpp", tmp_path / place), Missing)
+        half, quantised = export(tmp_path / f"out-{place}", dense, dense, "F16", "Q4_K_M", engines=tmp_path / place)
+        assert half.status == "ok", half.reason
+        assert "llama.cpp is not installed here" in half.notes[1]
+        assert quantised.reason.startswith("Q4_K_M is made by llama.cpp's own quantizer, and llama.cpp is not installed here")
 
 
 def test_layers_with_widths_of_their_own_are_deci(tmp_path, tokenizers, alone):
@@ -214,7 +233,8 @@ def test_tasks_that_llama_cpp_has_no_output_for_are_refused(tmp_path, tokenizers
 def test_an_engine_that_breaks_or_hangs_is_a_row(program, reason, tmp_path, tokenizers, monkeypatch):
     place = tmp_path / "engines" / "llama-cpp" / "bin" / "python"
     place.parent.mkdir(parents=True)
-    place.write_text(f"#!/bin/sh\n{program}\n")
+    answers = """[ "$1" = -P ] && echo '{"versions": {"llama-cpp-python": "0.3"}, "wrong": null}' > "$4" && exit"""
+    place.write_text(f"#!/bin/sh\n{answers}\n{program}\n")
     place.chmod(0o755)
     monkeypatch.setenv("COPPICE_ENGINES_DIR", str(tmp_path / "engines"))
     monkeypatch.setattr(engine, "_START_S", 1.0)

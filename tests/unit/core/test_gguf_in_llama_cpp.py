@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import transformers
 
+from pruning_core.artifacts.engines.forms import Form, dense_form
 from pruning_core.artifacts.exports.gguf import interpreter as engine
 from pruning_core.artifacts.exports.gguf.write import TYPES
+from pruning_core.engines.registry import FOLDER_VARIABLE, engines_folder
+from pruning_core.spec.artifacts import ArtifactSpec
 from tests import gguf_models as made
 from tests.gguf_models import LLAMA, cut, export, model_of, read, uneven, without_attention
 
@@ -141,6 +144,22 @@ def test_k_quants_of_rows_of_256_and_what_falls_back(tmp_path, tokenizers, monke
     assert sizes == sorted(sizes)
     assert all("ffn_down" in row.notes[-1] and "multiple of 256" in row.notes[-1] for row in rows[:3])
     assert {path.name for path in (tmp_path / "out" / "gguf").iterdir()} == {f"model-{row.kind}.gguf" for row in rows}
+
+
+def test_the_quantizer_is_found_in_the_folder_that_a_job_is_given(tmp_path, tokenizers, monkeypatch):
+    """The process of a service's job does not have the variable: its sandbox takes the folder of the worker's settings."""
+    folder = engines_folder()
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "nothing"))
+    sizes = made.GROUPED | {"hidden_size": 512, "intermediate_size": 512, "head_dim": 128}
+    dense = model_of(tmp_path / "m", transformers.LlamaConfig(**sizes, **LLAMA), tokenizers["gpt-2"])
+    (row,) = export(tmp_path / "none", dense, dense, "Q4_K_M")
+    assert row.status == "failed"
+    (row,) = export(tmp_path / "found", dense, dense, "Q4_K_M", engines=folder)
+    assert row.status == "ok", row.reason
+    assert row.max_difference is not None, "and it has loaded the file"
+    form = Form("gguf/model-Q4_K_M.gguf", kind="Q4_K_M")
+    same = dense_form("gguf", form, dense, ArtifactSpec(), tmp_path / "dense", engines=folder)
+    assert same is not None, "the dense model beside it is quantised, too"
 
 
 def test_other_tokens_fail_the_row(tmp_path, tokenizers, monkeypatch):

@@ -360,7 +360,10 @@ def test_a_job_of_an_embedder_has_a_ledger(task, tmp_path):
     pieces = tmp_path / "words.txt"
     rng = random.Random(1)
     pieces.write_text(" ".join(rng.choices(tiny.WORDS, k=3000)))
-    evaluation = {"max_length": 32, "ledger": {"items": 30, "texts": {"words": str(pieces)}}}
+    few = tmp_path / "few.txt"
+    few.write_text(" ".join(rng.choices(tiny.WORDS, k=48 * 6)))
+    texts = {"words": str(pieces), "few": str(few)}
+    evaluation = {"max_length": 32, "ledger": {"items": 30, "texts": texts}}
     spec = tiny.tiny_spec(model, data, task=fields, evaluation=evaluation)
     report = run(spec, tmp_path / "out", device="cpu")
     rows = {(row.subject, row.judged_by): row for row in report.ledger.rows}
@@ -368,4 +371,7 @@ def test_a_job_of_an_embedder_has_a_ledger(task, tmp_path):
     assert rows["words", "similarity"].dense == 1
     assert 0 < rows["words", "neighbours"].pruned <= 1
     assert ("docstrings", "retrieval") in rows
+    assert rows["few", "retrieval"].low is None
+    assert any("ledger, few: 6 pieces of 48 words" in said for said in report.warnings)
+    assert not any("ledger, words: " in said and "pieces" in said for said in report.warnings)
     assert "its task" in report.ledger.line

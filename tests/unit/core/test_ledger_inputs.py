@@ -296,3 +296,33 @@ def test_templates_run_in_a_sandbox(tmp_path: Path, template, monkeypatch):
     with pytest.raises(DatasetInvalid, match="lm-eval cannot read the task plus"):
         observed(write_task(tmp_path / "tasks", {"doc_to_text": template}), tmp_path)
     assert not (tmp_path / "gone").exists()
+
+
+def embedder_spec(model: Path, data: Path, texts: dict[str, Path]) -> PruneSpec:
+    task = {"type": "feature-extraction", "columns": {"text": ["text"]}, "dataset": str(data), "metric": "cosine"}
+    ledger = {"texts": {name: str(path) for name, path in texts.items()}}
+    return tiny.tiny_spec(model, data, task=task, evaluation={"max_length": 32, "ledger": ledger})
+
+
+def test_check_notes_a_text_that_is_too_short_for_an_embedder(tiny_bert: Path, tmp_path: Path):
+    """Enough bytes for a decoder's blocks may be few pieces: of a language whose letters take three bytes above all."""
+    texts = {
+        "Chinese": "".join(chr(0x4E00 + i) for i in range(250)),  # 750 bytes
+        "German": " ".join(f"Wort{i}" for i in range(480)),
+        "long words": " ".join(f"Donaudampfschiff{i}" for i in range(48)),
+        "lines": "ein Satz " * 200,  # all pieces are alike
+    }
+    paths = {name: tmp_path / f"{name}.txt" for name in texts}
+    for name, text in texts.items():
+        paths[name].write_text(text, encoding="utf-8")
+    data = tiny.write_jsonl(tmp_path / "data")
+    notes = [own for own in check_local_inputs(embedder_spec(tiny_bert, data, paths)).findings.notes if "ledger" in own]
+    assert [own.partition(" of 48 words")[0] for own in notes] == [
+        "ledger, Chinese: 2 pieces",
+        "ledger, lines: 2 pieces",
+        "ledger, long words: 1 piece",
+    ]
+    assert all(own.endswith("where an interval needs 10; give more text") for own in notes)
+    decoder = write_decoder(tmp_path / "decoder")
+    spec = decoder_spec(decoder, data, {"texts": {"German": str(paths["Chinese"])}})
+    assert not [own for own in check_local_inputs(spec).findings.notes if "ledger" in own], "pieces are for embedders"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pruning_core.evidence.writing import SHARE, interleaved, texts_for, write
+from pruning_core.evidence.writing import interleaved, write
 from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
@@ -99,10 +99,11 @@ def test_texts_lie_between_the_samples_so_that_held_out_ones_are_of_both(model):
 
 
 def test_how_many_are_written(place):
-    assert texts_for(spec_of(place), 16, paged=False) == round(16 * SHARE)
-    assert texts_for(spec_of(place), 16, paged=True) == 0
-    assert texts_for(spec_of(place, self_written=0.25), 16, paged=True) == 4
-    assert texts_for(spec_of(place, task="fill-mask"), 16, paged=False) == 0
+    said, unsaid = spec_of(place, self_written=0.25).calibration, spec_of(place).calibration
+    assert unsaid.written_share("text-generation", paged=False) == 0.5
+    assert unsaid.written_share("text-generation", paged=True) == 0
+    assert unsaid.written_share("fill-mask", paged=False) == 0
+    assert said.written_share("text-generation", paged=True) == 0.25
 
 
 def test_only_text_generation_writes(place):

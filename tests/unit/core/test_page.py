@@ -224,9 +224,41 @@ def test_card_and_page_serve_with_what_the_bundle_has(engines, changes, shown):
         assert ("/v1/completions" in text) == ("Serve it" in text) == bool(shown)
 
 
-def test_models_that_generate_nothing_are_shown_no_server():
-    for text in (model_card(_spec(), _report(layout="stock")), render_page(_spec(), _report(layout="stock"))):
-        assert "Serve it" not in text
+def test_a_quantised_decoder_is_told_of_once():
+    task = {"type": "text-generation", "dataset": "org/texts", "columns": {"text": ["text"]}, "metric": "perplexity"}
+    spec, report = _spec(task=task), _report(layout="stock", exports=[_QUANTISED])
+    for text in (model_card(spec, report), _read(render_page(spec, report)).text):
+        assert text.count("Quantised (int8)") == 1
+        assert "from vllm import LLM" not in text, "a server is what people deploy"
+
+
+_EMBEDS = {"type": "feature-extraction", "dataset": "org/texts", "columns": {"text": ["text"]}, "metric": "cosine"}
+_GRAPH = {"path": "onnx/model.onnx", "status": "ok"}
+_FAILED_ST = {"engine": "sentence-transformers", "status": "failed", "reason": "it gives nonsense"}
+_FAILED_ORT = {"engine": "onnxruntime", "status": "failed", "reason": "it gives nonsense"}
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "shown"),
+    [
+        (_EMBEDS, {"layout": "stock"}, {"tei"}),
+        (_EMBEDS, {"layout": "stock", "onnx": _GRAPH}, {"tei", "triton"}),
+        (_EMBEDS, {"layout": "stock", "engines": [_FAILED_ST]}, set()),
+        (_EMBEDS, {"layout": "per_layer"}, set()),
+        (_EMBEDS, {"layout": "per_layer", "onnx": _GRAPH}, {"triton"}),
+        (None, {"layout": "stock"}, set()),
+        (None, {"layout": "per_layer", "onnx": _GRAPH}, {"triton"}),
+        (None, {"layout": "per_layer", "onnx": _GRAPH, "engines": [_FAILED_ORT]}, set()),
+    ],
+)
+def test_encoders_are_shown_the_servers_that_take_them(task, changes, shown):
+    spec = _spec() if task is None else _spec(task=task)
+    report = _report(**changes)
+    servers = {"tei": "text-embeddings-inference:cpu-latest --model-id /bundle", "triton": "cp onnx/model.onnx* ../model_repo"}
+    for text in (model_card(spec, report), _read(render_page(spec, report)).text):
+        assert {name for name, command in servers.items() if command in text} == shown
+        assert ("Serve it" in text) == bool(shown)
+        assert ("127.0.0.1:8000/embed" in text) == ("tei" in shown)
 
 
 def test_remote_code_is_trusted_for_the_model_alone():

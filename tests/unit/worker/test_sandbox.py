@@ -308,8 +308,8 @@ def test_what_links_within_the_allowed_folders_lead_to_may_be_read(tmp_path: Pat
     assert blobs not in limits.read
 
 
-@pytest.mark.parametrize("asked", [(), ("vllm",)])
-def test_environments_of_engines_may_be_read_by_jobs_that_ask_for_engines(asked: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", [{}, {"engines": ("vllm",)}, {"formats": ("safetensors", "gguf")}])
+def test_environments_of_engines_may_be_read_by_jobs_that_run_engines(asked: dict[str, Any], tmp_path: Path) -> None:
     interpreter = tmp_path / "engines" / "vllm" / "bin" / "python"
     interpreter.parent.mkdir(parents=True)
     interpreter.symlink_to(Path(sys.executable).resolve())
@@ -318,7 +318,7 @@ def test_environments_of_engines_may_be_read_by_jobs_that_ask_for_engines(asked:
     scratch.folder.mkdir()
     settings = Settings(data_dir=tmp_path / "data", allowed_roots=(tmp_path / "root",), engines_dir=tmp_path / "engines")
     job = claim(tmp_path / "root", tmp_path / "root")
-    artifacts = job.spec.artifacts.but(engines=asked)
+    artifacts = job.spec.artifacts.but(**asked)
     Launching(settings, replace(job, spec=job.spec.but(artifacts=artifacts)), scratch).job()
     request = ChildRequest.model_validate_json(scratch.request.read_text())
     assert request.confinement is not None

@@ -66,12 +66,13 @@ def export_gguf(asked: Exported) -> tuple[ExportReport, ...]:
     """
     try:
         model, dense = _model(asked.pruned, asked.dense), _dense(asked.dense)
-        wanted = None if interpreter() is None else reference(model.task, model.pooling, model.words.differs)
+        python = interpreter(asked.engines)
+        wanted = None if python is None else reference(model.task, model.pooling, model.words.differs)
     except Exception as error:
         return tuple(_failed(kind, error) for kind in asked.options.gguf)
     folder = asked.folder / FOLDER
     folder.mkdir(exist_ok=True)
-    rows = tuple(_row(model, dense, folder, kind, wanted) for kind in asked.options.gguf)
+    rows = tuple(_row(model, dense, folder, kind, python=python, wanted=wanted) for kind in asked.options.gguf)
     if not any(folder.iterdir()):
         folder.rmdir()
     return rows
@@ -88,12 +89,13 @@ def _failed(kind: str, error: Exception) -> ExportReport:
     return ExportReport(format="gguf", kind=kind, status="failed", reason=reason)
 
 
-def _row(model: _Model, dense: Laid | None, folder: Path, kind: str, wanted: Reference | None) -> ExportReport:
+def _row(
+    model: _Model, dense: Laid | None, folder: Path, kind: str, *, python: Path | None, wanted: Reference | None
+) -> ExportReport:
     """Write one file and prove it. What does not work out is deleted."""
     path = folder / f"model-{kind}.gguf"
     try:
-        types = _written(model, path, kind)
-        python = interpreter()
+        types = _written(model, path, kind, python)
         if python is None or wanted is None:
             difference, said = None, f"llama.cpp is not installed here, so nothing has loaded the file. {HOW_TO_GET_IT}"
         else:
@@ -123,7 +125,7 @@ def _dense_bytes(size: int, laid: Laid, dense: Laid | None, kind: str) -> int | 
     )
 
 
-def _written(model: _Model, path: Path, kind: str) -> Counter[tuple[str, str]]:
+def _written(model: _Model, path: Path, kind: str, python: Path | None) -> Counter[tuple[str, str]]:
     """Write a file and read it back.
 
     Returns:
@@ -138,7 +140,6 @@ def _written(model: _Model, path: Path, kind: str) -> Counter[tuple[str, str]]:
     if number is None:
         write(path, wanted=TYPES[kind])
     else:
-        python = interpreter()
         if python is None:
             raise NotHeld(f"{kind} is made by llama.cpp's own quantizer, and llama.cpp is not installed here. {HOW_TO_GET_IT}")
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".source-") as scratch:

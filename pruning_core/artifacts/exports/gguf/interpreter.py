@@ -16,7 +16,7 @@ import torch
 
 from pruning_core.artifacts.exports.gguf.base import NotHeld
 from pruning_core.artifacts.process import run_limited
-from pruning_core.engines.registry import ENGINES, engines_folder
+from pruning_core.engines.registry import Found, find
 from pruning_core.shapes import Float
 
 _log = logging.getLogger(__name__)
@@ -30,10 +30,14 @@ HOW_TO_GET_IT = (
 )
 
 
-def interpreter() -> Path | None:
-    """Return the interpreter that has llama.cpp; None where there is none."""
-    python = engines_folder() / ENGINES["llama.cpp"].folder / "bin" / "python"
-    return python if python.is_file() else None
+def interpreter(engines: Path | None = None) -> Path | None:
+    """Return the interpreter that has llama.cpp; None where there is none.
+
+    Args:
+        engines: The folder of engines' environments; None: see `pruning_core.engines.registry.engines_folder`.
+    """
+    found = find("llama.cpp", engines, tries=False)
+    return found.interpreter if isinstance(found, Found) else None
 
 
 @dataclass(frozen=True, slots=True)
