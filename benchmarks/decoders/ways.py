@@ -105,8 +105,8 @@ STRUCTURED: dict[str, Way] = {
     "block-lasso": _core("block-lasso"),
     "block-lasso, no repair": _core("block-lasso", _NOTHING),
     "block-lasso, serve": _core("block-lasso", _SERVE),
-    "torch-pruning": Package("torch_pruning_llama.py", KEEPS),
-    "modelopt": Package("modelopt_llama.py", KEEPS),
+    "torch-pruning: magnitude": Package("torch_pruning_llama.py", KEEPS, ("--importance", "magnitude")),
+    "torch-pruning: Taylor": Package("torch_pruning_llama.py", KEEPS, ("--importance", "taylor")),
 }
 # With zeros in matrices whose shapes stay.
 ZEROING: dict[str, Way] = {
@@ -121,6 +121,7 @@ ZEROING: dict[str, Way] = {
     "magnitude, our refit": _core("admm-pattern", selection="magnitude"),
     "llmcompressor: SparseGPT": Package("llmcompressor_pattern.py", ("2:4",), ("--modifier", "sparsegpt")),
     "llmcompressor: Wanda": Package("llmcompressor_pattern.py", ("2:4",), ("--modifier", "wanda")),
+    "modelopt: SparseGPT": Package("modelopt_pattern.py", ("2:4",)),
 }
 
 

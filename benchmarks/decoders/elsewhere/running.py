@@ -43,7 +43,7 @@ def pruned(way: Package, case: Case, setting: str, scratch: Path, seed: int) -> 
         Failed: There is no environment, or the script ends with an error.
     """
     script = Path(__file__).with_name(way.script)
-    environment = script.stem.partition("_")[0]
+    environment = script.stem.rpartition("_")[0]
     interpreter = ENVIRONMENTS / environment / "bin" / "python"
     if not interpreter.is_file():
         raise Failed(f"the environment of {environment} is not there: make peers PEERS={environment}")

@@ -16,7 +16,7 @@ from tests.families import ARCHITECTURES
 
 def write_llama(folder: Path, **changes: Any) -> dict[str, Any]:
     """Write a tiny Llama with texts; return the fields of its spec."""
-    model = ARCHITECTURES["llama"].build("text-generation", **{"num_hidden_layers": 3, **changes})
+    model = ARCHITECTURES["llama"].build("generation", **{"num_hidden_layers": 3, **changes})
     # A model whose sublayers give nothing out of the ordinary shows no difference between its units.
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
