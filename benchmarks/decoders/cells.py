@@ -81,7 +81,10 @@ class Maker:
 
     def place(self, way: Way, name: str, setting: str, seed: int) -> Path:
         """Return the file of a cell."""
-        depends = json.dumps([self.digest, _depends_on(way, setting), seed, _source("benchmarks/decoders/judging.py")])
+        # A job draws its samples by the sources that it depends on; a peer is given them.
+        tokens = self.case(seed).evidence.calibration.fingerprint if isinstance(way, Peer | Package) else None
+        own = [self.digest, tokens, _depends_on(way, setting), seed, _source("benchmarks/decoders/judging.py")]
+        depends = json.dumps(own)
         digest = hashlib.sha256(depends.encode()).hexdigest()[:12]
         return self.out / "cells" / self.subject.name / f"{name}, {setting}, seed {seed}, {digest}.json".replace("/", "-")
 
@@ -209,7 +212,8 @@ def _depends_on(way: Way, setting: str) -> list[Any]:
             repair = [_source(f"pruning_core/{room}") for room in _REPAIR] if way.repair else []
             return [peers, repair, _source("benchmarks/decoders/repaired.py"), setting]
         case Package():
-            return [_source(f"benchmarks/decoders/elsewhere/{way.script}"), way.options, setting]
+            sources = [_source(f"benchmarks/decoders/elsewhere/{name}") for name in (way.script, "common.py", "peers.txt")]
+            return [sources, way.options, setting]
         case _:
             assert_never(way)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,19 @@ def test_a_job_and_a_peer_calibrate_on_the_same_tokens(maker: Maker, proven_by_a
 def test_a_cell_that_is_there_is_taken(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     way = Peer(choose, repair=False)
     first = maker.make(way, "FLAP", "0.8", 0)
-    monkeypatch.setattr(Maker, "case", None)  # nothing could be made now
+    monkeypatch.setattr(Maker, "_made", None)  # nothing could be made now
     again = Maker(maker.subject, maker.out, maker.digest)
     assert again.make(way, "FLAP", "0.8", 0) == first
     assert again.place(way, "FLAP", "0.7", 0) != again.place(way, "FLAP", "0.8", 0)
     with pytest.raises(TypeError):
         again.make(way, "FLAP", "0.8", 1)
+
+
+def test_other_calibration_samples_make_other_cells_of_peers(maker: Maker) -> None:
+    way, fields = Peer(choose, repair=False), maker.subject.fields
+    fewer = replace(maker.subject, fields={**fields, "calibration": {**fields["calibration"], "samples": 16}})
+    other = Maker(fewer, maker.out, maker.digest)  # as if the default had changed in the core
+    assert other.place(way, "FLAP", "0.8", 0) != maker.place(way, "FLAP", "0.8", 0)
 
 
 def test_sources_decide_which_cells_are_old(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ def test_prose_of_an_rfc_has_no_tables_and_no_page_breaks() -> None:
 def test_prose_of_a_manual_page_has_its_fonts_joined_and_no_declarations() -> None:
     page = (
         '.\\" a comment\n.TH open 2\n.SH NAME\nopen \\- open a file\n.SH DESCRIPTION\nThe\n.BR open ()\n'
-        f"system call opens the file specified by\n.IR pathname .\n{_LONG}\n.PP\n.nf\n{_LONG}\n.fi\n.PP\n.EX\n{_LONG}\n.EE\n.PP\nshort\n"
+        f"system call opens the file specified by\n.IR pathname .\n{_LONG}\n.PP\n.nf\n{_LONG}\n.fi\n"
+        f".PP\n.EX\n{_LONG}\n.EE\n.PP\nshort\n"
     )
     (found,) = prose_of_manual(page)
     assert found.startswith("The open() system call opens the file specified by pathname. This document")
