@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from array import array
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,8 @@ class Judge:
             continuation was surely the likeliest; and the seconds of all.
         """
         began = time.perf_counter()
-        student: Any = model.model.to(torch.bfloat16)
+        # A copy: a student shares parameters with the dense model, which has more students to make.
+        student: Any = copy.deepcopy(model.model).to(torch.bfloat16)
         with torch.inference_mode():
             texts = {name: _text(student, own) for name, own in self.blocks.items()}
             for name, part in self.cloze.items():

@@ -29,7 +29,7 @@ def maker(case: Case, fields: dict[str, Any], tmp_path: Path) -> Maker:
     lines = [json.loads(line)["text"] for line in (Path(fields["data"]) / "validation.jsonl").read_text().splitlines()]
     case.dense.tokenizer.eos_token = "[SEP]"
     blocks = {"words": blocks_of(case.dense.tokenizer, lines, 12, 48)}
-    dense = load_task_model(Path(fields["model"]), "text-generation", torch.device("cpu"))  # judging changes its type
+    dense = load_task_model(Path(fields["model"]), "text-generation", torch.device("cpu"))
     own = {name: value for name, value in fields.items() if name != "seed"}
     subject = Subject("tiny", own, Judge.of(dense, case.spec.task, blocks))
     return Maker(subject, tmp_path, subject.digest)
@@ -44,6 +44,7 @@ def test_a_job_and_a_peer_calibrate_on_the_same_tokens(maker: Maker, proven_by_a
     assert job["tokens"] == peer["tokens"]
     assert job["macs"] <= 0.8
     assert peer["macs"] <= 0.8
+    assert {own.dtype for own in maker.case(0).dense.model.parameters()} == {torch.float32}, "it has more students to make"
     dense = maker.make(Dense(), "dense", "1", 0)
     rows = rows_of(dense, {("0.8", "magnitude"): [job], ("0.8", "FLAP"): [peer]})
     assert [row["texts"][0]["of_dense"]["value"] > 0 for row in rows] == [True, True]
