@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service gpu gpu-pack clean fuzz audit settings-page architectures pipelines same
+.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders peers
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -129,6 +129,15 @@ check: lint types imports audit test-ci ## What CI runs: lint, types, import rul
 # HEADLINES_ARGS="--tasks glosses --out FOLDER": one of them, and a folder that keeps models and figures.
 bench-headlines: install ## Quality kept on tasks that no default was chosen on, made of Debian packages, beside baselines with the same repair
 	$(BIN)/python -m benchmarks.headlines $(HEADLINES_ARGS)
+
+# DECODERS_ARGS="--keeps 0.8 --ways fisher-cg FLAP --out FOLDER": some cells; --only-table: those that are there; --final: all texts.
+bench-decoders: install ## A real decoder pruned by the defaults and by ten peers, perplexity in and off domain with paired intervals; cells are kept
+	$(BIN)/python -m benchmarks.decoders $(DECODERS_ARGS)
+
+# Each in an environment of its own; COPPICE_PEERS_DIR names another folder than this fills.
+PEERS ?= llmcompressor torch_pruning modelopt
+peers: install ## Build the environments of the packages that bench-decoders compares with, in .venv/peers
+	@for name in $(PEERS); do sh tests/install_engine.sh $$name $(VENV)/peers $(PYTHON) benchmarks/decoders/elsewhere/peers.txt || exit 1; done
 
 bench-accuracy: install ## Quality kept by the defaults on the models of ../shared; ACCURACY_ARGS="--ways fisher-cg 'magnitude, same repair'"
 	$(BIN)/python -m benchmarks.accuracy $(ACCURACY_ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def wordnet_nouns(folder: Path) -> list[str]:
     if (installed := Path("/") / inside).is_file():
         return installed.read_text(encoding="utf-8").splitlines()
     if not (folder / inside).is_file():
-        _unpack("wordnet-base", folder)
+        unpack("wordnet-base", folder)
     return (folder / inside).read_text(encoding="utf-8").splitlines()
 
 
@@ -44,16 +45,41 @@ def available_packages() -> list[str]:
     return lines
 
 
-def _unpack(package: str, folder: Path) -> None:
+def unpack(package: str, folder: Path, component: str = "main") -> None:
+    """Download a Debian package by apt, and unpack it into a folder.
+
+    Args:
+        package: Its name.
+        folder: Where the package and its files go.
+        component: Part of the archive. What is not in ``main`` is looked up in lists of this folder's own, made from the
+            machine's own sources, whose settings stay as they are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _need("apt-get", f"the package {package}")
-    fetch = ["apt-get", "download", "-qq", package]
+    options = [] if component == "main" else _own_lists(folder / "apt", component)
+    fetch = ["apt-get", *options, "download", "-qq", package]
     if subprocess.run(fetch, cwd=folder, check=False).returncode:
-        subprocess.run(["apt-get", "update", "-qq"], check=False)  # noqa: S607 - likewise
+        subprocess.run(["apt-get", *options, "update", "-qq"], check=False)  # noqa: S607 - likewise
         if subprocess.run(fetch, cwd=folder, check=False).returncode:
             sys.exit(f"Debian's package {package} is missing and apt could not get it: install it, or give apt its lists")
     archive = sorted(folder.glob(f"{package}_*.deb"))[-1]
     subprocess.run(["dpkg", "-x", archive.name, "."], cwd=folder, check=True)  # noqa: S607 - likewise
+
+
+def _own_lists(folder: Path, component: str) -> list[str]:
+    """Write the machine's Debian sources with another component, and return the options by which apt reads them alone."""
+    sources = folder / "sources"
+    for made in (sources, folder / "state/lists/partial", folder / "cache/archives/partial"):
+        made.mkdir(parents=True, exist_ok=True)
+    for own in Path("/etc/apt/sources.list.d").glob("*.sources"):
+        text = own.read_text(encoding="utf-8")
+        if "debian-archive-keyring" in text:
+            (sources / own.name).write_text(re.sub(r"(?m)^Components:.*$", f"Components: {component}", text), encoding="utf-8")
+    if not any(sources.iterdir()):
+        sys.exit(f"the machine has no Debian sources of the new form in /etc/apt/sources.list.d to find {component} by")
+    places = {"Dir::State": folder / "state", "Dir::Cache": folder / "cache", "Dir::Etc::sourceparts": sources}
+    options = [f"{name}={place.resolve()}" for name, place in places.items()]
+    return [word for option in (*options, "Dir::Etc::sourcelist=/dev/null") for word in ("-o", option)]
 
 
 def _need(program: str, what: str) -> None:

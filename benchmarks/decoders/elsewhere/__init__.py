@@ -1,0 +1,1 @@
+"""Peers that are packages: scripts that run in environments of their own, and import nothing of ours."""

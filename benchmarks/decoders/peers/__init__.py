@@ -1,0 +1,1 @@
+"""Structured peers, a module each, written from their papers."""
