@@ -11,11 +11,10 @@ from typing import Any
 import torch
 
 from pruning_core.data.read import read_rows
+from pruning_core.evidence.clock import StageClock
 from pruning_core.evidence.context import Evidence
+from pruning_core.evidence.gathering import gather_evidence
 from pruning_core.models.load import load_task_model
-
-# The pipeline's own: a copy here would draw other samples than a job does as soon as that changes.
-from pruning_core.run.pipeline import _gather_evidence  # pyright: ignore[reportPrivateUsage]
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import TaskModel
 
@@ -47,7 +46,7 @@ class Case:
         spec = PruneSpec.model_validate({**fields, "target": {"metric": "macs", "keep": 0.8}})
         dense = load_task_model(Path(spec.model), spec.task.type, torch.device("cpu"))
         train = dense.family.prepared(dense, read_rows(spec.task, "train"))
-        return cls(spec, dense, _gather_evidence(spec, dense, train, scratch))
+        return cls(spec, dense, gather_evidence(spec, dense, train, scratch, StageClock(lambda _progress: None)))
 
     def once(self, name: str, make: Callable[[], Any]) -> tuple[Any, float]:
         """Return what a function makes, and its seconds; it is called once for a name."""
