@@ -55,18 +55,23 @@ def write(
         torch.manual_seed(seed)  # transformers draws from torch's own generator
         for own in firsts.split(_BATCH):
             prompt = torch.cat([begin.expand(len(own), -1), own[:, None]], 1)[:, :length].to(model.device)
-            written: Tensor = generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
-                do_sample=True,
-                temperature=1.0,
-                top_k=_LIKELIEST,
-                top_p=1.0,
-                repetition_penalty=1.0,
-                num_beams=1,
-                min_length=length,
-                max_length=length,
-                pad_token_id=int(own[0]),  # no text ends early, so nothing is padded
+            written: Tensor = (
+                prompt
+                if prompt.shape[1] == length
+                else generate(
+                    prompt,
+                    attention_mask=torch.ones_like(prompt),
+                    do_sample=True,
+                    temperature=1.0,
+                    top_k=_LIKELIEST,
+                    top_p=1.0,
+                    repetition_penalty=1.0,
+                    num_beams=1,
+                    min_length=length,
+                    max_length=length,
+                    remove_invalid_values=True,  # what is not finite is told of by the scores, with the layer that it is from
+                    pad_token_id=int(own[0]),  # no text ends early, so nothing is padded
+                )
             )
             texts += [array("l", row) for row in written.tolist()]
             on_text(len(texts))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from array import array
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from pruning_core.errors import NotFinite
 from pruning_core.evidence.writing import interleaved, write
 from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
@@ -53,6 +55,23 @@ def test_texts_are_as_long_as_asked_and_follow_from_the_seed(model):
     assert told == [64, 70]
     assert texts == write(model, 70, 12, draws())
     assert texts != write(model, 70, 12, draws(1))
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_texts_may_be_as_short_as_a_users(model, length):
+    assert [len(text) for text in write(model, 3, length, draws())] == [length] * 3
+
+
+def test_weights_that_are_not_finite_are_told_of_by_the_scores(place, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(place / "model", tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    spec = spec_of(place)
+    with pytest.raises(NotFinite, match=r"layers\.1\.mlp\.down_proj"):
+        run(spec.but(model=str(tmp_path / "model")), tmp_path / "bundle")
 
 
 def test_torchs_own_draws_are_left_as_they_were(model):
