@@ -7,7 +7,7 @@ Li, Zhu, Sun 2024, *A novel iteration scheme with conjugate gradient for faster 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pruning_core.arch.masks import Mask
@@ -18,17 +18,22 @@ from pruning_core.methods.fisher_cg.options import FisherCG
 from pruning_core.methods.unit_removal import Scores, UnitPlanner
 from pruning_core.search.mask import search_mask
 from pruning_core.search.rearrange import rearrange_units
-from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.prune import PruneSpec, RecoverySpec
 from pruning_core.spec.tasks import KINDS
 from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
 
 
 @dataclass(frozen=True, slots=True)
 class FisherCGMethod:
-    """Importance of a unit: the Fisher information of its mask, with or without labels."""
+    """Importance of a unit: the Fisher information of its mask, with or without labels, alone or with what others can say.
+
+    Attributes:
+        options: The method's options.
+        recovery: The repair that follows, whose ridge prices are for.
+    """
 
     options: FisherCG
-    damping: float
+    recovery: RecoverySpec = field(default_factory=RecoverySpec)
 
     def prepare(self, ctx: Context) -> Scores:
         """Compute per-sample mask gradients with one forward pass, and one backward pass over activations."""
@@ -54,7 +59,11 @@ class FisherCGMethod:
             found = importance(statistics, representation=self.options.representation)
             if joint:
                 found = joint_importance(
-                    statistics, found, evidence.dense, damping=self.damping, on_sublayer=lambda done: step(len(batches) + done)
+                    statistics,
+                    found,
+                    evidence.dense,
+                    damping=self.recovery.damping,
+                    on_sublayer=lambda done: step(len(batches) + done),
                 )
         gradients = [own.gradients for own in statistics if own.gradients is not None]
         return Scores(found, gradients or None)
@@ -76,5 +85,5 @@ class FisherCGMethod:
 def prepare(spec: PruneSpec, ctx: Context, cache: Path | None) -> UnitPlanner:
     """Score the units of the dense model, and return the planner for the scores."""
     assert isinstance(spec.method, FisherCG), "the registry leads here by these options"
-    method = FisherCGMethod(spec.method, spec.recovery.damping)
+    method = FisherCGMethod(spec.method, spec.recovery)
     return UnitPlanner(spec, ctx, method, method.prepare(ctx), cache)
