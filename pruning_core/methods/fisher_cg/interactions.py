@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,25 +10,10 @@ from torch import Tensor
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.linear import weight_of
 from pruning_core.arch.paging import held
-from pruning_core.evidence.context import Context
 from pruning_core.linalg.removal import removal_costs
 from pruning_core.machine.finite import require_finite
 from pruning_core.shapes import Float
 from pruning_core.stats.fisher import MaskStatistics
-
-# Memory of the factors in copies of the weights. A job makes room for two more copies, the student and the one loaded back from
-# its files, which do not exist yet while units are scored.
-_COPIES = 2
-
-
-def prices_together(interactions: Literal["auto", "none", "kronecker"], ctx: Context) -> bool:
-    """Return whether units are priced together; ``auto``: for text generation, where the factors fit beside the weights."""
-    if interactions != "auto":
-        return interactions == "kronecker"
-    if ctx.task_model.task_type != "text-generation" or ctx.task_model.pages is not None:
-        return False
-    factors = sum(own.width**2 + own.hidden**2 for own in ctx.evidence.dense.sublayers)
-    return factors <= _COPIES * ctx.task_model.parameter_count()
 
 
 def joint_importance(
@@ -40,10 +24,10 @@ def joint_importance(
     damping: float,
     on_sublayer: Callable[[int], None],
 ) -> tuple[Float[Tensor, " units"], ...]:
-    """Add to each unit's importance what its removal costs at its turn; see `removal_costs`.
+    """Return what the removal of each unit costs at its turn; see `removal_costs`.
 
-    The Fisher information of a unit counts what its samples' tokens do to the loss together; the curvature counts what other
-    units can take over, and knows no tokens together. Either alone keeps less than their sum (decision 128).
+    The Fisher information of a unit counts what the tokens of a sample do to the loss together, which the curvature's factors
+    do not know; they know what other units can take over. Their sum is the price (decision 128).
 
     Args:
         statistics: Statistics of each sublayer, with factors.

@@ -20,9 +20,8 @@ class FisherCG(MethodOptions):
 
     planner: ClassVar[str] = "pruning_core.methods.fisher_cg.scores:prepare"
     by_default: ClassVar[str] = (
-        "The true Fisher information, without labels, and a share of the output energy choose the units, for text generation "
-        "together with what the other units cannot take over; the weights of the output projections are refitted by least "
-        "squares, directly solved. The papers' own steps are preset paper."
+        "The true Fisher information, without labels, and a share of the output energy choose the units; the weights of the "
+        "output projections are refitted by least squares, directly solved. The papers' own steps are preset paper."
     )
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
@@ -32,7 +31,6 @@ class FisherCG(MethodOptions):
                 "method.labels": "use",
                 "method.representation": 0.0,
                 "method.rearrange": True,
-                "method.interactions": "none",
                 "recovery.kind": "masks",
                 "recovery.solver": "cg",
                 "calibration.sampling": "uniform",
@@ -60,13 +58,13 @@ class FisherCG(MethodOptions):
         description="Swap units inside a sublayer by the off-diagonal Fisher information. It helps if recovery.kind is none.",
     )
 
-    interactions: Literal["auto", "none", "kronecker"] = Field(
-        default="auto",
-        exclude_if=partial(eq, "auto"),
+    interactions: Literal["none", "kronecker"] = Field(
+        default="none",
+        exclude_if=partial(eq, "none"),
         description="none: a unit's importance does not depend on which others go, as in the papers. kronecker: units are "
         "removed one after the other, and each is priced by what the others of its sublayer cannot take over (the optimal "
-        "brain surgeon, on a Kronecker-factored curvature). auto: kronecker for text generation where its matrices fit, else "
-        "none.",
+        "brain surgeon, on a Kronecker-factored curvature): better on text like the calibration's and worse off it. Its "
+        "matrices take about as much memory as the weights.",
     )
 
     def check_task(self, task_type: TaskType) -> None:

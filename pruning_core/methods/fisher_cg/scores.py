@@ -13,7 +13,7 @@ from pathlib import Path
 from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.evidence.context import Context
-from pruning_core.methods.fisher_cg.interactions import joint_importance, prices_together
+from pruning_core.methods.fisher_cg.interactions import joint_importance
 from pruning_core.methods.fisher_cg.options import FisherCG
 from pruning_core.methods.unit_removal import Scores, UnitPlanner
 from pruning_core.search.mask import search_mask
@@ -39,7 +39,7 @@ class FisherCGMethod:
         """Compute per-sample mask gradients with one forward pass, and one backward pass over activations."""
         evidence, task_type = ctx.evidence, ctx.task_model.task_type
         batches = evidence.calibration.batches
-        joint = prices_together(self.options.interactions, ctx)
+        joint = self.options.interactions == "kronecker"
         use_labels = KINDS[task_type].has_loss and self.options.labels != "ignore"
         objective = loss_sum(task_type) if use_labels else probe(task_type, ctx.generator("probe"))
         pricing = len(evidence.dense.sublayers) if joint else 0

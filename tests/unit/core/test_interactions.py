@@ -114,12 +114,12 @@ def test_a_decoder_whose_optimum_is_known_loses_nothing(tmp_path):
         "latency": {"batch": 2, "length": 16, "repeats": 3},
     }
     reports = {}
-    for interactions in ("auto", "none"):
+    for interactions in ("kronecker", "none"):
         method = {"name": "fisher-cg", "interactions": interactions, "representation": 0}
         reports[interactions] = run(PruneSpec.model_validate(fields | {"method": method}), tmp_path / interactions)
-    found = reports["auto"]
+    found = reports["kronecker"]
     assert sum(layer.kept_heads for layer in found.layers) == 4
     assert NEURONS <= sum(layer.kept_neurons for layer in found.layers) <= 1.2 * NEURONS
     worse = {name: report.quality.pruned - report.quality.dense for name, report in reports.items()}
-    assert abs(worse["auto"]) < 1e-4, worse
+    assert abs(worse["kronecker"]) < 1e-4, worse
     assert worse["none"] > 5e-3, worse
