@@ -1,4 +1,7 @@
-"""English text that every machine with Python has: the docstrings of its standard library, which no default was chosen on."""
+"""English text that every machine with Python has: the docstrings of its standard library.
+
+Defaults of decoders were chosen with an eye on it (decision 128), as text off the domain of the calibration.
+"""
 
 from __future__ import annotations
 
