@@ -100,6 +100,8 @@ STRUCTURED: dict[str, Way] = {
     "magnitude, our repair": _core("magnitude"),
     DEFAULT: _core("fisher-cg"),
     "fisher-cg, no repair": _core("fisher-cg", _NOTHING),
+    "fisher-cg, priced together": _core("fisher-cg", interactions="kronecker"),
+    "fisher-cg, paper": _core("fisher-cg", preset="paper"),
     "fisher-cg, serve": _core("fisher-cg", _SERVE),
     "fisher-cg, serve, no repair": _core("fisher-cg", _SERVE, _NOTHING),
     "block-lasso": _core("block-lasso"),
