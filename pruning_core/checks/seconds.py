@@ -15,6 +15,7 @@ from pruning_core.engines.refusing import reason_of
 from pruning_core.engines.registry import ENGINES, EngineFacts, use_of
 from pruning_core.files.checkpoint import CheckpointFacts
 from pruning_core.spec.artifacts import FLOOR_TRIALS, Format
+from pruning_core.spec.calibration import texts_side_by_side
 from pruning_core.spec.engine_targets import in_engines
 from pruning_core.spec.ledger import DECODERS, LedgerSpec
 from pruning_core.spec.options import ZeroingOptions
@@ -38,7 +39,6 @@ _PASSES_OF_A_REPAIR = 2
 _PASSES_OF_A_STEP = 4
 _TYPICAL_TRAINING = 10_000  # rows of a training split of unknown size
 _STEPS_OF_A_RHO = 4
-_SIDE_BY_SIDE = 64  # texts that the model writes for its calibration
 
 # The ledger, as `measure.ledger` makes it: texts of its own, cloze items, continuations, pieces.
 TEXTS_OF_DECODERS, TEXTS_OF_EMBEDDERS = 4, 3
@@ -141,8 +141,9 @@ def _work(spec: PruneSpec, model: Model) -> float:
     options = spec.calibration
     share = options.written_share(spec.task.type, paged=spec.memory.weights == "paged")
     calibration = (1 + share) * options.samples * model.forward(MEAN_SHARE * options.max_length)
-    # Texts are written token by token, a batch of them side by side.
-    writing = -(-share * options.samples // _SIDE_BY_SIDE) * options.max_length * model.step_s
+    # Texts are written token by token, some of them side by side.
+    turns = -(-share * options.samples // texts_side_by_side(options.max_length))
+    writing = turns * options.max_length * model.step_s
     rows = spec.evaluation.max_samples or _TYPICAL_EVALUATION
     evaluation = 2 * rows * model.forward(MEAN_SHARE * spec.evaluation.max_length)
     solves = sum((group.size * group.unit_width) ** 3 for group in model.groups)

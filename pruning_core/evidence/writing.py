@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from pruning_core.spec.calibration import texts_side_by_side
 from pruning_core.tasks.batch import Encoded, TokenLabelled
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from pruning_core.tasks.base import TaskModel
 
-# Texts that are written side by side.
-_BATCH = 64
 # The likeliest tokens, from which each token is drawn: rarer ones are noise that a small model does not recover from.
 _LIKELIEST = 200
 
@@ -53,7 +52,7 @@ def write(
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode():
         torch.manual_seed(seed)  # transformers draws from torch's own generator
-        for own in firsts.split(_BATCH):
+        for own in firsts.split(texts_side_by_side(length)):
             prompt = torch.cat([begin.expand(len(own), -1), own[:, None]], 1)[:, :length].to(model.device)
             written: Tensor = (
                 prompt

@@ -13,6 +13,8 @@ from pruning_core.spec.tasks import TaskType
 
 # Texts of the model's own, as a share of the user's samples, where a request does not say (decision 128).
 _SHARE = 0.5
+# Texts that are written side by side: what was said so far is kept for each of their tokens.
+_MOST_TEXTS, _MOST_TOKENS = 64, 8192
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -62,3 +64,8 @@ class CalibrationSpec(Frozen):
         if self.self_written is not None:
             return self.self_written
         return 0.0 if paged or task_type != "text-generation" else _SHARE
+
+
+def texts_side_by_side(length: int) -> int:
+    """Return how many texts of so many tokens a model writes side by side."""
+    return max(1, min(_MOST_TEXTS, _MOST_TOKENS // length))

@@ -13,6 +13,7 @@ from pruning_core.errors import NotFinite
 from pruning_core.evidence.writing import interleaved, write
 from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
+from pruning_core.spec.calibration import texts_side_by_side
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.batch import TokenLabelled
 from tests import tiny
@@ -115,6 +116,10 @@ def test_texts_lie_between_the_samples_so_that_held_out_ones_are_of_both(model):
     assert {value >= 100 for value in firsts[-3:]} == {True, False}
     assert mixed.token_labels == mixed.columns["input_ids"]
     assert all(list(mask) == [1] * 4 for mask in mixed.columns["attention_mask"])
+
+
+def test_long_texts_are_written_by_few_at_a_time():
+    assert [texts_side_by_side(length) for length in (2, 128, 512, 8192)] == [64, 64, 16, 1]
 
 
 def test_how_many_are_written(place):
