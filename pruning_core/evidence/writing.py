@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -93,9 +92,7 @@ def _ordinary(model: TaskModel) -> Tensor:
 
 def interleaved(encoded: Encoded, chosen: list[int], texts: list[array[int]]) -> TokenLabelled:
     """Return the chosen samples of a causal language model and texts in turns, so that held-out samples are of both."""
-    assert isinstance(encoded, TokenLabelled), "it is what text generation makes"
-    blocks = [array("l", encoded.columns["input_ids"][index]) for index in chosen]
+    blocks = [encoded.columns["input_ids"][index] for index in chosen]
     places = [((place + 0.5) / len(own), block) for own in (blocks, texts) for place, block in enumerate(own)]
     every = [block for _, block in sorted(places, key=lambda placed: placed[0])]
-    ones = [array("l", [1] * len(block)) for block in every]
-    return replace(encoded, columns={"input_ids": every, "attention_mask": ones}, token_labels=every)
+    return TokenLabelled.unpadded(encoded.tokenizer, every, every)

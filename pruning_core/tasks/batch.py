@@ -102,6 +102,14 @@ class TokenLabelled(Encoded):
 
     token_labels: Sequence[array[int]] = ()
 
+    @classmethod
+    def unpadded(
+        cls, tokenizer: PreTrainedTokenizerBase, ids: Sequence[array[int]], token_labels: Sequence[array[int]]
+    ) -> TokenLabelled:
+        """Make samples of tokens that are all real."""
+        ones = [array("l", [1] * len(own)) for own in ids]
+        return cls(tokenizer, {"input_ids": ids, "attention_mask": ones}, None, token_labels)
+
     def batch(self, index: Sequence[int]) -> Batch:
         """Make a padded batch of some samples and their labels."""
         return Batch(self.padded(index), torch.tensor(index), pad_labels([self.token_labels[i] for i in index]))

@@ -141,5 +141,4 @@ class TextGeneration(LanguageModel):
                 "the texts have fewer than two tokens in all; text-generation needs at least two",
                 param="task.dataset",
             )
-        ones = [array("l", [1] * len(block)) for block in blocks]
-        return TokenLabelled(tokenizer, {"input_ids": blocks, "attention_mask": ones}, None, blocks)
+        return TokenLabelled.unpadded(tokenizer, blocks, blocks)

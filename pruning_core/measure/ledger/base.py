@@ -84,6 +84,4 @@ def in_batches(model: TaskModel, encoded: Encoded) -> TokenSet:
 
 def counted_samples(model: TaskModel, ids: Sequence[array[int]], counted: Sequence[array[int]]) -> TokenSet:
     """Batch samples of tokens without padding, of which some count."""
-    ones = [array("l", [1] * len(own)) for own in ids]
-    columns = {"input_ids": list(ids), "attention_mask": ones}
-    return in_batches(model, TokenLabelled(model.tokenizer, columns, None, list(counted)))
+    return in_batches(model, TokenLabelled.unpadded(model.tokenizer, ids, counted))
