@@ -53,7 +53,8 @@ class Judge:
             texts = {name: _text(student, own) for name, own in self.blocks.items()}
             for name, part in self.cloze.items():
                 if part is not None:
-                    texts[name]["cloze"] = _cloze(student, part)
+                    lost = part.observe(model.with_model(student), lambda _step: None)
+                    texts[name]["cloze"] = (lost[:, 0] < lost[:, 1:].amin(-1)).tolist()
         return {"texts": texts, "seconds": time.perf_counter() - began}
 
 
@@ -66,17 +67,6 @@ def _text(student: Any, blocks: Sequence[array[int]]) -> Numbers:
         lost += _losses(logits, part[:, 1:]).sum(-1).tolist()
         likeliest += logits.argmax(-1).tolist()
     return {"lost": lost, "tokens": ids.shape[1] - 1, "likeliest": likeliest}
-
-
-def _cloze(student: Any, part: ClozePart) -> list[bool]:
-    found: dict[int, float] = {}
-    for batch in part.tokens.batches:
-        assert batch.labels is not None, "items have counted tokens"
-        logits = student(input_ids=batch.inputs["input_ids"]).logits[:, :-1].float()
-        lost = _losses(logits, batch.labels[:, 1:]).sum(-1)
-        found |= dict(zip(batch.rows.tolist(), lost.tolist(), strict=True))
-    items = torch.tensor([found[row] for row in sorted(found)]).view(-1, 4)
-    return (items[:, 0] < items[:, 1:].amin(-1)).tolist()
 
 
 def _losses(logits: Tensor, truth: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def removal_costs(
     inverse, values = torch.cholesky_inverse(lower).float(), (W.double() @ root).float()
     left, highest = torch.arange(units, device=G.device), 0.0
     # Of each unit the cost by the other estimate, for a unit of its input's energy.
-    energy = (lower @ lower.T).diagonal().view(units, unit_width).sum(1).float()
+    energy = lower.square().sum(1).view(units, unit_width).sum(1).float()
     rate = own.to(energy) / energy.clamp_min(torch.finfo(energy.dtype).tiny)
     taken = max(1, round(units * _AT_ONCE))
     while len(left):
@@ -104,7 +104,7 @@ def _without(
 ) -> tuple[Float[Tensor, "m m"], Float[Tensor, "m d"]]:
     """Return the inverse of the matrix without some rows and columns, and the values after the others compensated."""
     gone = ~stays
-    both = torch.cat([inverse[gone][:, stays], values[gone]], 1)
-    changes = inverse[stays][:, gone] @ torch.linalg.solve(inverse[gone][:, gone], both)
-    kept = int(stays.sum())
-    return inverse[stays][:, stays] - changes[:, :kept], values[stays] - changes[:, kept:]
+    left, removed = inverse[stays], inverse[gone]
+    both = torch.cat([removed[:, stays], values[gone]], 1)
+    changes = left[:, gone] @ torch.linalg.solve(removed[:, gone], both)
+    return left[:, stays] - changes[:, : len(left)], values[stays] - changes[:, len(left) :]

@@ -25,7 +25,8 @@ def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     Every GPU that multiplies bfloat16 is faster in it. Of CPUs some are half as fast, which only a measurement tells.
     """
     if precision == "auto":
-        faster = _multiplies_bfloat16(device) and (device.type == "cuda" or is_faster(torch.bfloat16, device, *_TYPICAL))
+        on_gpu = device.type == "cuda"
+        faster = _multiplies_bfloat16(device) if on_gpu else is_faster(torch.bfloat16, device, *_TYPICAL)
         return torch.bfloat16 if faster else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 

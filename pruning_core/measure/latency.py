@@ -12,8 +12,8 @@ import torch
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.paging import held
 from pruning_core.machine.finite import require_finite
-from pruning_core.measure.ratio import Stopped, reason_to_stop, speedup_interval
-from pruning_core.report.latency import LatencyReport
+from pruning_core.measure.ratio import reason_to_stop, speedup_interval
+from pruning_core.report.latency import LatencyReport, Stopped
 from pruning_core.spec.latency import LatencySpec
 from pruning_core.tasks.base import TaskModel
 

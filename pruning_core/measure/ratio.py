@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
-from typing import Literal
 
-from pruning_core.report.latency import SpeedupInterval
+from pruning_core.report.latency import SpeedupInterval, Stopped
 from pruning_core.spec.latency import LatencySpec
-
-Stopped = Literal["narrow", "repeats", "seconds"]
 
 CONFIDENCE = 0.95
 # No interval of ranks reaches 95 % with fewer: the six ratios all lie on one side of the median in 2 of 2^6 cases.

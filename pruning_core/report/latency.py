@@ -8,6 +8,8 @@ from pydantic import Field
 
 from pruning_core.spec.frozen import Frozen
 
+Stopped = Literal["narrow", "repeats", "seconds"]
+
 
 class SpeedupInterval(Frozen):
     """An interval of the speed-up, from the ratios of the turns: two of them, by rank, between which the median lies.
@@ -48,7 +50,7 @@ class LatencyReport(Frozen):
         "embeddings and head; for models that are larger than the memory of their device.",
     )
     interval: SpeedupInterval | None = Field(default=None, description="Of the speed-up. Null in earlier reports.")
-    stopped: Literal["narrow", "repeats", "seconds"] | None = Field(
+    stopped: Stopped | None = Field(
         default=None,
         description="Why measuring ended: the interval was narrow enough (latency.within), all repeats were done, or they took "
         "too long. Null in earlier reports.",
