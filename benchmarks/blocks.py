@@ -27,11 +27,9 @@ from benchmarks.ways import paper_training
 from pruning_core.arch.adapter import adapt, clone
 from pruning_core.data.read import read_rows
 from pruning_core.data.rows import Rows
-from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.evidence.clock import StageClock
-from pruning_core.evidence.context import Context, Evidence, generator
-from pruning_core.evidence.states import DenseStates
-from pruning_core.machine.precision import matmul_dtype
+from pruning_core.evidence.context import Context, Evidence
+from pruning_core.evidence.gathering import gather_evidence
 from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.block_lasso.plan import BlockPlanner
 from pruning_core.models.load import load_task_model
@@ -89,16 +87,7 @@ class Case:
         )
         dense = load_task_model(folder, spec.task.type, device)
         rows = read_rows(spec.task, "train")
-        adapter = adapt(dense.model)
-        tokens = tokenise(
-            dense,
-            draw(rows, 2 * options.samples, generator(seed, "calibration")),
-            max_length=spec.calibration.max_length,
-            batch_tokens=batch_tokens_for(adapter.groups, device, spec.calibration, dense.entries),
-            longest=options.samples,
-        )
-        states = DenseStates(adapter, tokens.batches, spec.calibration.memory_mb * 2**20)
-        evidence = Evidence(adapter, tokens, states, matmul_dtype(spec.calibration.precision, device))
+        evidence = gather_evidence(spec, dense, rows, None, StageClock(lambda _progress: None))
         return cls(spec, dense, rows, Evaluator(spec, dense, read_rows(spec.task, "validation")), evidence)
 
     def prune(self, way: str, sparsity: float, training: dict[str, Any]) -> tuple[float, float, float]:

@@ -29,11 +29,9 @@ from benchmarks.prune import floor
 from pruning_core.arch.adapter import adapt, clone
 from pruning_core.data.read import read_rows
 from pruning_core.data.rows import Rows
-from pruning_core.evidence.calibration import batch_tokens_for, draw, tokenise
 from pruning_core.evidence.clock import StageClock
-from pruning_core.evidence.context import Context, Evidence, generator
-from pruning_core.evidence.states import DenseStates
-from pruning_core.machine.precision import matmul_dtype
+from pruning_core.evidence.context import Context, Evidence
+from pruning_core.evidence.gathering import gather_evidence
 from pruning_core.measure.quality import Evaluator
 from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.methods.admm_pattern.plan import PatternPlan, PatternPlanner
@@ -104,16 +102,7 @@ class Case:
 
     def evidence(self) -> Evidence:
         """Draw and tokenise the calibration samples, as a run does."""
-        options, adapter = self.spec.calibration, adapt(self.dense.model)
-        tokens = tokenise(
-            self.dense,
-            draw(self.rows, 2 * options.samples, generator(self.spec.seed, "calibration")),
-            max_length=options.max_length,
-            batch_tokens=batch_tokens_for(adapter.groups, self.dense.device, options, self.dense.entries),
-            longest=options.samples,
-        )
-        states = DenseStates(adapter, tokens.batches, options.memory_mb * 2**20)
-        return Evidence(adapter, tokens, states, matmul_dtype(options.precision, self.dense.device))
+        return gather_evidence(self.spec, self.dense, self.rows, None, StageClock(lambda _progress: None))
 
     def plan(self, evidence: Evidence) -> PatternPlan:
         """Return the method's plan for the target, made from the evidence."""

@@ -20,14 +20,14 @@ from pruning_core.tasks.base import TaskModel
 _ROWS_A_BLOCK = 16
 
 
-def gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Path, clock: StageClock) -> Evidence:
+def gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Path | None, clock: StageClock) -> Evidence:
     """Draw and write the calibration samples, check that the model's structure is what it seems on them, and plan its states.
 
     Args:
         spec: The request.
         dense: The dense model.
         train: Rows of the training split.
-        scratch: Folder for states that do not fit in memory.
+        scratch: Folder for states that do not fit in memory; None: the system's.
         clock: Told of every text that the model has written, in the stage ``calibrate``.
     """
     options, adapter = spec.calibration, adapt(dense.model)
