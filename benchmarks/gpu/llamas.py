@@ -14,10 +14,10 @@ from benchmarks.gpu.models import (
     TINY,
     Size,
     as_task,
+    beside,
     clocked,
     evidence_of,
     forget_peak,
-    in_turns,
     llama,
     peak_gb,
 )
@@ -110,14 +110,8 @@ def _speed(name: str, dense: Any, pruned: Any, size: Size, emit: Emit, setting: 
     device = torch.device(setting.device)
     for batch, length in ((1, 1), (size.batch, size.length)):
         ids = torch.randint(5, size.words, (batch, length), device=device)
-        calls = [lambda own=own, ids=ids: own(input_ids=ids, use_cache=False).logits for own in models]
-        dense_ms, pruned_ms = in_turns(calls, device, max(2, setting.repeats // 2))
-        emit(
-            f"{name}: {KEEP:g} of the MACs, bfloat16, {batch} x {length}",
-            dense_ms=dense_ms,
-            pruned_ms=pruned_ms,
-            speedup=dense_ms / pruned_ms,
-        )
+        figures = beside(models, ids, max(2, setting.repeats // 2))
+        emit(f"{name}: {KEEP:g} of the MACs, bfloat16, {batch} x {length}", **figures)
 
 
 def _write_tokenizer(folder: Path, size: Size) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from pruning_core.evidence.calibration import TokenSet
 from pruning_core.evidence.context import Evidence
 from pruning_core.evidence.states import DenseStates
 from pruning_core.machine.precision import matmul_dtype
-from pruning_core.measure.latency import timed, warm_up
+from pruning_core.machine.timing import timed
+from pruning_core.measure.latency import warm_up
 from pruning_core.spec.prune import CalibrationSpec
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
@@ -123,6 +123,13 @@ def in_turns(calls: Sequence[Callable[[], Tensor]], device: torch.device, repeat
     return [float(torch.tensor(own, dtype=torch.float64).median()) for own in times]
 
 
+def beside(models: Sequence[Any], ids: Tensor, repeats: int) -> dict[str, float]:
+    """Return the milliseconds of a dense and a pruned Llama on the same tokens, in turns, and their ratio."""
+    calls = [lambda own=own: own(input_ids=ids, use_cache=False).logits for own in models]
+    dense_ms, pruned_ms = in_turns(calls, ids.device, repeats)
+    return {"dense_ms": dense_ms, "pruned_ms": pruned_ms, "speedup": dense_ms / pruned_ms}
+
+
 def peak_gb(device: torch.device) -> float:
     """Return the largest memory that torch's allocator held since `forget_peak`, in GB; 0 on a CPU."""
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
@@ -137,8 +144,4 @@ def forget_peak(device: torch.device) -> None:
 
 def clocked(device: torch.device, do: Callable[[], object]) -> float:
     """Return the seconds of something, until the device has finished."""
-    began = time.perf_counter()
-    do()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return timed(do, device) / 1e3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.gpu.models import LLAMA_1B, TINY, in_turns, llama, neurons_left
+from benchmarks.gpu.models import LLAMA_1B, TINY, beside, llama, neurons_left
 from benchmarks.gpu.parts import Emit, Setting
 from pruning_core.arch.adapter import clone, slice_
 
@@ -26,14 +26,8 @@ def measure(setting: Setting, emit: Emit) -> None:
                 slice_(pruned, neurons_left(dense, width))
                 for batch, length in ((1, 1), (2, 8)) if setting.dry else SHAPES:
                     ids = torch.randint(5, size.words, (batch, length), device=device)
-                    calls = [lambda own=own, ids=ids: own(input_ids=ids, use_cache=False).logits for own in (dense, pruned)]
-                    dense_ms, pruned_ms = in_turns(calls, device, setting.repeats)
-                    emit(
-                        f"{name}, {width} of {size.neurons} neurons ({_said(step)}), {batch} x {length}",
-                        dense_ms=dense_ms,
-                        pruned_ms=pruned_ms,
-                        speedup=dense_ms / pruned_ms,
-                    )
+                    figures = beside((dense, pruned), ids, setting.repeats)
+                    emit(f"{name}, {width} of {size.neurons} neurons ({_said(step)}), {batch} x {length}", **figures)
 
 
 def _width(wanted: int, step: int) -> int:

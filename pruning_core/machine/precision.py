@@ -6,16 +6,16 @@ float32 or float64, so that rounding does not carry over from one step to the ne
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pruning_core.machine.timing import timed
 from pruning_core.spec.calibration import Precision
 
 
@@ -93,20 +93,10 @@ def is_faster(dtype: torch.dtype, device: torch.device, inner: int, outer: int) 
     with torch.inference_mode():
         for turn in range(-1, _TURNS):
             for (rows, weight), kept in zip(operands, times, strict=True):
-                elapsed = _seconds_of_product(rows, weight)
+                elapsed = timed(partial(nn.functional.linear, rows, weight), device)
                 if turn >= 0:
                     kept.append(elapsed)
     return min(times[0]) >= _WORTH * min(times[1])  # other processes only ever add
-
-
-def _seconds_of_product(rows: Tensor, weight: Tensor) -> float:
-    if rows.device.type == "cuda":
-        torch.cuda.synchronize(rows.device)
-    began = time.perf_counter()
-    nn.functional.linear(rows, weight)
-    if rows.device.type == "cuda":
-        torch.cuda.synchronize(rows.device)
-    return time.perf_counter() - began
 
 
 def _has_instructions(dtype: torch.dtype, device: torch.device) -> bool:

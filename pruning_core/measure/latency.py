@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +11,7 @@ import torch
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.paging import held
 from pruning_core.machine.finite import require_finite
+from pruning_core.machine.timing import timed
 from pruning_core.measure.ratio import reason_to_stop, speedup_interval
 from pruning_core.report.latency import LatencyReport, Stopped
 from pruning_core.spec.latency import LatencySpec
@@ -139,20 +139,6 @@ def latency_report(
         interval=interval,
         stopped=stopped,
     )
-
-
-def timed(forward: Callable[[], object], device: torch.device) -> float:
-    """Return the milliseconds of one call, until the device has finished."""
-    _synchronise(device)
-    began = time.perf_counter()
-    forward()
-    _synchronise(device)
-    return (time.perf_counter() - began) * 1e3
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @contextmanager

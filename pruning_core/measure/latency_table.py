@@ -27,8 +27,9 @@ from pruning_core.budgets import CurveBudget
 from pruning_core.errors import TargetUnreachable
 from pruning_core.machine.environment import processor_name
 from pruning_core.machine.finite import require_finite
+from pruning_core.machine.timing import timed
 from pruning_core.measure.kept import read_kept, write_kept
-from pruning_core.measure.latency import limited_threads, timed
+from pruning_core.measure.latency import limited_threads
 from pruning_core.spec.prune import LatencySpec
 from pruning_core.spec.targets import LatencyTarget
 from pruning_core.tasks.base import TaskModel

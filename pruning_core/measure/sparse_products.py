@@ -23,7 +23,8 @@ from pruning_core.arch.adapter import adapt
 from pruning_core.arch.linear import bias_of, is_linear, weight_of
 from pruning_core.errors import PruningError
 from pruning_core.machine.resources import raise_if_exhausted
-from pruning_core.measure.latency import limited_threads, median_and_iqr, timed
+from pruning_core.machine.timing import timed
+from pruning_core.measure.latency import limited_threads, median_and_iqr
 from pruning_core.report.products import SPARSE_FORMS, FormReport, ProductGroup, ProductsReport, SparseForm
 from pruning_core.report.report import LatencyReport, Outcome
 from pruning_core.shapes import Float

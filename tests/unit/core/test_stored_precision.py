@@ -195,7 +195,7 @@ def test_the_product_decides_and_types_without_instructions_are_not_tried(monkey
     assert not precision.is_faster(torch.float32, *asked)
     precision.is_faster.cache_clear()
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    monkeypatch.setattr(precision, "_seconds_of_product", lambda *_: pytest.fail("emulated products take minutes"))
+    monkeypatch.setattr(precision, "timed", lambda *_: pytest.fail("emulated products take minutes"))
     assert not precision.is_faster(torch.bfloat16, *asked)
     assert not precision.is_faster(torch.float16, *asked)
     precision.is_faster.cache_clear()
