@@ -12,7 +12,7 @@ from pruning_core.evidence.clock import StageClock
 from pruning_core.evidence.context import Evidence, generator
 from pruning_core.evidence.states import DenseStates
 from pruning_core.evidence.writing import interleaved, write
-from pruning_core.machine.precision import matmul_dtype, products_in
+from pruning_core.machine.precision import matmul_dtype
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import TaskModel
 
@@ -40,8 +40,7 @@ def gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pat
     length = max(encoded.lengths)
     with clock.stage("calibrate", 1 + texts) as step:
         if texts:
-            with products_in(dtype, dense.device):
-                written = write(dense, texts, length, generator(spec.seed, "own writing"), step)
+            written = write(dense, texts, length, generator(spec.seed, "own writing"), step, dtype=dtype)
             encoded = interleaved(encoded, chosen, written)
             chosen = [*range(len(encoded.lengths))]
         batch_tokens = options.batch_tokens or batch_tokens_for(adapter.groups, dense.device, options, dense.entries)

@@ -9,12 +9,16 @@ Texts do not end: they are as long as the blocks that language models are calibr
 
 from __future__ import annotations
 
+import copy
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from pruning_core.machine.precision import products_in
+from pruning_core.shapes import Int
 from pruning_core.spec.calibration import texts_side_by_side
 from pruning_core.tasks.batch import Encoded, TokenLabelled
 
@@ -33,6 +37,8 @@ def write(
     length: int,
     draws: torch.Generator,
     on_text: Callable[[int], None] = lambda _done: None,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> list[array[int]]:
     """Let a causal language model write texts, each from a random first token.
 
@@ -42,38 +48,54 @@ def write(
         length: Tokens of each text, at least 2.
         draws: Generator of the first tokens, and of the seed for all others.
         on_text: Called after each batch with the number of texts that are written.
+        dtype: Format of matrix products.
     """
     begin, ordinary = _opening(model), _ordinary(model)
     firsts = ordinary[torch.randint(len(ordinary), (count,), generator=draws)]
-    seed = int(torch.randint(2**31, (), generator=draws))
-    generate = cast("Any", model.model).generate
+    tokens = torch.Generator(model.device).manual_seed(int(torch.randint(2**31, (), generator=draws)))
     texts: list[array[int]] = []
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode():
-        torch.manual_seed(seed)  # transformers draws from torch's own generator
+    with torch.inference_mode(), _writer(model, dtype) as writer:
         for own in firsts.split(texts_side_by_side(length)):
             prompt = torch.cat([begin.expand(len(own), -1), own[:, None]], 1)[:, :length].to(model.device)
-            written: Tensor = (
-                prompt
-                if prompt.shape[1] == length
-                else generate(
-                    prompt,
-                    attention_mask=torch.ones_like(prompt),
-                    do_sample=True,
-                    temperature=1.0,
-                    top_k=_LIKELIEST,
-                    top_p=1.0,
-                    repetition_penalty=1.0,
-                    num_beams=1,
-                    min_length=length,
-                    max_length=length,
-                    remove_invalid_values=True,  # what is not finite is told of by the scores, with the layer that it is from
-                    pad_token_id=int(own[0]),  # no text ends early, so nothing is padded
-                )
-            )
+            written = _continued(writer, prompt, length, ordinary.to(model.device), tokens)
             texts += [array("l", row) for row in written.tolist()]
             on_text(len(texts))
     return texts
+
+
+@contextmanager
+def _writer(model: TaskModel, dtype: torch.dtype) -> Generator[Any]:
+    """Give the module that writes in a format.
+
+    On a CPU it is a copy in bfloat16: products of a few rows would convert all weights for each token.
+    """
+    if dtype == torch.bfloat16 and model.device.type == "cpu" and model.pages is None:
+        yield copy.deepcopy(cast("Any", model.model)).to(dtype)
+        return
+    with products_in(dtype, model.device):
+        yield model.model
+
+
+def _continued(
+    writer: Any, prompt: Int[Tensor, "b p"], length: int, ordinary: Int[Tensor, " v"], draws: torch.Generator
+) -> Int[Tensor, "b s"]:
+    """Continue prompts to a length by ordinary tokens.
+
+    ``generate`` would draw each token from the whole vocabulary, which takes longer than the model does.
+    """
+    text = given = prompt
+    cache: Any = None
+    while text.shape[1] < length:
+        said = writer(input_ids=given, past_key_values=cache, use_cache=True)
+        cache = getattr(said, "past_key_values", None)
+        # What is not finite is told of by the scores, with the layer that it is from.
+        logits = said.logits[:, -1].float().nan_to_num().index_select(1, ordinary)
+        likely = logits.topk(min(_LIKELIEST, len(ordinary)))
+        drawn = likely.indices.gather(1, torch.multinomial(likely.values.softmax(-1), 1, generator=draws))
+        token = ordinary[drawn]
+        text = torch.cat([text, token], 1)
+        given = text if cache is None else token
+    return text
 
 
 def _opening(model: TaskModel) -> Tensor:

@@ -148,3 +148,15 @@ def test_a_report_says_how_many_samples_the_model_wrote(place, tmp_path, share, 
     page = (tmp_path / "bundle" / "report.html").read_text()
     for text in (card, page):
         assert (f"{count} of them written by the dense model itself" in text) == bool(count)
+
+
+def test_no_token_after_the_opening_is_special(model):
+    texts = write(model, 64, 24, draws())
+    opening = 1 if model.tokenizer("")["input_ids"][:1] == [model.tokenizer.bos_token_id] != [None] else 0
+    assert not {token for text in texts for token in text[opening:]} & set(model.tokenizer.all_special_ids)
+
+
+def test_a_copy_in_bfloat16_writes_and_the_model_stays_in_float32(model):
+    texts = write(model, 8, 12, draws(), dtype=torch.bfloat16)
+    assert [len(text) for text in texts] == [12] * 8
+    assert {parameter.dtype for parameter in model.model.parameters()} == {torch.float32}
