@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
@@ -65,5 +66,6 @@ def bits_per_byte(model: TaskModel, task: TaskSpec, texts: Sequence[array[int]])
     tokens = batched(encoded, batch_tokens=evaluation_tokens(model.device, model.entries), keep=False)
     with torch.inference_mode():
         nats = sum(float(found[0]) for batch in tokens.batches for found in model.family.observe(model, batch, task))
-    size = sum(len(model.tokenizer.decode(own[1:].tolist(), skip_special_tokens=True).encode()) for own in some)
+    said = (cast("str", model.tokenizer.decode(own[1:].tolist(), skip_special_tokens=True)) for own in some)
+    size = sum(len(text.encode()) for text in said)
     return nats / math.log(2) / size if size else math.nan

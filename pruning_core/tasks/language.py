@@ -136,8 +136,8 @@ def documents_of(tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> 
     end = cast("int | None", tokenizer.eos_token_id)
     options = {"truncation": False, "max_length": None, "verbose": False, "add_special_tokens": rows.form != "rendered"}
     found = tokenised(tokenizer, rows.texts, limit, **options)["input_ids"]
-    for ids in found if end is not None else ():
-        if not ids or ids[-1] != end:
+    for ids in found:
+        if end is not None and (not ids or ids[-1] != end):
             ids.append(end)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from array import array
 
@@ -12,6 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from pruning_core.checks.request import check_local_inputs
 from pruning_core.evidence.cache import ActivationCache
 from pruning_core.evidence.documents import shared_out
 from pruning_core.evidence.states import StatePlan, plan_states
@@ -140,6 +142,14 @@ def test_text_that_is_too_short_is_said_in_samples_and_not_in_rows(llama, tmp_pa
     advice = "all of it was used: give more text, or let the model write more of its own (calibration.self_written)"
     found = [warning for warning in report.warnings if "training" in warning]
     assert found == [f"the training text {says}; {advice}"]
+
+
+def test_the_check_says_before_the_job_that_text_is_surely_too_short(llama, tmp_path):
+    short = write_texts(tmp_path / "short", [words(3, seed=place) for place in range(40)])
+    enough = write_texts(tmp_path / "enough", [words(20, seed=place) for place in range(40)])
+    told, untold = (check_local_inputs(spec_of(llama, data)).findings.notes for data in (short, enough))
+    assert [note for note in told if re.search(r"have \d+ bytes in all, too few for 32 calibration samples of 32 tokens", note)]
+    assert not [note for note in untold if "bytes in all" in note]
 
 
 def test_enough_text_in_few_rows_is_enough(llama, tmp_path):
