@@ -36,6 +36,8 @@ from pruning_core.spec.tasks import KINDS
 _BUDGET = Budget(seconds=0.6, characters=16 * 2**20)
 _LABELS_S = 0.3
 _MOST_CLASSES = 32
+# Tokens that a tokenizer adds to a text, beside those of its bytes: of its beginning and end, and a space.
+_ADDED = 3
 _MOST_FOOTERS = 100
 _ROLES: Mapping[Role, str] = {"train": "training", "validation": "validation"}
 
@@ -85,6 +87,7 @@ def _rows(spec: PruneSpec, head: Head | None) -> tuple[TaskSpec, Findings]:
     check_slices(spec.evaluation.slices, _columns_of(task, spec.evaluation.slices), splits[1].name)
     classes, placed = check_labels(task, splits, head, spec.evaluation.max_samples)
     notes = [note for split in splits for note in notes_of(task, split.read.rows, split.name)]
+    notes += too_short(spec, splits[0])
     skipped = [said for split in splits for said in skipped_of(task, split)]
     labels = KINDS[task.type].labels
     if head is None and labels is not None and labels.classes != "none":
@@ -98,6 +101,27 @@ def _rows(spec: PruneSpec, head: Head | None) -> tuple[TaskSpec, Findings]:
         notes=tuple(dict.fromkeys([*guessed, *placed, *notes])),
         not_looked_at=tuple(dict.fromkeys(skipped)),
     )
+
+
+def too_short(spec: PruneSpec, training: SplitRead) -> list[str]:
+    """Say that texts which are joined to samples are surely too short for so many: a token has a byte at least.
+
+    Args:
+        spec: The request.
+        training: Its training rows.
+    """
+    rows, options = training.read.rows, spec.calibration
+    if spec.task.type != "text-generation" or not training.read.whole or rows.form != "plain":
+        return []
+    size = sum(len(text.encode(errors="replace")) for texts in rows.texts for text in texts)
+    wanted = options.samples * options.max_length
+    if size + _ADDED * len(rows) >= wanted:
+        return []
+    said = (
+        f"the training texts have {size} bytes in all, too few for {options.samples} calibration samples of "
+        f"{options.max_length} tokens, as asked for; the job takes all there is, and more text makes a better model"
+    )
+    return [said]
 
 
 def _splits(task: TaskSpec) -> dict[Role, str]:

@@ -2,6 +2,10 @@
 
 Thousands of tensors of half a megabyte, each allocated between a pass's own temporaries, would leave as much memory again in
 holes of the heap; a block has no holes. Tensors beyond the block lie in an unnamed file (CPU) or in host memory (GPU).
+
+The residual streams of some decoders hold huge values at their first tokens (Sun et al. 2024, "Massive activations in large
+language models", arXiv 2402.17762), and float16 ends at 65504. A tensor with values beyond that lies in bfloat16, which has the
+range of float32 in as many bytes.
 """
 
 from __future__ import annotations
@@ -26,39 +30,42 @@ class CacheEntry(Protocol):
         ...
 
     def write(self, values: Tensor) -> None:
-        """Replace the values, which are converted to the cache's format."""
+        """Replace the values, which are converted to the cache's format, or to bfloat16 where that one cannot hold them."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _InBlock:
     values: Tensor
+    wanted: torch.dtype
 
     def read(self) -> Tensor:
         return self.values
 
     def write(self, values: Tensor) -> None:
-        self.values.copy_(values)
+        self.values = stored_(self.values, values, self.wanted)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _OnHost:
     values: Tensor
+    wanted: torch.dtype
     device: torch.device
 
     def read(self) -> Tensor:
         return self.values.to(self.device)
 
     def write(self, values: Tensor) -> None:
-        self.values.copy_(values)
+        self.values = stored_(self.values, values, self.wanted)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _InFile:
     file: BufferedRandom
     offset: int
     shape: torch.Size
     dtype: torch.dtype
+    wanted: torch.dtype
 
     def read(self) -> Tensor:
         values = torch.empty(self.shape, dtype=self.dtype)
@@ -68,6 +75,7 @@ class _InFile:
         return values
 
     def write(self, values: Tensor) -> None:
+        self.dtype = _holding(values, self.wanted)
         self.file.seek(self.offset)
         self.file.write(_bytes_of(values.to(self.dtype).contiguous()))
 
@@ -109,14 +117,33 @@ class ActivationCache:
         dtype, device = self._left.dtype, self._left.device
         if values.numel() <= self._left.numel():
             piece, self._left = self._left.split([values.numel(), self._left.numel() - values.numel()])
-            return _InBlock(piece.view(values.shape))
+            return _InBlock(piece.view(values.shape), dtype)
         if device.type != "cpu":
-            return _OnHost(torch.empty(values.shape, dtype=dtype), device)
+            return _OnHost(torch.empty(values.shape, dtype=dtype), dtype, device)
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed by __exit__
-        entry = _InFile(self._file, self._end, values.shape, dtype)
+        entry = _InFile(self._file, self._end, values.shape, dtype, dtype)
         self._end += values.numel() * dtype.itemsize
         return entry
+
+
+def stored_(room: Tensor, values: Tensor, wanted: torch.dtype) -> Tensor:
+    """Copy values into room of the same shape, in place.
+
+    Args:
+        room: Memory for the values, in any format of as many bytes as the wanted one.
+        values: What to store.
+        wanted: The format; bfloat16 takes the place of float16 where a value is beyond it.
+
+    Returns:
+        The room, seen as values of the format that was taken.
+    """
+    return room.view(_holding(values, wanted)).copy_(values)
+
+
+def _holding(values: Tensor, wanted: torch.dtype) -> torch.dtype:
+    beyond = wanted is torch.float16 and values.numel() > 0 and float(values.abs().amax()) > torch.finfo(wanted).max
+    return torch.bfloat16 if beyond else wanted
 
 
 def _bytes_of(values: Tensor) -> memoryview:

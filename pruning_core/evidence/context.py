@@ -28,6 +28,7 @@ class Evidence:
         states: Hidden states that are kept from the scoring pass, as far as memory allows.
         dtype: Format of matrix products while statistics are gathered.
         written: Number of the calibration samples that the dense model wrote itself.
+        notes: Warnings about the samples, for whoever prepared the data.
     """
 
     dense: ModelAdapter
@@ -35,6 +36,7 @@ class Evidence:
     states: DenseStates
     dtype: torch.dtype
     written: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

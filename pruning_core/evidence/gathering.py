@@ -10,9 +10,11 @@ from pruning_core.data.rows import Rows
 from pruning_core.evidence.calibration import batch_tokens_for, batched, draw, longest_of
 from pruning_core.evidence.clock import StageClock
 from pruning_core.evidence.context import Evidence, generator
+from pruning_core.evidence.documents import calibration_blocks
+from pruning_core.evidence.familiar import note_on_familiarity
 from pruning_core.evidence.states import DenseStates
 from pruning_core.evidence.writing import interleaved, write
-from pruning_core.machine.precision import matmul_dtype
+from pruning_core.machine.precision import matmul_dtype, products_in
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import TaskModel
 
@@ -34,13 +36,20 @@ def gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pat
     dtype = matmul_dtype(options.precision, dense.device)
     drawn = (2 if options.sampling == "longer" else 1) * options.samples * (_ROWS_A_BLOCK if dense.family.joins_rows else 1)
     rows = draw(train, drawn, generator(spec.seed, "calibration"))
-    encoded = dense.family.encode(dense, rows, dense.longest(options.max_length))
+    limit, notes = dense.longest(options.max_length), list[str]()
+    if dense.family.joins_rows:
+        encoded, notes = calibration_blocks(dense, rows, limit, options.samples, generator(spec.seed, "long documents"))
+    else:
+        encoded = dense.family.encode(dense, rows, limit)
     chosen = longest_of(encoded.lengths, options.samples)
     texts = round(options.written_share(spec.task.type, paged=dense.pages is not None) * len(chosen))
     length = max(encoded.lengths)
     with clock.stage("calibrate", 1 + texts) as step:
         if texts:
             written = write(dense, texts, length, generator(spec.seed, "own writing"), step, dtype=dtype)
+            samples = [encoded.columns["input_ids"][index] for index in chosen]
+            with products_in(dtype, dense.device):
+                notes += note_on_familiarity(dense, spec.task, samples, written)
             encoded = interleaved(encoded, chosen, written)
             chosen = [*range(len(encoded.lengths))]
         batch_tokens = options.batch_tokens or batch_tokens_for(adapter.groups, dense.device, options, dense.entries)
@@ -48,4 +57,4 @@ def gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pat
         # The longest batch: errors in padding and far positions show most.
         verify(adapter, calibration.batches[-1].to(dense.device).inputs)
     states = DenseStates(adapter, calibration.batches, options.memory_mb * 2**20, scratch)
-    return Evidence(adapter, calibration, states, dtype, written=texts)
+    return Evidence(adapter, calibration, states, dtype, written=texts, notes=tuple(notes))

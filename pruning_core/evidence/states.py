@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pruning_core.arch.adapter import ModelAdapter
-from pruning_core.evidence.cache import ActivationCache
+from pruning_core.evidence.cache import ActivationCache, stored_
 from pruning_core.shapes import Float
 from pruning_core.tasks.batch import Batch
 
@@ -27,7 +27,8 @@ class StatePlan:
     """Plan of which hidden states are kept, and in which format.
 
     Attributes:
-        dtype: float32; or, if that does not fit, float16: 11 significant bits, of values that LayerNorm keeps small.
+        dtype: float32; or, if that does not fit, float16: 11 significant bits, of values that LayerNorm keeps small. Tensors
+            with values that are beyond float16 lie in bfloat16.
         batches: Number of batches, from the first, whose dense states are kept from the scoring pass.
         streams: Bytes of the budget for recovery's own streams; beyond it they lie in a file.
         bytes: Bytes of the kept states and the streams together, at most.
@@ -113,7 +114,7 @@ class DenseStates:
 
         def keep(place: int, hidden: Tensor) -> None:
             shape = kept[0].shape if kept else hidden.shape  # some models lay the tokens of all sequences in one row
-            kept[place] = block[place].view(shape).copy_(hidden.detach().view(shape))
+            kept[place] = stored_(block[place].view(shape), hidden.detach().view(shape), self.plan.dtype)
 
         with self._adapter.reading_sums(keep):
             yield

@@ -156,7 +156,7 @@ def _run(
     plans = EnginePlanner(spec, dense, limits, installed, cache, engines).plans(clock)
     evidence = gather_evidence(spec, dense, train, folder, clock)
     ctx = Context(dense, evidence, clock, spec.seed, limits=limits, budgets=budgets_of(plans))
-    odd = data_warnings(spec.task, dense, train, validation, ctx.evidence.calibration)
+    odd = [*data_warnings(spec.task, dense, train, validation, ctx.evidence.calibration), *evidence.notes]
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
     planner = planner_for(spec, ctx, cache)
@@ -198,7 +198,7 @@ def _run(
             candidates,
             outcomes,
             memory=memory,
-            odd=[*odd, *notes_of_sets(further), *halves, *scarce(spec, train)],
+            odd=[*odd, *notes_of_sets(further), *halves, *scarce(spec, dense, train)],
             model_name=model_name,
             again=again,
         )

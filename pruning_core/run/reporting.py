@@ -18,6 +18,7 @@ from pruning_core.run.candidate import Candidate
 from pruning_core.spec.engines import ENGINE_TITLES
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import target_name
+from pruning_core.tasks.base import TaskModel
 from pruning_core.training.runner import training_warnings
 
 _FEW_SUBLAYERS = 4  # named one by one
@@ -98,9 +99,9 @@ def _paged(memory: MemoryReport) -> list[str]:
     return [f"all weights would have needed {needed} of memory and {free} were free: one block at a time was read"]
 
 
-def scarce(spec: PruneSpec, train: Rows) -> list[str]:
-    """Warn if there are fewer rows than requested samples."""
-    if len(train) >= spec.calibration.samples:
+def scarce(spec: PruneSpec, dense: TaskModel, train: Rows) -> list[str]:
+    """Warn if there are fewer rows than requested samples; of rows that are joined to samples, their evidence tells."""
+    if dense.family.joins_rows or len(train) >= spec.calibration.samples:
         return []
     return [f"only {len(train)} training rows for {spec.calibration.samples} calibration samples; all were used"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -127,18 +128,32 @@ class TextGeneration(LanguageModel):
         Raises:
             DatasetInvalid: The texts have fewer than two tokens in all.
         """
-        end = cast("int | None", tokenizer.eos_token_id)
-        joined = array("l")
-        options = {"truncation": False, "max_length": None, "verbose": False, "add_special_tokens": rows.form != "rendered"}
-        for ids in tokenised(tokenizer, rows.texts, limit, **options)["input_ids"]:
-            joined.extend(ids)
-            if end is not None and (not ids or ids[-1] != end):
-                joined.append(end)
-        blocks = [joined[start : start + limit] for start in range(0, len(joined), limit)]
-        blocks = [block for block in blocks if len(block) > 1]
-        if not blocks:
-            raise DatasetInvalid(
-                "the texts have fewer than two tokens in all; text-generation needs at least two",
-                param="task.dataset",
-            )
-        return TokenLabelled.unpadded(tokenizer, blocks, blocks)
+        return blocks_of(tokenizer, documents_of(tokenizer, rows, limit), limit)
+
+
+def documents_of(tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> list[array[int]]:
+    """Return the tokens of each row in full, with the token that ends a text."""
+    end = cast("int | None", tokenizer.eos_token_id)
+    options = {"truncation": False, "max_length": None, "verbose": False, "add_special_tokens": rows.form != "rendered"}
+    found = tokenised(tokenizer, rows.texts, limit, **options)["input_ids"]
+    for ids in found:
+        if end is not None and (not ids or ids[-1] != end):
+            ids.append(end)
+    return found
+
+
+def blocks_of(tokenizer: PreTrainedTokenizerBase, documents: Iterable[array[int]], limit: int) -> TokenLabelled:
+    """Join documents and cut them into blocks of ``limit`` tokens; the last block has the tokens that are left.
+
+    Raises:
+        DatasetInvalid: They have fewer than two tokens in all.
+    """
+    joined = array("l", chain.from_iterable(documents))
+    blocks = [joined[start : start + limit] for start in range(0, len(joined), limit)]
+    blocks = [block for block in blocks if len(block) > 1]
+    if not blocks:
+        raise DatasetInvalid(
+            "the texts have fewer than two tokens in all; text-generation needs at least two",
+            param="task.dataset",
+        )
+    return TokenLabelled.unpadded(tokenizer, blocks, blocks)
