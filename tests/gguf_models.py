@@ -10,7 +10,8 @@ import gguf
 import torch
 import transformers
 
-from pruning_core.arch.adapter import adapt, clone, slice_
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.arch.cut import slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.artifacts.exports.base import Exported
 from pruning_core.artifacts.exports.registry import export_all
