@@ -129,8 +129,8 @@ def _mlx_rope(config: Mapping[str, Any]) -> str | None:
 _OF_DECI: tuple[Rule, ...] = (_llama_like, _silu, _without_window, _whole_rotary)
 # In all of them the first layer has an attention: the length of transformers' key-value cache is that of its first layer,
 # DeciLM's code in vLLM has no residual stream before it, and llama.cpp reads the width of a head from it. MLX and our class in
-# vLLM may do without; that was not tried, since every bundle runs in transformers. transformers also reads the length of a cache
-# of windows from the first layer that has one, so that models with windows keep all attentions.
+# vLLM may do without, which was not tried: every bundle runs in transformers. transformers also reads the length of a cache of
+# windows from the first layer that has one, so that models with windows keep all attentions.
 ENGINES: Mapping[str, Engine] = {
     "transformers": Engine(16, whole_attention=False, absent_from=1, rules=(_llama_like,), rules_of_absent=(_without_window,)),
     "vllm": Engine(64, whole_attention=True, absent_from=1, rules=_OF_DECI),

@@ -17,6 +17,7 @@ from pruning_core.arch.masks import Mask
 from pruning_core.arch.structure import structure_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.arch.verify import verify
+from pruning_core.artifacts.engines import stacks
 from pruning_core.budgets import Budget, CurveBudget, budget_for
 from pruning_core.checks.request import check_checkpoint, check_local_inputs
 from pruning_core.engines.limits import ENGINES, Limits, limits_of
@@ -373,6 +374,15 @@ def test_an_absent_attention_takes_no_time_on_the_device(llama: Path):
     assert [curve[0][0] for curve in plain.curves[::2]] == [1] * LAYERS
     assert [curve[0] for curve in lacking.curves[2::2]] == [(0, 0.0)] * (LAYERS - 1)
     assert lacking.curves[0][0][0] == 1, "the first layer keeps it"
+
+
+def test_a_stack_without_attention_has_it_in_its_first_layer(llama: Path):
+    dense = load_task_model(llama, "text-generation", torch.device("cpu"))
+    cut = stacks._cut(dense, adapt(dense.model), Stack(3, 0, 64))
+    assert [(own.layer, own.kind, own.size) for own in adapt(cut).groups] == [
+        (0, "head", 2),
+        *((layer, "neuron", 64) for layer in range(3)),
+    ]
 
 
 def test_a_table_of_an_engine_times_layers_without_attention():
