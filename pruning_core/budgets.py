@@ -115,7 +115,14 @@ RULES: dict[str, Rule] = {
 }
 
 
-def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int, length: float) -> Budget:
+def budget_for(
+    target: Target,
+    groups: Sequence[UnitGroup],
+    *,
+    total_params: int,
+    length: float,
+    floors: Sequence[int] | None = None,
+) -> Budget:
     """Translate a target into a budget over unit groups.
 
     Args:
@@ -123,6 +130,7 @@ def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int
         groups: Unit group of every prunable sublayer.
         total_params: Parameters of the whole dense model.
         length: Mean real sequence length of the task, in tokens.
+        floors: Number of units of each group that must stay; None: the group's own.
 
     Raises:
         TargetUnreachable: Even the smallest model, which keeps only each group's floor, is above the budget.
@@ -136,7 +144,7 @@ def budget_for(target: Target, groups: Sequence[UnitGroup], *, total_params: int
     total, fixed = (float(total_params), total_params - prunable) if rule.whole_model else (prunable, 0.0)
     kept_share = 1 - target.requested if metric.removed else target.requested
     budget = Budget(prices, kept_share * total - fixed, target.tolerance * total)
-    least = budget.spent([group.floor for group in groups])
+    least = budget.spent([group.floor for group in groups] if floors is None else floors)
     if least > budget.limit:
         smallest = (least + fixed) / total
         if metric.removed:

@@ -42,6 +42,19 @@ def write_llama(folder: Path, *, width: int = WIDE, keys: int = 1, seed: int = 0
     return folder
 
 
+def weaken_attention(folder: Path, *, layer: int) -> Path:
+    """Make the attention of a layer of a written Llama add nearly nothing, and all others twice as much."""
+    import torch
+    import transformers
+
+    model = transformers.LlamaForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for place, block in enumerate(model.model.layers):
+            block.self_attn.o_proj.weight.mul_(0.001 if place == layer else 2.0)
+    model.save_pretrained(folder)
+    return folder
+
+
 def write_texts(folder: Path, rows: int = 40) -> Path:
     """Write texts that have enough tokens each."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,11 +10,13 @@ import gguf
 import torch
 import transformers
 
-from pruning_core.arch.adapter import adapt, clone, slice_
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.arch.cut import slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.artifacts.exports.base import Exported
 from pruning_core.artifacts.exports.registry import export_all
 from pruning_core.models.load import load_task_model
+from pruning_core.plugin.per_layer import leave_out_attention_
 from pruning_core.spec.artifacts import ArtifactSpec
 
 TEXT = "text-generation"
@@ -150,13 +152,8 @@ def uneven(index, group_size):
 
 
 def without_attention(model, layer):
-    """Take a layer's attention out, as layout serve leaves it: no matrices, and nothing is added."""
-
-    class Absent(torch.nn.Module):
-        def forward(self, hidden_states, **_):
-            return torch.zeros_like(hidden_states), None
-
-    model.model.layers[layer].self_attn = Absent()
+    """Take a layer's attention out, as layout serve leaves it: no matrices, no norm, and nothing is added."""
+    leave_out_attention_(model.model.layers[layer], "self_attn", "input_layernorm")
 
 
 def export(folder, pruned, dense, *kinds, engines=None):

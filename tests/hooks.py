@@ -33,6 +33,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
         "config.json",
         WRAPPED | {"coppice": {"linears": {}, "counts": {"bert": {"forward": 1}}}},
     ),
+    "absence through our own entry": (
+        "config.json",
+        {"quantization_config": OURS | {"absent": {"bert.encoder": "bert.pooler"}}},
+    ),
     "text through our own entry": ("config.json", {"quantization_config": OURS | {"counts": {"bert": {"num_heads": "x"}}}}),
     "type that is no type": ("config.json", {"dtype": "load"}),
     "old type that is no type": ("config.json", {"torch_dtype": "hub.load"}),

@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.gpu.parts import Emit, Setting
 from benchmarks.reach_models import CATALOGUE, RealSize
-from pruning_core.arch.adapter import adapt, clone, slice_
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.arch.cut import slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.measure.latency import measure_latency
 from pruning_core.models.load import load_task_model

@@ -6,7 +6,8 @@ import torch
 
 from benchmarks.gpu.models import LLAMA_1B, TINY, beside, llama, neurons_left
 from benchmarks.gpu.parts import Emit, Setting
-from pruning_core.arch.adapter import clone, slice_
+from pruning_core.arch.adapter import clone
+from pruning_core.arch.cut import slice_
 
 KEEPS = (0.75, 0.5)
 STEPS = (1, 8, 64, 128)

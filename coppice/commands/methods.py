@@ -25,6 +25,14 @@ Block = Annotated[
     ),
 ]
 Segment = Annotated[str | None, typer.Option(help="row (default) or column: the weights of a block that become zero together.")]
+DropAttention = Annotated[
+    bool | None,
+    typer.Option(
+        "--drop-attention",
+        help="Layers behind the first may lose their attention as a whole, in what --engine takes. Large decoders lose little "
+        "by it, small ones much. For fisher-cg.",
+    ),
+]
 Preset = Annotated[
     str | None,
     typer.Option(help="paper: the method as its paper has it, instead of our defaults. Options must not say otherwise."),

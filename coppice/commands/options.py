@@ -41,7 +41,7 @@ from coppice.commands.inputs import (
     ValidationShare,
     ValidationSplit,
 )
-from coppice.commands.methods import Block, Method, Pattern, Preset, Segment, Tier
+from coppice.commands.methods import Block, DropAttention, Method, Pattern, Preset, Segment, Tier
 from coppice.commands.places import local_data, local_model
 from coppice.commands.spec_file import holds, read_spec, targets_of, with_tolerance
 from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
@@ -105,6 +105,7 @@ _OF_METHODS: Mapping[str, MethodName] = {
     "tier": "admm-pattern",
     "block": "block-lasso",
     "segment": "block-lasso",
+    "drop_attention": "fisher-cg",
     "preset": "fisher-cg",
 }
 _OF_SEVERAL = {"tier", "preset"}  # they keep the method that a spec file names
@@ -138,6 +139,7 @@ _OPTIONS = {
     "method.tier": ("tier", "--tier"),
     "method.block": ("block", "--block"),
     "method.segment": ("segment", "--segment"),
+    "method.drop_attention": ("drop_attention", "--drop-attention"),
     "method.preset": ("preset", "--preset"),
     "target.engine": ("latency_engine", "--latency-engine"),
     "target.phase": ("latency_phase", "--latency-phase"),
@@ -204,6 +206,7 @@ class JobOptions:
     tier: Tier = None
     block: Block = None
     segment: Segment = None
+    drop_attention: DropAttention = None
     preset: Preset = None
     samples: Samples = None
     self_written: SelfWritten = None
@@ -315,11 +318,12 @@ class JobOptions:
             return self.method
         kept = cast("Mapping[str, Any]", in_file) if isinstance(in_file, Mapping) else {}
         of_file = in_file if isinstance(in_file, str) else kept.get("name")
-        meant = next(_OF_METHODS[name] for name in ("block", "segment", "pattern", "tier", "preset") if name in chosen)
+        order = ("block", "segment", "pattern", "drop_attention", "tier", "preset")
+        meant = next(_OF_METHODS[name] for name in order if name in chosen)
         name = self.method or (of_file if chosen.keys() <= _OF_SEVERAL and isinstance(of_file, str) else meant)
         return {**(kept if kept.get("name") == name else {}), "name": name, **chosen}
 
-    def _of_method(self) -> dict[str, str]:
+    def _of_method(self) -> dict[str, str | bool]:
         """Return the given options that belong to a method."""
         given = {name: getattr(self, name) for name in _OF_METHODS}
         return {name: value for name, value in given.items() if value is not None}

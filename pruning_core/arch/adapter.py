@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.linear import is_linear, is_transposed
-from pruning_core.arch.masks import Mask
 from pruning_core.arch.paging import held
 from pruning_core.arch.refused import reason_against, unsupported
 from pruning_core.arch.signatures import BlockSignature
-from pruning_core.arch.sublayer import BlockContext, Sublayer, get, sublayer_of
+from pruning_core.arch.sublayer import BlockContext, Sublayer, get, is_absent, sublayer_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.shapes import Bool, Float
@@ -48,6 +47,7 @@ class Trace:
 class ModelAdapter:
     """The blocks of a model and their sublayers, in the order in which they run: attention 0, FFN 0, attention 1, ...
 
+    An attention that a block lacks is none of the sublayers.
     A decoder's blocks follow its encoder's. Each has its cross-attention between self-attention and FFN.
     """
 
@@ -64,7 +64,7 @@ class ModelAdapter:
         """Return the encoder's output that decoder blocks read, given the output of its last block."""
         if self.family.memory is None:
             return hidden
-        _, stack = _holder(self.model, self.first_block)
+        _, stack = holder(self.model, self.first_block)
         return cast("nn.Module", get(stack, self.family.memory))(hidden)
 
     @property
@@ -97,6 +97,25 @@ class ModelAdapter:
     def first_block(self) -> nn.Module:
         """The block that reads the embeddings."""
         return self.blocks[0]
+
+    @property
+    def openings(self) -> tuple[Sublayer, ...]:
+        """The first sublayer of every block, in the order of the blocks."""
+        found: dict[int, Sublayer] = {}
+        for sublayer in self.sublayers:
+            found.setdefault(sublayer.layer, sublayer)
+        return tuple(found.values())
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Module paths of the attentions that blocks lack, each with that of the norm before it."""
+        paths, found = self.paths, dict[str, str]()
+        for own in self.openings:
+            for signature in own.family.sublayers:
+                if is_absent(own.block, signature) and signature.before is not None:
+                    attention, norm = get(own.block, signature.module), get(own.block, signature.before)
+                    found[paths[cast("nn.Module", attention)]] = paths[cast("nn.Module", norm)]
+        return found
 
     @property
     def groups(self) -> tuple[UnitGroup, ...]:
@@ -146,9 +165,8 @@ class ModelAdapter:
             return pass_on
 
         with ExitStack() as stack:
-            for sublayer in self.sublayers:
-                if sublayer.is_first:
-                    stack.enter_context(_replaced_forward(sublayer.block, stand_in(sublayer.block, sublayer.family.returns)))
+            for sublayer in self.openings:
+                stack.enter_context(_replaced_forward(sublayer.block, stand_in(sublayer.block, sublayer.family.returns)))
             try:
                 self.model(**inputs)
             except _BlocksReached:
@@ -159,9 +177,9 @@ class ModelAdapter:
     def _trace(self, hidden: Sequence[Tensor], calls: Sequence[dict[str, object]], inputs: Mapping[str, Tensor]) -> Trace:
         first = self.crossing
         start = None if first is None else self.sublayers[first].layer
-        for sublayer in self.sublayers:  # the first block computes the position bias of its stack (T5); its stand-in did not
+        for sublayer in self.openings:  # the first block computes the position bias of its stack (T5); its stand-in did not
             compute = getattr(sublayer.module, "compute_bias", None)
-            if sublayer.is_first and sublayer.layer in (0, start) and compute is not None:
+            if sublayer.layer in (0, start) and compute is not None:
                 length = hidden[sublayer.layer].shape[1]
                 bias = compute(length, length, device=hidden[0].device)
                 for call in calls[sublayer.layer :]:
@@ -278,7 +296,7 @@ def real_tokens(inputs: Mapping[str, Tensor], length: int, *, decodes: bool = Fa
     return torch.ones(some.shape[0], length, dtype=torch.bool, device=some.device)
 
 
-def _holder(model: nn.Module, block: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
+def holder(model: nn.Module, block: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
     """Find the module list that contains a block, and the module that owns the list."""
     return next(
         (child, module)
@@ -305,6 +323,7 @@ def adapt(model: PreTrainedModel) -> ModelAdapter:
                 sublayer_of(block, layer, family, sublayer)
                 for layer, (block, family) in enumerate(places)
                 for sublayer in family.sublayers
+                if not is_absent(block, sublayer)
             ]
             return ModelAdapter(model, tuple(block for block, _ in places), tuple(found_sublayers))
     raise unsupported(config)
@@ -312,7 +331,7 @@ def adapt(model: PreTrainedModel) -> ModelAdapter:
 
 def _ends_right(model: PreTrainedModel, block: nn.Module, signature: BlockSignature) -> bool:
     """Return whether the encoder ends in the norm that its signature names, if it names one."""
-    return signature.memory is None or isinstance(get(_holder(model, block)[1], signature.memory), nn.Module)
+    return signature.memory is None or isinstance(get(holder(model, block)[1], signature.memory), nn.Module)
 
 
 def clone(model: PreTrainedModel) -> PreTrainedModel:
@@ -326,40 +345,10 @@ def clone(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, cast("dict[int, object]", shared))
 
 
-def drop_blocks_(model: PreTrainedModel, mask: Mask) -> tuple[int, ...]:
-    """Remove in place every block in which the mask keeps no head, with its FFN: attention over no head has no shape.
-
-    Returns:
-        Indices of the sublayers that stay, as numbered before the removal.
-    """
-    adapter = adapt(model)
-    heads: dict[int, int] = {}
-    for sublayer, count in zip(adapter.sublayers, mask.counts(), strict=True):
-        if sublayer.signature.kind == "head":
-            heads[sublayer.layer] = heads.get(sublayer.layer, 0) + count
-    gone = [layer for layer, count in heads.items() if not count]
-    if gone:
-        blocks, _ = _holder(model, adapter.first_block)
-        for layer in reversed(gone):
-            del blocks[layer]
-        for layer, block in enumerate(blocks):
-            for module in block.modules():  # the key-value cache is indexed by it
-                if hasattr(module, "layer_idx"):
-                    setattr(module, "layer_idx", layer)  # noqa: B010 - torch types attributes as tensors
-    return tuple(index for index, sublayer in enumerate(adapter.sublayers) if sublayer.layer not in gone)
-
-
-def slice_(model: PreTrainedModel, mask: Mask) -> None:
-    """Remove in place every unit that the mask does not keep. The remaining weights are not refitted."""
-    survivors = drop_blocks_(model, mask)
-    for index, sublayer in zip(survivors, adapt(model).sublayers, strict=True):
-        with held(sublayer.block):
-            sublayer.slice_(mask.indices(index).to(model.device))
-
-
 def _matches(module: nn.Module, signature: BlockSignature) -> bool:
-    linears = [path for sublayer in signature.sublayers for path in (*(rows.path for rows in sublayer.inputs), sublayer.output)]
-    norms = [path for sublayer in signature.sublayers for path in sublayer.norms] + list(signature.marks)
+    there = [own for own in signature.sublayers if not (signature.lacks_attention and is_absent(module, own))]
+    linears = [path for sublayer in there for path in (*(rows.path for rows in sublayer.inputs), sublayer.output)]
+    norms = [path for sublayer in there for path in sublayer.norms] + list(signature.marks)
     found = [get(module, path) for path in linears]
     if signature.flag is not None and getattr(module, signature.flag[0], None) != signature.flag[1]:
         return False

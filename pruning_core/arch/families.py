@@ -299,6 +299,7 @@ SIGNATURES = (
     BlockSignature(
         family="llama",
         causal=True,
+        lacks_attention=True,
         sublayers=_llama(attention=("input_layernorm", None), ffn=("post_attention_layernorm", None)),
     ),
     _t5(gated=False),

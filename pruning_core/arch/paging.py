@@ -18,7 +18,7 @@ import ctypes
 import gc
 import inspect
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +131,12 @@ class Page:
     def tensor_of(self, linear: AnyLinear) -> MappedTensor:
         """Return where the weights of a linear lie. The block must not be held."""
         return self._mapped[linear]
+
+    def forget(self, linears: Sequence[AnyLinear]) -> None:
+        """Read no weights any more of linears that the block no longer has."""
+        for linear in linears:
+            for kept in (self._mapped, self._away, self._loaded):
+                kept.pop(linear, None)
 
     @property
     def linears(self) -> tuple[AnyLinear, ...]:

@@ -95,6 +95,8 @@ class BlockSignature:
         decoder: Signature of the decoder blocks that follow and read this encoder's output.
         memory: Path of the norm that ends the encoder, on the module that holds its blocks. It tells pre-norm stacks from
             others.
+        lacks_attention: Whether a layer may lack its attention and the norm before it, and keep its FFN. The attention's module
+            returns what is added, and its weights.
         causal: Whether a token sees only the tokens before it, so that a classifier reads the last real token.
     """
 
@@ -108,6 +110,7 @@ class BlockSignature:
     marks: tuple[str, ...] = ()
     flag: tuple[str, bool] | None = None
     causal: bool = False
+    lacks_attention: bool = False
     decoder: BlockSignature | None = None
     memory: str | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.refused import reason_against, unsupported
@@ -20,6 +20,8 @@ DECODER_HEADS = ("decoder_attention_heads", *HEADS)
 _CROSS_ATTENTION = (".encoder_attn.", ".crossattention.", ".EncDecAttention.")
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 _HEAD_SIZES = ("head_dim", "d_kv")
+# Path of an attention that a layer may lack: of any layer but the first.
+ABSENT = re.compile(r"(?:\w+\.)*layers\.([1-9]\d{0,5})\.self_attn", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,12 @@ class CheckpointStructure:
     sublayers: tuple[StoredSublayer, ...]
 
 
-def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure | None:
+def find_structure(shapes: Mapping[str, tuple[int, ...]], absent: Collection[int] = frozenset()) -> CheckpointStructure | None:
     """Find the blocks of a checkpoint from its tensor names and shapes.
+
+    Args:
+        shapes: Shape of each tensor, by its name.
+        absent: Layers without an attention, by `absent_attentions`.
 
     Returns:
         The structure, or None where no signature fits every block.
@@ -93,10 +99,14 @@ def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure
         others: tuple[str, ...] = ()
         if signature.decoder is not None:
             others = _prefixes(shapes, signature.decoder.sublayers[1].output, signature)
-        own = _prefixes(shapes, signature.sublayers[0].output, signature, without=others)
+        lacks = signature.lacks_attention and bool(absent)
+        own = _prefixes(shapes, signature.sublayers[-1 if lacks else 0].output, signature, without=others)
         if not own or (signature.decoder is not None and not others):
             continue
-        if not _has_norms(shapes, own, signature) or (signature.decoder and not _has_norms(shapes, others, signature.decoder)):
+        whole = [prefix for layer, prefix in enumerate(own) if not (lacks and layer in absent)]
+        if not _has_norms(shapes, whole, signature) or (
+            signature.decoder and not _has_norms(shapes, others, signature.decoder)
+        ):
             continue
         places = [(prefix, signature) for prefix in own] + [(prefix, signature.decoder) for prefix in others]
         found_sublayers = [
@@ -104,6 +114,7 @@ def find_structure(shapes: Mapping[str, tuple[int, ...]]) -> CheckpointStructure
             for layer, (prefix, family) in enumerate(places)
             if family is not None
             for sublayer in family.sublayers
+            if not (lacks and layer in absent and _lacks(shapes, prefix, family, sublayer))
         ]
         found = tuple(sublayer for sublayer in found_sublayers if sublayer is not None)
         if len(found) == len(found_sublayers):
@@ -139,6 +150,12 @@ def _has_norms(shapes: Mapping[str, tuple[int, ...]], prefixes: Sequence[str], s
     stack = prefixes[-1].rpartition(".")[0].rpartition(".")[0]
     ended = signature.memory is None or f"{stack}.{signature.memory}.weight".removeprefix(".") in shapes
     return ended and all(any(name.startswith(f"{last}{path}.") for name in own) for path in wanted)
+
+
+def _lacks(shapes: Mapping[str, tuple[int, ...]], prefix: str, family: BlockSignature, sublayer: SublayerSignature) -> bool:
+    """Return whether a block has no tensor of an attention."""
+    places = tuple(f"{prefix}.{family.stored_path(path)}." for path in (sublayer.module, *sublayer.norms))
+    return sublayer.kind == "head" and not any(name.startswith(places) for name in shapes)
 
 
 def _stored_sublayer(
@@ -274,13 +291,21 @@ def groups_of(facts: CheckpointFacts) -> tuple[UnitGroup, ...]:
     return unit_groups(structure_of(facts), facts.config)
 
 
+def absent_attentions(config: Mapping[str, Any]) -> frozenset[int]:
+    """Return the layers that a configuration says to have no attention: a bundle of ours states them."""
+    stated: object = config.get("quantization_config")
+    own: object = cast("dict[str, object]", stated).get("absent") if isinstance(stated, dict) else None
+    paths = cast("dict[str, object]", own) if isinstance(own, dict) else {}
+    return frozenset(int(found[1]) for path in paths if (found := ABSENT.fullmatch(path)))
+
+
 def structure_of(facts: CheckpointFacts) -> CheckpointStructure:
     """Find the block structure of a checkpoint.
 
     Raises:
         UnsupportedArchitecture: No signature fits, or the model type is refused by name. The message says what is supported.
     """
-    structure = find_structure(facts.shapes)
+    structure = find_structure(facts.shapes, absent_attentions(facts.config))
     if structure is None or reason_against(facts.config) is not None:
         raise unsupported(facts.config)
     return structure

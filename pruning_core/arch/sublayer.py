@@ -189,11 +189,6 @@ class Sublayer:
         return sublayer_of(copy.deepcopy(self.block), self.layer, self.family, self.signature)
 
     @property
-    def is_first(self) -> bool:
-        """Whether the block begins with this sublayer."""
-        return self.signature is self.family.sublayers[0]
-
-    @property
     def module(self) -> nn.Module:
         """The attention module or the FFN's module; the block where the FFN has none."""
         return cast("nn.Module", get(self.block, self.signature.module)) if self.signature.module else self.block
@@ -296,6 +291,11 @@ def head_size(module: object) -> int:
         kind = type(module).__name__
         raise UnsupportedArchitecture(f"the model's attention ({kind}) does not say how wide a head is", param="model")
     return size
+
+
+def is_absent(block: nn.Module, signature: SublayerSignature) -> bool:
+    """Return whether a block lacks a sublayer: a module without weights is in its place, which adds nothing."""
+    return signature.kind == "head" and getattr(get(block, signature.module), "is_absent", False) is True
 
 
 def get(module: object, path: str) -> object:

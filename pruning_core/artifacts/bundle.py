@@ -160,7 +160,8 @@ def _describe_per_layer_(dense: ModelAdapter, student: PreTrainedModel) -> None:
     """Set the shapes of what differs in the student's config, in place."""
     widths, original = _widths(student), _widths(dense.model)
     linears = {name: shape for name, shape in widths.items() if shape != original[name]} | _inherited(dense.model, widths)
-    student.config.quantization_config = per_layer.CoppiceConfig(linears, _counts(student, linears))
+    absent = adapt(student).absent
+    student.config.quantization_config = per_layer.CoppiceConfig(linears, _counts(student, linears), absent=absent)
 
 
 def _widths(model: PreTrainedModel) -> dict[str, list[int]]:
@@ -180,7 +181,8 @@ def _counts(student: PreTrainedModel, linears: Container[str]) -> dict[str, dict
 def _inherited(dense: PreTrainedModel, widths: dict[str, list[int]]) -> dict[str, list[int]]:
     """Return the linears that were already narrower than the config's widths, if the source is itself a bundle of ours."""
     earlier = getattr(dense.config, "quantization_config", None)
-    return {name: widths[name] for name in earlier.linears} if isinstance(earlier, per_layer.CoppiceConfig) else {}
+    ours = earlier.linears if isinstance(earlier, per_layer.CoppiceConfig) else {}
+    return {name: widths[name] for name in ours if name in widths}
 
 
 def write_reports(folder: Path, spec: PruneSpec, report: Report, *, licence: str | None) -> None:

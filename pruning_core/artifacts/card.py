@@ -111,16 +111,18 @@ def _what_is_gone(report: Report) -> str:
     """Write the start of the sentence: heads, neurons and whole layers, as far as any are gone."""
     whole = sum(not layer.kept_heads and not layer.kept_neurons for layer in report.layers)
     rest = [layer for layer in report.layers if layer.kept_heads or layer.kept_neurons]
-    heads, dense_heads = heads_of(rest)
+    absent = sum(layer.lost_attention for layer in rest)
+    heads, dense_heads = heads_of([layer for layer in rest if not layer.lost_attention])
     gone = [
         *(["heads"] if heads < dense_heads else []),
         *(["neurons"] if any(layer.kept_neurons < layer.dense_neurons for layer in rest) else []),
+        *([f"{absent} whole attention{'s' if absent > 1 else ''}"] if absent else []),
         *([f"{whole} whole layer{'s' if whole > 1 else ''}"] if whole else []),
     ]
     if not gone:
         return "No heads and no neurons were removed"
     listed = " and ".join((", ".join(gone[:-1]), gone[-1])) if len(gone) > 1 else gone[0]
-    was = "was" if gone == ["1 whole layer"] else "were"
+    was = "was" if gone in (["1 whole layer"], ["1 whole attention"]) else "were"
     return f"{listed[0].upper()}{listed[1:]} {was} removed"
 
 

@@ -164,7 +164,7 @@ def expand(folder: Path, out: Path) -> None:
         shutil.copytree(folder, partial, ignore=shutil.ignore_patterns("*.safetensors", INDEX_NAME), dirs_exist_ok=True)
         save_file(weights, partial / WEIGHTS_NAME, metadata={"format": "pt"})
         shutil.copymode(partial / "config.json", partial / WEIGHTS_NAME)
-        if rest.get("linears"):
+        if rest.get("linears") or rest.get("absent"):
             config = wrapped_config(config | {"quantization_config": rest})
         else:  # the stock layout has nothing of ours
             (partial / f"{REMOTE_CODE_NAME}.py").unlink(missing_ok=True)

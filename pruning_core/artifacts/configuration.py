@@ -74,24 +74,31 @@ def _served(plain: Mapping[str, Any], groups: Sequence[UnitGroup]) -> dict[str, 
     """Return what engines read of layers that differ: of a decoder built like Llama."""
     heads, keys = int(plain["num_attention_heads"]), int(plain.get("num_key_value_heads") or plain["num_attention_heads"])
     queries, hidden, width = heads // keys, int(plain["hidden_size"]), int(plain["intermediate_size"])
-    attention, ffns = groups[::2], groups[1::2]
-    whole = all(group.size == keys for group in attention)
+    attention = {group.layer: group.size for group in groups if group.kind == "head"}  # none where a layer has none
+    ffns = [group for group in groups if group.kind != "head"]
+    whole = all(size == keys for size in attention.values())
     exact = [{"no_op": False, "intermediate_size": group.size} for group in ffns]
     shared = [{"no_op": False, "ffn_mult": ffn_mult(group.size, hidden)} for group in ffns]
     rounded = all(group.size % _MULTIPLE == 0 for group in ffns)
     blocks = [
         {
             "attention": {"no_op": False, "n_heads_in_group": queries}
-            | ({} if rounded and whole else {"num_key_value_heads": own.size}),
+            | ({} if rounded and whole else {"num_key_value_heads": attention[layer]})
+            if layer in attention
+            else {"no_op": True},
             "ffn": ffn,
         }
-        for own, ffn in zip(attention, shared if rounded and whole else exact, strict=True)
+        for layer, ffn in enumerate(shared if rounded and whole else exact)
     ]
-    layers: dict[str, dict[str, int]] = {}
-    for layer, (own, ffn) in enumerate(zip(attention, ffns, strict=True)):
-        entries = {"intermediate_size": ffn.size} if ffn.size != width else {}
-        if own.size != keys:
-            entries |= {"num_key_value_heads": own.size, "num_attention_heads": own.size * queries}
+    layers: dict[str, dict[str, Any]] = {}
+    for layer, ffn in enumerate(ffns):
+        own = attention.get(layer)
+        entries: dict[str, Any] = {"intermediate_size": ffn.size} if ffn.size != width else {}
+        if own is None:
+            # The number is for a class that is used by name: it refuses a number that varies, and knows no skip yet.
+            entries |= {"skip": ["attention"], "num_attention_heads": 0}
+        elif own != keys:
+            entries |= {"num_key_value_heads": own, "num_attention_heads": own * queries}
         if entries:
             layers[str(layer)] = entries
     added: dict[str, Any] = {"block_configs": blocks, "per_layer_config": layers}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from pruning_core.arch.structure import ABSENT
 from pruning_core.plugin.words import OURS, plain_config
 
 # How transformers may compute attention and mixtures of experts without loading anything: by names of its own.
@@ -153,7 +154,7 @@ def _hook_of_quantization(value: object) -> str | None:
         for name, count in cast("dict[str, object]", own).items() if isinstance(own, dict) else (("", None),):
             if name not in COUNTS or not _are_counts(count):
                 return "states counts that no bundle of Coppice has"
-    return None
+    return None if _are_absent(entries.get("absent")) else "states absent attentions that no bundle of Coppice has"
 
 
 def _hook_of_argument(name: str, key: str, value: object) -> str | None:
@@ -194,6 +195,14 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, cast("list[object]", value)))
     return value is None or isinstance(value, bool | int | float)
+
+
+def _are_absent(value: object) -> bool:
+    """Return whether a value names attentions of layers behind the first, each with the norm before it."""
+    if value is None:
+        return True
+    pairs = cast("dict[str, object]", value).items() if isinstance(value, dict) else (("", None),)
+    return all(ABSENT.fullmatch(path) and norm == f"{path.removesuffix('self_attn')}input_layernorm" for path, norm in pairs)
 
 
 def _are_counts(value: object) -> bool:

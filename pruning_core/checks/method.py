@@ -72,11 +72,13 @@ def check_method(
         for layer, matrix in matrices_of(structure)
     )
     method.check_matrices(matrices, sparsities_of(spec.all_targets))
+    limits = limits_of(spec.artifacts, config, drops_attention=method.drops_attention)
     if method.removes_units:
+        floors = None if limits is None else [limits.floor(group) for group in groups]
         parameters = sum(math.prod(shape) for shape in shapes.values())
         for target in spec.all_targets:
             if RULES[target.metric].price is not None:  # a latency is known only once it is measured
-                _check_reachable(target, groups, parameters, spec.calibration.max_length)
+                _check_reachable(target, groups, parameters, spec.calibration.max_length, floors)
     if "compressed-tensors" in spec.artifacts.formats and structure.signature.transposed:
         raise UnsupportedArchitecture(
             f"{config.get('model_type')} stores its matrices input-major, which no engine reads quantised; leave "
@@ -86,7 +88,6 @@ def check_method(
     if spec.artifacts.layout == "stock":
         check_alike(Build.of_files(config, shapes, structure, groups), cuts=method.removes_units)
     check_engines_hold(spec, config)
-    limits = limits_of(spec.artifacts, config)
     if limits is not None:
         check_limits(limits, groups)
         if method.removes_units:
@@ -114,8 +115,8 @@ def _check_steps(spec: PruneSpec, limits: Limits, groups: Sequence[UnitGroup]) -
             raise TargetUnreachable(
                 f"the widths that these engines take keep at least {least:.3f} of the model, got {asked:.3f}; "
                 + (
-                    "attention stays whole for them: ask for engines that take fewer heads, or "
-                    if limits.whole_attention
+                    "attention stays whole for them: ask for engines that take fewer heads, set method.drop_attention, or "
+                    if limits.whole_attention and limits.absent_from is None
                     else ""
                 )
                 + "keep more",
@@ -130,13 +131,15 @@ def _check_steps(spec: PruneSpec, limits: Limits, groups: Sequence[UnitGroup]) -
             )
 
 
-def _check_reachable(target: Target, groups: Sequence[UnitGroup], parameters: int, longest: int) -> None:
+def _check_reachable(
+    target: Target, groups: Sequence[UnitGroup], parameters: int, longest: int, floors: Sequence[int] | None
+) -> None:
     """Refuse a target that is out of reach at every mean length.
 
     The mean length of the task's samples is not known yet. Heads cost relatively more the longer the samples are, so a target
     that is out of reach at both ends is out of reach at every length between them.
     """
     try:
-        budget_for(target, groups, total_params=parameters, length=longest)
+        budget_for(target, groups, total_params=parameters, length=longest, floors=floors)
     except TargetUnreachable:
-        budget_for(target, groups, total_params=parameters, length=1)
+        budget_for(target, groups, total_params=parameters, length=1, floors=floors)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruning_core.arch.alike import FFN_WIDTHS, ffn_width
-from pruning_core.arch.structure import DECODER_HEADS, HEADS, LAYERS, CheckpointStructure, number
+from pruning_core.arch.structure import DECODER_HEADS, HEADS, LAYERS, CheckpointStructure, absent_attentions, number
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import ModelUnreadable
 
@@ -33,6 +33,11 @@ def check_weights(
     Raises:
         ModelUnreadable: They differ.
     """
+    attended = {group.layer for group in groups if group.kind == "head"}
+    for layer in sorted(absent_attentions(config)):
+        if layer in attended or layer not in {group.layer for group in groups}:
+            has = "have one" if layer in attended else "have no such layer"
+            raise _other(f"that layer {layer + 1} has no attention", f"the weights {has}")
     decoder = structure.signature.decoder
     for name, family in (("encoder", structure.signature), ("decoder", decoder)):
         own = [group for sublayer, group in zip(structure.sublayers, groups, strict=True) if sublayer.family is family]

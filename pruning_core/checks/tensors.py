@@ -64,7 +64,12 @@ def check_tensors(task_type: TaskType, config: Mapping[str, Any], shapes: Mappin
     expected = dict(_expected(entry, sizes, combo, len(shapes)))
     stored = {_name_in_model(name, entry, expected): name for name in shapes}
     own = _own_shapes(config, entry["prefix"])
-    missing = {name for name, one in expected.items() if one.needed and name not in stored and _module(name) not in own}
+    lacking = _absent(config, entry["prefix"])
+    missing = {
+        name
+        for name, one in expected.items()
+        if one.needed and name not in stored and _module(name) not in own and not name.startswith(lacking)
+    }
     for group, when in entry["ties"]:
         if (when is None or combo in when) and any(name in stored for name in group):
             missing -= set(group)
@@ -153,12 +158,26 @@ def _name_in_model(stored: str, entry: Mapping[str, Any], expected: Mapping[str,
 
 def _own_shapes(config: Mapping[str, Any], prefix: str) -> frozenset[str]:
     """Return the modules of a bundle of ours whose shapes its configuration states apart, with and without prefix."""
-    stated = config.get("quantization_config")
-    if not isinstance(stated, dict):
-        return frozenset()
-    parts = [cast("dict[str, object]", stated).get(name) for name in ("linears", "packed")]
-    paths = {path for own in parts if isinstance(own, dict) for path in cast("dict[str, object]", own)}
-    return frozenset(form for path in paths for form in (path, f"{prefix}.{path}", path.removeprefix(f"{prefix}.")))
+    parts = [_stated(config, name) for name in ("linears", "packed")]
+    return frozenset(form for own in parts for path in own for form in _forms(path, prefix))
+
+
+def _absent(config: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
+    """Return how names begin of the tensors of attentions that a bundle of ours lacks, and of the norms before them."""
+    own = _stated(config, "absent")
+    paths = [*own, *(norm for norm in own.values() if isinstance(norm, str))]
+    return tuple(f"{form}." for path in paths for form in _forms(path, prefix))
+
+
+def _stated(config: Mapping[str, Any], name: str) -> dict[str, object]:
+    """Return an object of a bundle's own entry."""
+    stated: object = config.get("quantization_config")
+    own: object = cast("dict[str, object]", stated).get(name) if isinstance(stated, dict) else None
+    return cast("dict[str, object]", own) if isinstance(own, dict) else {}
+
+
+def _forms(path: str, prefix: str) -> tuple[str, str, str]:
+    return path, f"{prefix}.{path}", path.removeprefix(f"{prefix}.")
 
 
 def _module(name: str) -> str:

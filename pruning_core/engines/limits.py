@@ -30,16 +30,27 @@ class Limits:
 
     Attributes:
         step: FFN widths are multiples of it.
-        whole_attention: Whether every attention keeps all of its heads.
+        whole_attention: Whether every attention that is there keeps all of its heads.
+        absent_from: The first layer that may lack its attention; None where every layer has one. An FFN is never absent.
     """
 
     step: int
     whole_attention: bool
+    absent_from: int | None = None
+
+    def may_lack(self, group: UnitGroup) -> bool:
+        """Return whether a sublayer may be absent."""
+        return group.kind == "head" and self.absent_from is not None and group.layer >= self.absent_from
+
+    def floor(self, group: UnitGroup) -> int:
+        """Return the number of units that must stay, whatever the step of the widths."""
+        return 0 if self.may_lack(group) else group.floor
 
     def counts(self, group: UnitGroup) -> tuple[int, ...]:
-        """List the numbers of units that a sublayer may keep, ascending."""
+        """List the numbers of units that a sublayer may keep, ascending; 0 where it may be absent."""
         if group.kind == "head":
-            return (group.size,) if self.whole_attention else tuple(range(group.floor, group.size + 1))
+            present = (group.size,) if self.whole_attention else tuple(range(group.floor, group.size + 1))
+            return (0, *present) if self.may_lack(group) else present
         first = max(self.step, -(-group.floor // self.step) * self.step)
         return tuple(range(first, group.size + 1, self.step))
 
@@ -54,12 +65,16 @@ class Engine:
     Attributes:
         step: FFN widths are multiples of it: where the engine's files or its kernels want that.
         whole_attention: Whether the number of query heads is one for all layers.
+        absent_from: The first layer that may lack its attention, by its number from 0; None where every layer must have one.
         rules: What a model must be like; each returns the reason against a configuration.
+        rules_of_absent: What a model must be like, too, for layers to lack their attention.
     """
 
     step: int
     whole_attention: bool
+    absent_from: int | None
     rules: tuple[Rule, ...] = ()
+    rules_of_absent: tuple[Rule, ...] = ()
 
 
 def _llama_like(config: Mapping[str, Any]) -> str | None:
@@ -112,15 +127,26 @@ def _mlx_rope(config: Mapping[str, Any]) -> str | None:
 
 
 _OF_DECI: tuple[Rule, ...] = (_llama_like, _silu, _without_window, _whole_rotary)
+# In all of them the first layer has an attention: the length of transformers' key-value cache is that of its first layer,
+# DeciLM's code in vLLM has no residual stream before it, and llama.cpp reads the width of a head from it. MLX and our class in
+# vLLM may do without, which was not tried: every bundle runs in transformers. transformers also reads the length of a cache of
+# windows from the first layer that has one, so that models with windows keep all attentions.
 ENGINES: Mapping[str, Engine] = {
-    "transformers": Engine(16, whole_attention=False, rules=(_llama_like,)),
-    "vllm": Engine(64, whole_attention=True, rules=_OF_DECI),
-    "vllm-plugin": Engine(64, whole_attention=False, rules=_OF_DECI),
+    "transformers": Engine(16, whole_attention=False, absent_from=1, rules=(_llama_like,), rules_of_absent=(_without_window,)),
+    "vllm": Engine(64, whole_attention=True, absent_from=1, rules=_OF_DECI),
+    "vllm-plugin": Engine(64, whole_attention=False, absent_from=1, rules=_OF_DECI),
     "llama.cpp": Engine(
-        32, whole_attention=False, rules=(_llama_like, lambda config: llama_cpp.reason_against(config, alike=False))
+        32,
+        whole_attention=False,
+        absent_from=1,
+        rules=(_llama_like, lambda config: llama_cpp.reason_against(config, alike=False)),
     ),
-    "mlx": Engine(256, whole_attention=True, rules=(*_OF_DECI, _square_heads, _no_biases_of_queries_alone, _mlx_rope)),
+    "mlx": Engine(
+        256, whole_attention=True, absent_from=1, rules=(*_OF_DECI, _square_heads, _no_biases_of_queries_alone, _mlx_rope)
+    ),
 }
+# The engine in which every bundle is loaded and measured, whatever others are asked for.
+_OURS = "transformers"
 
 
 def reason_against(engine: str, config: Mapping[str, Any]) -> str | None:
@@ -130,13 +156,18 @@ def reason_against(engine: str, config: Mapping[str, Any]) -> str | None:
     return next((why for rule in ENGINES[engine].rules if (why := rule(config)) is not None), None)
 
 
-def limits_of(options: ArtifactSpec, config: Mapping[str, Any]) -> Limits | None:
+def limits_of(options: ArtifactSpec, config: Mapping[str, Any], *, drops_attention: bool = False) -> Limits | None:
     """Return what the engines that are asked for can hold together; None in the other layouts.
 
     Engines that cannot hold the model do not count: their rows of the report say so.
 
+    Args:
+        options: Layout, engines and formats.
+        config: The model's configuration.
+        drops_attention: Whether layers may lack their attention, where the engines take that.
+
     Raises:
-        UnsupportedArchitecture: None of them can hold it.
+        UnsupportedArchitecture: None of them can hold it, or layers may lack their attention and one does not take it.
     """
     if options.layout != "serve":
         return None
@@ -152,7 +183,28 @@ def limits_of(options: ArtifactSpec, config: Mapping[str, Any]) -> Limits | None
         steps.append(_K_BLOCK)
     if "compressed-tensors" in options.formats and options.quantization == "w4a16":
         steps.append(_W4_GROUP)
-    return Limits(math.lcm(*steps), any(ENGINES[engine].whole_attention for engine in able))
+    whole = any(ENGINES[engine].whole_attention for engine in able)
+    return Limits(math.lcm(*steps), whole, _absent_from(able, config) if drops_attention else None)
+
+
+def _absent_from(able: Sequence[str], config: Mapping[str, Any]) -> int:
+    """Return the first layer that may lack its attention in all of some engines.
+
+    Raises:
+        UnsupportedArchitecture: One of them takes no layer without.
+    """
+    firsts: list[int] = []
+    for name in dict.fromkeys((_OURS, *able)):
+        engine = ENGINES[name]
+        why = next((why for rule in engine.rules_of_absent if (why := rule(config)) is not None), None)
+        if engine.absent_from is None or why is not None:
+            raise UnsupportedArchitecture(
+                f"{ENGINE_TITLES[name]} takes no layer without attention of this model"
+                f"{'' if why is None else f': {why}'}; leave method.drop_attention out",
+                param="method.drop_attention",
+            )
+        firsts.append(engine.absent_from)
+    return max(firsts)
 
 
 def refusals(options: ArtifactSpec, config: Mapping[str, Any]) -> Iterator[str]:

@@ -41,7 +41,7 @@ _AIM = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A model to be timed: so many layers, all of one shape."""
+    """A model to be timed: so many layers, all of one shape. Without heads, all layers but the first lack their attention."""
 
     depth: int
     heads: int
@@ -88,12 +88,14 @@ class Shapes:
         heads: Counts of heads, or groups of them, that are offered, ascending.
         neurons: Counts of neurons that are offered, ascending.
         stock: Whether whole layers may go, and all others are alike.
+        absent_from: The first layer that may lack its attention; None where every layer has one.
     """
 
     layers: int
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
     stock: bool
+    absent_from: int | None = None
 
     def stacks(self, layer_bytes: int) -> tuple[Stack, ...]:
         """List what is to be timed.
@@ -107,6 +109,8 @@ class Shapes:
         found = [Stack(min(2, max(1, deep - 1)), heads, neurons), Stack(deep, heads, neurons)]
         found += [Stack(deep, heads, own) for own in _rungs(self.neurons, _NEURON_RUNGS)]
         found += [Stack(deep, own, neurons) for own in _rungs(self.heads, _HEAD_RUNGS)]
+        if self.absent_from is not None and deep > 1:
+            found.append(Stack(deep, 0, neurons))
         return tuple(dict.fromkeys(found))
 
 
@@ -126,7 +130,8 @@ def shapes_of(groups: Sequence[UnitGroup], layout: Layout, limits: Limits | None
         )
     head, neuron = heads[0], neurons[0]
     if limits is not None:
-        return Shapes(len(heads), limits.counts(head), limits.counts(neuron), stock=False)
+        present = tuple(count for count in limits.counts(head) if count)
+        return Shapes(len(heads), present, limits.counts(neuron), stock=False, absent_from=limits.absent_from)
     stock = layout == "stock"
     least = max(1, neuron.floor) if stock else neuron.floor
     widths = tuple(sorted({least, neuron.size, *range(-(-least // _STEP) * _STEP, neuron.size, _STEP)}))
@@ -153,14 +158,22 @@ def model_from(table: EngineTable, shapes: Shapes, phase: Phase | None) -> Laten
     if shallow is not None:
         a_layer = max(0.0, (times[whole] - times[shallow]) / (deep - shallow.depth))
         outside = max(0.0, times[shallow] - shallow.depth * a_layer)
-    layers = {own: max(0.0, (spent - outside) / deep) for own, spent in times.items() if own.depth == deep}
+    layers = {own: max(0.0, (spent - outside) / deep) for own, spent in times.items() if own.depth == deep and own.heads}
+    bare = times.get(Stack(deep, 0, whole.neurons))
+    if bare is not None:  # its first layer is whole
+        layers[Stack(deep, 0, whole.neurons)] = max(0.0, (bare - outside - layers[whole]) / (deep - 1))
     ffn = _smooth({own.neurons: cost for own, cost in layers.items() if own.heads == whole.heads}, shapes.neurons)
-    attention = _smooth({own.heads: cost for own, cost in layers.items() if own.neurons == whole.neurons}, shapes.heads)
+    offered = shapes.heads if bare is None else (0, *shapes.heads)
+    attention = _smooth({own.heads: cost for own, cost in layers.items() if own.neurons == whole.neurons}, offered)
     # Only sums of the two are known; what no width saves counts as the attention's.
     least, most = ffn[0][1], attention[-1][1]
     of_attention = tuple((count, max(0.0, least - (most - cost))) for count, cost in attention)
     of_ffn = tuple((count, cost - least) for count, cost in ffn)
-    return LatencyModel((of_attention, of_ffn) * shapes.layers, outside, outside + shapes.layers * ffn[-1][1])
+    curves: list[Curve] = []
+    for layer in range(shapes.layers):
+        may_lack = shapes.absent_from is not None and layer >= shapes.absent_from
+        curves += [of_attention if may_lack else tuple(own for own in of_attention if own[0]), of_ffn]
+    return LatencyModel(tuple(curves), outside, outside + shapes.layers * ffn[-1][1])
 
 
 def unsteadiness(table: EngineTable, shapes: Shapes, phase: Phase | None) -> float:

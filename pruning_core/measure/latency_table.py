@@ -24,6 +24,7 @@ from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.sublayer import BlockContext, Sublayer
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import CurveBudget
+from pruning_core.engines.limits import Limits
 from pruning_core.errors import TargetUnreachable
 from pruning_core.machine.environment import processor_name
 from pruning_core.machine.finite import require_finite
@@ -99,7 +100,9 @@ class LatencyModel:
         return CurveBudget(self.curves, max(budget.limit, budget.least * _ALL_BINS))
 
 
-def latency_model(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec, cache: Path | None) -> LatencyModel:
+def latency_model(
+    model: TaskModel, adapter: ModelAdapter, spec: LatencySpec, cache: Path | None, limits: Limits | None = None
+) -> LatencyModel:
     """Make the latency model from a table that is read from the cache or measured.
 
     Args:
@@ -107,6 +110,7 @@ def latency_model(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec, ca
         adapter: The dense model's adapter.
         spec: Input shape and number of threads.
         cache: Folder of cached tables, created on demand. None: always measure.
+        limits: What engines can hold: a sublayer that may be absent takes no time then.
     """
     key = table_key(model, adapter.groups, spec)
     path = None if cache is None else cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
@@ -116,7 +120,12 @@ def latency_model(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec, ca
         if path is not None:
             write_kept(path, table)
     curves = tuple(_curve(table.rungs[_shape(group)], group) for group in adapter.groups)
-    return LatencyModel(curves, max(0.0, table.total - sum(curve[-1][1] for curve in curves)), table.total)
+    fixed = max(0.0, table.total - sum(curve[-1][1] for curve in curves))
+    if limits is not None:
+        curves = tuple(
+            ((0, 0.0), *curve) if limits.may_lack(group) else curve for curve, group in zip(curves, adapter.groups, strict=True)
+        )
+    return LatencyModel(curves, fixed, table.total)
 
 
 def _shape(group: UnitGroup) -> str:

@@ -207,11 +207,15 @@ class Measured:
 
 
 def _sizes(groups: tuple[UnitGroup, ...], written: tuple[UnitGroup, ...], mask: Mask) -> list[int]:
-    """Return the written sizes of the dense model's groups, with 0 for groups of removed blocks."""
+    """Return the written sizes of the dense model's groups, with 0 for those of removed blocks and of absent attentions."""
     counts = mask.counts()
-    there = {group.layer for group, count in zip(groups, counts, strict=True) if group.kind == "head" and count}
+    had = {group.layer for group in groups if group.kind == "head"}
+    there = {group.layer for group, count in zip(groups, counts, strict=True) if count or group.layer not in had}
     found = iter(written)
-    return [next(found).size if group.layer in there else 0 for group in groups]
+    return [
+        next(found).size if group.layer in there and (count or group.kind != "head") else 0
+        for group, count in zip(groups, counts, strict=True)
+    ]
 
 
 def _layers(
@@ -220,20 +224,24 @@ def _layers(
     blocks: dict[int, list[int]] = {}
     for index, group in enumerate(dense):
         blocks.setdefault(group.layer, []).append(index)
-    return tuple(
-        LayerReport(
-            layer=layer,
-            dense_heads=dense[first].size,
-            kept_heads=written[first],
-            head_indices=tuple(mask.indices(first).tolist()),
-            dense_neurons=dense[last].size,
-            kept_neurons=written[last],
-            attention=sublayers[first],
-            ffn=sublayers[last],
-            cross=_cross(dense, mask, written, sublayers, between[0]) if between else None,
+    nothing = SublayerReport(solver="none", status="skipped", iterations=0)
+    found: list[LayerReport] = []
+    for layer, (*attentions, last) in blocks.items():
+        first = attentions[0] if attentions else None  # none where the dense model is a bundle whose layer has none
+        found.append(
+            LayerReport(
+                layer=layer,
+                dense_heads=0 if first is None else dense[first].size,
+                kept_heads=0 if first is None else written[first],
+                head_indices=() if first is None else tuple(mask.indices(first).tolist()),
+                dense_neurons=dense[last].size,
+                kept_neurons=written[last],
+                attention=nothing if first is None else sublayers[first],
+                ffn=sublayers[last],
+                cross=_cross(dense, mask, written, sublayers, attentions[1]) if attentions[1:] else None,
+            )
         )
-        for layer, (first, *between, last) in blocks.items()
-    )
+    return tuple(found)
 
 
 def _cross(

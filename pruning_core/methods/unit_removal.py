@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 import torch
 from torch import Tensor
 
-from pruning_core.arch.adapter import ModelAdapter, adapt, clone, slice_
+from pruning_core.arch.adapter import ModelAdapter, adapt, clone
+from pruning_core.arch.cut import slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Budget, CurveBudget, budget_for
 from pruning_core.errors import PruningError
@@ -103,16 +104,21 @@ class UnitPlan:
         return dict.fromkeys(names)
 
     def hints(self, outcome: Outcome) -> list[str]:
-        """Return no hints: every report says all that there is to know."""
-        del outcome
-        return []
+        """Say which layers have no attention: the table of heads does not say what it means for the key-value cache."""
+        absent = [own.layer + 1 for own in outcome.layers if own.lost_attention]
+        if not absent:
+            return []
+        left = sum(own.kept_heads > 0 for own in outcome.layers)
+        listed, many = ", ".join(map(str, absent)), len(absent) > 1
+        said = f"layers {listed} have no attention" if many else f"layer {listed} has no attention"
+        return [f"{said}: {left} of {len(outcome.layers)} layers keep keys and values"]
 
 
 def left_whole(reports: Sequence[SublayerReport], mask: Mask, dense: ModelAdapter) -> tuple[SublayerReport, ...]:
     """Report as skipped what lost no unit, and whose refit to the losses of earlier sublayers was rejected.
 
     Such a refit is a try: without it the sublayer is as good as in the dense model, and nobody is to be warned. The last
-    sublayer before a block that is gone stands in for that block, and its rejection is one.
+    sublayer before a block or an attention that is gone stands in for it, and its rejection is one.
     """
     counts = mask.counts()
     followed_by_a_gap = [
@@ -162,6 +168,7 @@ class UnitPlanner:
             self._ctx.groups,
             total_params=self._ctx.task_model.parameter_count(),
             length=self._ctx.evidence.calibration.mean_length,
+            floors=None if self._ctx.limits is None else [self._ctx.limits.floor(group) for group in self._ctx.groups],
         )
 
     def _approach(self, target: LatencyTarget, aim: float) -> Mask:
@@ -202,7 +209,8 @@ class UnitPlanner:
     def _table(self) -> LatencyModel:
         if self._latency is None:
             with self._ctx.clock.stage("profile"):
-                self._latency = latency_model(self._ctx.task_model, self._ctx.evidence.dense, self._spec.latency, self._cache)
+                ctx = self._ctx
+                self._latency = latency_model(ctx.task_model, ctx.evidence.dense, self._spec.latency, self._cache, ctx.limits)
         return self._latency
 
     def _measure(self, mask: Mask, attempt: int) -> float:

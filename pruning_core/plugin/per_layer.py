@@ -38,6 +38,8 @@ class CoppiceConfig(QuantizationConfigMixin):
         linears: Module path of a linear layer -> its stored shape, [outputs, inputs].
         counts: Module path of an attention -> attributes that depend on its heads, such as ``{"num_heads": 3}``. Some modules
             reshape by them. A list is the indices of the heads for `choose_positions`.
+        absent: Module path of an attention that a layer does not have -> that of the norm before it, which it does not have
+            either.
         packed: Module path of a linear layer -> the form of its compressed weight: shape, sizes, checksums, and the fields
             that `support_of` reads. ``stored`` is its name in the files where that differs from the module path. Empty where
             no weight is compressed.
@@ -49,12 +51,19 @@ class CoppiceConfig(QuantizationConfigMixin):
         counts: dict[str, dict[str, int | list[int]]] | None = None,
         quant_method: str = QUANT_METHOD,
         packed: dict[str, dict[str, Any]] | None = None,
+        absent: dict[str, str] | None = None,
     ) -> None:
         """Store the arguments. transformers finds this class by ``quant_method``."""
         self.quant_method = quant_method  # pyright: ignore[reportAttributeAccessIssue] - typed as their closed enum
         self.linears = linears
         self.counts = counts or {}
         self.packed = packed or {}
+        self.absent = absent or {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry. Without absent attentions it is as earlier versions read it."""
+        found = super().to_dict()
+        return found if self.absent else {name: value for name, value in found.items() if name != "absent"}
 
 
 class CoppiceQuantizer(HfQuantizer):
@@ -66,6 +75,9 @@ class CoppiceQuantizer(HfQuantizer):
         for path, (outputs, inputs) in self.quantization_config.linears.items():
             parent, name = _find(model, path)
             setattr(parent, name, _resized(getattr(parent, name), outputs, inputs))
+        for path, norm in self.quantization_config.absent.items():
+            (parent, attention), (_, before) = _find(model, path), _find(model, norm)
+            leave_out_attention_(parent, attention, before)
         for path, counts in self.quantization_config.counts.items():
             parent, name = _find(model, path)
             module = getattr(parent, name)
@@ -94,6 +106,25 @@ class CoppiceQuantizer(HfQuantizer):
     def is_trainable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - theirs is unannotated
         """True, since all layers are ordinary ones."""
         return True
+
+
+class NoAttention(nn.Module):
+    """What stands in the place of an attention that a layer does not have: it adds nothing, and keeps nothing in a cache.
+
+    A cache is as long as what its first layer has seen, so that the first layer must have an attention.
+    """
+
+    is_absent = True
+
+    def forward(self, hidden_states: Tensor, **_given: object) -> tuple[Tensor, None]:
+        """Return what is added to the residual stream, (batch, length, d), and no attention weights."""
+        return torch.zeros_like(hidden_states), None
+
+
+def leave_out_attention_(block: nn.Module, attention: str, norm: str) -> None:
+    """Take the attention and the norm before it out of a block, in place. Their names lead to modules without weights."""
+    setattr(block, attention, NoAttention())
+    setattr(block, norm, nn.Identity())
 
 
 def choose_positions(module: nn.Module, heads: list[int]) -> None:

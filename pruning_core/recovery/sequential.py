@@ -4,8 +4,8 @@ The student's inputs come from the pruned and repaired layers below. The target 
 ``B = (x_dense + f_dense(x_dense)) - x_student``. Statistics are taken over real tokens only. Each sublayer runs once: no layer
 is run again to read a statistic.
 
-The last sublayer before removed blocks stands in for them. It is fitted to the residual sum of the last removed sublayer, and
-takes over the norm that follows that sum, if there is one.
+The last sublayer before removed blocks, or before an attention that is removed alone, stands in for them. It is fitted to the
+residual sum of the last removed sublayer, and takes over the norm that follows that sum, if there is one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import torch
 
-from pruning_core.arch.adapter import ModelAdapter, adapt, drop_blocks_, slice_
+from pruning_core.arch.adapter import ModelAdapter, adapt
+from pruning_core.arch.cut import drop_sublayers_, slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.paging import held
 from pruning_core.arch.sublayer import Sublayer
@@ -55,7 +56,7 @@ def prune_and_recover_(
     used = evidence.calibration.samples if samples is None else min(samples, evidence.calibration.samples)
     first_judge = used - max(1, round(used * spec.holdout))
     reports: dict[int, SublayerReport] = {}
-    survivors = drop_blocks_(student.model, mask)
+    survivors = drop_sublayers_(student.model, mask)
     ends = [following - 1 for following in survivors[1:]] + [len(mask.kept) - 1]
     device, dense, paths, reached = student.model.device, evidence.dense.sublayers, evidence.dense.paths, -1
     with torch.no_grad(), products_in(evidence.dtype, device), evidence.states.cache() as cache:

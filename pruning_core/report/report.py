@@ -95,6 +95,11 @@ class LayerReport(Frozen):
         default=None, description="The cross-attention of a decoder block that reads an encoder's output."
     )
 
+    @property
+    def lost_attention(self) -> bool:
+        """Whether the attention is absent while the FFN stays."""
+        return self.kept_heads == 0 and self.dense_heads > 0 and self.kept_neurons > 0
+
 
 class MatrixReport(Frozen):
     """One matrix whose weights were pruned in place: the selection of its support, and the refit of the weights on it.

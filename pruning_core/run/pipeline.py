@@ -151,7 +151,8 @@ def _run(
         spec, train, validation, again = _read(spec, dense, private=model_name is not None)
         further = further_sets(spec, dense)
         ledger = Ledger.asked_for(spec, dense, validation)  # what it can't read is told before the work, too
-    limits = limits_of(spec.artifacts, plain_config(dense.model.config.to_dict()))
+    config = plain_config(dense.model.config.to_dict())
+    limits = limits_of(spec.artifacts, config, drops_attention=spec.method.drops_attention)
     # What can't be reached is told before the work.
     plans = EnginePlanner(spec, dense, limits, installed, cache, engines).plans(clock)
     evidence = gather_evidence(spec, dense, train, folder, clock)

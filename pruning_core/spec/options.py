@@ -99,6 +99,11 @@ class MethodOptions(Frozen):
         return self.zeroing is None
 
     @property
+    def drops_attention(self) -> bool:
+        """Whether layers may lose their attention as a whole, where the engines that are asked for take that."""
+        return False
+
+    @property
     def trains(self) -> bool:
         """Whether training follows the pruning."""
         return self.zeroing is not None and self.zeroing.tier == "trained"

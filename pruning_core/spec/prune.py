@@ -286,6 +286,13 @@ class PruneSpec(Frozen):
             check_phases(self.all_targets, self.task.type)
         with wrong.gathered():
             check_paged(self.memory, self.artifacts.formats, clocks=any_measured(self.all_targets), trains=self.method.trains)
+        if self.method.drops_attention and self.artifacts.layout != "serve":
+            wrong.say(
+                f"layers without attention are written in artifacts.layout serve alone, and this is {self.artifacts.layout}: "
+                "take serve, with the engines that are to run the model, or leave it out",
+                "method",
+                "drop_attention",
+            )
         if self.calibration.self_written and self.task.type != "text-generation":
             wrong.say(
                 f"only models of text-generation write texts, and this task is {self.task.type}: leave it out",

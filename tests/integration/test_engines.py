@@ -27,7 +27,7 @@ from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
 from tests import gguf_models
-from tests.engines import write_llama, write_texts
+from tests.engines import weaken_attention, write_llama, write_texts
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
@@ -41,9 +41,10 @@ def _here(*names):
     return found[0]
 
 
-def _spec(model, texts, **artifacts):
+def _spec(model, texts, *, method="fisher-cg", **artifacts):
     return PruneSpec.model_validate(
         {
+            "method": method,
             "model": str(model),
             "task": {"type": "text-generation", "columns": {"text": ["text"]}, "dataset": str(texts), "metric": "loss"},
             "target": {"metric": "macs", "keep": 0.75, "tolerance": 0.1},  # widths go in coarse steps
@@ -101,6 +102,47 @@ def test_groups_of_heads_that_differ_by_layer_run_in_our_class_in_vllm(tmp_path)
     assert [(row.status, row.reason) for row in report.engines] == [("ok", None)]
     assert json.loads((out / "config.json").read_text())["architectures"] == ["CoppiceForCausalLM"]
     assert any(layer.kept_heads < layer.dense_heads for layer in report.layers)
+
+
+# Without the share of the output energy, an attention that adds nearly nothing is worth nearly nothing.
+DROPPING = {"name": "fisher-cg", "representation": 0.0, "drop_attention": True}
+
+
+@pytest.mark.parametrize("engines", [["transformers", "vllm", "mlx"], ["vllm-plugin"]])
+def test_a_layer_without_attention_runs_in_vllm_and_mlx(engines, tmp_path):
+    _here(*engines)
+    out, sizes = tmp_path / "out", {"width": 256, "keys": 4} if "vllm-plugin" in engines else {}
+    spec = _spec(
+        weaken_attention(write_llama(tmp_path / "dense", **sizes), layer=1),
+        write_texts(tmp_path / "texts"),
+        method=DROPPING,
+        engines=engines,
+        layout="serve",
+    )
+    report = run(spec, out, device="cpu")
+    assert [(row.engine, row.status, row.reason) for row in report.engines] == [(name, "ok", None) for name in engines]
+    assert [layer.kept_heads > 0 for layer in report.layers] == [True, False, True]
+    assert json.loads((out / "config.json").read_text())["block_configs"][1]["attention"] == {"no_op": True}
+
+
+def test_a_layer_without_attention_runs_in_llama_cpp(tmp_path):
+    _here("llama.cpp")
+    model = write_llama(tmp_path / "dense")
+    tokenizer = gguf_models.byte_tokenizer(None)  # llama.cpp has no form of the tiny tokenizer of words
+    gguf_models.write(model, LlamaConfig.from_pretrained(model, vocab_size=len(tokenizer)), tokenizer, dtype="float32")
+    weaken_attention(model, layer=1)
+    spec = _spec(
+        model,
+        write_texts(tmp_path / "texts"),
+        method=DROPPING,
+        engines=["llama.cpp"],
+        layout="serve",
+        formats=["safetensors", "gguf"],
+    )
+    report = run(spec, tmp_path / "out", device="cpu")
+    assert [(row.status, row.reason) for row in report.engines] == [("ok", None)]
+    assert [(row.kind, row.status, row.reason) for row in report.exports] == [("F16", "ok", None)]
+    assert [layer.kept_heads > 0 for layer in report.layers] == [True, False, True]
 
 
 def test_vllm_serve_answers_with_the_tokens_of_transformers(tmp_path):

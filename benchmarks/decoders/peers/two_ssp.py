@@ -18,7 +18,8 @@ from torch import nn
 from benchmarks.decoders.case import Case
 from benchmarks.decoders.peers.statistics import gather
 from benchmarks.decoders.peers.structure import Structure, best, budget, priced, sizes
-from pruning_core.arch.adapter import ModelAdapter, adapt, clone, slice_
+from pruning_core.arch.adapter import ModelAdapter, adapt, clone
+from pruning_core.arch.cut import slice_
 from pruning_core.arch.linear import weight_of
 from pruning_core.arch.masks import Mask
 from pruning_core.evidence.context import Evidence

@@ -20,7 +20,8 @@ from typing import Any, assert_never
 import torch
 from pydantic import ValidationError
 
-from pruning_core.arch.adapter import ModelAdapter, adapt, clone, drop_blocks_, slice_
+from pruning_core.arch.adapter import ModelAdapter, adapt, clone
+from pruning_core.arch.cut import drop_sublayers_, slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.artifacts import stock
 from pruning_core.artifacts.bundle import write_checkpoint
@@ -305,9 +306,10 @@ def _cut(dense: TaskModel, adapter: ModelAdapter, stack: Stack) -> Any:
     student = clone(dense.model)
     there = [group.layer < stack.depth for group in adapter.groups]
     layers = [torch.full((group.size,), own) for group, own in zip(adapter.groups, there, strict=True)]
-    drop_blocks_(student, Mask(tuple(layers)))
+    drop_sublayers_(student, Mask(tuple(layers)))
     groups = adapt(student).groups
     stock.describe_(student.config, groups)
-    counts = [stack.heads if group.kind == "head" else stack.neurons for group in groups]
+    heads = {True: stack.heads or groups[0].size, False: stack.heads}  # the first layer keeps its attention
+    counts = [heads[group.layer == 0] if group.kind == "head" else stack.neurons for group in groups]
     slice_(student, Mask(tuple(torch.arange(group.size) < own for group, own in zip(groups, counts, strict=True))))
     return student

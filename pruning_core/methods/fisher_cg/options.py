@@ -67,6 +67,19 @@ class FisherCG(MethodOptions):
         "matrices take about as much memory as the weights.",
     )
 
+    drop_attention: bool = Field(
+        default=False,
+        exclude_if=partial(eq, False),
+        description="In the layout serve, layers behind the first may lose their attention as a whole, where that costs less "
+        "than narrower FFNs; their part of the key-value cache goes with it. Large decoders lose little by it (arXiv "
+        "2406.15786, 2501.17771); a small one lost more than by narrower FFNs (decision 129).",
+    )
+
+    @property
+    def drops_attention(self) -> bool:
+        """Whether layers may lose their attention as a whole."""
+        return self.drop_attention
+
     def check_task(self, task_type: TaskType) -> None:
         """Refuse the empirical Fisher information for tasks whose labels define no loss."""
         if not KINDS[task_type].has_loss and self.labels == "use":

@@ -205,6 +205,16 @@ def test_a_pattern_keeps_what_the_spec_file_says_of_its_method(tmp_path: Path) -
     assert (spec.method.pattern, spec.method.iterations) == ("unstructured", 30)
 
 
+def test_layers_without_attention_are_asked_for_with_the_engines_that_take_them(capsys):
+    asked = {"model": "org/name", "data": "org/texts", "task": "text-generation", "text": ["line"], "macs_keep": [0.7]}
+    method = JobOptions(**asked, drop_attention=True, engines=["mlx"]).to_spec().method
+    assert (method.name, method.drops_attention) == ("fisher-cg", True)
+    with pytest.raises(typer.Exit):
+        JobOptions(**asked, drop_attention=True).to_spec()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--drop-attention: layers without attention are written in --layout serve alone, and this is per_layer" in said
+
+
 def test_a_preset_is_of_the_method_that_is_named_and_keeps_a_spec_files(tmp_path, capsys):
     (tmp_path / "spec.json").write_text('{"model": "org/name", "task": "glue/sst2", "method": "block-lasso", "sparsity": 0.5}')
     of_file = JobOptions(spec=tmp_path / "spec.json", preset="paper").to_spec()

@@ -37,9 +37,13 @@ def test_an_option_of_one_method_means_that_one() -> None:
         ("block", "8x8", "block-lasso"),
         ("segment", "row", "block-lasso"),
         ("preset", "paper", "fisher-cg"),
+        ("drop_attention", True, "fisher-cg"),
     ):
+        engines = {"engines": ["vllm"], "layout": "serve"} if option == "drop_attention" else {}
         given = {"pattern": "2:4"} if option == "tier" else {}
         sparsity = [0.5] if method in ("block-lasso", "fisher-cg") else None
-        spec = JobOptions(model="org/name", task="glue/sst2", sparsity=sparsity, **given, **{option: value}).to_spec()
+        spec = JobOptions(
+            model="org/name", task="glue/sst2", sparsity=sparsity, **given, **engines, **{option: value}
+        ).to_spec()
         assert spec.method.name == method
         assert method in METHODS

@@ -12,7 +12,8 @@ import pytest
 import torch
 import transformers
 
-from pruning_core.arch.adapter import adapt, clone, slice_
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.arch.cut import slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.structure import groups_of
 from pruning_core.arch.verify import verify

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pruning_core.arch.adapter import adapt, clone, slice_
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.arch.cut import slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.evidence.calibration import Batch, TokenSet
 from pruning_core.evidence.context import Evidence

@@ -43,7 +43,8 @@ def test_a_divergence_is_a_number_however_few_samples_there_are(samples, kind):
 def test_without_repair_it_is_the_mean_over_the_unseen_samples():
     ctx = _context(8)
     found = Fidelity(ctx, RecoverySpec(kind="none")).divergence(half_mask(ctx.evidence.dense))
-    from pruning_core.arch.adapter import clone, slice_
+    from pruning_core.arch.adapter import clone
+    from pruning_core.arch.cut import slice_
 
     student = clone(ctx.task_model.model)
     slice_(student, half_mask(ctx.evidence.dense))

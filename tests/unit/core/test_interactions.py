@@ -110,7 +110,7 @@ def test_a_decoder_whose_optimum_is_known_loses_nothing(tmp_path):
         # Attention takes a part of the MACs that the budget leaves room for: half of the neurons have to go, or a few less.
         "target": {"metric": "macs", "keep": 0.73},
         "recovery": {"damping": 1e-4},
-        "calibration": {"samples": 64, "max_length": 32, "self_written": 1},
+        "calibration": {"samples": 64, "max_length": 32, "self_written": 1, "precision": "float32"},
         "latency": {"batch": 2, "length": 16, "repeats": 3},
     }
     reports = {}

@@ -8,7 +8,8 @@ import json
 import pytest
 import torch
 
-from pruning_core.arch.adapter import adapt, clone, drop_blocks_
+from pruning_core.arch.adapter import adapt, clone
+from pruning_core.arch.cut import drop_sublayers_
 from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
@@ -92,7 +93,7 @@ def test_a_model_without_a_block_computes_what_the_others_compute(family):
     model = tiny.build_model(family)
     adapter, student = adapt(model), clone(model)
     mask = Mask(tuple(torch.full((group.size,), group.layer != 0) for group in adapter.groups))
-    assert drop_blocks_(student, mask) == (2, 3)
+    assert drop_sublayers_(student, mask) == (2, 3)
     inputs = {
         "input_ids": torch.tensor([[2, 9, 10, 3], [2, 11, 3, 0]]),
         "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
