@@ -34,6 +34,11 @@ class Objective:
         adapter = adapt(teacher.model)
         self._decoder = None if adapter.crossing is None else adapter.sublayers[adapter.crossing].layer
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the student."""
+        return self._student.device
+
     def per_sample(self, batch: Batch) -> Float[Tensor, " b"]:
         """Run the student, and the teacher if a term needs it, and return the loss of each sample."""
         options, inputs = self._options, batch.inputs
