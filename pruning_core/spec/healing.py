@@ -80,7 +80,11 @@ class HealSpec(Frozen):
     )
     judgements: int = Field(default=10, ge=1, le=1000, description="Judgements on the held-out samples, at most.")
     patience: int | None = Field(
-        default=4, ge=1, le=1000, description="Stop after this many judgements in a row without a new best; null: never."
+        default=None,
+        ge=1,
+        le=1000,
+        description="Stop after this many judgements in a row without a new best. Null: never, since what large steps disturb "
+        "comes back as they become small; healing that has exploded stops all the same.",
     )
 
     @property

@@ -68,11 +68,15 @@ class Curves:
                 self.diverge(f"the loss on held-out rows after step {step} is no number")
             return not step
         self._point(judgement)
+        if self._naive is None and step and loss > _EXPLODED * max(self.held_out_start, _LEAST_FIRST):
+            self.diverge(
+                f"after step {step} the loss on held-out rows is {loss:.3g}, and that of the start was {self.held_out_start:.3g}"
+            )
         if step == 0 or (ready and passes and (loss < self.best or not self._best_ready)):
             self.best, self.best_step, self._best_ready, self._without_best = loss, step, ready, 0
             return True
         self._without_best += ready
-        if patience is not None and self._without_best >= patience:
+        if self.ending is None and patience is not None and self._without_best >= patience:
             self.stop(f"{patience} judgements in a row found nothing better than step {self.best_step}")
         return False
 
