@@ -112,7 +112,7 @@ def blueprint() -> Blueprint:
             for info in methods()
         ),
         sections=tuple(
-            Section(name, title, tuple(fields_of(definitions[definition], name, (name,))))
+            Section(name, title, tuple(fields_of({**definitions[definition], "$defs": definitions}, name, (name,))))
             for name, title, definition in SECTIONS
         ),
         tasks=tuple(info.name for info in known if info.task is not None),

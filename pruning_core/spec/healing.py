@@ -7,11 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from pruning_core.spec.frozen import Frozen
-from pruning_core.spec.nearest import did_you_mean
 from pruning_core.spec.tasks import TaskType
 from pruning_core.spec.training import TrainingOptions
 
-_KINDS = ("none", "distil")
 # Samples of a step: blocks of text are long, and a step of 16 of 128 tokens has 2,048.
 _BATCH, _BLOCKS = 32, 16
 _TEMPERATURE, _TEMPERATURE_OF_CLASSES = 1.0, 2.0
@@ -143,11 +141,7 @@ class HealSpec(Frozen):
 
 def _expand(value: object) -> object:
     """Turn ``"distil"`` into ``{"kind": "distil"}``."""
-    if isinstance(value, str):
-        if value not in _KINDS:
-            raise ValueError(f"unknown healing; known are {', '.join(_KINDS)}{did_you_mean(value, _KINDS)}")
-        return {"kind": value}
-    return value
+    return {"kind": value} if isinstance(value, str) else value
 
 
 Heal = Annotated[HealSpec, BeforeValidator(_expand, json_schema_input_type=Literal["none", "distil"] | HealSpec)]

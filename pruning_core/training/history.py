@@ -70,7 +70,7 @@ class Curves:
         self._point(judgement)
         if self._naive is None and step and loss > _EXPLODED * max(self.held_out_start, _LEAST_FIRST):
             self.diverge(
-                f"after step {step} the loss on held-out rows is {loss:.3g}, and that of the start was {self.held_out_start:.3g}"
+                f"after step {step} the loss on held-out rows is {loss:.3g}, and at the start it was {self.held_out_start:.3g}"
             )
         if step == 0 or (ready and passes and (loss < self.best or not self._best_ready)):
             self.best, self.best_step, self._best_ready, self._without_best = loss, step, ready, 0

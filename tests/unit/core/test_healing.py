@@ -297,7 +297,7 @@ def test_healing_is_off_and_leaves_stored_requests_as_they_were():
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"recovery": {"heal": "distill"}}, "did you mean distil"),
+        ({"recovery": {"heal": "distill"}}, "Input should be 'none' or 'distil'"),
         ({"recovery": {"heal": {"minutes": 5}}}, "set kind to distil"),
         ({"recovery": {"heal": {"kind": "distil", "minutes": 0}}}, "greater than 0"),
         ({"recovery": {"heal": {"kind": "distil", "own_text": 0.5}}}, "leave own_text out"),
@@ -339,7 +339,7 @@ def learnt(tmp_path_factory):
 
 
 FLOAT32 = {"samples": 64, "max_length": 32, "batch_tokens": 256, "precision": "float32"}
-LONGER = {"kind": "distil", "steps": 60, "learning_rate": 1e-3, "judgements": 6}
+LONGER = {"kind": "distil", "steps": 120, "learning_rate": 2e-3, "judgements": 4}
 
 
 def test_it_brings_back_what_a_model_had_learnt(learnt, tmp_path):
@@ -465,7 +465,7 @@ def test_the_layout_for_serving_is_healed(tmp_path):
     served = {
         "artifacts": {"layout": "serve", "engines": ["vllm"]},
         "recovery": {"heal": {"kind": "distil", "steps": 4}},
-        "target": {"metric": "macs", "keep": 0.8},
+        "target": {"metric": "macs", "keep": 0.8, "tolerance": 0.15},
     }
     report = run(PruneSpec.model_validate(fields | served), tmp_path / "out", device="cpu", engines=tmp_path / "none")
     assert report.layout == "serve"
