@@ -54,16 +54,16 @@ def place_weights(spec: PruneSpec, facts: CheckpointFacts, device: torch.device)
     Raises:
         OutOfMemory: The weights do not fit, and the request needs all of them at once.
     """
-    needed = _COPIES * 4 * facts.parameters + spec.calibration.memory_mb * 2**20
+    least = _LEAST_COPIES_TO_HEAL if spec.recovery.heal.heals else _LEAST_COPIES
+    needed = max(_COPIES, least) * 4 * facts.parameters + spec.calibration.memory_mb * 2**20
     free = free_memory(device)
     chosen = spec.memory.weights
     weights: Literal["resident", "paged"] = "resident" if chosen == "auto" else chosen
     if chosen == "auto" and needed > free:
         reason = spec.needs_all_weights
         weights = "paged" if reason is None else "resident"
-        least = _LEAST_COPIES_TO_HEAL if spec.recovery.heal.heals else _LEAST_COPIES
         if reason is not None and least * 4 * facts.parameters > free:
-            needs, left = _gigabytes(max(needed, least * 4 * facts.parameters)), _gigabytes(free)
+            needs, left = _gigabytes(needed), _gigabytes(free)
             raise OutOfMemory(
                 f"the model's weights need {needs} and {device} has {left} left; they cannot be read one block at a time, "
                 f"since {reason}; take another target or tier, leave healing out, or take a device with more memory",
