@@ -419,9 +419,9 @@ def differ(first, second):
     return any(not torch.equal(first[name], second[name]) for name in first)
 
 
-def decoder(folder):
+def decoder(folder, **sizes):
     """Write a small decoder and texts, and return the fields of a spec for them."""
-    write_llama(folder / "model")
+    write_llama(folder / "model", **sizes)
     tiny.write_jsonl(folder / "texts", rows=200)
     columns = {"text": ["text"]}
     return {
@@ -461,11 +461,11 @@ def test_the_stock_layout_is_healed(learnt, tmp_path):
 
 
 def test_the_layout_for_serving_is_healed(tmp_path):
-    fields = decoder(tmp_path)
+    fields = decoder(tmp_path, intermediate_size=512)
     served = {
         "artifacts": {"layout": "serve", "engines": ["vllm"]},
         "recovery": {"heal": {"kind": "distil", "steps": 4}},
-        "target": {"metric": "macs", "keep": 0.8, "tolerance": 0.15},
+        "target": {"metric": "macs", "keep": 0.7, "tolerance": 0.1},
     }
     report = run(PruneSpec.model_validate(fields | served), tmp_path / "out", device="cpu", engines=tmp_path / "none")
     assert report.layout == "serve"
