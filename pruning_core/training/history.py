@@ -135,7 +135,8 @@ class Curves:
     def _point(self, point: TrainingPoint) -> None:
         """Add a point to the curve; a judgement at the step of the last point is merged into it."""
         if point.held_out is not None and self.points and self.points[-1].step == point.step and not self._pending:
-            self.points[-1] = self.points[-1].but(held_out=point.held_out)
+            last = self.points[-1]
+            self.points[-1] = last.but(held_out=point.held_out, measures=last.measures | point.measures)
             return
         loss = statistics.fmean(self._pending) if self._pending else 0.0
         self._pending = []

@@ -236,12 +236,12 @@ class Trainer:
         if checkpoints is None or self._setting.group.rank or not (finished or checkpoints.due()):
             return
         tensors = {f"best/{name}": own for name, own in self._best.items()}
+        tensors |= {f"schedule/{name}": own for name, own in self._schedule.tensors().items()}
         if not finished:
             tensors |= {f"weight/{name}": own.detach() for name, own in self._parameters.items()}
             tensors |= optimiser_tensors(self._optimiser, self._parameters)
             tensors |= {f"constraint/{name}": own for name, own in self._constraint.tensors().items()}
             tensors |= {f"start/{name}": own for name, own in self._start.items()}
-            tensors |= {f"schedule/{name}": own for name, own in self._schedule.tensors().items()}
         checkpoints.save(tensors, self._curves.state(checkpoints.identity, step))
 
     def _resume(self) -> bool:
@@ -256,11 +256,11 @@ class Trainer:
         self._best = {name: tensors[f"best/{name}"].to(device) for name in self._parameters}
         self._curves.restore(state)
         self._resumed_from = state.step
+        if (plan := tensors.get("schedule/plan")) is not None:
+            self._schedule.restore(plan)
         if state.ending is None:
             self._constraint.restore({name: own.to(device) for name, own in _under("constraint/", tensors).items()})
             self._start = _under("start/", tensors)
-            if (plan := tensors.get("schedule/plan")) is not None:
-                self._schedule.restore(plan)
             restore_optimiser_(self._optimiser, self._parameters, tensors, _MOMENTS)
             with torch.no_grad():
                 for name, parameter in self._parameters.items():

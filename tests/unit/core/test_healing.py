@@ -351,6 +351,8 @@ def test_it_brings_back_what_a_model_had_learnt(learnt, tmp_path):
     )
     assert healed.healing.kept
     assert healed.healing.gained > 0.3
+    (kind,) = healed.healing.held_out
+    assert (kind.start, kind.best) == (healed.healing.held_out_start, healed.healing.held_out_best)
     assert healed.quality.pruned > plain.quality.pruned
     assert healed.quality.details["agreement_with_dense"] > plain.quality.details["agreement_with_dense"]
     assert healed.macs == plain.macs
@@ -441,7 +443,8 @@ def test_a_decoder_heals_on_its_own_texts_too(tmp_path):
     report = run(spec, tmp_path / "healed" / "out", device="cpu", scratch=tmp_path / "scratch")
     healing = report.healing
     assert [own.kind for own in healing.held_out] == [IN_DOMAIN, OFF_DOMAIN]
-    assert all(own.best < own.start for own in healing.held_out)
+    assert all(0 < own.best < own.start for own in healing.held_out)
+    assert sum(own.best for own in healing.held_out) / 2 == pytest.approx(healing.held_out_best)
     assert healing.written > 100
     assert report.macs == plain.macs
     # Embeddings are not trained; the rest is.
