@@ -12,6 +12,7 @@ from pruning_core.spec.training import TrainingOptions
 
 # Samples of a step: blocks of text are long, and a step of 16 of 128 tokens has 2,048.
 _BATCH, _BLOCKS = 32, 16
+_RATE, _RATE_OF_TEXT = 3e-5, 1.5e-4
 _TEMPERATURE, _TEMPERATURE_OF_CLASSES = 1.0, 2.0
 _GENERATION = "text-generation"
 # Text of the model's own among the samples of each step, where a request does not say.
@@ -41,8 +42,12 @@ class HealSpec(Frozen):
         description="Number of steps, whatever they take, in place of the budget: the same steps on every machine, so that the "
         "bundle can be made again to the last bit. Null: as many as the budget allows.",
     )
-    learning_rate: float = Field(
-        default=1.5e-4, gt=0, le=1, description="Peak learning rate, after a linear rise and before a linear fall to zero."
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Peak learning rate, after a linear rise and before a linear fall to zero. Null: 3e-5, and 1.5e-4 of text "
+        "generation.",
     )
     batch_size: int | None = Field(
         default=None, ge=1, le=4096, description="Samples in each step. Null: 32, and 16 blocks of text generation."
@@ -100,7 +105,7 @@ class HealSpec(Frozen):
         """Return the options for the one training loop: the dense model's outputs alone."""
         writes = task_type == _GENERATION
         return TrainingOptions(
-            learning_rate=self.learning_rate,
+            learning_rate=self.learning_rate or (_RATE_OF_TEXT if writes else _RATE),
             batch_size=self.batch_size or (_BLOCKS if writes else _BATCH),
             distillation=1.0,
             hidden=self.hidden,
