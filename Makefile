@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders peers
+.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders bench-healing peers
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -133,6 +133,10 @@ bench-headlines: install ## Quality kept on tasks that no default was chosen on,
 # DECODERS_ARGS="--keeps 0.8 --ways fisher-cg FLAP --out FOLDER": some cells; --only-table: those that are there; --final: all texts.
 bench-decoders: install ## A real decoder pruned by the defaults and by ten peers, perplexity in and off domain with paired intervals; cells are kept
 	$(BIN)/python -m benchmarks.decoders $(DECODERS_ARGS)
+
+# HEALING_ARGS="--subjects sst2 --keeps 0.3 --steps 2000": some cells, and steps in place of minutes where the machine is busy.
+bench-healing: install ## A classifier and a real decoder, pruned, repaired and healed: in and off domain, with paired intervals; cells are kept
+	$(BIN)/python -m benchmarks.healing $(HEALING_ARGS)
 
 # Each in an environment of its own; COPPICE_PEERS_DIR names another folder than this fills.
 PEERS ?= llmcompressor torch_pruning modelopt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -112,7 +112,7 @@ def blueprint() -> Blueprint:
             for info in methods()
         ),
         sections=tuple(
-            Section(name, title, tuple(fields_of(definitions[definition], name, (name,))))
+            Section(name, title, tuple(fields_of({**definitions[definition], "$defs": definitions}, name, (name,))))
             for name, title, definition in SECTIONS
         ),
         tasks=tuple(info.name for info in known if info.task is not None),
@@ -219,8 +219,18 @@ def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str
     for one in _fields():
         section = cast("dict[str, Any]", spec[one.path[0]])
         others = one.name.startswith("method.") and not one.name.startswith(f"method.{section['name']}.")
-        values[one.name] = one.shown(one.default if others else section.get(one.path[-1], one.default))
+        values[one.name] = one.shown(one.default if others else _within(section, one.path[1:], one.default))
     return Form(values)
+
+
+def _within(section: Mapping[str, Any], path: Sequence[str], default: object) -> object:
+    """Return the value at a path in an object as it was dumped, which leaves some defaults out."""
+    found: object = section
+    for name in path:
+        if not isinstance(found, Mapping) or name not in found:
+            return default
+        found = cast("Mapping[str, object]", found)[name]
+    return found
 
 
 def _is_whole(task: Mapping[str, Any]) -> bool:

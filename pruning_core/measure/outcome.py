@@ -14,6 +14,7 @@ from pruning_core.errors import TargetMissed
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import EngineReport, ExportReport
+from pruning_core.report.healing import HealingReport
 from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.report import (
     AcceptanceReport,
@@ -125,6 +126,7 @@ class Measured:
         stored_dtype: Data type of its weights.
         floor: The quality floor and the quality achieved; None if there is no floor.
         training: Report of the training; None if there was none.
+        healing: Report of the healing; None if there was none.
         where: Where quality was lost; None for tasks that do not tell.
         also: Quality on further evaluation sets.
         ledger: Capabilities beside the task; None where none was asked for.
@@ -142,6 +144,7 @@ class Measured:
     where: WhereReport | None = None
     also: tuple[AlsoReport, ...] = ()
     ledger: LedgerReport | None = None
+    healing: HealingReport | None = None
 
     @property
     def recounted(self) -> Recounted:
@@ -196,6 +199,7 @@ class Measured:
             acceptance=acceptance,
             onnx=onnx,
             training=self.training,
+            healing=self.healing,
             compressed=compressed,
             exports=exports,
             engines=engines,

@@ -13,14 +13,14 @@ import torch
 from pruning_core.errors import OutOfMemory
 from pruning_core.files.checkpoint import CheckpointFacts
 from pruning_core.report.report import MemoryReport
-from pruning_core.spec.memory import needs_all_weights
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import any_measured
 
 # The dense model, its pruned copy, and the copy loaded back from its files; all in float32 in the worst case.
 _COPIES = 3
 # Copies without which no job can run.
 _LEAST_COPIES = 2
+# With healing: the dense model, the student, its gradients, AdamW's two moments, and the best weights so far.
+_LEAST_COPIES_TO_HEAL = 6
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -54,17 +54,19 @@ def place_weights(spec: PruneSpec, facts: CheckpointFacts, device: torch.device)
     Raises:
         OutOfMemory: The weights do not fit, and the request needs all of them at once.
     """
-    needed = _COPIES * 4 * facts.parameters + spec.calibration.memory_mb * 2**20
+    least = _LEAST_COPIES_TO_HEAL if spec.recovery.heal.heals else _LEAST_COPIES
+    needed = max(_COPIES, least) * 4 * facts.parameters + spec.calibration.memory_mb * 2**20
     free = free_memory(device)
     chosen = spec.memory.weights
     weights: Literal["resident", "paged"] = "resident" if chosen == "auto" else chosen
     if chosen == "auto" and needed > free:
-        reason = needs_all_weights(clocks=any_measured(spec.all_targets), trains=spec.method.trains)
+        reason = spec.needs_all_weights
         weights = "paged" if reason is None else "resident"
-        if reason is not None and _LEAST_COPIES * 4 * facts.parameters > free:
+        if reason is not None and least * 4 * facts.parameters > free:
+            needs, left = _gigabytes(needed), _gigabytes(free)
             raise OutOfMemory(
-                f"the model's weights need {_gigabytes(needed)} and {device} has {_gigabytes(free)} left; they cannot be read "
-                f"one block at a time, since {reason}; take another target or tier, or a device with more memory",
+                f"the model's weights need {needs} and {device} has {left} left; they cannot be read one block at a time, "
+                f"since {reason}; take another target or tier, leave healing out, or take a device with more memory",
                 param="memory.weights",
             )
     return MemoryReport(weights=weights, needed_bytes=needed, free_bytes=free)

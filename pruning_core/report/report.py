@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import EngineReport, ExportReport
+from pruning_core.report.healing import HealingReport
 from pruning_core.report.latency import LatencyReport
 from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.products import ProductsReport
@@ -263,6 +264,7 @@ class Outcome(Frozen):
     acceptance: AcceptanceReport | None = None
     onnx: OnnxReport | None = None
     training: TrainingReport | None = Field(default=None, description="For tiers that train.")
+    healing: HealingReport | None = Field(default=None, description="Where recovery.heal asked for it.")
     compressed: CompressedReport | None = None
     exports: tuple[ExportReport, ...] = Field(default=(), description="Files of further formats: gguf, openvino and others.")
     engines: tuple[EngineReport, ...] = Field(default=(), description="The engines that the bundle was asked to run in.")

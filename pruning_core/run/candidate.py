@@ -29,6 +29,7 @@ from pruning_core.methods.base import Applied, Plan, TrainingPlan, Written
 from pruning_core.models.load import load_task_model
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import ExportReport
+from pruning_core.report.healing import HealingReport
 from pruning_core.report.ledger import LedgerReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import FloorReport, LatencyReport, QualityReport
@@ -76,11 +77,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """A pruned model in memory, the result of its pruning and repair, and the report of its training if there was one."""
+    """A pruned model in memory, the result of its pruning and repair, and the reports of its training and its healing."""
 
     student: PreTrainedModel
     applied: Applied
     training: TrainingReport | None = None
+    healing: HealingReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class CandidateBuilder:
         spec, ctx = self.spec, self.ctx
         clock, dense = ctx.clock, ctx.task_model
         made = self._made(target, plan)
-        applied, training = made.applied, made.training
+        applied, training, healing = made.applied, made.training, made.healing
         with clock.stage("materialise"):
             folder.mkdir(exist_ok=True)
             write_checkpoint(folder, dense, ctx.evidence.dense, made.student, spec.artifacts)
@@ -160,6 +162,7 @@ class CandidateBuilder:
             stored_dtype=pruned.stored_dtype,
             floor=self._floor(found),
             training=training,
+            healing=healing,
             where=found.where,
             also=also,
             ledger=ledger,
@@ -191,12 +194,15 @@ class CandidateBuilder:
             return found, also, ledger and ledger.judge(pruned, found, lambda done: step(before + done))
 
     def _made(self, target: Target, plan: Plan) -> Pruned:
-        """Prune and repair a student; train it if the plan says so."""
+        """Prune and repair a student; train it if the plan says so, or heal it if the request does."""
         pruned = self._repaired(plan)
         if self._is_last(target):
             self.ctx.evidence.states.release()
         if plan.training is not None:
             pruned = self._trained(pruned, plan.training, target)
+        if self.spec.recovery.heal.heals:
+            healing = self.trainer.heal_(pruned.student, keeps_zeros=plan.zeroes_weights, name=target_name(target))
+            pruned = replace(pruned, healing=healing)
         return replace(pruned, applied=plan.finish_(pruned.student, pruned.applied, self.spec.artifacts.layout))
 
     def _is_last(self, target: Target) -> bool:

@@ -58,6 +58,7 @@ from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import KeepTarget, Target, target_name
 from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
+from pruning_core.training.healing import check_data
 from pruning_core.training.runner import TrainingRunner
 
 
@@ -136,7 +137,7 @@ def _run(
     model_name: str | None,
     clock: StageClock,
 ) -> tuple[Report, Rejected | None]:
-    if spec.method.trains:
+    if spec.trains:
         clock.expect_training()
     if spec.artifacts.engines:
         clock.expect_engines()
@@ -156,6 +157,8 @@ def _run(
     # What can't be reached is told before the work.
     plans = EnginePlanner(spec, dense, limits, installed, cache, engines).plans(clock)
     evidence = gather_evidence(spec, dense, train, folder, clock)
+    if spec.recovery.heal.heals:
+        check_data(spec, evidence)
     ctx = Context(dense, evidence, clock, spec.seed, limits=limits, budgets=budgets_of(plans))
     odd = [*data_warnings(spec.task, dense, train, validation, ctx.evidence.calibration), *evidence.notes]
     if spec.artifacts.layout == "stock":

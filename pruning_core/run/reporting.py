@@ -19,7 +19,7 @@ from pruning_core.spec.engines import ENGINE_TITLES
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import target_name
 from pruning_core.tasks.base import TaskModel
-from pruning_core.training.runner import training_warnings
+from pruning_core.training.runner import healing_warnings, training_warnings
 
 _FEW_SUBLAYERS = 4  # named one by one
 
@@ -153,7 +153,7 @@ def _warnings(candidates: Sequence[Candidate], outcomes: Sequence[Outcome]) -> t
         )
         if outcome.ledger is not None:
             found.extend(f"{where}{said}" for said in outcome.ledger.warnings)
-        told = (*candidate.plan.hints(outcome), *training_warnings(outcome.training))
+        told = (*candidate.plan.hints(outcome), *training_warnings(outcome.training), *healing_warnings(outcome.healing))
         found.extend(f"{where}{said}" for said in told)
         found.extend(f"{where}{said}" for said in _unrepaired(outcome))
     return tuple(found)

@@ -8,6 +8,8 @@ the full form.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from operator import eq
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -20,9 +22,10 @@ from pruning_core.spec.engine_targets import check_phases, with_engines
 from pruning_core.spec.evaluation import AlsoSpec, EvaluationSpec, check_answers, say_of_set
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.glue import GLUE_TASKS
+from pruning_core.spec.healing import Heal, HealSpec
 from pruning_core.spec.latency import LatencySpec
 from pruning_core.spec.ledger import check_ledger
-from pruning_core.spec.memory import MemorySpec, check_paged
+from pruning_core.spec.memory import MemorySpec, check_paged, needs_all_weights
 from pruning_core.spec.method import METHODS, FisherCG, Method, complete_by_method
 from pruning_core.spec.metrics import METRICS, Metric
 from pruning_core.spec.nearest import nearest
@@ -194,6 +197,11 @@ class RecoverySpec(Frozen):
     holdout: float = Field(
         default=0.125, gt=0, le=0.5, description="Share of the calibration samples that is held out to judge each repair."
     )
+    heal: Heal = Field(
+        default=HealSpec(),
+        exclude_if=partial(eq, HealSpec()),
+        description="Training after the repair, towards the dense model's outputs; distil turns it on.",
+    )
 
 
 # --- the spec ---------------------------------------------------------------------------------------------------------
@@ -285,7 +293,7 @@ class PruneSpec(Frozen):
         with wrong.gathered("target"):
             check_phases(self.all_targets, self.task.type)
         with wrong.gathered():
-            check_paged(self.memory, self.artifacts.formats, clocks=any_measured(self.all_targets), trains=self.method.trains)
+            check_paged(self.memory, self.artifacts.formats, self.needs_all_weights)
         if self.method.drops_attention and self.artifacts.layout != "serve":
             wrong.say(
                 f"layers without attention are written in artifacts.layout serve alone, and this is {self.artifacts.layout}: "
@@ -293,6 +301,9 @@ class PruneSpec(Frozen):
                 "method",
                 "drop_attention",
             )
+        with wrong.gathered("recovery", "heal"):
+            cuts_layers = self.artifacts.layout == "stock" and self.method.removes_units
+            self.recovery.heal.check(self.task.type, trains=self.method.trains, cuts_layers=cuts_layers)
         if self.calibration.self_written and self.task.type != "text-generation":
             wrong.say(
                 f"only models of text-generation write texts, and this task is {self.task.type}: leave it out",
@@ -324,6 +335,17 @@ class PruneSpec(Frozen):
     def preset(self) -> str | None:
         """The preset of the method that has these settings, whether it was named or they were; None if there is none."""
         return preset_among(self, self.method.presets)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the pruned model is trained: by the method's tier, or to heal it."""
+        return self.method.trains or self.recovery.heal.heals
+
+    @property
+    def needs_all_weights(self) -> str | None:
+        """Why the job needs all weights in memory at once; None if it does not."""
+        clocks = any_measured(self.all_targets)
+        return needs_all_weights(clocks=clocks, trains=self.method.trains, heals=self.recovery.heal.heals)
 
     @property
     def all_targets(self) -> tuple[Target, ...]:

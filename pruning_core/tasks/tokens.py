@@ -19,6 +19,7 @@ from pruning_core.tasks.base import Judged, Observed, TaskFamily, collect_, enco
 from pruning_core.tasks.batch import UNCOUNTED, Batch, TokenLabelled
 from pruning_core.tasks.classification import kl, labels
 from pruning_core.tasks.scoring import Tags, share_alike, tag_accuracy
+from pruning_core.tasks.vocabulary import LARGE, kl_of_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +58,8 @@ class PerToken(TaskFamily):
         """Compute the mean KL divergence over the counted tokens."""
         counted = self.counted(batch)
         ours, theirs = ours[:, : counted.shape[1]], theirs[:, : counted.shape[1]]
-        return (kl(ours, theirs) * counted).sum(-1) / counted.sum(-1).clamp_min(1)
+        apart = kl_of_tokens(ours, theirs) if ours.shape[-1] >= LARGE else kl(ours, theirs)
+        return (apart * counted).sum(-1) / counted.sum(-1).clamp_min(1)
 
     def counted(self, batch: Batch) -> Bool[Tensor, "b s"]:
         """Return which outputs have a counted label; without labels, those of real tokens."""

@@ -34,6 +34,7 @@ class TrainingState(Frozen):
     phases: tuple[PhaseReport, ...] = ()
     recent: tuple[float, ...] = ()
     pending: tuple[float, ...] = ()
+    first: float = 0.0
     held_out_start: float = 0.0
     best: float = 0.0
     best_step: int = 0
@@ -72,13 +73,22 @@ class Checkpoints:
         return self.now() - self._last >= (EVERY_S if self.every_s is None else self.every_s)
 
     def save(self, tensors: Mapping[str, Tensor], state: TrainingState) -> None:
-        """Replace the checkpoint."""
+        """Replace the checkpoint.
+
+        Raises:
+            StorageFull: There is no room; the checkpoint before is left as it was.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
         own = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(own, partial, metadata={"state": state.model_dump_json()})
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        try:
+            save_file(own, partial, metadata={"state": state.model_dump_json()})
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise_if_exhausted(error, "a checkpoint of the training was written")
+            raise
         partial.replace(self.path)
         self._last = self.now()
 

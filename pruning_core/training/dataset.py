@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,8 @@ from pruning_core.tasks.batch import Batch, Encoded
 # Number of batches whose rows are drawn at random together and then sorted by length.
 _SORTED_TOGETHER = 50
 _MOST_HELD_OUT = 1024
+# Kinds of held-out samples: of the user's data, and of what the dense model wrote itself.
+IN_DOMAIN, OFF_DOMAIN = "in domain", "off domain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,9 @@ class TrainingSet:
         held_out: Indices of the held-out rows.
         seed: Seed of the order. Each epoch's order follows from seed and epoch alone, not from earlier draws.
         micro_tokens: Tokens that run through the model at once, padding included.
+        written: Indices of the texts to train on that the dense model wrote itself.
+        written_held_out: Indices of its held-out texts.
+        written_share: Share of an epoch that are such texts. Of each kind, as many as fit the share are drawn anew each epoch.
     """
 
     encoded: Encoded
@@ -38,6 +43,9 @@ class TrainingSet:
     held_out: tuple[int, ...]
     seed: int
     micro_tokens: int
+    written: tuple[int, ...] = ()
+    written_held_out: tuple[int, ...] = ()
+    written_share: float = 0.0
 
     @classmethod
     def draw(
@@ -60,9 +68,24 @@ class TrainingSet:
         everything = range(count)
         return cls(encoded, tuple(everything[held_out:]), tuple(everything[:held_out]), seed, micro_tokens)
 
+    @property
+    def judged(self) -> Mapping[str, tuple[int, ...]]:
+        """The held-out rows by kind."""
+        kinds = {IN_DOMAIN: self.held_out, OFF_DOMAIN: self.written_held_out}
+        return {name: rows for name, rows in kinds.items() if rows}
+
     def steps(self, batch_size: int) -> int:
         """Count the steps of an epoch."""
-        return math.ceil(len(self.train) / batch_size)
+        return math.ceil(sum(self._counts()) / batch_size)
+
+    def _counts(self) -> tuple[int, int]:
+        """Return how many rows and how many written texts an epoch has."""
+        rows, texts, share = len(self.train), len(self.written), self.written_share
+        if not texts or share == 0:
+            return rows, 0
+        if share == 1:
+            return 0, texts
+        return min(rows, math.ceil(texts * (1 - share) / share)), min(texts, math.ceil(rows * share / (1 - share)))
 
     def all_steps(self, options: TrainingOptions) -> int:
         """Count the steps of all epochs."""
@@ -72,14 +95,24 @@ class TrainingSet:
         """Return the rows of each step of an epoch; every row is in exactly one step."""
         draws = generator(self.seed, f"training epoch {epoch}")
         lengths = self.encoded.lengths
-        drawn: list[int] = torch.randperm(len(self.train), generator=draws).tolist()
-        order = [self.train[i] for i in drawn]
+        order = self._drawn(draws)
         together = _SORTED_TOGETHER * batch_size
         batches: list[list[int]] = []
         for first in range(0, len(order), together):
             part = [row for _length, row in sorted((lengths[row], row) for row in order[first : first + together])]
             batches += [part[start : start + batch_size] for start in range(0, len(part), batch_size)]
         return [batches[i] for i in torch.randperm(len(batches), generator=draws).tolist()]
+
+    def _drawn(self, draws: torch.Generator) -> list[int]:
+        """Draw the rows of an epoch in random order, and the texts among them."""
+        rows, texts = self._counts()
+        drawn: list[int] = torch.randperm(len(self.train), generator=draws).tolist()
+        order = [self.train[i] for i in drawn[:rows]]
+        if not texts:
+            return order
+        own: list[int] = torch.randperm(len(self.written), generator=draws).tolist()
+        order += [self.written[i] for i in own[:texts]]
+        return [order[i] for i in torch.randperm(len(order), generator=draws).tolist()]
 
     def batches(self, rows: Sequence[int]) -> list[Batch]:
         """Pad rows into batches of at most ``micro_tokens`` tokens."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -22,7 +23,9 @@ from pruning_core.training.constraint import Constraint, Moment
 from pruning_core.training.dataset import TrainingSet
 from pruning_core.training.group import Alone, Group, summed
 from pruning_core.training.history import Curves
+from pruning_core.training.judging import Guard, Judges
 from pruning_core.training.objective import Objective
+from pruning_core.training.schedule import ByEpochs, Schedule
 from pruning_core.training.trainable import freeze_, optimiser_for, optimiser_tensors, restore_optimiser_
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -39,6 +42,9 @@ class Setting:
         group: The processes that train together.
         checkpoints: Where the state is kept; None: nowhere.
         on_step: Called with the number of steps taken.
+        schedule: Length, learning rate and judgements; None: the epochs of the options.
+        guard: What weights must be for them to be kept; None: no more than better on average than those before.
+        spent_s: Seconds of a budget that were spent before.
     """
 
     training_set: TrainingSet
@@ -47,6 +53,16 @@ class Setting:
     group: Group = field(default_factory=Alone)
     checkpoints: Checkpoints | None = None
     on_step: Callable[[int], None] = lambda _done: None
+    schedule: Schedule | None = None
+    guard: Guard | None = None
+    spent_s: float = 0.0
+
+    def scheduled(self) -> Schedule:
+        """Return the schedule."""
+        if self.schedule is not None:
+            return self.schedule
+        options, per_epoch = self.options, self.training_set.steps(self.options.batch_size)
+        return ByEpochs(self.training_set.all_steps(options), per_epoch, options.judgements, options.warmup)
 
 
 class Trainer:
@@ -72,14 +88,18 @@ class Trainer:
         options = setting.options
         self._objective = Objective(student, teacher, options)
         self._optimiser = optimiser_for(parameters, learning_rate=options.learning_rate, weight_decay=options.weight_decay)
-        self._steps = setting.training_set.all_steps(options)
+        self._schedule = setting.scheduled()
         self._per_epoch = setting.training_set.steps(options.batch_size)
-        self._judge_every = max(1, self._per_epoch // options.judgements)
         self._best: dict[str, Tensor] = {}
-        group, held_out = setting.group, setting.training_set.held_out
-        naive = self._objective.naive_loss(setting.training_set.batches(held_out))
-        self._curves = Curves(max(1, self._steps // 100), naive)
-        self._held_out = setting.training_set.batches(held_out[group.rank :: group.world])
+        self._start: dict[str, Tensor] = {}
+        guard = setting.guard
+        judged = self._objective if guard is None else Objective(student, teacher, guard.judged_by(options))
+        self._judges = Judges(judged, setting.training_set, setting.group, setting.dtype)
+        # A model that is healed has learnt: it is compared with its own start.
+        naive = (
+            self._objective.naive_loss(setting.training_set.batches(setting.training_set.held_out)) if guard is None else None
+        )
+        self._curves = Curves(naive)
         self._resumed_from: int | None = None
 
     def run(self) -> TrainingReport:
@@ -88,14 +108,16 @@ class Trainer:
         A loss or gradient that is not finite, or a loss that has exploded, ends the training. The best weights until then are
         kept, and the report says so.
         """
-        constraint, curves = self._constraint, self._curves
-        constraint.begin(self._steps)
+        constraint, curves, schedule = self._constraint, self._curves, self._schedule
+        constraint.begin(schedule.steps)
         if not self._resume():
             self._judge(0)
             curves.held_out_start = curves.best
+            self._plan()
             self._save(0)
+        curves.every = max(1, schedule.planned // 100)
         order: list[list[int]] = []
-        while curves.ending is None and curves.step < self._steps:
+        while curves.ending is None and curves.step < schedule.steps:
             step = curves.step
             epoch, within = divmod(step, self._per_epoch)
             if within == 0 or not order:
@@ -110,12 +132,31 @@ class Trainer:
         self._save(curves.step, finished=True)
         return self._report()
 
+    def _plan(self) -> None:
+        """Plan the steps: where a budget decides, by the seconds of the first judgement and of one gradient."""
+        curves, step_s = self._curves, 0.0
+        if self._schedule.rehearses:
+            began = time.perf_counter()
+            self._backward(0, self._setting.training_set.epoch(0, self._setting.options.batch_size)[0])
+            step_s = self._together(time.perf_counter() - began)
+            curves.spent(self._constraint.phase, step_s)
+        self._schedule.begin(step_s, self._together(curves.seconds - step_s), self._spent())
+        if self._schedule.steps == 0:
+            curves.stop(f"the budget has no room for a step, which takes {step_s:.1f} s, and for judging it")
+
+    def _spent(self) -> float:
+        """Return the seconds until now, those before the training included; the same in all processes."""
+        return self._together(self._setting.spent_s + self._curves.seconds)
+
+    def _together(self, seconds: float) -> float:
+        return summed(self._setting.group, seconds, self._student.device) / self._setting.group.world
+
     def _step(self, step: int, rows: Sequence[int]) -> None:
         """Take one step, then judge and save if due."""
-        constraint, curves, options = self._constraint, self._curves, self._setting.options
+        constraint, curves, options, schedule = self._constraint, self._curves, self._setting.options, self._schedule
         began = time.perf_counter()
-        rate = options.learning_rate * _schedule(step, self._steps, options.warmup)
-        moment = Moment(step, self._steps, rate, options.learning_rate)
+        rate = options.learning_rate * schedule.share(step)
+        moment = Moment(step, schedule.steps, rate, options.learning_rate)
         constraint.before_forward(moment)
         loss = self._backward(step, rows)
         norm = float(nn.utils.clip_grad_norm_(list(self._parameters.values()), options.max_grad_norm))
@@ -127,11 +168,13 @@ class Trainer:
             group["lr"] = rate
         self._optimiser.step()
         constraint.after_step(moment)
-        ends_epoch = (step + 1) % self._per_epoch == 0
-        if ends_epoch:
+        if (step + 1) % self._per_epoch == 0:
             constraint.at_epoch((step + 1) // self._per_epoch)
-        curves.took(constraint.phase, loss, constraint.measures(), time.perf_counter() - began)
-        if curves.ending is None and (ends_epoch or (step + 1) % self._per_epoch % self._judge_every == 0):
+        seconds = time.perf_counter() - began
+        curves.took(constraint.phase, loss, constraint.measures(), seconds)
+        if schedule.rehearses:
+            schedule.took(step + 1, self._together(seconds), self._spent())
+        if curves.ending is None and schedule.judges_after(step + 1):
             self._judge(step + 1)
         if curves.ending is None:
             self._save(step + 1)
@@ -163,20 +206,22 @@ class Trainer:
             return self._objective.per_sample(batch.to(device)).sum()
 
     def _judge(self, step: int) -> None:
-        """Compute the loss on the held-out rows, and keep the weights if it is the lowest so far."""
+        """Compute the loss on the held-out rows, and keep the weights if it is the lowest so far, and the guard lets them."""
         setting, began = self._setting, time.perf_counter()
         with self._constraint.applied():
-            with torch.no_grad():
-                total = sum(float(self._loss(batch)) for batch in self._held_out)
-            loss = summed(setting.group, total, self._student.device) / len(setting.training_set.held_out)
+            lost = self._judges.losses()
+            means = {kind: float(own.mean()) for kind, own in lost.items()}
+            loss = statistics.fmean(means.values())
+            self._start = self._start or lost
             point = TrainingPoint(
                 step=step,
                 phase=self._constraint.phase,
                 loss=0,
                 held_out=loss if math.isfinite(loss) else None,
-                measures=self._constraint.measures(),
+                measures=self._constraint.measures() | (means if setting.guard and math.isfinite(loss) else {}),
             )
-            if self._curves.judged(point, ready=self._constraint.ready, patience=setting.options.patience):
+            passes = step == 0 or setting.guard is None or setting.guard.lets(self._start, lost)
+            if self._curves.judged(point, ready=self._constraint.ready, passes=passes, patience=setting.options.patience):
                 self._best = {name: own.detach().clone() for name, own in self._parameters.items()}
         self._curves.spent(self._constraint.phase, time.perf_counter() - began)
 
@@ -191,10 +236,12 @@ class Trainer:
         if checkpoints is None or self._setting.group.rank or not (finished or checkpoints.due()):
             return
         tensors = {f"best/{name}": own for name, own in self._best.items()}
+        tensors |= {f"schedule/{name}": own for name, own in self._schedule.tensors().items()}
         if not finished:
             tensors |= {f"weight/{name}": own.detach() for name, own in self._parameters.items()}
             tensors |= optimiser_tensors(self._optimiser, self._parameters)
             tensors |= {f"constraint/{name}": own for name, own in self._constraint.tensors().items()}
+            tensors |= {f"start/{name}": own for name, own in self._start.items()}
         checkpoints.save(tensors, self._curves.state(checkpoints.identity, step))
 
     def _resume(self) -> bool:
@@ -209,10 +256,11 @@ class Trainer:
         self._best = {name: tensors[f"best/{name}"].to(device) for name in self._parameters}
         self._curves.restore(state)
         self._resumed_from = state.step
+        if (plan := tensors.get("schedule/plan")) is not None:
+            self._schedule.restore(plan)
         if state.ending is None:
-            prefix = "constraint/"
-            own = {name.removeprefix(prefix): value.to(device) for name, value in tensors.items() if name.startswith(prefix)}
-            self._constraint.restore(own)
+            self._constraint.restore({name: own.to(device) for name, own in _under("constraint/", tensors).items()})
+            self._start = _under("start/", tensors)
             restore_optimiser_(self._optimiser, self._parameters, tensors, _MOMENTS)
             with torch.no_grad():
                 for name, parameter in self._parameters.items():
@@ -228,7 +276,7 @@ class Trainer:
             batch_size=setting.options.batch_size,
             processes=setting.group.world,
             dtype=str(setting.dtype).removeprefix("torch."),
-            planned_steps=self._steps,
+            planned_steps=self._schedule.planned or curves.step,
             steps=curves.step,
             epochs=round(curves.step / self._per_epoch, 3),
             ending=curves.ending,
@@ -242,9 +290,5 @@ class Trainer:
         )
 
 
-def _schedule(step: int, steps: int, warmup: float) -> float:
-    """Return the learning rate's share of its peak: a linear rise to 1, then a linear fall to 0 after the last step."""
-    rising = max(1, round(warmup * steps))
-    if step < rising:
-        return (step + 1) / rising
-    return (steps - step) / max(1, steps - rising)
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): own for name, own in tensors.items() if name.startswith(prefix)}

@@ -17,6 +17,7 @@ from pruning_core.shapes import Bool, Float
 from pruning_core.spec.training import TrainingOptions
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.batch import Batch
+from pruning_core.tasks.vocabulary import LARGE
 
 
 class Objective:
@@ -34,6 +35,11 @@ class Objective:
         adapter = adapt(teacher.model)
         self._decoder = None if adapter.crossing is None else adapter.sublayers[adapter.crossing].layer
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the student."""
+        return self._student.device
+
     def per_sample(self, batch: Batch) -> Float[Tensor, " b"]:
         """Run the student, and the teacher if a term needs it, and return the loss of each sample."""
         options, inputs = self._options, batch.inputs
@@ -50,7 +56,7 @@ class Objective:
             assert batch.labels is not None, "the spec refuses to train on labels that are not there"
             loss = loss + (1 - options.distillation) * self._family.losses(outputs.float(), batch) / self._family.answers(batch)
         if options.distillation:
-            loss = loss + options.distillation * self._apart(outputs.float(), targets.float(), batch)
+            loss = loss + options.distillation * self._apart(_compared(outputs), _compared(targets), batch)
         for layer, (own, dense) in enumerate(zip(states, dense_states, strict=True)):
             real = self._counted(layer, dense, batch)
             distance = ((own.float() - dense.float()).square() * real).sum((1, 2))
@@ -76,10 +82,15 @@ class Objective:
         Class distributions are softened by the temperature. Their divergence is multiplied by its square, by which the
         gradient shrinks.
         """
-        if not self._family.softens:
+        if not self._family.softens or self._options.temperature == 1:
             return self._family.divergences(outputs, targets, batch)
         heat = self._options.temperature
         return heat**2 * self._family.divergences(outputs / heat, targets / heat, batch)
+
+
+def _compared(outputs: Tensor) -> Tensor:
+    """Return outputs in float32, but for a vocabulary's: they are compared a few tokens at a time, and widened there."""
+    return outputs if outputs.shape[-1] >= LARGE and outputs.ndim == 3 else outputs.float()
 
 
 def _with_states(model: TaskModel, inputs: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:

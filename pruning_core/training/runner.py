@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import math
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from pruning_core.data.rows import Rows
 from pruning_core.evidence.context import Context
 from pruning_core.machine.environment import versions
 from pruning_core.machine.precision import matmul_dtype
+from pruning_core.report.healing import HealingReport
 from pruning_core.report.training import TrainingReport
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.training import TrainingOptions
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.dataset import TrainingSet
+from pruning_core.training.healing import HealRecipe, draw_healing_set, healed, own_texts, schedule_of
+from pruning_core.training.judging import Guard
 from pruning_core.training.recipe import Recipe
 from pruning_core.training.together import TrainingJob, train, training_devices
 
@@ -32,12 +41,14 @@ class TrainingRunner:
         ctx: Dense model, evidence and clock.
         rows: The training split.
         scratch: Folder for checkpoints that outlives this attempt; None: keep nothing.
+        texts: What the dense model has written to heal students with; empty until the first is healed.
     """
 
     spec: PruneSpec
     ctx: Context
     rows: Rows
     scratch: Path | None
+    texts: list[array[int]] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType] - array has no items to name
 
     def train_(self, student: PreTrainedModel, recipe: Recipe, options: TrainingOptions, *, name: str) -> TrainingReport:
         """Train a student in place.
@@ -58,7 +69,7 @@ class TrainingRunner:
             options,
             max_length=spec.calibration.max_length,
             seed=spec.seed,
-            micro_tokens=max(len(own.real.flatten()) for own in ctx.evidence.calibration.batches),
+            micro_tokens=self._micro_tokens,
         )
         job = TrainingJob(
             student=ctx.task_model.with_model(student),
@@ -72,19 +83,71 @@ class TrainingRunner:
         with ctx.clock.stage("train", training_set.all_steps(options)) as step:
             return train(job, training_devices(ctx.task_model.device), step)
 
+    def heal_(self, student: PreTrainedModel, *, keeps_zeros: bool, name: str) -> HealingReport:
+        """Heal a student in place: train it towards the dense model's outputs, for as long as the request's budget.
+
+        Args:
+            student: A pruned and repaired model.
+            keeps_zeros: Whether the method sets weights to zero, which stay zero.
+            name: Name of the target, unique in the run.
+
+        Raises:
+            DatasetInvalid: There are too few samples.
+        """
+        spec, ctx, began = self.spec, self.ctx, time.perf_counter()
+        heal, device = spec.recovery.heal, ctx.task_model.device
+        dtype = matmul_dtype(spec.calibration.precision, device)
+        budget_s, schedule = 60 * heal.minutes, schedule_of(spec)
+        place = f"heal-{name}"
+        with ctx.clock.stage("train", heal.steps or math.ceil(budget_s)) as step:
+
+            def tell(done: int = 0) -> None:
+                step(done if heal.steps else min(math.ceil(budget_s), int(time.perf_counter() - began)))
+
+            texts = self._own_texts(dtype, tell)
+            training_set = draw_healing_set(ctx, spec, self.rows, texts, micro_tokens=self._micro_tokens)
+            job = TrainingJob(
+                student=ctx.task_model.with_model(student),
+                teacher=ctx.task_model,
+                training_set=training_set,
+                recipe=HealRecipe(keeps_zeros),
+                options=heal.training(spec.task.type),
+                dtype=dtype,
+                checkpoints=self._checkpoints(training_set, place),
+                schedule=schedule,
+                guard=Guard(),
+                spent_s=time.perf_counter() - began,
+            )
+            report = train(job, training_devices(device), tell)
+        return healed(report, training_set, heal, seconds=time.perf_counter() - began)
+
+    @property
+    def _micro_tokens(self) -> int:
+        return max(len(own.real.flatten()) for own in self.ctx.evidence.calibration.batches)
+
+    def _own_texts(self, dtype: torch.dtype, tell: Callable[[], None]) -> list[array[int]]:
+        """Return texts of the dense model's own: written once for all targets, and kept for a later attempt."""
+        if not self.texts:
+            kept = None if self.scratch is None else self.scratch / f"texts-{self._digest()[:16]}.safetensors"
+            self.texts.extend(own_texts(self.ctx, self.spec, kept, dtype, tell))
+        return list(self.texts)
+
     def _checkpoints(self, training_set: TrainingSet, name: str) -> Checkpoints | None:
         if self.scratch is None:
             return None
-        calibration = self.ctx.evidence.calibration
+        rows = training_set.encoded.fingerprint(range(len(training_set.encoded.lengths)))
+        return Checkpoints(self.scratch / name, self._digest(name, rows))
+
+    def _digest(self, *more: str) -> str:
+        """Hash what all trainings of the run depend on, and more."""
         facts = (
             self.spec.model_dump_json(),
-            name,
-            training_set.encoded.fingerprint((*training_set.train, *training_set.held_out)),
-            calibration.fingerprint,
+            *more,
+            self.ctx.evidence.calibration.fingerprint,
             str(self.ctx.task_model.device.type),
             str(sorted(versions().items())),
         )
-        return Checkpoints(self.scratch / name, hashlib.sha256("\n".join(facts).encode()).hexdigest())
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 def training_warnings(training: TrainingReport | None) -> list[str]:
@@ -97,3 +160,18 @@ def training_warnings(training: TrainingReport | None) -> list[str]:
     if training.best_step == 0:
         found.append("training found nothing better, on held-out rows, than what it began with; that was kept")
     return found
+
+
+def healing_warnings(healing: HealingReport | None) -> list[str]:
+    """Return warnings for a healing that diverged or ended early, or found nothing better."""
+    if healing is None:
+        return []
+    if healing.best_step == 0:
+        return [healing.words]
+    if healing.ending == "finished":
+        return []
+    said = (
+        f"healing ended after {healing.steps} of {healing.planned_steps} steps: {healing.reason}; the weights of step "
+        f"{healing.best_step} were the best on held-out samples, and were kept"
+    )
+    return [said]

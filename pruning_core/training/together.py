@@ -32,8 +32,10 @@ from pruning_core.tasks.base import TaskModel
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.dataset import TrainingSet
 from pruning_core.training.group import Alone, Group, Joined
+from pruning_core.training.judging import Guard
 from pruning_core.training.loop import Setting, Trainer
 from pruning_core.training.recipe import Recipe, prunable_weights
+from pruning_core.training.schedule import Schedule
 from pruning_core.training.trainable import make_trainable_
 
 _PATIENCE = timedelta(minutes=10)
@@ -53,6 +55,9 @@ class TrainingJob:
         options: The method's training options.
         dtype: Format of matrix products.
         checkpoints: Where the state is kept; None: nowhere.
+        schedule: Length, learning rate and judgements; None: the epochs of the options.
+        guard: What weights must be for them to be kept; None: no more than better on average.
+        spent_s: Seconds of a budget that were spent before.
     """
 
     student: TaskModel
@@ -62,12 +67,25 @@ class TrainingJob:
     options: TrainingOptions
     dtype: torch.dtype
     checkpoints: Checkpoints | None
+    schedule: Schedule | None = None
+    guard: Guard | None = None
+    spent_s: float = 0.0
 
     def run(self, group: Group, on_step: Callable[[int], None] = lambda _done: None) -> TrainingReport:
         """Train in this process."""
         parameters = make_trainable_(self.student, self.training_set.batches(self.training_set.held_out[:1])[0])
         constraint = self.recipe.constraint(prunable_weights(self.student.model))
-        setting = Setting(self.training_set, self.options, self.dtype, group, self.checkpoints, on_step)
+        setting = Setting(
+            self.training_set,
+            self.options,
+            self.dtype,
+            group,
+            self.checkpoints,
+            on_step,
+            self.schedule,
+            self.guard,
+            self.spent_s,
+        )
         return Trainer(self.student, self.teacher, parameters, constraint, setting).run()
 
     def on(self, device: torch.device) -> TrainingJob:

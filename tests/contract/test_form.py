@@ -91,6 +91,22 @@ def test_a_preset_is_chosen_in_the_form_and_stands_in_the_job_as_what_it_means(a
     assert "fisher-cg, paper" in api.client.get(answer.headers["location"]).text
 
 
+def test_healing_is_turned_on_in_the_form(api_on_sqlite: Api) -> None:
+    api = api_on_sqlite
+    values = filled_in(api.client.get("/submit").text) | {"model": [api.body["model"]], "data": [api.body["data"]]}
+    refused = unescape(api.client.post("/submit", data=values | {"recovery.heal.minutes": ["3"]}).text)
+    assert "settings of recovery.heal are given, and its kind is none" in refused
+    values |= {"recovery.heal.kind": ["distil"], "recovery.heal.minutes": ["3"]}
+    answer = api.client.post("/submit", data=values, follow_redirects=False)
+    assert answer.status_code == 303, answer.text
+    spec = api.client.get(f"/v1{answer.headers['location']}").json()["spec"]
+    assert (spec["recovery"]["heal"]["kind"], spec["recovery"]["heal"]["minutes"]) == ("distil", 3)
+    page = api.client.get(answer.headers["location"]).text
+    assert re.search(r"\btrain\b", page), "the stages of the job have its training"
+    like = filled_in(api.client.get(f"/submit?like={answer.headers['location'].rpartition('/')[2]}").text)
+    assert (like["recovery.heal.kind"], like["recovery.heal.minutes"]) == (["distil"], ["3.0"])
+
+
 def own_task(task: dict[str, Any]) -> dict[str, list[str]]:
     """Fill in what the form asks of a task of one's own."""
     columns = task["columns"]

@@ -18,6 +18,7 @@ from app.keys.records import Scope
 from coppice import console
 from coppice.cli import app
 from coppice.client import Client
+from coppice.commands.healed import healed
 from coppice.commands.options import JobOptions
 from coppice.errors import ApiError
 from pruning_core.methods.admm_pattern.options import AdmmPattern
@@ -83,6 +84,9 @@ def test_every_command_explains_itself(path: list[str]) -> None:
         ({"--sparsity": "half"}, "valid number"),
         ({"--task": "glue/nothing"}, "Named tasks are glue/cola"),
         ({"--method": "magic"}, "known methods are fisher-cg, admm-pattern, block-lasso, magnitude, random"),
+        ({"--heal": "distill"}, "--heal must be 'none' or 'distil'; did you mean distil?"),
+        ({"--heal-minutes": "0"}, "--heal-minutes must be greater than 0"),
+        ({"--heal": "none", "--heal-minutes": "5"}, "set kind to distil"),
         ({"--samples": "1"}, "--samples must be greater than or equal to 8"),
         ({"--seed": "-1"}, "greater than or equal to 0"),
         ({"--model": "/nothing/here"}, "--model: no such folder"),
@@ -278,6 +282,16 @@ def test_run_prints_a_table_and_options_override_the_spec_file(tiny_bert: Path, 
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["target"]["metric"], report["target"]["requested"], report["seed"]) == ("macs", 0.5, 5)
     assert (report["method"], report["data"]["samples"]) == ("magnitude", 32)
+
+
+def test_the_options_of_healing_lie_over_those_of_the_spec_file() -> None:
+    of_file = {"kind": "masks", "heal": {"kind": "distil", "hidden": 1, "minutes": 3}}
+    assert healed(JobOptions(), of_file) == {}
+    assert healed(JobOptions(heal="distil"), None) == {"recovery": {"heal": {"kind": "distil"}}}
+    assert healed(JobOptions(heal_minutes=5), None) == {"recovery": {"heal": {"kind": "distil", "minutes": 5}}}
+    over = {"kind": "masks", "heal": {"kind": "distil", "hidden": 1, "minutes": 5}}
+    assert healed(JobOptions(heal_minutes=5), of_file) == {"recovery": over}
+    assert healed(JobOptions(heal="none"), of_file) == {"recovery": {"kind": "masks", "heal": {"kind": "none"}}}
 
 
 def test_prune_submits_waits_and_downloads(live: Live, tmp_path: Path) -> None:

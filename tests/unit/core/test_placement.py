@@ -43,7 +43,7 @@ def test_the_limit_of_the_process_counts():
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY, "this process has none"
 
 
-def test_what_fits_stays_in_memory_and_what_does_not_is_paged(tiny_bert: Path, tiny_sst2: Path):
+def test_what_fits_stays_in_memory_and_what_does_not_is_paged(monkeypatch, tiny_bert: Path, tiny_sst2: Path):
     facts = read_checkpoint(tiny_bert)
     assert place_weights(tiny.tiny_spec(tiny_bert, tiny_sst2), facts, CPU).weights == "resident"
     large = CheckpointFacts(facts.config, {"huge": (2**20, 2**20)}, facts.dtypes, facts.weight_files)
@@ -55,6 +55,15 @@ def test_what_fits_stays_in_memory_and_what_does_not_is_paged(tiny_bert: Path, t
     latency = tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "latency", "keep": 0.5})
     with pytest.raises(OutOfMemory, match="a target of latency is measured on the whole model"):
         place_weights(latency, large, CPU)
+    healed = tiny.tiny_spec(tiny_bert, tiny_sst2, recovery={"heal": "distil"})
+    with pytest.raises(OutOfMemory, match=r"since healing \(recovery.heal\) trains the whole model; .*leave healing out"):
+        place_weights(healed, large, CPU)
+    # Gradients and moments beside the two models: what can be pruned may be too large to be healed.
+    monkeypatch.setattr("pruning_core.models.placement.free_memory", lambda _device: 2**34)
+    larger = CheckpointFacts(facts.config, {"large": (2**34 // (4 * 5),)}, facts.dtypes, facts.weight_files)
+    with pytest.raises(OutOfMemory, match="trains the whole model"):
+        place_weights(healed, larger, CPU)
+    assert place_weights(tiny.tiny_spec(tiny_bert, tiny_sst2), larger, CPU).weights == "resident"
 
 
 def test_free_memory_is_what_the_machine_has_at_most():

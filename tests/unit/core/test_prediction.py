@@ -39,6 +39,26 @@ def test_training_and_iterations_are_in_the_time(tmp_path, tiny_sst2):
     assert fewer < trained < longer
 
 
+def test_healing_is_in_the_time_and_the_memory_and_a_short_budget_is_told_of(tmp_path, tiny_sst2):
+    wide = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4}
+    model = tiny.write_model(tmp_path / "model", "bert", **wide)
+
+    def told(heal, **more):
+        found = predict(tiny.tiny_spec(model, tiny_sst2, recovery={"heal": heal}, **more))
+        assert found is not None
+        return found
+
+    plain, minutes = told("none"), told({"kind": "distil", "minutes": 3})
+    assert minutes.seconds == pytest.approx(plain.seconds + 180, abs=1)
+    assert minutes.memory_bytes > plain.memory_bytes
+    two = {"target": None, "targets": [{"metric": "macs", "keep": keep} for keep in (0.5, 0.3)]}
+    assert told({"kind": "distil", "minutes": 3}, **two).seconds > told("none", **two).seconds + 359
+    assert told({"kind": "distil", "steps": 10**6}).seconds > told({"kind": "distil", "steps": 10}).seconds > plain.seconds
+    said = told({"kind": "distil", "minutes": 1e-4}).warnings
+    assert any("minutes have room for few of them" in one for one in said), said
+    assert not any("of healing" in one for one in minutes.warnings)
+
+
 def test_paged_weights_are_not_counted_in_the_memory(tmp_path, tiny_sst2):
     model = tiny.write_model(tmp_path / "model", "bert", hidden_size=64, intermediate_size=512, num_hidden_layers=8)
     whole, paged = (predict(tiny.tiny_spec(model, tiny_sst2, memory={"weights": weights})) for weights in ("auto", "paged"))
