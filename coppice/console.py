@@ -273,6 +273,10 @@ def report_table(report: Report) -> Table:
     if report.training is not None:
         name = f"loss on held-out rows ({report.training.steps} steps of training)"
         table.add_row(name, f"{report.training.held_out_start:.4f}", f"{report.training.held_out_best:.4f}", "")
+    if (healing := report.healing) is not None:
+        for own in healing.held_out:
+            name = f"divergence from dense, {own.kind}, held out ({healing.steps} steps of healing)"
+            table.add_row(escaped(name), f"{own.start:.4f}", f"{own.best:.4f}", f"{-100 * own.gained:+.1f}%")
     if report.quality_floor is not None:
         table.add_row("quality floor", "", f"{report.quality_floor.required:.4f}", "")
     return table

@@ -153,6 +153,10 @@ def put(body: dict[str, Any], path: Sequence[str], value: object) -> None:
 
 def _without_null(declared: dict[str, Any]) -> dict[str, Any]:
     choices = [choice for choice in declared.get("anyOf", ()) if choice.get("type") != "null"]
+    # Names that stand for an object with that kind: the object's own controls have the kind.
+    objects = [choice for choice in choices if "$ref" in choice]
+    if len(choices) == 2 and len(objects) == 1 and any("enum" in choice for choice in choices):
+        return objects[0]
     return choices[0] if len(choices) == 1 else declared
 
 

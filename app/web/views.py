@@ -125,7 +125,7 @@ def steps(job: Job) -> list[StageStep]:
         skipped.add("rearrange")
     if spec.recovery.kind == "none":
         skipped.add("recover")
-    if getattr(spec.method, "tier", "one-shot") != "trained":
+    if not spec.trains:
         skipped.add("train")
     if not spec.artifacts.engines:
         skipped.add("engines")

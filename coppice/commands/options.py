@@ -26,6 +26,7 @@ from coppice.commands.delivery import (
     delivered,
 )
 from coppice.commands.evaluated import Also, Examples, LedgerTexts, Slices, UsesLedger, evaluated
+from coppice.commands.healed import Heal, HealMinutes, healed
 from coppice.commands.inputs import (
     Data,
     DataRevision,
@@ -145,6 +146,9 @@ _OPTIONS = {
     "seed": ("seed", "--seed"),
     "calibration.samples": ("samples", "--samples"),
     "calibration.self_written": ("self_written", "--self-written"),
+    "recovery.heal": ("heal", "--heal"),
+    "recovery.heal.kind": ("heal", "--heal"),
+    "recovery.heal.minutes": ("heal_minutes", "--heal-minutes"),
     "quality_floor": ("quality_floor", "--quality-floor"),
     "quality_floor.value": ("quality_floor", "--quality-floor"),
     "quality_floor.confidence": ("floor_confidence", "--floor-confidence"),
@@ -207,6 +211,8 @@ class JobOptions:
     preset: Preset = None
     samples: Samples = None
     self_written: SelfWritten = None
+    heal: Heal = None
+    heal_minutes: HealMinutes = None
     seed: Seed = None
     weights: Weights = None
     spec: SpecFile = None
@@ -241,6 +247,7 @@ class JobOptions:
         calibration = {name: value for name in ("samples", "self_written") if (value := getattr(self, name)) is not None}
         if calibration:
             fields["calibration"] = {**fields.get("calibration", {}), **calibration}
+        fields |= healed(self, fields.get("recovery"))
         fields |= evaluated(self, fields.get("evaluation"), local_data)
         if self.weights is not None:
             fields["memory"] = {"weights": self.weights}

@@ -96,10 +96,10 @@ def _difference_of(report: Report, name: str) -> str:
 
 def _what_was_done(spec: PruneSpec, report: Report) -> str:
     """Write the sentence that says how the model was pruned."""
-    training = report.training
-    trained = (
-        "without retraining" if training is None else f"then trained for {training.epochs:g} epochs on {training.rows:,} rows"
-    )
+    training, healing = report.training, report.healing
+    trained = "without retraining" if healing is None else healing.done
+    if training is not None:
+        trained = f"then trained for {training.epochs:g} epochs on {training.rows:,} rows"
     named = "" if spec.preset is None else f", with the settings of preset `{spec.preset}`"
     how = f"by `{report.method}` (recovery: `{report.recovery}`){named}, {trained}, for task `{report.task}`"
     if report.pattern is None:

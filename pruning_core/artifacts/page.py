@@ -72,9 +72,13 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         "ledger": None if report.ledger is None else ledger(report.ledger.rows),
         "norms": None if report.pattern is None or report.pattern.segments is None else norms(report.pattern.segments.norms),
         "losses": None if report.training is None else training_losses(report.training.points),
+        "healing": None if report.healing is None else training_losses(report.healing.points),
+        "held_out": None if report.healing is None else training_measures(report.healing.points),
         "measures": None if report.training is None else training_measures(report.training.points),
     }
-    return environment.get_template("report.html").render(
+    return environment.get_template(
+        "report.html"
+    ).render(
         report=report,
         name=display_name(report.model),
         preset=spec.preset,
@@ -94,6 +98,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         heads=heads_of(report.layers),
         sublayers=list(reported_sublayers(report.layers)),
         is_failed=is_failed,
+        sentence=lambda text: text[:1].upper() + text[1:],
         matrix_words=matrix_words,
         neurons=(sum(layer.kept_neurons for layer in report.layers), sum(layer.dense_neurons for layer in report.layers)),
         engines=engine_words(report.engines),

@@ -14,7 +14,7 @@ from pruning_core.arch.structure import groups_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES
 from pruning_core.checks.notes import notes_on_model, notes_on_place
-from pruning_core.checks.seconds import MEAN_SHARE, seconds_of
+from pruning_core.checks.seconds import MEAN_SHARE, Model, seconds_of, step_of_healing_s
 from pruning_core.engines.limits import refusals_of_files
 from pruning_core.engines.refusing import notes_on_engines
 from pruning_core.files.checkpoint import read_checkpoint
@@ -33,6 +33,10 @@ _TYPICAL_BATCH_TOKENS = 4096
 _BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Residual streams kept for each token of a repair: the dense one and the pruned one.
 _STREAMS = 2
+# Gradients, two moments, and the best weights so far.
+_COPIES_TO_HEAL = 4
+# Fewer steps than this within a budget are hardly worth their judging.
+_FEW_STEPS = 20
 
 
 class Prediction(Frozen):
@@ -80,6 +84,7 @@ def predict(spec: PruneSpec) -> Prediction | None:
             *notes_on_place(spec.model, spec.revision),
             *notes_on_model(folder, spec.task),
             *refusals_of_files(spec.artifacts, facts.config),
+            *_notes_on_healing(spec, Model.of(spec, groups, facts)),
             *notes_on_engines(spec, facts.config),
             *(
                 f"what a latency of {own.keep:g} in {ENGINE_TITLES[name]} takes is known once the job has measured a table "
@@ -88,6 +93,21 @@ def predict(spec: PruneSpec) -> Prediction | None:
             ),
         ),
     )
+
+
+def _notes_on_healing(spec: PruneSpec, model: Model) -> tuple[str, ...]:
+    """Say where a budget has room for few steps of healing."""
+    heal = spec.recovery.heal
+    if not heal.heals or heal.steps is not None:
+        return ()
+    step_s = step_of_healing_s(spec, model)
+    if 60 * heal.minutes >= _FEW_STEPS * step_s:
+        return ()
+    said = (
+        f"a step of healing may take {step_s:.0f} s on an ordinary CPU host, so that {heal.minutes:g} minutes have room for "
+        "few of them, if any: raise recovery.heal.minutes, lower recovery.heal.batch_size, or use a GPU"
+    )
+    return (said,)
 
 
 def _prunable(groups: tuple[UnitGroup, ...]) -> int:
@@ -111,4 +131,11 @@ def _memory(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> int:
     streams = _STREAMS * 4 * tokens * hidden
     batch = 40 * 4 * (spec.calibration.batch_tokens or _TYPICAL_BATCH_TOKENS) * (hidden + widest)  # kept for one backward
     gram = 3 * 8 * widest**2
-    return int(_RUNTIME_BYTES + weights + streams + batch + gram)
+    healing = _healing(spec, dense, hidden, widest) if spec.recovery.heal.heals else 0
+    return int(_RUNTIME_BYTES + weights + max(streams + batch + gram, streams + healing))
+
+
+def _healing(spec: PruneSpec, dense: int, hidden: int, widest: int) -> int:
+    """Estimate what healing takes beside the two models: gradients, AdamW's moments, the best weights, and one batch."""
+    tokens = spec.calibration.batch_tokens or _TYPICAL_BATCH_TOKENS
+    return _COPIES_TO_HEAL * 4 * dense + 40 * 4 * tokens * (hidden + widest)

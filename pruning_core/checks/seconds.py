@@ -37,6 +37,7 @@ _PASSES = 6
 _PASSES_OF_A_REPAIR = 2
 # Passes of a training row: the forward of the dense model, that of the student, and its backward (as long as two forwards).
 _PASSES_OF_A_STEP = 4
+_JUDGING = 0.2  # share of the time of healing
 _TYPICAL_TRAINING = 10_000  # rows of a training split of unknown size
 _STEPS_OF_A_RHO = 4
 
@@ -107,6 +108,7 @@ class Seconds:
         ledger: The ledger of capabilities.
         formats: Further formats of the bundle.
         engines: Tables and proofs in engines, as if each were installed where the job runs.
+        healing: Healing of all checkpoints: its budget, or what its steps take.
     """
 
     work: float
@@ -114,11 +116,12 @@ class Seconds:
     ledger: float
     formats: float
     engines: float
+    healing: float = 0.0
 
     @property
     def total(self) -> float:
         """All of them."""
-        return round(self.work + self.further + self.ledger + self.formats + self.engines, 1)
+        return round(self.work + self.further + self.ledger + self.formats + self.engines + self.healing, 1)
 
 
 def seconds_of(spec: PruneSpec, groups: tuple[UnitGroup, ...], facts: CheckpointFacts) -> Seconds:
@@ -130,6 +133,7 @@ def seconds_of(spec: PruneSpec, groups: tuple[UnitGroup, ...], facts: Checkpoint
         ledger=_ledger(spec, model, spec.evaluation.ledger),
         formats=_formats(spec, facts.weight_bytes),
         engines=_engines(spec, model, facts),
+        healing=_checkpoints(spec) * healing_s(spec, model),
     )
 
 
@@ -171,6 +175,24 @@ def _zeroing(spec: PruneSpec, method: ZeroingOptions, model: Model) -> float:
         rows = method.training.epochs * (method.training.max_train_rows or _TYPICAL_TRAINING)
         found += rows * _PASSES_OF_A_STEP * model.forward(MEAN_SHARE * spec.calibration.max_length)
     return found
+
+
+def step_of_healing_s(spec: PruneSpec, model: Model) -> float:
+    """Estimate the seconds of one step of healing: the dense model, the student, and its backward pass."""
+    heal = spec.recovery.heal
+    length = heal.max_length or spec.calibration.max_length
+    whole = 1.0 if spec.task.type == "text-generation" else MEAN_SHARE  # blocks are full
+    return heal.training(spec.task.type).batch_size * _PASSES_OF_A_STEP * model.forward(whole * length) / _FLOPS
+
+
+def healing_s(spec: PruneSpec, model: Model) -> float:
+    """Estimate the seconds of the healing of one checkpoint; judgements of given steps take a fifth as long as they do."""
+    heal = spec.recovery.heal
+    if not heal.heals:
+        return 0.0
+    if heal.steps is None:
+        return 60 * heal.minutes
+    return (1 + _JUDGING) * heal.steps * step_of_healing_s(spec, model)
 
 
 def _further(spec: PruneSpec, model: Model) -> float:

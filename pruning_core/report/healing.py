@@ -42,12 +42,30 @@ class HealingReport(TrainingReport):
         return 1 - self.held_out_best / self.held_out_start if self.held_out_start > 0 else 0.0
 
     @property
+    def kept(self) -> bool:
+        """Whether anything of it was kept."""
+        return self.best_step > 0
+
+    @property
+    def done(self) -> str:
+        """What was done to the model, as the end of a sentence on how it was pruned."""
+        if not self.kept:
+            return "without retraining"
+        return f"then healed for {self.best_step} steps of distillation from the base model"
+
+    @property
     def words(self) -> str:
-        """What happened, as a sentence."""
-        kinds = ", ".join(f"{own.kind} {own.start:.4g} to {own.best:.4g}" for own in self.held_out)
-        if self.best_step == 0:
+        """What happened, in a sentence or two."""
+        if not self.kept:
             why = f" ({self.reason})" if self.reason else ""
             return (
-                f"healing found nothing that is surely better on held-out samples than the repaired model{why}: that was kept"
+                "healing found nothing that is surely better on held-out samples than the repaired model, which was kept as it "
+                f"was{why}"
             )
-        return f"healed for {self.steps} steps; divergence from the dense model on held-out samples: {kinds}"
+        kinds = ", ".join(f"{own.kind} {own.start:.4g} → {own.best:.4g} ({own.samples} samples)" for own in self.held_out)
+        early = f". It ended early: {self.reason}" if self.reason else ""
+        return (
+            f"{self.steps} steps of {self.batch_size} samples in {self.seconds:.0f} s; divergence from the dense model on "
+            f"held-out samples: {kinds}; {100 * self.gain_per_minute:.2g} % of it a minute; best at step "
+            f"{self.best_step}{early}"
+        )

@@ -165,7 +165,8 @@ def own_texts(
     if kept is not None and (found := _read(kept)) is not None:
         return found
     length = model.longest(heal.max_length or spec.calibration.max_length)
-    draws, texts, at_once = generator(spec.seed, "healing texts"), list[array[int]](), texts_side_by_side(length)
+    texts: list[array[int]] = []
+    draws, at_once = generator(spec.seed, "healing texts"), texts_side_by_side(length)
     most, until = _MOST_TEXTS, time.perf_counter() + _WRITING * 60 * heal.minutes
     if heal.steps is not None:  # as many as there is use for, whatever they take
         most = 2 * _LEAST_HELD_OUT + math.ceil(share * heal.steps * heal.training(spec.task.type).batch_size)

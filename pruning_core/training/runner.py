@@ -48,7 +48,7 @@ class TrainingRunner:
     ctx: Context
     rows: Rows
     scratch: Path | None
-    texts: list[array[int]] = field(default_factory=list["array[int]"])
+    texts: list[array[int]] = field(default_factory=lambda: [])
 
     def train_(self, student: PreTrainedModel, recipe: Recipe, options: TrainingOptions, *, name: str) -> TrainingReport:
         """Train a student in place.
