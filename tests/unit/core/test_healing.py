@@ -22,8 +22,8 @@ from pruning_core.models.load import load_task_model
 from pruning_core.run.pipeline import run
 from pruning_core.spec.healing import HealSpec
 from pruning_core.spec.prune import PruneSpec, RecoverySpec
-from pruning_core.tasks.batch import TokenLabelled
 from pruning_core.spec.training import TrainingOptions
+from pruning_core.tasks.batch import TokenLabelled
 from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.constraint import Unconstrained
 from pruning_core.training.dataset import IN_DOMAIN, OFF_DOMAIN, TrainingSet
