@@ -2,7 +2,7 @@
 
 Group Lasso (``block-lasso``) and ADMM (``admm-pattern``) start from the dense weights of the models of ``../shared``. Beside
 them stand their choice with the refit alone, the one-shot tiers, fine-tuning after a hard prune, and the papers' penalties. All
-trainings take the same steps on the same rows: a part of the training split, since CPUs are slow. Defaults were chosen on STS-B.
+trainings take the same steps on the same rows: a part of the training split, as CPUs are slow. Defaults were chosen on STS-B.
 Prints a table with paired intervals and, last, one JSON object.
 """
 
