@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders bench-healing peers
+.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-training bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders bench-healing peers
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -125,6 +125,10 @@ imports: install ## The one-way rule
 	$(BIN)/lint-imports
 
 check: lint types imports audit test-ci ## What CI runs: lint, types, import rules, audit, migration drift, and the tests but those that take a minute
+
+# TRAINING_ARGS="--tasks stsb --structures 2:4 --seeds 0": some of them.
+bench-training: install ## Group Lasso and ADMM from dense weights, beside the one-shot tiers, hard pruning and the papers' penalties
+	$(BIN)/python -m benchmarks.training $(TRAINING_ARGS)
 
 # HEADLINES_ARGS="--tasks glosses --out FOLDER": one of them, and a folder that keeps models and figures.
 bench-headlines: install ## Quality kept on tasks that no default was chosen on, made of Debian packages, beside baselines with the same repair

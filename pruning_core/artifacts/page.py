@@ -76,9 +76,7 @@ def render_page(spec: PruneSpec, report: Report) -> str:
         "held_out": None if report.healing is None else training_measures(report.healing.points),
         "measures": None if report.training is None else training_measures(report.training.points),
     }
-    return environment.get_template(
-        "report.html"
-    ).render(
+    return environment.get_template("report.html").render(
         report=report,
         name=display_name(report.model),
         preset=spec.preset,

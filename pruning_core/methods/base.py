@@ -16,6 +16,7 @@ from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import Outcome, SublayerReport
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.grammar import BlockPattern, SegmentBlock
+from pruning_core.spec.options import ZeroingOptions
 from pruning_core.spec.prune import RecoverySpec
 from pruning_core.spec.targets import Target
 from pruning_core.spec.training import TrainingOptions
@@ -41,18 +42,39 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class Choosing:
+    """A training from dense weights that chooses which of them stay.
+
+    Its values are not kept: a penalty shrinks those that stay, too. They are refitted from the dense weights by least squares.
+
+    Attributes:
+        recipe: Makes the constraint that chooses.
+        training: Options of this training.
+        share: Share of all steps.
+        refit: Options of the refit.
+    """
+
+    recipe: Recipe
+    training: TrainingOptions
+    share: float
+    refit: ZeroingOptions
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingPlan:
     """The training that follows a pruning.
 
     Attributes:
-        recipe: Makes the constraint on the weights.
+        recipe: Makes the constraint on the weights; after a choice, for the steps that are left.
         options: Options of the trained tier.
         from_dense: Whether training starts from the dense weights; otherwise it starts from the pruned ones.
+        choosing: The training that comes first, and takes the place of the one-shot choice; None: there is none.
     """
 
     recipe: Recipe
     options: TrainingOptions
     from_dense: bool
+    choosing: Choosing | None = None
 
 
 @dataclass(frozen=True, slots=True)

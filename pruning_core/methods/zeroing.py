@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pruning_core.arch.adapter import ModelAdapter, adapt
+from pruning_core.arch.linear import weight_of
 from pruning_core.arch.masks import Mask
 from pruning_core.evidence.context import Evidence
 from pruning_core.methods.base import Applied
-from pruning_core.patterns.project import Projection
+from pruning_core.patterns.project import Chosen, Projection
 from pruning_core.recovery.matrix_fit import Fit
 from pruning_core.recovery.sparsify import sparsify_
 from pruning_core.report.report import MatrixReport, Outcome, SolverStatus, SublayerReport
@@ -54,6 +55,29 @@ def apply_zeros_(
     fits = sparsify_(adapt(student), rule, evidence, options, recovery, on_sublayer=on_sublayer)
     mask = Mask.full([group.size for group in evidence.dense.groups])
     return Applied(mask, sublayer_reports(fits, evidence.dense), fits)
+
+
+def refit_chosen_(
+    student: PreTrainedModel,
+    chosen: PreTrainedModel,
+    evidence: Evidence,
+    options: ZeroingOptions,
+    recovery: RecoverySpec,
+    *,
+    on_sublayer: Callable[[int], None],
+) -> Applied:
+    """Cut a student to the weights that another model has left, and refit them, in place.
+
+    Args:
+        student: A clone of the dense model, whose own values are refitted.
+        chosen: The model whose weights that are not zero are the choice.
+        evidence: Dense model and calibration batches.
+        options: Options of the refit; the selection among them is one that takes the projections as they are.
+        recovery: Decides whether to refit.
+        on_sublayer: Called after each sublayer with the number done.
+    """
+    supports = {path: Chosen(weight_of(linear).detach().T != 0) for path, linear in adapt(chosen).linears.items()}
+    return apply_zeros_(student, supports, evidence, options, recovery, on_sublayer=on_sublayer)
 
 
 def sublayer_reports(fits: Sequence[Fit], dense: ModelAdapter) -> tuple[SublayerReport, ...]:

@@ -29,6 +29,21 @@ class Projection(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """A support that was chosen before, whatever the energies are.
+
+    Attributes:
+        kept: The support, input-major.
+    """
+
+    kept: Bool[Tensor, "k d"]
+
+    def support(self, energy: Float[Tensor, "k d"]) -> Bool[Tensor, "k d"]:
+        """Return it."""
+        return self.kept.to(energy.device)
+
+
+@dataclass(frozen=True, slots=True)
 class LargestFraction:
     """Unstructured sparsity: each matrix keeps its weights of largest energy. The share ``sparsity`` of them is removed.
 

@@ -55,3 +55,19 @@ class TrainingReport(Frozen):
     held_out_best: float
     phases: tuple[PhaseReport, ...]
     points: tuple[TrainingPoint, ...]
+
+    def followed_by(self, other: TrainingReport) -> TrainingReport:
+        """Return the report of this training, which chose weights, and another that went on with them as one."""
+        at = self.steps
+        return other.but(
+            planned_steps=self.planned_steps + other.planned_steps,
+            steps=at + other.steps,
+            epochs=round(self.epochs + other.epochs, 3),
+            ending=self.ending if other.ending == "finished" else other.ending,
+            reason=self.reason if other.ending == "finished" else other.reason,
+            resumed_from=self.resumed_from if other.resumed_from is None else at + other.resumed_from,
+            best_step=at + other.best_step,
+            held_out_start=self.held_out_start,
+            phases=self.phases + other.phases,
+            points=self.points + tuple(point.but(step=at + point.step) for point in other.points),
+        )

@@ -25,7 +25,8 @@ from pruning_core.measure.outcome import Measured, count_shapes
 from pruning_core.measure.quality import Evaluator
 from pruning_core.measure.sparse_products import measure_products
 from pruning_core.measure.stored import StoredPrecision
-from pruning_core.methods.base import Applied, Plan, TrainingPlan, Written
+from pruning_core.methods.base import Applied, Choosing, Plan, TrainingPlan, Written
+from pruning_core.methods.zeroing import refit_chosen_
 from pruning_core.models.load import load_task_model
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import ExportReport
@@ -39,7 +40,7 @@ from pruning_core.spec.artifacts import QualityFloor
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import Target, is_measured_here, target_name
 from pruning_core.tasks.base import TaskModel
-from pruning_core.training.runner import TrainingRunner
+from pruning_core.training.runner import FirstChoice, TrainingRunner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -195,11 +196,15 @@ class CandidateBuilder:
 
     def _made(self, target: Target, plan: Plan) -> Pruned:
         """Prune and repair a student; train it if the plan says so, or heal it if the request does."""
-        pruned = self._repaired(plan)
-        if self._is_last(target):
-            self.ctx.evidence.states.release()
-        if plan.training is not None:
-            pruned = self._trained(pruned, plan.training, target)
+        training = plan.training
+        if training is not None and training.choosing is not None and self.spec.recovery.kind == "weights":
+            pruned = self._chosen(training, training.choosing, target)
+        else:
+            pruned = self._repaired(plan)
+            if self._is_last(target):
+                self.ctx.evidence.states.release()
+            if training is not None:
+                pruned = self._trained(pruned, training, target)
         if self.spec.recovery.heal.heals:
             healing = self.trainer.heal_(pruned.student, keeps_zeros=plan.zeroes_weights, name=target_name(target))
             pruned = replace(pruned, healing=healing)
@@ -217,8 +222,30 @@ class CandidateBuilder:
     def _trained(self, pruned: Pruned, training: TrainingPlan, target: Target) -> Pruned:
         """Train the pruned student, or a new student from the dense weights."""
         student = clone(self.ctx.task_model.model) if training.from_dense else pruned.student
-        report = self.trainer.train_(student, training.recipe, training.options, name=target_name(target))
+        student, report = self.trainer.train_(student, training.recipe, training.options, name=target_name(target))
         return Pruned(student, pruned.applied, report)
+
+    def _chosen(self, training: TrainingPlan, choosing: Choosing, target: Target) -> Pruned:
+        """Let training choose the weights that stay, refit them from the dense weights, and train on."""
+        dense, evidence = self.ctx.task_model.model, self.ctx.evidence
+        applied: list[Applied] = []
+
+        def refit(chosen: PreTrainedModel) -> PreTrainedModel:
+            student = clone(dense)
+            recovery = self.spec.recovery
+            applied.append(refit_chosen_(student, chosen, evidence, choosing.refit, recovery, on_sublayer=lambda _done: None))
+            if self._is_last(target):
+                evidence.states.release()
+            return student
+
+        student, report = self.trainer.train_(
+            clone(dense),
+            training.recipe,
+            training.options,
+            name=target_name(target),
+            first=FirstChoice(choosing.recipe, choosing.training, choosing.share, refit),
+        )
+        return Pruned(student, applied[0], report)
 
     def _timed(self, pruned: TaskModel, plan: Plan) -> tuple[LatencyReport, ProductsReport | None]:
         """Time the checkpoint beside the dense model, and products with its matrices if they hold zeros."""

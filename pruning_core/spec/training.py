@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import eq
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from pruning_core.spec.frozen import Frozen
 
+_REFIT = (
+    "Start dense: training chooses the weights that stay, they are refitted from the dense weights by least squares, and the "
+    "rest of the steps fine-tunes them. False: they go on with the values that the penalty left, as in the papers."
+)
+# Under the group Lasso, where a weight has as far to go as it is large.
+_LASSO_RATE = 5e-4
 Tier = Literal["one-shot", "trained"]
 
 
@@ -63,6 +71,7 @@ class PatternTraining(TrainingOptions):
         default="one-shot", description="Weights that training starts from: those of the one-shot tier, or the dense ones."
     )
     admm: float = Field(default=0.5, ge=0, le=1, description="Share of the steps under ADMM's penalty; 0: pruned at the start.")
+    refit: bool = Field(default=True, exclude_if=partial(eq, True), description=_REFIT)
     rho_first: float = Field(default=1e-3, gt=0, le=1000, description="First value of ADMM's penalty rho.")
     rho_last: float = Field(default=1.0, gt=0, le=1000, description="Last value of rho, reached whatever the number of steps.")
     rho_growth: float = Field(default=1.1, gt=1, le=10, description="Least growth of rho at each dual update.")
@@ -98,6 +107,7 @@ class LassoTraining(TrainingOptions):
     lasso: float | None = Field(
         default=None, ge=0, le=1, description="Share of the steps under the penalty; null: half from dense weights, else none."
     )
+    refit: bool = Field(default=True, exclude_if=partial(eq, True), description=_REFIT)
     strength: float = Field(
         default=1.0,
         gt=0,
@@ -105,6 +115,18 @@ class LassoTraining(TrainingOptions):
         description="Strength of the penalty. 1: it takes a group at the target's threshold to zero by the end of the phase.",
     )
     milestones: int = Field(default=8, ge=1, le=1000, description="How often the penalty is reweighted, evenly over the phase.")
+    penalised: Literal["near", "all"] = Field(
+        default="near",
+        exclude_if=partial(eq, "near"),
+        description="near: groups near a threshold that rises with the share of zeros; all: every group, as in the paper.",
+    )
+    lasso_learning_rate: float = Field(
+        default=_LASSO_RATE,
+        exclude_if=partial(eq, _LASSO_RATE),
+        gt=0,
+        le=1,
+        description="With refit: peak learning rate under the penalty, where weights must travel as far as their own size.",
+    )
     epsilon: float = Field(
         default=1e-3,
         gt=0,

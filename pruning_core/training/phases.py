@@ -104,3 +104,24 @@ class Phases:
 
     def _within(self, moment: Moment, /) -> Moment:
         return replace(moment, step=moment.step - self._start, steps=self._ends[self._index] - self._start)
+
+
+class Choice(Phases):
+    """Phases that choose weights: what they have chosen at their end counts, and not what was best on the way there.
+
+    The held-out loss on the way is that of weights that a penalty shrinks, and says little of the choice.
+    """
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        super().__init__(phases)
+        self._ended = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last step has been taken."""
+        return self._ended
+
+    def after_step(self, moment: Moment, /) -> None:
+        """Let the present phase change the weights, and note the end."""
+        super().after_step(moment)
+        self._ended = moment.step + 1 >= moment.steps

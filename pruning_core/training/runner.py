@@ -7,7 +7,7 @@ import math
 import time
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,29 @@ from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.dataset import TrainingSet
 from pruning_core.training.healing import HealRecipe, draw_healing_set, healed, own_texts, schedule_of
 from pruning_core.training.judging import Guard
-from pruning_core.training.recipe import Recipe
+from pruning_core.training.recipe import Recipe, prunable_weights
+from pruning_core.training.schedule import ByEpochs
 from pruning_core.training.together import TrainingJob, train, training_devices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class FirstChoice:
+    """A training from dense weights that chooses which of them stay, before another one goes on.
+
+    Attributes:
+        recipe: Makes the constraint that chooses.
+        options: Options of this training.
+        share: Share of all steps.
+        refit: Makes the model that goes on, from the one that holds the choice.
+    """
+
+    recipe: Recipe
+    options: TrainingOptions
+    share: float
+    refit: Callable[[PreTrainedModel], PreTrainedModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +68,9 @@ class TrainingRunner:
     scratch: Path | None
     texts: list[array[int]] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType] - array has no items to name
 
-    def train_(self, student: PreTrainedModel, recipe: Recipe, options: TrainingOptions, *, name: str) -> TrainingReport:
+    def train_(
+        self, student: PreTrainedModel, recipe: Recipe, options: TrainingOptions, *, name: str, first: FirstChoice | None = None
+    ) -> tuple[PreTrainedModel, TrainingReport]:
         """Train a student in place.
 
         Args:
@@ -58,30 +78,46 @@ class TrainingRunner:
             recipe: Makes the method's constraint.
             options: The method's training options.
             name: Name of this training, unique in the run; its folder's name.
+            first: A training that chooses the weights first; None: there is none.
+
+        Returns:
+            The trained model: after a choice, another one. And the report.
 
         Raises:
             DatasetInvalid: There are too few rows.
         """
-        spec, ctx = self.spec, self.ctx
         training_set = TrainingSet.draw(
-            ctx.task_model,
+            self.ctx.task_model,
             self.rows,
             options,
-            max_length=spec.calibration.max_length,
-            seed=spec.seed,
+            max_length=self.spec.calibration.max_length,
+            seed=self.spec.seed,
             micro_tokens=self._micro_tokens,
         )
-        job = TrainingJob(
-            student=ctx.task_model.with_model(student),
-            teacher=ctx.task_model,
-            training_set=training_set,
-            recipe=recipe,
-            options=options,
-            dtype=matmul_dtype(spec.calibration.precision, ctx.task_model.device),
-            checkpoints=self._checkpoints(training_set, name),
-        )
-        with ctx.clock.stage("train", training_set.all_steps(options)) as step:
-            return train(job, training_devices(ctx.task_model.device), step)
+        model, steps = self.ctx.task_model, training_set.all_steps(options)
+        dtype = matmul_dtype(self.spec.calibration.precision, model.device)
+        job = TrainingJob(model.with_model(student), model, training_set, recipe, options, dtype, None)
+        with self.ctx.clock.stage("train", steps) as step:
+            if first is None:
+                return student, self._train(job, steps, name, step)
+            choosing = max(1, round(first.share * steps))
+            report = self._train(replace(job, recipe=first.recipe, options=first.options), choosing, f"{name}-choice", step)
+            _cut_(student, first.recipe)
+            tuned = first.refit(student)
+            if choosing < steps:
+                # Another order than before: with half an epoch each, both would see the same rows.
+                others = replace(training_set, seed=training_set.seed + 1)
+                job = replace(job, student=model.with_model(tuned), training_set=others)
+                tuning = self._train(job, steps - choosing, name, lambda done: step(choosing + done))
+                report = report.followed_by(tuning)
+            return tuned, report
+
+    def _train(self, job: TrainingJob, steps: int, name: str, on_step: Callable[[int], None]) -> TrainingReport:
+        """Take a number of steps, with a schedule of their own."""
+        own, options = job.training_set, job.options
+        schedule = ByEpochs(steps, own.steps(options.batch_size), options.judgements, options.warmup)
+        job = replace(job, schedule=schedule, checkpoints=self._checkpoints(own, name))
+        return train(job, training_devices(self.ctx.task_model.device), on_step)
 
     def heal_(self, student: PreTrainedModel, *, keeps_zeros: bool, name: str) -> HealingReport:
         """Heal a student in place: train it towards the dense model's outputs, for as long as the request's budget.
@@ -150,6 +186,13 @@ class TrainingRunner:
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
+def _cut_(student: PreTrainedModel, recipe: Recipe) -> None:
+    """Set to zero what a choice has not kept; a training that has diverged leaves the weights that it began with."""
+    constraint = recipe.constraint(prunable_weights(student))
+    constraint.begin(1)
+    constraint.finish()
+
+
 def training_warnings(training: TrainingReport | None) -> list[str]:
     """Return warnings for a training that ended early or found nothing better."""
     if training is None:
@@ -159,6 +202,13 @@ def training_warnings(training: TrainingReport | None) -> list[str]:
         found.append(f"training ended after {training.steps} of {training.planned_steps} steps: {training.reason}")
     if training.best_step == 0:
         found.append("training found nothing better, on held-out rows, than what it began with; that was kept")
+    travelled = [point.measures["travel"] for point in training.points if "travel" in point.measures]
+    if travelled and max(travelled) < 1:
+        found.append(
+            f"under the Lasso the learning rate could move a segment by {max(travelled):.2g} of its norm at the threshold: its "
+            "gradient had little say in which segments stay. More epochs or a larger "
+            "method.training.lasso_learning_rate give it more"
+        )
     return found
 
 

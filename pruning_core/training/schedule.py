@@ -91,9 +91,9 @@ class ByEpochs:
         return one_cycle(step, self.steps, self.warmup)
 
     def judges_after(self, step: int, /) -> bool:
-        """Return whether an epoch ends here, or one of its parts."""
+        """Return whether an epoch ends here, or one of its parts, or the training."""
         within = step % self.per_epoch
-        return within == 0 or within % max(1, self.per_epoch // self.judgements) == 0
+        return step >= self.steps or within == 0 or within % max(1, self.per_epoch // self.judgements) == 0
 
     def took(self, _step: int, _seconds: float, _spent_s: float, /) -> None:
         """Note nothing."""

@@ -51,6 +51,7 @@ class AdmmPattern(ZeroingMethod):
             {
                 "method.tier": "trained",
                 "method.training.start": "dense",
+                "method.training.refit": False,
                 "method.training.penalty": "coupled",
                 "method.training.finish": "sr-ste",
                 "method.training.distillation": 0.0,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pruning_core.patterns.project import Projection
 from pruning_core.spec.training import PatternTraining
 from pruning_core.training.admm_penalty import Admm
 from pruning_core.training.constraint import Constraint, Weights
 from pruning_core.training.masking import FixedSupport, SrSte
-from pruning_core.training.phases import Phase, Phases
+from pruning_core.training.phases import Choice, Phase, Phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,12 @@ class PatternRecipe:
     Attributes:
         projection: The projection onto the pattern.
         options: Options of the trained tier.
+        part: The phases to make: ADMM's, where a refit follows; those after it; or all.
     """
 
     projection: Projection
     options: PatternTraining
+    part: Literal["all", "choice", "tuning"] = "all"
 
     def constraint(self, weights: Weights) -> Constraint:
         """Make the phases. Each of them projects the weights onto the pattern at its end."""
@@ -42,7 +45,7 @@ class PatternRecipe:
                 return SrSte(weights, projection, options.decay)
             return FixedSupport(weights, projection)
 
-        phases = [Phase(options.admm, admm)] if options.admm else []
-        if options.admm < 1:
+        phases = [Phase(options.admm, admm)] if options.admm and self.part != "tuning" else []
+        if options.admm < 1 and self.part != "choice":
             phases.append(Phase(1 - options.admm, finish))
-        return Phases(phases)
+        return Choice(phases) if self.part == "choice" else Phases(phases)

@@ -43,6 +43,8 @@ class BlockLasso(ZeroingMethod):
             {
                 "method.tier": "trained",
                 "method.training.start": "dense",
+                "method.training.penalised": "all",
+                "method.training.refit": False,
                 "method.training.learning_rate": 3e-5,
                 "method.training.distillation": 0.0,
                 "method.training.hidden": 0.0,

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.methods.block_lasso.recipe import GroupLasso, Groups, LassoRecipe
+from pruning_core.methods.block_lasso.penalty import GroupLasso, Groups
+from pruning_core.methods.block_lasso.recipe import LassoRecipe
+from pruning_core.methods.block_lasso.rising import RisingLasso
 from pruning_core.patterns.segments import Segments
 from pruning_core.spec.training import LassoTraining
 from pruning_core.training.constraint import Moment
@@ -148,3 +150,74 @@ def test_the_recipe_shrinks_and_then_holds_the_support():
     assert phases == ["lasso"] * 4 + ["fixed"] * 4
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     assert 0.5 <= zeros / 98 < 0.6
+
+
+def rising(steps, **options):
+    weights, _, groups = made()
+    lasso = RisingLasso(weights, groups, sparsity=0.5, options=LassoTraining(start="dense", **options))
+    lasso.begin(steps)
+    return weights, lasso, groups
+
+
+def test_a_rising_threshold_leaves_what_is_far_above_it_as_it_was():
+    weights, lasso, groups = rising(40)
+    before = {name: groups[name].norms(weight) for name, weight in weights.items()}
+    for step in range(40):
+        lasso.after_step(at(step, 40))
+    threshold = torch.cat([own.flatten() for own in before.values()]).median()
+    after = {name: groups[name].norms(weight) for name, weight in weights.items()}
+    for name, own in before.items():
+        far = own > 1.3 * threshold
+        assert bool(far.any())
+        torch.testing.assert_close(after[name][far], own[far])
+    share = sum(int((own == 0).sum()) for own in after.values()) / sum(own.numel() for own in after.values())
+    assert 0.3 < share <= 0.6
+
+
+def test_a_small_group_that_a_strong_gradient_defends_stays_and_a_larger_one_goes():
+    """A step that moves each weight back by the learning rate stands for AdamW under a gradient that keeps its sign."""
+    steps, rate = 200, 2e-2
+    weights, lasso, groups = rising(steps)
+    name = "a"
+    norms = groups[name].norms(weights[name])
+    # The smallest group of all, of full size.
+    place = [int(value) for value in (norms == norms.min()).nonzero()[0]]
+    spot = torch.zeros_like(norms)
+    spot[tuple(place)] = 1
+    own = groups[name]
+    inside = own.segments.spread(spot, tuple(own.view(weights[name]).shape)).bool()
+    dense = own.view(weights[name]).detach().clone()
+    for step in range(steps):
+        with torch.no_grad():
+            view = own.view(weights[name])
+            back = (dense - view).clamp(-rate, rate)
+            view.add_(torch.where(inside, back, torch.zeros_like(back)))
+        lasso.after_step(Moment(step, steps, rate, rate))
+    after = own.norms(weights[name])
+    assert float(after[tuple(place)]) > 0.5 * float(norms[tuple(place)])
+    larger = norms > norms.min()
+    assert bool((after[larger] == 0).any())
+    assert lasso.measures()["travel"] > 1
+
+
+def test_little_travel_is_told():
+    weights, lasso, _ = rising(10)
+    for step in range(10):
+        lasso.after_step(at(step, 10))
+    assert 0 < lasso.measures()["travel"] < 1
+    assert weights
+
+
+def test_the_state_of_a_rising_threshold_can_be_taken_up_again():
+    weights, lasso, groups = rising(10)
+    for step in range(4):
+        lasso.after_step(at(step, 10))
+    copies = {name: nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
+    again = RisingLasso(copies, groups, sparsity=0.5, options=LassoTraining(start="dense"))
+    again.begin(10)
+    again.restore({name: tensor.clone() for name, tensor in lasso.tensors().items()})
+    for step in range(4, 10):
+        lasso.after_step(at(step, 10))
+        again.after_step(at(step, 10))
+    assert all(torch.equal(weights[name], copies[name]) for name in weights)
+    assert again.measures() == lasso.measures()

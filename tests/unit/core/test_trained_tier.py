@@ -100,6 +100,19 @@ def test_every_order_of_phases_ends_in_the_pattern(training, phases, tiny_bert, 
     assert [phase.phase for phase in report.training.phases] == phases
 
 
+@pytest.mark.parametrize(("finish", "refit"), [("fixed", True), ("sr-ste", True), ("fixed", False)])
+def test_from_dense_weights_training_chooses_and_values_are_refitted(finish, refit, tiny_bert, tiny_sst2, tmp_path):
+    report = run(spec_of(tiny_bert, tiny_sst2, start="dense", finish=finish, refit=refit), tmp_path / "out", device="cpu")
+    assert report.pattern.violations == 0
+    assert [phase.phase for phase in report.training.phases] == ["admm", finish]
+    assert report.training.steps == report.training.planned_steps == sum(phase.steps for phase in report.training.phases)
+    assert [point.step for point in report.training.points] == sorted(point.step for point in report.training.points)
+    selections = {matrix.status for matrix in report.pattern.matrices}
+    assert all(matrix.iterations == 0 for matrix in report.pattern.matrices) == refit  # no one-shot ADMM where training chooses
+    assert selections
+    assert any(matrix.refit_steps for matrix in report.pattern.matrices)
+
+
 def test_divergence_is_typed_and_leaves_the_best_weights_before_it(tiny_sst2, tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", num_labels=1)
     columns = {"text": ["sentence"], "label": "label"}

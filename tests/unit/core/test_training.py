@@ -232,6 +232,22 @@ def test_duals_follow_boyd():
     assert admm.measures()["primal"] == pytest.approx(float((W - admm.Z["one"]).norm() / admm.Z["one"].norm()), rel=1e-4)
 
 
+@pytest.mark.parametrize("first", [1e-3, 0.5])
+def test_without_a_gradient_kept_weights_stay_as_they_were_under_admm(first):
+    """The dual must not wind up while the proximal steps are small: the projection would flip, and kept weights change."""
+    steps, dense = 61, torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    weights = {"one": torch.nn.Parameter(dense.clone())}
+    admm = Admm(weights, TWO_OF_FOUR, rho=(first, 1.0), growth=1.1, penalty="decoupled")
+    admm.begin(steps)
+    for step in range(steps):
+        admm.after_step(Moment(step, steps, 5e-5 * (1 - step / steps), 5e-5))
+    support = project(dense, TWO_OF_FOUR)
+    apart = float(weights["one"].detach()[~support].norm() / dense[~support].norm())
+    assert apart < 0.5
+    admm.finish()
+    torch.testing.assert_close(weights["one"].detach(), dense * support)
+
+
 def test_sr_ste_decays_pruned_weights_alone_and_runs_on_masked_ones():
     weights = {"one": torch.nn.Parameter(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))}
     ste = SrSte(weights, TWO_OF_FOUR, decay=0.25)
