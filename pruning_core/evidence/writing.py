@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from array import array
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ from pruning_core.machine.precision import products_in
 from pruning_core.shapes import Int
 from pruning_core.spec.calibration import texts_side_by_side
 from pruning_core.tasks.batch import Encoded, TokenLabelled
+from pruning_core.tasks.language import end_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,14 +51,15 @@ def write(
         on_text: Called after each batch with the number of texts that are written.
         dtype: Format of matrix products.
     """
-    begin, ordinary = _opening(model), _ordinary(model)
+    begin, ordinary = _opening(model), _known(model, without=model.tokenizer.all_special_ids)
     firsts = ordinary[torch.randint(len(ordinary), (count,), generator=draws)]
+    going_on = _known(model, without=end_tokens(model)).to(model.device)
     tokens = torch.Generator(model.device).manual_seed(int(torch.randint(2**31, (), generator=draws)))
     texts: list[array[int]] = []
     with torch.inference_mode(), _writer(model, dtype) as writer:
         for own in firsts.split(texts_side_by_side(length)):
             prompt = torch.cat([begin.expand(len(own), -1), own[:, None]], 1)[:, :length].to(model.device)
-            written = _continued(writer, prompt, length, ordinary.to(model.device), tokens)
+            written = _continued(writer, prompt, length, going_on, tokens)
             texts += [array("l", row) for row in written.tolist()]
             on_text(len(texts))
     return texts
@@ -77,9 +79,9 @@ def _writer(model: TaskModel, dtype: torch.dtype) -> Generator[Any]:
 
 
 def _continued(
-    writer: Any, prompt: Int[Tensor, "b p"], length: int, ordinary: Int[Tensor, " v"], draws: torch.Generator
+    writer: Any, prompt: Int[Tensor, "b p"], length: int, allowed: Int[Tensor, " v"], draws: torch.Generator
 ) -> Int[Tensor, "b s"]:
-    """Continue prompts to a length by ordinary tokens.
+    """Continue prompts to a length by allowed tokens.
 
     ``generate`` would draw each token from the whole vocabulary, which takes longer than the model does.
     """
@@ -89,10 +91,10 @@ def _continued(
         said = writer(input_ids=given, past_key_values=cache, use_cache=True)
         cache = getattr(said, "past_key_values", None)
         # What is not finite is told of by the scores, with the layer that it is from.
-        logits = said.logits[:, -1].float().nan_to_num().index_select(1, ordinary)
-        likely = logits.topk(min(_LIKELIEST, len(ordinary)))
+        logits = said.logits[:, -1].float().nan_to_num().index_select(1, allowed)
+        likely = logits.topk(min(_LIKELIEST, len(allowed)))
         drawn = likely.indices.gather(1, torch.multinomial(likely.values.softmax(-1), 1, generator=draws))
-        token = ordinary[drawn]
+        token = allowed[drawn]
         text = torch.cat([text, token], 1)
         given = text if cache is None else token
     return text
@@ -105,11 +107,11 @@ def _opening(model: TaskModel) -> Tensor:
     return torch.tensor([found[:1] if begin is not None and found[:1] == [begin] else []], dtype=torch.long)
 
 
-def _ordinary(model: TaskModel) -> Tensor:
-    """Return the tokens that are not special, of those that both tokenizer and model have."""
-    special = set(model.tokenizer.all_special_ids)
+def _known(model: TaskModel, *, without: Sequence[int]) -> Int[Tensor, " v"]:
+    """Return the tokens that both tokenizer and model have, but for some."""
     both = min(len(model.tokenizer), int(cast("Tensor", model.model.get_input_embeddings().weight).shape[0]))
-    return torch.tensor([token for token in range(both) if token not in special], dtype=torch.long)
+    left_out = set(without)
+    return torch.tensor([token for token in range(both) if token not in left_out], dtype=torch.long)
 
 
 def interleaved(encoded: Encoded, chosen: list[int], texts: list[array[int]]) -> TokenLabelled:

@@ -131,6 +131,15 @@ class TextGeneration(LanguageModel):
         return blocks_of(tokenizer, documents_of(tokenizer, rows, limit), limit)
 
 
+def end_tokens(model: TaskModel) -> list[int]:
+    """Return the tokens that end a text: those of the model's generation settings and the tokenizer's own."""
+    settings = getattr(model.model, "generation_config", None)
+    stated = getattr(settings, "eos_token_id", None)
+    listed = [] if stated is None else cast("list[int]", stated) if isinstance(stated, list) else [cast("int", stated)]
+    own = cast("int | None", model.tokenizer.eos_token_id)
+    return list(dict.fromkeys([*listed, *([] if own is None else [own])]))
+
+
 def documents_of(tokenizer: PreTrainedTokenizerBase, rows: Rows, limit: int) -> list[array[int]]:
     """Return the tokens of each row in full, with the token that ends a text."""
     end = cast("int | None", tokenizer.eos_token_id)

@@ -15,6 +15,7 @@ from pruning_core.measure.paired import LEAST_ROWS
 from pruning_core.report.ledger import LedgerRow
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.chats import prompt_of
+from pruning_core.tasks.language import end_tokens
 from pruning_core.tasks.row_forms import means, shares
 
 LONGEST = 48
@@ -74,7 +75,7 @@ class WritingPart(Part):
         """Write a continuation of each prompt, of at most `LONGEST` tokens."""
         from transformers import GenerationConfig
 
-        ends = _ends(model)
+        ends = end_tokens(model)
         padding = model.tokenizer.pad_token_id
         config = GenerationConfig(
             max_new_tokens=LONGEST,
@@ -117,15 +118,6 @@ class WritingPart(Part):
         return Subject("writing to an end", "endings", "continuation"), Subject(
             "writing without repetition", "repetition", "continuation"
         )
-
-
-def _ends(model: TaskModel) -> list[int]:
-    """Return the tokens that end a text: those of the model's generation settings and the tokenizer's own."""
-    settings = getattr(model.model, "generation_config", None)
-    stated = getattr(settings, "eos_token_id", None)
-    listed = [] if stated is None else cast("list[int]", stated) if isinstance(stated, list) else [cast("int", stated)]
-    own = cast("int | None", model.tokenizer.eos_token_id)
-    return list(dict.fromkeys([*listed, *([] if own is None else [own])]))
 
 
 def _cut(tokens: list[int], ends: list[int]) -> Written:
