@@ -147,3 +147,12 @@ def tiny_spec(model: Path, data: Path, **changes):
         "latency": {"batch": 2, "length": 16, "repeats": 3},
     }
     return PruneSpec.model_validate(fields | changes)
+
+
+def rows_to_learn():
+    """Return 160 short texts, of which every other one ends in a word that gives its label away."""
+    from pruning_core.data.rows import Rows
+
+    words = [f"word{i}" for i in range(20)]
+    texts = [" ".join(words[(i * k) % 20] for k in range(1, 3 + i % 9)) + (" good" if i % 2 else "") for i in range(160)]
+    return Rows(texts=tuple((text,) for text in texts), labels=tuple(float(i % 2) for i in range(160)))

@@ -23,7 +23,6 @@ from pruning_core.data.rows import Rows
 from pruning_core.errors import DatasetInvalid
 from pruning_core.evidence.context import Context, Evidence, generator
 from pruning_core.evidence.writing import write
-from pruning_core.machine.precision import products_in
 from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.report.healing import HealingReport, HeldOutReport
 from pruning_core.report.training import TrainingReport
@@ -171,10 +170,9 @@ def own_texts(
     if heal.steps is not None:  # as many as there is use for, whatever they take
         most = 2 * _LEAST_HELD_OUT + math.ceil(share * heal.steps * heal.training(spec.task.type).batch_size)
         most, until = min(most, _MOST_TEXTS), math.inf
-    with products_in(dtype, model.device):
-        while len(texts) < most and (len(texts) < 2 * _LEAST_HELD_OUT or time.perf_counter() < until):
-            texts += write(model, min(at_once, most - len(texts)), length, draws)
-            on_text()
+    while len(texts) < most and (len(texts) < 2 * _LEAST_HELD_OUT or time.perf_counter() < until):
+        texts += write(model, min(at_once, most - len(texts)), length, draws, dtype=dtype)
+        on_text()
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(".partial")

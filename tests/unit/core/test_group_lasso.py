@@ -117,13 +117,16 @@ def test_one_threshold_meets_the_target_and_no_matrix_is_emptied():
     assert int(groups["a"].segments.held(groups["a"].view(weights["a"])).sum()) == 1
 
 
-def test_its_state_can_be_taken_up_again():
-    weights, lasso, groups = made()
+@pytest.mark.parametrize("kind", [GroupLasso, RisingLasso])
+def test_its_state_can_be_taken_up_again(kind):
+    weights, _, groups = made()
+    options = LassoTraining(start="dense")
+    lasso = kind(weights, groups, sparsity=0.5, options=options)
     lasso.begin(10)
     for step in range(4):
         lasso.after_step(at(step, 10))
     copies = {name: nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
-    again = GroupLasso(copies, groups, sparsity=0.5, options=LassoTraining(start="dense"))
+    again = kind(copies, groups, sparsity=0.5, options=options)
     again.begin(10)
     again.restore({name: tensor.clone() for name, tensor in lasso.tensors().items()})
     for step in range(4, 10):
@@ -206,18 +209,3 @@ def test_little_travel_is_told():
         lasso.after_step(at(step, 10))
     assert 0 < lasso.measures()["travel"] < 1
     assert weights
-
-
-def test_the_state_of_a_rising_threshold_can_be_taken_up_again():
-    weights, lasso, groups = rising(10)
-    for step in range(4):
-        lasso.after_step(at(step, 10))
-    copies = {name: nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
-    again = RisingLasso(copies, groups, sparsity=0.5, options=LassoTraining(start="dense"))
-    again.begin(10)
-    again.restore({name: tensor.clone() for name, tensor in lasso.tensors().items()})
-    for step in range(4, 10):
-        lasso.after_step(at(step, 10))
-        again.after_step(at(step, 10))
-    assert all(torch.equal(weights[name], copies[name]) for name in weights)
-    assert again.measures() == lasso.measures()

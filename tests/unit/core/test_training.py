@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pruning_core.arch.adapter import adapt, clone
-from pruning_core.data.rows import Rows
 from pruning_core.models.load import load_task_model
 from pruning_core.patterns.project import LargestOfBlock
 from pruning_core.spec.grammar import parse_pattern
@@ -34,9 +33,7 @@ def dense(tiny_bert):
 
 @pytest.fixture(scope="module")
 def rows():
-    words = [f"word{i}" for i in range(20)]
-    texts = [" ".join(words[(i * k) % 20] for k in range(1, 3 + i % 9)) + (" good" if i % 2 else "") for i in range(160)]
-    return Rows(texts=tuple((text,) for text in texts), labels=tuple(float(i % 2) for i in range(160)))
+    return tiny.rows_to_learn()
 
 
 class Lab:
