@@ -197,7 +197,7 @@ class CandidateBuilder:
     def _made(self, target: Target, plan: Plan) -> Pruned:
         """Prune and repair a student; train it if the plan says so, or heal it if the request does."""
         training = plan.training
-        if training is not None and training.choosing is not None and self.spec.recovery.kind == "weights":
+        if training is not None and training.choosing is not None:
             pruned = self._chosen(training, training.choosing, target)
         else:
             pruned = self._repaired(plan)

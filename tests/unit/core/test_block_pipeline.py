@@ -211,6 +211,13 @@ def test_the_trained_tier_meets_the_target_and_tells_of_its_penalty(start, tiny_
     assert report.acceptance.max_difference <= report.acceptance.tolerance
 
 
+def test_the_lasso_chooses_where_nothing_is_refitted_too(tiny_bert, tiny_sst2, tmp_path):
+    method = {"tier": "trained", "training": {"start": "dense", "epochs": 2, "batch_size": 16}}
+    report = prune(tiny_bert, tiny_sst2, tmp_path / "out", 0.6, method=method, recovery={"kind": "none"})
+    assert 0.6 <= report.sparsity.achieved <= 0.61
+    assert [phase.phase for phase in report.training.phases] == ["lasso", "fixed"]
+
+
 def test_the_page_draws_the_norms_and_names_the_compressed_form(halved):
     out, report = halved
     assert report.compressed.status == "ok"

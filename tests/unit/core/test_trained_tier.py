@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pruning_core.errors import Diverged
 from pruning_core.report.progress import STAGES, Progress
 from pruning_core.run.pipeline import run
-from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.prune import PruneSpec, RecoverySpec
 from tests import tiny
 
 TRAINING = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 32, "judgements": 2}
@@ -111,6 +111,14 @@ def test_from_dense_weights_training_chooses_and_values_are_refitted(finish, ref
     assert all(matrix.iterations == 0 for matrix in report.pattern.matrices) == refit  # no one-shot ADMM where training chooses
     assert selections
     assert any(matrix.refit_steps for matrix in report.pattern.matrices)
+
+
+def test_training_chooses_where_nothing_is_refitted_too(tiny_bert, tiny_sst2, tmp_path):
+    spec = spec_of(tiny_bert, tiny_sst2, start="dense").but(recovery=RecoverySpec(kind="none"))
+    report = run(spec, tmp_path / "out", device="cpu")
+    assert report.pattern.violations == 0
+    assert [phase.phase for phase in report.training.phases] == ["admm", "fixed"]
+    assert not any(matrix.refit_steps for matrix in report.pattern.matrices)
 
 
 def test_divergence_is_typed_and_leaves_the_best_weights_before_it(tiny_sst2, tmp_path):
