@@ -40,16 +40,18 @@ def write(
     on_text: Callable[[int], None] = lambda _done: None,
     *,
     dtype: torch.dtype = torch.float32,
+    enough: Callable[[int], bool] = lambda _done: False,
 ) -> list[array[int]]:
     """Let a causal language model write texts, each from a random first token.
 
     Args:
         model: The dense model.
-        count: Number of texts.
+        count: Number of texts, at most.
         length: Tokens of each text, at least 2.
         draws: Generator of the first tokens, and of the seed for all others.
         on_text: Called after each batch with the number of texts that are written.
         dtype: Format of matrix products.
+        enough: Told the same; where it says so, no more are written.
     """
     begin, ordinary = _opening(model), _known(model, without=model.tokenizer.all_special_ids)
     firsts = ordinary[torch.randint(len(ordinary), (count,), generator=draws)]
@@ -62,6 +64,8 @@ def write(
             written = _continued(writer, prompt, length, going_on, tokens)
             texts += [array("l", row) for row in written.tolist()]
             on_text(len(texts))
+            if enough(len(texts)):
+                break
     return texts
 
 

@@ -20,7 +20,7 @@ from pruning_core.spec.options import ZeroingOptions
 from pruning_core.spec.prune import RecoverySpec
 from pruning_core.spec.targets import Target
 from pruning_core.spec.training import TrainingOptions
-from pruning_core.training.recipe import Recipe
+from pruning_core.training.recipe import FirstChoice, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,15 +48,11 @@ class Choosing:
     Its values are not kept: a penalty shrinks those that stay, too. They are refitted from the dense weights by least squares.
 
     Attributes:
-        recipe: Makes the constraint that chooses.
-        training: Options of this training.
-        share: Share of all steps.
+        first: The training that chooses.
         refit: Options of the refit.
     """
 
-    recipe: Recipe
-    training: TrainingOptions
-    share: float
+    first: FirstChoice
     refit: ZeroingOptions
 
 

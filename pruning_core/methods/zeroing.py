@@ -9,13 +9,16 @@ from pruning_core.arch.adapter import ModelAdapter, adapt
 from pruning_core.arch.linear import weight_of
 from pruning_core.arch.masks import Mask
 from pruning_core.evidence.context import Evidence
-from pruning_core.methods.base import Applied
+from pruning_core.methods.base import Applied, Choosing, TrainingPlan
 from pruning_core.patterns.project import Chosen, Projection
 from pruning_core.recovery.matrix_fit import Fit
 from pruning_core.recovery.sparsify import sparsify_
 from pruning_core.report.report import MatrixReport, Outcome, SolverStatus, SublayerReport
 from pruning_core.spec.options import ZeroingOptions
 from pruning_core.spec.prune import RecoverySpec
+from pruning_core.spec.training import LassoTraining, PatternTraining, TrainingOptions
+from pruning_core.training.phases import Part
+from pruning_core.training.recipe import FirstChoice, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,27 +60,32 @@ def apply_zeros_(
     return Applied(mask, sublayer_reports(fits, evidence.dense), fits)
 
 
-def refit_chosen_(
-    student: PreTrainedModel,
-    chosen: PreTrainedModel,
-    evidence: Evidence,
-    options: ZeroingOptions,
-    recovery: RecoverySpec,
-    *,
-    on_sublayer: Callable[[int], None],
-) -> Applied:
-    """Cut a student to the weights that another model has left, and refit them, in place.
+def supports_left(chosen: PreTrainedModel) -> dict[str, Chosen]:
+    """Return the weights that are not zero in a model as the choice for each matrix, by its module path."""
+    return {path: Chosen(weight_of(linear).detach().T != 0) for path, linear in adapt(chosen).linears.items()}
+
+
+def training_plan(
+    make: Callable[[Part], Recipe],
+    training: PatternTraining | LassoTraining,
+    first: TrainingOptions,
+    share: float,
+    refit: ZeroingOptions,
+) -> TrainingPlan:
+    """Return the plan of a trained tier: in one training, or in two with a refit of the dense weights between them.
 
     Args:
-        student: A clone of the dense model, whose own values are refitted.
-        chosen: The model whose weights that are not zero are the choice.
-        evidence: Dense model and calibration batches.
-        options: Options of the refit; the selection among them is one that takes the projections as they are.
-        recovery: Decides whether to refit.
-        on_sublayer: Called after each sublayer with the number done.
+        make: Makes the recipe of a part of the training.
+        training: Options of the trained tier.
+        first: Those of the training that chooses, where there are two.
+        share: Share of the steps that choose.
+        refit: Options of the refit; the selection among them is one that takes projections as they are.
     """
-    supports = {path: Chosen(weight_of(linear).detach().T != 0) for path, linear in adapt(chosen).linears.items()}
-    return apply_zeros_(student, supports, evidence, options, recovery, on_sublayer=on_sublayer)
+    from_dense = training.start == "dense"
+    if not (from_dense and training.refit and share):
+        return TrainingPlan(make("all"), training, from_dense=from_dense)
+    choosing = Choosing(FirstChoice(make("choice"), first, share), refit)
+    return TrainingPlan(make("tuning"), training, from_dense=True, choosing=choosing)
 
 
 def sublayer_reports(fits: Sequence[Fit], dense: ModelAdapter) -> tuple[SublayerReport, ...]:

@@ -8,6 +8,11 @@ from pruning_core.report.training import TrainingReport
 from pruning_core.spec.frozen import Frozen
 
 
+def taken_away(start: float, best: float) -> float:
+    """Return the share of a divergence that was taken away; 0 where there was none."""
+    return 1 - best / start if start > 0 else 0.0
+
+
 class HeldOutReport(Frozen):
     """Held-out samples of one kind: their mean divergence from the dense model's outputs, before and as delivered."""
 
@@ -19,7 +24,7 @@ class HeldOutReport(Frozen):
     @property
     def gained(self) -> float:
         """Share of the divergence that healing took away."""
-        return 1 - self.best / self.start if self.start > 0 else 0.0
+        return taken_away(self.start, self.best)
 
 
 class HealingReport(TrainingReport):
@@ -39,7 +44,7 @@ class HealingReport(TrainingReport):
     @property
     def gained(self) -> float:
         """Share of the divergence that healing took away."""
-        return 1 - self.held_out_best / self.held_out_start if self.held_out_start > 0 else 0.0
+        return taken_away(self.held_out_start, self.held_out_best)
 
     @property
     def kept(self) -> bool:

@@ -26,7 +26,7 @@ from pruning_core.measure.quality import Evaluator
 from pruning_core.measure.sparse_products import measure_products
 from pruning_core.measure.stored import StoredPrecision
 from pruning_core.methods.base import Applied, Choosing, Plan, TrainingPlan, Written
-from pruning_core.methods.zeroing import refit_chosen_
+from pruning_core.methods.zeroing import apply_zeros_, supports_left
 from pruning_core.models.load import load_task_model
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import ExportReport
@@ -40,7 +40,7 @@ from pruning_core.spec.artifacts import QualityFloor
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.targets import Target, is_measured_here, target_name
 from pruning_core.tasks.base import TaskModel
-from pruning_core.training.runner import FirstChoice, TrainingRunner
+from pruning_core.training.runner import TrainingRunner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -231,9 +231,9 @@ class CandidateBuilder:
         applied: list[Applied] = []
 
         def refit(chosen: PreTrainedModel) -> PreTrainedModel:
-            student = clone(dense)
-            recovery = self.spec.recovery
-            applied.append(refit_chosen_(student, chosen, evidence, choosing.refit, recovery, on_sublayer=lambda _done: None))
+            student, supports = clone(dense), supports_left(chosen)
+            options, recovery = choosing.refit, self.spec.recovery
+            applied.append(apply_zeros_(student, supports, evidence, options, recovery, on_sublayer=lambda _done: None))
             if self._is_last(target):
                 evidence.states.release()
             return student
@@ -243,7 +243,8 @@ class CandidateBuilder:
             training.recipe,
             training.options,
             name=target_name(target),
-            first=FirstChoice(choosing.recipe, choosing.training, choosing.share, refit),
+            first=choosing.first,
+            refit=refit,
         )
         return Pruned(student, applied[0], report)
 

@@ -24,9 +24,8 @@ from pruning_core.errors import DatasetInvalid
 from pruning_core.evidence.context import Context, Evidence, generator
 from pruning_core.evidence.writing import write
 from pruning_core.machine.resources import raise_if_exhausted
-from pruning_core.report.healing import HealingReport, HeldOutReport
+from pruning_core.report.healing import HealingReport, HeldOutReport, taken_away
 from pruning_core.report.training import TrainingReport
-from pruning_core.spec.calibration import texts_side_by_side
 from pruning_core.spec.healing import HealSpec
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.batch import Encoded, TokenLabelled
@@ -164,15 +163,19 @@ def own_texts(
     if kept is not None and (found := _read(kept)) is not None:
         return found
     length = model.longest(heal.max_length or spec.calibration.max_length)
-    texts: list[array[int]] = []
-    draws, at_once = generator(spec.seed, "healing texts"), texts_side_by_side(length)
     most, until = _MOST_TEXTS, time.perf_counter() + _WRITING * 60 * heal.minutes
     if heal.steps is not None:  # as many as there is use for, whatever they take
         most = 2 * _LEAST_HELD_OUT + math.ceil(share * heal.steps * heal.training(spec.task.type).batch_size)
         most, until = min(most, _MOST_TEXTS), math.inf
-    while len(texts) < most and (len(texts) < 2 * _LEAST_HELD_OUT or time.perf_counter() < until):
-        texts += write(model, min(at_once, most - len(texts)), length, draws, dtype=dtype)
-        on_text()
+    texts = write(
+        model,
+        most,
+        length,
+        generator(spec.seed, "healing texts"),
+        lambda _done: on_text(),
+        dtype=dtype,
+        enough=lambda done: done >= 2 * _LEAST_HELD_OUT and time.perf_counter() >= until,
+    )
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(".partial")
@@ -196,7 +199,7 @@ def healed(report: TrainingReport, training_set: TrainingSet, heal: HealSpec, *,
     by_step = {point.step: point.measures for point in report.points if point.held_out is not None}
     start, best = by_step.get(0, {}), by_step.get(report.best_step, {})
     spent = sum(phase.seconds for phase in report.phases)
-    gained = 1 - report.held_out_best / report.held_out_start if report.held_out_start > 0 else 0.0
+    gained = taken_away(report.held_out_start, report.held_out_best)
     return HealingReport(
         **dict(report),
         minutes=None if heal.steps is not None else heal.minutes,

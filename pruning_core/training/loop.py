@@ -61,8 +61,7 @@ class Setting:
         """Return the schedule."""
         if self.schedule is not None:
             return self.schedule
-        options, per_epoch = self.options, self.training_set.steps(self.options.batch_size)
-        return ByEpochs(self.training_set.all_steps(options), per_epoch, options.judgements, options.warmup)
+        return ByEpochs.of(self.options, self.training_set.steps(self.options.batch_size))
 
 
 class Trainer:

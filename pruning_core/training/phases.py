@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pruning_core.training.constraint import Constraint, Moment
+
+# Parts of a training that may be trainings of their own, with a refit between them.
+Part = Literal["all", "choice", "tuning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +129,18 @@ class Choice(Phases):
         """Let the present phase change the weights, and note the end."""
         super().after_step(moment)
         self._ended = moment.step + 1 >= moment.steps
+
+
+def phases_of(part: Part, share: float, choice: Callable[[], Constraint], tuning: Callable[[], Constraint]) -> Phases:
+    """Return the phases of a part of a training: what chooses weights, what tunes those that stay, or both in turn.
+
+    Args:
+        part: Which of them.
+        share: Share of all steps that choose.
+        choice: Makes the constraint that chooses.
+        tuning: Makes the constraint that tunes.
+    """
+    phases = [Phase(share, choice)] if share and part != "tuning" else []
+    if share < 1 and part != "choice":
+        phases.append(Phase(1 - share, tuning))
+    return Choice(phases) if part == "choice" else Phases(phases)

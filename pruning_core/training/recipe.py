@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.linear import is_transposed
+from pruning_core.spec.training import TrainingOptions
 from pruning_core.training.constraint import Constraint, Weights
 
 if TYPE_CHECKING:
@@ -20,6 +22,21 @@ class Recipe(Protocol):
     def constraint(self, weights: Weights) -> Constraint:
         """Make the constraint on the prunable weights, given by module path."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class FirstChoice:
+    """A training from dense weights that chooses which of them stay, before another one goes on.
+
+    Attributes:
+        recipe: Makes the constraint that chooses.
+        options: Options of this training.
+        share: Share of all steps.
+    """
+
+    recipe: Recipe
+    options: TrainingOptions
+    share: float
 
 
 def prunable_weights(student: PreTrainedModel) -> Weights:

@@ -25,29 +25,12 @@ from pruning_core.training.checkpoints import Checkpoints
 from pruning_core.training.dataset import TrainingSet
 from pruning_core.training.healing import HealRecipe, draw_healing_set, healed, own_texts, schedule_of
 from pruning_core.training.judging import Guard
-from pruning_core.training.recipe import Recipe, prunable_weights
+from pruning_core.training.recipe import FirstChoice, Recipe, prunable_weights
 from pruning_core.training.schedule import ByEpochs
 from pruning_core.training.together import TrainingJob, train, training_devices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True, slots=True)
-class FirstChoice:
-    """A training from dense weights that chooses which of them stay, before another one goes on.
-
-    Attributes:
-        recipe: Makes the constraint that chooses.
-        options: Options of this training.
-        share: Share of all steps.
-        refit: Makes the model that goes on, from the one that holds the choice.
-    """
-
-    recipe: Recipe
-    options: TrainingOptions
-    share: float
-    refit: Callable[[PreTrainedModel], PreTrainedModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +52,14 @@ class TrainingRunner:
     texts: list[array[int]] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType] - array has no items to name
 
     def train_(
-        self, student: PreTrainedModel, recipe: Recipe, options: TrainingOptions, *, name: str, first: FirstChoice | None = None
+        self,
+        student: PreTrainedModel,
+        recipe: Recipe,
+        options: TrainingOptions,
+        *,
+        name: str,
+        first: FirstChoice | None = None,
+        refit: Callable[[PreTrainedModel], PreTrainedModel] = lambda chosen: chosen,
     ) -> tuple[PreTrainedModel, TrainingReport]:
         """Train a student in place.
 
@@ -79,6 +69,7 @@ class TrainingRunner:
             options: The method's training options.
             name: Name of this training, unique in the run; its folder's name.
             first: A training that chooses the weights first; None: there is none.
+            refit: Makes the model that goes on, from the one that holds the choice.
 
         Returns:
             The trained model: after a choice, another one. And the report.
@@ -103,7 +94,7 @@ class TrainingRunner:
             choosing = max(1, round(first.share * steps))
             report = self._train(replace(job, recipe=first.recipe, options=first.options), choosing, f"{name}-choice", step)
             _cut_(student, first.recipe)
-            tuned = first.refit(student)
+            tuned = refit(student)
             if choosing < steps:
                 # Another order than before: with half an epoch each, both would see the same rows.
                 others = replace(training_set, seed=training_set.seed + 1)
@@ -114,8 +105,8 @@ class TrainingRunner:
 
     def _train(self, job: TrainingJob, steps: int, name: str, on_step: Callable[[int], None]) -> TrainingReport:
         """Take a number of steps, with a schedule of their own."""
-        own, options = job.training_set, job.options
-        schedule = ByEpochs(steps, own.steps(options.batch_size), options.judgements, options.warmup)
+        own = job.training_set
+        schedule = ByEpochs.of(job.options, own.steps(job.options.batch_size), steps)
         job = replace(job, schedule=schedule, checkpoints=self._checkpoints(own, name))
         return train(job, training_devices(self.ctx.task_model.device), on_step)
 

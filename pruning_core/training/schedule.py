@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pruning_core.spec.training import TrainingOptions
+
 # A budget plans for this share of itself, since other processes come and go; beyond it, steps are taken off the end.
 _PLANNED = 0.95
 # Judgements take at most this share of a budget's time.
@@ -77,6 +79,17 @@ class ByEpochs:
     judgements: int
     warmup: float
     rehearses: bool = False
+
+    @classmethod
+    def of(cls, options: TrainingOptions, per_epoch: int, steps: int | None = None) -> ByEpochs:
+        """Return the schedule of training options.
+
+        Args:
+            options: The method's training options.
+            per_epoch: Number of steps of an epoch.
+            steps: Number of steps; None: those of all epochs.
+        """
+        return cls(options.epochs * per_epoch if steps is None else steps, per_epoch, options.judgements, options.warmup)
 
     @property
     def planned(self) -> int:

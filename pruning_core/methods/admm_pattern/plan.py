@@ -8,7 +8,8 @@ the Gram matrix of a layer's inputs, which need neither labels nor training. The
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ from pruning_core.measure.outcome import ZeroCount
 from pruning_core.methods.admm_pattern.options import AdmmPattern
 from pruning_core.methods.admm_pattern.outcome import count_pattern
 from pruning_core.methods.admm_pattern.recipe import PatternRecipe
-from pruning_core.methods.base import Applied, Choosing, TrainingPlan, Written
-from pruning_core.methods.zeroing import apply_zeros_, zero_hints
+from pruning_core.methods.base import Applied, TrainingPlan, Written
+from pruning_core.methods.zeroing import apply_zeros_, training_plan, zero_hints
 from pruning_core.patterns.pool import mine_pool
 from pruning_core.patterns.project import LargestFraction, LargestOfBlock, LargestOfPool, Projection
 from pruning_core.recovery.sparsify import record_dense
@@ -68,12 +69,9 @@ class PatternPlan:
         """The training that tier ``trained`` adds; None for ``one-shot``."""
         if not self.options.trains:
             return None
-        options, recipe = self.options.training, PatternRecipe(self.projection, self.options.training)
-        from_dense = options.start == "dense"
-        if not (from_dense and options.refit and options.admm):
-            return TrainingPlan(recipe, options, from_dense=from_dense)
-        choosing = Choosing(replace(recipe, part="choice"), options, options.admm, self.options.but(selection="magnitude"))
-        return TrainingPlan(replace(recipe, part="tuning"), options, from_dense=True, choosing=choosing)
+        options = self.options.training
+        make = partial(PatternRecipe, self.projection, options)
+        return training_plan(make, options, options, options.admm, self.options.but(selection="magnitude"))
 
     def apply_(
         self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pruning_core.patterns.project import Projection
 from pruning_core.spec.training import PatternTraining
 from pruning_core.training.admm_penalty import Admm
 from pruning_core.training.constraint import Constraint, Weights
 from pruning_core.training.masking import FixedSupport, SrSte
-from pruning_core.training.phases import Choice, Phase, Phases
+from pruning_core.training.phases import Part, phases_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class PatternRecipe:
 
     projection: Projection
     options: PatternTraining
-    part: Literal["all", "choice", "tuning"] = "all"
+    part: Part = "all"
 
     def constraint(self, weights: Weights) -> Constraint:
         """Make the phases. Each of them projects the weights onto the pattern at its end."""
@@ -45,7 +44,4 @@ class PatternRecipe:
                 return SrSte(weights, projection, options.decay)
             return FixedSupport(weights, projection)
 
-        phases = [Phase(options.admm, admm)] if options.admm and self.part != "tuning" else []
-        if options.admm < 1 and self.part != "choice":
-            phases.append(Phase(1 - options.admm, finish))
-        return Choice(phases) if self.part == "choice" else Phases(phases)
+        return phases_of(self.part, options.admm, admm, finish)

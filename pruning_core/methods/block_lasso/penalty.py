@@ -55,6 +55,11 @@ class Groups:
         return sizes.float().sqrt() * self.scales.to(weight.device)
 
 
+def norm_at(norms: Float[Tensor, " n"], share: float) -> float:
+    """Return the least norm such that a share of the groups have no larger one."""
+    return float(norms.kthvalue(max(1, math.ceil(share * len(norms)))).values)
+
+
 class GroupLasso(Unconstrained):
     """The constraint of the Lasso phase: the penalty, its reweighting, and the threshold at the end.
 
@@ -80,9 +85,8 @@ class GroupLasso(Unconstrained):
         count = min(self._options.milestones, steps)
         self._milestones = frozenset(index * steps // count for index in range(count))
         norms = torch.cat([self._groups[name].norms(weight).flatten() for name, weight in self.weights.items()])
-        at_target = float(norms.kthvalue(max(1, math.ceil(self._sparsity * len(norms)))).values)
         self._epsilon = self._options.epsilon * float(norms.mean())
-        self.strength = self._options.strength * at_target**2 / (2 * max(1, steps))
+        self.strength = self._options.strength * norm_at(norms, self._sparsity) ** 2 / (2 * max(1, steps))
         self._reweight(0)
 
     def after_step(self, moment: Moment, /) -> None:

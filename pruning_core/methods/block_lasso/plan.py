@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
@@ -18,11 +19,11 @@ from pruning_core.arch.linear import inputs_of, outputs_of, weight_of
 from pruning_core.errors import PruningError
 from pruning_core.evidence.context import Context, Evidence
 from pruning_core.measure.outcome import ZeroCount
-from pruning_core.methods.base import Applied, Choosing, TrainingPlan, Written
+from pruning_core.methods.base import Applied, TrainingPlan, Written
 from pruning_core.methods.block_lasso.outcome import count_segments, segment_hints
 from pruning_core.methods.block_lasso.penalty import Groups
 from pruning_core.methods.block_lasso.recipe import LassoRecipe
-from pruning_core.methods.zeroing import apply_zeros_, zero_hints
+from pruning_core.methods.zeroing import apply_zeros_, training_plan, zero_hints
 from pruning_core.patterns.segments import LargestSegments, Segments
 from pruning_core.recovery.dead import remove_dead_
 from pruning_core.report.report import Outcome
@@ -69,17 +70,10 @@ class BlockPlan:
         """The training that tier ``trained`` adds; None for ``one-shot``."""
         if not self.options.trains:
             return None
-        options, recipe = self.options.training, LassoRecipe(self.groups, self.sparsity, self.options.training)
-        from_dense = options.start == "dense"
-        if not (from_dense and options.refit):
-            return TrainingPlan(recipe, options, from_dense=from_dense)
-        choosing = Choosing(
-            replace(recipe, part="choice"),
-            options.but(learning_rate=options.lasso_learning_rate),
-            options.share,
-            self.options.but(selection="magnitude"),
-        )
-        return TrainingPlan(replace(recipe, part="tuning"), options, from_dense=True, choosing=choosing)
+        options = self.options.training
+        make = partial(LassoRecipe, self.groups, self.sparsity, options)
+        first = options.but(learning_rate=options.lasso_learning_rate)
+        return training_plan(make, options, first, options.share, self.options.but(selection="magnitude"))
 
     def apply_(
         self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]

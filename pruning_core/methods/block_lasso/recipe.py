@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from pruning_core.methods.block_lasso.penalty import GroupLasso, Groups
 from pruning_core.methods.block_lasso.rising import RisingLasso
 from pruning_core.spec.training import LassoTraining
 from pruning_core.training.constraint import Constraint, Weights
 from pruning_core.training.masking import FixedSupport
-from pruning_core.training.phases import Choice, Phase, Phases
+from pruning_core.training.phases import Part, phases_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class LassoRecipe:
     groups: Mapping[str, Groups]
     sparsity: float
     options: LassoTraining
-    part: Literal["all", "choice", "tuning"] = "all"
+    part: Part = "all"
 
     def constraint(self, weights: Weights) -> Constraint:
         """Make the phases."""
@@ -41,7 +40,4 @@ class LassoRecipe:
         def fixed() -> Constraint:
             return FixedSupport(weights)
 
-        phases = [Phase(options.share, lasso)] if options.share and self.part != "tuning" else []
-        if options.share < 1 and self.part != "choice":
-            phases.append(Phase(1 - options.share, fixed))
-        return Choice(phases) if self.part == "choice" else Phases(phases)
+        return phases_of(self.part, options.share, lasso, fixed)

@@ -9,13 +9,12 @@ the loss defends leaves the window as it was, and the next candidates are others
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from pruning_core.methods.block_lasso.penalty import GroupLasso
+from pruning_core.methods.block_lasso.penalty import GroupLasso, norm_at
 from pruning_core.training.constraint import Moment
 
 # Groups up to so many times the threshold are penalised: those just above it decide by their gradients which of them go.
@@ -27,13 +26,17 @@ class RisingLasso(GroupLasso):
 
     def begin(self, steps: int, /) -> None:
         """Place the milestones, and aim at the first share of zeros."""
-        self._steps, self._travelled, self._step_norm = max(1, steps), 0.0, 0.0
+        self._steps, self._travelled = max(1, steps), 0.0
+        # AdamW moves a weight by about the learning rate, and so a group by the root of its size times that.
+        spans = torch.cat([self._groups[name].spans(weight).flatten() for name, weight in self.weights.items()])
+        norms = torch.cat([self._groups[name].norms(weight).flatten() for name, weight in self.weights.items()])
+        self._span = float(spans.median()) / max(norm_at(norms, self._sparsity), 1e-30)
         super().begin(steps)
 
     def after_step(self, moment: Moment, /) -> None:
         """Shrink the groups near the threshold, and count how far the learning rate could have moved one of them."""
         super().after_step(moment)
-        self._travelled += moment.rate * self._step_norm
+        self._travelled += moment.rate * self._span
 
     def measures(self) -> dict[str, float]:
         """Return the penalty's figures, and the travel.
@@ -59,18 +62,9 @@ class RisingLasso(GroupLasso):
         window = max(1, self._steps // max(1, len(self._milestones)))
         done = min(1.0, (step + window) / self._steps)
         share = self._sparsity * (1 - (1 - done) ** 3)
-        threshold = _smallest(flat, share)
+        threshold = norm_at(flat, share)
         self.strength = self._options.strength * threshold**2 / (2 * window)
         for name, own in norms.items():
             weighed = 1 / (own + self._epsilon).clamp_min(1e-30)
             self.gammas[name] = weighed * (own <= _NEAR * threshold)
-        if not self._step_norm:
-            # AdamW moves a weight by about the learning rate, and so a group by the root of its size times that.
-            spans = [self._groups[name].spans(weight).flatten() for name, weight in self.weights.items()]
-            self._step_norm = float(torch.cat(spans).median()) / max(_smallest(flat, self._sparsity), 1e-30)
         self.reweighted += 1
-
-
-def _smallest(norms: Tensor, share: float) -> float:
-    """Return the norm below which a share of the groups lies."""
-    return float(norms.kthvalue(min(len(norms), max(1, math.ceil(share * len(norms))))).values)

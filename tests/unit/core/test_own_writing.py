@@ -163,3 +163,9 @@ def test_a_copy_in_bfloat16_writes_and_the_model_stays_in_float32(model):
     texts = write(model, 8, 12, draws(), dtype=torch.bfloat16)
     assert [len(text) for text in texts] == [12] * 8
     assert {parameter.dtype for parameter in model.model.parameters()} == {torch.float32}
+
+
+def test_writing_ends_where_there_is_enough(model):
+    texts = write(model, 300, 6, draws(), enough=lambda done: done >= 100)
+    assert len(texts) == 128
+    assert texts == write(model, 300, 6, draws())[:128]
