@@ -28,6 +28,7 @@ _PAPERS_PENALTY = {"refit": False, "penalised": "all", "learning_rate": 5e-5}
 LASSO: dict[str, dict[str, Any] | None] = {
     "group Lasso from dense weights": {"start": "dense"},
     "its choice and the refit alone": {"start": "dense", "lasso": 1.0},
+    "the Lasso's own segments": {"start": "dense", "chooses": "segments"},
     "every group penalised, no refit": {"start": "dense", **_PAPERS_PENALTY},
     "one-shot": None,
     "one-shot, then tuning": {"start": "one-shot"},

@@ -11,6 +11,7 @@ from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.masks import Mask
 from pruning_core.evidence.context import Evidence
 from pruning_core.measure.outcome import ShapeCount, ZeroCount
+from pruning_core.patterns.project import Projection
 from pruning_core.recovery.matrix_fit import Fit
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import Outcome, SublayerReport
@@ -50,10 +51,12 @@ class Choosing:
     Attributes:
         first: The training that chooses.
         refit: Options of the refit.
+        kept: Returns the projection of each matrix for the refit, by its module path, from the model that holds the choice.
     """
 
     first: FirstChoice
     refit: ZeroingOptions
+    kept: Callable[[PreTrainedModel], Mapping[str, Projection]]
 
 
 @dataclass(frozen=True, slots=True)

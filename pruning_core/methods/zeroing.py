@@ -69,8 +69,8 @@ def training_plan(
     make: Callable[[Part], Recipe],
     training: PatternTraining | LassoTraining,
     first: TrainingOptions,
-    share: float,
     refit: ZeroingOptions,
+    kept: Callable[[PreTrainedModel], Mapping[str, Projection]] = supports_left,
 ) -> TrainingPlan:
     """Return the plan of a trained tier: in one training, or in two with a refit of the dense weights between them.
 
@@ -78,13 +78,13 @@ def training_plan(
         make: Makes the recipe of a part of the training.
         training: Options of the trained tier.
         first: Those of the training that chooses, where there are two.
-        share: Share of the steps that choose.
-        refit: Options of the refit; the selection among them is one that takes projections as they are.
+        refit: Options of the refit; where a choice leaves supports, their selection is one that takes them as they are.
+        kept: Returns the projections of the refit from the model that holds the choice.
     """
     from_dense = training.start == "dense"
-    if not (from_dense and training.refit and share):
+    if not (from_dense and training.refit and training.share):
         return TrainingPlan(make("all"), training, from_dense=from_dense)
-    choosing = Choosing(FirstChoice(make("choice"), first, share), refit)
+    choosing = Choosing(FirstChoice(make("choice"), first, training.share), refit, kept)
     return TrainingPlan(make("tuning"), training, from_dense=True, choosing=choosing)
 
 

@@ -26,7 +26,7 @@ from pruning_core.measure.quality import Evaluator
 from pruning_core.measure.sparse_products import measure_products
 from pruning_core.measure.stored import StoredPrecision
 from pruning_core.methods.base import Applied, Choosing, Plan, TrainingPlan, Written
-from pruning_core.methods.zeroing import apply_zeros_, supports_left
+from pruning_core.methods.zeroing import apply_zeros_
 from pruning_core.models.load import load_task_model
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import ExportReport
@@ -231,9 +231,9 @@ class CandidateBuilder:
         applied: list[Applied] = []
 
         def refit(chosen: PreTrainedModel) -> PreTrainedModel:
-            student, supports = clone(dense), supports_left(chosen)
+            student, kept = clone(dense), choosing.kept(chosen)
             options, recovery = choosing.refit, self.spec.recovery
-            applied.append(apply_zeros_(student, supports, evidence, options, recovery, on_sublayer=lambda _done: None))
+            applied.append(apply_zeros_(student, kept, evidence, options, recovery, on_sublayer=lambda _done: None))
             if self._is_last(target):
                 evidence.states.release()
             return student

@@ -87,6 +87,11 @@ class PatternTraining(TrainingOptions):
     )
     decay: float = Field(default=2e-4, ge=0, le=1, description="SR-STE's decay of pruned weights in a step at the peak rate.")
 
+    @property
+    def share(self) -> float:
+        """Share of the steps that choose."""
+        return self.admm
+
     @model_validator(mode="after")
     def _rho_grows(self) -> PatternTraining:
         if self.rho_first > self.rho_last:
@@ -120,6 +125,12 @@ class LassoTraining(TrainingOptions):
         exclude_if=partial(eq, "near"),
         description="near: groups near a threshold that rises with the share of zeros; all: every group, as in the paper.",
     )
+    chooses: Literal["shares", "segments"] = Field(
+        default="shares",
+        exclude_if=partial(eq, "shares"),
+        description="With refit, what the Lasso decides. shares: how many weights of each matrix stay, and ADMM then finds "
+        "which segments, as in the one-shot tier; segments: which segments stay.",
+    )
     lasso_learning_rate: float = Field(
         default=_LASSO_RATE,
         exclude_if=partial(eq, _LASSO_RATE),
@@ -136,7 +147,7 @@ class LassoTraining(TrainingOptions):
 
     @property
     def share(self) -> float:
-        """Share of the steps under the penalty."""
+        """Share of the steps that choose: those under the penalty."""
         return self.lasso if self.lasso is not None else 0.5 if self.start == "dense" else 0.0
 
     @model_validator(mode="after")

@@ -131,7 +131,10 @@ def test_a_job_that_keeps_killing_its_process_fails(service: Service, long_spec:
             child = child_of(worker, job.id)
             if child.pid not in killed:
                 killed.add(child.pid)
+                # A sandbox's process inside the killed one must not be taken for the next attempt's.
+                family = [child, *child.children(recursive=True)]
                 child.kill()
+                psutil.wait_procs(family, timeout=60)
         ended = client.wait(job.id)
     assert ended.status == "failed"
     assert ended.error is not None

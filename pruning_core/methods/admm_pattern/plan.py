@@ -71,7 +71,7 @@ class PatternPlan:
             return None
         options = self.options.training
         make = partial(PatternRecipe, self.projection, options)
-        return training_plan(make, options, options, options.admm, self.options.but(selection="magnitude"))
+        return training_plan(make, options, options, self.options.but(selection="magnitude"))
 
     def apply_(
         self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]

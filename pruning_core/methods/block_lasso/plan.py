@@ -73,7 +73,14 @@ class BlockPlan:
         options = self.options.training
         make = partial(LassoRecipe, self.groups, self.sparsity, options)
         first = options.but(learning_rate=options.lasso_learning_rate)
-        return training_plan(make, options, first, options.share, self.options.but(selection="magnitude"))
+        if options.chooses == "shares":
+            return training_plan(make, options, first, self.options, self._shares_left)
+        return training_plan(make, options, first, self.options.but(selection="magnitude"))
+
+    def _shares_left(self, chosen: PreTrainedModel) -> dict[str, LargestSegments]:
+        """Return the projections that prune as many weights of each matrix as are zero in a model."""
+        zeros = {name: int((weight_of(linear) == 0).sum()) for name, linear in adapt(chosen).linears.items()}
+        return {name: replace(own, gone=zeros[name]) for name, own in self.projections.items()}
 
     def apply_(
         self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]

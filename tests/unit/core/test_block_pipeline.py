@@ -211,6 +211,20 @@ def test_the_trained_tier_meets_the_target_and_tells_of_its_penalty(start, tiny_
     assert report.acceptance.max_difference <= report.acceptance.tolerance
 
 
+def test_the_lasso_decides_how_many_weights_of_each_matrix_stay_and_admm_which(tiny_bert, tiny_sst2, tmp_path):
+    def chosen(chooses: str) -> dict[str, tuple[int, int]]:
+        training = {"start": "dense", "epochs": 1, "batch_size": 16, "lasso": 1, "chooses": chooses}
+        method = {"tier": "trained", "training": training}
+        report = prune(tiny_bert, tiny_sst2, tmp_path / chooses, 0.6, method=method, artifacts={"layout": "stock"})
+        return {own.name: (own.nonzeros, own.iterations) for own in report.pattern.matrices}
+
+    shares, segments = chosen("shares"), chosen("segments")
+    assert {name: kept for name, (kept, _) in shares.items()} == {name: kept for name, (kept, _) in segments.items()}
+    assert len({kept for kept, _ in shares.values()}) > 1
+    assert all(iterations > 0 for _, iterations in shares.values())
+    assert all(iterations == 0 for _, iterations in segments.values())
+
+
 def test_the_lasso_chooses_where_nothing_is_refitted_too(tiny_bert, tiny_sst2, tmp_path):
     method = {"tier": "trained", "training": {"start": "dense", "epochs": 2, "batch_size": 16}}
     report = prune(tiny_bert, tiny_sst2, tmp_path / "out", 0.6, method=method, recovery={"kind": "none"})
