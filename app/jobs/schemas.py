@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from app.jobs.places import Place
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
-from app.jobs.statistics import Place
 from app.uploads.records import shown_reference
 from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
@@ -30,7 +30,12 @@ class JobCreate(PruneSpec):
     """A PruneSpec, and what belongs to the job rather than to the pruning."""
 
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
-    priority: int = Field(default=0, ge=0, le=9, description="Higher runs first.")
+    priority: int = Field(
+        default=0,
+        ge=0,
+        le=9,
+        description="Higher runs first among your own jobs; before those of other tenants with the scope jobs:priority alone.",
+    )
 
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
@@ -51,8 +56,19 @@ class ProgressView(BaseModel):
 class QueueView(BaseModel):
     """Where a queued job is."""
 
-    before: int = Field(description="Jobs that are taken before it, of all tenants; counted up to 1,000.")
-    workers: int = Field(description="Workers that are signed in, busy ones too. 0: the job waits until one is started.")
+    before: int = Field(
+        description="Jobs that are taken before it, of all tenants, if none is added; counted up to 1,000. Tenants have turns "
+        "by their shares; priority orders the jobs of each."
+    )
+    workers: int = Field(
+        description="Workers that are signed in and serve it, busy ones too. 0: the job waits until one is started."
+    )
+    why: str | None = Field(default=None, description="Why it waits; null: for its turn, or for a worker that is free.")
+
+    @classmethod
+    def of(cls, place: Place) -> QueueView:
+        """Show a place."""
+        return cls(before=place.before, workers=place.workers, why=place.why)
 
 
 class ErrorView(BaseModel):
@@ -124,7 +140,7 @@ class JobView(BaseModel):
             expires_at=None if job.expires_at is None else _moment(job.expires_at),
             spec=_shown(job.spec),
             progress=_progress(job),
-            queue=None if place is None else QueueView(before=place.before, workers=place.workers),
+            queue=None if place is None else QueueView.of(place),
             attempt=job.attempt,
             priority=job.priority,
             requested=_requested(job.spec),

@@ -20,12 +20,12 @@ from app.inspection.inspector import Inspector
 from app.jobs.admission import Admitted, admit
 from app.jobs.archive import Archive
 from app.jobs.digests import digest_of, first_digest
+from app.jobs.places import Place, PlaceRepository
 from app.jobs.records import Job, JobEvent, PublishedArtifact
 from app.jobs.repository import JobRepository
 from app.jobs.schemas import JobCreate
 from app.jobs.states import TERMINAL, JobStatus
-from app.jobs.statistics import Place, StatisticsRepository
-from app.keys.records import Caller
+from app.keys.records import Caller, Scope
 from app.queue import Announcer
 from app.refusals import Conflict, NotFound, QuotaExceeded, Refused
 from app.settings import Settings
@@ -163,6 +163,7 @@ class JobService:
                 client_id=asked.client_id,
                 body_sha256=None if asked.client_id is None else asked.digest,
                 traceparent=current_traceparent(),
+                rank=-request.priority if Scope.JOBS_PRIORITY in caller.scopes else 0,
             )
             if asked.idempotency_key is not None:
                 repository.remember_key(_scope_of_keys(caller), asked.idempotency_key, asked.digest, job_id)
@@ -228,7 +229,9 @@ class JobService:
         if job.status != JobStatus.QUEUED:
             return None
         with self._database.read() as connection:
-            return StatisticsRepository(connection).place(job, seen_within_s=self._settings.worker_gone_s)
+            return PlaceRepository(connection).place(
+                job, seen_within_s=self._settings.worker_gone_s, max_running=self._settings.max_running_jobs
+            )
 
     def list(
         self,
