@@ -90,7 +90,7 @@ async def put_job(job_id: JobId, body: JobCreate, sent: Sent, service: Service, 
 
 
 async def _plan(body: JobCreate, service: JobService, writer: Caller) -> Response:
-    admitted = await service.admit(body, owner=writer.owner, predicts=True)
+    admitted = await service.plan(body, owner=writer.owner)
     return JSONResponse(PlanView.of(admitted.spec, admitted.prediction, admitted.findings).model_dump(mode="json"))
 
 

@@ -11,14 +11,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from app.settings import TAG
+
 ANY, CUDA = "any", "cuda"
-MOST_TAGS_OF_A_JOB, MOST_TAGS_OF_A_WORKER = 4, 6
+MOST_TAGS_OF_A_JOB = 4
 MOST_QUEUES = 32  # in which the jobs of one tenant may wait at once: a claim looks at each
 
 _GIB = 2**30
 _JOINT = "+"
 
-Tag = Annotated[str, StringConstraints(min_length=1, max_length=24, pattern=r"^[a-z0-9][a-z0-9_.\-]*$")]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=24, pattern=TAG)]
 
 
 def _sorted_once(tags: tuple[str, ...]) -> tuple[str, ...]:
@@ -46,6 +48,15 @@ class Needs(BaseModel):
         if self.gpu_memory_bytes is not None and self.device != CUDA:
             raise ValueError('gpu_memory_bytes is for jobs that need a GPU; set device to "cuda", or leave it out')
         return self
+
+    @property
+    def is_to_be_predicted(self) -> bool:
+        """Whether the memory is to be predicted."""
+        return self.device == CUDA and self.gpu_memory_bytes is None
+
+    def with_memory(self, predicted: int | None) -> Needs:
+        """Return the needs with the memory that was predicted, where none was asked for."""
+        return self.model_copy(update={"gpu_memory_bytes": predicted}) if self.is_to_be_predicted else self
 
     @property
     def queue(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -11,9 +11,10 @@ from app.db import now
 from app.jobs import models
 from app.jobs.fairness import Round
 from app.jobs.line import ANY_POOL, Group, Limits, LineRepository
-from app.jobs.needs import Abilities, why_nobody
+from app.jobs.needs import ANY, MOST_QUEUES, Abilities, Needs, why_nobody
 from app.jobs.records import Job
 from app.jobs.states import JobStatus
+from app.refusals import QuotaExceeded
 
 _jobs, _workers = models.jobs, models.workers
 
@@ -71,6 +72,20 @@ class PlaceRepository:
         """List what the workers serve that were seen lately."""
         query = sa.select(_workers.c.serves).where(_workers.c.seen_at > now() - seen_within_s)
         return [_UNKNOWN if row is None else Abilities.model_validate(row) for row in self._connection.scalars(query)]
+
+    def pools_for(self, needs: Needs, owner: str, *, seen_within_s: float) -> Sequence[str | None]:
+        """Return the pools of workers of which one is to be woken for a new job of an owner; None stands for all.
+
+        Raises:
+            QuotaExceeded: The owner's jobs wait in as many queues as they may.
+        """
+        if needs.queue == ANY:
+            return [None]
+        waiting = {group.queue for group in self._line.groups() if group.owner == owner}
+        if needs.queue not in waiting and len(waiting) >= MOST_QUEUES:
+            message = f"your jobs wait in {MOST_QUEUES} queues by what they need, which is as many as may be; try again later"
+            raise QuotaExceeded("quota_exceeded", message)
+        return sorted({own.pool for own in self.workers(seen_within_s=seen_within_s) if own.serves(needs)})
 
     def _before(self, job: Job, own_before: int, groups: Collection[Group], turns: Round) -> int:
         """Count the jobs of one rank that start before a job, from the turns that its tenant and the others have until then."""

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.places import Place
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
@@ -37,6 +38,7 @@ class JobCreate(PruneSpec):
         description="Higher runs first among your own jobs; before those of other tenants with the scope jobs:priority alone.",
     )
 
+    needs: Needs = Field(default=NO_NEEDS, description="What the job's worker must have; by default any does.")
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
     def to_spec(self) -> PruneSpec:
@@ -118,6 +120,7 @@ class JobView(BaseModel):
     queue: QueueView | None = Field(default=None, description="Where the job waits; null in lists, and once it runs.")
     attempt: int
     priority: int
+    needs: Needs = NO_NEEDS
     requested: RequestedView
     achieved: TargetReport | None
     metrics: dict[str, Any] | None = Field(description="Headline figures of the report.")
@@ -143,6 +146,7 @@ class JobView(BaseModel):
             queue=None if place is None else QueueView.of(place),
             attempt=job.attempt,
             priority=job.priority,
+            needs=job.needs,
             requested=_requested(job.spec),
             achieved=None if job.report is None else job.report.target,
             metrics=None if job.report is None else _headline(job),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from app.inspection.inspector import Inspector
 from app.jobs.admission import Admitted, admit
 from app.jobs.archive import Archive
 from app.jobs.digests import digest_of, first_digest
+from app.jobs.needs import Abilities, Needs, why_nobody
 from app.jobs.places import Place, PlaceRepository
 from app.jobs.records import Job, JobEvent, PublishedArtifact
 from app.jobs.repository import JobRepository
@@ -135,13 +136,30 @@ class JobService:
         """Check a request against this server and its files, as a submit does. Raises `Refused`, `Busy`, `QuotaExceeded`."""
         return await admit(request.to_spec(), self._inspector, self._uploads.finder(owner), owner=owner, predicts=predicts)
 
+    async def plan(self, request: JobCreate, *, owner: str) -> Admitted:
+        """Check and predict a request. Where no worker serves it now, the findings say why. Raises as `admit`."""
+        admitted = await self.admit(request, owner=owner, predicts=True)
+        needs = request.needs.with_memory(None if admitted.prediction is None else admitted.prediction.memory_bytes)
+        workers = await run_in_threadpool(self._workers)
+        if any(own.serves(needs) for own in workers):
+            return admitted
+        findings = admitted.findings
+        said = f"it would wait: {why_nobody(needs, workers)}"
+        return replace(admitted, findings=findings.but(notes=(*findings.notes, said)))
+
+    def _workers(self) -> list[Abilities]:
+        with self._database.read() as connection:
+            return PlaceRepository(connection).workers(seen_within_s=self._settings.worker_gone_s)
+
     async def _accept(self, asked: _Asked) -> JobDetails:
         earlier = await self._earlier(asked)
         if earlier is not None:
             return earlier
-        admitted = await self.admit(asked.request, owner=asked.caller.owner)
+        predicts = asked.request.needs.is_to_be_predicted
+        admitted = await self.admit(asked.request, owner=asked.caller.owner, predicts=predicts)
+        needs = asked.request.needs.with_memory(None if admitted.prediction is None else admitted.prediction.memory_bytes)
         try:
-            return await run_in_threadpool(self._insert, asked, admitted.spec)
+            return await run_in_threadpool(self._insert, asked, admitted.spec, needs)
         except IntegrityError:
             # Another request with this name was committed between our look and our insert: return its job.
             earlier = await self._earlier(asked)
@@ -149,11 +167,12 @@ class JobService:
                 raise
             return earlier
 
-    def _insert(self, asked: _Asked, spec: PruneSpec) -> JobDetails:
+    def _insert(self, asked: _Asked, spec: PruneSpec, needs: Needs) -> JobDetails:
         job_id, request, caller = f"{JOB_PREFIX}{uuid4().hex}", asked.request, asked.caller
         with self._database.write() as connection:
             repository = JobRepository(connection)
             self._check_quota(repository, caller.owner)
+            pools = PlaceRepository(connection).pools_for(needs, caller.owner, seen_within_s=self._settings.worker_gone_s)
             repository.insert(
                 job_id,
                 owner=caller.owner,
@@ -163,6 +182,7 @@ class JobService:
                 client_id=asked.client_id,
                 body_sha256=None if asked.client_id is None else asked.digest,
                 traceparent=current_traceparent(),
+                needs=needs,
                 rank=-request.priority if Scope.JOBS_PRIORITY in caller.scopes else 0,
             )
             if asked.idempotency_key is not None:
@@ -170,7 +190,8 @@ class JobService:
             AuditRepository(connection).record(Action.JOB_SUBMITTED, caller.owner, caller.key_id, job_id)
             job = repository.get(job_id, owner=caller.owner)
         assert job is not None
-        self._announcer.announce(job_id)
+        for pool in pools:
+            self._announcer.announce(job_id, pool)
         _log.info("job.accepted", job_id=job_id, method=spec.method.name, task=spec.task.name or spec.task.type)
         return JobDetails(job, [])
 
@@ -204,7 +225,8 @@ class JobService:
     async def _asks_for(self, job: Job, asked: _Asked) -> bool:
         """Return whether a request asks for a job in other words: ``sparsity`` for a target, or a default written out."""
         request = asked.request
-        if (request.metadata, request.priority) != (job.metadata, job.priority):
+        needs = request.needs.with_memory(job.needs.gpu_memory_bytes)
+        if (request.metadata, request.priority, needs) != (job.metadata, job.priority, job.needs):
             return False
         try:
             return (await self.admit(request, owner=asked.caller.owner)).spec == job.spec
@@ -303,10 +325,12 @@ class JobService:
             if job.status != JobStatus.FAILED:
                 raise Conflict("not_failed", f"only a failed job can be tried again; this one is {job.status}")
             self._check_quota(repository, caller.owner)
+            pools = PlaceRepository(connection).pools_for(job.needs, caller.owner, seen_within_s=self._settings.worker_gone_s)
             if repository.retry(job.id):  # False: another request was quicker
                 AuditRepository(connection).record(Action.JOB_RETRIED, caller.owner, caller.key_id, job.id)
             job = _known(repository.get(job_id, owner=caller.owner))
-        self._announcer.announce(job.id)
+        for pool in pools:
+            self._announcer.announce(job.id, pool)
         return JobDetails(job, [])
 
     def check_database(self) -> None:
