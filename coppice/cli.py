@@ -18,7 +18,7 @@ from coppice.commands import (
     reproduce,
     run,
     service,
-    tenants,
+    shares,
     tracking,
     verify,
 )
@@ -41,8 +41,8 @@ app.command(epilog=EXIT_CODES)(remote.prune)
 app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(remote.report)
 app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
-app.add_typer(tenants.tenants, name="tenants", epilog=EXIT_CODES)
-app.add_typer(tenants.queues, name="queues", epilog=EXIT_CODES)
+app.add_typer(shares.tenants, name="tenants", epilog=EXIT_CODES)
+app.add_typer(shares.queues, name="queues", epilog=EXIT_CODES)
 app.command()(tracking.mlflow_log)
 app.command()(expand.expand)
 app.command()(engines.engines)
