@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -88,24 +89,7 @@ class LineRepository:
 
     def groups(self) -> list[Group]:
         """List what waits, as the first job of each tenant's queues: one look into the index for each of them."""
-        rank, owner, queue = place = (_jobs.c.rank, _jobs.c.owner, _jobs.c.queue)
-        whole = (*place, _jobs.c.priority.desc(), _jobs.c.created_at, _jobs.c.id)
-        before = _jobs.alias("before")
-
-        def first(*where: sa.ColumnElement[bool]) -> sa.ScalarSelect[str]:
-            waiting = sa.select(_jobs.c.id).where(_jobs.c.status == str(JobStatus.QUEUED), *where)
-            return waiting.order_by(*whole).limit(1).correlate(before).scalar_subquery()
-
-        # One after the other, because SQLite uses no index beyond the first column of a comparison of rows.
-        following = sa.func.coalesce(
-            first(rank == before.c.rank, owner == before.c.owner, queue > before.c.queue),
-            first(rank == before.c.rank, owner > before.c.owner),
-            first(rank > before.c.rank),
-        )
-        heads = sa.select(first().label("id")).cte("heads", recursive=True)
-        heads = heads.union_all(sa.select(following).select_from(heads.join(before, before.c.id == heads.c.id)))
-        query = sa.select(*place, _jobs.c.created_at, _jobs.c.id).join(heads, heads.c.id == _jobs.c.id).order_by(*place)
-        return [Group(*row) for row in self._connection.execute(query)]
+        return [Group(*row) for row in self._connection.execute(_heads())]
 
     def rounds(self, pool: str, shares: Mapping[str, float]) -> dict[int, Round]:
         """Read the rounds of a pool of workers, by rank."""
@@ -184,6 +168,28 @@ class LineRepository:
             .with_for_update(skip_locked=True)
         )
         return self._connection.execute(query).one_or_none()
+
+
+@cache  # building it takes as long as running it
+def _heads() -> sa.Select[Any, Any, Any, Any, Any]:
+    """Build the query for the first job of each group."""
+    rank, owner, queue = place = (_jobs.c.rank, _jobs.c.owner, _jobs.c.queue)
+    whole = (*place, _jobs.c.priority.desc(), _jobs.c.created_at, _jobs.c.id)
+    before = _jobs.alias("before")
+
+    def first(*where: sa.ColumnElement[bool]) -> sa.ScalarSelect[str]:
+        waiting = sa.select(_jobs.c.id).where(_jobs.c.status == str(JobStatus.QUEUED), *where)
+        return waiting.order_by(*whole).limit(1).correlate(before).scalar_subquery()
+
+    # One after the other, because SQLite uses no index beyond the first column of a comparison of rows.
+    following = sa.func.coalesce(
+        first(rank == before.c.rank, owner == before.c.owner, queue > before.c.queue),
+        first(rank == before.c.rank, owner > before.c.owner),
+        first(rank > before.c.rank),
+    )
+    heads = sa.select(first().label("id")).cte("heads", recursive=True)
+    heads = heads.union_all(sa.select(following).select_from(heads.join(before, before.c.id == heads.c.id)))
+    return sa.select(*place, _jobs.c.created_at, _jobs.c.id).join(heads, heads.c.id == _jobs.c.id).order_by(*place)
 
 
 def pool_of(abilities: Abilities | None) -> str:
