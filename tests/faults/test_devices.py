@@ -19,7 +19,9 @@ DEVICES = 8
 LONG_S = 600.0
 
 
-@pytest.mark.row("one of eight devices", "eight jobs at once, a child each; cancel and crash of one leave the others")
+@pytest.mark.row(
+    "one of a worker's eight devices", "eight jobs at once, a child each; cancel and crash of one leave the others"
+)
 def test_each_device_runs_a_job_and_none_minds_the_others(
     make_cluster: Callable[..., Cluster], nap: Callable[[float], PruneSpec], measured: Callable[[str], None]
 ) -> None:
@@ -53,7 +55,7 @@ def test_each_device_runs_a_job_and_none_minds_the_others(
     measured(f"{DEVICES} children in {DEVICES} pool processes; {len(left)} jobs untouched")
 
 
-@pytest.mark.row("a worker that cannot serve", "takes no such job, and not its wake-up; who can takes it at once")
+@pytest.mark.row("a worker that cannot serve a job", "takes no such job, and not its wake-up; who can takes it at once")
 def test_jobs_go_to_workers_that_have_what_they_need(
     make_cluster: Callable[..., Cluster], nap: Callable[[float], PruneSpec], measured: Callable[[str], None]
 ) -> None:
