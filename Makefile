@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-training bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders bench-healing peers
+.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-training bench-accuracy bench-prune bench-solvers bench-frontier bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos bench-service bench-fleet bench-claims gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders bench-healing peers
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -206,6 +206,12 @@ gpu-pack: ## Put what a machine with a GPU lacks into build/gpu-site, to be carr
 
 bench-service: install servers ## Throughput, overhead, cancellation, long queues and scaling of the service, both profiles
 	$(BIN)/python -m benchmarks.service
+
+bench-fleet: install ## Waiting times of tenants on 200 workers by the policy of claims, simulated with the product's own order
+	$(BIN)/python -m benchmarks.fleet
+
+bench-claims: install servers ## The time of a claim among 50,000 queued jobs of 1, 100 and 500 tenants, on both databases
+	$(BIN)/python -m benchmarks.claims
 
 # BASE is a commit; SAME_ARGS="--only fisher-cg" runs some of the cells.
 BASE ?= HEAD

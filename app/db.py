@@ -38,14 +38,15 @@ Dialect = Literal["sqlite", "postgresql"]
 _POOL_SIZE = 20
 _POOL_PATIENCE_S = 5
 _SQLITE_BUSY_TIMEOUT_MS = 10_000
-# Limits after which a stopped process or a host that is cut off loses its locks, and no longer holds us up.
+# Limits after which a stopped process or a host that is cut off loses its locks, and no longer holds us up. And no compiler of
+# queries: it takes half a second for statements that take milliseconds.
 _POSTGRESQL = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
-    "options": "-c idle_in_transaction_session_timeout=15s -c lock_timeout=10s",
+    "options": "-c jit=off -c idle_in_transaction_session_timeout=15s -c lock_timeout=10s",
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from celery import Celery
+from kombu.entity import Exchange, Queue
 
 from app import folder_broker
 from app.logs import first_line
@@ -80,26 +81,36 @@ def _transport_options(settings: Settings, visibility_timeout_s: float, socket_t
     }
 
 
-def publish(celery: Celery, job_id: str) -> bool:
+def pool_queue(pool: str) -> str:
+    """Name the broker's queue for the jobs that only a pool of workers serves."""
+    return f"{QUEUE_NAME}.{pool.replace('+', '_')}"  # kombu takes no + for a folder's queues; a collision only wakes in vain
+
+
+def consume(celery: Celery, pool: str) -> None:
+    """Have the workers of an application take the messages for everybody, and those for their pool."""
+    celery.conf.update(task_queues=[Queue(name, Exchange(name), routing_key=name) for name in (QUEUE_NAME, pool_queue(pool))])
+
+
+def publish(celery: Celery, job_id: str, queue_name: str = QUEUE_NAME) -> bool:
     """Wake a worker for a job: best effort, quick, never raises.
 
     Returns:
         Whether the broker took the message. If not, the reaper will publish it again.
     """
     try:
-        celery.send_task(RUN_TASK, args=[job_id], queue=QUEUE_NAME, retry=False)
+        celery.send_task(RUN_TASK, args=[job_id], queue=queue_name, retry=False)
     except Exception as error:  # each client library has errors of its own
         _log.warning("queue.publish_failed", job_id=job_id, error=type(error).__name__, reason=first_line(error))
         return False
     return True
 
 
-def depth(celery: Celery) -> int | None:
-    """Count the messages that no worker has taken yet; None where the broker does not answer."""
+def depth(celery: Celery, queue_name: str = QUEUE_NAME) -> int | None:
+    """Count the messages of a queue that no worker has taken yet; None where the broker does not answer."""
     try:
         with celery.connection_for_write(connect_timeout=2) as connection:
             connection.ensure_connection(max_retries=1, timeout=2)
-            return int(connection.default_channel.queue_declare(queue=QUEUE_NAME, durable=True).message_count)
+            return int(connection.default_channel.queue_declare(queue=queue_name, durable=True).message_count)
     except Exception as error:  # as above
         _log.warning("queue.unreachable", error=type(error).__name__, reason=first_line(error))
         return None
@@ -116,18 +127,18 @@ class Announcer:
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
-        self._waiting: queue.Queue[str | None] = queue.Queue(_MOST_WAITING)
+        self._waiting: queue.Queue[tuple[str, str] | None] = queue.Queue(_MOST_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def announce(self, job_id: str) -> None:
-        """Request that a worker be woken for a job, soon."""
+    def announce(self, job_id: str, pool: str | None = None) -> None:
+        """Request that a worker be woken for a job, soon: one of a pool, or any."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
                 self._thread.start()
         try:
-            self._waiting.put_nowait(job_id)
+            self._waiting.put_nowait((job_id, QUEUE_NAME if pool is None else pool_queue(pool)))
         except queue.Full:
             _log.warning("queue.announcement_dropped", job_id=job_id)
 
@@ -144,7 +155,7 @@ class Announcer:
 
     def _run(self) -> None:
         quiet_until = 0.0
-        while (job_id := self._waiting.get()) is not None:
+        while (message := self._waiting.get()) is not None:
             # While the broker is out of reach, an attempt for every id would only fill the log.
-            if time.monotonic() >= quiet_until and not publish(self._celery, job_id):
+            if time.monotonic() >= quiet_until and not publish(self._celery, *message):
                 quiet_until = time.monotonic() + _PAUSE_S

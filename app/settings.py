@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from enum import StrEnum
 from functools import cache
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ _DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
 _BROKERS = (brokers.PLAIN, brokers.TLS)
 _SHORTEST_SECRET = 32
 PREFIX = "COPPICE_"
+TAG = r"^[a-z0-9][a-z0-9_.\-]{0,23}$"  # of a worker
 
 
 class Sandbox(StrEnum):
@@ -240,6 +242,16 @@ class Settings(BaseSettings):
     idempotency_keep_s: float = Field(default=48 * 3600, gt=0, description="Idempotency keys are remembered for so long.")
 
     device: str = Field(default="", description="Torch device of the worker, e.g. cpu or cuda:0; empty: a GPU if there is one.")
+    devices: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Torch devices of the worker, separated by commas, each of which runs a job at the same time: "
+        "cuda:0,cuda:1. All are of one class. Empty: the one of COPPICE_DEVICE.",
+    )
+    worker_tags: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        max_length=6,
+        description="Tags of the worker, separated by commas, e.g. a100,nvlink: jobs may ask for a worker that has them.",
+    )
     threads: int | None = Field(default=None, ge=1, description="CPU threads of a job; empty: torch's own default.")
     engines_dir: Path | None = Field(
         default=None,
@@ -254,10 +266,36 @@ class Settings(BaseSettings):
     def _split_paths(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
-    @field_validator("webhook_networks", "trusted_proxies", "allowed_hosts", "hub_token_tenants", "secret_old", mode="before")
+    @field_validator(
+        "webhook_networks",
+        "trusted_proxies",
+        "allowed_hosts",
+        "hub_token_tenants",
+        "secret_old",
+        "devices",
+        "worker_tags",
+        mode="before",
+    )
     @classmethod
     def _split_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("worker_tags")
+    @classmethod
+    def _known_form(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(re.fullmatch(TAG, tag) is None for tag in value):
+            raise ValueError("a tag has 1 to 24 small letters, digits, ., _ and -, and begins with a letter or a digit")
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _devices_of_one_class(self) -> Settings:
+        if self.devices and self.device:
+            raise ValueError("COPPICE_DEVICES takes the place of COPPICE_DEVICE; set one of them")
+        if len({name.partition(":")[0] for name in self.devices}) > 1:
+            raise ValueError("COPPICE_DEVICES must be of one class; start a worker for the GPUs and one for the CPU")
+        if len(set(self.devices)) < len(self.devices) and any(name != "cpu" for name in self.devices):
+            raise ValueError("COPPICE_DEVICES must name each GPU once: two jobs on one would run out of its memory")
+        return self
 
     @field_validator("database_url")
     @classmethod
@@ -323,6 +361,11 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database to use."""
         return self.database_url or f"sqlite+pysqlite:///{self.data_dir.resolve() / 'coppice.db'}"
+
+    @property
+    def resolved_devices(self) -> tuple[str, ...]:
+        """The devices of the worker, at least one; "" is the one that torch chooses."""
+        return self.devices or (self.device,)
 
     @property
     def resolved_artifacts_dir(self) -> Path:

@@ -24,10 +24,11 @@ class JobProgress(_View):
 
 
 class JobQueue(_View):
-    """Where a queued job is: the jobs before it, and the workers that are signed in."""
+    """Where a queued job is: the jobs before it, the workers that serve it, and why it waits if not for its turn."""
 
     before: int
     workers: int
+    why: str | None = None
 
 
 class JobFailure(_View):
@@ -59,6 +60,7 @@ class Job(_View):
     spec: dict[str, Any]
     progress: JobProgress | None = None
     queue: JobQueue | None = None
+    needs: dict[str, Any] = {}
     attempt: int
     error: JobFailure | None = None
     artifacts: list[Artifact] = []

@@ -1,4 +1,4 @@
-"""The worker: Celery's prefork pool with one process, which only supervises. Never imports torch.
+"""The worker: Celery's prefork pool with one process a device, which only supervises. Never imports torch.
 
 ``python -m worker.main``, or ``coppice worker``.
 """
@@ -19,11 +19,12 @@ from celery.platforms import SecurityWarning
 from app.db import Database
 from app.installation import EnvironmentShared, check_environment
 from app.logs import configure_logging
-from app.queue import QUEUE_NAME, create_celery
+from app.queue import QUEUE_NAME, consume, create_celery
 from app.sandbox.ties import die_with_parent
 from app.settings import DataFolderUnusable, Settings, SettingsInvalid, get_settings
 from app.storage import create_store
 from worker import tasks
+from worker.abilities import abilities_of
 from worker.child import CHILD_COMMAND
 from worker.flag import SharedFlag
 from worker.metrics import MetricsServer, WorkerMetrics
@@ -43,15 +44,24 @@ def create_worker(settings: Settings, command: Sequence[str] = CHILD_COMMAND) ->
     """
     celery = create_celery(settings)
     stopping = SharedFlag()  # shared with the pool's process, which is forked later
-    tasks.register(celery, settings, stopping.is_set, command)
+    abilities = abilities_of(settings)
+    consume(celery, abilities.pool)
+    tasks.register(celery, settings, stopping.is_set, command, abilities)
     main_process = os.getpid()
-    reaper = Reaper(settings, Database(settings.resolved_database_url), create_store(settings), celery)
+    database = Database(settings.resolved_database_url)
+    reaper = Reaper(settings, database, create_store(settings), celery, abilities=abilities)
 
     metrics = MetricsServer(settings, WorkerMetrics(settings, reaper.silent_s))
 
     def on_ready(**_kwargs: Any) -> None:
         means = chosen(settings, examine())
-        _log.info("worker.ready", queue=QUEUE_NAME, sandbox=means.described())
+        _log.info(
+            "worker.ready",
+            queue=QUEUE_NAME,
+            pool=abilities.pool,
+            jobs=len(settings.resolved_devices),
+            sandbox=means.described(),
+        )
         for missing in means.lacks():
             _log.warning("worker.jobs_not_confined", cannot_be_kept_from=missing)
         reaper.start()
@@ -98,15 +108,16 @@ def main(arguments: list[str]) -> None:
         worker = create_worker(settings)
     except OSError as error:
         sys.exit(f"coppice: {DataFolderUnusable(error)}")
-    run(worker, events=settings.worker_events)
+    run(worker, events=settings.worker_events, jobs=len(settings.resolved_devices))
 
 
-def run(celery: Celery, *, events: bool = False) -> None:
+def run(celery: Celery, *, events: bool = False, jobs: int = 1) -> None:
     """Run a worker until it is told to stop.
 
     Args:
         celery: What `create_worker` built.
         events: Tell monitors that the worker is there.
+        jobs: Number of jobs at once, each in a process of the pool that supervises it.
     """
     celery.worker_main(
         [
@@ -114,8 +125,7 @@ def run(celery: Celery, *, events: bool = False) -> None:
             "worker",
             f"--hostname={os.getpid()}@%h",  # several workers may run on one host
             "--pool=prefork",
-            "--concurrency=1",
-            f"--queues={QUEUE_NAME}",
+            f"--concurrency={jobs}",
             "--without-gossip",
             "--without-mingle",
             *(() if events else ("--without-heartbeat",)),

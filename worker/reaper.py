@@ -14,6 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import queue
 from app.db import Database
+from app.jobs.line import LineRepository
+from app.jobs.needs import ANY, Abilities
 from app.jobs.upkeep import UpkeepRepository
 from app.logs import first_line
 from app.settings import Settings
@@ -28,6 +30,7 @@ _log = structlog.get_logger(__name__)
 _MOST_MESSAGES = 50
 _SWEEP_EVERY_TICKS = 12
 _SWEEP_KEYS = 1000
+_FORGET_TURNS_S = 24 * 3600
 
 
 class Reaper:
@@ -39,11 +42,20 @@ class Reaper:
         store: The artifact store.
         celery: The Celery application that wake-ups are published with.
         sweep_keys: Number of the store's files that one sweep looks at.
+        abilities: What the worker serves; None: what needs nothing.
     """
 
     def __init__(
-        self, settings: Settings, database: Database, store: ArtifactStore, celery: Celery, *, sweep_keys: int = _SWEEP_KEYS
+        self,
+        settings: Settings,
+        database: Database,
+        store: ArtifactStore,
+        celery: Celery,
+        *,
+        sweep_keys: int = _SWEEP_KEYS,
+        abilities: Abilities | None = None,
     ) -> None:
+        self._abilities = abilities
         self._sweep_keys = sweep_keys
         self._settings = settings
         self._database = database
@@ -73,7 +85,7 @@ class Reaper:
     def tick(self) -> None:
         """Look once, as the thread does: judge leases if the database has worked for long enough, and wake queued jobs."""
         with self._database.write() as connection:
-            clock = UpkeepRepository(connection).sign_in(self._name)
+            clock = UpkeepRepository(connection).sign_in(self._name, self._abilities)
         if self._watch.look(clock):
             self.rescue()
         self.wake()
@@ -94,16 +106,33 @@ class Reaper:
             self._store.delete_prefix(f"jobs/{job.job_id}/{job.fence}")
 
     def wake(self) -> None:
-        """Publish jobs whose wake-up seems lost, as far as the broker has room for messages."""
-        waiting = queue.depth(self._celery)
+        """Publish jobs whose wake-up seems lost, as far as the broker has room for messages.
+
+        Those that need nothing go to all workers. Those that this one's pool serves go to its pool: another might take the
+        message and could do nothing with it. What no worker serves is not published.
+        """
+        self._wake(queue.QUEUE_NAME, [ANY])
+        if self._abilities is None:
+            return
+        with self._database.read() as connection:
+            found = {group.queue for group in LineRepository(connection).groups()}
+        ours = sorted(name for name in found - {ANY} if self._abilities.serves_queue(name))
+        if ours:
+            self._wake(queue.pool_queue(self._abilities.pool), ours)
+
+    def _wake(self, name: str, queues: list[str]) -> None:
+        waiting = queue.depth(self._celery, name)
         if waiting is None or waiting >= _MOST_MESSAGES:
             return
         with self._database.write() as connection:
             due = UpkeepRepository(connection).due_for_publish(
-                older_than_s=self._settings.republish_after_s, limit=_MOST_MESSAGES - waiting, patient=waiting > 0
+                older_than_s=self._settings.republish_after_s,
+                limit=_MOST_MESSAGES - waiting,
+                patient=waiting > 0,
+                queues=queues,
             )
         for index, job_id in enumerate(due):
-            if not queue.publish(self._celery, job_id):
+            if not queue.publish(self._celery, job_id, name):
                 with self._database.write() as connection:
                     UpkeepRepository(connection).not_published(due[index:])
                 return
@@ -114,6 +143,7 @@ class Reaper:
             upkeep = UpkeepRepository(connection)
             expired = upkeep.expire()
             upkeep.forget_keys(older_than_s=self._settings.idempotency_keep_s)
+            LineRepository(connection).forget(older_than_s=_FORGET_TURNS_S)
         for job_id in expired:
             _log.info("artifacts.expired", job_id=job_id)
         self._sweep_store(expired)

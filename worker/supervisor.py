@@ -15,6 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 from app.db import OUTAGES, Database
 from app.disk import is_disk_full
 from app.jobs.leases import LeaseRepository
+from app.jobs.needs import Abilities
 from app.jobs.records import Claim, JobError
 from app.jobs.states import JobStatus
 from app.jobs.upkeep import UpkeepRepository
@@ -64,6 +65,7 @@ class Supervisor:
         stopping: Returns whether the worker is shutting down.
         command: Command of the child process.
         tracing: Tracing of attempts; None where nothing is traced.
+        abilities: What the worker serves; None: everything.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Supervisor:
         stopping: Callable[[], bool],
         command: Sequence[str] = CHILD_COMMAND,
         tracing: Tracing | None = None,
+        abilities: Abilities | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -84,6 +87,7 @@ class Supervisor:
         self._stopping = stopping
         self._command = command
         self._tracing = tracing
+        self._abilities = abilities
         self._room = ScratchRoom(settings.resolved_scratch_dir)
         self._signer = BundleSigner(settings)
 
@@ -94,7 +98,10 @@ class Supervisor:
         settings = self._settings
         with self._database.write() as connection:
             claim = LeaseRepository(connection).claim(
-                worker=self._worker, lease_s=settings.lease_s, max_running=settings.max_running_jobs
+                worker=self._worker,
+                lease_s=settings.lease_s,
+                max_running=settings.max_running_jobs,
+                abilities=self._abilities,
             )
         if claim is None:
             return False

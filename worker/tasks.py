@@ -7,9 +7,11 @@ import socket
 from collections.abc import Callable, Sequence
 
 import structlog
+from billiard.process import current_process
 from celery import Celery
 
 from app.db import OUTAGES, Database
+from app.jobs.needs import Abilities
 from app.logs import first_line
 from app.queue import RUN_TASK
 from app.settings import Settings
@@ -20,7 +22,9 @@ from worker.supervisor import Supervisor
 _log = structlog.get_logger(__name__)
 
 
-def register(celery: Celery, settings: Settings, stopping: Callable[[], bool], command: Sequence[str]) -> None:
+def register(
+    celery: Celery, settings: Settings, stopping: Callable[[], bool], command: Sequence[str], abilities: Abilities | None = None
+) -> None:
     """Add the task to a Celery application.
 
     Args:
@@ -28,6 +32,7 @@ def register(celery: Celery, settings: Settings, stopping: Callable[[], bool], c
         settings: Of the service.
         stopping: Says whether the worker is shutting down.
         command: What a job's child process runs.
+        abilities: What the worker serves; None: everything.
     """
 
     def run_jobs(_job_id: str) -> None:
@@ -36,7 +41,14 @@ def register(celery: Celery, settings: Settings, stopping: Callable[[], bool], c
         worker = f"{socket.gethostname()}:{os.getpid()}"
         tracing = create_tracing(settings, "worker")
         supervisor = Supervisor(
-            settings, database, create_store(settings), worker=worker, stopping=stopping, command=command, tracing=tracing
+            for_one_device(settings, getattr(current_process(), "index", 0)),
+            database,
+            create_store(settings),
+            worker=worker,
+            stopping=stopping,
+            command=command,
+            tracing=tracing,
+            abilities=abilities,
         )
         try:
             # Once awake, work until nothing is due: a backlog then needs no message for every job.
@@ -50,3 +62,14 @@ def register(celery: Celery, settings: Settings, stopping: Callable[[], bool], c
                 tracing.close()
 
     celery.task(name=RUN_TASK)(run_jobs)
+
+
+def for_one_device(settings: Settings, index: int) -> Settings:
+    """Return the settings of one of the pool's processes, which has a device to itself.
+
+    Args:
+        settings: Of the worker.
+        index: The process's place in the pool. A process that takes another's place has its index.
+    """
+    devices = settings.resolved_devices
+    return settings.model_copy(update={"device": devices[index % len(devices)], "devices": ()})

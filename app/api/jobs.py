@@ -17,10 +17,10 @@ from app.api.filters import METADATA_PARAMETER, metadata_filter
 from app.api.negotiation import prefers_html
 from app.ending import Ending
 from app.errors import ProblemDetails
+from app.jobs.places import Place
 from app.jobs.schemas import JobCreate, JobList, JobView, PlanView
 from app.jobs.service import JobDetails, JobService
 from app.jobs.states import TERMINAL, JobStatus
-from app.jobs.statistics import Place
 from app.keys.records import Caller
 from app.refusals import NotFound
 from app.uploads.records import shown_reference
@@ -90,7 +90,7 @@ async def put_job(job_id: JobId, body: JobCreate, sent: Sent, service: Service, 
 
 
 async def _plan(body: JobCreate, service: JobService, writer: Caller) -> Response:
-    admitted = await service.admit(body, owner=writer.owner, predicts=True)
+    admitted = await service.plan(body, owner=writer.owner)
     return JSONResponse(PlanView.of(admitted.spec, admitted.prediction, admitted.findings).model_dump(mode="json"))
 
 

@@ -19,6 +19,8 @@ class Action(StrEnum):
     WEBHOOK_CREATED = "webhook.created"
     WEBHOOK_SECRET_SHOWN = "webhook.secret_shown"  # noqa: S105 - a name
     WEBHOOK_DELETED = "webhook.deleted"
+    TENANT_SET = "tenant.set"
+    QUEUE_SET = "queue.set"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from pydantic_core import to_json
 
+from app.jobs.needs import NO_NEEDS
 from app.jobs.schemas import JobCreate
 
 _WHOLLY_OURS = "validate_only"  # says how to handle the request, and is no part of its content
@@ -40,7 +41,7 @@ def first_digest(request: JobCreate, stored: Mapping[str, Any]) -> str | None:
         The digest, or None where the request sets what those versions did not know.
     """
     spec = request.to_spec()
-    if _adds(spec.model_dump(mode="json", exclude_defaults=True), stored):
+    if request.needs != NO_NEEDS or _adds(spec.model_dump(mode="json", exclude_defaults=True), stored):
         return None
     body: dict[str, Any] = _known(spec.model_dump(mode="json"), stored)
     body |= {"metadata": request.metadata, "priority": request.priority, "validate_only": False}

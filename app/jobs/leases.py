@@ -13,8 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from app.db import now, take_turns
+from app.db import now
 from app.jobs import models
+from app.jobs.line import LineRepository, pool_of
+from app.jobs.needs import Abilities
 from app.jobs.records import Claim, EventType, Heartbeat, JobError
 from app.jobs.repository import add_event, move
 from app.jobs.states import ACTIVE, JobStatus, Transition
@@ -27,8 +29,6 @@ _jobs, _artifacts = models.jobs, models.artifacts
 
 UNREADABLE = JobError("spec_unreadable", "the job was written by another version of the service; submit it again")
 
-_CLAIM_LOCK = 6_226_175  # key of PostgreSQL's advisory lock
-
 
 class LeaseRepository:
     """Guarded statements within one write transaction of the caller's."""
@@ -36,50 +36,55 @@ class LeaseRepository:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
-    def claim(self, *, worker: str, lease_s: float, max_running: int | None = None) -> Claim | None:
-        """Claim the due job of highest priority, the oldest first.
+    def claim(
+        self, *, worker: str, lease_s: float, max_running: int | None = None, abilities: Abilities | None = None
+    ) -> Claim | None:
+        """Claim the due job whose turn it is (`app.jobs.fairness`): of its tenant that of highest priority, the oldest first.
 
         It need not be the one that a message named: a message only says that there is work.
 
         Args:
             worker: Name of the worker that claims.
             lease_s: Seconds until the lease expires, unless it is renewed.
-            max_running: Largest number of jobs of one owner that may run at once; None: any number.
+            max_running: Largest number of jobs of one owner that may run at once, where the owner has no limit of its own;
+                None: any number.
+            abilities: What the worker serves; None: everything.
         """
-        allowed = [] if max_running is None else [self._below(max_running)]
-        due = (
-            sa.select(_jobs.c.id, _jobs.c.spec, _jobs.c.fence, _jobs.c.attempt, _jobs.c.traceparent, _jobs.c.owner)
-            .where(_jobs.c.status == str(JobStatus.QUEUED), ~_jobs.c.cancel_requested, _jobs.c.not_before <= now(), *allowed)
-            .order_by(_jobs.c.priority.desc(), _jobs.c.created_at, _jobs.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        while (row := self._connection.execute(due).one_or_none()) is not None:
-            claimed = move(
-                self._connection,
-                row.id,
-                Transition.CLAIM,
-                ~_jobs.c.cancel_requested,
-                _jobs.c.fence == row.fence,
-                fence=_jobs.c.fence + 1,
-                attempt=_jobs.c.attempt + 1,
-                worker=worker,
-                lease_until=now() + lease_s,
-                progress=None,
-                started_at=now(),
-            )
-            if not claimed:
+        line = LineRepository(self._connection)
+        line.begin_turn()
+        while True:
+            turn = next(line.in_turn(abilities, max_running), None)
+            if turn is None or (claim := self._claim(turn.row, worker, lease_s)) is None:
                 return None
-            try:
-                spec = PruneSpec.model_validate(row.spec)
-                claim = Claim(row.id, row.fence + 1, row.attempt + 1, spec, row.traceparent, row.owner)
-            except ValidationError:
-                # Another version wrote this spec. The job must not block those behind it in the queue.
-                self.fail(row.id, row.fence + 1, error=UNREADABLE)
-                continue
-            add_event(self._connection, claim.job_id, EventType.STARTED, {"attempt": claim.attempt})
-            return claim
-        return None
+            if isinstance(claim, Claim):
+                line.take(turn, pool_of(abilities))
+                return claim
+
+    def _claim(self, row: sa.Row[Any], worker: str, lease_s: float) -> Claim | JobStatus | None:
+        """Claim one job by compare-and-set. Return its status where it cannot be read, and None where it was not there."""
+        claimed = move(
+            self._connection,
+            row.id,
+            Transition.CLAIM,
+            ~_jobs.c.cancel_requested,
+            _jobs.c.fence == row.fence,
+            fence=_jobs.c.fence + 1,
+            attempt=_jobs.c.attempt + 1,
+            worker=worker,
+            lease_until=now() + lease_s,
+            progress=None,
+            started_at=now(),
+        )
+        if not claimed:
+            return None
+        try:
+            spec = PruneSpec.model_validate(row.spec)
+        except ValidationError:
+            # Another version wrote this spec. The job must not block those behind it in the queue.
+            return self.fail(row.id, row.fence + 1, error=UNREADABLE)
+        claim = Claim(row.id, row.fence + 1, row.attempt + 1, spec, row.traceparent, row.owner)
+        add_event(self._connection, claim.job_id, EventType.STARTED, {"attempt": claim.attempt})
+        return claim
 
     def heartbeat(self, job_id: str, fence: int, *, lease_s: float, progress: Progress | None) -> Heartbeat | None:
         """Renew the lease and write progress. Return None where the lease is lost."""
@@ -258,17 +263,6 @@ class LeaseRepository:
     def _count(self, job_id: str, fence: int, column: sa.ColumnElement[int]) -> int | None:
         held = sa.select(column).where(_jobs.c.id == job_id, _jobs.c.fence == fence, _jobs.c.status.in_(sorted(ACTIVE)))
         return self._connection.scalar(held.with_for_update())
-
-    def _below(self, max_running: int) -> sa.ColumnElement[bool]:
-        """Leave out owners who have as many jobs running as they may. On PostgreSQL, such claims take turns."""
-        take_turns(self._connection, _CLAIM_LOCK)
-        busy = (
-            sa.select(_jobs.c.owner)
-            .where(_jobs.c.status.in_(sorted(ACTIVE)))
-            .group_by(_jobs.c.owner)
-            .having(sa.func.count() >= max_running)
-        )
-        return _jobs.c.owner.not_in(busy)
 
 
 def _expiry(artifacts: Sequence[StoredArtifact], keep_s: float | None) -> sa.ColumnElement[float] | None:

@@ -18,6 +18,10 @@ jobs = sa.Table(
     sa.Column("body_sha256", sa.String(64)),  # digest of a PUT's body, by app.jobs.digests
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
+    # Smaller goes first, before any turn among tenants: minus the priority where the key may go before other tenants, else 0.
+    sa.Column("rank", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("queue", sa.String(200), nullable=False, server_default="any"),  # by what it needs (app.jobs.needs)
+    sa.Column("gpu_bytes", sa.BigInteger),  # memory of a GPU that it needs
     sa.Column("spec", sa.JSON, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),  # grows with every change: the ETag
@@ -50,8 +54,39 @@ jobs = sa.Table(
     sa.Index(None, "lease_until"),
 )
 
-# The order in which jobs are claimed, so that a claim reads one row however long the queue is.
-sa.Index("ix_jobs_claim_order", jobs.c.status, jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
+# What waits, by whose turn it can be: a claim reads the first row of each tenant's queues, however long they are.
+sa.Index(
+    "ix_jobs_turns",
+    *(jobs.c.status, jobs.c.rank, jobs.c.owner, jobs.c.queue),
+    *(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id),
+)
+
+# Tenants for whom the operator has set something.
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("owner", sa.String(64), primary_key=True),
+    sa.Column("share", sa.Double, nullable=False),  # of the turns, beside those of other tenants
+    sa.Column("max_running", sa.Integer),  # jobs at once; null: as the settings say
+)
+
+# The last turn of each tenant: of one kind of worker (app.jobs.needs), at one rank.
+turns = sa.Table(
+    "turns",
+    metadata,
+    sa.Column("pool", sa.String(200), primary_key=True),
+    sa.Column("rank", sa.Integer, primary_key=True),
+    sa.Column("owner", sa.String(64), primary_key=True),
+    sa.Column("start", sa.Double, nullable=False),  # on the round's own scale (app.jobs.fairness)
+    sa.Column("taken_at", sa.Double, nullable=False),
+)
+
+queue_limits = sa.Table(
+    "queue_limits",
+    metadata,
+    sa.Column("queue", sa.String(200), primary_key=True),
+    sa.Column("max_running", sa.Integer, nullable=False),
+)
 
 job_events = sa.Table(
     "job_events",
@@ -94,4 +129,5 @@ workers = sa.Table(
     sa.Column("name", sa.String(128), primary_key=True),
     sa.Column("started_at", sa.Double, nullable=False),
     sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("serves", sa.JSON(none_as_null=True)),  # an app.jobs.needs.Abilities; null: written by an earlier version
 )

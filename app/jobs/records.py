@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.states import JobStatus
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
@@ -62,6 +63,8 @@ class Job:
     expires_at: float | None
     client_id: str | None = None
     body_sha256: str | None = None
+    rank: int = 0
+    needs: Needs = NO_NEEDS
 
     @property
     def public_id(self) -> str:

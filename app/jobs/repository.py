@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from app.db import now, take_turns
 from app.jobs import models
+from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
 from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
 from app.webhooks.repository import WebhookRepository
@@ -66,8 +67,13 @@ class JobRepository:
         client_id: str | None = None,
         body_sha256: str | None = None,
         traceparent: str | None = None,
+        rank: int = 0,
+        needs: Needs = NO_NEEDS,
     ) -> None:
-        """Insert a queued job and its first event."""
+        """Insert a queued job and its first event.
+
+        ``rank`` goes before the turns among tenants, the smaller the earlier.
+        """
         self._connection.execute(
             _jobs.insert().values(
                 id=job_id,
@@ -77,6 +83,9 @@ class JobRepository:
                 traceparent=traceparent,
                 status=str(JobStatus.QUEUED),
                 priority=priority,
+                rank=rank,
+                queue=needs.queue,
+                gpu_bytes=needs.gpu_memory_bytes,
                 spec=spec.model_dump(mode="json"),
                 metadata=metadata,
                 version=1,
@@ -265,6 +274,8 @@ def _job(found: sa.RowMapping) -> Job:
         owner=found["owner"],
         status=JobStatus(found["status"]),
         priority=found["priority"],
+        rank=found["rank"],
+        needs=Needs.of(found["queue"], found["gpu_bytes"]),
         spec=PruneSpec.model_validate(found["spec"]),
         metadata=found["metadata"],
         version=found["version"],

@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from app.jobs.needs import NO_NEEDS, Needs
+from app.jobs.places import Place
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
-from app.jobs.statistics import Place
 from app.uploads.records import shown_reference
 from pruning_core.checks.findings import Findings
 from pruning_core.checks.prediction import Prediction
@@ -30,8 +31,14 @@ class JobCreate(PruneSpec):
     """A PruneSpec, and what belongs to the job rather than to the pruning."""
 
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
-    priority: int = Field(default=0, ge=0, le=9, description="Higher runs first.")
+    priority: int = Field(
+        default=0,
+        ge=0,
+        le=9,
+        description="Higher runs first among your own jobs; before those of other tenants with the scope jobs:priority alone.",
+    )
 
+    needs: Needs = Field(default=NO_NEEDS, description="What the job's worker must have; by default any does.")
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
     def to_spec(self) -> PruneSpec:
@@ -51,8 +58,19 @@ class ProgressView(BaseModel):
 class QueueView(BaseModel):
     """Where a queued job is."""
 
-    before: int = Field(description="Jobs that are taken before it, of all tenants; counted up to 1,000.")
-    workers: int = Field(description="Workers that are signed in, busy ones too. 0: the job waits until one is started.")
+    before: int = Field(
+        description="Jobs that are taken before it, of all tenants, if none is added; counted up to 1,000. Tenants have turns "
+        "by their shares; priority orders the jobs of each."
+    )
+    workers: int = Field(
+        description="Workers that are signed in and serve it, busy ones too. 0: the job waits until one is started."
+    )
+    why: str | None = Field(default=None, description="Why it waits; null: for its turn, or for a worker that is free.")
+
+    @classmethod
+    def of(cls, place: Place) -> QueueView:
+        """Show a place."""
+        return cls(before=place.before, workers=place.workers, why=place.why)
 
 
 class ErrorView(BaseModel):
@@ -102,6 +120,7 @@ class JobView(BaseModel):
     queue: QueueView | None = Field(default=None, description="Where the job waits; null in lists, and once it runs.")
     attempt: int
     priority: int
+    needs: Needs = NO_NEEDS
     requested: RequestedView
     achieved: TargetReport | None
     metrics: dict[str, Any] | None = Field(description="Headline figures of the report.")
@@ -124,9 +143,10 @@ class JobView(BaseModel):
             expires_at=None if job.expires_at is None else _moment(job.expires_at),
             spec=_shown(job.spec),
             progress=_progress(job),
-            queue=None if place is None else QueueView(before=place.before, workers=place.workers),
+            queue=None if place is None else QueueView.of(place),
             attempt=job.attempt,
             priority=job.priority,
+            needs=job.needs,
             requested=_requested(job.spec),
             achieved=None if job.report is None else job.report.target,
             metrics=None if job.report is None else _headline(job),

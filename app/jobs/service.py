@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from app.inspection.inspector import Inspector
 from app.jobs.admission import Admitted, admit
 from app.jobs.archive import Archive
 from app.jobs.digests import digest_of, first_digest
+from app.jobs.names import Asked, named
+from app.jobs.needs import Abilities, Needs, why_nobody
+from app.jobs.places import Place, PlaceRepository
 from app.jobs.records import Job, JobEvent, PublishedArtifact
 from app.jobs.repository import JobRepository
 from app.jobs.schemas import JobCreate
 from app.jobs.states import TERMINAL, JobStatus
-from app.jobs.statistics import Place, StatisticsRepository
-from app.keys.records import Caller
+from app.keys.records import Caller, Scope
 from app.queue import Announcer
 from app.refusals import Conflict, NotFound, QuotaExceeded, Refused
 from app.settings import Settings
@@ -56,17 +58,6 @@ class Overview:
 
     counts: Mapping[JobStatus, int]
     models: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request for a job, and the name under which it may come again."""
-
-    request: JobCreate
-    digest: str
-    caller: Caller
-    idempotency_key: str | None = None
-    client_id: str | None = None
 
 
 class JobService:
@@ -108,7 +99,7 @@ class JobService:
             Busy: Too many files of others are being read.
         """
         digest = await run_in_threadpool(digest_of, sent)
-        return await self._accept(_Asked(request, digest, caller, idempotency_key=idempotency_key))
+        return await self._accept(Asked(request, digest, caller, idempotency_key=idempotency_key))
 
     async def put(self, client_id: str, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller) -> JobDetails:
         """Accept a job under an id of the client's choice; the same body again gives the same job.
@@ -129,19 +120,36 @@ class JobService:
             raise Refused(
                 "invalid_request", f"ids that begin with {JOB_PREFIX} are given by the server; choose another", "job_id"
             )
-        return await self._accept(_Asked(request, await run_in_threadpool(digest_of, sent), caller, client_id=client_id))
+        return await self._accept(Asked(request, await run_in_threadpool(digest_of, sent), caller, client_id=client_id))
 
     async def admit(self, request: JobCreate, *, owner: str, predicts: bool = False) -> Admitted:
         """Check a request against this server and its files, as a submit does. Raises `Refused`, `Busy`, `QuotaExceeded`."""
         return await admit(request.to_spec(), self._inspector, self._uploads.finder(owner), owner=owner, predicts=predicts)
 
-    async def _accept(self, asked: _Asked) -> JobDetails:
+    async def plan(self, request: JobCreate, *, owner: str) -> Admitted:
+        """Check and predict a request. Where no worker serves it now, the findings say why. Raises as `admit`."""
+        admitted = await self.admit(request, owner=owner, predicts=True)
+        needs = request.needs.with_memory(None if admitted.prediction is None else admitted.prediction.memory_bytes)
+        workers = await run_in_threadpool(self._workers)
+        if any(own.serves(needs) for own in workers):
+            return admitted
+        findings = admitted.findings
+        said = f"it would wait: {why_nobody(needs, workers)}"
+        return replace(admitted, findings=findings.but(notes=(*findings.notes, said)))
+
+    def _workers(self) -> list[Abilities]:
+        with self._database.read() as connection:
+            return PlaceRepository(connection).workers(seen_within_s=self._settings.worker_gone_s)
+
+    async def _accept(self, asked: Asked) -> JobDetails:
         earlier = await self._earlier(asked)
         if earlier is not None:
             return earlier
-        admitted = await self.admit(asked.request, owner=asked.caller.owner)
+        predicts = asked.request.needs.is_to_be_predicted
+        admitted = await self.admit(asked.request, owner=asked.caller.owner, predicts=predicts)
+        needs = asked.request.needs.with_memory(None if admitted.prediction is None else admitted.prediction.memory_bytes)
         try:
-            return await run_in_threadpool(self._insert, asked, admitted.spec)
+            return await run_in_threadpool(self._insert, asked, admitted.spec, needs)
         except IntegrityError:
             # Another request with this name was committed between our look and our insert: return its job.
             earlier = await self._earlier(asked)
@@ -149,11 +157,12 @@ class JobService:
                 raise
             return earlier
 
-    def _insert(self, asked: _Asked, spec: PruneSpec) -> JobDetails:
+    def _insert(self, asked: Asked, spec: PruneSpec, needs: Needs) -> JobDetails:
         job_id, request, caller = f"{JOB_PREFIX}{uuid4().hex}", asked.request, asked.caller
         with self._database.write() as connection:
             repository = JobRepository(connection)
             self._check_quota(repository, caller.owner)
+            pools = PlaceRepository(connection).pools_for(needs, caller.owner, seen_within_s=self._settings.worker_gone_s)
             repository.insert(
                 job_id,
                 owner=caller.owner,
@@ -163,17 +172,20 @@ class JobService:
                 client_id=asked.client_id,
                 body_sha256=None if asked.client_id is None else asked.digest,
                 traceparent=current_traceparent(),
+                needs=needs,
+                rank=-request.priority if Scope.JOBS_PRIORITY in caller.scopes else 0,
             )
             if asked.idempotency_key is not None:
-                repository.remember_key(_scope_of_keys(caller), asked.idempotency_key, asked.digest, job_id)
+                repository.remember_key(asked.scope, asked.idempotency_key, asked.digest, job_id)
             AuditRepository(connection).record(Action.JOB_SUBMITTED, caller.owner, caller.key_id, job_id)
             job = repository.get(job_id, owner=caller.owner)
         assert job is not None
-        self._announcer.announce(job_id)
+        for pool in pools:
+            self._announcer.announce(job_id, pool)
         _log.info("job.accepted", job_id=job_id, method=spec.method.name, task=spec.task.name or spec.task.type)
         return JobDetails(job, [])
 
-    async def _earlier(self, asked: _Asked) -> JobDetails | None:
+    async def _earlier(self, asked: Asked) -> JobDetails | None:
         """Find the job that an earlier request of this name made. Raise where that request was another one."""
         if asked.client_id is None and asked.idempotency_key is None:
             return None
@@ -189,21 +201,22 @@ class JobService:
             "idempotency_key_reused", "this Idempotency-Key was used with another body; use a new key for a new request"
         )
 
-    def _find(self, asked: _Asked) -> tuple[JobDetails, bool] | None:
+    def _find(self, asked: Asked) -> tuple[JobDetails, bool] | None:
         """Find the job that goes by the name of a request. Also return whether its request had the same digest."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
-            found = _named(repository, asked)
+            found = named(repository, asked)
             if found is None:
                 return None
             job, digest = found
             details, stored = JobDetails(job, repository.artifacts(job.id)), repository.spec_as_stored(job.id)
         return details, digest in {asked.digest, first_digest(asked.request, stored)}
 
-    async def _asks_for(self, job: Job, asked: _Asked) -> bool:
+    async def _asks_for(self, job: Job, asked: Asked) -> bool:
         """Return whether a request asks for a job in other words: ``sparsity`` for a target, or a default written out."""
         request = asked.request
-        if (request.metadata, request.priority) != (job.metadata, job.priority):
+        needs = request.needs.with_memory(job.needs.gpu_memory_bytes)
+        if (request.metadata, request.priority, needs) != (job.metadata, job.priority, job.needs):
             return False
         try:
             return (await self.admit(request, owner=asked.caller.owner)).spec == job.spec
@@ -228,7 +241,9 @@ class JobService:
         if job.status != JobStatus.QUEUED:
             return None
         with self._database.read() as connection:
-            return StatisticsRepository(connection).place(job, seen_within_s=self._settings.worker_gone_s)
+            return PlaceRepository(connection).place(
+                job, seen_within_s=self._settings.worker_gone_s, max_running=self._settings.max_running_jobs
+            )
 
     def list(
         self,
@@ -300,10 +315,12 @@ class JobService:
             if job.status != JobStatus.FAILED:
                 raise Conflict("not_failed", f"only a failed job can be tried again; this one is {job.status}")
             self._check_quota(repository, caller.owner)
+            pools = PlaceRepository(connection).pools_for(job.needs, caller.owner, seen_within_s=self._settings.worker_gone_s)
             if repository.retry(job.id):  # False: another request was quicker
                 AuditRepository(connection).record(Action.JOB_RETRIED, caller.owner, caller.key_id, job.id)
             job = _known(repository.get(job_id, owner=caller.owner))
-        self._announcer.announce(job.id)
+        for pool in pools:
+            self._announcer.announce(job.id, pool)
         return JobDetails(job, [])
 
     def check_database(self) -> None:
@@ -355,26 +372,6 @@ class JobService:
         """Return whether an unfinished job of an owner needs a folder."""
         with self._database.read() as connection:
             return JobRepository(connection).is_needed(str(folder), owner=owner)
-
-
-def _named(repository: JobRepository, asked: _Asked) -> tuple[Job, str | None] | None:
-    """Find the job that goes by the name of a request, and the digest of the request that made it."""
-    owner = asked.caller.owner
-    if asked.client_id is not None:
-        job = repository.get(asked.client_id, owner=owner)
-        return None if job is None else (job, job.body_sha256)
-    if asked.idempotency_key is None:
-        return None
-    found = repository.find_key(_scope_of_keys(asked.caller), asked.idempotency_key)
-    if found is None:
-        return None
-    digest, job_id = found
-    return _known(repository.get(job_id, owner=owner)), digest
-
-
-def _scope_of_keys(caller: Caller) -> str:
-    """Return the scope of idempotency keys: the API key. Two pipelines of a tenant may well count their runs alike."""
-    return caller.key_id
 
 
 def _expired(moment: float) -> NotFound:

@@ -9,12 +9,10 @@ import sqlalchemy as sa
 
 from app.db import now
 from app.jobs import models
-from app.jobs.records import EventType, Job
+from app.jobs.records import EventType
 from app.jobs.states import ACTIVE, JobStatus
 
 _jobs, _events, _workers = models.jobs, models.job_events, models.workers
-
-_MOST_BEFORE = 1000
 
 # Events that the tally ignores.
 _UNCOUNTED = frozenset({EventType.STAGE, EventType.CANCELLING})
@@ -42,14 +40,6 @@ class QueueState:
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a queued job is: how many jobs, of all tenants, come before it (1,000 at most), and how many workers there are."""
-
-    before: int
-    workers: int
-
-
 class StatisticsRepository:
     """Queries within one transaction of the caller's."""
 
@@ -71,23 +61,6 @@ class StatisticsRepository:
             expired_leases=self._connection.scalar(expired) or 0,
             workers=self._workers(seen_within_s),
         )
-
-    def place(self, job: Job, *, seen_within_s: float) -> Place:
-        """Find the place of a queued job, in the order in which jobs are claimed."""
-        earlier = sa.or_(
-            _jobs.c.priority > job.priority,
-            sa.and_(
-                _jobs.c.priority == job.priority,
-                sa.or_(
-                    _jobs.c.created_at < job.created_at,
-                    sa.and_(_jobs.c.created_at == job.created_at, _jobs.c.id < job.id),
-                ),
-            ),
-        )
-        waiting = sa.and_(_jobs.c.status == str(JobStatus.QUEUED), ~_jobs.c.cancel_requested)
-        before = sa.select(_jobs.c.id).where(waiting, earlier).limit(_MOST_BEFORE).subquery()
-        counted = self._connection.scalar(sa.select(sa.func.count()).select_from(before))
-        return Place(counted or 0, self._workers(seen_within_s))
 
     def _workers(self, seen_within_s: float) -> int:
         """Count the workers that were seen lately."""

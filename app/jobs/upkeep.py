@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from app.db import dialect_of, now
 from app.jobs import models
 from app.jobs.leases import LeaseRepository
+from app.jobs.needs import Abilities
 from app.jobs.records import JobError
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
 
@@ -45,12 +46,13 @@ class UpkeepRepository:
         """Read the database's clock."""
         return self._connection.execute(sa.select(now())).scalar_one()
 
-    def sign_in(self, worker: str) -> float:
+    def sign_in(self, worker: str, abilities: Abilities | None = None) -> float:
         """Record that a worker is alive, and return the database's clock. It writes, so it fails where workers cannot renew."""
         clock = self.clock()
-        seen = _workers.update().where(_workers.c.name == worker).values(seen_at=clock)
+        now_ = {"seen_at": clock, "serves": None if abilities is None else abilities.model_dump(mode="json")}
+        seen = _workers.update().where(_workers.c.name == worker).values(now_)
         if self._connection.execute(seen).rowcount == 0:
-            self._connection.execute(_workers.insert().values(name=worker, started_at=clock, seen_at=clock))
+            self._connection.execute(_workers.insert().values(name=worker, started_at=clock, **now_))
             self._connection.execute(_workers.delete().where(_workers.c.seen_at < clock - _FORGET_WORKERS_S))
         return clock
 
@@ -93,14 +95,18 @@ class UpkeepRepository:
                 taken.append(Taken(row.id, row.fence, became))
         return taken
 
-    def due_for_publish(self, *, older_than_s: float, limit: int, patient: bool = True) -> list[str]:
+    def due_for_publish(
+        self, *, older_than_s: float, limit: int, patient: bool = True, queues: Collection[str] | None = None
+    ) -> list[str]:
         """Choose queued jobs whose wake-up seems lost, and count this one.
 
         Args:
             older_than_s: Seconds that a wake-up may take; they double with each wake-up, up to 64-fold.
             limit: Largest number of jobs.
             patient: False where the broker holds no message at all: then the wait does not double.
+            queues: The queues, by needs, of which to choose; None: all.
         """
+        among = [] if queues is None else [_jobs.c.queue.in_(queues)]
         doublings = sa.case((_jobs.c.publish_count > _MOST_DOUBLINGS, _MOST_DOUBLINGS), else_=_jobs.c.publish_count)
         wait_s = older_than_s * self._power_of_two(doublings) if patient else sa.literal(older_than_s)
         due = (
@@ -108,9 +114,11 @@ class UpkeepRepository:
             .where(
                 _jobs.c.status == str(JobStatus.QUEUED),
                 _jobs.c.not_before <= now(),
+                *among,
                 sa.or_(_jobs.c.published_at.is_(None), _jobs.c.published_at + wait_s < now()),
             )
-            .order_by(_jobs.c.priority.desc(), _jobs.c.created_at, _jobs.c.id)
+            # In no order but that of an index: a message says that there is work, and the claim chooses.
+            .order_by(_jobs.c.rank, _jobs.c.owner, _jobs.c.queue, _jobs.c.priority.desc(), _jobs.c.created_at, _jobs.c.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )

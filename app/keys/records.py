@@ -11,6 +11,7 @@ class Scope(StrEnum):
 
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
+    JOBS_PRIORITY = "jobs:priority"  # a job's priority counts before other tenants' jobs, not only among the tenant's own
     ADMIN = "admin"
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from app.errors import FieldError
+from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.schemas import JobCreate
 from app.paths import is_under
 from app.web import evaluated
@@ -63,6 +64,8 @@ _WHERE = {  # JSON pointers into the body, longest first, and the form control o
     "/data": "data",
     "/seed": "seed",
     "/priority": "priority",
+    "/needs/device": "needs_device",
+    "/needs": "needs_tags",
     "/metadata": "metadata",
 }
 
@@ -135,6 +138,10 @@ def body_of(form: Form) -> dict[str, Any]:
     ):
         if text := form.one(name).strip():
             body["quality_floor" if name == "floor" else name] = read(text)
+    needs: dict[str, Any] = {"device": device} if (device := form.one("needs_device").strip()) else {}
+    if tags := [tag.strip() for tag in form.one("needs_tags").split(",") if tag.strip()]:
+        needs["tags"] = tags
+    body |= {"needs": needs} if needs else {}
     if "quality_floor" in body:
         body["quality_floor"] = {"kind": form.one("floor_kind", "relative"), "value": body["quality_floor"]}
         if confidence := form.one("floor_confidence").strip():
@@ -185,7 +192,13 @@ def _target(form: Form) -> dict[str, Any]:
     return {"target": targets[0]} if len(targets) == 1 else {"targets": targets} if targets else {"target": {"metric": metric}}
 
 
-def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str, str] = MappingProxyType({})) -> Form:
+def form_of(
+    spec: Mapping[str, Any],
+    *,
+    priority: int = 0,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    needs: Needs = NO_NEEDS,
+) -> Form:
     """Fill in the form with a job's spec, as it was dumped, and what belongs to the job."""
     task = spec["task"]
     named = _is_whole(task)
@@ -211,6 +224,8 @@ def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str
         "floor_confidence": [f"{floor['confidence']:g}" if floor and floor.get("confidence") else ""],
         "seed": [str(spec["seed"])],
         "priority": [str(priority) if priority else ""],
+        "needs_device": ["" if needs.device == NO_NEEDS.device else needs.device],
+        "needs_tags": [", ".join(needs.tags)],
         "metadata": ["\n".join(f"{key}={value}" for key, value in metadata.items())],
         "method": [spec["method"]["name"]],
     } | {name: ["" if named else task[name] or ""] for name in _OWN_DATA}

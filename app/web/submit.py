@@ -46,7 +46,7 @@ def show_form(
     if like is not None:
         details = service.get(like, owner=owner)
         view = JobView.of(details.job, [])
-        form = form_of(view.spec.model_dump(mode="json"), priority=view.priority, metadata=view.metadata)
+        form = form_of(view.spec.model_dump(mode="json"), priority=view.priority, metadata=view.metadata, needs=view.needs)
     return _page(request, form, models=service.overview(owner).models)
 
 
@@ -67,7 +67,7 @@ async def _submit(request: Request, form: Form, service: JobService, writer: Cal
     try:
         job = JobCreate.model_validate(body)
         if form.one("do") == "check":
-            admitted = await service.admit(job, owner=writer.owner, predicts=True)
+            admitted = await service.plan(job, owner=writer.owner)
             return _page(request, form, models=models, plan=PlanView.of(admitted.spec, admitted.prediction, admitted.findings))
         details = await service.submit(job, body, caller=writer, idempotency_key=_key(form, body))
     except ValidationError as error:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, assert_never
 
+from app.jobs.places import Place
 from app.jobs.records import EventType, Job, JobEvent
 from app.jobs.schemas import ArtifactView, JobView
 from app.jobs.service import JobDetails
 from app.jobs.states import ACTIVE, JobStatus
-from app.jobs.statistics import Place
 from app.web import formats
 from app.web.formats import ratio
 from app.web.plots import Datum

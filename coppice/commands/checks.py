@@ -236,9 +236,19 @@ def _device(settings: Settings) -> Finding:
             status="skipped",
             found=f"torch is not installed: this host can run the API only; a worker needs {SERVER}[worker]",
         )
+    names = dict.fromkeys(settings.resolved_devices)
+    found = [_device_called(name) for name in names]
+    failed = next((one for one in found if one.status != "ok"), None)
+    if failed is not None:
+        return failed
+    return found[0] if len(found) == 1 else Finding(check="device", status="ok", found="; ".join(one.found for one in found))
+
+
+def _device_called(name: str) -> Finding:
+    """Try one device; "" is the one that torch chooses."""
     from worker.probe import TorchProbe
 
-    command = [sys.executable, "-P", "-m", "worker.probe", *([settings.device] if settings.device else [])]
+    command = [sys.executable, "-P", "-m", "worker.probe", *([name] if name else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=False)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
@@ -249,7 +259,7 @@ def _device(settings: Settings) -> Finding:
     found = f"torch {probe.torch} computes on {probe.device}"
     if probe.memory_free_bytes is not None and probe.memory_bytes is not None:
         found += f" ({probe.name}), {_size(probe.memory_free_bytes)} of {_size(probe.memory_bytes)} free"
-    elif not settings.device and shutil.which("nvidia-smi") is not None:
+    elif not name and shutil.which("nvidia-smi") is not None:
         advice = "torch sees no GPU: install its CUDA build, or set COPPICE_DEVICE=cpu"
         return Finding(check="device", status="warning", found=found, advice=advice)
     return Finding(check="device", status="ok", found=found)
@@ -355,5 +365,5 @@ ADVICE: Mapping[Look, str] = {
     "scratch": "COPPICE_SCRATCH_DIR: is it mounted and writable?",
     "sandbox": "install bubblewrap, or run on a kernel with Landlock (Linux 5.13 or later)",
     "signing": "COPPICE_SIGNING_KEY and COPPICE_SIGNING_PUBLIC_KEYS: PEM files that this process may read",
-    "device": "COPPICE_DEVICE: cpu, cuda or cuda:0; and the torch build must fit the driver",
+    "device": "COPPICE_DEVICE, COPPICE_DEVICES: cpu, cuda or cuda:0; and the torch build must fit the driver",
 }

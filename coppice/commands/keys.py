@@ -33,7 +33,11 @@ def create(
     ],
     name: Annotated[str, typer.Option(help="Name to recognise the key by.")] = "",
     scope: Annotated[
-        list[str] | None, typer.Option(help="jobs:read, jobs:write or admin; repeatable. Default: jobs:read and jobs:write.")
+        list[str] | None,
+        typer.Option(
+            help="jobs:read, jobs:write, jobs:priority (its priorities count before other tenants, too) or admin; repeatable. "
+            "Default: jobs:read and jobs:write."
+        ),
     ] = None,
     expires_days: Annotated[int | None, typer.Option(min=1, help="Days after which the key expires; default: never.")] = None,
     url: Url = None,

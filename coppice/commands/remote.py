@@ -20,11 +20,11 @@ from rich.table import Table
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options, places
-from coppice.commands.sending import require_folders, with_uploads
+from coppice.commands.sending import needing, require_folders, with_uploads
 from coppice.conditions import Condition, NotJudged, check_sets, parse
 from coppice.console import ExitCode, explained, fail, progress
 from coppice.errors import ApiError, CoppiceError, JobUnsuccessful
-from coppice.types import Job, JobPrediction
+from coppice.types import Job, JobPrediction, JobQueue
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -72,6 +72,10 @@ def prune(
     job_id: Annotated[
         str | None, typer.Option(help="An id of your own choice; submitting it again makes no second job.")
     ] = None,
+    worker_device: Annotated[
+        str | None, typer.Option(help="Class of device that the worker must have: cpu or cuda; default: any.")
+    ] = None,
+    worker_tag: Annotated[list[str] | None, typer.Option(help="Tag that the worker must have; repeatable.")] = None,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
     json: options.Json = False,
@@ -96,13 +100,15 @@ def prune(
     if upload:
         require_folders(spec)
     with explained(job.worded), Client(url, api_key=key) as client:
-        spec = with_uploads(client, spec) if upload else spec
+        request = needing(with_uploads(client, spec) if upload else spec, worker_device, worker_tag)
         if plan:
-            show_plan(client.plan(spec), lambda warning: job.worded("", warning), json=json)
+            show_plan(client.plan(request), lambda warning: job.worded("", warning), json=json)
             return
-        submitted = client.submit(spec, job_id=job_id)
+        submitted = client.submit(request, job_id=job_id)
         console.err.print(f"job {submitted.id}", highlight=False)
         if not wait:
+            if submitted.queue is not None and not submitted.queue.workers:
+                console.note(_nobody(submitted.queue))
             typer.echo(submitted.model_dump_json() if json else submitted.id)
             return
         try:
@@ -217,11 +223,16 @@ def follow(client: Client, job: Job) -> Job:
             nonlocal warned
             if now.queue is not None and not now.queue.workers and not warned:
                 warned = True
-                console.note(_NO_WORKER)
+                console.note(_nobody(now.queue))
             stage = now.progress.stage if now.progress is not None and not now.finished else _status(now)
             show(stage, 1.0 if now.status == "succeeded" else now.progress.fraction if now.progress is not None else 0.0)
 
         return client.wait(job.id, tell)
+
+
+def _nobody(queue: JobQueue) -> str:
+    """Say why no worker serves a job: there is none, or it needs what none has."""
+    return _NO_WORKER if queue.why in (None, "no worker is signed in") else f"the job waits: {queue.why}"
 
 
 def _status(job: Job) -> str:
@@ -339,7 +350,9 @@ def show(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None, json
         waits = f"waits for a worker for {_age(job.created_at)}; {job.queue.workers} signed in"
         console.out.print(waits, highlight=False)
         if not job.queue.workers:
-            console.note(_NO_WORKER)
+            console.note(_nobody(job.queue))
+        elif job.queue.why is not None:
+            console.note(job.queue.why)
     if job.error is not None:
         console.out.print(console.plain(f"{job.error.code}: {job.error.message}"), highlight=False, markup=False)
     if job.progress is not None and not job.finished:

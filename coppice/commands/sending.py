@@ -1,8 +1,9 @@
-"""Folders of this host that a spec names, sent to a service."""
+"""What is sent to a service: folders of this host that a spec names, and what the job's worker must have."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from coppice.client import Client
 from coppice.commands.places import is_path
@@ -38,3 +39,9 @@ def require_folders(spec: PruneSpec) -> None:
     ]
     if wrong:
         fail_all(wrong, ExitCode.BAD_INPUT)
+
+
+def needing(spec: PruneSpec, device: str | None, tags: list[str] | None) -> PruneSpec | dict[str, Any]:
+    """Add what the worker must have to a request."""
+    needs = ({} if device is None else {"device": device}) | ({"tags": tags} if tags else {})
+    return {**spec.model_dump(mode="json"), "needs": needs} if needs else spec

@@ -24,6 +24,7 @@ from coppice.installation import require_server
 if TYPE_CHECKING:
     import uvicorn
 
+    from app.db import Database
     from app.keys.service import KeyService
     from app.settings import Settings
 
@@ -148,19 +149,26 @@ def _migrate() -> None:
 
 
 @contextmanager
-def open_keys() -> Generator[KeyService]:
-    """Open the API keys in the service's own database, which is migrated first. Call `require_server` before."""
+def open_database() -> Generator[Database]:
+    """Open the service's own database, which is migrated first. Call `require_server` before."""
     _migrate()
     from app.db import Database
+
+    database = Database(read_settings().resolved_database_url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@contextmanager
+def open_keys() -> Generator[KeyService]:
+    """Open the API keys in the service's own database, which is migrated first. Call `require_server` before."""
     from app.keys.service import KeyService
     from app.secret import ServerSecret
 
-    settings = read_settings()
-    database = Database(settings.resolved_database_url)
-    try:
-        yield KeyService(database, ServerSecret(settings))
-    finally:
-        database.close()
+    with open_database() as database:
+        yield KeyService(database, ServerSecret(read_settings()))
 
 
 def read_settings() -> Settings:

@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> None:
         }
         celery.conf.broker_transport_options = celery.conf.broker_transport_options | short
         logging.getLogger("celery.worker.strategy").setLevel(logging.INFO)  # which tells of every delivery
-    run(celery)
+    run(celery, jobs=len(settings.resolved_devices))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ QUEUED = 10_000
 WATCHED = 25
 
 
-@pytest.mark.row("10,000 queued", "priorities hold, memory and broker bounded, lists stay under 100 ms")
+@pytest.mark.row("10,000 queued", "a tenant's priorities hold, memory and broker bounded, lists stay under 100 ms")
 def test_a_long_queue_is_served_in_order(
     cluster: Cluster, client: Client, nap: Callable[[float], PruneSpec], measured: Callable[[str], None]
 ) -> None:

@@ -84,3 +84,28 @@ def test_the_page_names_every_setting_and_no_secret(monkeypatch):
     assert all(f"`COPPICE_{name.upper()}`" in told for name in Settings.model_fields)
     assert all(field.description for field in Settings.model_fields.values())
     assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"COPPICE_DEVICES": "cuda:0,cpu"}, "must be of one class"),
+        ({"COPPICE_DEVICES": "cuda:0,cuda:0"}, "must name each GPU once"),
+        ({"COPPICE_DEVICES": "cpu,cpu", "COPPICE_DEVICE": "cpu"}, "set one of them"),
+        ({"COPPICE_WORKER_TAGS": "A100"}, "a tag has 1 to 24 small letters"),
+        ({"COPPICE_WORKER_TAGS": "a,b,c,d,e,f,g"}, "at most 6"),
+    ],
+)
+def test_devices_and_tags_that_cannot_be_are_refused(monkeypatch, given, message):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    with pytest.raises(SettingsInvalid, match=message):
+        get_settings()
+
+
+def test_devices_stand_for_the_device(monkeypatch):
+    assert Settings().resolved_devices == ("",)
+    assert Settings(device="cuda:1").resolved_devices == ("cuda:1",)
+    monkeypatch.setenv("COPPICE_DEVICES", "cuda:0, cuda:1")
+    assert Settings().resolved_devices == ("cuda:0", "cuda:1")

@@ -1,0 +1,134 @@
+"""SQL of a waiting job's place: the jobs that start before it in the order of claims, and why it waits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from app.db import now
+from app.jobs import models
+from app.jobs.fairness import Round
+from app.jobs.line import ANY_POOL, Group, Limits, LineRepository
+from app.jobs.needs import ANY, MOST_QUEUES, Abilities, Needs, why_nobody
+from app.jobs.records import Job
+from app.jobs.states import JobStatus
+from app.refusals import QuotaExceeded
+
+_jobs, _workers = models.jobs, models.workers
+
+_MOST_BEFORE = 1000
+_UNKNOWN = Abilities(device="unknown")  # of a worker of an earlier version: it serves what needs nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a queued job is.
+
+    Attributes:
+        before: Number of jobs, of all tenants, that start before it if nothing is added; 1,000 at most.
+        workers: Number of workers that are signed in and serve it.
+        why: Why it waits, where there is another reason than its turn.
+    """
+
+    before: int
+    workers: int
+    why: str | None = None
+
+
+class PlaceRepository:
+    """Queries within one transaction of the caller's."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._line = LineRepository(connection)
+
+    def place(self, job: Job, *, seen_within_s: float, max_running: int | None = None) -> Place:
+        """Find the place of a queued job: of the pools of workers that serve it, in that where fewest jobs are before it.
+
+        Args:
+            job: The job.
+            seen_within_s: A worker that was not seen for so long is not counted.
+            max_running: Largest number of running jobs of a tenant for which no other is set.
+        """
+        workers = self.workers(seen_within_s=seen_within_s)
+        able = [own for own in workers if own.serves(job.needs)]
+        shares, limits = self._line.rules(max_running)
+        groups = [group for group in self._line.groups() if group.rank == job.rank]
+        own_before = self._before_of_its_tenant(job)
+        earlier_ranks = self._count(_jobs.c.rank < job.rank)
+        pools: dict[str, Abilities | None] = {own.pool: own for own in able} or {ANY_POOL: None}
+        before = min(
+            self._before(job, own_before, [group for group in groups if own is None or own.serves_queue(group.queue)], turns)
+            for pool, own in pools.items()
+            for turns in [self._line.rounds(pool, shares).get(job.rank, Round(shares=shares))]
+        )
+        return Place(
+            before=min(_MOST_BEFORE, before + earlier_ranks), workers=len(able), why=self._why(job, workers, able, limits)
+        )
+
+    def workers(self, *, seen_within_s: float) -> list[Abilities]:
+        """List what the workers serve that were seen lately."""
+        query = sa.select(_workers.c.serves).where(_workers.c.seen_at > now() - seen_within_s)
+        return [_UNKNOWN if row is None else Abilities.model_validate(row) for row in self._connection.scalars(query)]
+
+    def pools_for(self, needs: Needs, owner: str, *, seen_within_s: float) -> Sequence[str | None]:
+        """Return the pools of workers of which one is to be woken for a new job of an owner; None stands for all.
+
+        Raises:
+            QuotaExceeded: The owner's jobs wait in as many queues as they may.
+        """
+        if needs.queue == ANY:
+            return [None]
+        waiting = {group.queue for group in self._line.groups() if group.owner == owner}
+        if needs.queue not in waiting and len(waiting) >= MOST_QUEUES:
+            message = f"your jobs wait in {MOST_QUEUES} queues by what they need, which is as many as may be; try again later"
+            raise QuotaExceeded("quota_exceeded", message)
+        return sorted({own.pool for own in self.workers(seen_within_s=seen_within_s) if own.serves(needs)})
+
+    def _before(self, job: Job, own_before: int, groups: Collection[Group], turns: Round) -> int:
+        """Count the jobs of one rank that start before a job, from the turns that its tenant and the others have until then."""
+        clock = turns.clock
+        moment = turns.start(job.owner, clock) + own_before / turns.share(job.owner)
+        heads: dict[str, tuple[float, str]] = {}
+        queues: dict[str, list[str]] = {}
+        for group in groups:
+            heads[group.owner] = min(heads.get(group.owner, (group.since, group.first)), (group.since, group.first))
+            queues.setdefault(group.owner, []).append(group.queue)
+        mine = heads.get(job.owner, (job.created_at, job.id))
+        before = own_before
+        for owner, head in heads.items():
+            most = 0 if owner == job.owner else turns.jobs_until(owner, moment, clock, wins_ties=head < mine)
+            if most and before < _MOST_BEFORE:
+                # The first job of each queue is known to wait; the rest is counted only where it matters.
+                known = len(queues[owner])
+                there = known if known >= most else self._count(*_of(owner, job.rank, queues[owner]), most=most)
+                before += min(most, there)
+        return before
+
+    def _before_of_its_tenant(self, job: Job) -> int:
+        older = sa.or_(_jobs.c.created_at < job.created_at, sa.and_(_jobs.c.created_at == job.created_at, _jobs.c.id < job.id))
+        earlier = sa.or_(_jobs.c.priority > job.priority, sa.and_(_jobs.c.priority == job.priority, older))
+        return self._count(_jobs.c.owner == job.owner, _jobs.c.rank == job.rank, earlier)
+
+    def _count(self, *where: sa.ColumnElement[bool], most: int = _MOST_BEFORE) -> int:
+        waiting = sa.select(_jobs.c.id).where(_jobs.c.status == str(JobStatus.QUEUED), *where)
+        found = waiting.limit(min(most, _MOST_BEFORE)).subquery()
+        return self._connection.scalar(sa.select(sa.func.count()).select_from(found)) or 0
+
+    def _why(self, job: Job, workers: list[Abilities], able: list[Abilities], limits: Limits) -> str | None:
+        if not able:
+            return why_nobody(job.needs, workers)
+        if limits.tenant_is_full(job.owner):
+            return "as many of your jobs run as may at once; it starts when one of them has ended"
+        if limits.queue_is_full(job.needs.queue):
+            return f"as many jobs run as may at once of those that need {job.needs.described()}"
+        pause = sa.select(_jobs.c.not_before - now()).where(_jobs.c.id == job.id)
+        if (pause_s := self._connection.scalar(pause) or 0) > 0:
+            return f"an earlier attempt ended badly; it is tried again in {pause_s:.0f} s"
+        return None
+
+
+def _of(owner: str, rank: int, queues: list[str]) -> tuple[sa.ColumnElement[bool], ...]:
+    return (_jobs.c.rank == rank, _jobs.c.owner == owner, _jobs.c.queue.in_(queues))

@@ -1,0 +1,116 @@
+"""``coppice tenants`` and ``coppice queues``: shares and limits, on the service's host with the service's settings."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from coppice import console
+from coppice.commands import options
+from coppice.console import ExitCode, fail
+from coppice.installation import require_server
+
+if TYPE_CHECKING:
+    from app.jobs.rules import RuleService, Standing
+
+tenants = typer.Typer(
+    help="Shares of tenants, and how many of their jobs run at once: on the service's host with the service's settings.",
+    no_args_is_help=True,
+)
+queues = typer.Typer(
+    help="Queues by what jobs need, and how many of their jobs run at once: on the service's host with the service's settings.",
+    no_args_is_help=True,
+)
+
+
+@tenants.command("set")
+def set_tenant(
+    tenant: Annotated[str, typer.Argument(help="Tenant, as of coppice keys create --tenant.")],
+    share: Annotated[
+        float | None, typer.Option(help="Share of the turns beside those of other tenants, who have 1: 3 is three to one.")
+    ] = None,
+    max_running: Annotated[
+        int | None, typer.Option(min=0, help="Jobs that may run at once; 0: as COPPICE_MAX_RUNNING_JOBS says.")
+    ] = None,
+) -> None:
+    """Set a tenant's share, or how many of its jobs run at once. It holds from the next claim on.
+
+    Example: coppice tenants set acme --share 3 --max-running 8
+    """
+    if share is None and max_running is None:
+        fail("give --share, --max-running or both", ExitCode.BAD_INPUT)
+    with _rules() as rules:
+        rules.set_tenant(tenant, share=share, max_running=max_running)
+        found = next(own for own in rules.tenants() if own.name == tenant)
+    console.out.print(f"{tenant}: share {found.share:g}, {_at_once(found)}", highlight=False, markup=False)
+
+
+@tenants.command("list")
+def list_tenants(json: options.Json = False) -> None:
+    """List tenants that have jobs open, or something set."""
+    with _rules() as rules:
+        found = rules.tenants()
+    if json:
+        typer.echo(jsonlib.dumps([asdict(own) for own in found]))
+        return
+    rows = [(own.name or "(no keys)", f"{own.share:g}", *_counts(own)) for own in found]
+    console.show_rows(("tenant", "share", "at once", "waiting", "running"), _cells(rows))
+
+
+@queues.command("set")
+def set_queue(
+    queue: Annotated[str, typer.Argument(help="Queue, as coppice queues list shows it: cuda, or cuda+a100.")],
+    max_running: Annotated[int, typer.Option(min=0, help="Jobs that may run at once; 0: any number.")],
+) -> None:
+    """Set how many jobs of a queue run at once. It holds from the next claim on.
+
+    Example: coppice queues set cuda+a100 --max-running 4
+    """
+    with _rules() as rules:
+        rules.set_queue(queue, max_running=max_running)
+    shown = f"{max_running} at once" if max_running else "any number at once"
+    console.out.print(f"{queue}: {shown}", highlight=False, markup=False)
+
+
+@queues.command("list")
+def list_queues(json: options.Json = False) -> None:
+    """List queues that have jobs open, or a limit."""
+    with _rules() as rules:
+        found = rules.queues()
+    if json:
+        typer.echo(jsonlib.dumps([{k: v for k, v in asdict(own).items() if k != "share"} for own in found]))
+        return
+    rows = [(own.name, *_counts(own)) for own in found]
+    console.show_rows(("queue", "at once", "waiting", "running"), _cells(rows))
+
+
+def _at_once(found: Standing) -> str:
+    return "as many jobs at once as the settings allow" if found.max_running is None else f"{found.max_running} jobs at once"
+
+
+def _counts(found: Standing) -> tuple[str, str, str]:
+    return "" if found.max_running is None else str(found.max_running), str(found.waiting), str(found.running)
+
+
+def _cells(rows: list[tuple[str, ...]]) -> list[list[Text]]:
+    return [[Text(console.plain(cell)) for cell in row] for row in rows]
+
+
+@contextmanager
+def _rules() -> Generator[RuleService]:
+    require_server()
+    from app.jobs.rules import RuleService
+    from app.refusals import Refused
+    from coppice.commands.service import open_database
+
+    with open_database() as database:
+        try:
+            yield RuleService(database)
+        except Refused as error:
+            fail(error.message, ExitCode.BAD_INPUT)
