@@ -27,6 +27,7 @@ from app.errors import install_handlers
 from app.inspection.inspector import Inspector
 from app.inspection.process import Zygote
 from app.installation import EnvironmentShared, check_environment
+from app.jobs.deletion import JobDeletion
 from app.jobs.service import JobService
 from app.keys.service import KeyService
 from app.logs import configure_logging
@@ -131,6 +132,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.webhooks = WebhookService(settings, database, webhook_secrets)
     state.receiver = Receiver(settings, state.uploads, inspector)
     state.service = JobService(settings, database, store, announcer, uploads=state.uploads, inspector=inspector)
+    state.deletion = JobDeletion(database, store)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
     modules = (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, signing, health, metrics)
     for module in modules:

@@ -140,6 +140,10 @@ class AsyncClient:
         """Ask for another try of a failed job."""
         return await self._run(operations.retry(job_id))
 
+    async def delete(self, job_id: str) -> None:
+        """Delete a job that no worker has, with its events, report and files. It cannot be undone."""
+        await self._run(operations.delete(job_id))
+
     async def events(self, job_id: str) -> builtins.list[JobEvent]:
         """Read the events so far, oldest first."""
         return await self._run(operations.events(job_id))

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from coppice.commands import check, doctor, engines, expand, keys, push, remote, reproduce, run, service, tracking, verify
+from coppice.commands import (
+    check,
+    doctor,
+    engines,
+    expand,
+    keys,
+    push,
+    remote,
+    removal,
+    reproduce,
+    run,
+    service,
+    tracking,
+    verify,
+)
 from coppice.console import EXIT_CODES
 from coppice.faults import no_traceback
 from coppice.installation import DISTRIBUTION, warn_of_namesake
@@ -24,7 +38,7 @@ app = typer.Typer(
 app.command(epilog=EXIT_CODES)(run.run)
 app.command(epilog=EXIT_CODES)(check.check)
 app.command(epilog=EXIT_CODES)(remote.prune)
-app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
+app.add_typer(removal.jobs, name="jobs", epilog=EXIT_CODES)  # with the commands of both modules
 app.command(epilog=EXIT_CODES)(remote.report)
 app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
 app.command()(tracking.mlflow_log)

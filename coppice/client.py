@@ -157,6 +157,10 @@ class Client:
         """Ask for another try of a failed job."""
         return self._run(operations.retry(job_id))
 
+    def delete(self, job_id: str) -> None:
+        """Delete a job that no worker has, with its events, report and files. It cannot be undone."""
+        self._run(operations.delete(job_id))
+
     def events(self, job_id: str) -> Iterator[JobEvent]:
         """Read the events so far, oldest first."""
         yield from self._run(operations.events(job_id))

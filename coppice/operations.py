@@ -116,6 +116,11 @@ def retry(job_id: str) -> Operation[Job]:
     return Job.model_validate(answer.json())
 
 
+def delete(job_id: str) -> Operation[None]:
+    """Delete a job."""
+    yield Request("DELETE", f"/v1/jobs/{job_id}")
+
+
 def events(job_id: str, *, after: int = 0) -> Operation[list[JobEvent]]:
     """Read the events after an event's id, following pages."""
     found: list[JobEvent] = []

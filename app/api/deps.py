@@ -13,6 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from app.audit.service import AuditService
 from app.breadth import TOO_WIDE, is_too_wide
 from app.errors import Problem
+from app.jobs.deletion import JobDeletion
 from app.jobs.service import JobService
 from app.keys.records import Caller, Scope
 from app.keys.service import KeyService
@@ -54,6 +55,10 @@ def _service(request: Request) -> JobService:
     return cast("JobService", request.app.state.service)
 
 
+def _deletion(request: Request) -> JobDeletion:
+    return cast("JobDeletion", request.app.state.deletion)
+
+
 def _keys(request: Request) -> KeyService:
     return cast("KeyService", request.app.state.keys)
 
@@ -90,6 +95,7 @@ async def sent_json(request: Request) -> object:
 
 
 Service = Annotated[JobService, Depends(_service)]
+Deletion = Annotated[JobDeletion, Depends(_deletion)]
 Keys = Annotated[KeyService, Depends(_keys)]
 Uploads = Annotated[UploadService, Depends(_uploads)]
 Uploading = Annotated[Receiver, Depends(_receiver)]

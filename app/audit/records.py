@@ -14,6 +14,7 @@ class Action(StrEnum):
     JOB_SUBMITTED = "job.submitted"
     JOB_CANCELLED = "job.cancel_requested"
     JOB_RETRIED = "job.retried"
+    JOB_DELETED = "job.deleted"
     UPLOAD_STORED = "upload.stored"
     UPLOAD_DELETED = "upload.deleted"
     WEBHOOK_CREATED = "webhook.created"

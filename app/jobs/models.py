@@ -48,6 +48,7 @@ jobs = sa.Table(
     sa.Index(None, "expires_at"),
     sa.Index(None, "owner", "created_at", "id"),
     sa.Index(None, "lease_until"),
+    sa.Index(None, "finished_at"),
 )
 
 # The order in which jobs are claimed, so that a claim reads one row however long the queue is.
@@ -85,6 +86,7 @@ idempotency_keys = sa.Table(
     sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Index(None, "created_at"),
+    sa.Index(None, "job_id"),  # a deleted job takes its keys along
 )
 
 # Workers and when they were last seen, as every worker's reaper writes it.

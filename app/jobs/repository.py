@@ -31,7 +31,7 @@ def add_event(connection: sa.Connection, job_id: str, kind: EventType, data: dic
         ).one()
         shown = {"id": job.client_id or job_id, "object": "pruning.job", "status": job.status, "metadata": job.metadata}
         payload = json.dumps({"type": str(kind), "data": shown | {"result": data}})
-        WebhookRepository(connection).enqueue(job.owner, str(kind), payload)
+        WebhookRepository(connection).enqueue(job.owner, str(kind), payload, job_id=job_id)
 
 
 def move(connection: sa.Connection, job_id: str, transition: Transition, *where: Any, **values: Any) -> bool:

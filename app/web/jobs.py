@@ -1,4 +1,4 @@
-"""Routes of jobs for people: the list, one job, cancel and retry, and jobs of one model compared."""
+"""Routes of jobs for people: the list, one job, cancel, retry and delete, and jobs of one model compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.api.deps import Owner, Service, Writer
+from app.api.deps import Deletion, Owner, Service, Writer
 from app.api.jobs import JOB_ID, JobId
 from app.jobs.records import JobEvent
 from app.jobs.service import JobService
@@ -97,6 +97,13 @@ def retry_job(job_id: JobId, service: Service, writer: Writer) -> Response:
     """Queue a failed job again, and show it."""
     service.retry(job_id, caller=writer)
     return RedirectResponse(f"/jobs/{job_id}", HTTPStatus.SEE_OTHER)
+
+
+@router.post("/jobs/{job_id}/delete")
+def delete_job(job_id: JobId, deletion: Deletion, writer: Writer) -> Response:
+    """Delete a job that has ended, and show those that are left."""
+    deletion.delete(job_id, caller=writer)
+    return RedirectResponse("/", HTTPStatus.SEE_OTHER)
 
 
 @router.get("/compare")

@@ -40,7 +40,7 @@ _LIKENESS = 0.85
 # What stands beside an id in one line: status, share done, age, and room for the beginnings of model and task.
 _BESIDE_IDS = 2 + 10 + 2 + 4 + 2 + 4 + 2 + 9 + 2 + 7
 
-jobs = typer.Typer(help="List, show, follow, cancel and retry the jobs of a service.", no_args_is_help=True)
+jobs = typer.Typer(help="List, show, follow, cancel, retry and delete the jobs of a service.", no_args_is_help=True)
 
 
 def _is_id(text: str) -> str:
@@ -139,7 +139,7 @@ def report(
     conditions = _conditions(fail_if or [])
     if out is not None:
         places.require_writable(out)
-    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
         found = client.report(job_id)
         page = client.report_page(job_id) if open_page or out is not None else ""
     if json:
@@ -218,13 +218,13 @@ def follow(client: Client, job: Job) -> Job:
             if now.queue is not None and not now.queue.workers and not warned:
                 warned = True
                 console.note(_NO_WORKER)
-            stage = now.progress.stage if now.progress is not None and not now.finished else _status(now)
+            stage = now.progress.stage if now.progress is not None and not now.finished else status_of(now)
             show(stage, 1.0 if now.status == "succeeded" else now.progress.fraction if now.progress is not None else 0.0)
 
         return client.wait(job.id, tell)
 
 
-def _status(job: Job) -> str:
+def status_of(job: Job) -> str:
     """Return a job's status, and where it is while it waits."""
     if job.queue is None:
         return job.status
@@ -301,7 +301,7 @@ def _done(job: Job) -> str:
 
 
 @contextmanager
-def _meant(client: Client, job_id: str) -> Generator[None]:
+def meant(client: Client, job_id: str) -> Generator[None]:
     """Name the job whose id is nearest, where there is none of this one."""
     try:
         yield
@@ -328,13 +328,13 @@ def _age(moment: datetime) -> str:
 @jobs.command()
 def show(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: options.Json = False) -> None:
     """Show one job, and its report once it has succeeded."""
-    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
         job = client.get(job_id)
         found = client.report(job_id) if job.status == "succeeded" else None
     if json:
         typer.echo(job.model_dump_json())
         return
-    console.out.print(f"{job.id}: {_status(job)}", highlight=False)
+    console.out.print(f"{job.id}: {status_of(job)}", highlight=False)
     if job.queue is not None:
         waits = f"waits for a worker for {_age(job.created_at)}; {job.queue.workers} signed in"
         console.out.print(waits, highlight=False)
@@ -351,7 +351,7 @@ def show(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None, json
 @jobs.command()
 def cancel(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> None:
     """Cancel a job and wait until it has ended."""
-    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
         client.cancel(job_id)
         job = client.wait(job_id)
     console.out.print(f"{job.id}: {job.status}", highlight=False)
@@ -361,7 +361,7 @@ def cancel(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None) ->
 @jobs.command()
 def retry(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> None:
     """Ask for another try of a failed job."""
-    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
         job = client.retry(job_id)
     console.out.print(f"{job.id}: {job.status}", highlight=False)
 
@@ -376,7 +376,7 @@ def logs(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")] = False,
 ) -> None:
     """Show the events of a job so far, and with --follow those to come."""
-    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
         for event in client.follow(job_id) if follow else client.events(job_id):
             if json:
                 typer.echo(event.model_dump_json())

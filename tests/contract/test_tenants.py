@@ -55,14 +55,14 @@ class World:
         self.api.client.cookies.clear()
         if actor in self.sessions:
             self.api.client.cookies[COOKIE] = self.sessions[actor]
-        job = {"cancel": "queued", "retry": "failed"}.get(path.rpartition("/")[2], "done")
+        job = {"cancel": "queued", "retry": "failed", "delete": "doomed"}.get(path.rpartition("/")[2], "done")
         body = {"/submit": self.form, "/sign-in": {"key": "nonsense"}}.get(path, {})
         asked = {"data": body} if method == "POST" else {}
         return self.api.client.request(method, path.format(job_id=self.ids[job]), follow_redirects=False, **asked)
 
     def ask(self, operation: str, actor: str) -> Response:
         method, path = self.operations()[operation]
-        job = {"cancelJob": "queued", "retryJob": "failed", "putJob": "named"}.get(operation, "done")
+        job = {"cancelJob": "queued", "retryJob": "failed", "putJob": "named", "deleteJob": "doomed"}.get(operation, "done")
         names = {
             "job_id": self.ids[job],
             "path": "1_Pooling" if operation == "listHubFolder" else "model.safetensors",
@@ -98,6 +98,8 @@ def make_world(api: Api, model: Path, data: Path) -> World:
     api.client.headers["Authorization"] = f"Bearer {world.keys['own']}"
     world.ids["done"] = api.submit()
     api.succeed()
+    world.ids["doomed"] = api.submit()
+    api.succeed()
     world.ids["failed"] = api.submit()
     api.fail(JobError("target_missed", "too coarse"), with_files=True)
     world.ids["queued"] = api.submit()
@@ -131,7 +133,7 @@ def make_api(make_api: Callable[..., Api], tmp_path: Path) -> Callable[..., Api]
 
 
 # What ends or deletes something comes last.
-_LAST = ("cancelJob", "retryJob", "revokeKey", "deleteWebhook", "deleteModel", "deleteDataset")
+_LAST = ("cancelJob", "retryJob", "deleteJob", "revokeKey", "deleteWebhook", "deleteModel", "deleteDataset")
 
 
 def in_order(world: World) -> list[str]:

@@ -403,6 +403,21 @@ def test_logs_follow_a_job_to_its_end(live: Live, tmp_path: Path) -> None:
     assert call("jobs", "retry", "one", *at).exit_code == 2
 
 
+def test_jobs_are_deleted_by_name(live: Live, tmp_path: Path) -> None:
+    at = ("--url", live.url)
+    call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "one")
+    claim = live.claim()
+    refused = call("jobs", "delete", "one", *at)
+    assert (refused.exit_code, "cancel it" in refused.stderr) == (2, True)
+    threading.Timer(3, live.confirm_cancelled, (claim,)).start()
+    done = command("jobs", "delete", "one", *at, "--cancel")
+    assert (done.returncode, done.stdout) == (0, "one: deleted\n"), done.stderr
+    missing = call("jobs", "delete", "one", *at)
+    assert (missing.exit_code, "there is no job one here" in missing.stderr) == (2, True)
+    call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "two")
+    assert call("jobs", "delete", "two", *at, "--cancel").exit_code == 0, "one that waits, and one that has ended"
+
+
 def test_keys_are_made_listed_and_revoked_on_the_host(guarded: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"COPPICE_DATA_DIR": str(guarded.scratch / "data")}
 

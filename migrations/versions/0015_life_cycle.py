@@ -1,0 +1,29 @@
+"""The life cycle of jobs and tenants: what deletions look for, by index
+
+Revision: 0015
+Before it: 0013
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0015"
+down_revision = "0013"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("webhook_deliveries", sa.Column("job_id", sa.String(length=64), nullable=True))
+    op.create_index(op.f("ix_webhook_deliveries_job_id"), "webhook_deliveries", ["job_id"], unique=False)
+    op.create_index(op.f("ix_idempotency_keys_job_id"), "idempotency_keys", ["job_id"], unique=False)
+    op.create_index(op.f("ix_jobs_finished_at"), "jobs", ["finished_at"], unique=False)
+
+
+def downgrade() -> None:
+    op.drop_index(op.f("ix_jobs_finished_at"), table_name="jobs")
+    op.drop_index(op.f("ix_idempotency_keys_job_id"), table_name="idempotency_keys")
+    op.drop_index(op.f("ix_webhook_deliveries_job_id"), table_name="webhook_deliveries")
+    op.drop_column("webhook_deliveries", "job_id")
