@@ -15,7 +15,21 @@ from fastapi.staticfiles import StaticFiles
 
 from app import queue
 from app import signing as signing_keys
-from app.api import artifacts, audit, capabilities, events, health, hub, jobs, keys, metrics, signing, uploads, webhooks
+from app.api import (
+    artifacts,
+    audit,
+    capabilities,
+    events,
+    health,
+    hub,
+    jobs,
+    keys,
+    metrics,
+    signing,
+    tenants,
+    uploads,
+    webhooks,
+)
 from app.api.contract import install_contract
 from app.api.spelling import check_spelling
 from app.api.uploads import UPLOAD_PATHS
@@ -33,6 +47,7 @@ from app.keys.service import KeyService
 from app.logs import configure_logging
 from app.metering import HttpMeter, MeteringMiddleware
 from app.middleware import BodyMiddleware, HeadMiddleware, RequestIdMiddleware
+from app.operations.tenants import TenantDeletion
 from app.origins import OriginMiddleware
 from app.proxies import ProxyMiddleware
 from app.rates import RateLimiter
@@ -132,9 +147,9 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.webhooks = WebhookService(settings, database, webhook_secrets)
     state.receiver = Receiver(settings, state.uploads, inspector)
     state.service = JobService(settings, database, store, announcer, uploads=state.uploads, inspector=inspector)
-    state.deletion = JobDeletion(database, store)
+    state.deletion, state.tenants = JobDeletion(database, store), TenantDeletion(settings, database, store)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
-    modules = (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, signing, health, metrics)
+    modules = (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, tenants, audit, signing, health, metrics)
     for module in modules:
         app.include_router(module.router)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]

@@ -19,6 +19,7 @@ from coppice.commands import (
     reproduce,
     run,
     service,
+    tenants,
     tracking,
     verify,
 )
@@ -41,6 +42,7 @@ app.command(epilog=EXIT_CODES)(remote.prune)
 app.add_typer(removal.jobs, name="jobs", epilog=EXIT_CODES)  # with the commands of both modules
 app.command(epilog=EXIT_CODES)(remote.report)
 app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
+app.add_typer(tenants.tenants, name="tenants", epilog=EXIT_CODES)
 app.command()(tracking.mlflow_log)
 app.command()(expand.expand)
 app.command()(engines.engines)

@@ -35,7 +35,7 @@ from coppice.errors import ApiError, JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
-from coppice.types import ApiKey, Artifact, Job, JobEvent, JobPrediction, NewApiKey, Upload
+from coppice.types import ApiKey, Artifact, Job, JobEvent, JobPrediction, NewApiKey, TenantDeletion, Upload
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -230,6 +230,17 @@ class Client:
     def revoke_key(self, key_id: str) -> ApiKey:
         """Revoke an API key. Needs a key with the scope ``admin``."""
         return self._run(operations.revoke_key(key_id))
+
+    def delete_tenant(self, tenant: str, *, with_audit: bool = False) -> TenantDeletion:
+        """Begin to delete a tenant with everything of it, or go on with it. Needs a key with the scope ``admin``.
+
+        Ask again until ``finished_at`` is set; the workers go on with it meanwhile.
+
+        Args:
+            tenant: Name of the tenant.
+            with_audit: Whether the audit log's lines of what the tenant did are deleted, too.
+        """
+        return self._run(operations.delete_tenant(tenant, with_audit=with_audit))
 
     def _upload(self, kind: str, folder: Path) -> Upload:
         with tempfile.TemporaryDirectory(prefix="coppice-upload-") as name:

@@ -15,7 +15,7 @@ import httpx2
 
 from coppice.errors import CoppiceError, DownloadCorrupt, FolderTaken
 from coppice.files import Fetch, sha256_of, target_of
-from coppice.types import ApiKey, Artifact, Job, JobEvent, JobPrediction, NewApiKey, Upload
+from coppice.types import ApiKey, Artifact, Job, JobEvent, JobPrediction, NewApiKey, TenantDeletion, Upload
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -237,6 +237,12 @@ def keys(tenant: str | None) -> Operation[list[ApiKey]]:
 def revoke_key(key_id: str) -> Operation[ApiKey]:
     """Revoke an API key."""
     return ApiKey.model_validate((yield Request("DELETE", f"/v1/keys/{key_id}")).json())
+
+
+def delete_tenant(tenant: str, *, with_audit: bool) -> Operation[TenantDeletion]:
+    """Begin to delete a tenant, or go on with it."""
+    query: Query = [("audit", "delete" if with_audit else "keep")]
+    return TenantDeletion.model_validate((yield Request("DELETE", f"/v1/tenants/{tenant}", params=query)).json())
 
 
 def body_of(spec: PruneSpec | Mapping[str, Any]) -> dict[str, Any]:

@@ -134,6 +134,16 @@ class ApiKey(_View):
     revoked_at: datetime | None = None
 
 
+class TenantDeletion(_View):
+    """How far the deletion of a tenant is."""
+
+    tenant: str
+    requested_at: datetime
+    finished_at: datetime | None = None
+    running: int
+    deleted: dict[str, int]
+
+
 class NewApiKey(ApiKey):
     """A new API key, with its secret text."""
 

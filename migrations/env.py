@@ -10,6 +10,7 @@ from alembic import context
 import app.audit.models
 import app.jobs.models
 import app.keys.models
+import app.tenants.models
 import app.uploads.models
 import app.webhooks.models  # noqa: F401 - each declares its tables
 from app.db import Database, metadata

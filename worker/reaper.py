@@ -16,6 +16,7 @@ from app import queue
 from app.db import Database
 from app.jobs.upkeep import UpkeepRepository
 from app.logs import first_line
+from app.operations.tenants import TenantDeletion
 from app.settings import Settings
 from app.storage import ArtifactStore, StoreUnavailable
 from app.uploads.service import UploadService
@@ -50,6 +51,7 @@ class Reaper:
         self._store = store
         self._celery = celery
         self._uploads = UploadService(settings, database)
+        self._tenants = TenantDeletion(settings, database, store)
         self._room = ScratchRoom(settings.resolved_scratch_dir)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._watch = Watch(settings.lease_s, settings.reaper_tick_s)
@@ -71,12 +73,16 @@ class Reaper:
         return time.monotonic() - self._looked_at
 
     def tick(self) -> None:
-        """Look once, as the thread does: judge leases if the database has worked for long enough, and wake queued jobs."""
+        """Look once, as the thread does: judge leases if the database has worked for long enough, and wake queued jobs.
+
+        Deletions of tenants go on, too.
+        """
         with self._database.write() as connection:
             clock = UpkeepRepository(connection).sign_in(self._name)
         if self._watch.look(clock):
             self.rescue()
         self.wake()
+        self._tenants.advance_all(for_s=self._settings.reaper_tick_s)
 
     def rescue(self) -> None:
         """Take back the jobs whose leases have expired."""

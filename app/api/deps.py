@@ -17,6 +17,7 @@ from app.jobs.deletion import JobDeletion
 from app.jobs.service import JobService
 from app.keys.records import Caller, Scope
 from app.keys.service import KeyService
+from app.operations.tenants import TenantDeletion
 from app.uploads.receiving import Receiver
 from app.uploads.service import UploadService
 from app.webhooks.service import WebhookService
@@ -59,6 +60,10 @@ def _deletion(request: Request) -> JobDeletion:
     return cast("JobDeletion", request.app.state.deletion)
 
 
+def _tenants(request: Request) -> TenantDeletion:
+    return cast("TenantDeletion", request.app.state.tenants)
+
+
 def _keys(request: Request) -> KeyService:
     return cast("KeyService", request.app.state.keys)
 
@@ -96,6 +101,7 @@ async def sent_json(request: Request) -> object:
 
 Service = Annotated[JobService, Depends(_service)]
 Deletion = Annotated[JobDeletion, Depends(_deletion)]
+Tenants = Annotated[TenantDeletion, Depends(_tenants)]
 Keys = Annotated[KeyService, Depends(_keys)]
 Uploads = Annotated[UploadService, Depends(_uploads)]
 Uploading = Annotated[Receiver, Depends(_receiver)]

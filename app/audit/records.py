@@ -15,6 +15,8 @@ class Action(StrEnum):
     JOB_CANCELLED = "job.cancel_requested"
     JOB_RETRIED = "job.retried"
     JOB_DELETED = "job.deleted"
+    TENANT_DELETION = "tenant.deletion_requested"
+    TENANT_DELETED = "tenant.deleted"
     UPLOAD_STORED = "upload.stored"
     UPLOAD_DELETED = "upload.deleted"
     WEBHOOK_CREATED = "webhook.created"

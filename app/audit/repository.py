@@ -21,6 +21,11 @@ class AuditRepository:
             _events.insert().values(at=now(), owner=owner, key_id=key_id, action=str(action), subject=subject)
         )
 
+    def delete_of(self, owner: str, *, limit: int) -> int:
+        """Delete some events of a tenant, the oldest first. Return how many."""
+        oldest = sa.select(_events.c.id).where(_events.c.owner == owner).order_by(_events.c.id).limit(limit)
+        return self._connection.execute(_events.delete().where(_events.c.id.in_(oldest))).rowcount
+
     def list(self, *, owner: str | None, before: int | None, limit: int) -> list[AuditEvent]:
         """List events of one tenant or of all, newest first, from before an id."""
         query = sa.select(_events).order_by(_events.c.id.desc()).limit(limit)

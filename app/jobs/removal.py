@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
 from app.jobs import models
-from app.jobs.states import ACTIVE
+from app.jobs.states import ACTIVE, JobStatus
 from app.webhooks.repository import WebhookRepository
 
-_jobs = models.jobs
+_jobs, _events, _artifacts = models.jobs, models.job_events, models.artifacts
 
 
 class RemovalRepository:
@@ -23,6 +23,21 @@ class RemovalRepository:
         """Return our id of an owner's job that goes by ours or by the owner's own, whatever version wrote its spec."""
         named = sa.or_(_jobs.c.id == job_id, _jobs.c.client_id == job_id)
         return self._connection.scalar(sa.select(_jobs.c.id).where(named, _jobs.c.owner == owner))
+
+    def of_owner(self, owner: str, statuses: Collection[JobStatus], *, limit: int, asked: bool | None = None) -> list[str]:
+        """List ids of an owner's jobs of some statuses; ``asked``: only those whose cancellation was asked for, or was not."""
+        query = sa.select(_jobs.c.id).where(_jobs.c.owner == owner, _jobs.c.status.in_(sorted(statuses)))
+        if asked is not None:
+            query = query.where(_jobs.c.cancel_requested == asked)
+        return list(self._connection.scalars(query.order_by(_jobs.c.id).limit(limit)))
+
+    def contents(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """Count what some jobs hold, by kind."""
+        events = sa.select(sa.func.count()).select_from(_events).where(_events.c.job_id.in_(job_ids))
+        files = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_artifacts.c.size), 0))
+        number, size = self._connection.execute(files.where(_artifacts.c.job_id.in_(job_ids))).one()
+        counted = {"jobs": len(job_ids), "events": self._connection.scalar(events) or 0}
+        return counted | {"artifacts": number, "artifact_bytes": int(size)}
 
     def remove(self, job_ids: Sequence[str]) -> list[str]:
         """Delete those of some jobs that no worker has, with their events, artifacts, idempotency keys and webhook messages.

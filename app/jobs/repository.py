@@ -8,18 +8,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.db import now, take_turns
+from app.db import now
 from app.jobs import models
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
 from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
+from app.tenants.repository import TenantRepository
 from app.webhooks.repository import WebhookRepository
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
 _jobs, _events, _artifacts, _keys = models.jobs, models.job_events, models.artifacts, models.idempotency_keys
-
-_QUOTA_LOCK = 6_226_174  # the first half of the key of PostgreSQL's advisory lock
 
 
 def add_event(connection: sa.Connection, job_id: str, kind: EventType, data: dict[str, Any]) -> None:
@@ -99,7 +98,7 @@ class JobRepository:
 
     def waiting(self, owner: str, limit: int) -> int:
         """Count the jobs of an owner that wait, up to a limit. On PostgreSQL, submits of one owner take turns for this."""
-        take_turns(self._connection, _QUOTA_LOCK, owner)
+        TenantRepository(self._connection).lock(owner)
         waiting = (
             sa.select(sa.literal(1))
             .where(_jobs.c.owner == owner, _jobs.c.status == str(JobStatus.QUEUED))

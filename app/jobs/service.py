@@ -30,6 +30,7 @@ from app.queue import Announcer
 from app.refusals import Conflict, NotFound, QuotaExceeded, Refused
 from app.settings import Settings
 from app.storage import ArtifactMissing, ArtifactStore
+from app.tenants.repository import TenantRepository
 from app.tracing import current_traceparent
 from app.uploads.records import shown_reference
 from app.uploads.service import UploadService
@@ -154,6 +155,7 @@ class JobService:
         with self._database.write() as connection:
             repository = JobRepository(connection)
             self._check_quota(repository, caller.owner)
+            TenantRepository(connection).require_open(caller.owner)
             repository.insert(
                 job_id,
                 owner=caller.owner,
@@ -300,6 +302,7 @@ class JobService:
             if job.status != JobStatus.FAILED:
                 raise Conflict("not_failed", f"only a failed job can be tried again; this one is {job.status}")
             self._check_quota(repository, caller.owner)
+            TenantRepository(connection).require_open(caller.owner)
             if repository.retry(job.id):  # False: another request was quicker
                 AuditRepository(connection).record(Action.JOB_RETRIED, caller.owner, caller.key_id, job.id)
             job = _known(repository.get(job_id, owner=caller.owner))

@@ -56,6 +56,11 @@ class UploadRepository:
         query = sa.select(sa.func.coalesce(sa.func.sum(_uploads.c.size), 0)).where(_uploads.c.owner == owner)
         return int(self._connection.execute(query).scalar_one())
 
+    def ids_of(self, owner: str, *, limit: int) -> list[str]:
+        """List ids of uploads of an owner, in their order."""
+        query = sa.select(_uploads.c.id).where(_uploads.c.owner == owner).order_by(_uploads.c.id).limit(limit)
+        return list(self._connection.scalars(query))
+
     def delete(self, upload_id: str, *, owner: str) -> None:
         """Delete an owner's upload."""
         self._connection.execute(_uploads.delete().where(_uploads.c.id == upload_id, _uploads.c.owner == owner))

@@ -50,6 +50,13 @@ class WebhookRepository:
         self._connection.execute(_webhooks.delete().where(_webhooks.c.id == webhook_id))
         return True
 
+    def delete_of(self, owner: str) -> int:
+        """Delete all webhooks of an owner and what was still to be sent to them. Return how many webhooks."""
+        mine = sa.select(_webhooks.c.id).where(_webhooks.c.owner == owner).order_by(_webhooks.c.id)
+        ids = list(self._connection.scalars(mine.with_for_update()))
+        self._connection.execute(_deliveries.delete().where(_deliveries.c.webhook_id.in_(ids)))
+        return self._connection.execute(_webhooks.delete().where(_webhooks.c.id.in_(ids))).rowcount
+
     def enqueue(self, owner: str, event: str, payload: str, *, job_id: str) -> None:
         """Put an event into the outbox of every webhook of an owner that wants it, in the transaction that made it true."""
         query = sa.select(_webhooks.c.id, _webhooks.c.events).where(

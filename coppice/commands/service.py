@@ -24,7 +24,9 @@ from coppice.installation import require_server
 if TYPE_CHECKING:
     import uvicorn
 
+    from app.db import Database
     from app.keys.service import KeyService
+    from app.operations.tenants import TenantDeletion
     from app.settings import Settings
 
 _WORKER_GRACE_S = 20
@@ -148,19 +150,42 @@ def _migrate() -> None:
 
 
 @contextmanager
+def _open_database() -> Generator[tuple[Settings, Database]]:
+    """Open the service's own database, which is migrated first. Call `require_server` before."""
+    _migrate()
+    import logging
+
+    from app.db import Database
+    from app.logs import configure_logging
+
+    settings = read_settings()
+    configure_logging(as_json=settings.log_json)
+    logging.getLogger().setLevel(logging.WARNING)  # the command itself says what it does
+    database = Database(settings.resolved_database_url)
+    try:
+        yield settings, database
+    finally:
+        database.close()
+
+
+@contextmanager
+def open_tenants() -> Generator[TenantDeletion]:
+    """Open the deletion of tenants in the service's own database and stores. Call `require_server` before."""
+    from app.operations.tenants import TenantDeletion
+    from app.storage import create_store
+
+    with _open_database() as (settings, database):
+        yield TenantDeletion(settings, database, create_store(settings))
+
+
+@contextmanager
 def open_keys() -> Generator[KeyService]:
     """Open the API keys in the service's own database, which is migrated first. Call `require_server` before."""
-    _migrate()
-    from app.db import Database
     from app.keys.service import KeyService
     from app.secret import ServerSecret
 
-    settings = read_settings()
-    database = Database(settings.resolved_database_url)
-    try:
+    with _open_database() as (settings, database):
         yield KeyService(database, ServerSecret(settings))
-    finally:
-        database.close()
 
 
 def read_settings() -> Settings:

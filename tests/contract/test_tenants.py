@@ -21,7 +21,7 @@ from tests.contract.problems import assert_problem
 from tests.unit.worker.test_signing import write_key
 
 BOTH = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
-ADMIN_ONLY = {"createKey", "listKeys", "revokeKey", "listAuditEvents"}
+ADMIN_ONLY = {"createKey", "listKeys", "revokeKey", "listAuditEvents", "deleteTenant"}
 OPEN = {"getHealth", "getReadiness"}
 COOKIE = cookie_name(secure=False)
 
@@ -69,6 +69,7 @@ class World:
             "revision": "main",
             "webhook_id": self.ids["webhook"],
             "key_id": self.ids["key"],
+            "tenant": "spare",
             "upload_id": self.ids["dataset" if "dataset" in path else "model"],
         }
         headers = {"Authorization": f"Bearer {self.keys[actor]}"} if actor in self.keys else {}
@@ -81,6 +82,7 @@ def make_world(api: Api, model: Path, data: Path) -> World:
     keys = api.client.app.state.keys
     tenants = {"own": ("acme", BOTH), "other": ("rival", BOTH), "admin": ("operator", frozenset({Scope.ADMIN}))}
     tenants |= {"reader": ("acme", frozenset({Scope.JOBS_READ})), "writer": ("acme", frozenset({Scope.JOBS_WRITE}))}
+    tenants |= {"of spare": ("spare", BOTH)}
     tenants |= {"revoked": ("acme", BOTH), "expired": ("acme", BOTH), "spare": ("acme", BOTH)}
     for actor, (owner, scopes) in tenants.items():
         lives_s = 0.001 if actor == "expired" else None

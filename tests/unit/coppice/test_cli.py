@@ -31,8 +31,8 @@ STAGES = ("load", "calibrate", "score", "search", "recover", "materialise", "eva
 GOOD = {"--model": "org/name", "--task": "glue/sst2", "--sparsity": "0.5"}
 
 
-def call(*arguments: str | Path):
-    return CliRunner().invoke(app, list(map(str, arguments)), env={"TERM": "dumb", "COLUMNS": "200"})
+def call(*arguments: str | Path, input: str | None = None):  # noqa: A002 - as the runner calls it
+    return CliRunner().invoke(app, list(map(str, arguments)), env={"TERM": "dumb", "COLUMNS": "200"}, input=input)
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -401,6 +401,24 @@ def test_logs_follow_a_job_to_its_end(live: Live, tmp_path: Path) -> None:
     assert "queued" in call("jobs", "retry", "one", *at).stdout
     assert "job.retried" in call("jobs", "logs", "one", *at).stdout
     assert call("jobs", "retry", "one", *at).exit_code == 2
+
+
+def test_a_tenant_is_deleted_on_the_host_and_by_an_operator(guarded: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded.key("acme")
+    guarded.key("globex")
+    monkeypatch.setenv("COPPICE_API_KEY", guarded.key("operator", Scope.ADMIN))
+    at = ("--url", guarded.url)
+    asked = call("tenants", "delete", "acme", *at, input="n\n")
+    assert (asked.exit_code, "for ever" in asked.stderr) == (1, True)
+    done = command("tenants", "delete", "acme", *at, "--yes", "--json")
+    assert json.loads(done.stdout)["deleted"] == {"webhooks": 0, "keys": 1}, done.stderr
+    missing = call("tenants", "delete", "nobody", *at, "--yes")
+    assert (missing.exit_code, "nothing of a tenant nobody" in missing.stderr) == (2, True)
+    assert call("tenants", "delete", "no/body", *at, "--yes").exit_code == 2
+    environment = os.environ | {"COPPICE_DATA_DIR": str(guarded.scratch / "data")}
+    line = [sys.executable, "-m", "coppice.cli", "tenants", "delete", "globex", "--yes"]
+    here = subprocess.run(line, capture_output=True, text=True, check=False, timeout=100, env=environment)
+    assert (here.returncode, here.stdout.strip()) == (0, "globex: deleted, with 0 webhooks, 1 keys"), here.stderr
 
 
 def test_jobs_are_deleted_by_name(live: Live, tmp_path: Path) -> None:

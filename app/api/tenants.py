@@ -1,0 +1,43 @@
+"""Routes of tenants, for operators: they need the scope ``admin``."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+
+from app.api.deps import Admin, Tenants
+from app.errors import ProblemDetails
+from app.keys.schemas import TENANT
+from app.operations.schemas import TenantDeletionView
+
+router = APIRouter(prefix="/v1/tenants", tags=["tenants"], responses={"default": {"model": ProblemDetails}})
+
+TenantName = Annotated[str, Path(min_length=1, max_length=64, pattern=TENANT)]
+
+_WORK_S = 2.0
+
+
+@router.delete(
+    "/{tenant}",
+    operation_id="deleteTenant",
+    responses={200: {"description": "Nothing is left"}, 202: {"model": TenantDeletionView, "description": "It goes on"}},
+)
+def delete_tenant(
+    tenant: TenantName,
+    tenants: Tenants,
+    caller: Admin,
+    response: Response,
+    audit: Annotated[
+        Literal["keep", "delete"], Query(description="Whether the audit log's lines of the tenant stay.")
+    ] = "keep",
+) -> TenantDeletionView:
+    """Delete a tenant for ever: jobs, files, uploads, webhooks, keys and sessions. Its jobs that run are cancelled first.
+
+    Ask again until the answer is a 200; meanwhile the workers go on with it by themselves.
+    """
+    state = tenants.delete(tenant, with_audit=audit == "delete", caller=caller, for_s=_WORK_S)
+    if state.deletion.finished_at is None:
+        response.status_code = HTTPStatus.ACCEPTED
+    return TenantDeletionView.of(state)
