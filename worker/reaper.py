@@ -16,6 +16,7 @@ from app import queue
 from app.db import Database
 from app.jobs.upkeep import UpkeepRepository
 from app.logs import first_line
+from app.operations.retention import Retention
 from app.operations.tenants import TenantDeletion
 from app.settings import Settings
 from app.storage import ArtifactStore, StoreUnavailable
@@ -52,6 +53,7 @@ class Reaper:
         self._celery = celery
         self._uploads = UploadService(settings, database)
         self._tenants = TenantDeletion(settings, database, store)
+        self._retention = Retention(settings, database, store)
         self._room = ScratchRoom(settings.resolved_scratch_dir)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._watch = Watch(settings.lease_s, settings.reaper_tick_s)
@@ -115,7 +117,7 @@ class Reaper:
                 return
 
     def sweep(self) -> None:
-        """Withdraw what has expired, then look at the next page of the store's files, at uploads, at this host's scratch."""
+        """Delete what is old, then look at the next page of the store's files, at uploads, at this host's scratch."""
         with self._database.write() as connection:
             upkeep = UpkeepRepository(connection)
             expired = upkeep.expire()
@@ -123,6 +125,7 @@ class Reaper:
         for job_id in expired:
             _log.info("artifacts.expired", job_id=job_id)
         self._sweep_store(expired)
+        self._retention.sweep(for_s=self._settings.reaper_tick_s)
         self._uploads.sweep()
         self._sweep_scratch()
 

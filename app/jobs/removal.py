@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
+from app.db import now
 from app.jobs import models
-from app.jobs.states import ACTIVE, JobStatus
+from app.jobs.states import ACTIVE, TERMINAL, JobStatus
 from app.webhooks.repository import WebhookRepository
 
 _jobs, _events, _artifacts = models.jobs, models.job_events, models.artifacts
@@ -30,6 +31,33 @@ class RemovalRepository:
         if asked is not None:
             query = query.where(_jobs.c.cancel_requested == asked)
         return list(self._connection.scalars(query.order_by(_jobs.c.id).limit(limit)))
+
+    def ended(self, *, for_s: float, limit: int) -> list[str]:
+        """List ids of jobs that ended so long ago, those first that ended first."""
+        clock = self._connection.execute(sa.select(now())).scalar_one()
+        query = sa.select(_jobs.c.id).where(_jobs.c.finished_at < clock - for_s, _jobs.c.status.in_(sorted(TERMINAL)))
+        return list(self._connection.scalars(query.order_by(_jobs.c.finished_at).limit(limit)))
+
+    def forget_events(self, *, older_than_s: float, after: int, limit: int) -> tuple[int, int]:
+        """Delete old events of jobs that have ended, among the next ones of the log.
+
+        Args:
+            older_than_s: The age from which an event is old.
+            after: Id behind which to look. Old events of jobs that have not ended stay, and must not be in the way.
+            limit: Largest number of events to look at.
+
+        Returns:
+            The number of deleted events; and the id to go on behind, 0 where the next look begins anew.
+        """
+        clock = self._connection.execute(sa.select(now())).scalar_one()
+        query = sa.select(_events.c.id, _events.c.created_at).where(_events.c.id > after).order_by(_events.c.id).limit(limit)
+        page = self._connection.execute(query).all()
+        old = [row.id for row in page if row.created_at < clock - older_than_s]
+        ended = sa.select(_jobs.c.id).where(_jobs.c.status.in_(sorted(TERMINAL)))
+        doomed = _events.delete().where(_events.c.id.in_(old), _events.c.job_id.in_(ended))
+        deleted = self._connection.execute(doomed).rowcount if old else 0
+        goes_on = len(page) == limit and page[-1].id in old
+        return deleted, page[-1].id if goes_on else 0
 
     def contents(self, job_ids: Sequence[str]) -> dict[str, int]:
         """Count what some jobs hold, by kind."""

@@ -61,6 +61,18 @@ class UploadRepository:
         query = sa.select(_uploads.c.id).where(_uploads.c.owner == owner).order_by(_uploads.c.id).limit(limit)
         return list(self._connection.scalars(query))
 
+    def use(self, upload_id: str, *, owner: str) -> None:
+        """Note that an owner's upload is used now."""
+        mine = sa.and_(_uploads.c.id == upload_id, _uploads.c.owner == owner)
+        self._connection.execute(_uploads.update().where(mine).values(used_at=now()))
+
+    def unused(self, *, for_s: float, limit: int) -> list[tuple[str, str]]:
+        """List ids and owners of uploads that nobody has used for so long; nobody uses them until the transaction ends."""
+        clock = self._connection.execute(sa.select(now())).scalar_one()
+        used_at = sa.func.coalesce(_uploads.c.used_at, _uploads.c.created_at)
+        query = sa.select(_uploads.c.id, _uploads.c.owner).where(used_at < clock - for_s).order_by(_uploads.c.id).limit(limit)
+        return [(row.id, row.owner) for row in self._connection.execute(query.with_for_update(skip_locked=True))]
+
     def delete(self, upload_id: str, *, owner: str) -> None:
         """Delete an owner's upload."""
         self._connection.execute(_uploads.delete().where(_uploads.c.id == upload_id, _uploads.c.owner == owner))

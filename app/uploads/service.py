@@ -96,6 +96,7 @@ class UploadService:
             repository.lock(upload_id)
             earlier = repository.get(upload_id, owner=caller.owner)
             if earlier is not None:
+                repository.use(upload_id, owner=caller.owner)
                 return earlier, False
             if repository.total_bytes(caller.owner) + size > self._settings.max_uploads_bytes:
                 limit = self._settings.max_uploads_bytes
@@ -114,13 +115,22 @@ class UploadService:
         """Make what finds the folder of an upload by its id, for one owner. It raises `Refused`."""
 
         def find(upload_id: str, kind: UploadKind) -> Path:
-            with self._database.read() as connection:
-                upload = UploadRepository(connection).get(upload_id, owner=owner)
+            upload = self._used(upload_id, owner)
             if upload is None or upload.kind != kind:
                 raise Refused("upload_not_found", f"there is no uploaded {kind} of this id")
             return self.folder(upload_id)
 
         return find
+
+    def _used(self, upload_id: str, owner: str) -> Upload | None:
+        """Read an upload that a job names, and note its use where unused ones are deleted."""
+        if self._settings.uploads_keep_s is None:
+            with self._database.read() as connection:
+                return UploadRepository(connection).get(upload_id, owner=owner)
+        with self._database.write() as connection:
+            repository = UploadRepository(connection)
+            repository.use(upload_id, owner=owner)
+            return repository.get(upload_id, owner=owner)
 
     def get(self, kind: UploadKind, upload_id: str, *, owner: str) -> Upload:
         """Read one upload. Raises `NotFound`."""

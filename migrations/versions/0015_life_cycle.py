@@ -1,4 +1,4 @@
-"""The life cycle of jobs and tenants: deletions of tenants, and what deletions look for by index
+"""The life cycle: deletions of tenants, when an upload was last used, and what deletions look for by index
 
 Revision: 0015
 Before it: 0013
@@ -20,6 +20,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_webhook_deliveries_job_id"), "webhook_deliveries", ["job_id"], unique=False)
     op.create_index(op.f("ix_idempotency_keys_job_id"), "idempotency_keys", ["job_id"], unique=False)
     op.create_index(op.f("ix_jobs_finished_at"), "jobs", ["finished_at"], unique=False)
+    op.add_column("uploads", sa.Column("used_at", sa.Double(), nullable=True))
     op.create_table(
         "tenant_deletions",
         sa.Column("owner", sa.String(length=64), nullable=False),
@@ -33,6 +34,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("tenant_deletions")
+    op.drop_column("uploads", "used_at")
     op.drop_index(op.f("ix_jobs_finished_at"), table_name="jobs")
     op.drop_index(op.f("ix_idempotency_keys_job_id"), table_name="idempotency_keys")
     op.drop_index(op.f("ix_webhook_deliveries_job_id"), table_name="webhook_deliveries")
