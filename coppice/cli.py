@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from coppice.commands import (
+    audit,
     check,
     doctor,
     engines,
@@ -42,6 +43,7 @@ app.command(epilog=EXIT_CODES)(remote.prune)
 app.add_typer(removal.jobs, name="jobs", epilog=EXIT_CODES)  # with the commands of both modules
 app.command(epilog=EXIT_CODES)(remote.report)
 app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
+app.add_typer(audit.audit, name="audit", epilog=EXIT_CODES)
 app.add_typer(tenants.tenants, name="tenants", epilog=EXIT_CODES)
 app.command()(tracking.mlflow_log)
 app.command()(expand.expand)

@@ -242,6 +242,15 @@ class Client:
         """
         return self._run(operations.delete_tenant(tenant, with_audit=with_audit))
 
+    def export_audit(self, *, after: int = 0, previous: str | None = None) -> str:
+        """Export the audit log as lines of JSON, oldest first. Needs a key with the scope ``admin``.
+
+        Args:
+            after: Id in the last line of the export that this one goes on from.
+            previous: Digest of that line, ``sha256:...``.
+        """
+        return self._run(operations.export_audit(after, previous))
+
     def _upload(self, kind: str, folder: Path) -> Upload:
         with tempfile.TemporaryDirectory(prefix="coppice-upload-") as name:
             archive = Path(name) / "archive.tar"

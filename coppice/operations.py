@@ -245,6 +245,13 @@ def delete_tenant(tenant: str, *, with_audit: bool) -> Operation[TenantDeletion]
     return TenantDeletion.model_validate((yield Request("DELETE", f"/v1/tenants/{tenant}", params=query)).json())
 
 
+def export_audit(after: int, previous: str | None) -> Operation[str]:
+    """Export the audit log from behind an event."""
+    query: Query = [("after", after)]
+    query += [] if previous is None else [("previous", previous)]
+    return (yield Request("GET", "/v1/audit-events/export", params=query)).text
+
+
 def body_of(spec: PruneSpec | Mapping[str, Any]) -> dict[str, Any]:
     """Return a spec as a JSON object."""
     return spec.model_dump(mode="json") if isinstance(spec, PruneSpec) else dict(spec)

@@ -150,7 +150,7 @@ def _migrate() -> None:
 
 
 @contextmanager
-def _open_database() -> Generator[tuple[Settings, Database]]:
+def open_database() -> Generator[tuple[Settings, Database]]:
     """Open the service's own database, which is migrated first. Call `require_server` before."""
     _migrate()
     import logging
@@ -174,7 +174,7 @@ def open_tenants() -> Generator[TenantDeletion]:
     from app.operations.tenants import TenantDeletion
     from app.storage import create_store
 
-    with _open_database() as (settings, database):
+    with open_database() as (settings, database):
         yield TenantDeletion(settings, database, create_store(settings))
 
 
@@ -184,7 +184,7 @@ def open_keys() -> Generator[KeyService]:
     from app.keys.service import KeyService
     from app.secret import ServerSecret
 
-    with _open_database() as (settings, database):
+    with open_database() as (settings, database):
         yield KeyService(database, ServerSecret(settings))
 
 

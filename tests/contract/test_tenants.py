@@ -21,7 +21,7 @@ from tests.contract.problems import assert_problem
 from tests.unit.worker.test_signing import write_key
 
 BOTH = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
-ADMIN_ONLY = {"createKey", "listKeys", "revokeKey", "listAuditEvents", "deleteTenant"}
+ADMIN_ONLY = {"createKey", "listKeys", "revokeKey", "listAuditEvents", "exportAuditEvents", "deleteTenant"}
 OPEN = {"getHealth", "getReadiness"}
 COOKIE = cookie_name(secure=False)
 
