@@ -18,6 +18,7 @@ from app import signing as signing_keys
 from app.api import (
     artifacts,
     audit,
+    bulk,
     capabilities,
     events,
     health,
@@ -25,6 +26,7 @@ from app.api import (
     jobs,
     keys,
     metrics,
+    queues,
     signing,
     tenants,
     uploads,
@@ -41,12 +43,15 @@ from app.errors import install_handlers
 from app.inspection.inspector import Inspector
 from app.inspection.process import Zygote
 from app.installation import EnvironmentShared, check_environment
+from app.jobs.bulk import BulkJobs
 from app.jobs.deletion import JobDeletion
 from app.jobs.service import JobService
 from app.keys.service import KeyService
 from app.logs import configure_logging
 from app.metering import HttpMeter, MeteringMiddleware
 from app.middleware import BodyMiddleware, HeadMiddleware, RequestIdMiddleware
+from app.operations.overview import TenantList
+from app.operations.queue import QueueControl
 from app.operations.tenants import TenantDeletion
 from app.origins import OriginMiddleware
 from app.proxies import ProxyMiddleware
@@ -148,8 +153,26 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.receiver = Receiver(settings, state.uploads, inspector)
     state.service = JobService(settings, database, store, announcer, uploads=state.uploads, inspector=inspector)
     state.deletion, state.tenants = JobDeletion(database, store), TenantDeletion(settings, database, store)
+    state.overview = TenantList(database)
+    state.queue, state.bulk = QueueControl(database), BulkJobs(settings, database, announcer)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
-    modules = (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, tenants, audit, signing, health, metrics)
+    modules = (
+        jobs,
+        bulk,
+        events,
+        artifacts,
+        hub,
+        capabilities,
+        uploads,
+        webhooks,
+        keys,
+        tenants,
+        queues,
+        audit,
+        signing,
+        health,
+        metrics,
+    )
     for module in modules:
         app.include_router(module.router)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]

@@ -9,12 +9,14 @@ import typer
 
 from coppice.commands import (
     audit,
+    bulk,
     check,
     doctor,
     engines,
     expand,
     keys,
     push,
+    queue,
     remote,
     removal,
     reproduce,
@@ -40,9 +42,11 @@ app = typer.Typer(
 app.command(epilog=EXIT_CODES)(run.run)
 app.command(epilog=EXIT_CODES)(check.check)
 app.command(epilog=EXIT_CODES)(remote.prune)
-app.add_typer(removal.jobs, name="jobs", epilog=EXIT_CODES)  # with the commands of both modules
+assert removal.jobs is bulk.jobs is remote.jobs  # each of these modules adds its commands
+app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(remote.report)
 app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
+app.add_typer(queue.queue, name="queue", epilog=EXIT_CODES)
 app.add_typer(audit.audit, name="audit", epilog=EXIT_CODES)
 app.add_typer(tenants.tenants, name="tenants", epilog=EXIT_CODES)
 app.command()(tracking.mlflow_log)

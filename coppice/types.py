@@ -28,6 +28,7 @@ class JobQueue(_View):
 
     before: int
     workers: int
+    paused: bool = False
 
 
 class JobFailure(_View):
@@ -60,6 +61,8 @@ class Job(_View):
     progress: JobProgress | None = None
     queue: JobQueue | None = None
     attempt: int
+    max_attempts: int | None = None
+    timeout_s: float | None = None
     error: JobFailure | None = None
     artifacts: list[Artifact] = []
     metadata: dict[str, str] = {}
@@ -132,6 +135,37 @@ class ApiKey(_View):
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+
+
+class BulkChange(_View):
+    """How many jobs a filter matched, and how many of them were changed."""
+
+    matched: int
+    changed: int
+    more: bool = False
+
+
+class QueueControl(_View):
+    """The queue of the whole service: open, paused or draining."""
+
+    state: str
+    since: datetime | None = None
+    running: int
+    waiting: int
+    drained: bool
+
+
+class Tenant(_View):
+    """What one tenant has."""
+
+    tenant: str
+    jobs: dict[str, int]
+    running: int
+    artifact_bytes: int
+    upload_bytes: int
+    keys: int
+    last_submitted_at: datetime | None = None
+    deleting: bool
 
 
 class TenantDeletion(_View):

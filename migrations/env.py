@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from alembic import context
 
 import app.audit.models
+import app.jobs.control
 import app.jobs.models
 import app.keys.models
 import app.tenants.models

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import queue
 from app.db import Database
+from app.jobs.control import ControlRepository
 from app.jobs.upkeep import UpkeepRepository
 from app.logs import first_line
 from app.operations.retention import Retention
@@ -107,6 +108,8 @@ class Reaper:
         if waiting is None or waiting >= _MOST_MESSAGES:
             return
         with self._database.write() as connection:
+            if not ControlRepository(connection).is_open():  # nobody would take them; the look after it opens wakes them
+                return
             due = UpkeepRepository(connection).due_for_publish(
                 older_than_s=self._settings.republish_after_s, limit=_MOST_MESSAGES - waiting, patient=waiting > 0
             )

@@ -32,6 +32,7 @@ _BY_OPERATION = {
     "putJob": {"409": "The id is that of another job"},
     "cancelJob": {"409": "The job has finished"},
     "retryJob": {"409": "The job has not failed"},
+    "retryJobs": {"409": "The tenant is being deleted"},
     "deleteTenant": {"409": "The key that asks is of this tenant"},
     "createKey": {"409": "The tenant is being deleted"},
     "deleteJob": {"409": "A worker has the job: cancel it first"},

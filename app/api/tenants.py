@@ -7,16 +7,22 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.api.deps import Admin, Tenants
+from app.api.deps import Admin, Overview, Tenants
 from app.errors import ProblemDetails
 from app.keys.schemas import TENANT
-from app.operations.schemas import TenantDeletionView
+from app.operations.schemas import TenantDeletionView, TenantsView, TenantView
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], responses={"default": {"model": ProblemDetails}})
 
 TenantName = Annotated[str, Path(min_length=1, max_length=64, pattern=TENANT)]
 
 _WORK_S = 2.0
+
+
+@router.get("", operation_id="listTenants")
+def list_tenants(overview: Overview, _caller: Admin) -> TenantsView:
+    """List all tenants with their jobs by status, the bytes that are kept for them, and their valid keys."""
+    return TenantsView(data=[TenantView.of(tenant) for tenant in overview.read()])
 
 
 @router.delete(

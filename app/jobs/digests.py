@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from pydantic_core import to_json
 
+from app.jobs.limits import NO_LIMITS, limits_of
 from app.jobs.schemas import JobCreate
 
 _WHOLLY_OURS = "validate_only"  # says how to handle the request, and is no part of its content
@@ -39,6 +40,8 @@ def first_digest(request: JobCreate, stored: Mapping[str, Any]) -> str | None:
     Returns:
         The digest, or None where the request sets what those versions did not know.
     """
+    if limits_of(request) != NO_LIMITS:
+        return None
     spec = request.to_spec()
     if _adds(spec.model_dump(mode="json", exclude_defaults=True), stored):
         return None

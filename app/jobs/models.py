@@ -42,6 +42,9 @@ jobs = sa.Table(
     sa.Column("finished_at", sa.Double),
     sa.Column("traceparent", sa.String(64)),  # of the submitting request, where it was traced
     sa.Column("expires_at", sa.Double),  # when the files expire; null: never
+    # Limits of the job's own, narrower than the operator's; null: the operator's.
+    sa.Column("max_attempts", sa.Integer),
+    sa.Column("timeout_s", sa.Double),
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="status"),
     sa.Index(None, "owner", "client_id", unique=True),
     sa.Index(None, "owner", "status"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.states import JobStatus
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
@@ -62,6 +63,7 @@ class Job:
     expires_at: float | None
     client_id: str | None = None
     body_sha256: str | None = None
+    limits: JobLimits = NO_LIMITS
 
     @property
     def public_id(self) -> str:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from app.db import now
 from app.jobs import models
+from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
 from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
 from app.tenants.repository import TenantRepository
@@ -65,6 +66,7 @@ class JobRepository:
         client_id: str | None = None,
         body_sha256: str | None = None,
         traceparent: str | None = None,
+        limits: JobLimits = NO_LIMITS,
     ) -> None:
         """Insert a queued job and its first event."""
         self._connection.execute(
@@ -84,6 +86,8 @@ class JobRepository:
                 attempt=0,
                 crashes=0,
                 losses=0,
+                max_attempts=limits.max_attempts,
+                timeout_s=limits.timeout_s,
                 not_before=now(),
                 published_at=now(),
                 publish_count=0,
@@ -280,4 +284,5 @@ def _job(found: sa.RowMapping) -> Job:
         expires_at=found["expires_at"],
         client_id=found["client_id"],
         body_sha256=found["body_sha256"],
+        limits=JobLimits(found["max_attempts"], found["timeout_s"]),
     )

@@ -32,6 +32,16 @@ class JobCreate(PruneSpec):
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
     priority: int = Field(default=0, ge=0, le=9, description="Higher runs first.")
 
+    max_attempts: int | None = Field(
+        default=None, ge=1, le=1000, description="Crashes, or lost workers, after which the job has failed; null: the server's."
+    )
+    timeout_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest time of one attempt, from its beginning until the bundle is made; null: the server's.",
+    )
+
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
     def to_spec(self) -> PruneSpec:
@@ -53,6 +63,7 @@ class QueueView(BaseModel):
 
     before: int = Field(description="Jobs that are taken before it, of all tenants; counted up to 1,000.")
     workers: int = Field(description="Workers that are signed in, busy ones too. 0: the job waits until one is started.")
+    paused: bool = Field(default=False, description="Whether an operator has paused the queue, so that nothing is taken.")
 
 
 class ErrorView(BaseModel):
@@ -102,6 +113,8 @@ class JobView(BaseModel):
     queue: QueueView | None = Field(default=None, description="Where the job waits; null in lists, and once it runs.")
     attempt: int
     priority: int
+    max_attempts: int | None = Field(description="As asked for; null: the server's.")
+    timeout_s: float | None = Field(description="As asked for; null: the server's.")
     requested: RequestedView
     achieved: TargetReport | None
     metrics: dict[str, Any] | None = Field(description="Headline figures of the report.")
@@ -124,9 +137,11 @@ class JobView(BaseModel):
             expires_at=None if job.expires_at is None else _moment(job.expires_at),
             spec=_shown(job.spec),
             progress=_progress(job),
-            queue=None if place is None else QueueView(before=place.before, workers=place.workers),
+            queue=None if place is None else QueueView(before=place.before, workers=place.workers, paused=place.paused),
             attempt=job.attempt,
             priority=job.priority,
+            max_attempts=job.limits.max_attempts,
+            timeout_s=job.limits.timeout_s,
             requested=_requested(job.spec),
             achieved=None if job.report is None else job.report.target,
             metrics=None if job.report is None else _headline(job),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from app.db import Database
 from app.inspection.inspector import Inspector
 from app.jobs.admission import Admitted, admit
 from app.jobs.archive import Archive
+from app.jobs.control import ControlRepository
 from app.jobs.digests import digest_of, first_digest
+from app.jobs.limits import check_limits, limits_of
 from app.jobs.records import Job, JobEvent, PublishedArtifact
 from app.jobs.repository import JobRepository
 from app.jobs.schemas import JobCreate
@@ -134,6 +136,7 @@ class JobService:
 
     async def admit(self, request: JobCreate, *, owner: str, predicts: bool = False) -> Admitted:
         """Check a request against this server and its files, as a submit does. Raises `Refused`, `Busy`, `QuotaExceeded`."""
+        check_limits(limits_of(request), self._settings)
         return await admit(request.to_spec(), self._inspector, self._uploads.finder(owner), owner=owner, predicts=predicts)
 
     async def _accept(self, asked: _Asked) -> JobDetails:
@@ -165,6 +168,7 @@ class JobService:
                 client_id=asked.client_id,
                 body_sha256=None if asked.client_id is None else asked.digest,
                 traceparent=current_traceparent(),
+                limits=limits_of(request),
             )
             if asked.idempotency_key is not None:
                 repository.remember_key(_scope_of_keys(caller), asked.idempotency_key, asked.digest, job_id)
@@ -205,7 +209,7 @@ class JobService:
     async def _asks_for(self, job: Job, asked: _Asked) -> bool:
         """Return whether a request asks for a job in other words: ``sparsity`` for a target, or a default written out."""
         request = asked.request
-        if (request.metadata, request.priority) != (job.metadata, job.priority):
+        if (request.metadata, request.priority, limits_of(request)) != (job.metadata, job.priority, job.limits):
             return False
         try:
             return (await self.admit(request, owner=asked.caller.owner)).spec == job.spec
@@ -230,7 +234,8 @@ class JobService:
         if job.status != JobStatus.QUEUED:
             return None
         with self._database.read() as connection:
-            return StatisticsRepository(connection).place(job, seen_within_s=self._settings.worker_gone_s)
+            place = StatisticsRepository(connection).place(job, seen_within_s=self._settings.worker_gone_s)
+            return replace(place, paused=not ControlRepository(connection).is_open())
 
     def list(
         self,

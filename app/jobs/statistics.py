@@ -48,6 +48,7 @@ class Place:
 
     before: int
     workers: int
+    paused: bool = False  # an operator has said that no job is taken for now
 
 
 class StatisticsRepository:

@@ -80,8 +80,8 @@ class Retention:
                     uploads.use(upload_id, owner=owner)  # so that it is not in the way of others until the job has ended
                     continue
                 uploads.lock(upload_id)
-                uploads.delete(upload_id, owner=owner)
-                gone.append(upload_id)
+                if uploads.delete_unused(upload_id, owner=owner, for_s=keep_s):
+                    gone.append(upload_id)
         for upload_id in gone:
             self._uploads.drop_unclaimed(upload_id)
         _told("upload", len(gone))

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.api.deps import Deletion, Owner, Service, Writer
+from app.api.deps import Deletion, Owner, Queue, Service, Writer
 from app.api.jobs import JOB_ID, JobId
 from app.jobs.records import JobEvent
 from app.jobs.service import JobService
@@ -33,6 +33,7 @@ Model = Annotated[str, Query(max_length=1024, pattern=r"^[^\x00]*$")]
 def list_jobs(
     request: Request,
     service: Service,
+    queue: Queue,
     owner: Owner,
     status: str = "",
     model: Model = "",
@@ -54,6 +55,7 @@ def list_jobs(
     values = {
         "jobs": jobs,
         "next": jobs[-1].view.id if more else None,
+        "paused": not queue.is_open(),
         "overview": service.overview(owner),
         "statuses": STATUS_WORDS,
         "methods": [info.name for info in methods()],

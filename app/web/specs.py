@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from app.errors import FieldError
+from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.schemas import JobCreate
 from app.paths import is_under
 from app.web import evaluated
@@ -63,6 +64,8 @@ _WHERE = {  # JSON pointers into the body, longest first, and the form control o
     "/data": "data",
     "/seed": "seed",
     "/priority": "priority",
+    "/max_attempts": "max_attempts",
+    "/timeout_s": "timeout_s",
     "/metadata": "metadata",
 }
 
@@ -131,6 +134,8 @@ def body_of(form: Form) -> dict[str, Any]:
         ("seed", number),
         ("floor", number),
         ("priority", number),
+        ("max_attempts", number),
+        ("timeout_s", number),
         ("metadata", pairs),
     ):
         if text := form.one(name).strip():
@@ -185,7 +190,13 @@ def _target(form: Form) -> dict[str, Any]:
     return {"target": targets[0]} if len(targets) == 1 else {"targets": targets} if targets else {"target": {"metric": metric}}
 
 
-def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str, str] = MappingProxyType({})) -> Form:
+def form_of(
+    spec: Mapping[str, Any],
+    *,
+    priority: int = 0,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    limits: JobLimits = NO_LIMITS,
+) -> Form:
     """Fill in the form with a job's spec, as it was dumped, and what belongs to the job."""
     task = spec["task"]
     named = _is_whole(task)
@@ -211,6 +222,8 @@ def form_of(spec: Mapping[str, Any], *, priority: int = 0, metadata: Mapping[str
         "floor_confidence": [f"{floor['confidence']:g}" if floor and floor.get("confidence") else ""],
         "seed": [str(spec["seed"])],
         "priority": [str(priority) if priority else ""],
+        "max_attempts": [str(limits.max_attempts or "")],
+        "timeout_s": [f"{limits.timeout_s:g}" if limits.timeout_s else ""],
         "metadata": ["\n".join(f"{key}={value}" for key, value in metadata.items())],
         "method": [spec["method"]["name"]],
     } | {name: ["" if named else task[name] or ""] for name in _OWN_DATA}

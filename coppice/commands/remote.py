@@ -72,6 +72,10 @@ def prune(
     job_id: Annotated[
         str | None, typer.Option(help="An id of your own choice; submitting it again makes no second job.")
     ] = None,
+    max_attempts: Annotated[int | None, typer.Option(min=1, help="Crashes after which the job has failed.")] = None,
+    timeout_s: Annotated[
+        float | None, typer.Option(help="Longest time of one attempt in seconds; one that takes longer has failed.")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
     json: options.Json = False,
@@ -97,10 +101,12 @@ def prune(
         require_folders(spec)
     with explained(job.worded), Client(url, api_key=key) as client:
         spec = with_uploads(client, spec) if upload else spec
+        own = {name: value for name, value in (("max_attempts", max_attempts), ("timeout_s", timeout_s)) if value is not None}
+        body = spec.model_dump(mode="json") | own
         if plan:
-            show_plan(client.plan(spec), lambda warning: job.worded("", warning), json=json)
+            show_plan(client.plan(body), lambda warning: job.worded("", warning), json=json)
             return
-        submitted = client.submit(spec, job_id=job_id)
+        submitted = client.submit(body, job_id=job_id)
         console.err.print(f"job {submitted.id}", highlight=False)
         if not wait:
             typer.echo(submitted.model_dump_json() if json else submitted.id)
@@ -338,6 +344,8 @@ def show(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None, json
     if job.queue is not None:
         waits = f"waits for a worker for {_age(job.created_at)}; {job.queue.workers} signed in"
         console.out.print(waits, highlight=False)
+        if job.queue.paused:
+            console.note("the queue is paused by whoever runs the service; nothing is taken until they open it")
         if not job.queue.workers:
             console.note(_NO_WORKER)
     if job.error is not None:

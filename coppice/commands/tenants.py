@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from coppice import console
 from coppice.client import Client
@@ -15,11 +16,11 @@ from coppice.commands import options
 from coppice.commands.keys import Url
 from coppice.console import ExitCode, explained, fail
 from coppice.installation import require_server
-from coppice.types import TenantDeletion
+from coppice.types import Tenant, TenantDeletion
 
 tenants = typer.Typer(
-    help="Delete tenants: on the service's host with the service's settings, elsewhere with --url and a key that has the "
-    "scope admin.",
+    help="List and delete tenants: on the service's host with the service's settings, elsewhere with --url and a key that has "
+    "the scope admin.",
     no_args_is_help=True,
 )
 
@@ -32,6 +33,42 @@ def _is_name(text: str) -> str:
     if _NAME.fullmatch(text) is None:
         raise typer.BadParameter("a tenant's name is 1 to 64 letters, digits, _ . and -; coppice keys list shows them")
     return text
+
+
+@tenants.command("list")
+def list_tenants(url: Url = None, key: options.ApiKey = None, json: options.Json = False) -> None:
+    """List all tenants: jobs by status, bytes that are kept, valid keys."""
+    with explained():
+        if url is not None:
+            with Client(url, api_key=key) as client:
+                found = client.tenants()
+        else:
+            found = _list_here()
+    if json:
+        typer.echo(f"[{', '.join(item.model_dump_json() for item in found)}]")
+        return
+    rows = [
+        (
+            item.tenant + (" (being deleted)" if item.deleting else ""),
+            ", ".join(f"{number:,} {status}" for status, number in item.jobs.items()),
+            f"{item.artifact_bytes / 1e6:,.1f} MB",
+            f"{item.upload_bytes / 1e6:,.1f} MB",
+            str(item.keys),
+        )
+        for item in found
+    ]
+    headings = ("tenant", "jobs", "files", "uploads", "keys")
+    console.show_rows(headings, [[Text(console.plain(cell)) for cell in row] for row in rows])
+
+
+def _list_here() -> list[Tenant]:
+    require_server()
+    from app.operations.overview import TenantList
+    from app.operations.schemas import TenantView
+    from coppice.commands.service import open_database
+
+    with open_database() as (_settings, database):
+        return [Tenant.model_validate(TenantView.of(one).model_dump(mode="json")) for one in TenantList(database).read()]
 
 
 @tenants.command()

@@ -191,3 +191,25 @@ def test_killed_at_every_commit_it_is_finished_by_the_reaper(api: Api, admin: di
 def reaper_of(api: Api) -> Reaper:
     settings = api.client.app.state.settings
     return Reaper(settings, api.database, api.store, create_celery(settings))
+
+
+def test_an_operator_sees_what_every_tenant_has(api: Api, admin: dict[str, str], tiny_bert: Path) -> None:
+    fill(api, "acme", tiny_bert)
+    headers = fill(api, "rival", tiny_bert)
+    api.client.headers.update(headers)
+    api.submit()
+    api.claim()
+    del api.client.headers["Authorization"]
+    found = {one["tenant"]: one for one in api.client.get("/v1/tenants", headers=admin).json()["data"]}
+    assert list(found) == ["acme", "operator", "rival"]
+    assert (found["acme"]["jobs"], found["acme"]["artifact_bytes"], found["acme"]["keys"]) == ({"succeeded": 1}, 10242, 1)
+    assert (found["rival"]["jobs"], found["rival"]["running"]) == ({"succeeded": 1, "running": 1}, 1)
+    assert found["rival"]["upload_bytes"] > 0
+    assert found["operator"]["last_submitted_at"] is None
+    assert_problem(api.client.get("/v1/tenants", headers=headers), 403, "insufficient_scope")
+    page = api.client.get("/tenants", headers=admin).text
+    assert ["acme" in page, "rival" in page, "The queue is open: 1 running, 0 waiting" in page] == [True] * 3
+    assert api.client.get("/tenants", headers=headers).status_code == 403
+    assert "/tenants" not in api.client.get("/", headers=headers).text
+    api.client.delete("/v1/tenants/rival", headers=admin)
+    assert "being deleted" in api.client.get("/tenants", headers=admin).text

@@ -408,6 +408,7 @@ def test_a_tenant_is_deleted_on_the_host_and_by_an_operator(guarded: Live, monke
     guarded.key("globex")
     monkeypatch.setenv("COPPICE_API_KEY", guarded.key("operator", Scope.ADMIN))
     at = ("--url", guarded.url)
+    assert "globex" in call("tenants", "list", *at).stdout
     asked = call("tenants", "delete", "acme", *at, input="n\n")
     assert (asked.exit_code, "for ever" in asked.stderr) == (1, True)
     done = command("tenants", "delete", "acme", *at, "--yes", "--json")
@@ -419,6 +420,24 @@ def test_a_tenant_is_deleted_on_the_host_and_by_an_operator(guarded: Live, monke
     line = [sys.executable, "-m", "coppice.cli", "tenants", "delete", "globex", "--yes"]
     here = subprocess.run(line, capture_output=True, text=True, check=False, timeout=100, env=environment)
     assert (here.returncode, here.stdout.strip()) == (0, "globex: deleted, with 0 webhooks, 1 keys"), here.stderr
+
+
+def test_many_jobs_are_cancelled_and_the_queue_is_paused(live: Live, tmp_path: Path) -> None:
+    at = ("--url", live.url)
+    for name in ("one", "two"):
+        call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", name, "--max-attempts", "1", "--timeout-s", "60")
+    with Client(live.url) as client:
+        assert (client.get("one").max_attempts, client.get("one").timeout_s) == (1, 60)
+    assert "may be at most" in call("prune", *_job(live, tmp_path), *at, "--no-wait", "--timeout-s", "1e9").stderr
+    assert "paused: 0 running, 2 waiting; nothing runs" in call("queue", "pause", *at).stdout
+    assert "the queue is paused" in call("jobs", "show", "one", *at).stderr
+    assert "draining" in call("queue", "drain", *at).stdout
+    assert "open: 0 running" in call("queue", "resume", *at).stdout
+    refused = call("jobs", "cancel-all", *at)
+    assert (refused.exit_code, "give --all" in refused.stderr) == (2, True), refused.stderr
+    assert "2 jobs are like that" in call("jobs", "cancel-all", "--all", "--dry-run", *at).stdout
+    assert "2 of 2 cancelled" in call("jobs", "cancel-all", "--status", "queued", *at).stdout
+    assert "0 of 0 queued again" in call("jobs", "retry-all", "--all", *at).stdout
 
 
 def test_jobs_are_deleted_by_name(live: Live, tmp_path: Path) -> None:
