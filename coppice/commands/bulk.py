@@ -10,7 +10,7 @@ from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
 from coppice.commands.remote import Url, jobs
-from coppice.console import ExitCode, explained, fail
+from coppice.console import ExitCode, explained, fail, joined
 
 Model = Annotated[str | None, typer.Option(help="Only jobs of this model, as they named it.")]
 Metadata = Annotated[list[str] | None, typer.Option(help="KEY=VALUE: only jobs with this metadata; repeatable.")]
@@ -67,7 +67,7 @@ def _wanted(model: str | None, metadata: list[str] | None, tenant: str | None, e
 def _worded(field: str, message: str) -> str:
     """Speak of the command's options where the service speaks of fields."""
     name = field.partition(".")[0]
-    return message.replace("all must be true where no", "give --all where no") if name == "all" else message
+    return joined(f"--{name}" if name else "", message.replace("must be true", "must be given"))
 
 
 def _say(what: str, matched: int, changed: int, dry_run: bool) -> None:

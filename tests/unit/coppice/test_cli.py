@@ -434,7 +434,7 @@ def test_many_jobs_are_cancelled_and_the_queue_is_paused(live: Live, tmp_path: P
     assert "draining" in call("queue", "drain", *at).stdout
     assert "open: 0 running" in call("queue", "resume", *at).stdout
     refused = call("jobs", "cancel-all", *at)
-    assert (refused.exit_code, "give --all" in refused.stderr) == (2, True), refused.stderr
+    assert (refused.exit_code, "--all must be given" in refused.stderr) == (2, True), refused.stderr
     assert "2 jobs are like that" in call("jobs", "cancel-all", "--all", "--dry-run", *at).stdout
     assert "2 of 2 cancelled" in call("jobs", "cancel-all", "--status", "queued", *at).stdout
     assert "0 of 0 queued again" in call("jobs", "retry-all", "--all", *at).stdout
