@@ -25,7 +25,7 @@ from app.rates import Allowance, RateLimiter
 _API, _HUB = "/v1", "/hub"
 _GUARDED = (_API, _HUB)
 # Pages for people: a browser's session replaces the key, and without a session the sign-in form is shown.
-_PAGES = ("/jobs", "/submit", "/compare")
+_PAGES = ("/jobs", "/submit", "/compare", "/tenants")
 _START = "/"
 SIGN_IN = "/sign-in"
 _SAFE = frozenset({"GET", "HEAD"})

@@ -15,7 +15,23 @@ from fastapi.staticfiles import StaticFiles
 
 from app import queue
 from app import signing as signing_keys
-from app.api import artifacts, audit, capabilities, events, health, hub, jobs, keys, metrics, signing, uploads, webhooks
+from app.api import (
+    artifacts,
+    audit,
+    bulk,
+    capabilities,
+    events,
+    health,
+    hub,
+    jobs,
+    keys,
+    metrics,
+    queues,
+    signing,
+    tenants,
+    uploads,
+    webhooks,
+)
 from app.api.contract import install_contract
 from app.api.spelling import check_spelling
 from app.api.uploads import UPLOAD_PATHS
@@ -27,11 +43,16 @@ from app.errors import install_handlers
 from app.inspection.inspector import Inspector
 from app.inspection.process import Zygote
 from app.installation import EnvironmentShared, check_environment
+from app.jobs.bulk import BulkJobs
+from app.jobs.deletion import JobDeletion
 from app.jobs.service import JobService
 from app.keys.service import KeyService
 from app.logs import configure_logging
 from app.metering import HttpMeter, MeteringMiddleware
 from app.middleware import BodyMiddleware, HeadMiddleware, RequestIdMiddleware
+from app.operations.overview import TenantList
+from app.operations.queue import QueueControl
+from app.operations.tenants import TenantDeletion
 from app.origins import OriginMiddleware
 from app.proxies import ProxyMiddleware
 from app.rates import RateLimiter
@@ -131,8 +152,27 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.webhooks = WebhookService(settings, database, webhook_secrets)
     state.receiver = Receiver(settings, state.uploads, inspector)
     state.service = JobService(settings, database, store, announcer, uploads=state.uploads, inspector=inspector)
+    state.deletion, state.tenants = JobDeletion(database, store), TenantDeletion(settings, database, store)
+    state.overview = TenantList(database)
+    state.queue, state.bulk = QueueControl(database), BulkJobs(settings, database, announcer)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
-    modules = (jobs, events, artifacts, hub, capabilities, uploads, webhooks, keys, audit, signing, health, metrics)
+    modules = (
+        jobs,
+        bulk,
+        events,
+        artifacts,
+        hub,
+        capabilities,
+        uploads,
+        webhooks,
+        keys,
+        tenants,
+        queues,
+        audit,
+        signing,
+        health,
+        metrics,
+    )
     for module in modules:
         app.include_router(module.router)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]

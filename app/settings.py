@@ -239,6 +239,23 @@ class Settings(BaseSettings):
     artifacts_keep_s: float | None = Field(
         default=None, gt=0, description="Files of a finished job are deleted after so long; empty: never."
     )
+    jobs_keep_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="A job that ended so long ago is deleted with its report, events and files; empty: never.",
+    )
+    events_keep_s: float | None = Field(
+        default=None, gt=0, description="Events so old are deleted where their job has ended; empty: they live as long as it."
+    )
+    audit_keep_s: float | None = Field(
+        default=None, gt=0, description="Lines of the audit log so old are deleted; empty: never. Export them before."
+    )
+    uploads_keep_s: float | None = Field(
+        default=None,
+        ge=3600,
+        description="Uploads that were neither sent nor named by a job for so long are deleted, unless an unfinished job needs "
+        "them; empty: never.",
+    )
     idempotency_keep_s: float = Field(default=48 * 3600, gt=0, description="Idempotency keys are remembered for so long.")
 
     device: str = Field(default="", description="Torch device of the worker, e.g. cpu or cuda:0; empty: a GPU if there is one.")

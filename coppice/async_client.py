@@ -37,7 +37,7 @@ from coppice.errors import ApiError, JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
-from coppice.types import Artifact, Job, JobEvent, JobPrediction, Upload
+from coppice.types import Artifact, BulkChange, Job, JobEvent, JobPrediction, Upload
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -139,6 +139,18 @@ class AsyncClient:
     async def retry(self, job_id: str) -> Job:
         """Ask for another try of a failed job."""
         return await self._run(operations.retry(job_id))
+
+    async def cancel_all(self, *, dry_run: bool = False, **wanted: Any) -> BulkChange:
+        """Cancel all jobs that are like ``wanted``: ``model``, ``metadata``, ``status`` (queued, running), or ``all=True``."""
+        return await self._run(operations.change_many("cancel", {"dry_run": dry_run, **wanted}))
+
+    async def retry_all(self, *, dry_run: bool = False, **wanted: Any) -> BulkChange:
+        """Ask for another try of all failed jobs that are like ``wanted``: ``model``, ``metadata``, or ``all=True``."""
+        return await self._run(operations.change_many("retry", {"dry_run": dry_run, **wanted}))
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job that no worker has, with its events, report and files. It cannot be undone."""
+        await self._run(operations.delete(job_id))
 
     async def events(self, job_id: str) -> builtins.list[JobEvent]:
         """Read the events so far, oldest first."""

@@ -8,17 +8,22 @@ from typing import Annotated
 import typer
 
 from coppice.commands import (
+    audit,
+    bulk,
     check,
     doctor,
     engines,
     expand,
     keys,
     push,
+    queue,
     remote,
+    removal,
     reproduce,
     run,
     service,
     shares,
+    tenants,
     tracking,
     verify,
 )
@@ -38,11 +43,16 @@ app = typer.Typer(
 app.command(epilog=EXIT_CODES)(run.run)
 app.command(epilog=EXIT_CODES)(check.check)
 app.command(epilog=EXIT_CODES)(remote.prune)
+# Each of these modules adds its commands.
+assert removal.jobs is bulk.jobs is remote.jobs
+assert shares.queue is queue.queue
+assert shares.tenants is tenants.tenants
 app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(remote.report)
 app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
-app.add_typer(shares.tenants, name="tenants", epilog=EXIT_CODES)
-app.add_typer(shares.queues, name="queues", epilog=EXIT_CODES)
+app.add_typer(queue.queue, name="queue", epilog=EXIT_CODES)
+app.add_typer(audit.audit, name="audit", epilog=EXIT_CODES)
+app.add_typer(tenants.tenants, name="tenants", epilog=EXIT_CODES)
 app.command()(tracking.mlflow_log)
 app.command()(expand.expand)
 app.command()(engines.engines)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx2
 from tenacity import Retrying, retry_if_exception
@@ -35,7 +35,19 @@ from coppice.errors import ApiError, JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
-from coppice.types import ApiKey, Artifact, Job, JobEvent, JobPrediction, NewApiKey, Upload
+from coppice.types import (
+    ApiKey,
+    Artifact,
+    BulkChange,
+    Job,
+    JobEvent,
+    JobPrediction,
+    NewApiKey,
+    QueueControl,
+    Tenant,
+    TenantDeletion,
+    Upload,
+)
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -157,6 +169,18 @@ class Client:
         """Ask for another try of a failed job."""
         return self._run(operations.retry(job_id))
 
+    def cancel_all(self, *, dry_run: bool = False, **wanted: Any) -> BulkChange:
+        """Cancel all jobs that are like ``wanted``: ``model``, ``metadata``, ``status`` (queued, running), or ``all=True``."""
+        return self._run(operations.change_many("cancel", {"dry_run": dry_run, **wanted}))
+
+    def retry_all(self, *, dry_run: bool = False, **wanted: Any) -> BulkChange:
+        """Ask for another try of all failed jobs that are like ``wanted``: ``model``, ``metadata``, or ``all=True``."""
+        return self._run(operations.change_many("retry", {"dry_run": dry_run, **wanted}))
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that no worker has, with its events, report and files. It cannot be undone."""
+        self._run(operations.delete(job_id))
+
     def events(self, job_id: str) -> Iterator[JobEvent]:
         """Read the events so far, oldest first."""
         yield from self._run(operations.events(job_id))
@@ -226,6 +250,34 @@ class Client:
     def revoke_key(self, key_id: str) -> ApiKey:
         """Revoke an API key. Needs a key with the scope ``admin``."""
         return self._run(operations.revoke_key(key_id))
+
+    def tenants(self) -> builtins.list[Tenant]:
+        """List all tenants with what they have. Needs a key with the scope ``admin``."""
+        return self._run(operations.tenants())
+
+    def delete_tenant(self, tenant: str, *, with_audit: bool = False) -> TenantDeletion:
+        """Begin to delete a tenant with everything of it, or go on with it. Needs a key with the scope ``admin``.
+
+        Ask again until ``finished_at`` is set; the workers go on with it meanwhile.
+
+        Args:
+            tenant: Name of the tenant.
+            with_audit: Whether the audit log's lines of what the tenant did are deleted, too.
+        """
+        return self._run(operations.delete_tenant(tenant, with_audit=with_audit))
+
+    def export_audit(self, *, after: int = 0, previous: str | None = None) -> str:
+        """Export the audit log as lines of JSON, oldest first. Needs a key with the scope ``admin``.
+
+        Args:
+            after: Id in the last line of the export that this one goes on from.
+            previous: Digest of that line, ``sha256:...``.
+        """
+        return self._run(operations.export_audit(after, previous))
+
+    def queue(self, action: Literal["pause", "drain", "resume"] | None = None) -> QueueControl:
+        """Read the queue of the whole service; or pause, drain or resume it. Needs a key with the scope ``admin``."""
+        return self._run(operations.queue(action))
 
     def _upload(self, kind: str, folder: Path) -> Upload:
         with tempfile.TemporaryDirectory(prefix="coppice-upload-") as name:

@@ -15,7 +15,19 @@ import httpx2
 
 from coppice.errors import CoppiceError, DownloadCorrupt, FolderTaken
 from coppice.files import Fetch, sha256_of, target_of
-from coppice.types import ApiKey, Artifact, Job, JobEvent, JobPrediction, NewApiKey, Upload
+from coppice.types import (
+    ApiKey,
+    Artifact,
+    BulkChange,
+    Job,
+    JobEvent,
+    JobPrediction,
+    NewApiKey,
+    QueueControl,
+    Tenant,
+    TenantDeletion,
+    Upload,
+)
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -114,6 +126,22 @@ def retry(job_id: str) -> Operation[Job]:
     """Ask for another try of a failed job."""
     answer = yield Request("POST", f"/v1/jobs/{job_id}/retry", repeatable=False)
     return Job.model_validate(answer.json())
+
+
+def delete(job_id: str) -> Operation[None]:
+    """Delete a job."""
+    yield Request("DELETE", f"/v1/jobs/{job_id}")
+
+
+def change_many(action: str, wanted: Mapping[str, Any]) -> Operation[BulkChange]:
+    """Cancel or try again many jobs; those of a request that are left are asked for again."""
+    matched, changed = None, 0
+    while True:
+        answer = yield Request("POST", f"/v1/jobs/{action}", json=wanted, repeatable=action == "cancel")
+        step = BulkChange.model_validate(answer.json())
+        matched, changed = step.matched if matched is None else matched, changed + step.changed
+        if not step.more:
+            return BulkChange(matched=matched, changed=changed)
 
 
 def events(job_id: str, *, after: int = 0) -> Operation[list[JobEvent]]:
@@ -232,6 +260,30 @@ def keys(tenant: str | None) -> Operation[list[ApiKey]]:
 def revoke_key(key_id: str) -> Operation[ApiKey]:
     """Revoke an API key."""
     return ApiKey.model_validate((yield Request("DELETE", f"/v1/keys/{key_id}")).json())
+
+
+def tenants() -> Operation[list[Tenant]]:
+    """List all tenants."""
+    return [Tenant.model_validate(item) for item in (yield Request("GET", "/v1/tenants")).json()["data"]]
+
+
+def delete_tenant(tenant: str, *, with_audit: bool) -> Operation[TenantDeletion]:
+    """Begin to delete a tenant, or go on with it."""
+    query: Query = [("audit", "delete" if with_audit else "keep")]
+    return TenantDeletion.model_validate((yield Request("DELETE", f"/v1/tenants/{tenant}", params=query)).json())
+
+
+def export_audit(after: int, previous: str | None) -> Operation[str]:
+    """Export the audit log from behind an event."""
+    query: Query = [("after", after)]
+    query += [] if previous is None else [("previous", previous)]
+    return (yield Request("GET", "/v1/audit-events/export", params=query)).text
+
+
+def queue(action: str | None) -> Operation[QueueControl]:
+    """Read the queue; or pause, drain or resume it."""
+    asked = Request("GET", "/v1/queue") if action is None else Request("POST", f"/v1/queue/{action}")
+    return QueueControl.model_validate((yield asked).json())
 
 
 def body_of(spec: PruneSpec | Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class JobQueue(_View):
     before: int
     workers: int
     why: str | None = None
+    paused: bool = False
 
 
 class JobFailure(_View):
@@ -62,6 +63,8 @@ class Job(_View):
     queue: JobQueue | None = None
     needs: dict[str, Any] = {}
     attempt: int
+    max_attempts: int | None = None
+    timeout_s: float | None = None
     error: JobFailure | None = None
     artifacts: list[Artifact] = []
     metadata: dict[str, str] = {}
@@ -134,6 +137,49 @@ class ApiKey(_View):
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+
+
+class BulkChange(_View):
+    """How many jobs a filter matched, and how many of them were changed."""
+
+    matched: int
+    changed: int
+    more: bool = False
+
+
+class QueueControl(_View):
+    """The queue of the whole service: open, paused or draining."""
+
+    state: str
+    since: datetime | None = None
+    running: int
+    waiting: int
+    drained: bool
+
+
+class Tenant(_View):
+    """What one tenant has."""
+
+    tenant: str
+    jobs: dict[str, int]
+    running: int
+    artifact_bytes: int
+    upload_bytes: int
+    keys: int
+    share: float = 1.0
+    max_running: int | None = None
+    last_submitted_at: datetime | None = None
+    deleting: bool
+
+
+class TenantDeletion(_View):
+    """How far the deletion of a tenant is."""
+
+    tenant: str
+    requested_at: datetime
+    finished_at: datetime | None = None
+    running: int
+    deleted: dict[str, int]
 
 
 class NewApiKey(ApiKey):

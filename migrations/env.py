@@ -8,8 +8,10 @@ import sqlalchemy as sa
 from alembic import context
 
 import app.audit.models
+import app.jobs.control
 import app.jobs.models
 import app.keys.models
+import app.tenants.models
 import app.uploads.models
 import app.webhooks.models  # noqa: F401 - each declares its tables
 from app.db import Database, metadata

@@ -14,10 +14,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import queue
 from app.db import Database
+from app.jobs.control import ControlRepository
 from app.jobs.line import LineRepository
 from app.jobs.needs import ANY, Abilities
 from app.jobs.upkeep import UpkeepRepository
 from app.logs import first_line
+from app.operations.retention import Retention
+from app.operations.tenants import TenantDeletion
 from app.settings import Settings
 from app.storage import ArtifactStore, StoreUnavailable
 from app.uploads.service import UploadService
@@ -62,6 +65,8 @@ class Reaper:
         self._store = store
         self._celery = celery
         self._uploads = UploadService(settings, database)
+        self._tenants = TenantDeletion(settings, database, store)
+        self._retention = Retention(settings, database, store)
         self._room = ScratchRoom(settings.resolved_scratch_dir)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._watch = Watch(settings.lease_s, settings.reaper_tick_s)
@@ -83,12 +88,16 @@ class Reaper:
         return time.monotonic() - self._looked_at
 
     def tick(self) -> None:
-        """Look once, as the thread does: judge leases if the database has worked for long enough, and wake queued jobs."""
+        """Look once, as the thread does: judge leases if the database has worked for long enough, and wake queued jobs.
+
+        Deletions of tenants go on, too.
+        """
         with self._database.write() as connection:
             clock = UpkeepRepository(connection).sign_in(self._name, self._abilities)
         if self._watch.look(clock):
             self.rescue()
         self.wake()
+        self._tenants.advance_all(for_s=self._settings.reaper_tick_s)
 
     def rescue(self) -> None:
         """Take back the jobs whose leases have expired."""
@@ -125,6 +134,8 @@ class Reaper:
         if waiting is None or waiting >= _MOST_MESSAGES:
             return
         with self._database.write() as connection:
+            if not ControlRepository(connection).is_open():  # nobody would take them; the look after it opens wakes them
+                return
             due = UpkeepRepository(connection).due_for_publish(
                 older_than_s=self._settings.republish_after_s,
                 limit=_MOST_MESSAGES - waiting,
@@ -138,7 +149,7 @@ class Reaper:
                 return
 
     def sweep(self) -> None:
-        """Withdraw what has expired, then look at the next page of the store's files, at uploads, at this host's scratch."""
+        """Delete what is old, then look at the next page of the store's files, at uploads, at this host's scratch."""
         with self._database.write() as connection:
             upkeep = UpkeepRepository(connection)
             expired = upkeep.expire()
@@ -147,6 +158,7 @@ class Reaper:
         for job_id in expired:
             _log.info("artifacts.expired", job_id=job_id)
         self._sweep_store(expired)
+        self._retention.sweep(for_s=self._settings.reaper_tick_s)
         self._uploads.sweep()
         self._sweep_scratch()
 

@@ -14,7 +14,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 
 from app.db import OUTAGES, Database
 from app.disk import is_disk_full
+from app.jobs.control import ControlRepository
 from app.jobs.leases import LeaseRepository
+from app.jobs.limits import JobLimits, LimitsRepository
 from app.jobs.needs import Abilities
 from app.jobs.records import Claim, JobError
 from app.jobs.states import JobStatus
@@ -26,6 +28,7 @@ from app.tracing import AttemptTrace, Tracing, attempt_traced, note_failure
 from pruning_core.errors import PruningError
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
+from worker.allowance import Allowance
 from worker.child import CHILD_COMMAND, FETCH_COMMAND, Child
 from worker.launching import Launching
 from worker.lease import Lease
@@ -90,6 +93,7 @@ class Supervisor:
         self._abilities = abilities
         self._room = ScratchRoom(settings.resolved_scratch_dir)
         self._signer = BundleSigner(settings)
+        self._allowance = Allowance(settings, JobLimits())  # of the job at hand
 
     def run_next(self) -> bool:
         """Claim the due job and run it to its end, or give it back. Return False where nothing is due or can be done."""
@@ -97,14 +101,18 @@ class Supervisor:
             return False
         settings = self._settings
         with self._database.write() as connection:
+            if not ControlRepository(connection).may_claim():
+                return False
             claim = LeaseRepository(connection).claim(
                 worker=self._worker,
                 lease_s=settings.lease_s,
                 max_running=settings.max_running_jobs,
                 abilities=self._abilities,
             )
+            limits = JobLimits() if claim is None else LimitsRepository(connection).of(claim.job_id)
         if claim is None:
             return False
+        self._allowance = Allowance(settings, limits)
         with (
             structlog.contextvars.bound_contextvars(job_id=claim.job_id, fence=claim.fence),
             _traced(self._tracing, claim) as trace,
@@ -170,12 +178,14 @@ class Supervisor:
         """Fetch what the job needs, and run it. Return how the last of these processes ended, or why it was stopped."""
         fetch = launching.fetch()
         if fetch is not None:
-            outcome = self._watch(Child(FETCH_COMMAND, scratch.folder, fetch, told), lease, self._settings.hub_timeout_s)
+            limit_s = self._allowance.left_s(self._settings.hub_timeout_s)
+            outcome = self._watch(Child(FETCH_COMMAND, scratch.folder, fetch, told), lease, limit_s)
             if outcome is _Stop.TIMEOUT:
                 return _Stop.FETCH_TIMEOUT
             if outcome != ChildExit.SUCCEEDED:
                 return outcome
-        return self._watch(Child(self._command, scratch.folder, launching.job(), told), lease, self._settings.job_timeout_s)
+        limit_s = self._allowance.left_s(self._settings.job_timeout_s)
+        return self._watch(Child(self._command, scratch.folder, launching.job(), told), lease, limit_s)
 
     def _watch(self, child: Child, lease: Lease, limit_s: float) -> int | _Stop:
         """Wait for the child, or for a reason to stop it. Either way the child is gone when this returns."""
@@ -205,18 +215,16 @@ class Supervisor:
             case _Stop.CANCELLED:
                 self._commit(lambda leases: leases.confirm_cancelled(claim.job_id, claim.fence))
             case _Stop.TIMEOUT:
-                self._out_of_time(claim, f"the job ran longer than the {self._settings.job_timeout_s:g} s")
+                self._out_of_time(claim, "the job ran longer than", self._settings.job_timeout_s)
             case _Stop.FETCH_TIMEOUT:
-                self._out_of_time(
-                    claim, f"model and data set were not fetched from the Hub in the {self._settings.hub_timeout_s:g} s"
-                )
+                self._out_of_time(claim, "model and data set were not fetched from the Hub in", self._settings.hub_timeout_s)
             case _Stop.SHUTDOWN:
                 self._commit(lambda leases: leases.release(claim.job_id, claim.fence))
             case _:
                 assert_never(reason)
 
-    def _out_of_time(self, claim: Claim, said: str) -> None:
-        error = JobError("timeout", f"{said} that this server allows")
+    def _out_of_time(self, claim: Claim, said: str, most_s: float) -> None:
+        error = self._allowance.exceeded(said, most_s)
         note_failure(error.code, error.message)
         self._commit(lambda leases: leases.fail(claim.job_id, claim.fence, error=error))
 
@@ -339,13 +347,9 @@ class Supervisor:
         self._count_crash(claim, error)
 
     def _count_crash(self, claim: Claim, error: JobError) -> None:
-        settings = self._settings
+        most, pause_s = self._allowance.max_attempts, self._settings.crash_pause_s
         note_failure(error.code, error.message)
-        self._commit(
-            lambda leases: leases.crashed(
-                claim.job_id, claim.fence, error=error, max_attempts=settings.max_attempts, pause_s=settings.crash_pause_s
-            )
-        )
+        self._commit(lambda leases: leases.crashed(claim.job_id, claim.fence, error=error, max_attempts=most, pause_s=pause_s))
 
     def _commit(self, transition: Callable[[LeaseRepository], JobStatus | None]) -> JobStatus | None:
         """Run one guarded transition in a transaction, through outages of the database.

@@ -1,12 +1,14 @@
-"""The route of the audit log, for operators."""
+"""Routes of the audit log, for operators."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 
 from app.api.deps import Admin, Audit
+from app.audit.chain import FIRST
 from app.audit.schemas import AuditEventList, AuditEventView
 from app.errors import ProblemDetails
 from app.keys.schemas import TENANT
@@ -26,3 +28,21 @@ def list_audit_events(
     events = audit.list(owner=tenant, before=before, limit=limit + 1)
     more, page = len(events) > limit, [AuditEventView.of(event) for event in events[:limit]]
     return AuditEventList(data=page, has_more=more, next=page[-1].id if more else None)
+
+
+@router.get(
+    "/export",
+    operation_id="exportAuditEvents",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
+)
+def export_audit_events(
+    audit: Audit,
+    _caller: Admin,
+    after: Annotated[int, Query(ge=0, lt=2**63, description="Id in the last line of the export before.")] = 0,
+    previous: Annotated[
+        str, Query(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71, description="`sha256:` and the digest of that line.")
+    ] = FIRST,
+) -> StreamingResponse:
+    """Export the log as lines of JSON, oldest first, each of which names the sha256 of the line before as `previous`."""
+    return StreamingResponse(audit.export(after=after, previous=previous), media_type="application/x-ndjson")

@@ -28,10 +28,19 @@ _GUARDED = {
 }
 _WITH_PATH = {"404": "There is no such thing, or it is another tenant's"}
 _WITH_BODY = {"415": "The body has another media type than this takes", "507": "The server's disk is full"}
+_DELETING = {"409": "The tenant is being deleted"}
 _BY_OPERATION = {
     "putJob": {"409": "The id is that of another job"},
     "cancelJob": {"409": "The job has finished"},
     "retryJob": {"409": "The job has not failed"},
+    "createJob": _DELETING,
+    "retryJobs": _DELETING,
+    "uploadModel": _DELETING,
+    "uploadDataset": _DELETING,
+    "createWebhook": _DELETING,
+    "deleteTenant": {"409": "The key that asks is of this tenant"},
+    "createKey": _DELETING,
+    "deleteJob": {"409": "A worker has the job: cancel it first"},
     "deleteModel": {"409": "A job needs it"},
     "deleteDataset": {"409": "A job needs it"},
     "downloadArtifact": {"416": "The range lies outside the file"},

@@ -13,9 +13,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from app.audit.service import AuditService
 from app.breadth import TOO_WIDE, is_too_wide
 from app.errors import Problem
+from app.jobs.bulk import BulkJobs
+from app.jobs.deletion import JobDeletion
 from app.jobs.service import JobService
 from app.keys.records import Caller, Scope
 from app.keys.service import KeyService
+from app.operations.overview import TenantList
+from app.operations.queue import QueueControl
+from app.operations.tenants import TenantDeletion
 from app.uploads.receiving import Receiver
 from app.uploads.service import UploadService
 from app.webhooks.service import WebhookService
@@ -54,6 +59,26 @@ def _service(request: Request) -> JobService:
     return cast("JobService", request.app.state.service)
 
 
+def _deletion(request: Request) -> JobDeletion:
+    return cast("JobDeletion", request.app.state.deletion)
+
+
+def _tenants(request: Request) -> TenantDeletion:
+    return cast("TenantDeletion", request.app.state.tenants)
+
+
+def _queue(request: Request) -> QueueControl:
+    return cast("QueueControl", request.app.state.queue)
+
+
+def _bulk(request: Request) -> BulkJobs:
+    return cast("BulkJobs", request.app.state.bulk)
+
+
+def _overview(request: Request) -> TenantList:
+    return cast("TenantList", request.app.state.overview)
+
+
 def _keys(request: Request) -> KeyService:
     return cast("KeyService", request.app.state.keys)
 
@@ -90,6 +115,11 @@ async def sent_json(request: Request) -> object:
 
 
 Service = Annotated[JobService, Depends(_service)]
+Deletion = Annotated[JobDeletion, Depends(_deletion)]
+Tenants = Annotated[TenantDeletion, Depends(_tenants)]
+Queue = Annotated[QueueControl, Depends(_queue)]
+Bulk = Annotated[BulkJobs, Depends(_bulk)]
+Overview = Annotated[TenantList, Depends(_overview)]
 Keys = Annotated[KeyService, Depends(_keys)]
 Uploads = Annotated[UploadService, Depends(_uploads)]
 Uploading = Annotated[Receiver, Depends(_receiver)]

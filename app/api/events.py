@@ -18,6 +18,7 @@ from app.ending import Ending
 from app.errors import ProblemDetails
 from app.jobs.schemas import EventList, EventView
 from app.jobs.service import JobService
+from app.refusals import NotFound
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
 
@@ -56,6 +57,16 @@ async def list_events(
 
 async def _stream(request: Request, service: JobService, job_id: str, owner: str, after: int) -> AsyncIterator[ServerSentEvent]:
     """Replay from the database, then follow it: a client that reconnects with its last id misses nothing."""
+    try:
+        async for event in _followed(request, service, job_id, owner, after):
+            yield event
+    except NotFound:
+        yield ServerSentEvent(comment="the job was deleted")
+
+
+async def _followed(
+    request: Request, service: JobService, job_id: str, owner: str, after: int
+) -> AsyncIterator[ServerSentEvent]:
     finished = False
     ending: Ending = request.app.state.ending
     while not await request.is_disconnected():

@@ -1,4 +1,4 @@
-"""Routes of jobs: submit, list, read, cancel, report."""
+"""Routes of jobs: submit, list, read, cancel, delete, report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from app.api.deps import Owner, Sent, Service, Writer
+from app.api.deps import Deletion, Owner, Sent, Service, Writer
 from app.api.files import Conditions, file_headers, serve_file
 from app.api.filters import METADATA_PARAMETER, metadata_filter
 from app.api.negotiation import prefers_html
@@ -160,6 +160,15 @@ def retry_job(job_id: JobId, service: Service, writer: Writer) -> JobView:
     """Queue a failed job again, under the same id. What it had published is withdrawn."""
     details = service.retry(job_id, caller=writer)
     return _view(details, service.place(details.job))
+
+
+@router.delete("/{job_id}", status_code=204, operation_id="deleteJob")
+def delete_job(job_id: JobId, deletion: Deletion, writer: Writer) -> None:
+    """Delete a job with its events, its report, its files and what webhooks were still to be told of it. It cannot be undone.
+
+    A job that runs must be cancelled first. Once it is deleted, its id and its Idempotency-Key may be used anew.
+    """
+    deletion.delete(job_id, caller=writer)
 
 
 @router.get(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from app.audit.models import audit_events as _events
 from app.audit.records import Action, AuditEvent
-from app.db import now
+from app.db import dialect_of, now
 
 
 class AuditRepository:
@@ -21,6 +23,33 @@ class AuditRepository:
             _events.insert().values(at=now(), owner=owner, key_id=key_id, action=str(action), subject=subject)
         )
 
+    def delete_of(self, owner: str, *, limit: int) -> int:
+        """Delete some events of a tenant, the oldest first. Return how many."""
+        oldest = sa.select(_events.c.id).where(_events.c.owner == owner).order_by(_events.c.id).limit(limit)
+        return self._connection.execute(_events.delete().where(_events.c.id.in_(oldest))).rowcount
+
+    def forget(self, *, older_than_s: float, limit: int) -> int:
+        """Delete old events, of the oldest ``limit`` ones. Return how many."""
+        clock = self._connection.execute(sa.select(now())).scalar_one()
+        oldest = sa.select(_events.c.id).order_by(_events.c.id).limit(limit)
+        old = _events.delete().where(_events.c.id.in_(oldest), _events.c.at < clock - older_than_s)
+        return self._connection.execute(old).rowcount
+
+    def settled(self) -> int:
+        """Return the greatest id below which no event can appear any more; 0 where there is none.
+
+        On PostgreSQL ids are drawn before the commit, so that an event may appear after others with greater ids. Writers are
+        kept out for the moment that this takes, and those under way are waited for.
+        """
+        if dialect_of(self._connection) == "postgresql":
+            self._connection.exec_driver_sql("LOCK TABLE audit_events IN SHARE MODE")
+        return self._connection.scalar(sa.select(sa.func.max(_events.c.id))) or 0
+
+    def after(self, event_id: int, *, up_to: int, limit: int) -> list[AuditEvent]:
+        """List events of all tenants, oldest first, from behind an id."""
+        query = sa.select(_events).where(_events.c.id > event_id, _events.c.id <= up_to).order_by(_events.c.id).limit(limit)
+        return [_event(row) for row in self._connection.execute(query)]
+
     def list(self, *, owner: str | None, before: int | None, limit: int) -> list[AuditEvent]:
         """List events of one tenant or of all, newest first, from before an id."""
         query = sa.select(_events).order_by(_events.c.id.desc()).limit(limit)
@@ -28,7 +57,8 @@ class AuditRepository:
             query = query.where(_events.c.owner == owner)
         if before is not None:
             query = query.where(_events.c.id < before)
-        return [
-            AuditEvent(row.id, row.at, row.owner, row.key_id, Action(row.action), row.subject)
-            for row in self._connection.execute(query)
-        ]
+        return [_event(row) for row in self._connection.execute(query)]
+
+
+def _event(row: sa.Row[Any]) -> AuditEvent:
+    return AuditEvent(row.id, row.at, row.owner, row.key_id, Action(row.action), row.subject)

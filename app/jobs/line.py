@@ -153,6 +153,11 @@ class LineRepository:
         """Delete the turns of long ago, which put nobody back: of pools that are gone, and of tenants that have gone."""
         self._connection.execute(_turns.delete().where(_turns.c.taken_at < now() - older_than_s))
 
+    def forget_tenant(self, owner: str) -> None:
+        """Delete what is set for a tenant, and its turns."""
+        for table in (_tenants, _turns):
+            self._connection.execute(table.delete().where(table.c.owner == owner))
+
     def _first_due(self, group: Group, abilities: Abilities | None) -> sa.Row[Any] | None:
         fits: Collection[sa.ColumnElement[bool]] = ()
         if abilities is not None and abilities.gpu_bytes is not None:

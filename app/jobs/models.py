@@ -46,12 +46,16 @@ jobs = sa.Table(
     sa.Column("finished_at", sa.Double),
     sa.Column("traceparent", sa.String(64)),  # of the submitting request, where it was traced
     sa.Column("expires_at", sa.Double),  # when the files expire; null: never
+    # Limits of the job's own, narrower than the operator's; null: the operator's.
+    sa.Column("max_attempts", sa.Integer),
+    sa.Column("timeout_s", sa.Double),
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="status"),
     sa.Index(None, "owner", "client_id", unique=True),
     sa.Index(None, "owner", "status"),
     sa.Index(None, "expires_at"),
     sa.Index(None, "owner", "created_at", "id"),
     sa.Index(None, "lease_until"),
+    sa.Index(None, "finished_at"),
 )
 
 # What waits, by whose turn it can be: a claim reads the first row of each tenant's queues, however long they are.
@@ -120,6 +124,7 @@ idempotency_keys = sa.Table(
     sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Index(None, "created_at"),
+    sa.Index(None, "job_id"),  # a deleted job takes its keys along
 )
 
 # Workers and when they were last seen, as every worker's reaper writes it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -30,11 +30,13 @@ class Place:
         before: Number of jobs, of all tenants, that start before it if nothing is added; 1,000 at most.
         workers: Number of workers that are signed in and serve it.
         why: Why it waits, where there is another reason than its turn.
+        paused: Whether an operator has said that no job is taken for now.
     """
 
     before: int
     workers: int
     why: str | None = None
+    paused: bool = False
 
 
 class PlaceRepository:
@@ -85,7 +87,14 @@ class PlaceRepository:
         if needs.queue not in waiting and len(waiting) >= MOST_QUEUES:
             message = f"your jobs wait in {MOST_QUEUES} queues by what they need, which is as many as may be; try again later"
             raise QuotaExceeded("quota_exceeded", message)
-        return sorted({own.pool for own in self.workers(seen_within_s=seen_within_s) if own.serves(needs)})
+        return _serving(needs, self.workers(seen_within_s=seen_within_s))
+
+    def pools_of(self, job_ids: Collection[str], *, seen_within_s: float) -> Iterator[tuple[str, str | None]]:
+        """Yield jobs with the pools of workers of which one is to be woken for them; None stands for all."""
+        workers = self.workers(seen_within_s=seen_within_s)
+        rows = self._connection.execute(sa.select(_jobs.c.id, _jobs.c.queue, _jobs.c.gpu_bytes).where(_jobs.c.id.in_(job_ids)))
+        for job_id, queue, gpu_bytes in rows:
+            yield from ((job_id, pool) for pool in _serving(Needs.of(queue, gpu_bytes), workers))
 
     def _before(self, job: Job, own_before: int, groups: Collection[Group], turns: Round) -> int:
         """Count the jobs of one rank that start before a job, from the turns that its tenant and the others have until then."""
@@ -128,6 +137,10 @@ class PlaceRepository:
         if (pause_s := self._connection.scalar(pause) or 0) > 0:
             return f"an earlier attempt ended badly; it is tried again in {pause_s:.0f} s"
         return None
+
+
+def _serving(needs: Needs, workers: Collection[Abilities]) -> Sequence[str | None]:
+    return [None] if needs.queue == ANY else sorted({own.pool for own in workers if own.serves(needs)})
 
 
 def _of(owner: str, rank: int, queues: list[str]) -> tuple[sa.ColumnElement[bool], ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.states import JobStatus
 from pruning_core.report.progress import Progress
@@ -65,6 +66,7 @@ class Job:
     body_sha256: str | None = None
     rank: int = 0
     needs: Needs = NO_NEEDS
+    limits: JobLimits = NO_LIMITS
 
     @property
     def public_id(self) -> str:

@@ -8,19 +8,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.db import now, take_turns
+from app.db import now
 from app.jobs import models
+from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
 from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
+from app.tenants.repository import TenantRepository
 from app.webhooks.repository import WebhookRepository
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
 _jobs, _events, _artifacts, _keys = models.jobs, models.job_events, models.artifacts, models.idempotency_keys
-
-_QUOTA_LOCK = 6_226_174  # the first half of the key of PostgreSQL's advisory lock
 
 
 def add_event(connection: sa.Connection, job_id: str, kind: EventType, data: dict[str, Any]) -> None:
@@ -32,7 +32,7 @@ def add_event(connection: sa.Connection, job_id: str, kind: EventType, data: dic
         ).one()
         shown = {"id": job.client_id or job_id, "object": "pruning.job", "status": job.status, "metadata": job.metadata}
         payload = json.dumps({"type": str(kind), "data": shown | {"result": data}})
-        WebhookRepository(connection).enqueue(job.owner, str(kind), payload)
+        WebhookRepository(connection).enqueue(job.owner, str(kind), payload, job_id=job_id)
 
 
 def move(connection: sa.Connection, job_id: str, transition: Transition, *where: Any, **values: Any) -> bool:
@@ -69,6 +69,7 @@ class JobRepository:
         traceparent: str | None = None,
         rank: int = 0,
         needs: Needs = NO_NEEDS,
+        limits: JobLimits = NO_LIMITS,
     ) -> None:
         """Insert a queued job and its first event.
 
@@ -94,6 +95,8 @@ class JobRepository:
                 attempt=0,
                 crashes=0,
                 losses=0,
+                max_attempts=limits.max_attempts,
+                timeout_s=limits.timeout_s,
                 not_before=now(),
                 published_at=now(),
                 publish_count=0,
@@ -108,7 +111,7 @@ class JobRepository:
 
     def waiting(self, owner: str, limit: int) -> int:
         """Count the jobs of an owner that wait, up to a limit. On PostgreSQL, submits of one owner take turns for this."""
-        take_turns(self._connection, _QUOTA_LOCK, owner)
+        TenantRepository(self._connection).lock(owner)
         waiting = (
             sa.select(sa.literal(1))
             .where(_jobs.c.owner == owner, _jobs.c.status == str(JobStatus.QUEUED))
@@ -292,4 +295,5 @@ def _job(found: sa.RowMapping) -> Job:
         expires_at=found["expires_at"],
         client_id=found["client_id"],
         body_sha256=found["body_sha256"],
+        limits=JobLimits(found["max_attempts"], found["timeout_s"]),
     )

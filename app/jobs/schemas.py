@@ -39,6 +39,16 @@ class JobCreate(PruneSpec):
     )
 
     needs: Needs = Field(default=NO_NEEDS, description="What the job's worker must have; by default any does.")
+    max_attempts: int | None = Field(
+        default=None, ge=1, le=1000, description="Crashes, or lost workers, after which the job has failed; null: the server's."
+    )
+    timeout_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest time of one attempt, from its beginning until the bundle is made; null: the server's.",
+    )
+
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
     def to_spec(self) -> PruneSpec:
@@ -66,11 +76,12 @@ class QueueView(BaseModel):
         description="Workers that are signed in and serve it, busy ones too. 0: the job waits until one is started."
     )
     why: str | None = Field(default=None, description="Why it waits; null: for its turn, or for a worker that is free.")
+    paused: bool = Field(default=False, description="Whether an operator has paused the queue, so that nothing is taken.")
 
     @classmethod
     def of(cls, place: Place) -> QueueView:
         """Show a place."""
-        return cls(before=place.before, workers=place.workers, why=place.why)
+        return cls(before=place.before, workers=place.workers, why=place.why, paused=place.paused)
 
 
 class ErrorView(BaseModel):
@@ -121,6 +132,8 @@ class JobView(BaseModel):
     attempt: int
     priority: int
     needs: Needs = NO_NEEDS
+    max_attempts: int | None = Field(description="As asked for; null: the server's.")
+    timeout_s: float | None = Field(description="As asked for; null: the server's.")
     requested: RequestedView
     achieved: TargetReport | None
     metrics: dict[str, Any] | None = Field(description="Headline figures of the report.")
@@ -147,6 +160,8 @@ class JobView(BaseModel):
             attempt=job.attempt,
             priority=job.priority,
             needs=job.needs,
+            max_attempts=job.limits.max_attempts,
+            timeout_s=job.limits.timeout_s,
             requested=_requested(job.spec),
             achieved=None if job.report is None else job.report.target,
             metrics=None if job.report is None else _headline(job),

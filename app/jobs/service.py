@@ -19,7 +19,9 @@ from app.db import Database
 from app.inspection.inspector import Inspector
 from app.jobs.admission import Admitted, admit
 from app.jobs.archive import Archive
+from app.jobs.control import ControlRepository
 from app.jobs.digests import digest_of, first_digest
+from app.jobs.limits import check_limits, limits_of
 from app.jobs.names import Asked, named
 from app.jobs.needs import Abilities, Needs, why_nobody
 from app.jobs.places import Place, PlaceRepository
@@ -32,6 +34,7 @@ from app.queue import Announcer
 from app.refusals import Conflict, NotFound, QuotaExceeded, Refused
 from app.settings import Settings
 from app.storage import ArtifactMissing, ArtifactStore
+from app.tenants.repository import TenantRepository
 from app.tracing import current_traceparent
 from app.uploads.records import shown_reference
 from app.uploads.service import UploadService
@@ -124,6 +127,7 @@ class JobService:
 
     async def admit(self, request: JobCreate, *, owner: str, predicts: bool = False) -> Admitted:
         """Check a request against this server and its files, as a submit does. Raises `Refused`, `Busy`, `QuotaExceeded`."""
+        check_limits(limits_of(request), self._settings)
         return await admit(request.to_spec(), self._inspector, self._uploads.finder(owner), owner=owner, predicts=predicts)
 
     async def plan(self, request: JobCreate, *, owner: str) -> Admitted:
@@ -163,6 +167,7 @@ class JobService:
             repository = JobRepository(connection)
             self._check_quota(repository, caller.owner)
             pools = PlaceRepository(connection).pools_for(needs, caller.owner, seen_within_s=self._settings.worker_gone_s)
+            TenantRepository(connection).require_open(caller.owner)
             repository.insert(
                 job_id,
                 owner=caller.owner,
@@ -174,6 +179,7 @@ class JobService:
                 traceparent=current_traceparent(),
                 needs=needs,
                 rank=-request.priority if Scope.JOBS_PRIORITY in caller.scopes else 0,
+                limits=limits_of(request),
             )
             if asked.idempotency_key is not None:
                 repository.remember_key(asked.scope, asked.idempotency_key, asked.digest, job_id)
@@ -216,7 +222,8 @@ class JobService:
         """Return whether a request asks for a job in other words: ``sparsity`` for a target, or a default written out."""
         request = asked.request
         needs = request.needs.with_memory(job.needs.gpu_memory_bytes)
-        if (request.metadata, request.priority, needs) != (job.metadata, job.priority, job.needs):
+        theirs = (job.metadata, job.priority, job.needs, job.limits)
+        if (request.metadata, request.priority, needs, limits_of(request)) != theirs:
             return False
         try:
             return (await self.admit(request, owner=asked.caller.owner)).spec == job.spec
@@ -241,9 +248,10 @@ class JobService:
         if job.status != JobStatus.QUEUED:
             return None
         with self._database.read() as connection:
-            return PlaceRepository(connection).place(
+            place = PlaceRepository(connection).place(
                 job, seen_within_s=self._settings.worker_gone_s, max_running=self._settings.max_running_jobs
             )
+            return replace(place, paused=not ControlRepository(connection).is_open())
 
     def list(
         self,
@@ -316,6 +324,7 @@ class JobService:
                 raise Conflict("not_failed", f"only a failed job can be tried again; this one is {job.status}")
             self._check_quota(repository, caller.owner)
             pools = PlaceRepository(connection).pools_for(job.needs, caller.owner, seen_within_s=self._settings.worker_gone_s)
+            TenantRepository(connection).require_open(caller.owner)
             if repository.retry(job.id):  # False: another request was quicker
                 AuditRepository(connection).record(Action.JOB_RETRIED, caller.owner, caller.key_id, job.id)
             job = _known(repository.get(job_id, owner=caller.owner))

@@ -1,7 +1,8 @@
 """The tally of all jobs: counts and distributions, folded from the event log.
 
-The log only grows, so the fold of it is the same in every process and after every restart: counters that never go back,
-whichever API process is asked, however many there are.
+The fold of the log is the same in every process: counters that never go back, whichever API process is asked, however many
+there are. Deletions and retention take events away, though: a process that starts later counts those that are left, which
+Prometheus takes for a counter that was reset.
 """
 
 from __future__ import annotations

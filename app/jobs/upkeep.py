@@ -82,7 +82,7 @@ class UpkeepRepository:
         """
         leases = LeaseRepository(self._connection)
         expired = (
-            sa.select(_jobs.c.id, _jobs.c.fence)
+            sa.select(_jobs.c.id, _jobs.c.fence, _jobs.c.max_attempts)
             .where(_jobs.c.status.in_(sorted(ACTIVE)), _jobs.c.lease_until < now())
             .order_by(_jobs.c.lease_until)
             .limit(_BATCH)
@@ -90,7 +90,8 @@ class UpkeepRepository:
         )
         taken: list[Taken] = []
         for row in self._connection.execute(expired).all():
-            became = leases.lost(row.id, row.fence, error=LOST, max_attempts=max_attempts)
+            most = max_attempts if row.max_attempts is None else min(row.max_attempts, max_attempts)
+            became = leases.lost(row.id, row.fence, error=LOST, max_attempts=most)
             if became is not None:
                 taken.append(Taken(row.id, row.fence, became))
         return taken

@@ -106,6 +106,17 @@ class KeyRepository:
         row = self._connection.execute(sa.select(_keys).where(_keys.c.id == key_id)).mappings().one_or_none()
         return None if row is None else _key(row)
 
+    def revoke_of(self, owner: str) -> None:
+        """Revoke all keys of a tenant, and end their sessions."""
+        mine = _keys.c.owner == owner
+        self._connection.execute(_keys.update().where(mine, _keys.c.revoked_at.is_(None)).values(revoked_at=now()))
+        ids = sa.select(_keys.c.id).where(mine)
+        self._connection.execute(_sessions.delete().where(_sessions.c.key_id.in_(ids)))
+
+    def delete_of(self, owner: str) -> int:
+        """Delete all keys of a tenant, with their sessions. Return how many keys."""
+        return self._connection.execute(_keys.delete().where(_keys.c.owner == owner)).rowcount
+
 
 def _is_valid() -> sa.ColumnElement[bool]:
     return sa.and_(_keys.c.revoked_at.is_(None), sa.or_(_keys.c.expires_at.is_(None), _keys.c.expires_at > now()))

@@ -17,6 +17,7 @@ from app.keys.repository import KeyRepository
 from app.keys.sessions import LIFETIME_S, MOST_OF_A_KEY, is_session, new_session
 from app.refusals import NotFound
 from app.secret import ServerSecret
+from app.tenants.repository import TenantRepository
 
 PREFIX = "cpk_"
 _RANDOM_BYTES = 32
@@ -45,9 +46,13 @@ class KeyService:
 
         Returns:
             The key, and its text, which is nowhere else and cannot be had again.
+
+        Raises:
+            Conflict: The tenant is being deleted.
         """
         text = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
         with self._database.write() as connection:
+            TenantRepository(connection).hold_open(owner)
             key = KeyRepository(connection).insert(
                 f"key_{uuid4().hex}",
                 owner=owner,

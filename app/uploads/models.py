@@ -15,6 +15,7 @@ uploads = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("files", sa.JSON, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("used_at", sa.Double),  # when it was last sent again or named by a job; null: since then, not noted
     sa.Index(None, "id"),
     sa.Index(None, "owner", "created_at"),
 )

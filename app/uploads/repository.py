@@ -56,6 +56,26 @@ class UploadRepository:
         query = sa.select(sa.func.coalesce(sa.func.sum(_uploads.c.size), 0)).where(_uploads.c.owner == owner)
         return int(self._connection.execute(query).scalar_one())
 
+    def ids_of(self, owner: str, *, limit: int) -> list[str]:
+        """List ids of uploads of an owner, in their order."""
+        query = sa.select(_uploads.c.id).where(_uploads.c.owner == owner).order_by(_uploads.c.id).limit(limit)
+        return list(self._connection.scalars(query))
+
+    def use(self, upload_id: str, *, owner: str) -> None:
+        """Note that an owner's upload is used now."""
+        mine = sa.and_(_uploads.c.id == upload_id, _uploads.c.owner == owner)
+        self._connection.execute(_uploads.update().where(mine).values(used_at=now()))
+
+    def unused(self, *, for_s: float, limit: int) -> list[tuple[str, str]]:
+        """List ids and owners of uploads that nobody has used for so long."""
+        query = sa.select(_uploads.c.id, _uploads.c.owner).where(_is_unused(for_s)).order_by(_uploads.c.id).limit(limit)
+        return [(row.id, row.owner) for row in self._connection.execute(query)]
+
+    def delete_unused(self, upload_id: str, *, owner: str, for_s: float) -> bool:
+        """Delete an owner's upload if nobody has used it for so long. Return whether that was so."""
+        mine = sa.and_(_uploads.c.id == upload_id, _uploads.c.owner == owner)
+        return self._connection.execute(_uploads.delete().where(mine, _is_unused(for_s))).rowcount == 1
+
     def delete(self, upload_id: str, *, owner: str) -> None:
         """Delete an owner's upload."""
         self._connection.execute(_uploads.delete().where(_uploads.c.id == upload_id, _uploads.c.owner == owner))
@@ -63,6 +83,10 @@ class UploadRepository:
     def claimed(self, upload_ids: Sequence[str]) -> set[str]:
         """Return those of some contents that any owner has uploaded."""
         return set(self._connection.scalars(sa.select(_uploads.c.id).where(_uploads.c.id.in_(upload_ids))))
+
+
+def _is_unused(for_s: float) -> sa.ColumnElement[bool]:
+    return sa.func.coalesce(_uploads.c.used_at, _uploads.c.created_at) < now() - for_s
 
 
 def _upload(found: sa.RowMapping) -> Upload:

@@ -19,6 +19,7 @@ from app.inspection.records import UploadedFile, UploadKind
 from app.keys.records import Caller
 from app.refusals import NotFound, QuotaExceeded, Refused
 from app.settings import Settings
+from app.tenants.repository import TenantRepository
 from app.uploads.records import Upload, is_upload_id
 from app.uploads.repository import UploadRepository
 
@@ -86,13 +87,16 @@ class UploadService:
 
         Raises:
             QuotaExceeded: The owner has uploaded too much.
+            Conflict: The owner is being deleted.
         """
         upload_id, size = content_id(kind, files), sum(file.size for file in files)
         with self._database.write() as connection:
+            TenantRepository(connection).hold_open(caller.owner)
             repository = UploadRepository(connection)
             repository.lock(upload_id)
             earlier = repository.get(upload_id, owner=caller.owner)
             if earlier is not None:
+                repository.use(upload_id, owner=caller.owner)
                 return earlier, False
             if repository.total_bytes(caller.owner) + size > self._settings.max_uploads_bytes:
                 limit = self._settings.max_uploads_bytes
@@ -111,13 +115,22 @@ class UploadService:
         """Make what finds the folder of an upload by its id, for one owner. It raises `Refused`."""
 
         def find(upload_id: str, kind: UploadKind) -> Path:
-            with self._database.read() as connection:
-                upload = UploadRepository(connection).get(upload_id, owner=owner)
+            upload = self._used(upload_id, owner)
             if upload is None or upload.kind != kind:
                 raise Refused("upload_not_found", f"there is no uploaded {kind} of this id")
             return self.folder(upload_id)
 
         return find
+
+    def _used(self, upload_id: str, owner: str) -> Upload | None:
+        """Read an upload that a job names, and note its use where unused ones are deleted."""
+        if self._settings.uploads_keep_s is None:
+            with self._database.read() as connection:
+                return UploadRepository(connection).get(upload_id, owner=owner)
+        with self._database.write() as connection:
+            repository = UploadRepository(connection)
+            repository.use(upload_id, owner=owner)
+            return repository.get(upload_id, owner=owner)
 
     def get(self, kind: UploadKind, upload_id: str, *, owner: str) -> Upload:
         """Read one upload. Raises `NotFound`."""
@@ -148,7 +161,7 @@ class UploadService:
             repository.lock(upload_id)
             repository.delete(upload_id, owner=caller.owner)
             AuditRepository(connection).record(Action.UPLOAD_DELETED, caller.owner, caller.key_id, upload_id)
-        self._drop_unclaimed(upload_id)
+        self.drop_unclaimed(upload_id)
         _log.info("upload.deleted", upload_id=upload_id)
 
     def sweep(self) -> None:
@@ -166,10 +179,10 @@ class UploadService:
             with self._database.read() as connection:
                 claimed = UploadRepository(connection).claimed(page)
             for name in page:
-                if name not in claimed and self._drop_unclaimed(name):
+                if name not in claimed and self.drop_unclaimed(name):
                     _log.info("upload.swept", upload_id=name)
 
-    def _drop_unclaimed(self, upload_id: str) -> bool:
+    def drop_unclaimed(self, upload_id: str) -> bool:
         """Delete some content, unless an owner has a claim to it."""
         target, aside = self.folder(upload_id), self._root / _DRAFTS / uuid4().hex
         with self._database.write() as connection:

@@ -1,4 +1,4 @@
-"""Routes of jobs for people: the list, one job, cancel and retry, and jobs of one model compared."""
+"""Routes of jobs for people: the list, one job, cancel, retry and delete, and jobs of one model compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.api.deps import Owner, Service, Writer
+from app.api.deps import Deletion, Owner, Queue, Service, Writer
 from app.api.jobs import JOB_ID, JobId
 from app.jobs.records import JobEvent
 from app.jobs.service import JobService
@@ -33,6 +33,7 @@ Model = Annotated[str, Query(max_length=1024, pattern=r"^[^\x00]*$")]
 def list_jobs(
     request: Request,
     service: Service,
+    queue: Queue,
     owner: Owner,
     status: str = "",
     model: Model = "",
@@ -54,6 +55,7 @@ def list_jobs(
     values = {
         "jobs": jobs,
         "next": jobs[-1].view.id if more else None,
+        "paused": not queue.is_open(),
         "overview": service.overview(owner),
         "statuses": STATUS_WORDS,
         "methods": [info.name for info in methods()],
@@ -97,6 +99,13 @@ def retry_job(job_id: JobId, service: Service, writer: Writer) -> Response:
     """Queue a failed job again, and show it."""
     service.retry(job_id, caller=writer)
     return RedirectResponse(f"/jobs/{job_id}", HTTPStatus.SEE_OTHER)
+
+
+@router.post("/jobs/{job_id}/delete")
+def delete_job(job_id: JobId, deletion: Deletion, writer: Writer) -> Response:
+    """Delete a job that has ended, and show those that are left."""
+    deletion.delete(job_id, caller=writer)
+    return RedirectResponse("/", HTTPStatus.SEE_OTHER)
 
 
 @router.get("/compare")

@@ -40,6 +40,7 @@ def page(request: Request, template: str, values: Mapping[str, object], *, statu
         "path": request.url.path,
         "signed_in": caller is not None and bool(caller.key_id),
         "may_write": caller is not None and Scope.JOBS_WRITE in caller.scopes,
+        "may_operate": caller is not None and Scope.ADMIN in caller.scopes,
         "tenant": "" if caller is None else caller.owner,
     }
     return HTMLResponse(_environment().get_template(template).render({**common, **values}), status_code=status)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from app.errors import FieldError
+from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.schemas import JobCreate
 from app.paths import is_under
@@ -66,6 +67,8 @@ _WHERE = {  # JSON pointers into the body, longest first, and the form control o
     "/priority": "priority",
     "/needs/device": "needs_device",
     "/needs": "needs_tags",
+    "/max_attempts": "max_attempts",
+    "/timeout_s": "timeout_s",
     "/metadata": "metadata",
 }
 
@@ -134,6 +137,8 @@ def body_of(form: Form) -> dict[str, Any]:
         ("seed", number),
         ("floor", number),
         ("priority", number),
+        ("max_attempts", number),
+        ("timeout_s", number),
         ("metadata", pairs),
     ):
         if text := form.one(name).strip():
@@ -198,6 +203,7 @@ def form_of(
     priority: int = 0,
     metadata: Mapping[str, str] = MappingProxyType({}),
     needs: Needs = NO_NEEDS,
+    limits: JobLimits = NO_LIMITS,
 ) -> Form:
     """Fill in the form with a job's spec, as it was dumped, and what belongs to the job."""
     task = spec["task"]
@@ -226,6 +232,8 @@ def form_of(
         "priority": [str(priority) if priority else ""],
         "needs_device": ["" if needs.device == NO_NEEDS.device else needs.device],
         "needs_tags": [", ".join(needs.tags)],
+        "max_attempts": [str(limits.max_attempts or "")],
+        "timeout_s": [f"{limits.timeout_s:g}" if limits.timeout_s else ""],
         "metadata": ["\n".join(f"{key}={value}" for key, value in metadata.items())],
         "method": [spec["method"]["name"]],
     } | {name: ["" if named else task[name] or ""] for name in _OWN_DATA}

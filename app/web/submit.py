@@ -46,7 +46,13 @@ def show_form(
     if like is not None:
         details = service.get(like, owner=owner)
         view = JobView.of(details.job, [])
-        form = form_of(view.spec.model_dump(mode="json"), priority=view.priority, metadata=view.metadata, needs=view.needs)
+        form = form_of(
+            view.spec.model_dump(mode="json"),
+            priority=view.priority,
+            metadata=view.metadata,
+            needs=view.needs,
+            limits=details.job.limits,
+        )
     return _page(request, form, models=service.overview(owner).models)
 
 

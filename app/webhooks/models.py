@@ -25,6 +25,7 @@ webhook_deliveries = sa.Table(
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),  # sent as the header `webhook-id`, the same for every attempt
     sa.Column("webhook_id", sa.String(64), sa.ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("job_id", sa.String(64)),  # whose end it tells of; null: of no job, or written before this column was
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("due_at", sa.Double),  # null: the message was delivered or given up
@@ -33,4 +34,5 @@ webhook_deliveries = sa.Table(
     sa.Column("last_outcome", sa.String(128)),
     sa.Index(None, "due_at"),
     sa.Index(None, "webhook_id", "created_at"),
+    sa.Index(None, "job_id"),
 )

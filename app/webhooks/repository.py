@@ -50,7 +50,14 @@ class WebhookRepository:
         self._connection.execute(_webhooks.delete().where(_webhooks.c.id == webhook_id))
         return True
 
-    def enqueue(self, owner: str, event: str, payload: str) -> None:
+    def delete_of(self, owner: str) -> int:
+        """Delete all webhooks of an owner and what was still to be sent to them. Return how many webhooks."""
+        mine = sa.select(_webhooks.c.id).where(_webhooks.c.owner == owner).order_by(_webhooks.c.id)
+        ids = list(self._connection.scalars(mine.with_for_update()))
+        self._connection.execute(_deliveries.delete().where(_deliveries.c.webhook_id.in_(ids)))
+        return self._connection.execute(_webhooks.delete().where(_webhooks.c.id.in_(ids))).rowcount
+
+    def enqueue(self, owner: str, event: str, payload: str, *, job_id: str) -> None:
         """Put an event into the outbox of every webhook of an owner that wants it, in the transaction that made it true."""
         query = sa.select(_webhooks.c.id, _webhooks.c.events).where(
             _webhooks.c.owner == owner, _webhooks.c.disabled_at.is_(None)
@@ -60,14 +67,20 @@ class WebhookRepository:
             row.id for row in self._connection.execute(query.with_for_update(read=True, key_share=True)) if event in row.events
         ]
         for webhook_id in wanting:
-            self.send(webhook_id, payload)
+            self.send(webhook_id, payload, job_id=job_id)
 
-    def send(self, webhook_id: str, payload: str) -> str:
-        """Put one message into the outbox, and return its id."""
+    def send(self, webhook_id: str, payload: str, *, job_id: str | None = None) -> str:
+        """Put one message, of a job's end where one is named, into the outbox, and return its id."""
         delivery_id = f"msg_{uuid4().hex}"
         self._connection.execute(
             _deliveries.insert().values(
-                id=delivery_id, webhook_id=webhook_id, payload=payload, created_at=now(), due_at=now(), attempts=0
+                id=delivery_id,
+                webhook_id=webhook_id,
+                job_id=job_id,
+                payload=payload,
+                created_at=now(),
+                due_at=now(),
+                attempts=0,
             )
         )
         return delivery_id
@@ -149,6 +162,10 @@ class WebhookRepository:
         messages, oldest = self._connection.execute(waiting).one()
         disabled = sa.select(sa.func.count()).select_from(_webhooks).where(_webhooks.c.disabled_at.is_not(None))
         return Backlog(messages, max(0.0, clock - oldest) if messages else 0.0, self._connection.scalar(disabled) or 0)
+
+    def forget_jobs(self, job_ids: Sequence[str]) -> None:
+        """Delete what tells of the ends of some jobs, sent or not."""
+        self._connection.execute(_deliveries.delete().where(_deliveries.c.job_id.in_(job_ids)))
 
     def forget(self, *, older_than_s: float) -> int:
         """Delete deliveries that are settled and old. Return how many."""

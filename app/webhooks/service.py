@@ -16,6 +16,7 @@ from app.keys.records import Caller
 from app.refusals import NotFound, QuotaExceeded, Refused
 from app.secret import ServerSecret
 from app.settings import Settings
+from app.tenants.repository import TenantRepository
 from app.webhooks.guard import is_allowed
 from app.webhooks.records import DeliveryState, Webhook
 from app.webhooks.repository import WebhookRepository
@@ -59,10 +60,12 @@ class WebhookService:
         Raises:
             Refused: The address is written out and not allowed. A name is judged when it is connected to.
             QuotaExceeded: The owner has enough of them.
+            Conflict: The owner is being deleted.
         """
         self._check(url)
         webhook_id = f"whk_{uuid4().hex}"
         with self._database.write() as connection:
+            TenantRepository(connection).hold_open(caller.owner)
             repository = WebhookRepository(connection)
             if len(repository.list(owner=caller.owner)) >= _MOST:
                 raise QuotaExceeded("quota_exceeded", f"{_MOST} webhooks are as many as there may be; delete one first")

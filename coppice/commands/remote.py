@@ -20,7 +20,7 @@ from rich.table import Table
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options, places
-from coppice.commands.sending import needing, require_folders, with_uploads
+from coppice.commands.sending import asking, require_folders, with_uploads
 from coppice.conditions import Condition, NotJudged, check_sets, parse
 from coppice.console import ExitCode, explained, fail, progress
 from coppice.errors import ApiError, CoppiceError, JobUnsuccessful
@@ -40,7 +40,7 @@ _LIKENESS = 0.85
 # What stands beside an id in one line: status, share done, age, and room for the beginnings of model and task.
 _BESIDE_IDS = 2 + 10 + 2 + 4 + 2 + 4 + 2 + 9 + 2 + 7
 
-jobs = typer.Typer(help="List, show, follow, cancel and retry the jobs of a service.", no_args_is_help=True)
+jobs = typer.Typer(help="List, show, follow, cancel, retry and delete the jobs of a service.", no_args_is_help=True)
 
 
 def _is_id(text: str) -> str:
@@ -76,6 +76,10 @@ def prune(
         str | None, typer.Option(help="Class of device that the worker must have: cpu or cuda; default: any.")
     ] = None,
     worker_tag: Annotated[list[str] | None, typer.Option(help="Tag that the worker must have; repeatable.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(min=1, help="Crashes after which the job has failed.")] = None,
+    timeout_s: Annotated[
+        float | None, typer.Option(help="Longest time of one attempt in seconds; one that takes longer has failed.")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
     json: options.Json = False,
@@ -100,7 +104,8 @@ def prune(
     if upload:
         require_folders(spec)
     with explained(job.worded), Client(url, api_key=key) as client:
-        request = needing(with_uploads(client, spec) if upload else spec, worker_device, worker_tag)
+        spec = with_uploads(client, spec) if upload else spec
+        request = asking(spec, device=worker_device, tags=worker_tag, max_attempts=max_attempts, timeout_s=timeout_s)
         if plan:
             show_plan(client.plan(request), lambda warning: job.worded("", warning), json=json)
             return
@@ -145,7 +150,7 @@ def report(
     conditions = _conditions(fail_if or [])
     if out is not None:
         places.require_writable(out)
-    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
         found = client.report(job_id)
         page = client.report_page(job_id) if open_page or out is not None else ""
     if json:
@@ -224,7 +229,7 @@ def follow(client: Client, job: Job) -> Job:
             if now.queue is not None and not now.queue.workers and not warned:
                 warned = True
                 console.note(_nobody(now.queue))
-            stage = now.progress.stage if now.progress is not None and not now.finished else _status(now)
+            stage = now.progress.stage if now.progress is not None and not now.finished else status_of(now)
             show(stage, 1.0 if now.status == "succeeded" else now.progress.fraction if now.progress is not None else 0.0)
 
         return client.wait(job.id, tell)
@@ -235,7 +240,7 @@ def _nobody(queue: JobQueue) -> str:
     return _NO_WORKER if queue.why in (None, "no worker is signed in") else f"the job waits: {queue.why}"
 
 
-def _status(job: Job) -> str:
+def status_of(job: Job) -> str:
     """Return a job's status, and where it is while it waits."""
     if job.queue is None:
         return job.status
@@ -312,7 +317,7 @@ def _done(job: Job) -> str:
 
 
 @contextmanager
-def _meant(client: Client, job_id: str) -> Generator[None]:
+def meant(client: Client, job_id: str) -> Generator[None]:
     """Name the job whose id is nearest, where there is none of this one."""
     try:
         yield
@@ -339,16 +344,18 @@ def _age(moment: datetime) -> str:
 @jobs.command()
 def show(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None, json: options.Json = False) -> None:
     """Show one job, and its report once it has succeeded."""
-    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
         job = client.get(job_id)
         found = client.report(job_id) if job.status == "succeeded" else None
     if json:
         typer.echo(job.model_dump_json())
         return
-    console.out.print(f"{job.id}: {_status(job)}", highlight=False)
+    console.out.print(f"{job.id}: {status_of(job)}", highlight=False)
     if job.queue is not None:
         waits = f"waits for a worker for {_age(job.created_at)}; {job.queue.workers} signed in"
         console.out.print(waits, highlight=False)
+        if job.queue.paused:
+            console.note("the queue is paused by whoever runs the service; nothing is taken until they open it")
         if not job.queue.workers:
             console.note(_nobody(job.queue))
         elif job.queue.why is not None:
@@ -364,7 +371,7 @@ def show(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None, json
 @jobs.command()
 def cancel(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> None:
     """Cancel a job and wait until it has ended."""
-    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
         client.cancel(job_id)
         job = client.wait(job_id)
     console.out.print(f"{job.id}: {job.status}", highlight=False)
@@ -374,7 +381,7 @@ def cancel(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None) ->
 @jobs.command()
 def retry(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> None:
     """Ask for another try of a failed job."""
-    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
         job = client.retry(job_id)
     console.out.print(f"{job.id}: {job.status}", highlight=False)
 
@@ -389,7 +396,7 @@ def logs(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")] = False,
 ) -> None:
     """Show the events of a job so far, and with --follow those to come."""
-    with explained(), Client(url, api_key=key) as client, _meant(client, job_id):
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
         for event in client.follow(job_id) if follow else client.events(job_id):
             if json:
                 typer.echo(event.model_dump_json())

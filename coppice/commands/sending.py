@@ -41,7 +41,11 @@ def require_folders(spec: PruneSpec) -> None:
         fail_all(wrong, ExitCode.BAD_INPUT)
 
 
-def needing(spec: PruneSpec, device: str | None, tags: list[str] | None) -> PruneSpec | dict[str, Any]:
-    """Add what the worker must have to a request."""
+def asking(
+    spec: PruneSpec, *, device: str | None, tags: list[str] | None, max_attempts: int | None, timeout_s: float | None
+) -> PruneSpec | dict[str, Any]:
+    """Add what belongs to the job to a request: what the worker must have, and limits of its own."""
     needs = ({} if device is None else {"device": device}) | ({"tags": tags} if tags else {})
-    return {**spec.model_dump(mode="json"), "needs": needs} if needs else spec
+    given = {"needs": needs or None, "max_attempts": max_attempts, "timeout_s": timeout_s}
+    own = {name: value for name, value in given.items() if value is not None}
+    return {**spec.model_dump(mode="json"), **own} if own else spec

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from app.db import Database
     from app.keys.service import KeyService
+    from app.operations.tenants import TenantDeletion
     from app.settings import Settings
 
 _WORKER_GRACE_S = 20
@@ -149,16 +150,32 @@ def _migrate() -> None:
 
 
 @contextmanager
-def open_database() -> Generator[Database]:
+def open_database() -> Generator[tuple[Settings, Database]]:
     """Open the service's own database, which is migrated first. Call `require_server` before."""
     _migrate()
-    from app.db import Database
+    import logging
 
-    database = Database(read_settings().resolved_database_url)
+    from app.db import Database
+    from app.logs import configure_logging
+
+    settings = read_settings()
+    configure_logging(as_json=settings.log_json)
+    logging.getLogger().setLevel(logging.WARNING)  # the command itself says what it does
+    database = Database(settings.resolved_database_url)
     try:
-        yield database
+        yield settings, database
     finally:
         database.close()
+
+
+@contextmanager
+def open_tenants() -> Generator[TenantDeletion]:
+    """Open the deletion of tenants in the service's own database and stores. Call `require_server` before."""
+    from app.operations.tenants import TenantDeletion
+    from app.storage import create_store
+
+    with open_database() as (settings, database):
+        yield TenantDeletion(settings, database, create_store(settings))
 
 
 @contextmanager
@@ -167,8 +184,8 @@ def open_keys() -> Generator[KeyService]:
     from app.keys.service import KeyService
     from app.secret import ServerSecret
 
-    with open_database() as database:
-        yield KeyService(database, ServerSecret(read_settings()))
+    with open_database() as (settings, database):
+        yield KeyService(database, ServerSecret(settings))
 
 
 def read_settings() -> Settings:

@@ -1,4 +1,4 @@
-"""``coppice tenants`` and ``coppice queues``: shares and limits, on the service's host with the service's settings."""
+"""``coppice tenants set``, ``coppice queue set`` and ``list``: shares and limits, on the service's host with its settings."""
 
 from __future__ import annotations
 
@@ -13,20 +13,13 @@ from rich.text import Text
 
 from coppice import console
 from coppice.commands import options
+from coppice.commands.queue import queue
+from coppice.commands.tenants import tenants
 from coppice.console import ExitCode, fail
 from coppice.installation import require_server
 
 if TYPE_CHECKING:
     from app.jobs.rules import RuleService, Standing
-
-tenants = typer.Typer(
-    help="Shares of tenants, and how many of their jobs run at once: on the service's host with the service's settings.",
-    no_args_is_help=True,
-)
-queues = typer.Typer(
-    help="Queues by what jobs need, and how many of their jobs run at once: on the service's host with the service's settings.",
-    no_args_is_help=True,
-)
 
 
 @tenants.command("set")
@@ -51,34 +44,22 @@ def set_tenant(
     console.out.print(f"{tenant}: share {found.share:g}, {_at_once(found)}", highlight=False, markup=False)
 
 
-@tenants.command("list")
-def list_tenants(json: options.Json = False) -> None:
-    """List tenants that have jobs open, or something set."""
-    with _rules() as rules:
-        found = rules.tenants()
-    if json:
-        typer.echo(jsonlib.dumps([asdict(own) for own in found]))
-        return
-    rows = [(own.name or "(no keys)", f"{own.share:g}", *_counts(own)) for own in found]
-    console.show_rows(("tenant", "share", "at once", "waiting", "running"), _cells(rows))
-
-
-@queues.command("set")
+@queue.command("set")
 def set_queue(
-    queue: Annotated[str, typer.Argument(help="Queue, as coppice queues list shows it: cuda, or cuda+a100.")],
+    name: Annotated[str, typer.Argument(metavar="QUEUE", help="Queue, as coppice queue list shows it: cuda, or cuda+a100.")],
     max_running: Annotated[int, typer.Option(min=0, help="Jobs that may run at once; 0: any number.")],
 ) -> None:
     """Set how many jobs of a queue run at once. It holds from the next claim on.
 
-    Example: coppice queues set cuda+a100 --max-running 4
+    Example: coppice queue set cuda+a100 --max-running 4
     """
     with _rules() as rules:
-        rules.set_queue(queue, max_running=max_running)
+        rules.set_queue(name, max_running=max_running)
     shown = f"{max_running} at once" if max_running else "any number at once"
-    console.out.print(f"{queue}: {shown}", highlight=False, markup=False)
+    console.out.print(f"{name}: {shown}", highlight=False, markup=False)
 
 
-@queues.command("list")
+@queue.command("list")
 def list_queues(json: options.Json = False) -> None:
     """List queues that have jobs open, or a limit."""
     with _rules() as rules:
@@ -109,7 +90,7 @@ def _rules() -> Generator[RuleService]:
     from app.refusals import Refused
     from coppice.commands.service import open_database
 
-    with open_database() as database:
+    with open_database() as (_settings, database):
         try:
             yield RuleService(database)
         except Refused as error:

@@ -75,6 +75,10 @@ class Live:
             error = JobError("target_missed", "units of this model are too coarse", "target")
             assert LeaseRepository(connection).fail(claim.job_id, claim.fence, error=error)
 
+    def confirm_cancelled(self, claim: Claim) -> None:
+        with self.database.write() as connection:
+            assert LeaseRepository(connection).confirm_cancelled(claim.job_id, claim.fence)
+
 
 @pytest.fixture
 def live(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> Iterator[Live]:

@@ -31,8 +31,8 @@ STAGES = ("load", "calibrate", "score", "search", "recover", "materialise", "eva
 GOOD = {"--model": "org/name", "--task": "glue/sst2", "--sparsity": "0.5"}
 
 
-def call(*arguments: str | Path):
-    return CliRunner().invoke(app, list(map(str, arguments)), env={"TERM": "dumb", "COLUMNS": "200"})
+def call(*arguments: str | Path, input: str | None = None):  # noqa: A002 - as the runner calls it
+    return CliRunner().invoke(app, list(map(str, arguments)), env={"TERM": "dumb", "COLUMNS": "200"}, input=input)
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -401,6 +401,58 @@ def test_logs_follow_a_job_to_its_end(live: Live, tmp_path: Path) -> None:
     assert "queued" in call("jobs", "retry", "one", *at).stdout
     assert "job.retried" in call("jobs", "logs", "one", *at).stdout
     assert call("jobs", "retry", "one", *at).exit_code == 2
+
+
+def test_a_tenant_is_deleted_on_the_host_and_by_an_operator(guarded: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded.key("acme")
+    guarded.key("globex")
+    monkeypatch.setenv("COPPICE_API_KEY", guarded.key("operator", Scope.ADMIN))
+    at = ("--url", guarded.url)
+    assert "globex" in call("tenants", "list", *at).stdout
+    asked = call("tenants", "delete", "acme", *at, input="n\n")
+    assert (asked.exit_code, "for ever" in asked.stderr) == (1, True)
+    done = command("tenants", "delete", "acme", *at, "--yes", "--json")
+    assert json.loads(done.stdout)["deleted"] == {"webhooks": 0, "keys": 1}, done.stderr
+    missing = call("tenants", "delete", "nobody", *at, "--yes")
+    assert (missing.exit_code, "nothing of a tenant nobody" in missing.stderr) == (2, True)
+    assert call("tenants", "delete", "no/body", *at, "--yes").exit_code == 2
+    environment = os.environ | {"COPPICE_DATA_DIR": str(guarded.scratch / "data")}
+    line = [sys.executable, "-m", "coppice.cli", "tenants", "delete", "globex", "--yes"]
+    here = subprocess.run(line, capture_output=True, text=True, check=False, timeout=100, env=environment)
+    assert (here.returncode, here.stdout.strip()) == (0, "globex: deleted, with 0 webhooks, 1 keys"), here.stderr
+
+
+def test_many_jobs_are_cancelled_and_the_queue_is_paused(live: Live, tmp_path: Path) -> None:
+    at = ("--url", live.url)
+    for name in ("one", "two"):
+        call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", name, "--max-attempts", "1", "--timeout-s", "60")
+    with Client(live.url) as client:
+        assert (client.get("one").max_attempts, client.get("one").timeout_s) == (1, 60)
+    assert "may be at most" in call("prune", *_job(live, tmp_path), *at, "--no-wait", "--timeout-s", "1e9").stderr
+    assert "paused: 0 running, 2 waiting; nothing runs" in call("queue", "pause", *at).stdout
+    assert "the queue is paused" in call("jobs", "show", "one", *at).stderr
+    assert "draining" in call("queue", "drain", *at).stdout
+    assert "open: 0 running" in call("queue", "resume", *at).stdout
+    refused = call("jobs", "cancel-all", *at)
+    assert (refused.exit_code, "--all must be given" in refused.stderr) == (2, True), refused.stderr
+    assert "2 jobs are like that" in call("jobs", "cancel-all", "--all", "--dry-run", *at).stdout
+    assert "2 of 2 cancelled" in call("jobs", "cancel-all", "--status", "queued", *at).stdout
+    assert "0 of 0 queued again" in call("jobs", "retry-all", "--all", *at).stdout
+
+
+def test_jobs_are_deleted_by_name(live: Live, tmp_path: Path) -> None:
+    at = ("--url", live.url)
+    call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "one")
+    claim = live.claim()
+    refused = call("jobs", "delete", "one", *at)
+    assert (refused.exit_code, "cancel it" in refused.stderr) == (2, True)
+    threading.Timer(3, live.confirm_cancelled, (claim,)).start()
+    done = command("jobs", "delete", "one", *at, "--cancel")
+    assert (done.returncode, done.stdout) == (0, "one: deleted\n"), done.stderr
+    missing = call("jobs", "delete", "one", *at)
+    assert (missing.exit_code, "there is no job one here" in missing.stderr) == (2, True)
+    call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "two")
+    assert call("jobs", "delete", "two", *at, "--cancel").exit_code == 0, "one that waits, and one that has ended"
 
 
 def test_keys_are_made_listed_and_revoked_on_the_host(guarded: Live, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,16 @@ def test_waiting_for_success_raises_where_there_is_none(live: Live) -> None:
         assert [event.type for event in handle.events()][-1] == "job.succeeded"
 
 
+def test_a_job_is_deleted(live: Live) -> None:
+    with Client(live.url) as client:
+        job = client.submit(live.spec, job_id="nightly")
+        client.delete(job.id)
+        assert client.list() == []
+        with pytest.raises(ApiError) as refused:
+            client.delete(job.id)
+        assert refused.value.code == "job_not_found"
+
+
 def test_a_job_under_an_id_of_ones_own_is_one_job(live: Live) -> None:
     with Client(live.url) as client:
         assert {client.submit(live.spec, job_id="nightly").id for _ in range(2)} == {"nightly"}

@@ -1,4 +1,4 @@
-"""``coppice tenants`` and ``coppice queues`` on the service's host."""
+"""``coppice tenants`` and ``coppice queue`` on the service's host."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def test_shares_and_limits_are_set_and_listed(here, tmp_path):
     assert here("tenants", "set", "acme", "--max-running", "0").stdout.strip() == (
         "acme: share 3, as many jobs at once as the settings allow"
     )
-    assert here("queues", "set", "cuda+a100", "--max-running", "4").returncode == 0
+    assert here("queue", "set", "cuda+a100", "--max-running", "4").returncode == 0
     database = Database(Settings(data_dir=tmp_path / "data").resolved_database_url)
     with database.write() as connection:
         JobRepository(connection).insert("job_a", owner="other", spec=SPEC, metadata={}, priority=0)
         shares, limits = LineRepository(connection).rules(None)
     database.close()
     assert (shares, limits.tenants, limits.queues) == ({"acme": 3.0}, {}, {"cuda+a100": 4})
-    listed = {own["name"]: own for own in json.loads(here("tenants", "list", "--json").stdout)}
-    assert listed["acme"] == {"name": "acme", "share": 3.0, "max_running": None, "waiting": 0, "running": 0}
-    assert listed["other"]["waiting"] == 1
-    assert [own["name"] for own in json.loads(here("queues", "list", "--json").stdout)] == ["any", "cuda+a100"]
+    listed = {own["tenant"]: own for own in json.loads(here("tenants", "list", "--json").stdout)}
+    assert (listed["acme"]["share"], listed["acme"]["max_running"], listed["acme"]["jobs"]) == (3.0, None, {})
+    assert (listed["other"]["share"], listed["other"]["jobs"]) == (1.0, {"queued": 1})
+    assert [own["name"] for own in json.loads(here("queue", "list", "--json").stdout)] == ["any", "cuda+a100"]
     assert "acme" in here("tenants", "list").stdout
-    assert here("queues", "set", "cuda+a100", "--max-running", "0").returncode == 0
-    assert "cuda+a100" not in here("queues", "list").stdout
+    assert here("queue", "set", "cuda+a100", "--max-running", "0").returncode == 0
+    assert "cuda+a100" not in here("queue", "list").stdout
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_shares_and_limits_are_set_and_listed(here, tmp_path):
         (("tenants", "set", "acme"), "give --share, --max-running or both"),
         (("tenants", "set", "acme", "--share", "0"), "a share is between 0.001 and 1000"),
         (("tenants", "set", "acme", "--share", "nan"), "a share is between 0.001 and 1000"),
-        (("queues", "set", "gpu", "--max-running", "1"), "a queue is any, cpu or cuda"),
-        (("queues", "set", "cuda+b+a", "--max-running", "1"), "a queue is any, cpu or cuda"),
+        (("queue", "set", "gpu", "--max-running", "1"), "a queue is any, cpu or cuda"),
+        (("queue", "set", "cuda+b+a", "--max-running", "1"), "a queue is any, cpu or cuda"),
     ],
 )
 def test_what_makes_no_sense_is_said(here, arguments, said):

@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.db import Database
+from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.models import jobs
 from app.jobs.repository import JobRepository
 from app.settings import Sandbox, Settings
@@ -59,10 +60,10 @@ class Bench:
     notes: Path
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def submit(self) -> str:
+    def submit(self, limits: JobLimits = NO_LIMITS) -> str:
         job_id = f"job_{uuid4().hex}"
         with self.database.write() as connection:
-            JobRepository(connection).insert(job_id, owner="", spec=SPEC, metadata={}, priority=0)
+            JobRepository(connection).insert(job_id, owner="", spec=SPEC, metadata={}, priority=0, limits=limits)
         return job_id
 
     def supervisor(self, script: str) -> Supervisor:

@@ -12,6 +12,7 @@ from celery import Celery
 
 from app.db import now
 from app.jobs.leases import LeaseRepository
+from app.jobs.limits import JobLimits
 from app.jobs.models import jobs
 from app.jobs.repository import JobRepository
 from app.jobs.states import JobStatus
@@ -58,6 +59,14 @@ def test_losses_are_capped(bench: Bench, reaper: Reaper) -> None:
         reaper.rescue()
     row = bench.row(job_id)
     assert (row.status, row.error["code"]) == (JobStatus.FAILED, "lost")
+
+
+def test_a_job_s_own_cap_of_losses_is_lower(bench: Bench, reaper: Reaper) -> None:
+    job_id = bench.submit(limits=JobLimits(max_attempts=1))
+    assert _claim(bench, lease_s=-1)
+    reaper.rescue()
+    row = bench.row(job_id)
+    assert (row.status, row.error["code"], row.attempt) == (JobStatus.FAILED, "lost", 1)
 
 
 def test_a_cancellation_whose_worker_is_lost_is_confirmed(bench: Bench, reaper: Reaper) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.jobs.limits import JobLimits
 from app.jobs.repository import JobRepository
 from app.jobs.states import JobStatus
 from tests.unit.worker.conftest import MODEL, Bench, gone_soon
@@ -254,3 +255,27 @@ def _until_progress(bench: Bench, job_id: str) -> None:
         time.sleep(0.05)
     assert progress == {"stage": "score", "step": 1, "total": 4, "part": 0, "parts": 1, "trains": False, "engines": False}
     bench.stopping.set()
+
+
+def test_a_time_limit_of_the_job_s_own_ends_it_with_a_clear_error(bench: Bench) -> None:
+    job_id = bench.submit(limits=JobLimits(timeout_s=0.5))
+    started = time.monotonic()
+    assert bench.run(HANG)
+    assert time.monotonic() - started < 20
+    row = bench.row(job_id)
+    assert (row.status, row.error["code"], row.error["param"]) == (JobStatus.FAILED, "timeout", "timeout_s")
+    assert row.error["message"] == "the job took longer than the 0.5 s that it was submitted with; raise timeout_s"
+    other = bench.submit()
+    assert bench.run("time.sleep(1)\nsucceed()"), "the next job has none"
+    assert bench.row(other).status == JobStatus.SUCCEEDED
+
+
+def test_a_cap_of_the_job_s_own_ends_it_sooner(bench: Bench) -> None:
+    once, often = bench.submit(limits=JobLimits(max_attempts=1)), bench.submit(limits=JobLimits(max_attempts=99))
+    for _ in range(2):
+        assert bench.run("os._exit(9)")
+    assert (bench.row(once).status, bench.row(once).error["code"]) == (JobStatus.FAILED, "crashed")
+    assert (bench.row(often).status, bench.row(often).crashes) == (JobStatus.QUEUED, 1)
+    for _ in range(bench.settings.max_attempts - 1):
+        assert bench.run("os._exit(9)")
+    assert bench.row(often).status == JobStatus.FAILED, "the operator's cap holds, too"

@@ -1,0 +1,98 @@
+"""What operators are shown of tenants and of the queue."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from app.jobs.control import Control, QueueState
+from app.jobs.states import ACTIVE, JobStatus
+from app.operations.overview import TenantOverview
+from app.operations.tenants import DeletionState
+
+
+class TenantDeletionView(BaseModel):
+    """The deletion of a tenant."""
+
+    object: Literal["tenant.deletion"] = "tenant.deletion"
+    tenant: str
+    requested_at: datetime
+    finished_at: datetime | None = Field(description="Null: it goes on; ask again, or leave it to the workers.")
+    running: int = Field(description="Jobs that still have a worker; they are being cancelled.")
+    deleted: dict[str, int] = Field(description="What was deleted so far, by kind.")
+
+    @classmethod
+    def of(cls, state: DeletionState) -> TenantDeletionView:
+        """Show how far a deletion is."""
+        deletion = state.deletion
+        return cls(
+            tenant=deletion.owner,
+            requested_at=datetime.fromtimestamp(deletion.requested_at, UTC),
+            finished_at=None if deletion.finished_at is None else datetime.fromtimestamp(deletion.finished_at, UTC),
+            running=state.running,
+            deleted=dict(deletion.counts),
+        )
+
+
+class QueueControlView(BaseModel):
+    """The queue of the whole service."""
+
+    object: Literal["queue"] = "queue"
+    state: QueueState = Field(description="`paused` and `draining`: no job is taken; submits are accepted and wait.")
+    since: datetime | None = Field(description="When the state was last changed.")
+    running: int
+    waiting: int
+    drained: bool = Field(description="It is not open, and nothing runs any more.")
+
+    @classmethod
+    def of(cls, control: Control) -> QueueControlView:
+        """Show the queue."""
+        return cls(
+            state=control.state,
+            since=None if control.since is None else datetime.fromtimestamp(control.since, UTC),
+            running=control.running,
+            waiting=control.waiting,
+            drained=control.is_drained,
+        )
+
+
+class TenantView(BaseModel):
+    """What one tenant has."""
+
+    object: Literal["tenant"] = "tenant"
+    tenant: str = Field(description="Empty: the one of a service without keys.")
+    jobs: dict[JobStatus, int] = Field(description="Jobs by status; without those of which there are none.")
+    running: int = Field(description="Jobs that have a worker now.")
+    artifact_bytes: int
+    upload_bytes: int
+    keys: int = Field(description="Keys that are valid.")
+    share: float = Field(description="Share of the turns beside those of other tenants.")
+    max_running: int | None = Field(description="Jobs that may run at once; null: as the settings say.")
+    last_submitted_at: datetime | None = Field(description="When the newest job that is left was submitted.")
+    deleting: bool = Field(description="Whether the tenant is being deleted.")
+
+    @classmethod
+    def of(cls, tenant: TenantOverview) -> TenantView:
+        """Show a tenant."""
+        moment = tenant.last_submitted_at
+        return cls(
+            tenant=tenant.owner,
+            jobs=dict(tenant.jobs),
+            running=sum(tenant.jobs.get(status, 0) for status in ACTIVE),
+            artifact_bytes=tenant.artifact_bytes,
+            upload_bytes=tenant.upload_bytes,
+            keys=tenant.keys,
+            share=tenant.share,
+            max_running=tenant.max_running,
+            last_submitted_at=None if moment is None else datetime.fromtimestamp(moment, UTC),
+            deleting=tenant.is_being_deleted,
+        )
+
+
+class TenantsView(BaseModel):
+    """All tenants, by name."""
+
+    object: Literal["list"] = "list"
+    data: list[TenantView]
