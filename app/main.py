@@ -46,6 +46,7 @@ from app.installation import EnvironmentShared, check_environment
 from app.jobs.bulk import BulkJobs
 from app.jobs.deletion import JobDeletion
 from app.jobs.service import JobService
+from app.jobs.watching import JobWatcher
 from app.keys.service import KeyService
 from app.logs import configure_logging
 from app.metering import HttpMeter, MeteringMiddleware
@@ -152,6 +153,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.webhooks = WebhookService(settings, database, webhook_secrets)
     state.receiver = Receiver(settings, state.uploads, inspector)
     state.service = JobService(settings, database, store, announcer, uploads=state.uploads, inspector=inspector)
+    state.watcher = JobWatcher(database, ending)
     state.deletion, state.tenants = JobDeletion(database, store), TenantDeletion(settings, database, store)
     state.overview = TenantList(database)
     state.queue, state.bulk = QueueControl(database), BulkJobs(settings, database, announcer)

@@ -8,6 +8,7 @@ Both profiles run with real processes on this host: API, workers, Redis and Post
 from __future__ import annotations
 
 import argparse
+import asyncio
 import http.client
 import json
 import os
@@ -121,6 +122,37 @@ def overhead(bench: Bench, repeats: int) -> Figures:
     }
 
 
+def watching(bench: Bench, streams: int, seconds: float) -> Figures:
+    """Measure what event streams of waiting jobs cost while nothing changes, and a list beside them."""
+    cluster = bench.cluster()
+
+    async def streaming(jobs: list[str], api: psutil.Process, client: Client) -> Figures:
+        address = urlsplit(cluster.url)
+        opened: list[asyncio.StreamWriter] = []
+        for index in range(streams):
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            path = f"/v1/jobs/{jobs[index % len(jobs)]}/events"
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nAccept: text/event-stream\r\n\r\n".encode())
+            await reader.readuntil(b"job.queued")
+            opened.append(writer)
+        await asyncio.sleep(2)
+        before = sum(api.cpu_times()[:2])
+        await asyncio.sleep(seconds)
+        busy = (sum(api.cpu_times()[:2]) - before) / seconds
+        listed = [await asyncio.to_thread(_timed, lambda: client.list(limit=20)) for _ in range(20)]
+        for writer in opened:
+            writer.close()
+        return {"streams": float(streams), "core_share": busy, "list_beside_ms": statistics.median(listed)}
+
+    with cluster.api() as client:
+        jobs = [client.submit(bench.nap(60)).id for _ in range(50)]
+        port = int(urlsplit(cluster.url).port or 0)
+        api = next(
+            own for own in psutil.Process().children(recursive=True) if "api" in own.cmdline() and str(port) in own.cmdline()
+        )
+        return asyncio.run(streaming(jobs, api, client))
+
+
 def backlog(bench: Bench) -> Figures:
     """Measure lists, claims and memory with ten thousand jobs in the queue."""
     cluster = bench.cluster()
@@ -227,6 +259,8 @@ TARGETS = {
     "overhead_max_s": "1",
     "cancel_to_gone_max_s": str(HEARTBEAT_S + 1),
     "list_p99_ms": "100",
+    "core_share": "0.1",
+    "list_beside_ms": "50",
     "workers_2_efficiency": ">0.85",
     "workers_4_efficiency": ">0.8",
 }
@@ -236,17 +270,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10, help="how long each load lasts")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--streams", type=int, default=1000, help="event streams that are open at once")
+    parser.add_argument("--parts", nargs="+", default=None, help="words of the parts to run; all of them")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/service.json"))
     options = parser.parse_args()
     parts: dict[str, Callable[[Bench], Figures]] = {
         f"throughput, {CLIENTS} clients, one API process": lambda bench: throughput(bench, options.seconds),
         "service overhead of a job, one worker": lambda bench: overhead(bench, options.repeats),
+        f"{options.streams} event streams, nothing changes": lambda bench: watching(bench, options.streams, options.seconds),
         f"{QUEUED:,} queued".replace(",", " "): backlog,
         "workers on jobs that sleep for 3 s": lambda bench: scaling(bench, 3, 6),
     }
     results: dict[str, dict[str, Figures]] = {}
     with _profiles() as benches:
         for part, measure in parts.items():
+            if options.parts is not None and not any(word in part for word in options.parts):
+                continue
             results[part] = {bench.profile: measure(bench) for bench in benches}
             _print(part, results[part])
     document = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(), "results": results}

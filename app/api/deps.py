@@ -16,6 +16,7 @@ from app.errors import Problem
 from app.jobs.bulk import BulkJobs
 from app.jobs.deletion import JobDeletion
 from app.jobs.service import JobService
+from app.jobs.watching import JobWatcher
 from app.keys.records import Caller, Scope
 from app.keys.service import KeyService
 from app.operations.overview import TenantList
@@ -53,6 +54,10 @@ def _allowed(scope: Scope) -> Callable[[Caller], Caller]:
 
 def _owner(reader: Annotated[Caller, Depends(_allowed(Scope.JOBS_READ))]) -> str:
     return reader.owner
+
+
+def _watcher(request: Request) -> JobWatcher:
+    return cast("JobWatcher", request.app.state.watcher)
 
 
 def _service(request: Request) -> JobService:
@@ -115,6 +120,7 @@ async def sent_json(request: Request) -> object:
 
 
 Service = Annotated[JobService, Depends(_service)]
+Watcher = Annotated[JobWatcher, Depends(_watcher)]
 Deletion = Annotated[JobDeletion, Depends(_deletion)]
 Tenants = Annotated[TenantDeletion, Depends(_tenants)]
 Queue = Annotated[QueueControl, Depends(_queue)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -12,17 +11,16 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from app.api.deps import Owner, Service
+from app.api.deps import Owner, Service, Watcher
 from app.api.jobs import JobId
 from app.ending import Ending
 from app.errors import ProblemDetails
 from app.jobs.schemas import EventList, EventView
-from app.jobs.service import JobService
-from app.refusals import NotFound
+from app.jobs.watching import JobWatcher
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
 
-_POLL_S = 0.25
+_LOOK_AFTER_CLIENT_S = 15
 _PAGE = 200
 _GRACE_S = 2
 _LARGEST_ID = 2**63 - 1
@@ -34,6 +32,7 @@ async def list_events(
     job_id: JobId,
     request: Request,
     service: Service,
+    watcher: Watcher,
     owner: Owner,
     after: Annotated[int, Query(ge=0, le=_LARGEST_ID, description="Only events with a greater id.")] = 0,
     limit: Annotated[int, Query(ge=1, le=_PAGE)] = 100,
@@ -45,8 +44,8 @@ async def list_events(
     if last_event_id is not None and last_event_id.isascii() and last_event_id.isdigit():
         start = max(start, min(int(last_event_id[:19]), _LARGEST_ID))
     if "text/event-stream" in accept:
-        await run_in_threadpool(service.get, job_id, owner=owner)  # an unknown job is a problem, not an empty stream
-        stream = _stream(request, service, job_id, owner, start)
+        known = await run_in_threadpool(service.get, job_id, owner=owner)  # an unknown job is a problem, not an empty stream
+        stream = _stream(request, watcher, known.job.id, start)
         # The library ends streams itself when the server is to end; the grace is for what the stream says of that.
         return EventSourceResponse(stream, ping=15, shutdown_event=anyio.Event(), shutdown_grace_period=_GRACE_S)
     events = await run_in_threadpool(service.events, job_id, owner=owner, after=start, limit=limit + 1)
@@ -55,34 +54,23 @@ async def list_events(
     return EventList(data=page, has_more=more, next=page[-1].id if more else None)
 
 
-async def _stream(request: Request, service: JobService, job_id: str, owner: str, after: int) -> AsyncIterator[ServerSentEvent]:
+async def _stream(request: Request, watcher: JobWatcher, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
     """Replay from the database, then follow it: a client that reconnects with its last id misses nothing."""
-    try:
-        async for event in _followed(request, service, job_id, owner, after):
-            yield event
-    except NotFound:
-        yield ServerSentEvent(comment="the job was deleted")
-
-
-async def _followed(
-    request: Request, service: JobService, job_id: str, owner: str, after: int
-) -> AsyncIterator[ServerSentEvent]:
-    finished = False
     ending: Ending = request.app.state.ending
     while not await request.is_disconnected():
         if ending.has_begun:
             yield ServerSentEvent(comment="the service restarts; go on with Last-Event-ID", retry=_COME_BACK_MS)
             return
-        events = await run_in_threadpool(service.events, job_id, owner=owner, after=after, limit=_PAGE)
-        for event in events:
+        found = await watcher.follow(job_id, after=after, limit=_PAGE)
+        if found.version is None:
+            yield ServerSentEvent(comment="the job was deleted")
+            return
+        for event in found.events:
             after = event.id
             yield ServerSentEvent(id=str(event.id), event=str(event.type), data=EventView.of(event).model_dump_json())
-        if events:
-            continue
-        if finished:
+        # The job's state decides and not an event: a job that was tried again has several ends in its log.
+        if not found.events and found.has_ended:
             return
-        # If the job finished only after this read of the log, the next read finds its last event. The job's state decides and
-        # not an event: a job that was tried again has several ends in its log.
-        finished = (await run_in_threadpool(service.get, job_id, owner=owner)).job.finished_at is not None
-        if not finished:
-            await asyncio.sleep(_POLL_S)
+        while not found.events and not await watcher.changed(job_id, found.version, within_s=_LOOK_AFTER_CLIENT_S):
+            if await request.is_disconnected():
+                return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from app.api.deps import Deletion, Owner, Sent, Service, Writer
+from app.api.deps import Deletion, Owner, Sent, Service, Watcher, Writer
 from app.api.files import Conditions, file_headers, serve_file
 from app.api.filters import METADATA_PARAMETER, metadata_filter
 from app.api.negotiation import prefers_html
@@ -42,7 +41,7 @@ _PAGE_HEADERS = {
 }
 
 _LONGEST_WAIT_S = 60
-_POLL_S = 0.25
+_LOOK_AFTER_CLIENT_S = 5
 _RETRY_AFTER_S = "2"
 
 
@@ -121,6 +120,7 @@ async def get_job(
     job_id: JobId,
     request: Request,
     service: Service,
+    watcher: Watcher,
     owner: Owner,
     if_none_match: Annotated[str | None, Header()] = None,
     prefer: Annotated[str | None, Header(description="`wait=N`: hold up to N seconds (60 at most) for a change.")] = None,
@@ -136,8 +136,9 @@ async def get_job(
         changed = details.job.version != first if known is None else _etag(details) not in known
         if changed or await request.is_disconnected():
             break
-        await asyncio.sleep(_POLL_S)
-        details = await run_in_threadpool(service.get, job_id, owner=owner)
+        within_s = min(_LOOK_AFTER_CLIENT_S, max(0.0, deadline - time.monotonic()))
+        if await watcher.changed(details.job.id, details.job.version, within_s=within_s):
+            details = await run_in_threadpool(service.get, job_id, owner=owner)
     headers = {"ETag": _etag(details), "Cache-Control": "no-cache"}
     if wait_s:
         headers["Preference-Applied"] = f"wait={wait_s}"

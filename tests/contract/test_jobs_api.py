@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import structlog
+from fastapi.concurrency import run_in_threadpool
 from openapi_spec_validator import validate
 from sqlalchemy import event
 from starlette.testclient import TestClient
@@ -15,8 +16,8 @@ from structlog.testing import capture_logs
 from app.jobs.leases import LeaseRepository
 from app.jobs.models import jobs
 from app.jobs.records import JobError
-from app.jobs.service import JobService
 from app.jobs.upkeep import UpkeepRepository
+from app.jobs.watching import JobWatcher
 from app.main import create_app
 from app.settings import Settings
 from migrations import downgrade
@@ -184,15 +185,15 @@ def test_a_stream_follows_a_living_job(api):
 
 def test_a_stream_ends_with_the_last_event_even_if_that_comes_between_two_looks(api, monkeypatch):
     job_id = api.submit()
-    look, finished = JobService.events, []
+    look, finished = JobWatcher.follow, []
 
-    def look_then_finish(service, *args, **kwargs):
-        found = look(service, *args, **kwargs)
-        if not found and not finished:
-            finished.append(api.succeed())
+    async def look_then_finish(watcher, *args, **kwargs):
+        found = await look(watcher, *args, **kwargs)
+        if not found.events and not finished:
+            finished.append(await run_in_threadpool(api.succeed))
         return found
 
-    monkeypatch.setattr(JobService, "events", look_then_finish)
+    monkeypatch.setattr(JobWatcher, "follow", look_then_finish)
     stream = api.client.get(f"/v1/jobs/{job_id}/events", headers={"accept": "text/event-stream"})
     assert _stream_types(stream.text)[-1] == "job.succeeded"
 

@@ -126,7 +126,7 @@ def test_an_unknown_address_names_the_nearest(api_on_sqlite: Api, path: str, mea
 def test_no_address_is_like_some(api_on_sqlite: Api) -> None:
     assert problem(api_on_sqlite, "GET", "/zzzzzz", 404)["detail"] == "there is nothing at this address"
     assert nearest_address("/" + "v" * 5000, ["/v1/jobs"]) is None
-    assert "it takes GET, PUT" in problem(api_on_sqlite, "DELETE", "/v1/jobs/abc", 405)["detail"]
+    assert "it takes DELETE, GET, PUT" in problem(api_on_sqlite, "PATCH", "/v1/jobs/abc", 405)["detail"]
 
 
 @pytest.mark.parametrize(
@@ -189,13 +189,14 @@ def test_a_waiting_job_says_its_place_and_who_could_take_it(api: Api) -> None:
     first, second = api.submit(), api.submit()
     urgent = api.submit(priority=5)
     places = {job: api.client.get(f"/v1/jobs/{job}").json()["queue"] for job in (urgent, first, second)}
-    assert [places[job] for job in (urgent, first, second)] == [{"before": n, "workers": 0} for n in (0, 1, 2)]
+    nobody = {"workers": 0, "why": "no worker is signed in", "paused": False}
+    assert [places[job] for job in (urgent, first, second)] == [{"before": n} | nobody for n in (0, 1, 2)]
     page = unescape(api.client.get(f"/jobs/{second}").text)
     assert "2 jobs are before it" in page
     assert "No worker is signed in" in page
     with api.database.write() as connection:
         UpkeepRepository(connection).sign_in("host-1")
-    assert api.client.get(f"/v1/jobs/{urgent}").json()["queue"] == {"before": 0, "workers": 1}
+    assert api.client.get(f"/v1/jobs/{urgent}").json()["queue"] == {"before": 0, "workers": 1, "why": None, "paused": False}
     assert "1 worker is signed in" in api.client.get(f"/jobs/{urgent}").text
     assert "No worker is signed in" not in api.client.get(f"/jobs/{urgent}").text
     api.claim()
