@@ -12,7 +12,7 @@ from pruning_core.spec.training import TrainingOptions
 
 # Samples of a step: blocks of text are long, and a step of 16 of 128 tokens has 2,048.
 _BATCH, _BLOCKS = 32, 16
-_RATE, _RATE_OF_TEXT = 3e-5, 1.5e-4
+_RATE, _RATE_OF_TEXT = 1e-4, 1.5e-4
 _TEMPERATURE, _TEMPERATURE_OF_CLASSES = 1.0, 2.0
 _GENERATION = "text-generation"
 # Text of the model's own among the samples of each step, where a request does not say.
@@ -46,7 +46,7 @@ class HealSpec(Frozen):
         default=None,
         gt=0,
         le=1,
-        description="Peak learning rate, after a linear rise and before a linear fall to zero. Null: 3e-5, and 1.5e-4 of text "
+        description="Peak learning rate, after a linear rise and before a linear fall to zero. Null: 1e-4, and 1.5e-4 of text "
         "generation.",
     )
     batch_size: int | None = Field(
