@@ -16,7 +16,7 @@ from app.db import OUTAGES, Database
 from app.disk import is_disk_full
 from app.jobs.control import ControlRepository
 from app.jobs.leases import LeaseRepository
-from app.jobs.limits import JobLimits, LimitsRepository
+from app.jobs.limits import NO_LIMITS
 from app.jobs.needs import Abilities
 from app.jobs.records import Claim, JobError
 from app.jobs.states import JobStatus
@@ -93,7 +93,7 @@ class Supervisor:
         self._abilities = abilities
         self._room = ScratchRoom(settings.resolved_scratch_dir)
         self._signer = BundleSigner(settings)
-        self._allowance = Allowance(settings, JobLimits())  # of the job at hand
+        self._allowance = Allowance(settings, NO_LIMITS)  # of the job at hand
 
     def run_next(self) -> bool:
         """Claim the due job and run it to its end, or give it back. Return False where nothing is due or can be done."""
@@ -109,10 +109,9 @@ class Supervisor:
                 max_running=settings.max_running_jobs,
                 abilities=self._abilities,
             )
-            limits = JobLimits() if claim is None else LimitsRepository(connection).of(claim.job_id)
         if claim is None:
             return False
-        self._allowance = Allowance(settings, limits)
+        self._allowance = Allowance(settings, claim.limits)
         with (
             structlog.contextvars.bound_contextvars(job_id=claim.job_id, fence=claim.fence),
             _traced(self._tracing, claim) as trace,

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from app.db import now
 from app.jobs import models
+from app.jobs.limits import JobLimits
 from app.jobs.line import LineRepository, pool_of
 from app.jobs.needs import Abilities
 from app.jobs.records import Claim, EventType, Heartbeat, JobError
@@ -82,7 +83,9 @@ class LeaseRepository:
         except ValidationError:
             # Another version wrote this spec. The job must not block those behind it in the queue.
             return self.fail(row.id, row.fence + 1, error=UNREADABLE)
-        claim = Claim(row.id, row.fence + 1, row.attempt + 1, spec, row.traceparent, row.owner)
+        claim = Claim(
+            row.id, row.fence + 1, row.attempt + 1, spec, row.traceparent, row.owner, JobLimits(row.max_attempts, row.timeout_s)
+        )
         add_event(self._connection, claim.job_id, EventType.STARTED, {"attempt": claim.attempt})
         return claim
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import sqlalchemy as sa
-
-from app.jobs import models
 from app.refusals import Refusals, Refused
 from app.settings import Settings
-
-_jobs = models.jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +48,3 @@ def check_limits(limits: JobLimits, settings: Settings) -> None:
             message = f"timeout_s may be at most {settings.job_timeout_s:g} on this server"
             raise Refused("limit_too_wide", message, "/timeout_s")
     found.end()
-
-
-class LimitsRepository:
-    """Queries within one transaction of the caller's."""
-
-    def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
-
-    def of(self, job_id: str) -> JobLimits:
-        """Read the limits of a job."""
-        query = sa.select(_jobs.c.max_attempts, _jobs.c.timeout_s).where(_jobs.c.id == job_id)
-        row = self._connection.execute(query).one_or_none()
-        return JobLimits() if row is None else JobLimits(row.max_attempts, row.timeout_s)

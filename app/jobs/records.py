@@ -110,6 +110,7 @@ class Claim:
     spec: PruneSpec
     traceparent: str | None = None
     owner: str = ""
+    limits: JobLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)

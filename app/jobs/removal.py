@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from app.db import now
 from app.jobs import models
+from app.jobs.repository import goes_by
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
 from app.webhooks.repository import WebhookRepository
 
@@ -22,8 +23,7 @@ class RemovalRepository:
 
     def find(self, job_id: str, *, owner: str) -> str | None:
         """Return our id of an owner's job that goes by ours or by the owner's own, whatever version wrote its spec."""
-        named = sa.or_(_jobs.c.id == job_id, _jobs.c.client_id == job_id)
-        return self._connection.scalar(sa.select(_jobs.c.id).where(named, _jobs.c.owner == owner))
+        return self._connection.scalar(sa.select(_jobs.c.id).where(*goes_by(job_id, owner)))
 
     def of_owner(self, owner: str, statuses: Collection[JobStatus], *, limit: int, asked: bool | None = None) -> list[str]:
         """List ids of an owner's jobs of some statuses; ``asked``: only those whose cancellation was asked for, or was not."""

@@ -23,6 +23,11 @@ from pruning_core.spec.prune import PruneSpec
 _jobs, _events, _artifacts, _keys = models.jobs, models.job_events, models.artifacts, models.idempotency_keys
 
 
+def goes_by(job_id: str, owner: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions of the one job of an owner that goes by our id or by the owner's own."""
+    return sa.or_(_jobs.c.id == job_id, _jobs.c.client_id == job_id), _jobs.c.owner == owner
+
+
 def add_event(connection: sa.Connection, job_id: str, kind: EventType, data: dict[str, Any]) -> None:
     """Append to a job's event log, and to the outbox if it is the job's end, in the caller's transaction."""
     connection.execute(_events.insert().values(job_id=job_id, type=str(kind), data=data, created_at=now()))
@@ -135,8 +140,7 @@ class JobRepository:
 
     def get(self, job_id: str, *, owner: str) -> Job | None:
         """Read one job of an owner, by our id or by the owner's own."""
-        named = sa.or_(_jobs.c.id == job_id, _jobs.c.client_id == job_id)
-        query = sa.select(_jobs).where(named, _jobs.c.owner == owner)
+        query = sa.select(_jobs).where(*goes_by(job_id, owner))
         row = self._connection.execute(query).mappings().one_or_none()
         return None if row is None else _job(row)
 

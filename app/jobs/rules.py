@@ -19,19 +19,25 @@ _jobs, _tenants, _limits = models.jobs, models.tenants, models.queue_limits
 
 
 @dataclass(frozen=True, slots=True)
+class TenantRules:
+    """What is set for a tenant: its share of the turns, and how many of its jobs run at once (None: as the settings say)."""
+
+    share: float
+    max_running: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
-    """A tenant or a queue: what is set for it, and its jobs.
+    """A queue: what is set for it, and its jobs.
 
     Attributes:
-        name: Of the tenant or the queue.
-        share: A tenant's share of the turns; 1 for a queue.
-        max_running: How many of its jobs may run at once; None: as many as the settings allow.
+        name: Of the queue.
+        max_running: How many of its jobs may run at once; None: any number.
         waiting: Number of its jobs that wait.
         running: Number of its jobs that run.
     """
 
     name: str
-    share: float = DEFAULT_SHARE
     max_running: int | None = None
     waiting: int = 0
     running: int = 0
@@ -43,25 +49,19 @@ class RuleService:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def tenants(self) -> list[Standing]:
-        """List the tenants that have jobs open or something set, by name."""
-        with self._database.read() as connection:
-            found = _counted(connection, _jobs.c.owner)
-            for row in connection.execute(sa.select(_tenants)):
-                known = found.get(row.owner, Standing(row.owner))
-                found[row.owner] = replace(known, share=row.share, max_running=row.max_running)
-        return [found[name] for name in sorted(found)]
-
     def queues(self) -> list[Standing]:
         """List the queues that have jobs open or a limit, by name."""
         with self._database.read() as connection:
-            found = _counted(connection, _jobs.c.queue)
+            found = _counted(connection)
             for row in connection.execute(sa.select(_limits)):
                 found[row.queue] = replace(found.get(row.queue, Standing(row.queue)), max_running=row.max_running)
         return [found[name] for name in sorted(found)]
 
-    def set_tenant(self, owner: str, *, share: float | None, max_running: int | None) -> None:
+    def set_tenant(self, owner: str, *, share: float | None, max_running: int | None) -> TenantRules:
         """Set a tenant's share, or how many of its jobs may run at once (0: as the settings say). None leaves it as it is.
+
+        Returns:
+            What is set for the tenant now.
 
         Raises:
             Refused: The share is out of its range.
@@ -78,6 +78,8 @@ class RuleService:
             elif changes:
                 connection.execute(_tenants.update().where(_tenants.c.owner == owner).values(changes))
             AuditRepository(connection).record(Action.TENANT_SET, "", "", owner)
+            row = connection.execute(sa.select(_tenants).where(_tenants.c.owner == owner)).one()
+        return TenantRules(row.share, row.max_running)
 
     def set_queue(self, name: str, *, max_running: int) -> None:
         """Set how many jobs of a queue may run at once; 0: any number.
@@ -99,8 +101,9 @@ class RuleService:
             AuditRepository(connection).record(Action.QUEUE_SET, "", "", name)
 
 
-def _counted(connection: sa.Connection, column: sa.ColumnElement[str]) -> dict[str, Standing]:
-    """Count the open jobs by one of their columns."""
+def _counted(connection: sa.Connection) -> dict[str, Standing]:
+    """Count the open jobs by queue."""
+    column = _jobs.c.queue
     open_ = sorted({JobStatus.QUEUED, *ACTIVE})
     query = sa.select(column, _jobs.c.status, sa.func.count()).where(_jobs.c.status.in_(open_)).group_by(column, _jobs.c.status)
     found: dict[str, Standing] = {}

@@ -10,7 +10,8 @@ from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
 from coppice.commands.remote import Url, jobs
-from coppice.console import ExitCode, explained, fail, joined
+from coppice.commands.sending import metadata_of
+from coppice.console import explained, joined
 
 Model = Annotated[str | None, typer.Option(help="Only jobs of this model, as they named it.")]
 Metadata = Annotated[list[str] | None, typer.Option(help="KEY=VALUE: only jobs with this metadata; repeatable.")]
@@ -57,10 +58,7 @@ def retry_all(
 
 
 def _wanted(model: str | None, metadata: list[str] | None, tenant: str | None, everything: bool) -> dict[str, Any]:
-    pairs = [pair.partition("=") for pair in metadata or []]
-    if not all(equals for _name, equals, _value in pairs):
-        fail("--metadata must be KEY=VALUE", ExitCode.BAD_INPUT)
-    given = {"model": model, "tenant": tenant, "metadata": {name: value for name, _equals, value in pairs}, "all": everything}
+    given = {"model": model, "tenant": tenant, "metadata": metadata_of(metadata), "all": everything}
     return {name: value for name, value in given.items() if value}
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options, places
-from coppice.commands.sending import asking, require_folders, with_uploads
+from coppice.commands.sending import asking, metadata_of, require_folders, with_uploads
 from coppice.conditions import Condition, NotJudged, check_sets, parse
 from coppice.console import ExitCode, explained, fail, progress
 from coppice.errors import ApiError, CoppiceError, JobUnsuccessful
@@ -274,10 +274,7 @@ def list_jobs(
     json: options.Json = False,
 ) -> None:
     """List jobs, newest first."""
-    pairs = [pair.partition("=") for pair in metadata or []]
-    if not all(equals for _name, equals, _value in pairs):
-        fail("--metadata must be KEY=VALUE", ExitCode.BAD_INPUT)
-    wanted = {name: value for name, _equals, value in pairs}
+    wanted = metadata_of(metadata)
     with explained(), Client(url, api_key=key) as client:
         found = client.list(statuses=status or [], metadata=wanted, limit=limit)
     if json:

@@ -7,7 +7,7 @@ from typing import Any
 
 from coppice.client import Client
 from coppice.commands.places import is_path
-from coppice.console import ExitCode, fail_all, progress
+from coppice.console import ExitCode, fail, fail_all, progress
 from pruning_core.spec.data_places import TASK_DATA, data_places, with_data
 from pruning_core.spec.prune import PruneSpec
 
@@ -49,3 +49,11 @@ def asking(
     given = {"needs": needs or None, "max_attempts": max_attempts, "timeout_s": timeout_s}
     own = {name: value for name, value in given.items() if value is not None}
     return {**spec.model_dump(mode="json"), **own} if own else spec
+
+
+def metadata_of(pairs: list[str] | None) -> dict[str, str]:
+    """Read the pairs of ``--metadata``; end the command where one is none."""
+    parts = [pair.partition("=") for pair in pairs or []]
+    if not all(equals for _name, equals, _value in parts):
+        fail("--metadata must be KEY=VALUE", ExitCode.BAD_INPUT)
+    return {name: value for name, _equals, value in parts}

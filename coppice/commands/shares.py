@@ -19,7 +19,7 @@ from coppice.console import ExitCode, fail
 from coppice.installation import require_server
 
 if TYPE_CHECKING:
-    from app.jobs.rules import RuleService, Standing
+    from app.jobs.rules import RuleService
 
 
 @tenants.command("set")
@@ -39,9 +39,9 @@ def set_tenant(
     if share is None and max_running is None:
         fail("give --share, --max-running or both", ExitCode.BAD_INPUT)
     with _rules() as rules:
-        rules.set_tenant(tenant, share=share, max_running=max_running)
-        found = next(own for own in rules.tenants() if own.name == tenant)
-    console.out.print(f"{tenant}: share {found.share:g}, {_at_once(found)}", highlight=False, markup=False)
+        found = rules.set_tenant(tenant, share=share, max_running=max_running)
+    limit = "as many jobs at once as the settings allow" if found.max_running is None else f"{found.max_running} jobs at once"
+    console.out.print(f"{tenant}: share {found.share:g}, {limit}", highlight=False, markup=False)
 
 
 @queue.command("set")
@@ -65,22 +65,11 @@ def list_queues(json: options.Json = False) -> None:
     with _rules() as rules:
         found = rules.queues()
     if json:
-        typer.echo(jsonlib.dumps([{k: v for k, v in asdict(own).items() if k != "share"} for own in found]))
+        typer.echo(jsonlib.dumps([asdict(own) for own in found]))
         return
-    rows = [(own.name, *_counts(own)) for own in found]
-    console.show_rows(("queue", "at once", "waiting", "running"), _cells(rows))
-
-
-def _at_once(found: Standing) -> str:
-    return "as many jobs at once as the settings allow" if found.max_running is None else f"{found.max_running} jobs at once"
-
-
-def _counts(found: Standing) -> tuple[str, str, str]:
-    return "" if found.max_running is None else str(found.max_running), str(found.waiting), str(found.running)
-
-
-def _cells(rows: list[tuple[str, ...]]) -> list[list[Text]]:
-    return [[Text(console.plain(cell)) for cell in row] for row in rows]
+    rows = [(own.name, str(own.max_running or ""), str(own.waiting), str(own.running)) for own in found]
+    cells = [[Text(console.plain(cell)) for cell in row] for row in rows]
+    console.show_rows(("queue", "at once", "waiting", "running"), cells)
 
 
 @contextmanager

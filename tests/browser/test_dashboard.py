@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -214,6 +214,20 @@ def test_without_scripting_everything_reads_and_works(
         expect(page.locator("#head .badge")).to_have_text("Cancelled")
 
 
+def guarded(folder: Path, model: Path, data: Path, tenants: Mapping[str, frozenset[Scope]]) -> tuple[Service, Sequence[str]]:
+    """Return a service that asks for keys, and a key of each tenant with these scopes."""
+    backend = Backend("local", folder / "data", "", "")
+    settings = {"COPPICE_AUTH": "true", "COPPICE_SECRET": "s" * 40}
+    service = Service(backend, folder, model, data, settings=settings)  # it makes the database
+    database = backend.database()
+    keys = KeyService(database, ServerSecret(Settings(secret=SecretStr("s" * 40))))
+    made = [
+        keys.create(owner=owner, name="", scopes=scopes, lives_s=None, caller=Caller())[1] for owner, scopes in tenants.items()
+    ]
+    database.close()
+    return service, made
+
+
 def test_a_key_is_shown_once(
     tmp_path: Path,
     open_browser: Open,
@@ -222,14 +236,8 @@ def test_a_key_is_shown_once(
     shots: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    backend = Backend("local", tmp_path / "data", "", "")
-    settings = {"COPPICE_AUTH": "true", "COPPICE_SECRET": "s" * 40}
-    service = Service(backend, tmp_path, tiny_bert, tiny_sst2, settings=settings)
-    database = backend.database()
-    keys = KeyService(database, ServerSecret(Settings(secret=SecretStr("s" * 40))))
     scopes = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
-    key = keys.create(owner="acme", name="", scopes=scopes, lives_s=None, caller=Caller())[1]
-    database.close()
+    service, (key,) = guarded(tmp_path, tiny_bert, tiny_sst2, {"acme": scopes})
     monkeypatch.setenv("COPPICE_API_KEY", key)
     page = open_browser()
     with service.api() as client:

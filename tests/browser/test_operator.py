@@ -7,15 +7,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from pydantic import SecretStr
 
-from app.keys.records import Caller, Scope
-from app.keys.service import KeyService
-from app.secret import ServerSecret
-from app.settings import Settings
+from app.keys.records import Scope
 from coppice import Client
-from tests.browser.test_dashboard import look, submitted
-from tests.integration.service import Backend, Service
+from tests.browser.test_dashboard import guarded, look, submitted
 
 pytestmark = pytest.mark.slow
 
@@ -30,14 +25,8 @@ def test_a_paused_queue_the_tenants_and_a_deletion(
     shots: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    backend = Backend("local", tmp_path / "data", "", "")
-    settings = {"COPPICE_AUTH": "true", "COPPICE_SECRET": "s" * 40}
-    service = Service(backend, tmp_path, tiny_bert, tiny_sst2, settings=settings)
-    database = backend.database()
-    keys = KeyService(database, ServerSecret(Settings(secret=SecretStr("s" * 40))))
-    key = keys.create(owner="acme", name="", scopes=frozenset(Scope), lives_s=None, caller=Caller())[1]
-    keys.create(owner="globex", name="", scopes=frozenset({Scope.JOBS_READ}), lives_s=None, caller=Caller())
-    database.close()
+    tenants = {"acme": frozenset(Scope), "globex": frozenset({Scope.JOBS_READ})}
+    service, (key, _) = guarded(tmp_path, tiny_bert, tiny_sst2, tenants)
     monkeypatch.setenv("COPPICE_API_KEY", key)
     page = open_browser()
     with service.api(), Client(service.url) as client:
