@@ -15,7 +15,7 @@ from app.settings import Settings
 
 _HEAD = """# Settings
 
-Made by `make settings-page` from `app/settings.py`; a test sees that it is current. Every process of the service reads the same
+Made by `make settings-page` from `app/settings`; a test sees that it is current. Every process of the service reads the same
 environment variables; `coppice doctor` looks whether what they name is there. What makes no sense is said in one line when a
 process starts.
 
