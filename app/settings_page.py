@@ -58,6 +58,7 @@ def _default(field: FieldInfo) -> str:
         return f"`{value}`"
     if value is None or isinstance(value, str | SecretStr | tuple):
         shown = value.get_secret_value() if isinstance(value, SecretStr) else value
+        shown = ",".join(map(str, shown)) if isinstance(shown, tuple) else shown
         return f"`{shown}`" if shown else "empty"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 

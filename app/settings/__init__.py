@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 
 from pydantic import ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from app.settings.access import Access
 from app.settings.edges import Edges
@@ -16,6 +16,7 @@ from app.settings.isolation import Isolation, Sandbox
 from app.settings.keeping import Keeping
 from app.settings.places import Places
 from app.settings.running import Running
+from app.settings.sign_in import SignIn
 from app.settings.telling import Telling
 from app.settings.workers import TAG, Workers
 from pruning_core.spec.messages import message_of
@@ -39,7 +40,7 @@ class DataFolderUnusable(SettingsInvalid):
 
 # pydantic takes the fields of the last base first: read from the end, this is the order of the page of settings. It takes one
 # validator of a name, so that those of the bases have names of their own; a test sees to it.
-class Settings(Workers, Keeping, Isolation, Running, Telling, Access, Edges, Places, BaseSettings):
+class Settings(Workers, Keeping, Isolation, Running, Telling, SignIn, Access, Edges, Places):
     """The settings of the service, which its operator may change."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
@@ -48,6 +49,17 @@ class Settings(Workers, Keeping, Isolation, Running, Telling, Access, Edges, Pla
     def _one_secret_for_all(self) -> Settings:
         if self.auth and self.database_url and not self.secret.get_secret_value():
             raise ValueError("COPPICE_SECRET is needed with COPPICE_AUTH, as processes on several hosts must share it")
+        return self
+
+    @model_validator(mode="after")
+    def _people_beside_keys(self) -> Settings:
+        if self.oidc_issuer and not self.auth:
+            raise ValueError("COPPICE_OIDC_ISSUER needs COPPICE_AUTH=true: without it anybody may do everything unasked")
+        for name in ("oidc_client_id", "oidc_roles"):
+            if self.oidc_issuer and not getattr(self, name):
+                raise ValueError(f"COPPICE_{name.upper()} is needed with COPPICE_OIDC_ISSUER; see the guide to sign-in")
+        if self.oidc_client_secret_file is not None and self.oidc_client_secret.get_secret_value():
+            raise ValueError("COPPICE_OIDC_CLIENT_SECRET_FILE takes the place of COPPICE_OIDC_CLIENT_SECRET; set one of them")
         return self
 
     @model_validator(mode="after")

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
-from pydantic_settings import NoDecode
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 from app.settings.parts import long_enough, split_list, split_paths
 
 
-class Access(BaseModel):
+class Access(BaseSettings):
     """Keys of callers, the server's secret, keys of signatures."""
 
     auth: bool = Field(default=False, description="Whether callers must show an API key; see coppice keys.")

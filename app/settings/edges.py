@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
-from pydantic_settings import NoDecode
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 from app.settings.parts import Network, split_list
 
 
-class Edges(BaseModel):
+class Edges(BaseSettings):
     """Limits of requests and of uploads."""
 
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")

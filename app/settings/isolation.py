@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
-from pydantic_settings import NoDecode
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 from app.settings.parts import split_list
 
@@ -20,7 +20,7 @@ class Sandbox(StrEnum):
     OFF = "off"
 
 
-class Isolation(BaseModel):
+class Isolation(BaseSettings):
     """Sandbox, user and Hub of jobs' processes."""
 
     sandbox: Sandbox = Field(

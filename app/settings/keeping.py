@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from pydantic_settings import BaseSettings
 
 
-class Keeping(BaseModel):
+class Keeping(BaseSettings):
     """Quotas and retention."""
 
     max_queued_jobs: int = Field(default=10_000, ge=1, description="Jobs of one owner that may wait in the queue.")

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
-from pydantic_settings import NoDecode
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 from app import brokers, stores
 from app.settings.parts import split_paths
@@ -17,7 +17,7 @@ _DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
 _BROKERS = (brokers.PLAIN, brokers.TLS)
 
 
-class Places(BaseModel):
+class Places(BaseSettings):
     """Database, broker, stores and folders."""
 
     data_dir: Path = Field(default=Path("coppice-data"), description="Folder of the local profile's files.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from pydantic_settings import BaseSettings
 
 
-class Running(BaseModel):
+class Running(BaseSettings):
     """The protocol between the queue and its workers, and what one job may take."""
 
     lease_s: float = Field(default=30, gt=0, description="A running job whose worker is silent for so long is requeued.")

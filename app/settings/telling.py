@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
-from pydantic_settings import NoDecode
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 from app.settings.parts import Network, long_enough, split_list
 
 
-class Telling(BaseModel):
+class Telling(BaseSettings):
     """Metrics, traces and webhooks."""
 
     metrics_token: SecretStr = Field(

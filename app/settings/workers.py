@@ -6,15 +6,15 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator, model_validator
-from pydantic_settings import NoDecode
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 from app.settings.parts import split_list
 
 TAG = r"^[a-z0-9][a-z0-9_.\-]{0,23}$"  # of a worker
 
 
-class Workers(BaseModel):
+class Workers(BaseSettings):
     """The worker's machine."""
 
     device: str = Field(default="", description="Torch device of the worker, e.g. cpu or cuda:0; empty: a GPU if there is one.")
