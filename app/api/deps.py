@@ -32,8 +32,8 @@ _BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="apiKey",
     bearerFormat="cpk_...",
-    description="An API key of `coppice keys` with the scopes that the operation lists; or, where people sign in by a provider, a "
-    "token of its, whose person has a role with these scopes (the header `Coppice-Tenant` says for which tenant).",
+    description="An API key of `coppice keys` with the scopes that the operation lists; or, where people sign in by one, "
+    "a provider's token, whose person has a role with these scopes (the header `Coppice-Tenant` says for which tenant).",
 )
 
 

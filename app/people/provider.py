@@ -27,7 +27,7 @@ _WELL_KNOWN = "/.well-known/openid-configuration"
 TIMEOUT_S = 5.0
 _FRESH_S = 3600.0  # providers replace keys in days, and announce them before
 _AGAIN_S = 5.0  # after a failure
-_LOOK_FOR_KEY_S = 10.0  # tokens with kids that nobody knows make the provider asked no oftener
+_LOOK_FOR_KEY_S = 5.0  # tokens with kids that nobody knows make the provider asked no oftener
 _LARGEST = 2**20
 
 

@@ -23,6 +23,7 @@ from app.people.provider import Provider, fetch_json
 # Signatures by a key pair alone: `none` is no signature, and with HS256 the public key would be the secret (RFC 8725, 2.1).
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
 _REGISTRY = jws.JWSRegistry(algorithms=list(_ALGORITHMS))
+_NO_KEY_S_ID = ""
 _LONGEST = 16_384
 _LONGEST_NAME = 255
 _NAMES = ("name", "preferred_username", "email")
@@ -64,7 +65,7 @@ def verify(
     if nonce is not None:
         wanted["nonce"] = {"essential": True, "value": nonce}
     try:
-        token = jwt.decode(text, provider.keys(kid), registry=_REGISTRY, algorithms=list(_ALGORITHMS))
+        token = _decoded(text, provider, kid)
         jwt.JWTClaimsRegistry(leeway=config.skew_s, **wanted).validate(token.claims)
     except JoseError as error:
         raise TokenRefused(_why(error)) from None
@@ -103,6 +104,16 @@ def with_userinfo(claims: Mapping[str, Any], provider: Provider, config: Config,
     if not isinstance(told, dict) or cast("dict[str, Any]", told).get("sub") != claims["sub"]:
         raise TokenRefused("the provider tells of somebody else than the token")
     return {**cast("dict[str, Any]", told), **claims}
+
+
+def _decoded(text: str, provider: Provider, kid: str | None) -> jwt.Token:
+    try:
+        return jwt.decode(text, provider.keys(kid), registry=_REGISTRY, algorithms=list(_ALGORITHMS))
+    except BadSignatureError:
+        if kid is not None:
+            raise
+        # The token names no key, and the one that we know may have been replaced.
+        return jwt.decode(text, provider.keys(_NO_KEY_S_ID), registry=_REGISTRY, algorithms=list(_ALGORITHMS))
 
 
 def _kid(text: str) -> str | None:
