@@ -106,7 +106,7 @@ def create_app(settings: Settings | None = None, zygote: Zygote | None = None) -
 
 def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     signing_keys.check(settings)
-    database = Database(settings.resolved_database_url)
+    database = Database.of(settings)
     store, celery = create_store(settings), queue.create_celery(settings, socket_timeout_s=_BROKER_PATIENCE_S)
     announcer, secret = queue.Announcer(celery), ServerSecret(settings)
     webhook_secrets = WebhookSecrets(secret)

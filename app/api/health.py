@@ -56,6 +56,8 @@ def report_unavailable(state: State) -> None:
         found, reason = _look(check)
         if found != "ok":
             _log.error("start.unavailable", part=name, error=found, reason=reason)
+        elif name == "database" and (wrong := state.database.room_for(state.settings.connections_in_all)) is not None:
+            _log.error("start.connections", reason=wrong)
 
 
 def _checks(state: State) -> dict[str, Callable[[], Any]]:

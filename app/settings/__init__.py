@@ -24,6 +24,7 @@ from pruning_core.spec.messages import message_of
 __all__ = ["PREFIX", "TAG", "DataFolderUnusable", "Sandbox", "Settings", "SettingsInvalid", "get_settings"]
 
 PREFIX = "COPPICE_"
+_FEWEST_CONNECTIONS = 2  # a worker's lease is renewed while its job writes
 
 
 class SettingsInvalid(Exception):
@@ -49,6 +50,16 @@ class Settings(Workers, Keeping, Isolation, Running, Telling, SignIn, Access, Ed
     def _one_secret_for_all(self) -> Settings:
         if self.auth and self.database_url and not self.secret.get_secret_value():
             raise ValueError("COPPICE_SECRET is needed with COPPICE_AUTH, as processes on several hosts must share it")
+        return self
+
+    @model_validator(mode="after")
+    def _connections_for_all(self) -> Settings:
+        if self.connections_a_process is not None and self.connections_a_process < _FEWEST_CONNECTIONS:
+            raise ValueError(
+                f"COPPICE_DATABASE_CONNECTIONS={self.database_connections} leaves each of COPPICE_DATABASE_PROCESSES="
+                f"{self.database_processes} less than {_FEWEST_CONNECTIONS} connections; allow "
+                f"{_FEWEST_CONNECTIONS * self.database_processes}, or put PgBouncer between and set COPPICE_DATABASE_POOLER"
+            )
         return self
 
     @model_validator(mode="after")

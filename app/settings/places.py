@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode
 from app import brokers, stores
 from app.settings.parts import split_paths
 
+_CONNECTIONS_A_PROCESS = 30  # where nothing else is said
 _DATABASES = ("sqlite+pysqlite", "postgresql+psycopg")
 _BROKERS = (brokers.PLAIN, brokers.TLS)
 
@@ -23,6 +24,20 @@ class Places(BaseSettings):
     data_dir: Path = Field(default=Path("coppice-data"), description="Folder of the local profile's files.")
     database_url: str = Field(
         default="", description="SQLAlchemy URL, e.g. postgresql+psycopg://user:password@host/db; empty: SQLite in data_dir."
+    )
+    database_connections: int | None = Field(
+        default=None,
+        ge=2,
+        description="Connections that all processes of the service may have to PostgreSQL together: each takes its part, by "
+        "COPPICE_DATABASE_PROCESSES, and waits beyond that. Empty: 30 for each process.",
+    )
+    database_processes: int = Field(
+        default=1, ge=1, description="So many processes, APIs and workers, share these connections when all that may run do."
+    )
+    database_pooler: bool = Field(
+        default=False,
+        description="The database's URL leads to PgBouncer in transaction mode: nothing is kept on a connection from one "
+        "transaction to the next. See the guide to scaling out for what the database's user then needs.",
     )
     broker_url: str = Field(
         default="",
@@ -81,6 +96,17 @@ class Places(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database to use."""
         return self.database_url or f"sqlite+pysqlite:///{self.data_dir.resolve() / 'coppice.db'}"
+
+    @property
+    def connections_in_all(self) -> int:
+        """The connections that the processes of the service may have together, as far as the settings say."""
+        return self.database_connections or _CONNECTIONS_A_PROCESS * self.database_processes
+
+    @property
+    def connections_a_process(self) -> int | None:
+        """The connections that one process may have to PostgreSQL; None: the default."""
+        total = self.database_connections
+        return None if total is None else total // self.database_processes
 
     @property
     def resolved_artifacts_dir(self) -> Path:

@@ -95,11 +95,11 @@ def _versions() -> Finding:
 def _database(settings: Settings) -> Iterator[Finding]:
     from app.db import Database
 
-    database = Database(settings.resolved_database_url)
+    database = Database.of(settings)
     try:
-        reached = _guarded("database", lambda _: _reach(database), settings)
+        reached = _guarded("database", lambda own: _reach(own, database), settings)
         yield reached
-        if reached.status == "ok":
+        if reached.status != "failed":
             yield _guarded("migrations", lambda _: _migrations(database), settings)
             yield _guarded("secret", lambda _: _secret(settings, database), settings)
             yield _guarded("workers", lambda _: _workers(settings, database), settings)
@@ -107,13 +107,15 @@ def _database(settings: Settings) -> Iterator[Finding]:
         database.close()
 
 
-def _reach(database: Database) -> Finding:
+def _reach(settings: Settings, database: Database) -> Finding:
     if database.is_sqlite and not Path(database.url.database or "").is_file():
         return Finding(check="database", status="failed", found="there is no database file yet", advice="coppice migrate")
     begun = time.perf_counter()
     database.check()
     with database.write():  # with SQLite, a full or read-only disk refuses it
         pass
+    if (wrong := database.room_for(settings.connections_in_all)) is not None:
+        return Finding(check="database", status="warning", found=wrong, advice="see the guide docs/guides/scaling.md")
     spent_ms = (time.perf_counter() - begun) * 1000
     return Finding(check="database", status="ok", found=f"{database.url.get_backend_name()}, {spent_ms:.0f} ms")
 
