@@ -151,7 +151,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.ending, state.strangers = ending, RateLimiter(settings.requests_per_minute)
     state.settings, state.database, state.store, state.celery, state.secret = settings, database, store, celery, secret
     state.uploads, state.keys, state.audit = (
-        UploadService(settings, database),
+        UploadService(settings, database, store),
         KeyService(database, secret),
         AuditService(database),
     )

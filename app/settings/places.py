@@ -48,7 +48,11 @@ class Places(BaseSettings):
     artifacts_url: str = Field(default="", description=stores.described())
     uploads_dir: Path | None = Field(
         default=None,
-        description="Folder of uploaded models and data sets, the same for API and workers; empty: beside the artifacts.",
+        description="Folder of uploaded models and data sets, the same for API and workers. Empty: beside the artifacts; or, "
+        "with COPPICE_ARTIFACTS_URL, in the object store, of which each host fetches what it needs into a cache in data_dir.",
+    )
+    uploads_cache_bytes: int = Field(
+        default=64 * 2**30, ge=2**20, description="Largest cache of uploads of a host, where they are in an object store."
     )
     scratch_dir: Path | None = Field(default=None, description="Folder for running jobs' files; empty: in data_dir.")
     allowed_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -117,6 +121,11 @@ class Places(BaseSettings):
     def resolved_uploads_dir(self) -> Path:
         """The folder of uploads to use."""
         return (self.uploads_dir or self.resolved_artifacts_dir / "uploads").resolve()
+
+    @property
+    def keeps_uploads_in_store(self) -> bool:
+        """Whether uploads are in the object store, and the folder is a cache of them."""
+        return bool(self.artifacts_url) and self.uploads_dir is None
 
     @property
     def resolved_scratch_dir(self) -> Path:
