@@ -25,7 +25,9 @@ OWN = [name for name in KUSTOMIZATION["resources"] if not name.startswith("..")]
 DOCUMENTS = [document for name in OWN for document in yaml.safe_load_all((FOLDER / name).read_text())]
 BUILT_IN = [document for document in DOCUMENTS if document["kind"] != "ScaledObject"]
 (SCALED,) = (document for document in DOCUMENTS if document["kind"] == "ScaledObject")
-PATCHES = {patch["path"]: yaml.safe_load((FOLDER / patch["path"]).read_text()) for patch in KUSTOMIZATION["patches"]}
+PATCHES: dict[str, list[Any]] = {
+    patch["path"]: list(yaml.safe_load_all((FOLDER / patch["path"]).read_text())) for patch in KUSTOMIZATION["patches"]
+}
 
 # What KEDA's documentation says of the fields that are used here; anything else is a mistake.
 _COUNT = {"type": "integer", "minimum": 0}
@@ -101,9 +103,21 @@ def test_the_folder_has_what_is_named_and_patches_hit_what_is_there() -> None:
         if "metadata" in found
     }
     for patch in KUSTOMIZATION["patches"]:
-        assert (patch["target"]["kind"], patch["target"]["name"]) in there
+        targets = [patch["target"]] if "target" in patch else PATCHES[patch["path"]]
+        for target in targets:
+            assert (target["kind"], target.get("name") or target["metadata"]["name"]) in there, target
+    for changed in PATCHES["uploads.patch.yaml"][2:]:
+        own, pod = (
+            changed["spec"]["template"]["spec"],
+            there["Deployment", changed["metadata"]["name"]]["spec"]["template"]["spec"],
+        )
+        assert own["containers"][0]["name"] == pod["containers"][0]["name"]
+        assert {gone["mountPath"] for gone in own["containers"][0]["volumeMounts"]} <= {
+            mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]
+        }
+        assert {gone["name"] for gone in own["volumes"]} <= {volume["name"] for volume in pod["volumes"]}
     assert "replicas" in there["Deployment", "coppice-worker"]["spec"], "else the patch that removes it fails"
-    given = PATCHES["connections.patch.yaml"]["data"]
+    given = PATCHES["connections.patch.yaml"][0]["data"] | PATCHES["uploads.patch.yaml"][0]["data"]
     assert {name.removeprefix("COPPICE_").lower() for name in given} <= set(Settings.model_fields)
 
 
@@ -148,6 +162,6 @@ def test_pgbouncer_is_in_the_mode_that_the_service_is_told_of() -> None:
     settings = configparser.ConfigParser(interpolation=None)
     settings.read_string(example["data"]["pgbouncer.ini"])
     assert settings["pgbouncer"]["pool_mode"] == "transaction"
-    assert PATCHES["connections.patch.yaml"]["data"]["COPPICE_DATABASE_POOLER"] == "true"
+    assert PATCHES["connections.patch.yaml"][0]["data"]["COPPICE_DATABASE_POOLER"] == "true"
     (pods,) = (document for document in DOCUMENTS if document["kind"] == "Deployment")
     assert pods["spec"]["replicas"] * int(settings["pgbouncer"]["default_pool_size"]) < 100, "max_connections by default"
