@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Annotated, Any, Generic, TypeVar
 
 import httpx2
@@ -77,31 +78,35 @@ class Provider:
     def metadata(self) -> Metadata:
         """Return what the provider says of itself. Raises `ProviderAway`."""
         known = self._metadata
-        if _is_due(known):
-            with self._lock:
-                if _is_due(known):
-                    self._fetch_metadata()
+        self._renew(known, lambda: _is_due(known), self._fetch_metadata)
         if known.value is None:
-            raise self._away(known.failed)
+            raise self._away()
         return known.value
 
     def keys(self, kid: str | None = None) -> KeySet:
         """Return the provider's keys, fetched anew where none of them has an id that a token names. Raises `ProviderAway`."""
         address = self.metadata().jwks_uri
         known = self._keys
-        if _is_due(known) or self._misses(kid):
-            with self._lock:
-                if _is_due(known) or self._misses(kid):
-                    self._fetch_keys(address)
+        self._renew(known, lambda: _is_due(known) or self._misses(kid), lambda: self._fetch_keys(address))
         if known.value is None:
-            raise self._away(known.failed)
+            raise self._away()
         return known.value
 
     def check(self) -> None:
         """Raise `ProviderAway` where the provider could not be reached when it was last needed, or is not now."""
         self.metadata()
         if self._metadata.failed:
-            raise self._away(self._metadata.failed)
+            raise self._away()
+
+    def _renew(self, known: _Known[Any], needed: Callable[[], bool], fetch: Callable[[], None]) -> None:
+        """Fetch what is needed, once. Others wait for that only where nothing is known, or the provider answered lately."""
+        if not needed() or not self._lock.acquire(blocking=known.value is None or not known.failed):
+            return
+        try:
+            if needed():
+                fetch()
+        finally:
+            self._lock.release()
 
     def _misses(self, kid: str | None) -> bool:
         known = self._keys
@@ -143,7 +148,7 @@ class Provider:
         else:
             known.fetched_at = known.tried_at
 
-    def _away(self, _reason: str) -> ProviderAway:
+    def _away(self) -> ProviderAway:
         return ProviderAway(f"{self._config.name} cannot be reached for a sign-in now; API keys work, or try again in a moment")
 
 

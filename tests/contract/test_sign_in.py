@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from app.keys.records import Caller, Scope
 from app.keys.sessions import cookie_name
 from app.people import provider as provider_module
 from app.people.models import person_sessions, sign_ins
+from app.people.problems import ProviderAway
 from app.settings import SettingsInvalid
 from tests.contract.conftest import Api
 from tests.contract.problems import assert_problem
@@ -355,6 +358,29 @@ def test_without_the_provider_keys_go_on_and_the_page_says_so(
         back = f"{CALLBACK}?state={parse_qs(urlsplit(begin(api)).query)['state'][0]}&code=x"
         assert come_back(api, back).status_code == 503
         assert api.client.post("/sign-out", follow_redirects=False).status_code in (200, 303)
+
+
+def test_a_provider_that_hangs_holds_up_nobody_whom_it_need_not(
+    make_api: Callable[..., Api], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with provider(tmp_path / "hanging") as hanging:
+        hanging.know("ada@example.org", "ml")
+        api = make_api("", **hanging.settings())
+        token = hanging.token("ada@example.org")
+        assert api.client.get("/v1/jobs", headers=bearer(token)).status_code == 200
+        port = int(hanging.url.rpartition(":")[2])
+        hanging.server.stop()
+        monkeypatch.setattr(provider_module, "_FRESH_S", 0.0)
+        monkeypatch.setattr(provider_module, "_AGAIN_S", 0.0)
+        assert api.client.get("/v1/jobs", headers=bearer(token)).status_code == 200, "it is away, and its keys are known"
+        with socket.create_server(("127.0.0.1", port), backlog=64), ThreadPoolExecutor(1) as pool:
+            first = pool.submit(api.client.app.state.people.check)
+            time.sleep(0.5)
+            begun = time.monotonic()
+            assert api.client.get("/v1/jobs", headers=bearer(token)).status_code == 200
+            assert time.monotonic() - begun < 3, "one waits for the provider, and not this one"
+            with pytest.raises(ProviderAway):
+                first.result(30)
 
 
 def test_a_provider_that_is_another_or_none_is_not_asked_to_sign_in(
