@@ -46,7 +46,7 @@ def page(request: Request, template: str, values: Mapping[str, object], *, statu
         "tenant": "" if caller is None else caller.owner,
         "role": None if caller is None else role_of(caller.scopes),
         "person": "" if person is None else person.name,
-        "tenants": () if person is None else person.tenants,
+        "own_tenants": () if person is None else person.tenants,
     }
     return HTMLResponse(_environment().get_template(template).render({**common, **values}), status_code=status)
 

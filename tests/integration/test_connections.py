@@ -15,7 +15,7 @@ from app.db import Database
 from app.settings import Settings
 from coppice import Client
 from tests.integration.service import Backend, Service
-from tests.servers import new_database, pgbouncer, postgres
+from tests.servers import new_database, pgbouncer, postgres, wait_until
 from tests.tiny import tiny_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -98,6 +98,17 @@ def test_without_the_setting_a_pooler_says_what_it_lacks(tmp_path: Path) -> None
         pooled = Database(url, pooler=True)
         pooled.check()
         pooled.close()
+
+
+def test_an_api_that_may_want_more_than_there_are_says_so_in_its_log(
+    postgres_url: str, tmp_path: Path, tiny_bert: Path, tiny_sst2: Path
+) -> None:
+    settings = {"COPPICE_DATABASE_CONNECTIONS": "5000", "COPPICE_DATABASE_PROCESSES": "100"}
+    service = Service(Backend("pg", tmp_path / "data", postgres_url, ""), tmp_path, tiny_bert, tiny_sst2, settings=settings)
+    with service.api():
+        (log,) = tmp_path.glob("api*.log")
+        wait_until(lambda: "start.connections" in log.read_text(), "the line")
+        assert "the service may want 5000 connections" in log.read_text()
 
 
 def test_more_connections_than_there_are_are_told(postgres_url: str) -> None:
