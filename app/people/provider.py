@@ -148,6 +148,11 @@ class Provider:
         else:
             known.fetched_at = known.tried_at
 
+    @property
+    def reason(self) -> str:
+        """Why the provider could not be asked, for its operator; empty where it could."""
+        return self._metadata.failed or self._keys.failed
+
     def _away(self) -> ProviderAway:
         return ProviderAway(f"{self._config.name} cannot be reached for a sign-in now; API keys work, or try again in a moment")
 

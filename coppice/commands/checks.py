@@ -37,6 +37,7 @@ Look = Literal[
     "device",
     "sandbox",
     "signing",
+    "sign-in",
 ]
 
 _LIBRARIES = (SERVER, "torch", "transformers", "celery", "fastapi", "sqlalchemy", "psycopg", "redis", "boto3")
@@ -70,6 +71,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _guarded("signing", _signing, settings)
     yield _roots(settings)
     yield _access(settings)
+    if settings.signs_people_in:
+        yield _guarded("sign-in", _sign_in, settings)
 
 
 def _guarded(name: Look, check: Callable[[Settings], Finding], settings: Settings) -> Finding:
@@ -334,6 +337,25 @@ def _access(settings: Settings) -> Finding:
     return Finding(check="access", status="warning" if settings.database_url else "ok", found="open to all", advice=advice)
 
 
+def _sign_in(settings: Settings) -> Finding:
+    from app.people.config import read_config
+
+    config = read_config(settings)
+    assert config is not None
+    from app.people.problems import ProviderAway
+    from app.people.provider import Provider  # its libraries are the server's extra oidc
+
+    provider = Provider(config)
+    try:
+        keys = len(list(provider.keys()))
+    except ProviderAway:
+        return Finding(check="sign-in", status="failed", found=provider.reason, advice=ADVICE["sign-in"])
+    leaves = "with" if provider.metadata().end_session_endpoint else "without"
+    tenants = len({grant.tenant for grant in config.grants})
+    found = f"{config.issuer} answers: {keys} keys, {leaves} a sign-out of its own; groups have roles for {tenants} tenants"
+    return Finding(check="sign-in", status="ok", found=found)
+
+
 def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB"
 
@@ -367,5 +389,6 @@ ADVICE: Mapping[Look, str] = {
     "scratch": "COPPICE_SCRATCH_DIR: is it mounted and writable?",
     "sandbox": "install bubblewrap, or run on a kernel with Landlock (Linux 5.13 or later)",
     "signing": "COPPICE_SIGNING_KEY and COPPICE_SIGNING_PUBLIC_KEYS: PEM files that this process may read",
+    "sign-in": "COPPICE_OIDC_ISSUER exactly as the provider calls itself, COPPICE_OIDC_ROLES; on the API's hosts alone",
     "device": "COPPICE_DEVICE, COPPICE_DEVICES: cpu, cuda or cuda:0; and the torch build must fit the driver",
 }
