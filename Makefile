@@ -221,7 +221,7 @@ same: install ## Run a commit and this tree side by side, and compare every file
 bench-stages: install ## Seconds of each stage of a job, in a commit and in this tree; BASE=1ac4d00 STAGES_ARGS="--decoder FOLDER --text FOLDER"
 	$(BIN)/python -m benchmarks.stages $(BASE) $(STAGES_ARGS)
 
-settings-page: install ## Write docs/guides/settings.md from app/settings.py
+settings-page: install ## Write docs/guides/settings.md from app/settings
 	@$(BIN)/python -m app.settings_page > docs/guides/settings.md
 
 architectures: install ## Try every method on every architecture, and write what works for GET /v1/architectures and docs/architectures.md

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import structlog
@@ -17,8 +19,13 @@ from app.keys.records import Caller
 from app.keys.service import KeyService, is_key
 from app.keys.sessions import cookie_name
 from app.paths import is_under
+from app.people.forms import is_person_session, is_token
+from app.people.problems import NoRole, ProviderAway, SignInProblem, TenantUnclear, TokenRefused
 from app.proxies import party_of
 from app.rates import Allowance, RateLimiter
+
+if TYPE_CHECKING:  # its libraries are there only where people sign in by a provider
+    from app.people.service import PeopleService
 
 # Every path under these needs a key. The others (health, the OpenAPI document, the dashboard's own files) tell nothing about
 # anybody's jobs.
@@ -28,6 +35,7 @@ _GUARDED = (_API, _HUB)
 _PAGES = ("/jobs", "/submit", "/compare", "/tenants")
 _START = "/"
 SIGN_IN = "/sign-in"
+BY_PROVIDER = "/sign-in/oidc"
 _SAFE = frozenset({"GET", "HEAD"})
 # Wrong keys and sessions that begin with the same characters are guesses at one: 48 random bits, after `cpk_` or `cps_`.
 _ALIKE = 12
@@ -37,6 +45,15 @@ _NO_BEARER = "the Authorization header holds no API key; show one, once: Authori
 _NO_FORM = "what was shown is no whole API key: one is cpk_ and 43 letters, digits, - and _; was it cut off, or quoted?"
 _UNKNOWN = f"this API key is not known here, or was revoked; is it another server's? {_MAKE_ONE.capitalize()}"
 _EXPIRED = f"this API key has expired; {_MAKE_ONE}"
+_NO_PROVIDER = "this is no API key but a token, and people do not sign in by a provider here; an API key is cpk_..."
+# How each problem of a sign-in is answered where a token was shown.
+PROBLEMS: Mapping[type[SignInProblem], tuple[HTTPStatus, str]] = {
+    TokenRefused: (HTTPStatus.UNAUTHORIZED, "unauthenticated"),
+    NoRole: (HTTPStatus.FORBIDDEN, "no_role"),
+    TenantUnclear: (HTTPStatus.BAD_REQUEST, "tenant_unclear"),
+    ProviderAway: (HTTPStatus.SERVICE_UNAVAILABLE, "sign_in_unavailable"),
+}
+_TENANT_HEADER = b"coppice-tenant"
 _SESSION_OVER = "the session of this browser has ended; sign in again, or show an API key: Authorization: Bearer cpk_..."
 # The Hub's own headers: its clients then tell people that they may need a token.
 _UNKNOWN_TO_STRANGERS = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
@@ -48,13 +65,22 @@ class AuthenticationMiddleware:
     Args:
         app: The guarded application.
         keys: The keys; None while authentication is off, and then everything belongs to one caller without a name.
+        people: Those who sign in by a provider; None: nobody does.
         limiter: How often a key may ask.
         strangers: How often an address may ask without a right key, and how often anybody may guess at one key.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyService | None, limiter: RateLimiter, strangers: RateLimiter) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: KeyService | None,
+        people: PeopleService | None,
+        limiter: RateLimiter,
+        strangers: RateLimiter,
+    ) -> None:
         self._app = app
         self._keys = keys
+        self._people = people
         self._limiter = limiter
         self._strangers = strangers
 
@@ -67,11 +93,14 @@ class AuthenticationMiddleware:
         if self._keys is None:
             state["caller"] = Caller()
         elif _is_guarded(scope):
+            caller, refused = None, None
             try:
                 caller = await self._caller(scope, self._keys)
             except OUTAGES as error:
                 await database_problem(scope["path"], error)(scope, receive, send)
                 return
+            except SignInProblem as problem:
+                refused = problem
             allowance = self._count_stranger(scope) if caller is None else self._limiter.take(caller.key_id)
             state["headers"] = allowance.headers()
             if not allowance.granted:
@@ -82,7 +111,10 @@ class AuthenticationMiddleware:
                 await response(scope, receive, send)
                 return
             if caller is None:
-                ask = self._app if scope["path"] == SIGN_IN else await self._unauthenticated(scope, self._keys)
+                if refused is not None:
+                    ask = _refusal(scope["path"], refused)
+                else:
+                    ask = self._app if is_under(scope["path"], SIGN_IN) else await self._unauthenticated(scope, self._keys)
                 await ask(scope, receive, send)
                 return
             state["caller"] = caller
@@ -93,6 +125,10 @@ class AuthenticationMiddleware:
 
     async def _caller(self, scope: Scope, keys: KeyService) -> Caller | None:
         session, text = _shown(scope)
+        if self._people is not None and is_person_session(session):
+            return await run_in_threadpool(self._people.of_session, session)
+        if self._people is not None and is_token(text):
+            return await run_in_threadpool(self._people.of_token, text, _tenant(scope))
         if session:
             key = await run_in_threadpool(keys.of_session, session)
         elif text:
@@ -106,7 +142,8 @@ class AuthenticationMiddleware:
         client = scope.get("client")
         by_address = self._strangers.take(f"address {party_of(client[0]) if client else ''}")
         guess = next(filter(None, _shown(scope)), "")
-        if not by_address.granted or not guess:
+        # Tokens begin alike, and are nothing to guess at.
+        if not by_address.granted or not guess or is_token(guess):
             return by_address
         by_guess = self._strangers.take(guess_name(guess))
         return by_guess if not by_guess.granted else min(by_address, by_guess, key=lambda allowance: allowance.remaining)
@@ -135,8 +172,17 @@ class AuthenticationMiddleware:
         if not text:
             return _NO_BEARER
         if not is_key(text):
-            return _NO_FORM
+            return _NO_PROVIDER if is_token(text) else _NO_FORM
         return _EXPIRED if await run_in_threadpool(keys.expired, text) else _UNKNOWN
+
+
+def _refusal(path: str, problem: SignInProblem) -> ASGIApp:
+    """Answer for a token that does not count, or not for this."""
+    status, code = PROBLEMS[type(problem)]
+    headers = {"Retry-After": "5"} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="coppice", error="invalid_token"'
+    return problem_response(path, status, code, str(problem), headers=headers)
 
 
 def guess_name(text: str) -> str:
@@ -153,10 +199,15 @@ def _shown(scope: Scope) -> tuple[str, str]:
     return "", text.strip() if scheme.lower() == "bearer" else ""
 
 
+def _tenant(scope: Scope) -> str | None:
+    """Read for which of their tenants a person asks."""
+    return next((value.decode("latin-1").strip() for name, value in scope["headers"] if name == _TENANT_HEADER), None)
+
+
 def _is_guarded(scope: Scope) -> bool:
-    """Return whether requests to the path are authenticated and counted; of the sign-in form, only sent forms are."""
+    """Return whether requests to the path are authenticated and counted; of the sign-in, only what makes the server work is."""
     path = scope["path"]
-    tried = path == SIGN_IN and scope["method"] not in _SAFE
+    tried = (path == SIGN_IN and scope["method"] not in _SAFE) or is_under(path, BY_PROVIDER)
     return tried or _is_page(path) or is_under(path, *_GUARDED)
 
 

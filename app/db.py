@@ -19,6 +19,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from app.settings import Settings
+
 # The database is down, restarting, or has no connection to spare: the same request may succeed later.
 OUTAGES = (OperationalError, InterfaceError, PoolTimeout)
 
@@ -36,6 +38,7 @@ metadata = sa.MetaData(
 Dialect = Literal["sqlite", "postgresql"]
 
 _POOL_SIZE = 20
+_OVERFLOW = 10  # further connections of a busy process, where nobody has said how many it may have
 _POOL_PATIENCE_S = 5
 _SQLITE_BUSY_TIMEOUT_MS = 10_000
 # Limits after which a stopped process or a host that is cut off loses its locks, and no longer holds us up. And no compiler of
@@ -48,6 +51,9 @@ _POSTGRESQL = {
     "tcp_user_timeout": 15_000,
     "options": "-c jit=off -c idle_in_transaction_session_timeout=15s -c lock_timeout=10s",
 }
+# Options of a session would stay on a connection that others get next, and prepared statements be on another: the database's
+# user has them instead (docs/guides/scaling.md).
+_BY_POOLER = {name: value for name, value in _POSTGRESQL.items() if name != "options"} | {"prepare_threshold": None}
 
 
 class now(FunctionElement[float]):  # noqa: N801 - it stands in SQL expressions like any function
@@ -73,9 +79,11 @@ class Database:
 
     Args:
         url: SQLAlchemy URL; ``sqlite+pysqlite:///file`` or ``postgresql+psycopg://...``.
+        connections: Most connections of this process to PostgreSQL; None: the default.
+        pooler: Whether PgBouncer stands between, in transaction mode.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, connections: int | None = None, pooler: bool = False) -> None:
         self.url = sa.make_url(url)
         dialect = _known_dialect(self.url.get_backend_name())
         self.is_sqlite = dialect == "sqlite"
@@ -90,10 +98,20 @@ class Database:
                 event.listen(self.engine, "begin", _begin_sqlite)
             case "postgresql":
                 self.engine = sa.create_engine(
-                    self.url, pool_size=_POOL_SIZE, pool_timeout=_POOL_PATIENCE_S, pool_pre_ping=True, connect_args=_POSTGRESQL
+                    self.url,
+                    pool_size=connections or _POOL_SIZE,
+                    max_overflow=_OVERFLOW if connections is None else 0,
+                    pool_timeout=_POOL_PATIENCE_S,
+                    pool_pre_ping=True,
+                    connect_args=_BY_POOLER if pooler else _POSTGRESQL,
                 )
             case _:
                 assert_never(dialect)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Database:
+        """Open the database that the settings name."""
+        return cls(settings.resolved_database_url, connections=settings.connections_a_process, pooler=settings.database_pooler)
 
     @contextmanager
     def write(self) -> Generator[sa.Connection]:
@@ -122,6 +140,20 @@ class Database:
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
                 yield connection
+
+    def room_for(self, connections: int) -> str | None:
+        """Return what is wrong where PostgreSQL takes fewer connections than the service may want; None: nothing."""
+        if self.is_sqlite:
+            return None
+        with self.read() as connection:
+            wanted = ("max_connections", "superuser_reserved_connections")
+            most, reserved = (int(str(connection.scalar(sa.text(f"SHOW {name}")))) for name in wanted)
+        if connections <= most - reserved:
+            return None
+        return (
+            f"the service may want {connections} connections, and PostgreSQL gives {most - reserved} (max_connections less the "
+            "reserved ones): lower COPPICE_DATABASE_CONNECTIONS, raise max_connections, or put PgBouncer between"
+        )
 
     def check(self) -> None:
         """Check that the database answers. Raise SQLAlchemy's error where it does not."""

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import Depends, FastAPI
@@ -55,6 +56,7 @@ from app.operations.overview import TenantList
 from app.operations.queue import QueueControl
 from app.operations.tenants import TenantDeletion
 from app.origins import OriginMiddleware
+from app.people.config import read_config
 from app.proxies import ProxyMiddleware
 from app.rates import RateLimiter
 from app.running import adopt_server
@@ -68,6 +70,9 @@ from app.web.problems import ProblemPageMiddleware
 from app.web.routes import ROUTERS
 from app.webhooks.delivery import Deliverer
 from app.webhooks.service import WebhookSecrets, WebhookService
+
+if TYPE_CHECKING:
+    from app.people.service import PeopleService
 
 _LAST_LOOK_S = 1
 _OF_PATIENCE = 0.8  # requests that are still open then are answered, while the server waits for them
@@ -101,7 +106,7 @@ def create_app(settings: Settings | None = None, zygote: Zygote | None = None) -
 
 def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     signing_keys.check(settings)
-    database = Database(settings.resolved_database_url)
+    database = Database.of(settings)
     store, celery = create_store(settings), queue.create_celery(settings, socket_timeout_s=_BROKER_PATIENCE_S)
     announcer, secret = queue.Announcer(celery), ServerSecret(settings)
     webhook_secrets = WebhookSecrets(secret)
@@ -146,10 +151,11 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.ending, state.strangers = ending, RateLimiter(settings.requests_per_minute)
     state.settings, state.database, state.store, state.celery, state.secret = settings, database, store, celery, secret
     state.uploads, state.keys, state.audit = (
-        UploadService(settings, database),
+        UploadService(settings, database, store),
         KeyService(database, secret),
         AuditService(database),
     )
+    state.people = _people(settings, database, secret)
     state.webhooks = WebhookService(settings, database, webhook_secrets)
     state.receiver = Receiver(settings, state.uploads, inspector)
     state.service = JobService(settings, database, store, announcer, uploads=state.uploads, inspector=inspector)
@@ -188,12 +194,22 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     return app
 
 
+def _people(settings: Settings, database: Database, secret: ServerSecret) -> PeopleService | None:
+    config = read_config(settings)
+    if config is None:
+        return None
+    from app.people.service import PeopleService  # its libraries are there only where people sign in by a provider
+
+    return PeopleService(config, database, secret)
+
+
 def _install_middleware(app: FastAPI, settings: Settings) -> None:
     """Put around the routes what every request passes; the last one is the outermost."""
     state = app.state
     app.add_middleware(
         AuthenticationMiddleware,
         keys=state.keys if settings.auth else None,
+        people=state.people,
         limiter=RateLimiter(settings.requests_per_minute, _MOST_CALLERS),
         strangers=state.strangers,
     )

@@ -15,7 +15,7 @@ from app.settings import Settings
 
 _HEAD = """# Settings
 
-Made by `make settings-page` from `app/settings.py`; a test sees that it is current. Every process of the service reads the same
+Made by `make settings-page` from `app/settings`; a test sees that it is current. Every process of the service reads the same
 environment variables; `coppice doctor` looks whether what they name is there. What makes no sense is said in one line when a
 process starts.
 
@@ -58,6 +58,7 @@ def _default(field: FieldInfo) -> str:
         return f"`{value}`"
     if value is None or isinstance(value, str | SecretStr | tuple):
         shown = value.get_secret_value() if isinstance(value, SecretStr) else value
+        shown = ",".join(map(str, shown)) if isinstance(shown, tuple) else shown
         return f"`{shown}`" if shown else "empty"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 

@@ -11,6 +11,7 @@ import app.audit.models
 import app.jobs.control
 import app.jobs.models
 import app.keys.models
+import app.people.models
 import app.tenants.models
 import app.uploads.models
 import app.webhooks.models  # noqa: F401 - each declares its tables

@@ -45,7 +45,7 @@ class LockedSet:
 
 
 SETS: Mapping[str, LockedSet] = {
-    "api": LockedSet(("redis", "postgres", "s3")),
+    "api": LockedSet(("oidc", "redis", "postgres", "s3")),
     "worker": LockedSet(("worker", "redis", "postgres", "s3")),
     "worker-cpu": LockedSet(("worker", "redis", "postgres", "s3"), cuda=False),
     "prune": LockedSet(("load", "prune", "verify", "onnx", "mlflow", "push"), distribution="coppice-prune"),

@@ -146,6 +146,32 @@ def postgres() -> Iterator[Server]:
             yield server
 
 
+@contextmanager
+def pgbouncer(postgres_port: int, *, connections: int) -> Iterator[Server]:
+    """Run a PgBouncer in transaction mode before a PostgreSQL, to which it opens so many connections at most."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed: tests/install_servers.sh installs it")
+    with _folder("pgbouncer") as folder:
+        port, account = free_port(), _account(folder)
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={postgres_port} user=coppice\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+            f"pool_mode = transaction\nmax_client_conn = 1000\ndefault_pool_size = {connections}\n"
+            f"max_db_connections = {connections}\nserver_reset_query =\n"
+        )
+        settings.chmod(0o644)
+        server = Server([*account, program, str(settings)], folder / "log", signal.SIGINT, port, lambda: _listens(port))
+        with _running(server):
+            yield server
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as found:
+        return found.connect_ex(("127.0.0.1", port)) == 0
+
+
 def new_database(port: int, folder: Path | None = None) -> str:
     """Create an empty database, its tables in a folder if one is given, and give its URL."""
     import psycopg

@@ -48,7 +48,7 @@ def create_worker(settings: Settings, command: Sequence[str] = CHILD_COMMAND) ->
     consume(celery, abilities.pool)
     tasks.register(celery, settings, stopping.is_set, command, abilities)
     main_process = os.getpid()
-    database = Database(settings.resolved_database_url)
+    database = Database.of(settings)
     reaper = Reaper(settings, database, create_store(settings), celery, abilities=abilities)
 
     metrics = MetricsServer(settings, WorkerMetrics(settings, reaper.silent_s))

@@ -64,7 +64,7 @@ class Reaper:
         self._database = database
         self._store = store
         self._celery = celery
-        self._uploads = UploadService(settings, database)
+        self._uploads = UploadService(settings, database, store)
         self._tenants = TenantDeletion(settings, database, store)
         self._retention = Retention(settings, database, store)
         self._room = ScratchRoom(settings.resolved_scratch_dir)

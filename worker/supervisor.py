@@ -13,7 +13,6 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
 from app.db import OUTAGES, Database
-from app.disk import is_disk_full
 from app.jobs.control import ControlRepository
 from app.jobs.leases import LeaseRepository
 from app.jobs.limits import NO_LIMITS
@@ -25,11 +24,14 @@ from app.logs import first_line
 from app.settings import Settings
 from app.storage import ArtifactStore, StoredArtifact, StoreUnavailable
 from app.tracing import AttemptTrace, Tracing, attempt_traced, note_failure
+from app.uploads.service import UploadService
 from pruning_core.errors import PruningError
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from worker.allowance import Allowance
 from worker.child import CHILD_COMMAND, FETCH_COMMAND, Child
+from worker.failures import failure_of
+from worker.inputs import uploads_here
 from worker.launching import Launching
 from worker.lease import Lease
 from worker.memory import OomWatch
@@ -93,6 +95,7 @@ class Supervisor:
         self._abilities = abilities
         self._room = ScratchRoom(settings.resolved_scratch_dir)
         self._signer = BundleSigner(settings)
+        self._uploads = UploadService(settings, database, store)
         self._allowance = Allowance(settings, NO_LIMITS)  # of the job at hand
 
     def run_next(self) -> bool:
@@ -126,7 +129,7 @@ class Supervisor:
                 # No space for scratch or store, or no report that can be read: another attempt may succeed, so count a crash.
                 # Or what no store or database takes, and nobody has thought of: it must not end this worker's turn.
                 _log.exception("job.attempt_failed")
-                self._count_crash(claim, _failure_of(error))
+                self._count_crash(claim, failure_of(error))
         return True
 
     def _has_room(self) -> bool:
@@ -155,7 +158,14 @@ class Supervisor:
                 lease.progress(progress)
 
             try:
-                outcome = self._processes(Launching(self._settings, claim, scratch), scratch, lease, told)
+                with uploads_here(
+                    claim, self._uploads, self._settings, lambda: self._reason_to_stop(lease) is not None
+                ) as here:
+                    outcome = self._processes(Launching(self._settings, here, scratch), scratch, lease, told)
+            except InterruptedError:
+                reason = self._reason_to_stop(lease)
+                assert reason is not None, "only a reason to stop interrupts the fetching, and none of them passes"
+                outcome = reason
             except PruningError as error:
                 self._give_up(claim, lease, JobError(error.code, error.message, error.param))
                 return
@@ -197,6 +207,9 @@ class Supervisor:
                 return reason
         child.close()
         return code
+
+    def _must_stop(self, lease: Lease) -> bool:
+        return self._reason_to_stop(lease) is not None
 
     def _reason_to_stop(self, lease: Lease, deadline: float = math.inf) -> _Stop | None:
         if lease.lost.is_set():
@@ -383,11 +396,3 @@ def _traced(tracing: Tracing | None, claim: Claim) -> AbstractContextManager[Att
 
 def _report_in(scratch: Scratch) -> Report:
     return Report.model_validate_json(scratch.read(scratch.report))
-
-
-def _failure_of(error: Exception) -> JobError:
-    if is_disk_full(error):
-        return JobError("storage_full", "the worker's disk or the artifact store is full; its operator has to make room")
-    if isinstance(error, StoreUnavailable):
-        return JobError("storage_unavailable", "the artifact store could not be reached for too long")
-    return JobError("worker_failed", "the worker could not keep the job's files; its operator finds the reason in the log")

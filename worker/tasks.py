@@ -37,7 +37,7 @@ def register(
 
     def run_jobs(_job_id: str) -> None:
         # Connections are made here, in the pool's process: they must not be made before the fork.
-        database = Database(settings.resolved_database_url)
+        database = Database.of(settings)
         worker = f"{socket.gethostname()}:{os.getpid()}"
         tracing = create_tracing(settings, "worker")
         supervisor = Supervisor(

@@ -1,4 +1,4 @@
-"""Routes of the audit log, for operators."""
+"""Routes of the audit log, for operators; who keeps a tenant reads what was done in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from app.api.deps import Admin, Audit
+from app.api.deps import Admin, Audit, TenantAdmin, of_own_tenant
 from app.audit.chain import FIRST
 from app.audit.schemas import AuditEventList, AuditEventView
 from app.errors import ProblemDetails
@@ -19,13 +19,13 @@ router = APIRouter(prefix="/v1/audit-events", tags=["audit"], responses={"defaul
 @router.get("", operation_id="listAuditEvents")
 def list_audit_events(
     audit: Audit,
-    _caller: Admin,
+    caller: TenantAdmin,
     tenant: Annotated[str | None, Query(max_length=64, pattern=TENANT)] = None,
     before: Annotated[int | None, Query(ge=1, lt=2**63, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 100,
 ) -> AuditEventList:
     """List who changed what, newest first."""
-    events = audit.list(owner=tenant, before=before, limit=limit + 1)
+    events = audit.list(owner=of_own_tenant(caller, tenant), before=before, limit=limit + 1)
     more, page = len(events) > limit, [AuditEventView.of(event) for event in events[:limit]]
     return AuditEventList(data=page, has_more=more, next=page[-1].id if more else None)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.audit.service import AuditService
@@ -18,6 +18,7 @@ from app.jobs.deletion import JobDeletion
 from app.jobs.service import JobService
 from app.jobs.watching import JobWatcher
 from app.keys.records import Caller, Scope
+from app.keys.roles import SCOPES, Role, role_of
 from app.keys.service import KeyService
 from app.operations.overview import TenantList
 from app.operations.queue import QueueControl
@@ -28,7 +29,11 @@ from app.webhooks.service import WebhookService
 
 # For the OpenAPI document only: the middleware in app.authentication checks the header before any route is found.
 _BEARER = HTTPBearer(
-    auto_error=False, scheme_name="apiKey", bearerFormat="cpk_...", description="An API key of `coppice keys`."
+    auto_error=False,
+    scheme_name="apiKey",
+    bearerFormat="cpk_...",
+    description="An API key of `coppice keys` with the scopes that the operation lists; or, where people sign in by one, "
+    "a provider's token, whose person has a role with these scopes (the header `Coppice-Tenant` says for which tenant).",
 )
 
 
@@ -36,23 +41,42 @@ def _caller(request: Request, _shown: Annotated[HTTPAuthorizationCredentials | N
     return cast("Caller", request.state.caller)
 
 
-def _allowed(scope: Scope) -> Callable[[Caller], Caller]:
-    """Make the dependency of routes that need a scope."""
+def _allowed(scope: Scope, *or_one_of: Scope) -> Callable[[Caller], Caller]:
+    """Make the dependency of routes that need a scope, or one of those that include it."""
+    enough = {scope, *or_one_of}
 
     def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
-        if scope not in caller.scopes:
-            raise Problem(
-                HTTPStatus.FORBIDDEN,
-                "insufficient_scope",
-                f"this needs a key with the scope {scope}",
-                headers={"WWW-Authenticate": f'Bearer realm="coppice", error="insufficient_scope", scope="{scope}"'},
-            )
+        if enough.isdisjoint(caller.scopes):
+            raise insufficient(scope, caller)
         return caller
 
     return check
 
 
-def _owner(reader: Annotated[Caller, Depends(_allowed(Scope.JOBS_READ))]) -> str:
+def insufficient(scope: Scope, caller: Caller) -> Problem:
+    """Say that a caller lacks a scope; a person is told the role that has it."""
+    needed = f"this needs a key with the scope {scope}"
+    if caller.person is not None:
+        lowest, mine = next(role for role in Role if scope in SCOPES[role]), role_of(caller.scopes)
+        needed = f"this needs the role {lowest}; yours for {caller.owner} is {mine}"
+    headers = {"WWW-Authenticate": f'Bearer realm="coppice", error="insufficient_scope", scope="{scope}"'}
+    return Problem(HTTPStatus.FORBIDDEN, "insufficient_scope", needed, headers=headers)
+
+
+def of_own_tenant(caller: Caller, tenant: str | None) -> str | None:
+    """Return the tenant that is asked about, None for all. Who keeps one tenant alone asks about this one.
+
+    Raises:
+        Problem: They ask about another.
+    """
+    if Scope.ADMIN in caller.scopes:
+        return tenant
+    if tenant not in (None, caller.owner):
+        raise insufficient(Scope.ADMIN, caller)
+    return caller.owner
+
+
+def _owner(reader: Annotated[Caller, Security(_allowed(Scope.JOBS_READ), scopes=[Scope.JOBS_READ])]) -> str:
     return reader.owner
 
 
@@ -137,5 +161,6 @@ Sent = Annotated[dict[str, Any], Depends(sent_json)]
 
 # The tenant whose jobs and uploads may be read: for it, those of other tenants do not exist.
 Owner = Annotated[str, Depends(_owner)]
-Writer = Annotated[Caller, Depends(_allowed(Scope.JOBS_WRITE))]
-Admin = Annotated[Caller, Depends(_allowed(Scope.ADMIN))]
+Writer = Annotated[Caller, Security(_allowed(Scope.JOBS_WRITE), scopes=[Scope.JOBS_WRITE])]
+TenantAdmin = Annotated[Caller, Security(_allowed(Scope.TENANT_ADMIN, Scope.ADMIN), scopes=[Scope.TENANT_ADMIN])]
+Admin = Annotated[Caller, Security(_allowed(Scope.ADMIN), scopes=[Scope.ADMIN])]

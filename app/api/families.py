@@ -45,6 +45,12 @@ def of_queue(state: QueueState) -> Iterator[Metric]:
         "Running jobs whose worker has gone silent; a reaper takes them back.",
         value=state.expired_leases,
     )
+    by_queue = GaugeMetricFamily(
+        "coppice_queue_jobs", "Jobs that wait and that run, by queue: what their workers must have.", labels=("queue", "state")
+    )
+    for (queue, doing), count in state.queues.items():
+        by_queue.add_metric((queue, doing), count)
+    yield by_queue
     yield GaugeMetricFamily("coppice_workers", "Workers that signed in within the last lease.", value=state.workers)
 
 

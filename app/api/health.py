@@ -17,7 +17,7 @@ from app.logs import first_line
 
 router = APIRouter(tags=["health"])
 
-_REQUIRED = frozenset({"database", "store"})  # without a broker jobs are only later
+_REQUIRED = frozenset({"database", "store"})  # without a broker jobs are only later, without a provider keys still count
 
 _log = structlog.get_logger(__name__)
 
@@ -37,14 +37,17 @@ async def healthz() -> Health:
 
 @router.get("/readyz", operation_id="getReadiness", responses={503: {"model": ProblemDetails}})
 def readyz(request: Request) -> Health:
-    """Answer with 200 when jobs can be accepted and files served; a broker that is down delays jobs but loses none."""
+    """Answer with 200 when jobs can be accepted and files served.
+
+    A broker that is down delays jobs but loses none, and without the provider of sign-ins keys go on to count: `degraded`.
+    """
     checks = {name: _look(check)[0] for name, check in _checks(request.app.state).items()}
     down = ", ".join(name for name, found in checks.items() if found != "ok" and name in _REQUIRED)
     if down:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", f"not ready: {down} cannot be used", headers={"Retry-After": "5"}
         )
-    return Health(status="ok" if checks["broker"] == "ok" else "degraded", checks=checks)
+    return Health(status="ok" if all(found == "ok" for found in checks.values()) else "degraded", checks=checks)
 
 
 def report_unavailable(state: State) -> None:
@@ -53,14 +56,17 @@ def report_unavailable(state: State) -> None:
         found, reason = _look(check)
         if found != "ok":
             _log.error("start.unavailable", part=name, error=found, reason=reason)
+        elif name == "database" and (wrong := state.database.room_for(state.settings.connections_in_all)) is not None:
+            _log.error("start.connections", reason=wrong)
 
 
 def _checks(state: State) -> dict[str, Callable[[], Any]]:
-    return {
+    checks: dict[str, Callable[[], Any]] = {
         "database": state.service.check_database,
         "store": state.store.check,
         "broker": lambda: queue.check(state.celery),
     }
+    return checks if state.people is None else checks | {"sign_in": state.people.check}
 
 
 def _look(check: Callable[[], Any]) -> tuple[str, str]:

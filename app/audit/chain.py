@@ -24,7 +24,8 @@ def lines(events: Iterable[AuditEvent], *, previous: str = FIRST) -> Iterator[st
         previous: Digest of the last line that was exported before them.
     """
     for event in events:
-        fields = asdict(event)
+        # A line of a key's has no person: lines stay what they were before people could sign in.
+        fields = {name: value for name, value in asdict(event).items() if name != "person" or value is not None}
         shown = {"tenant" if name == "owner" else name: value for name, value in fields.items()}
         line = json.dumps(shown | {"previous": previous}, separators=(",", ":"))
         yield line

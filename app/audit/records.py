@@ -11,6 +11,8 @@ class Action(StrEnum):
 
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
+    SIGNED_IN = "person.signed_in"
+    SIGNED_OUT = "person.signed_out"
     JOB_SUBMITTED = "job.submitted"
     JOB_CANCELLED = "job.cancel_requested"
     JOB_RETRIED = "job.retried"
@@ -30,6 +32,15 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class AuditPerson:
+    """A person by whom something was done."""
+
+    issuer: str
+    subject: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEvent:
     """One line of the audit log; ids grow."""
 
@@ -39,3 +50,4 @@ class AuditEvent:
     key_id: str
     action: Action
     subject: str
+    person: AuditPerson | None = None  # None: by a key, or by the command line

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from app.audit.models import audit_events as _events
-from app.audit.records import Action, AuditEvent
+from app.audit.models import people as _people
+from app.audit.records import Action, AuditEvent, AuditPerson
 from app.db import dialect_of, now
+
+_WITH_PEOPLE = sa.select(_events, _people.c.issuer, _people.c.subject.label("known_as"), _people.c.name).join_from(
+    _events, _people, _people.c.id == _events.c.key_id, isouter=True
+)
 
 
 class AuditRepository:
@@ -22,6 +28,14 @@ class AuditRepository:
         self._connection.execute(
             _events.insert().values(at=now(), owner=owner, key_id=key_id, action=str(action), subject=subject)
         )
+
+    def note_person(self, person_id: str, person: AuditPerson) -> None:
+        """Keep who stands behind an id, by what the provider tells now. Safe to do twice at once."""
+        fields = {"issuer": person.issuer, "subject": person.subject, "name": person.name, "seen_at": now()}
+        if self._connection.execute(_people.update().where(_people.c.id == person_id).values(**fields)).rowcount:
+            return
+        kind = postgresql if dialect_of(self._connection) == "postgresql" else sqlite
+        self._connection.execute(kind.insert(_people).values(id=person_id, **fields).on_conflict_do_nothing())
 
     def delete_of(self, owner: str, *, limit: int) -> int:
         """Delete some events of a tenant, the oldest first. Return how many."""
@@ -47,12 +61,12 @@ class AuditRepository:
 
     def after(self, event_id: int, *, up_to: int, limit: int) -> list[AuditEvent]:
         """List events of all tenants, oldest first, from behind an id."""
-        query = sa.select(_events).where(_events.c.id > event_id, _events.c.id <= up_to).order_by(_events.c.id).limit(limit)
+        query = _WITH_PEOPLE.where(_events.c.id > event_id, _events.c.id <= up_to).order_by(_events.c.id).limit(limit)
         return [_event(row) for row in self._connection.execute(query)]
 
     def list(self, *, owner: str | None, before: int | None, limit: int) -> list[AuditEvent]:
         """List events of one tenant or of all, newest first, from before an id."""
-        query = sa.select(_events).order_by(_events.c.id.desc()).limit(limit)
+        query = _WITH_PEOPLE.order_by(_events.c.id.desc()).limit(limit)
         if owner is not None:
             query = query.where(_events.c.owner == owner)
         if before is not None:
@@ -61,4 +75,5 @@ class AuditRepository:
 
 
 def _event(row: sa.Row[Any]) -> AuditEvent:
-    return AuditEvent(row.id, row.at, row.owner, row.key_id, Action(row.action), row.subject)
+    person = None if row.issuer is None else AuditPerson(row.issuer, row.known_as, row.name)
+    return AuditEvent(row.id, row.at, row.owner, row.key_id, Action(row.action), row.subject, person)

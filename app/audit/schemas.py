@@ -10,6 +10,14 @@ from pydantic import BaseModel
 from app.audit.records import Action, AuditEvent
 
 
+class AuditPersonView(BaseModel):
+    """Who did it, where it was a person: known to the provider by issuer and subject together; the name is for people."""
+
+    issuer: str
+    subject: str
+    name: str
+
+
 class AuditEventView(BaseModel):
     """One line of the audit log."""
 
@@ -20,12 +28,22 @@ class AuditEventView(BaseModel):
     key_id: str
     action: Action
     subject: str
+    person: AuditPersonView | None = None
 
     @classmethod
     def of(cls, event: AuditEvent) -> AuditEventView:
         """Show an event."""
         moment = datetime.fromtimestamp(event.at, UTC)
-        return cls(id=event.id, at=moment, tenant=event.owner, key_id=event.key_id, action=event.action, subject=event.subject)
+        who = event.person
+        return cls(
+            id=event.id,
+            at=moment,
+            tenant=event.owner,
+            key_id=event.key_id,
+            action=event.action,
+            subject=event.subject,
+            person=None if who is None else AuditPersonView(issuer=who.issuer, subject=who.subject, name=who.name),
+        )
 
 
 class AuditEventList(BaseModel):

@@ -38,6 +38,7 @@ class QueueState:
     oldest_due_s: float  # seconds that the longest waiting job has been due
     expired_leases: int
     workers: int
+    queues: Mapping[tuple[str, str], int]  # by the queue's name, and whether jobs wait or run
 
 
 class StatisticsRepository:
@@ -60,7 +61,15 @@ class StatisticsRepository:
             oldest_due_s=0.0 if first_due is None else max(0.0, clock - first_due),
             expired_leases=self._connection.scalar(expired) or 0,
             workers=self._workers(seen_within_s),
+            queues=self._queues(),
         )
+
+    def _queues(self) -> dict[tuple[str, str], int]:
+        """Count what waits and what runs by queue."""
+        runs = sa.case((_jobs.c.status == str(JobStatus.QUEUED), "waiting"), else_="running")
+        open_jobs = _jobs.c.status.in_(sorted(ACTIVE | {JobStatus.QUEUED}))
+        query = sa.select(_jobs.c.queue, runs, sa.func.count()).where(open_jobs).group_by(_jobs.c.queue, runs)
+        return {(queue, state): count for queue, state, count in self._connection.execute(query)}
 
     def _workers(self, seen_within_s: float) -> int:
         """Count the workers that were seen lately."""

@@ -98,13 +98,16 @@ class KeyRepository:
             query = query.where(_keys.c.owner == owner)
         return [_key(row) for row in self._connection.execute(query).mappings()]
 
-    def revoke(self, key_id: str) -> ApiKey | None:
-        """Revoke a key; revoking it twice is once. None: there is no such key."""
+    def revoke(self, key_id: str, owner: str | None = None) -> ApiKey | None:
+        """Revoke a key of one tenant or of any; revoking it twice is once. None: there is no such key."""
+        this = _keys.c.id == key_id if owner is None else sa.and_(_keys.c.id == key_id, _keys.c.owner == owner)
         moment = sa.func.coalesce(_keys.c.revoked_at, now())
-        self._connection.execute(_keys.update().where(_keys.c.id == key_id).values(revoked_at=moment))
+        self._connection.execute(_keys.update().where(this).values(revoked_at=moment))
+        row = self._connection.execute(sa.select(_keys).where(this)).mappings().one_or_none()
+        if row is None:
+            return None
         self._connection.execute(_sessions.delete().where(_sessions.c.key_id == key_id))
-        row = self._connection.execute(sa.select(_keys).where(_keys.c.id == key_id)).mappings().one_or_none()
-        return None if row is None else _key(row)
+        return _key(row)
 
     def revoke_of(self, owner: str) -> None:
         """Revoke all keys of a tenant, and end their sessions."""

@@ -124,10 +124,10 @@ class KeyService:
         with self._database.read() as connection:
             return KeyRepository(connection).list(owner, limit=_MOST_LISTED)
 
-    def revoke(self, key_id: str, *, caller: Caller) -> ApiKey:
-        """Revoke a key. Raises `NotFound`."""
+    def revoke(self, key_id: str, *, caller: Caller, owner: str | None = None) -> ApiKey:
+        """Revoke a key of one tenant or of any. Raises `NotFound`."""
         with self._database.write() as connection:
-            key = KeyRepository(connection).revoke(key_id)
+            key = KeyRepository(connection).revoke(key_id, owner)
             if key is None:
                 raise NotFound("key_not_found", "there is no such key")
             AuditRepository(connection).record(Action.KEY_REVOKED, caller.owner, caller.key_id, key.id)

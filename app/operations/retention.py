@@ -30,7 +30,7 @@ class Retention:
         self._settings = settings
         self._database = database
         self._jobs = JobDeletion(database, store)
-        self._uploads = UploadService(settings, database)
+        self._uploads = UploadService(settings, database, store)
         self._events_up_to = 0
 
     def sweep(self, *, for_s: float) -> None:

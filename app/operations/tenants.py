@@ -53,7 +53,7 @@ class TenantDeletion:
     def __init__(self, settings: Settings, database: Database, store: ArtifactStore) -> None:
         self._database = database
         self._jobs = JobDeletion(database, store)
-        self._uploads = UploadService(settings, database)
+        self._uploads = UploadService(settings, database, store)
 
     def delete(self, owner: str, *, with_audit: bool, caller: Caller, for_s: float) -> DeletionState:
         """Begin to delete a tenant, or go on with it. From its beginning on, no key of the tenant is good for anything.

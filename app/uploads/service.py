@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,43 +20,37 @@ from app.inspection.records import UploadedFile, UploadKind
 from app.keys.records import Caller
 from app.refusals import NotFound, QuotaExceeded, Refused
 from app.settings import Settings
+from app.storage import ArtifactStore, StoreUnavailable
 from app.tenants.repository import TenantRepository
+from app.uploads.contents import DRAFTS, ContentGone, contents_of
 from app.uploads.records import Upload, is_upload_id
 from app.uploads.repository import UploadRepository
 
 _log = structlog.get_logger(__name__)
 
-_DRAFTS = ".incoming"
 _DEAD_DRAFT_S = 86_400  # a body without progress is ended long before this
 _SWEEP_PAGE = 500
+_MOST_TRIES = 3  # of storing what others delete meanwhile
 
 Finder = Callable[[str, UploadKind], Path]
 
 
 class UploadService:
-    """Uploads of all tenants; a folder that API and workers share."""
+    """Uploads of all tenants, in a folder that API and workers share, or in the artifact store."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, store: ArtifactStore | None = None) -> None:
         self._settings = settings
         self._database = database
         self._root = settings.resolved_uploads_dir
+        self._contents = contents_of(settings, store)
 
     def folder(self, upload_id: str) -> Path:
         """Return the folder of some content."""
         return self._root / upload_id
 
     def draft(self) -> Path:
-        """Make a folder for one upload under way; `discard` it in any case. `Drafts` counts those that have a claim.
-
-        Raises:
-            Refused: Workers would not find what is uploaded.
-        """
-        if self._settings.artifacts_url and self._settings.uploads_dir is None:
-            message = (
-                "this server takes no uploads: its operator must set COPPICE_UPLOADS_DIR to a folder that the workers share"
-            )
-            raise Refused("uploads_off", message)
-        folder = self._root / _DRAFTS / uuid4().hex
+        """Make a folder for one upload under way; `discard` it in any case. `Drafts` counts those that have a claim."""
+        folder = self._root / DRAFTS / uuid4().hex
         folder.mkdir(parents=True)
         return folder
 
@@ -66,7 +61,7 @@ class UploadService:
     def drafts(self) -> Iterator[Path]:
         """Yield the folders of what is under way."""
         with contextlib.suppress(FileNotFoundError):
-            yield from (self._root / _DRAFTS).iterdir()
+            yield from (self._root / DRAFTS).iterdir()
 
     def total_bytes(self, owner: str) -> int:
         """Add up what an owner has uploaded."""
@@ -89,7 +84,17 @@ class UploadService:
             QuotaExceeded: The owner has uploaded too much.
             Conflict: The owner is being deleted.
         """
-        upload_id, size = content_id(kind, files), sum(file.size for file in files)
+        upload_id = content_id(kind, files)
+        for _again in range(_MOST_TRIES):
+            self._contents.store(upload_id, files, folder)
+            with contextlib.suppress(ContentGone):
+                return self._claim(upload_id, kind, files, folder, caller=caller)
+        raise StoreUnavailable("content was deleted as often as it was stored")
+
+    def _claim(
+        self, upload_id: str, kind: UploadKind, files: Sequence[UploadedFile], folder: Path, *, caller: Caller
+    ) -> tuple[Upload, bool]:
+        size = sum(file.size for file in files)
         with self._database.write() as connection:
             TenantRepository(connection).hold_open(caller.owner)
             repository = UploadRepository(connection)
@@ -103,9 +108,7 @@ class UploadService:
                 raise QuotaExceeded("quota_exceeded", f"your uploads may have {limit} bytes together; delete some first")
             repository.insert(Upload(upload_id, caller.owner, kind, size, tuple(files), 0.0))
             AuditRepository(connection).record(Action.UPLOAD_STORED, caller.owner, caller.key_id, upload_id)
-            target = self.folder(upload_id)
-            if not target.exists():
-                folder.rename(target)
+            self._contents.claimed(upload_id, files, folder)
             upload = repository.get(upload_id, owner=caller.owner)
         assert upload is not None
         _log.info("upload.stored", upload_id=upload_id, bytes=size)
@@ -118,9 +121,26 @@ class UploadService:
             upload = self._used(upload_id, owner)
             if upload is None or upload.kind != kind:
                 raise Refused("upload_not_found", f"there is no uploaded {kind} of this id")
-            return self.folder(upload_id)
+            return self._contents.local(upload)
 
         return find
+
+    @contextmanager
+    def in_use(self, upload_id: str, *, owner: str, interrupted: Callable[[], bool]) -> Generator[Path | None]:
+        """Keep the content of an upload on this host while a job reads it; None: the owner has no such upload.
+
+        Args:
+            upload_id: Its id.
+            owner: Whose job it is.
+            interrupted: Asked between pieces of the fetching whether to give up, which raises `InterruptedError`.
+        """
+        with self._database.read() as connection:
+            upload = UploadRepository(connection).get(upload_id, owner=owner)
+        if upload is None:
+            yield None
+            return
+        with self._contents.in_use(upload, interrupted) as folder:
+            yield folder
 
     def _used(self, upload_id: str, owner: str) -> Upload | None:
         """Read an upload that a job names, and note its use where unused ones are deleted."""
@@ -166,14 +186,12 @@ class UploadService:
 
     def sweep(self) -> None:
         """Delete what uploads and deletions that broke off have left. Safe to run twice at once."""
-        if not self._root.is_dir():
-            return
-        drafts = self._root / _DRAFTS
+        drafts = self._root / DRAFTS
         for draft in drafts.iterdir() if drafts.is_dir() else ():
             if _untouched_s(draft) > _DEAD_DRAFT_S:
                 shutil.rmtree(draft, ignore_errors=True)
                 _log.info("upload.swept", draft=draft.name)
-        names = sorted(path.name for path in self._root.iterdir() if is_upload_id(path.name))
+        names = list(self._contents.ids())
         for start in range(0, len(names), _SWEEP_PAGE):
             page = names[start : start + _SWEEP_PAGE]
             with self._database.read() as connection:
@@ -184,16 +202,10 @@ class UploadService:
 
     def drop_unclaimed(self, upload_id: str) -> bool:
         """Delete some content, unless an owner has a claim to it."""
-        target, aside = self.folder(upload_id), self._root / _DRAFTS / uuid4().hex
         with self._database.write() as connection:
             repository = UploadRepository(connection)
             repository.lock(upload_id)
-            if repository.claimed([upload_id]) or not target.exists():
-                return False
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            target.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-        return True
+            return not repository.claimed([upload_id]) and self._contents.drop(upload_id)
 
 
 def _untouched_s(draft: Path) -> float:

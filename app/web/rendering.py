@@ -14,7 +14,8 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from app.errors import ProblemDetails, problem_of
-from app.keys.records import Scope
+from app.keys.records import Caller, Scope
+from app.keys.roles import role_of
 from app.web import formats
 from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import conditions, engine_words
@@ -35,13 +36,17 @@ FENCE = {
 
 def page(request: Request, template: str, values: Mapping[str, object], *, status: int = 200) -> HTMLResponse:
     """Render a page for whoever is asking."""
-    caller = getattr(request.state, "caller", None)
+    caller: Caller | None = getattr(request.state, "caller", None)
+    person = None if caller is None else caller.person
     common = {
         "path": request.url.path,
         "signed_in": caller is not None and bool(caller.key_id),
         "may_write": caller is not None and Scope.JOBS_WRITE in caller.scopes,
         "may_operate": caller is not None and Scope.ADMIN in caller.scopes,
         "tenant": "" if caller is None else caller.owner,
+        "role": None if caller is None else role_of(caller.scopes),
+        "person": "" if person is None else person.name,
+        "own_tenants": () if person is None else person.tenants,
     }
     return HTMLResponse(_environment().get_template(template).render({**common, **values}), status_code=status)
 

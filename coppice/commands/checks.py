@@ -37,6 +37,7 @@ Look = Literal[
     "device",
     "sandbox",
     "signing",
+    "sign-in",
 ]
 
 _LIBRARIES = (SERVER, "torch", "transformers", "celery", "fastapi", "sqlalchemy", "psycopg", "redis", "boto3")
@@ -70,6 +71,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _guarded("signing", _signing, settings)
     yield _roots(settings)
     yield _access(settings)
+    if settings.signs_people_in:
+        yield _guarded("sign-in", _sign_in, settings)
 
 
 def _guarded(name: Look, check: Callable[[Settings], Finding], settings: Settings) -> Finding:
@@ -95,11 +98,11 @@ def _versions() -> Finding:
 def _database(settings: Settings) -> Iterator[Finding]:
     from app.db import Database
 
-    database = Database(settings.resolved_database_url)
+    database = Database.of(settings)
     try:
-        reached = _guarded("database", lambda _: _reach(database), settings)
+        reached = _guarded("database", lambda own: _reach(own, database), settings)
         yield reached
-        if reached.status == "ok":
+        if reached.status != "failed":
             yield _guarded("migrations", lambda _: _migrations(database), settings)
             yield _guarded("secret", lambda _: _secret(settings, database), settings)
             yield _guarded("workers", lambda _: _workers(settings, database), settings)
@@ -107,13 +110,15 @@ def _database(settings: Settings) -> Iterator[Finding]:
         database.close()
 
 
-def _reach(database: Database) -> Finding:
+def _reach(settings: Settings, database: Database) -> Finding:
     if database.is_sqlite and not Path(database.url.database or "").is_file():
         return Finding(check="database", status="failed", found="there is no database file yet", advice="coppice migrate")
     begun = time.perf_counter()
     database.check()
     with database.write():  # with SQLite, a full or read-only disk refuses it
         pass
+    if (wrong := database.room_for(settings.connections_in_all)) is not None:
+        return Finding(check="database", status="warning", found=wrong, advice="see the guide docs/guides/scaling.md")
     spent_ms = (time.perf_counter() - begun) * 1000
     return Finding(check="database", status="ok", found=f"{database.url.get_backend_name()}, {spent_ms:.0f} ms")
 
@@ -332,6 +337,25 @@ def _access(settings: Settings) -> Finding:
     return Finding(check="access", status="warning" if settings.database_url else "ok", found="open to all", advice=advice)
 
 
+def _sign_in(settings: Settings) -> Finding:
+    from app.people.config import read_config
+
+    config = read_config(settings)
+    assert config is not None
+    from app.people.problems import ProviderAway
+    from app.people.provider import Provider  # its libraries are the server's extra oidc
+
+    provider = Provider(config)
+    try:
+        keys = len(list(provider.keys()))
+    except ProviderAway:
+        return Finding(check="sign-in", status="failed", found=provider.reason, advice=ADVICE["sign-in"])
+    leaves = "with" if provider.metadata().end_session_endpoint else "without"
+    tenants = len({grant.tenant for grant in config.grants})
+    found = f"{config.issuer} answers: {keys} keys, {leaves} a sign-out of its own; groups have roles for {tenants} tenants"
+    return Finding(check="sign-in", status="ok", found=found)
+
+
 def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB"
 
@@ -365,5 +389,6 @@ ADVICE: Mapping[Look, str] = {
     "scratch": "COPPICE_SCRATCH_DIR: is it mounted and writable?",
     "sandbox": "install bubblewrap, or run on a kernel with Landlock (Linux 5.13 or later)",
     "signing": "COPPICE_SIGNING_KEY and COPPICE_SIGNING_PUBLIC_KEYS: PEM files that this process may read",
+    "sign-in": "COPPICE_OIDC_ISSUER exactly as the provider calls itself, COPPICE_OIDC_ROLES; on the API's hosts alone",
     "device": "COPPICE_DEVICE, COPPICE_DEVICES: cpu, cuda or cuda:0; and the torch build must fit the driver",
 }

@@ -35,8 +35,8 @@ def create(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="jobs:read, jobs:write, jobs:priority (its priorities count before other tenants, too) or admin; repeatable. "
-            "Default: jobs:read and jobs:write."
+            help="jobs:read, jobs:write, tenant:admin (keys and audit log of its tenant), jobs:priority (its priorities count "
+            "before other tenants, too) or admin; repeatable. Default: jobs:read and jobs:write."
         ),
     ] = None,
     expires_days: Annotated[int | None, typer.Option(min=1, help="Days after which the key expires; default: never.")] = None,

@@ -135,9 +135,9 @@ def _migrate() -> None:
     from app.settings import DataFolderUnusable
     from migrations import upgrade
 
-    url = read_settings().resolved_database_url
+    settings = read_settings()
     try:
-        database = Database(url)
+        database = Database.of(settings)
         try:
             upgrade(database)
         finally:
@@ -161,7 +161,7 @@ def open_database() -> Generator[tuple[Settings, Database]]:
     settings = read_settings()
     configure_logging(as_json=settings.log_json)
     logging.getLogger().setLevel(logging.WARNING)  # the command itself says what it does
-    database = Database(settings.resolved_database_url)
+    database = Database.of(settings)
     try:
         yield settings, database
     finally:

@@ -214,10 +214,16 @@ def test_without_scripting_everything_reads_and_works(
         expect(page.locator("#head .badge")).to_have_text("Cancelled")
 
 
-def guarded(folder: Path, model: Path, data: Path, tenants: Mapping[str, frozenset[Scope]]) -> tuple[Service, Sequence[str]]:
-    """Return a service that asks for keys, and a key of each tenant with these scopes."""
+def guarded(
+    folder: Path,
+    model: Path,
+    data: Path,
+    tenants: Mapping[str, frozenset[Scope]],
+    more: Mapping[str, str] | None = None,
+) -> tuple[Service, Sequence[str]]:
+    """Return a service that asks for keys, with more settings, and a key of each tenant with these scopes."""
     backend = Backend("local", folder / "data", "", "")
-    settings = {"COPPICE_AUTH": "true", "COPPICE_SECRET": "s" * 40}
+    settings = {"COPPICE_AUTH": "true", "COPPICE_SECRET": "s" * 40} | dict(more or {})
     service = Service(backend, folder, model, data, settings=settings)  # it makes the database
     database = backend.database()
     keys = KeyService(database, ServerSecret(Settings(secret=SecretStr("s" * 40))))

@@ -38,7 +38,6 @@ def expecting(length: int) -> bytes:
         ({"max_upload_bytes": 2**20}, 2 * 2**20, 413, b"body_too_large"),
         ({"min_free_bytes": 2**62}, 1000, 507, b"storage_full"),
         ({}, 32 * 2**30, 507, b"storage_full"),
-        ({"artifacts_url": "s3://bucket"}, 1000, 422, b"uploads_off"),
     ],
 )
 def test_what_there_is_no_room_for_is_refused_before_it_comes(

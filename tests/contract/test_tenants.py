@@ -254,7 +254,7 @@ def test_keys_are_kept_as_hashes_and_shown_once(world: World) -> None:
     assert "revoked_at" in listed.json()["data"][0]
 
 
-OPEN_PAGES = {"/sign-in", "/sign-out"}
+OPEN_PAGES = {"/sign-in", "/sign-out", "/sign-in/oidc", "/sign-in/oidc/callback", "/sign-in/tenant"}
 
 
 def test_without_a_good_session_every_page_asks_for_a_key(world: World) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from migrations import downgrade
 from tests.integration.service import Backend, Service
+from tests.oidc import provider
 from tests.servers import free_port, new_bucket, s3_environment
 
 ALL = {
@@ -108,6 +109,22 @@ def test_an_object_store_is_written_and_read(tmp_path: Path, s3_server: int) -> 
     assert found["store"]["status"] == "ok", found["store"]
     _code, found = patient.ask(COPPICE_ARTIFACTS_URL="s3://no-such-bucket", **s3_environment(s3_server))
     assert found["store"]["status"] == "failed"
+
+
+def test_the_provider_of_sign_ins_is_asked(tmp_path: Path) -> None:
+    patient = Patient(Backend("local", tmp_path / "data", "", ""))
+    with provider(tmp_path / "provider") as running:
+        _code, found = patient.ask(**running.environment())
+        assert found["sign-in"]["status"] == "ok"
+        assert "answers: 1 keys, with a sign-out of its own; groups have roles for 3 tenants" in found["sign-in"]["found"]
+        _code, found = patient.ask(**running.environment(oidc_issuer=f"{running.url}/"))
+        assert found["sign-in"]["status"] == "failed"
+        assert f"it calls itself {running.url}, and COPPICE_OIDC_ISSUER calls it {running.url}/" in found["sign-in"]["found"]
+        running.server.stop()
+        _code, found = patient.ask(**running.environment())
+        assert found["sign-in"]["status"] == "failed"
+        assert "ConnectError" in found["sign-in"]["found"]
+        assert "COPPICE_OIDC_ISSUER" in found["sign-in"]["advice"]
 
 
 def test_people_get_a_table_and_bad_settings_a_sentence(tmp_path: Path) -> None:

@@ -109,3 +109,9 @@ def test_devices_stand_for_the_device(monkeypatch):
     assert Settings(device="cuda:1").resolved_devices == ("cuda:1",)
     monkeypatch.setenv("COPPICE_DEVICES", "cuda:0, cuda:1")
     assert Settings().resolved_devices == ("cuda:0", "cuda:1")
+
+
+def test_no_group_of_settings_hides_a_validator_of_another():
+    groups = [base.__pydantic_decorators__ for base in Settings.__bases__]
+    names = [name for found in groups for name in (*found.field_validators, *found.model_validators)]
+    assert len(names) == len(set(names)) > 10

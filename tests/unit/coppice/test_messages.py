@@ -247,7 +247,10 @@ def test_what_is_wrong_with_the_key_is_said_with_where_keys_go(guarded: Live, mo
         guarded.key("a", Scope.ADMIN),
     )
     assert "--tenant may hold only letters" in made.stderr
-    assert "--scope must be 'jobs:read', 'jobs:write', 'jobs:priority' or 'admin'; did you mean jobs:read?" in made.stderr
+    assert (
+        "--scope must be 'jobs:read', 'jobs:write', 'tenant:admin', 'jobs:priority' or 'admin'; did you mean jobs:read?"
+        in made.stderr
+    )
 
 
 def test_an_id_that_is_nearly_right_names_the_job(live: Live) -> None:
