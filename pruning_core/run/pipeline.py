@@ -29,6 +29,8 @@ from pruning_core.evidence.warnings import data_warnings
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.files.hub import model_folder
 from pruning_core.files.paths import appearing, is_local
+from pruning_core.kept.folder import KeptFolder
+from pruning_core.kept.statistics import Statistics
 from pruning_core.machine.environment import choose_device
 from pruning_core.machine.resources import disk_is_full, memory_is_full
 from pruning_core.measure.halves import LEAST_ROWS_TO_HALVE, halved
@@ -49,6 +51,7 @@ from pruning_core.run.engine_targets import EnginePlanner, budgets_of, installed
 from pruning_core.run.engines import engine_prover, run_in_engines
 from pruning_core.run.floor import shares_that_hold
 from pruning_core.run.further import further_sets, notes_of_sets
+from pruning_core.run.kept import statistics_of
 from pruning_core.run.reporting import scarce, summed_up
 from pruning_core.run.reproduction import read_splits
 from pruning_core.run.verdict import accepted, rejection
@@ -69,6 +72,7 @@ def run(
     device: str | None = None,
     threads: int | None = None,
     cache: Path | None = None,
+    statistics: KeptFolder | None = None,
     scratch: Path | None = None,
     engines: Path | None = None,
     model_name: str | None = None,
@@ -82,6 +86,8 @@ def run(
         device: A torch device; None: a GPU if there is one, else the CPU.
         threads: CPU threads of the run, and of this call alone; None: torch's default. Latency has its own setting in the spec.
         cache: Folder for measurements that later runs can reuse (latency tables); None: keep nothing.
+        statistics: Folder of what runs find out about dense models: what an earlier run has kept is not gathered again, and the
+            weights are the same to the last bit. None: keep nothing.
         scratch: Folder that outlives this call. Training keeps its checkpoints there, and a later call with the same spec
             resumes from them. None: keep nothing.
         engines: Folder of the environments of engines; None: see `pruning_core.engines.registry.engines_folder`.
@@ -106,6 +112,7 @@ def run(
                 partial,
                 device=target_device,
                 cache=cache,
+                kept=statistics,
                 scratch=scratch,
                 engines=engines,
                 model_name=model_name,
@@ -132,6 +139,7 @@ def _run(
     *,
     device: torch.device,
     cache: Path | None,
+    kept: KeptFolder | None,
     scratch: Path | None,
     engines: Path | None,
     model_name: str | None,
@@ -150,21 +158,22 @@ def _run(
         pages = folder if memory.weights == "paged" else None
         dense = load_task_model(source, spec.task.type, device, pages=pages)
         spec, train, validation, again = _read(spec, dense, private=model_name is not None)
-        further = further_sets(spec, dense)
+        statistics = statistics_of(spec, dense, again, kept)
+        further = further_sets(spec, dense, statistics)
         ledger = Ledger.asked_for(spec, dense, validation)  # what it can't read is told before the work, too
     config = plain_config(dense.model.config.to_dict())
     limits = limits_of(spec.artifacts, config, drops_attention=spec.method.drops_attention)
     # What can't be reached is told before the work.
     plans = EnginePlanner(spec, dense, limits, installed, cache, engines).plans(clock)
-    evidence = gather_evidence(spec, dense, train, folder, clock)
+    evidence = gather_evidence(spec, dense, train, folder, clock, statistics=statistics)
     if spec.recovery.heal.heals:
         check_data(spec, evidence)
-    ctx = Context(dense, evidence, clock, spec.seed, limits=limits, budgets=budgets_of(plans))
+    ctx = Context(dense, evidence, clock, spec.seed, limits=limits, budgets=budgets_of(plans), statistics=statistics)
     odd = [*data_warnings(spec.task, dense, train, validation, ctx.evidence.calibration), *evidence.notes]
     if spec.artifacts.layout == "stock":
         check_stock(ctx.evidence.dense, cuts=spec.method.removes_units)
     planner = planner_for(spec, ctx, cache)
-    judging, selecting, halves = _evaluators(spec, dense, validation)
+    judging, selecting, halves = _evaluators(spec, dense, validation, statistics)
     builder = CandidateBuilder(
         spec,
         ctx,
@@ -202,7 +211,7 @@ def _run(
             candidates,
             outcomes,
             memory=memory,
-            odd=[*odd, *notes_of_sets(further), *halves, *scarce(spec, dense, train)],
+            odd=[*odd, *notes_of_sets(further), *halves, *scarce(spec, dense, train), *statistics.warnings],
             model_name=model_name,
             again=again,
         )
@@ -281,16 +290,18 @@ def _of_search(candidate: Candidate, builder: CandidateBuilder, judged: int) -> 
     return replace(candidate, measured=measured)
 
 
-def _evaluators(spec: PruneSpec, dense: TaskModel, validation: Rows) -> tuple[Evaluator, Evaluator, list[str]]:
+def _evaluators(
+    spec: PruneSpec, dense: TaskModel, validation: Rows, statistics: Statistics
+) -> tuple[Evaluator, Evaluator, list[str]]:
     """Return what judges checkpoints, what selects in the search for a floor, and a warning if the rows are the same."""
     if spec.all_targets:
-        whole = Evaluator(spec, dense, validation)
+        whole = Evaluator(spec, dense, validation, statistics=statistics)
         return whole, whole, []
     rows = validation.take(range(len(validation))[: spec.evaluation.max_samples])
     halves = halved(rows, spec.seed, in_order=dense.family.joins_rows)
-    judging = Evaluator(spec, dense, halves.judging)
+    judging = Evaluator(spec, dense, halves.judging, statistics=statistics)
     if halves.apart:
-        return judging, Evaluator(spec, dense, halves.selecting), []
+        return judging, Evaluator(spec, dense, halves.selecting, statistics=statistics), []
     said = (
         f"the search for the floor selected and judged on the same {len(rows)} validation rows: the quality is the luckiest of "
         f"those that were tried; from {LEAST_ROWS_TO_HALVE} rows on, half of them select and the others judge"
