@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from pruning_core.kept.piece import Damaged, Json, Piece, name_of, read_piece, write_piece
-
-_SUFFIX, _PARTIAL = ".safetensors", ".partial"
-# Seconds after which a partial file is one that a killed process has left: writing takes a few.
-_ABANDONED_S = 3600.0
+from pruning_core.kept.room import PARTIAL, SUFFIX, make_room
 
 
 class KeptFolder:
@@ -54,7 +50,7 @@ class KeptFolder:
         if self._most is not None and piece.bytes > self._most:
             return False
         path = self._path(key)
-        partial = path.with_suffix(f".{os.getpid()}{_PARTIAL}")
+        partial = path.with_suffix(f".{os.getpid()}{PARTIAL}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_piece(partial, key, piece)
@@ -63,26 +59,8 @@ class KeptFolder:
             with suppress(OSError):
                 partial.unlink()
             return False
-        self._make_room(path)
+        make_room(self.folder, self._most, path)
         return path.exists()
 
     def _path(self, key: Mapping[str, Json]) -> Path:
-        return self.folder / f"{name_of(key)}{_SUFFIX}"
-
-    def _make_room(self, newest: Path) -> None:
-        """Delete abandoned files, and pieces in the order of their last use until the others are within the budget."""
-        oldest: list[tuple[float, int, Path]] = []
-        for path in self.folder.iterdir():
-            with suppress(OSError):
-                found = path.stat()
-                if path.suffix == _PARTIAL and time.time() - found.st_mtime > _ABANDONED_S:
-                    path.unlink()
-                elif path.suffix == _SUFFIX:
-                    oldest.append((found.st_mtime, found.st_size, path))
-        over = 0 if self._most is None else sum(size for _, size, _ in oldest) - self._most
-        for _, size, path in sorted(oldest, key=lambda own: (own[2] == newest, own[0])):
-            if over <= 0:
-                break
-            with suppress(OSError):
-                path.unlink()
-                over -= size
+        return self.folder / f"{name_of(key)}{SUFFIX}"

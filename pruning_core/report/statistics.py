@@ -34,6 +34,11 @@ class StatisticsReport(Frozen):
     pieces: tuple[KeptReport, ...] = ()
 
     @property
-    def saved_seconds(self) -> float:
-        """Seconds that gathering the reused pieces took when it was done."""
-        return sum(own.seconds for own in self.pieces if own.reused)
+    def words(self) -> str | None:
+        """What was reused, and what gathering it took when it was done; None where nothing was."""
+        reused = [own for own in self.pieces if own.reused]
+        if not reused:
+            return None
+        seconds = sum(own.seconds for own in reused)
+        listed = ", ".join(KINDS_IN_WORDS[kind] for kind in dict.fromkeys(own.kind for own in reused))
+        return f"taken from an earlier run on the same model and data, where it took {seconds:.1f} s: {listed}"
