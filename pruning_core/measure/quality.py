@@ -94,7 +94,7 @@ class Evaluator:
         """
         tokens, done, dtype = self._tokens, 0, self._dense.model.dtype
         if dtype not in self._dense_observed:
-            self._dense_observed[dtype] = self._answers_of_dense(on_batch)
+            self.ask_dense(on_batch)
             done = len(tokens.batches)
         observed = observe(pruned, tokens, self._task, lambda step: on_batch(done + step), name="pruned", of=self._of)
         seen = Observed(self._dense_observed[dtype], observed, self._encoded, self._rows)
@@ -117,6 +117,12 @@ class Evaluator:
             ) from error
         found = compared(self._spec, judged, quality)
         return replace(found, where=where_lost(self._spec, judged, seen)) if where else found
+
+    def ask_dense(self, on_batch: Callable[[int], None]) -> None:
+        """Let the dense model answer in the precision that it computes in now, unless it has."""
+        dtype = self._dense.model.dtype
+        if dtype not in self._dense_observed:
+            self._dense_observed[dtype] = self._answers_of_dense(on_batch)
 
     def _answers_of_dense(self, on_batch: Callable[[int], None]) -> list[Tensor]:
         def answers() -> Piece:

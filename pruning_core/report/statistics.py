@@ -40,5 +40,6 @@ class StatisticsReport(Frozen):
         if not reused:
             return None
         seconds = sum(own.seconds for own in reused)
-        listed = ", ".join(KINDS_IN_WORDS[kind] for kind in dict.fromkeys(own.kind for own in reused))
+        kinds = {own.kind for own in reused}
+        listed = ", ".join(said for kind, said in KINDS_IN_WORDS.items() if kind in kinds)
         return f"taken from an earlier run on the same model and data, where it took {seconds:.1f} s: {listed}"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from pruning_core.kept.folder import KeptFolder
 from pruning_core.kept.piece import Damaged, Piece, packed, read_piece, unpacked, write_piece
 from pruning_core.kept.statistics import Statistics
-from pruning_core.run.pipeline import run
+from pruning_core.run.pipeline import calibrate, run
 from tests import tasks, tiny
 
 
@@ -74,6 +74,24 @@ def test_every_kind_of_answer_is_found_again(task_type, tmp_path):
     assert _weights(tmp_path / "later") == _weights(tmp_path / "first")
     assert "answers" in _reused(later)
     assert ("writing" in _reused(later)) == (task_type == "text-generation")
+
+
+@pytest.mark.parametrize("task_type", ["text-classification", "text-generation"])
+def test_after_a_calibration_a_run_gathers_nothing(task_type, tmp_path):
+    kept = KeptFolder(tmp_path / "kept")
+    model, data = tasks.write_task_model(tmp_path / "model", task_type), tasks.write_task_data(tmp_path / "data", task_type)
+    spec = tiny.tiny_spec(model, data, task=tasks.task_of(task_type, data))
+    seen = []
+    told = calibrate(spec, kept, device="cpu", threads=1, on_progress=seen.append)
+    assert not any(own.reused for own in told.pieces)
+    assert {"scores", "states", "answers"} <= {own.kind for own in told.pieces}
+    assert [now.stage for now in seen][-1] == "evaluate"
+    again = calibrate(spec, kept, device="cpu", threads=1)
+    assert all(own.reused for own in again.pieces)
+    report = _run(spec, tmp_path / "out", kept)
+    assert _reused(report) == {own.kind for own in told.pieces}
+    assert all(own.reused for own in report.statistics.pieces)
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "model", "data", "out"}
 
 
 def test_other_settings_models_and_rows_find_no_scores(tiny_bert, tiny_sst2, tmp_path):
