@@ -140,6 +140,14 @@ class AsyncClient:
         """Ask for another try of a failed job."""
         return await self._run(operations.retry(job_id))
 
+    async def derive(self, job_id: str, *, idempotency_key: str | None = None, **changes: Any) -> Job:
+        """Submit a job like another one. ``changes`` are fields of the API, such as ``target`` or ``artifacts``."""
+        return await self._run(operations.derive(job_id, changes, idempotency_key=idempotency_key))
+
+    async def plan_derived(self, job_id: str, **changes: Any) -> JobPrediction:
+        """Return what the service would do with such a job, and submit nothing."""
+        return await self._run(operations.plan_derived(job_id, changes))
+
     async def cancel_all(self, *, dry_run: bool = False, **wanted: Any) -> BulkChange:
         """Cancel all jobs that are like ``wanted``: ``model``, ``metadata``, ``status`` (queued, running), or ``all=True``."""
         return await self._run(operations.change_many("cancel", {"dry_run": dry_run, **wanted}))
@@ -298,6 +306,10 @@ class AsyncJobHandle:
         """Ask for another try of the failed job."""
         self.latest = await self._client.retry(self.id)
         return self
+
+    async def derive(self, **changes: Any) -> AsyncJobHandle:
+        """Submit a job like this one, with other targets or artifacts; see `Client.derive`."""
+        return AsyncJobHandle(self._client, await self._client.derive(self.id, **changes))
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:

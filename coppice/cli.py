@@ -11,6 +11,7 @@ from coppice.commands import (
     audit,
     bulk,
     check,
+    derive,
     doctor,
     engines,
     expand,
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.command(epilog=EXIT_CODES)(run.run)
 app.command(epilog=EXIT_CODES)(check.check)
 app.command(epilog=EXIT_CODES)(remote.prune)
+app.command(epilog=EXIT_CODES)(derive.derive)
 # Each of these modules adds its commands.
 assert removal.jobs is bulk.jobs is remote.jobs
 assert shares.queue is queue.queue

@@ -169,6 +169,14 @@ class Client:
         """Ask for another try of a failed job."""
         return self._run(operations.retry(job_id))
 
+    def derive(self, job_id: str, *, idempotency_key: str | None = None, **changes: Any) -> Job:
+        """Submit a job like another one. ``changes`` are fields of the API, such as ``target`` or ``artifacts``."""
+        return self._run(operations.derive(job_id, changes, idempotency_key=idempotency_key))
+
+    def plan_derived(self, job_id: str, **changes: Any) -> JobPrediction:
+        """Return what the service would do with such a job, and submit nothing."""
+        return self._run(operations.plan_derived(job_id, changes))
+
     def cancel_all(self, *, dry_run: bool = False, **wanted: Any) -> BulkChange:
         """Cancel all jobs that are like ``wanted``: ``model``, ``metadata``, ``status`` (queued, running), or ``all=True``."""
         return self._run(operations.change_many("cancel", {"dry_run": dry_run, **wanted}))
@@ -381,3 +389,7 @@ class JobHandle:
         """Ask for another try of the failed job."""
         self.latest = self._client.retry(self.id)
         return self
+
+    def derive(self, **changes: Any) -> JobHandle:
+        """Submit a job like this one, with other targets or artifacts; see `Client.derive`."""
+        return JobHandle(self._client, self._client.derive(self.id, **changes))

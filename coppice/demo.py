@@ -27,7 +27,7 @@ import typer
 from coppice import console
 from coppice.client import Client
 from coppice.commands.places import require_free
-from coppice.commands.remote import fetch, follow, result_document
+from coppice.commands.waiting import fetch, follow, result_document
 from coppice.console import ExitCode, explained, fail
 from coppice.faults import no_traceback
 from coppice.installation import SERVER

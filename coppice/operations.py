@@ -128,6 +128,19 @@ def retry(job_id: str) -> Operation[Job]:
     return Job.model_validate(answer.json())
 
 
+def derive(job_id: str, changes: Mapping[str, Any], *, idempotency_key: str | None) -> Operation[Job]:
+    """Submit a job like another one, but for some fields."""
+    headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+    answer = yield Request("POST", f"/v1/jobs/{job_id}/derive", json=changes, headers=headers)
+    return Job.model_validate(answer.json())
+
+
+def plan_derived(job_id: str, changes: Mapping[str, Any]) -> Operation[JobPrediction]:
+    """Return what the service would do with a derived job."""
+    answer = yield Request("POST", f"/v1/jobs/{job_id}/derive", json={**changes, "validate_only": True})
+    return JobPrediction.model_validate(answer.json())
+
+
 def delete(job_id: str) -> Operation[None]:
     """Delete a job."""
     yield Request("DELETE", f"/v1/jobs/{job_id}")

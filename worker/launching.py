@@ -14,6 +14,7 @@ from pruning_core.files.hub import Source
 from pruning_core.files.paths import is_local
 from pruning_core.spec.data_places import data_places
 from pruning_core.spec.prune import PruneSpec
+from worker.kept import KeptRoom
 from worker.protocol import ChildRequest, FetchRequest, Scratch
 from worker.sandbox.host import chosen, examine
 from worker.sandbox.plan import AttemptSandbox, Launch, cache_of, linked, user_for
@@ -64,16 +65,20 @@ class Launching:
         settings, spec = self._settings, self._claim.spec
         inputs = (*_inputs(settings, spec), *([] if self._hub is None else [self._hub]))
         measurements = cache_of(settings.data_dir.resolve() / "cache", self._claim.owner)
+        kept = KeptRoom(settings).folder_of(self._claim.owner)
+        writable = (measurements, *(() if kept is None else (kept,)))
         user = user_for(self._host, settings.resolved_job_user, inputs)
         sandbox = AttemptSandbox(self._host, self._scratch.folder, user, _private(settings))
         engines = engines_folder(settings.engines_dir) if _runs_engines(spec) else None
         programs = () if engines is None else readable_places(engines)
-        limits = sandbox.confinement((*inputs, *programs), (measurements,))
+        limits = sandbox.confinement((*inputs, *programs), writable)
         request = ChildRequest(
             spec=spec,
             device=settings.device or None,
             threads=settings.threads,
             cache=measurements,
+            statistics=kept,
+            statistics_bytes=settings.statistics_bytes,
             hub_cache=self._hub,
             engines=engines,
             memory_bytes=settings.job_memory_bytes,
@@ -81,7 +86,7 @@ class Launching:
             confinement=None if self._is_off else limits,
         )
         self._scratch.request.write_text(request.model_dump_json(), encoding="utf-8")
-        sandbox.prepare(measurements)
+        sandbox.prepare(*writable)
         return sandbox.launch(limits)
 
 

@@ -44,6 +44,8 @@ class ChildRequest(BaseModel):
     device: str | None
     threads: int | None
     cache: Path | None = None
+    statistics: Path | None = None
+    statistics_bytes: int | None = None
     hub_cache: Path | None = None
     engines: Path | None = None
     memory_bytes: int | None = None

@@ -23,7 +23,9 @@ from app.operations.retention import Retention
 from app.operations.tenants import TenantDeletion
 from app.settings import Settings
 from app.storage import ArtifactStore, StoreUnavailable
+from app.tenants.repository import TenantRepository
 from app.uploads.service import UploadService
+from worker.kept import KeptRoom
 from worker.scratch import ScratchRoom
 
 _log = structlog.get_logger(__name__)
@@ -68,6 +70,7 @@ class Reaper:
         self._tenants = TenantDeletion(settings, database, store)
         self._retention = Retention(settings, database, store)
         self._room = ScratchRoom(settings.resolved_scratch_dir)
+        self._kept = KeptRoom(settings)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._watch = Watch(settings.lease_s, settings.reaper_tick_s)
         self._swept_up_to = ""
@@ -161,6 +164,9 @@ class Reaper:
         self._retention.sweep(for_s=self._settings.reaper_tick_s)
         self._uploads.sweep()
         self._sweep_scratch()
+        with self._database.read() as connection:
+            deletions = TenantRepository(connection).deletions()
+        self._kept.sweep(deletions)
 
     def _sweep_store(self, expired: list[str]) -> None:
         """Delete the files of fences that neither run nor have published."""

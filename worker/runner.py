@@ -37,6 +37,7 @@ def _run(scratch: Scratch, parent: int, tell: Tell) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (request.memory_bytes, hard))
     sleep_when_waiting()
     keep_few_kernels()
+    from pruning_core.kept.folder import KeptFolder
     from pruning_core.run.pipeline import run
 
     try:
@@ -46,6 +47,7 @@ def _run(scratch: Scratch, parent: int, tell: Tell) -> None:
             device=request.device,
             threads=request.threads,
             cache=request.cache,
+            statistics=None if request.statistics is None else KeptFolder(request.statistics, request.statistics_bytes),
             scratch=scratch.work,
             engines=request.engines,
             model_name=request.model_name,

@@ -34,6 +34,7 @@ _BY_OPERATION = {
     "cancelJob": {"409": "The job has finished"},
     "retryJob": {"409": "The job has not failed"},
     "createJob": _DELETING,
+    "deriveJob": _DELETING,
     "retryJobs": _DELETING,
     "uploadModel": _DELETING,
     "uploadDataset": _DELETING,

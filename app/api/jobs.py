@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import time
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 
-from app.api.deps import Deletion, Owner, Sent, Service, Watcher, Writer
+from app.api.deps import Deletion, Owner, Sent, Service, Watcher, Writer, sent_json
 from app.api.files import Conditions, file_headers, serve_file
 from app.api.filters import METADATA_PARAMETER, metadata_filter
 from app.api.negotiation import prefers_html
 from app.ending import Ending
-from app.errors import ProblemDetails
+from app.errors import Problem, ProblemDetails, field_errors
+from app.jobs.derivation import JobDerive
 from app.jobs.places import Place
 from app.jobs.schemas import JobCreate, JobList, JobView, PlanView
 from app.jobs.service import JobDetails, JobService
@@ -161,6 +164,40 @@ def retry_job(job_id: JobId, service: Service, writer: Writer) -> JobView:
     """Queue a failed job again, under the same id. What it had published is withdrawn."""
     details = service.retry(job_id, caller=writer)
     return _view(details, service.place(details.job))
+
+
+@router.post(
+    "/{job_id}/derive",
+    status_code=202,
+    operation_id="deriveJob",
+    response_model=None,
+    responses=_ACCEPTED,
+    dependencies=[Depends(sent_json)],
+)
+async def derive_job(
+    job_id: JobId,
+    body: JobDerive,
+    service: Service,
+    writer: Writer,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> Response:
+    """Submit a job like another one, with other targets, layout, formats or engines.
+
+    Model, data, method and calibration stay. What the other job has found out about them is used again where the worker has
+    kept it.
+    """
+    parent = await run_in_threadpool(service.get, job_id, owner=writer.owner)
+    sent = body.body_for(parent.job)
+    try:
+        request = JobCreate.model_validate(sent)
+    except ValidationError as error:
+        errors = field_errors(error, sent, JobCreate)
+        detail = "; ".join(dict.fromkeys(own.message for own in errors))
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=errors) from None
+    if body.validate_only:
+        return await _plan(request, service, writer)
+    details = await service.submit(request, sent, caller=writer, idempotency_key=idempotency_key)
+    return _accepted(details, await run_in_threadpool(service.place, details.job))
 
 
 @router.delete("/{job_id}", status_code=204, operation_id="deleteJob")

@@ -154,7 +154,7 @@ class JobView(BaseModel):
             finished_at=None if job.finished_at is None else _moment(job.finished_at),
             estimated_finish=_estimate(job),
             expires_at=None if job.expires_at is None else _moment(job.expires_at),
-            spec=_shown(job.spec),
+            spec=shown(job.spec),
             progress=_progress(job),
             queue=None if place is None else QueueView.of(place),
             attempt=job.attempt,
@@ -185,7 +185,7 @@ class PlanView(BaseModel):
     @classmethod
     def of(cls, spec: PruneSpec, predicted: Prediction | None, found: Findings) -> PlanView:
         """Show a plan."""
-        return cls(spec=_shown(spec), predicted=predicted, found=found)
+        return cls(spec=shown(spec), predicted=predicted, found=found)
 
 
 class JobList(BaseModel):
@@ -228,7 +228,8 @@ class ArtifactList(BaseModel):
     data: list[ArtifactView]
 
 
-def _shown(spec: PruneSpec) -> PruneSpec:
+def shown(spec: PruneSpec) -> PruneSpec:
+    """Return a spec as clients may see it and send it again: uploads by their ids."""
     data = {own.param: shown_reference(own.reference) for own in data_places(spec)}
     return with_data(spec, data).model_copy(update={"model": shown_reference(spec.model)})
 

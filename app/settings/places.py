@@ -55,6 +55,17 @@ class Places(BaseSettings):
         default=64 * 2**30, ge=2**20, description="Largest cache of uploads of a host, where they are in an object store."
     )
     scratch_dir: Path | None = Field(default=None, description="Folder for running jobs' files; empty: in data_dir.")
+    statistics_bytes: int = Field(
+        default=2 * 2**30,
+        ge=0,
+        description="Bytes that each worker host keeps of the dense models of one tenant's jobs, in a folder of data_dir: "
+        "scores, hidden states and answers, which a second target of the same model and data then need not gather again. "
+        "What was least recently used goes first. 0: nothing.",
+    )
+    statistics_shared: bool = Field(
+        default=False,
+        description="Whether a tenant's job may use what another's has kept, for the same model and the same rows.",
+    )
     allowed_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         description=f"Folders under which jobs may name models and data sets by path, separated by {os.pathsep!r}. "

@@ -60,6 +60,11 @@ class TenantRepository:
             return None
         return Deletion(row.owner, row.requested_at, row.with_audit, row.finished_at, row.counts)
 
+    def deletions(self) -> list[Deletion]:
+        """List all deletions of tenants, those that have ended too."""
+        rows = self._connection.execute(sa.select(_deletions))
+        return [Deletion(row.owner, row.requested_at, row.with_audit, row.finished_at, row.counts) for row in rows]
+
     def unfinished(self, *, limit: int) -> list[str]:
         """List tenants that are being deleted, those first that have waited longest."""
         query = sa.select(_deletions.c.owner).where(_deletions.c.finished_at.is_(None)).order_by(_deletions.c.requested_at)

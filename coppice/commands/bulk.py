@@ -9,8 +9,9 @@ import typer
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
-from coppice.commands.remote import Url, jobs
+from coppice.commands.remote import jobs
 from coppice.commands.sending import metadata_of
+from coppice.commands.which import Url
 from coppice.console import explained, joined
 
 Model = Annotated[str | None, typer.Option(help="Only jobs of this model, as they named it.")]

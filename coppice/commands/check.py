@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coppice.commands import options
-from coppice.commands.remote import show_plan
+from coppice.commands.waiting import show_plan
 from coppice.types import JobPrediction
 from pruning_core.errors import PruningError
 

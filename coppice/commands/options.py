@@ -228,25 +228,18 @@ class JobOptions:
         fields |= self._task(fields.get("task"))
         if self.method is not None or self._of_method():
             fields["method"] = self._method(fields.get("method"))
-        targets = self._targets()
-        if self.tolerance is not None and not targets:
-            targets = targets_of(fields)
-            if not targets:
-                fail("--tolerance: only with a target, such as --macs-keep", ExitCode.BAD_INPUT)
-        if targets:
-            targets = with_tolerance(targets, self.tolerance, fields)
+        if targets := self._targets_for(fields):
             for name in ("sparsity", "target", "targets"):
                 fields.pop(name, None)
-            fields |= {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
+            fields |= targets
         # 2:4 and its like are targets by themselves. `PruneSpec` refuses the pattern that is none, unstructured.
         if fields.keys().isdisjoint({"sparsity", "target", "targets", "quality_floor"}) and not _is_pattern(
             fields.get("method")
         ):
             some = ", ".join(_TARGETS.values())
             fail(f"target is required: give one of {some}, or a --quality-floor alone", ExitCode.BAD_INPUT)
-        given = cast("Mapping[str, Any]", fields.get("artifacts") or {})
-        if chosen := delivered(self, given, fields.get("task")):
-            fields["artifacts"] = {**given, **chosen}
+        if chosen := self.delivered(fields):
+            fields["artifacts"] = {**(fields.get("artifacts") or {}), **chosen}
         calibration = {name: value for name in ("samples", "self_written") if (value := getattr(self, name)) is not None}
         if calibration:
             fields["calibration"] = {**fields.get("calibration", {}), **calibration}
@@ -262,6 +255,20 @@ class JobOptions:
             return PruneSpec.model_validate(fields)
         except ValidationError as error:
             fail_all(sentences(error, self.worded), ExitCode.BAD_INPUT)
+
+    def asked_for(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the targets and the quality floor that options set, by the field; empty where there are none.
+
+        Args:
+            fields: The spec that they change.
+        """
+        floor = {} if self.quality_floor is None else {"quality_floor": self.quality_floor}
+        return self._targets_for(fields) | floor | self._floor(self.quality_floor)
+
+    def delivered(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of ``artifacts`` that options set or imply, for the spec that they change."""
+        given = cast("Mapping[str, Any]", fields.get("artifacts") or {})
+        return delivered(self, given, fields.get("task"))
 
     def option_for(self, field: str) -> str:
         """Return where a user changes a field of the spec: an option, or a field of the spec file."""
@@ -361,6 +368,18 @@ class JobOptions:
             for name, values in used.items()
             for value in values
         ]
+
+    def _targets_for(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the field ``target`` or ``targets`` that options set; a tolerance alone changes those of the spec."""
+        targets = self._targets()
+        if self.tolerance is not None and not targets:
+            targets = targets_of(fields)
+            if not targets:
+                fail("--tolerance: only with a target, such as --macs-keep", ExitCode.BAD_INPUT)
+        if not targets:
+            return {}
+        targets = with_tolerance(targets, self.tolerance, fields)
+        return {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
 
     def _place_in_file(self) -> dict[str, object]:
         """Return where the spec file's latency is measured: a share on the command line changes the share alone."""

@@ -16,7 +16,7 @@ from rich.filesize import decimal
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
-from coppice.commands.remote import JOB_ID, Url
+from coppice.commands.which import JOB_ID, Url
 from coppice.connection import address_of
 from coppice.console import ExitCode, explained, fail, note, progress
 from coppice.errors import ApiError, CoppiceError, ServiceUnreachable

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json as jsonlib
-import re
 import tempfile
 import webbrowser
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -21,35 +16,25 @@ from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options, places
 from coppice.commands.sending import asking, metadata_of, require_folders, with_uploads
-from coppice.conditions import Condition, NotJudged, check_sets, parse
-from coppice.console import ExitCode, explained, fail, progress
-from coppice.errors import ApiError, CoppiceError, JobUnsuccessful
-from coppice.types import Job, JobPrediction, JobQueue
-from pruning_core.report.report import Report
-from pruning_core.spec.prune import PruneSpec
-
-Url = Annotated[str, typer.Option(envvar="COPPICE_URL", help="Address of the service.")]
-
-_NO_WORKER = (
-    "no worker is signed in at the service, so that nothing runs; whoever runs it starts one with coppice worker "
-    "(coppice serve brings its own)"
+from coppice.commands.waiting import (
+    bundle_of,
+    check_conditions,
+    conditions_of,
+    judge,
+    nobody,
+    show_plan,
+    show_result,
+    show_submitted,
+    status_of,
 )
-JOB_ID = re.compile(r"[A-Za-z0-9_\-]{1,64}", re.ASCII)
-_LOOKED_THROUGH = 200  # newest jobs, for an id that is nearly one of theirs
-_LIKENESS = 0.85
+from coppice.commands.which import JobId, Url, meant
+from coppice.console import ExitCode, explained, fail
+from coppice.types import Job
+
 # What stands beside an id in one line: status, share done, age, and room for the beginnings of model and task.
 _BESIDE_IDS = 2 + 10 + 2 + 4 + 2 + 4 + 2 + 9 + 2 + 7
 
 jobs = typer.Typer(help="List, show, follow, cancel, retry and delete the jobs of a service.", no_args_is_help=True)
-
-
-def _is_id(text: str) -> str:
-    if JOB_ID.fullmatch(text) is None:
-        raise typer.BadParameter("a job's id is 1 to 64 letters, digits, - and _; coppice jobs list shows them")
-    return text
-
-
-JobId = Annotated[str, typer.Argument(callback=_is_id, help="Id of the job, as coppice jobs list shows it.")]
 
 
 @options.takes_job
@@ -91,13 +76,13 @@ def prune(
     A drop may be chance: --fail-if 'surely_worse>0.01' fails if all of the 95 % interval is worse than that, and
     'may_be_worse>0.01' if any of it is.
     """
-    conditions = _conditions(fail_if or [])
+    conditions = conditions_of(fail_if or [])
     if wait and not plan and out is None:
         fail("give --out, the folder for the bundle, or --no-wait", ExitCode.BAD_INPUT)
     if conditions and (plan or not wait):
         fail("--fail-if judges the report, so it needs --wait", ExitCode.BAD_INPUT)
     spec = job.to_spec()
-    _check_sets(conditions, spec)
+    check_conditions(conditions, spec)
     if out is not None:
         # With --job-id the command may be repeated, and goes on downloading.
         places.require_free(out, may_hold_files=job_id is not None)
@@ -112,26 +97,12 @@ def prune(
         submitted = client.submit(request, job_id=job_id)
         console.err.print(f"job {submitted.id}", highlight=False)
         if not wait:
-            if submitted.queue is not None and not submitted.queue.workers:
-                console.note(_nobody(submitted.queue))
-            typer.echo(submitted.model_dump_json() if json else submitted.id)
+            show_submitted(submitted, json=json)
             return
-        try:
-            done = follow(client, submitted)
-        except KeyboardInterrupt:
-            console.err.print(f"left running; cancel it with: coppice jobs cancel {submitted.id} --url {url}")
-            raise
-        if done.status != "succeeded":
-            raise JobUnsuccessful(done)
         assert out is not None
-        fetch(client, done, out)
-        found = client.report(done.id)
-    if json:
-        typer.echo(result_document(done, out, found))
-    else:
-        console.show(found)
-        console.out.print(f"bundle: {out}", soft_wrap=True, highlight=False)
-    _judge(conditions, found)
+        done, found = bundle_of(client, submitted, out, url=url)
+    show_result(done, out, found, json=json)
+    judge(conditions, found)
 
 
 def report(
@@ -147,7 +118,7 @@ def report(
 
     Example: coppice report job_... --open
     """
-    conditions = _conditions(fail_if or [])
+    conditions = conditions_of(fail_if or [])
     if out is not None:
         places.require_writable(out)
     with explained(), Client(url, api_key=key) as client, meant(client, job_id):
@@ -163,105 +134,7 @@ def report(
         console.err.print(f"page: {target}", soft_wrap=True, highlight=False)
         if open_page:
             webbrowser.open(target.absolute().as_uri())
-    _judge(conditions, found)
-
-
-def _conditions(texts: list[str]) -> list[Condition]:
-    try:
-        return [parse(text) for text in texts]
-    except ValueError as error:
-        fail(str(error), ExitCode.BAD_INPUT)
-
-
-def _check_sets(conditions: list[Condition], spec: PruneSpec) -> None:
-    try:
-        check_sets(conditions, [own.name for own in spec.evaluation.also])
-    except ValueError as error:
-        fail(f"--fail-if {error}", ExitCode.BAD_INPUT)
-
-
-def _judge(conditions: list[Condition], report: Report) -> None:
-    try:
-        held = [
-            f"{condition} ({condition.named} is {condition.value(report):.6g})"
-            for condition in conditions
-            if condition.holds(report)
-        ]
-    except NotJudged as error:
-        fail(f"a condition of --fail-if cannot be judged: {error}", ExitCode.BAD_INPUT)
-    if held:
-        fail(f"a condition of --fail-if holds: {'; '.join(held)}", ExitCode.CONDITION_HOLDS)
-
-
-def show_plan(plan: JobPrediction, worded: Callable[[str], str], *, json: bool) -> None:
-    """Print the predicted size, memory and time of a job, with warnings in the command line's own words."""
-    if json:
-        typer.echo(plan.model_dump_json())
-        return
-    if plan.predicted is None:
-        console.out.print("it would be accepted; nothing is known of the model's size yet")
-    else:
-        told = plan.predicted
-        floor = plan.spec.get("quality_floor") is not None
-        sizes = (
-            "the smallest model that keeps the floor" if floor else "a model of the size that the target is measured to take"
-        )
-        if told.parameters is not None and told.bytes is not None:
-            counts = f"{told.parameters.pruned / 1e6:.1f} M of {told.parameters.dense / 1e6:.1f} M parameters"
-            sizes = f"about {counts}, {told.bytes.pruned / 1e6:.1f} MB of weights"
-        cost = f"{told.seconds:.0f} s and {told.memory_bytes / 2**30:.1f} GiB of memory"
-        console.out.print(f"it would be accepted: {sizes}, {cost}", highlight=False, soft_wrap=True)
-        for warning in told.warnings:
-            console.note(worded(warning))
-    for note in plan.found.notes:
-        console.note(note)
-    if plan.found.not_looked_at:
-        console.note(f"not looked at: {'; '.join(plan.found.not_looked_at)}")
-
-
-def follow(client: Client, job: Job) -> Job:
-    """Wait for a job's end with a progress bar, and return the finished job."""
-    warned = False
-    with progress("queued") as show:
-
-        def tell(now: Job) -> None:
-            nonlocal warned
-            if now.queue is not None and not now.queue.workers and not warned:
-                warned = True
-                console.note(_nobody(now.queue))
-            stage = now.progress.stage if now.progress is not None and not now.finished else status_of(now)
-            show(stage, 1.0 if now.status == "succeeded" else now.progress.fraction if now.progress is not None else 0.0)
-
-        return client.wait(job.id, tell)
-
-
-def _nobody(queue: JobQueue) -> str:
-    """Say why no worker serves a job: there is none, or it needs what none has."""
-    return _NO_WORKER if queue.why in (None, "no worker is signed in") else f"the job waits: {queue.why}"
-
-
-def status_of(job: Job) -> str:
-    """Return a job's status, and where it is while it waits."""
-    if job.queue is None:
-        return job.status
-    return f"{job.status}, {job.queue.before} before it" if job.queue.before else f"{job.status}, the next one"
-
-
-def result_document(job: Job, bundle: Path, report: Report) -> str:
-    """Return the JSON document that reports a finished job."""
-    result = {
-        "status": job.status,
-        "job_id": job.id,
-        "bundle": str(bundle.absolute()),
-        "report": report.model_dump(mode="json"),
-    }
-    return jsonlib.dumps(result)
-
-
-def fetch(client: Client, job: Job, folder: Path) -> None:
-    """Download a bundle with a progress bar."""
-    with progress("download") as show:
-        client.download(job.id, folder, lambda done, total: show("download", done / max(1, total)))
+    judge(conditions, found)
 
 
 @jobs.command("list")
@@ -313,22 +186,6 @@ def _done(job: Job) -> str:
     return f"{job.progress.fraction:.0%}" if job.progress is not None else ""
 
 
-@contextmanager
-def meant(client: Client, job_id: str) -> Generator[None]:
-    """Name the job whose id is nearest, where there is none of this one."""
-    try:
-        yield
-    except ApiError as error:
-        if error.code != "job_not_found":
-            raise
-        ids: list[str] = []
-        with suppress(CoppiceError):
-            ids = [job.id for job in client.list(limit=_LOOKED_THROUGH)]
-        alike = [one for one in ids if one.startswith(job_id)] or get_close_matches(job_id, ids, n=3, cutoff=_LIKENESS)
-        advice = f"did you mean {' or '.join(alike[:3])}?" if alike else "coppice jobs list shows those that there are"
-        raise replace(error, detail=f"there is no job {job_id} here; {advice}") from error
-
-
 def _age(moment: datetime) -> str:
     """Return how long ago a moment was, in one unit."""
     seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
@@ -354,7 +211,7 @@ def show(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None, json
         if job.queue.paused:
             console.note("the queue is paused by whoever runs the service; nothing is taken until they open it")
         if not job.queue.workers:
-            console.note(_nobody(job.queue))
+            console.note(nobody(job.queue))
         elif job.queue.why is not None:
             console.note(job.queue.why)
     if job.error is not None:

@@ -9,7 +9,8 @@ import typer
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
-from coppice.commands.remote import JobId, Url, jobs, meant
+from coppice.commands.remote import jobs
+from coppice.commands.which import JobId, Url, meant
 from coppice.console import explained
 from coppice.errors import ApiError
 

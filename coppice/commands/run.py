@@ -28,6 +28,13 @@ def run(
     job: options.JobOptions,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; by default a GPU if there is one.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads to prune with.")] = None,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder in which to keep what is found out about the dense model. A run for another target of the same model "
+            "and data takes it from there, and writes the same weights as without it.",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Prune a model in this process and write the bundle, by the same pipeline as the service.
@@ -39,6 +46,7 @@ def run(
     sleep_when_waiting()
     keep_few_kernels()
     try:
+        from pruning_core.kept.folder import KeptFolder
         from pruning_core.run.pipeline import run as run_pipeline
     except ImportError as error:
         fail(f"pruning needs {error.name}, which is not installed: pip install '{DISTRIBUTION}[prune]'", ExitCode.BAD_INPUT)
@@ -49,7 +57,15 @@ def run(
 
         try:
             with contextlib.redirect_stdout(sys.stderr):  # libraries may print, and stdout is for the result
-                report = run_pipeline(built, out, device=device, threads=threads, cache=cache_folder(), on_progress=tell)
+                report = run_pipeline(
+                    built,
+                    out,
+                    device=device,
+                    threads=threads,
+                    cache=cache_folder(),
+                    statistics=None if statistics is None else KeptFolder(statistics),
+                    on_progress=tell,
+                )
         except Rejected as error:
             fail(f"{error.message} ({error.code}). The best candidate, with its report, is in {out}", ExitCode.JOB_FAILED)
         except (OutOfMemory, StorageFull) as error:

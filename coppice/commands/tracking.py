@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from coppice import console
-from coppice.client import Client
+from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
-from coppice.commands.remote import DEFAULT_URL, Url
+from coppice.commands.which import Url
 from coppice.console import ExitCode, explained, fail
 from coppice.installation import DISTRIBUTION, require
 

@@ -15,6 +15,8 @@ from pruning_core.engines.limits import Limits
 from pruning_core.evidence.calibration import TokenSet
 from pruning_core.evidence.clock import StageClock
 from pruning_core.evidence.states import DenseStates
+from pruning_core.kept.piece import Json
+from pruning_core.kept.statistics import Statistics
 from pruning_core.tasks.base import TaskModel
 
 
@@ -38,6 +40,11 @@ class Evidence:
     written: int = 0
     notes: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> dict[str, Json]:
+        """What statistics on these samples depend on, as JSON, for those that are kept."""
+        return {"samples": self.calibration.fingerprint, "products": str(self.dtype), "states": self.states.key}
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -45,7 +52,8 @@ class Context:
 
     ``layers`` are the layers that stay when the stock layout is planned; None if every layer has widths of its own. ``limits``
     are what engines can hold of such widths; None outside the layout for serving. ``budgets`` are those of latencies in
-    engines, whose tables are measured before anything else; by the names of their targets.
+    engines, whose tables are measured before anything else; by the names of their targets. ``statistics`` are what earlier runs
+    found out about the dense model, and what this one keeps.
     """
 
     task_model: TaskModel
@@ -55,6 +63,7 @@ class Context:
     layers: tuple[int, ...] | None = None
     limits: Limits | None = None
     budgets: Mapping[str, CurveBudget] = field(default_factory=dict[str, CurveBudget])
+    statistics: Statistics = field(default_factory=Statistics)
 
     @property
     def groups(self) -> tuple[UnitGroup, ...]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
+
+import torch
 
 from pruning_core.arch.adapter import adapt
 from pruning_core.arch.verify import verify
@@ -14,6 +17,8 @@ from pruning_core.evidence.documents import calibration_blocks
 from pruning_core.evidence.familiar import note_on_familiarity
 from pruning_core.evidence.states import DenseStates
 from pruning_core.evidence.writing import interleaved, write
+from pruning_core.kept.piece import Piece, packed, unpacked
+from pruning_core.kept.statistics import Statistics
 from pruning_core.machine.precision import matmul_dtype, products_in
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import TaskModel
@@ -22,7 +27,15 @@ from pruning_core.tasks.base import TaskModel
 _ROWS_A_BLOCK = 16
 
 
-def gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Path | None, clock: StageClock) -> Evidence:
+def gather_evidence(
+    spec: PruneSpec,
+    dense: TaskModel,
+    train: Rows,
+    scratch: Path | None,
+    clock: StageClock,
+    *,
+    statistics: Statistics | None = None,
+) -> Evidence:
     """Draw and write the calibration samples, check that the model's structure is what it seems on them, and plan its states.
 
     Args:
@@ -31,6 +44,7 @@ def gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pat
         train: Rows of the training split.
         scratch: Folder for states that do not fit in memory; None: the system's.
         clock: Told of every text that the model has written, in the stage ``calibrate``.
+        statistics: Texts that the model wrote in an earlier run are taken from here; None: nothing is kept.
     """
     options, adapter = spec.calibration, adapt(dense.model)
     dtype = matmul_dtype(options.precision, dense.device)
@@ -46,7 +60,14 @@ def gather_evidence(spec: PruneSpec, dense: TaskModel, train: Rows, scratch: Pat
     length = max(encoded.lengths)
     with clock.stage("calibrate", 1 + texts) as step:
         if texts:
-            written = write(dense, texts, length, generator(spec.seed, "own writing"), step, dtype=dtype)
+
+            def writing() -> Piece:
+                draws = generator(spec.seed, "own writing")
+                return packed([torch.tensor(own) for own in write(dense, texts, length, draws, step, dtype=dtype)])
+
+            key = {"texts": texts, "length": length, "seed": spec.seed, "products": str(dtype)}
+            kept = (statistics or Statistics()).found("writing", key, writing)
+            written = [array("l", own.tolist()) for own in unpacked(kept)]
             samples = [encoded.columns["input_ids"][index] for index in chosen]
             with products_in(dtype, dense.device):
                 notes += note_on_familiarity(dense, spec.task, samples, written)

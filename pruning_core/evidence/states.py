@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.evidence.cache import ActivationCache, stored_
+from pruning_core.kept.piece import Piece
 from pruning_core.shapes import Float
 from pruning_core.tasks.batch import Batch
 
@@ -96,6 +97,36 @@ class DenseStates:
         numbers = 2 * sum(self._tokens) * self._hidden
         room = self.plan.streams // self.plan.dtype.itemsize
         return ActivationCache(numbers, room, self.plan.dtype, self._adapter.model.device, self._scratch)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the states of all batches that the plan has room for are there."""
+        return len(self._sums) == self.plan.batches
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What the states depend on beside model and samples, as JSON: the batches, and what of them is kept."""
+        return {"tokens": self._tokens, "batches": self.plan.batches, "dtype": str(self.plan.dtype)}
+
+    def piece(self) -> Piece:
+        """Return all recorded states, for a later run."""
+        assert self._block is not None, "states were recorded"
+        placed = [[self._embedded[index], *self._sums[index]] for index in range(self.plan.batches)]
+        beyond = [
+            [at, place] for at, own in enumerate(placed) for place, kept in enumerate(own) if kept.dtype != self.plan.dtype
+        ]
+        return Piece({"block": self._block}, {"shapes": [list(own[0].shape) for own in placed], "beyond": beyond})
+
+    def restore(self, piece: Piece) -> None:
+        """Take the states of an earlier run, as `piece` has returned them."""
+        self._block = piece.tensors["block"].to(self._adapter.model.device)
+        beyond = {tuple(own) for own in piece.facts["beyond"]}
+        for index, shape in enumerate(piece.facts["shapes"]):
+            room = self._room_for(index)
+            found = [
+                (own.view(torch.bfloat16) if (index, place) in beyond else own).view(shape) for place, own in enumerate(room)
+            ]
+            self._embedded[index], self._sums[index] = found[0], found[1:]
 
     def release(self) -> None:
         """Free the kept states; no recovery follows."""

@@ -10,9 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from pruning_core.data.digests import rows_digest
 from pruning_core.data.rows import Rows
 from pruning_core.errors import MetricUndefined, NotFinite
 from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
+from pruning_core.kept.piece import Json, Piece, packed, unpacked
+from pruning_core.kept.statistics import Statistics
 from pruning_core.machine.finite import require_finite
 from pruning_core.measure.certainty import Comparison, check_certain, compared
 from pruning_core.measure.where import where_lost
@@ -27,7 +30,15 @@ from pruning_core.tasks.batch import Batch
 class Evaluator:
     """Evaluates the checkpoints of a run on the validation split. The dense model is run only once in each precision."""
 
-    def __init__(self, spec: PruneSpec, dense: TaskModel, validation: Rows, *, of: str = "the validation split") -> None:
+    def __init__(
+        self,
+        spec: PruneSpec,
+        dense: TaskModel,
+        validation: Rows,
+        *,
+        of: str = "the validation split",
+        statistics: Statistics | None = None,
+    ) -> None:
         """Encode the validation rows. The dense model does not run before the first comparison.
 
         Args:
@@ -35,11 +46,13 @@ class Evaluator:
             dense: The dense model.
             validation: The rows.
             of: What they are rows of, for messages.
+            statistics: The dense model's answers in an earlier run are taken from here; None: nothing is kept.
 
         Raises:
             DatasetInvalid: They are too few for what the request wants to be sure of.
         """
         self._spec, self._task, self._dense, self._of = spec, spec.task, dense, of
+        self._statistics = statistics or Statistics()
         self._rows = validation.take(range(len(validation))[: spec.evaluation.max_samples])
         self._encoded = dense.family.encode(dense, self._rows, dense.longest(spec.evaluation.max_length))
         self._tokens = batched(
@@ -81,7 +94,7 @@ class Evaluator:
         """
         tokens, done, dtype = self._tokens, 0, self._dense.model.dtype
         if dtype not in self._dense_observed:
-            self._dense_observed[dtype] = observe(self._dense, tokens, self._task, on_batch, name="dense", of=self._of)
+            self.ask_dense(on_batch)
             done = len(tokens.batches)
         observed = observe(pruned, tokens, self._task, lambda step: on_batch(done + step), name="pruned", of=self._of)
         seen = Observed(self._dense_observed[dtype], observed, self._encoded, self._rows)
@@ -104,6 +117,29 @@ class Evaluator:
             ) from error
         found = compared(self._spec, judged, quality)
         return replace(found, where=where_lost(self._spec, judged, seen)) if where else found
+
+    def ask_dense(self, on_batch: Callable[[int], None]) -> None:
+        """Let the dense model answer in the precision that it computes in now, unless it has."""
+        dtype = self._dense.model.dtype
+        if dtype not in self._dense_observed:
+            self._dense_observed[dtype] = self._answers_of_dense(on_batch)
+
+    def _answers_of_dense(self, on_batch: Callable[[int], None]) -> list[Tensor]:
+        def answers() -> Piece:
+            return packed(observe(self._dense, self._tokens, self._task, on_batch, name="dense", of=self._of))
+
+        return unpacked(self._statistics.found("answers", self._key, answers))
+
+    @property
+    def _key(self) -> dict[str, Json]:
+        """What the dense model's answers depend on beside what all statistics of the run do."""
+        return {
+            "rows": rows_digest(self._rows),
+            "samples": self._tokens.fingerprint,
+            "batches": len(self._tokens.batches),
+            "asked": [self._task.type, self._task.metric, self._task.prefix],
+            "dtype": str(self._dense.model.dtype),
+        }
 
 
 def observe(

@@ -8,7 +8,7 @@ alike, so that their differences are of the pruning.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -100,6 +100,19 @@ class StoredPrecision:
                 for model in (self._dense, pruned):
                     stack.enter_context(_computing_in(dtype, model))
             yield chosen
+
+    @contextmanager
+    def expected(self) -> Generator[None]:
+        """Let the dense model alone compute in the precision that checkpoints stored as it is will be judged in."""
+        dtype = self._dtype(self._dense)
+        if dtype is None:
+            yield
+            return
+        if self._of_dense is None:
+            self._of_dense = self._reason_against(dtype) or self._agreement(self._dense, dtype)
+        is_taken = isinstance(self._of_dense, Agreement) and self._of_dense.holds
+        with _computing_in(dtype, self._dense) if is_taken else nullcontext():
+            yield
 
     def _dtype(self, pruned: TaskModel) -> torch.dtype | None:
         """Return the precision that both checkpoints are stored in, if it is another than float32 and may be used."""

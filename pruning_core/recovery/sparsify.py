@@ -25,19 +25,9 @@ from pruning_core.spec.options import ZeroingOptions
 from pruning_core.spec.prune import RecoverySpec
 from pruning_core.stats.gram import Gram
 from pruning_core.stats.input_sums import InputSums
-from pruning_core.tasks.base import TaskModel
 
 if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear
-
-
-def record_dense(model: TaskModel, evidence: Evidence, on_batch: Callable[[int], None]) -> None:
-    """Run the dense model once over the calibration batches whose states are kept, and record the states."""
-    with torch.no_grad(), products_in(evidence.dtype, model.device):
-        for index, batch in enumerate(evidence.calibration.batches[: evidence.states.plan.batches]):
-            with evidence.states.recording(index):
-                model.outputs(batch.to(model.device).inputs)
-            on_batch(index + 1)
 
 
 def sparsify_(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from operator import eq
+from operator import eq, is_
 from typing import Literal
 
 from pydantic import Field
@@ -17,6 +17,7 @@ from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
 from pruning_core.report.quality import FloorReport, QualityReport
 from pruning_core.report.reproduction import ReproductionReport
+from pruning_core.report.statistics import StatisticsReport
 from pruning_core.report.target import TargetReport
 from pruning_core.report.training import TrainingReport
 from pruning_core.report.where import WhereReport
@@ -297,6 +298,11 @@ class Report(Outcome):
     versions: dict[str, str]
     reproduction: ReproductionReport | None = Field(
         default=None, description="What it takes to make the bundle again. Null in earlier reports."
+    )
+    statistics: StatisticsReport | None = Field(
+        default=None,
+        exclude_if=partial(is_, None),
+        description="What was known of the dense model from an earlier run. Left out where no place for it was given.",
     )
     frontier: tuple[FrontierPoint, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -181,6 +181,17 @@ class CandidateBuilder:
         compress_problem = compressed if isinstance(compressed, str) else None
         return Candidate(plan, measured, expected, export_problem, compress_problem, exports)
 
+    def ask_dense(self) -> None:
+        """Let the dense model answer all evaluation rows, in the precision that checkpoints will probably be judged in."""
+        evaluators = [self.evaluator, *(further.evaluator for further in self.further)]
+        if self.selector is not self.evaluator:
+            evaluators.append(self.selector)
+        batches = [len(own.tokens.batches) for own in evaluators]
+        with self.ctx.clock.stage("evaluate", sum(batches)) as step, self.precision.expected():
+            for place, own in enumerate(evaluators):
+                before = sum(batches[:place])
+                own.ask_dense(lambda done, before=before: step(before + done))
+
     def _judged(self, pruned: TaskModel) -> tuple[Comparison, tuple[AlsoReport, ...], LedgerReport | None]:
         """Judge the written checkpoint by its task, on the further sets, and by the ledger if there is one."""
         own = self.evaluator.steps

@@ -11,6 +11,7 @@ from pruning_core.data.labels import with_classes
 from pruning_core.data.notes import notes_of
 from pruning_core.data.read import read_rows
 from pruning_core.errors import MetricUndefined, NotFinite
+from pruning_core.kept.statistics import Statistics
 from pruning_core.measure.quality import Evaluator
 from pruning_core.report.also import AlsoReport
 from pruning_core.spec.evaluation import AlsoSpec, EvaluationSpec
@@ -52,13 +53,13 @@ class FurtherSet:
         )
 
 
-def further_sets(spec: PruneSpec, dense: TaskModel) -> tuple[FurtherSet, ...]:
+def further_sets(spec: PruneSpec, dense: TaskModel, statistics: Statistics | None = None) -> tuple[FurtherSet, ...]:
     """Read and encode the further sets of a request, whose task has its columns named.
 
     Raises:
         DatasetInvalid: A set cannot be read, or does not fit the model; the error names the set.
     """
-    return tuple(_set(spec, dense, place, own) for place, own in enumerate(spec.evaluation.also))
+    return tuple(_set(spec, dense, place, own, statistics) for place, own in enumerate(spec.evaluation.also))
 
 
 def judge_all(sets: Sequence[FurtherSet], pruned: TaskModel, on_batch: Callable[[int], None], done: int) -> list[AlsoReport]:
@@ -83,7 +84,7 @@ def notes_of_sets(sets: Sequence[FurtherSet]) -> list[str]:
     return [note for own in sets for note in own.notes]
 
 
-def _set(spec: PruneSpec, dense: TaskModel, place: int, own: AlsoSpec) -> FurtherSet:
+def _set(spec: PruneSpec, dense: TaskModel, place: int, own: AlsoSpec, statistics: Statistics | None) -> FurtherSet:
     most = own.max_samples or spec.evaluation.max_samples
     with in_words_of(place, own):
         task, guessed = set_task(spec.task, own)
@@ -93,7 +94,7 @@ def _set(spec: PruneSpec, dense: TaskModel, place: int, own: AlsoSpec) -> Furthe
         evaluation = EvaluationSpec(max_samples=most, max_length=spec.evaluation.max_length, examples=0)
         # A floor is of the task's own rows. The copy is no request, and is not validated as one.
         part = spec.model_copy(update={"task": task, "evaluation": evaluation, "quality_floor": None})
-        evaluator = Evaluator(part, model, rows, of=f"evaluation set {own.name}")
+        evaluator = Evaluator(part, model, rows, of=f"evaluation set {own.name}", statistics=statistics)
     notes = [said_of_set(place, own, note) for note in (*guessed, *notes_of(task, rows, "evaluation"), *same)]
     return FurtherSet(own.name, task, evaluator, tuple(dict.fromkeys(notes)))
 

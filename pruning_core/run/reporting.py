@@ -72,6 +72,7 @@ def summed_up(
         device=str(ctx.task_model.device),
         versions=versions(),
         reproduction=again,
+        statistics=ctx.statistics.report(),
         frontier=tuple(points) if len(points) > 1 else (),
         warnings=(
             *_of_model(spec, ctx),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pruning_core.arch.linear import inputs_of, outputs_of
 from pruning_core.evidence.calibration import Batch
 from pruning_core.evidence.states import DenseStates
+from pruning_core.kept.piece import Piece, packed, unpacked
 from pruning_core.machine.finite import require_finite
 from pruning_core.machine.precision import products_in
 from pruning_core.shapes import Bool, Float, Int
@@ -95,6 +96,17 @@ def linear_statistics(
     for name, own in reversed(found.items()):
         require_finite(own.output_weights, f"the squared gradients of what {name} gives on the calibration samples")
     return found
+
+
+def as_piece(statistics: Mapping[str, LinearStatistics]) -> Piece:
+    """Return the statistics as a piece to keep."""
+    return packed([part for own in statistics.values() for part in (own.covariances, own.output_weights)])
+
+
+def from_piece(piece: Piece, names: Sequence[str], device: torch.device) -> dict[str, LinearStatistics]:
+    """Return the statistics of linears on a device, in the order in which `as_piece` has packed them."""
+    parts = [own.to(device) for own in unpacked(piece)]
+    return {name: LinearStatistics(*pair) for name, pair in zip(names, zip(parts[::2], parts[1::2], strict=True), strict=True)}
 
 
 def _places(real: Bool[Tensor, "b s"]) -> Int[Tensor, " n"]:

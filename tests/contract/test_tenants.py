@@ -121,6 +121,7 @@ def make_world(api: Api, model: Path, data: Path) -> World:
     world.bodies = {
         "createJob": {"json": api.body},
         "putJob": {"json": api.body},
+        "deriveJob": {"json": {"sparsity": 0.4}},
         "cancelJobs": {"json": {"all": True, "dry_run": True}},
         "retryJobs": {"json": {"all": True, "dry_run": True}},
         "createWebhook": {"json": hook},

@@ -27,13 +27,13 @@ from pruning_core.methods.base import Applied, TrainingPlan, Written
 from pruning_core.methods.zeroing import apply_zeros_, training_plan, zero_hints
 from pruning_core.patterns.pool import mine_pool
 from pruning_core.patterns.project import LargestFraction, LargestOfBlock, LargestOfPool, Projection
-from pruning_core.recovery.sparsify import record_dense
 from pruning_core.report.report import Outcome
 from pruning_core.shapes import Bool, Float
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.grammar import BlockPattern, MatrixShape
 from pruning_core.spec.prune import PruneSpec, RecoverySpec
 from pruning_core.spec.targets import PatternTarget, SparsityTarget, Target, sparsities_of
+from pruning_core.stats.dense_states import ensure_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -117,7 +117,7 @@ class PatternPlanner:
         self._options, self._ctx = options, ctx
         self._block, self._pool = options.block, None
         with ctx.clock.stage("score", max(1, ctx.evidence.states.plan.batches)) as step:
-            record_dense(ctx.task_model, ctx.evidence, step)
+            ensure_states(ctx, step, as_in="forward")
         if self._block is not None and not self._block.one_row and options.pool is not None:
             with ctx.clock.stage("search"):
                 self._pool = mine_pool(_Energies(ctx.evidence.dense), self._block, options.pool, ctx.generator("pool"))

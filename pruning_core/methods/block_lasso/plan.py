@@ -33,8 +33,9 @@ from pruning_core.spec.grammar import MatrixShape, SegmentBlock
 from pruning_core.spec.method import BlockLasso
 from pruning_core.spec.prune import PruneSpec, RecoverySpec
 from pruning_core.spec.targets import SparsityTarget, Target
+from pruning_core.stats.dense_states import ensure_states
 from pruning_core.stats.fisher import probe
-from pruning_core.stats.linears import LinearStatistics, linear_statistics
+from pruning_core.stats.linears import LinearStatistics, as_piece, from_piece, linear_statistics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -130,17 +131,25 @@ class BlockPlanner:
         shapes = [MatrixShape(name, outputs_of(own), inputs_of(own)) for name, own in self._linears.items()]
         options.check_matrices(shapes, ())
         with ctx.clock.stage("score", len(ctx.evidence.calibration.batches)) as step:
-            self._statistics: dict[str, LinearStatistics] = linear_statistics(
-                ctx.task_model,
-                self._linears,
-                {name: block.length if block.segment == "row" else 1 for name, block in self._blocks.items()},
-                ctx.evidence.calibration.batches,
-                probe(ctx.task_model.task_type, ctx.generator("probe")),
-                dtype=ctx.evidence.dtype,
-                on_batch=step,
-                states=ctx.evidence.states,
-                written=ctx.evidence.dense.written,
-            )
+            lengths = {name: block.length if block.segment == "row" else 1 for name, block in self._blocks.items()}
+            key = {**ctx.evidence.key, "method": options.name, "lengths": lengths, "seed": ctx.seed}
+            kept = ctx.statistics.found("scores", key, lambda: as_piece(self._gathered(lengths, step)))
+            self._statistics = from_piece(kept, list(self._linears), ctx.task_model.device)
+            ensure_states(ctx, step, as_in="linears")
+
+    def _gathered(self, lengths: Mapping[str, int], step: Callable[[int], None]) -> dict[str, LinearStatistics]:
+        ctx = self._ctx
+        return linear_statistics(
+            ctx.task_model,
+            self._linears,
+            lengths,
+            ctx.evidence.calibration.batches,
+            probe(ctx.task_model.task_type, ctx.generator("probe")),
+            dtype=ctx.evidence.dtype,
+            on_batch=step,
+            states=ctx.evidence.states,
+            written=ctx.evidence.dense.written,
+        )
 
     def plans(self, target: Target) -> Iterator[BlockPlan]:
         """Yield the one plan for a target.

@@ -353,6 +353,40 @@ def test_prune_can_leave_at_once_and_find_its_job_again(live: Live, tmp_path: Pa
     assert len(json.loads(call("jobs", "list", *at, "--json").stdout)) == 1
 
 
+def test_a_job_is_derived_from_another(live: Live, tmp_path: Path) -> None:
+    at = ("--url", live.url)
+    call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "one")
+    planned = json.loads(command("derive", "one", "--macs-keep", "0.4", *at, "--plan", "--json").stdout)
+    assert planned["spec"]["target"] == {"metric": "macs", "keep": 0.4, "tolerance": 0.01}
+    made = command("derive", "one", "--layout", "stock", "--tolerance", "0.05", *at, "--no-wait").stdout.strip()
+    with Client(live.url) as client:
+        parent, job = client.get("one"), client.get(made)
+        assert [own.id for own in client.list(metadata={"derived_from": "one"})] == [made]
+    assert job.spec["artifacts"] == parent.spec["artifacts"] | {"layout": "stock"}
+    assert job.spec["target"] == parent.spec["target"] | {"tolerance": 0.05}
+    threading.Timer(0.3, lambda: [live.succeed() for _ in range(3)]).start()
+    fetched = call("derive", "one", "--sparsity", "0.3", *at, "--out", tmp_path / "out")
+    assert (fetched.exit_code, (tmp_path / "out").is_dir()) == (0, True), fetched.output
+
+
+def test_what_cannot_be_derived_is_told_before_anything_is_done(live: Live, tmp_path: Path) -> None:
+    at = ("--url", live.url)
+    call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "one")
+    for options, says in [
+        (("--no-wait",), "say what is to be different"),
+        (("--sparsity", "0.3"), "give --out"),
+        (("--sparsity", "1.5", "--no-wait"), "--sparsity must be"),
+        (("--no-wait", "--sparsity", "0.3", "--fail-if", "drop>0"), "needs --wait"),
+        (("--layout", "serve", "--no-wait"), "layout serve follows the engines"),
+    ]:
+        told = call("derive", "one", *options, *at)
+        assert (told.exit_code, says in told.stderr) == (2, True), told.stderr
+    unknown = call("derive", "two", "--sparsity", "0.3", "--no-wait", *at)
+    assert (unknown.exit_code, "there is no job two" in unknown.stderr) == (2, True)
+    with Client(live.url) as client:
+        assert len(client.list()) == 1
+
+
 def test_folders_of_this_host_can_be_sent_along(live: Live, tmp_path: Path) -> None:
     at = ("--url", live.url, "--no-wait", "--upload")
     job_id = command("prune", *_job(live, tmp_path), *at).stdout.strip()

@@ -13,7 +13,7 @@ from pruning_core.checks.request import check_local_inputs
 from pruning_core.data.read import read_rows
 from pruning_core.errors import DatasetInvalid, StorageFull
 from pruning_core.files.paths import appearing
-from pruning_core.run import pipeline
+from pruning_core.run import pipeline, preparation
 from tests import tiny
 
 
@@ -67,7 +67,7 @@ def stopped(monkeypatch, tmp_path):
         seen["threads"], seen["folders"] = torch.get_num_threads(), [path.name for path in tmp_path.iterdir()]
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(pipeline, "read_splits", read)
+    monkeypatch.setattr(preparation, "read_splits", read)
     return seen
 
 

@@ -26,7 +26,7 @@ from pruning_core.measure.sparse_products import measure_products
 from pruning_core.models import load
 from pruning_core.models.load import load_task_model
 from pruning_core.report.report import LatencyReport
-from pruning_core.run import pipeline
+from pruning_core.run import pipeline, preparation
 from pruning_core.spec.prune import LatencySpec
 from tests import tiny
 
@@ -297,7 +297,7 @@ def test_a_proof_that_runs_out_is_no_verdict(part, causes, expected, tiny_bert):
     ids=["cpu", "gpu", "caused"],
 )
 def test_a_run_that_runs_out_of_memory_may_be_tried_again(error, tiny_bert, tiny_sst2, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "read_splits", _raising(error))
+    monkeypatch.setattr(preparation, "read_splits", _raising(error))
     with pytest.raises(OutOfMemory, match=r"out of memory on cpu; lower calibration\.memory_mb"):
         pipeline.run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path / "out", device="cpu")
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,67 @@
+"""Jobs that are derived from others: the same model, data, method and calibration, asked for something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.jobs.needs import Needs
+from app.jobs.records import Job
+from app.jobs.schemas import MetadataKey, MetadataValue, shown
+from app.refusals import Refused
+from pruning_core.spec.artifacts import Floor
+from pruning_core.spec.targets import Target
+
+# Under which a derived job names the one that it comes from; it can be searched for as any metadata.
+DERIVED_FROM = "derived_from"
+
+_ASKED = ("target", "targets", "sparsity", "quality_floor")
+_OF_THE_JOB = ("metadata", "priority", "needs", "max_attempts", "timeout_s", "validate_only")
+
+
+class JobDerive(BaseModel):
+    """What a derived job has other than the one that it comes from. All else stays, and with it what was found out before."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+    target: Target | None = Field(
+        default=None, description="Any of target, targets, sparsity and quality_floor takes the place of all of them."
+    )
+    targets: tuple[Target, ...] | None = Field(default=None, max_length=16)
+    sparsity: float | None = Field(default=None, gt=0, lt=1, description="Shorthand, as in a job.")
+    quality_floor: Floor | None = None
+    artifacts: dict[str, Any] | None = Field(
+        default=None,
+        description="Fields of `artifacts` that change, such as layout, formats and engines. The others stay.",
+    )
+    metadata: dict[MetadataKey, MetadataValue] | None = Field(
+        default=None, max_length=15, description=f"Of the new job. `{DERIVED_FROM}` is added."
+    )
+    priority: int | None = Field(default=None, ge=0, le=9)
+    needs: Needs | None = None
+    max_attempts: int | None = Field(default=None, ge=1, le=1000)
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
+
+    def body_for(self, parent: Job) -> dict[str, Any]:
+        """Return the body of the derived job, as a client would have sent it.
+
+        Args:
+            parent: The job that it comes from; it may have any status.
+
+        Raises:
+            Refused: Nothing of it is different.
+        """
+        body = shown(parent.spec).model_dump(mode="json")
+        given = self.model_dump(mode="json", exclude_none=True)
+        if not given.keys() & {*_ASKED, "artifacts"}:
+            said = "name what is to be different: target, targets, sparsity, quality_floor or artifacts"
+            raise Refused("invalid_request", said)
+        if given.keys() & set(_ASKED):
+            body = {name: value for name, value in body.items() if name not in _ASKED}
+            body |= {name: given[name] for name in _ASKED if name in given}
+        body["artifacts"] = {**body["artifacts"], **given.get("artifacts", {})}
+        body |= {"priority": parent.priority} | {name: given[name] for name in _OF_THE_JOB if name in given}
+        body["metadata"] = {**given.get("metadata", {}), DERIVED_FROM: parent.public_id}
+        return body

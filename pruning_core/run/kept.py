@@ -1,0 +1,37 @@
+"""What all statistics of a run depend on: the name under which a later run finds them."""
+
+from __future__ import annotations
+
+from pruning_core.kept.folder import KeptFolder
+from pruning_core.kept.statistics import Statistics
+from pruning_core.machine.environment import versions
+from pruning_core.report.reproduction import ReproductionReport
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.tasks.base import TaskModel
+
+# Where data lies decides nothing: its rows have digests.
+_PLACES = {"name", "dataset", "config", "revision", "train_split", "validation_split", "validation_share", "metric"}
+
+
+def statistics_of(spec: PruneSpec, dense: TaskModel, again: ReproductionReport, folder: KeptFolder | None) -> Statistics:
+    """Return the statistics of a dense model on the data of a run.
+
+    Args:
+        spec: The request, with all columns named.
+        dense: The dense model.
+        again: The digests of model and rows.
+        folder: Where statistics are kept; None: nowhere.
+    """
+    libraries = versions()
+    return Statistics(
+        {
+            "model": again.model.sha256,
+            "rows": again.data.sha256,
+            "task": spec.task.model_dump(mode="json", exclude=_PLACES),
+            "calibration": spec.calibration.model_dump(mode="json", exclude={"memory_mb"}),
+            "device": dense.device.type,
+            "paged": dense.pages is not None,
+            "versions": {name: libraries[name] for name in ("coppice", "torch", "transformers")},
+        },
+        folder,
+    )
