@@ -6,6 +6,7 @@ compare their clocks.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -68,6 +69,12 @@ def _now_postgresql(_element: now, _compiler: object, **_kwargs: object) -> str:
     return "extract(epoch from clock_timestamp())::float8"
 
 
+class Written(str):
+    """A JSON document that is written already; goes into a column of JSON as it is."""
+
+    __slots__ = ()
+
+
 class Database:
     """A pool of connections.
 
@@ -84,13 +91,22 @@ class Database:
             case "sqlite":
                 Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
                 self.engine = sa.create_engine(
-                    self.url, pool_size=_POOL_SIZE, pool_timeout=_POOL_PATIENCE_S, connect_args={"timeout": 10}
+                    self.url,
+                    pool_size=_POOL_SIZE,
+                    pool_timeout=_POOL_PATIENCE_S,
+                    connect_args={"timeout": 10},
+                    json_serializer=_as_json,
                 )
                 event.listen(self.engine, "connect", _configure_sqlite)
                 event.listen(self.engine, "begin", _begin_sqlite)
             case "postgresql":
                 self.engine = sa.create_engine(
-                    self.url, pool_size=_POOL_SIZE, pool_timeout=_POOL_PATIENCE_S, pool_pre_ping=True, connect_args=_POSTGRESQL
+                    self.url,
+                    pool_size=_POOL_SIZE,
+                    pool_timeout=_POOL_PATIENCE_S,
+                    pool_pre_ping=True,
+                    connect_args=_POSTGRESQL,
+                    json_serializer=_as_json,
                 )
             case _:
                 assert_never(dialect)
@@ -155,6 +171,10 @@ def take_turns(connection: sa.Connection, lock: int, name: str | None = None) ->
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(*key)))
         case _:
             assert_never(dialect)
+
+
+def _as_json(value: object) -> str:
+    return value if isinstance(value, Written) else json.dumps(value)
 
 
 def _known_dialect(name: str) -> Dialect:

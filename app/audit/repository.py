@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +23,11 @@ class AuditRepository:
         self._connection.execute(
             _events.insert().values(at=now(), owner=owner, key_id=key_id, action=str(action), subject=subject)
         )
+
+    def record_all(self, action: Action, done: Sequence[tuple[str, str, str]]) -> None:
+        """Write down several at once: whose, by which key, to what."""
+        rows = [{"owner": owner, "key_id": key_id, "subject": subject} for owner, key_id, subject in done]
+        self._connection.execute(_events.insert().values(at=now(), action=str(action)), rows)
 
     def delete_of(self, owner: str, *, limit: int) -> int:
         """Delete some events of a tenant, the oldest first. Return how many."""

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from app.db import now
 from app.jobs import models
+from app.jobs.arrivals import ArrivalRepository, NewJob
 from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
@@ -80,35 +81,23 @@ class JobRepository:
 
         ``rank`` goes before the turns among tenants, the smaller the earlier.
         """
-        self._connection.execute(
-            _jobs.insert().values(
-                id=job_id,
-                owner=owner,
-                client_id=client_id,
-                body_sha256=body_sha256,
-                traceparent=traceparent,
-                status=str(JobStatus.QUEUED),
-                priority=priority,
-                rank=rank,
-                queue=needs.queue,
-                gpu_bytes=needs.gpu_memory_bytes,
-                spec=spec.model_dump(mode="json"),
-                metadata=metadata,
-                version=1,
-                fence=0,
-                cancel_requested=False,
-                attempt=0,
-                crashes=0,
-                losses=0,
-                max_attempts=limits.max_attempts,
-                timeout_s=limits.timeout_s,
-                not_before=now(),
-                published_at=now(),
-                publish_count=0,
-                created_at=now(),
-            )
+        ArrivalRepository(self._connection).insert(
+            [
+                NewJob(
+                    job_id,
+                    owner,
+                    spec,
+                    metadata,
+                    priority,
+                    client_id=client_id,
+                    body_sha256=body_sha256,
+                    traceparent=traceparent,
+                    rank=rank,
+                    needs=needs,
+                    limits=limits,
+                )
+            ]
         )
-        add_event(self._connection, job_id, EventType.QUEUED, {})
 
     def check(self) -> None:
         """Read one row with this version's columns."""
@@ -124,12 +113,6 @@ class JobRepository:
             .subquery()
         )
         return self._connection.scalar(sa.select(sa.func.count()).select_from(waiting)) or 0
-
-    def remember_key(self, owner: str, key: str, body_sha256: str, job_id: str) -> None:
-        """Tie an idempotency key to the job that it made."""
-        self._connection.execute(
-            _keys.insert().values(owner=owner, key=key, body_sha256=body_sha256, job_id=job_id, created_at=now())
-        )
 
     def find_key(self, owner: str, key: str) -> tuple[str, str] | None:
         """Return the request's digest and the job's id of an idempotency key."""
