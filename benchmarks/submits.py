@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from benchmarks.bare import Inserts
 from benchmarks.load import CLIENTS, at_once, load, p99
 from benchmarks.profiles import Bench, profiles
@@ -34,10 +36,15 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: something that takes so many seconds of load and returns the milliseconds of each request."""
+    """What is measured: something that takes so many seconds of load and returns the milliseconds of each request, in a process."""
 
     name: str
     run: Callable[[float], list[float]]
+    process: psutil.Process
+
+    def busy_s(self) -> float:
+        """Return the seconds of a processor that its process has taken."""
+        return sum(self.process.cpu_times()[:2])
 
 
 def measure(bench: Bench, before: Path | None, seconds: float, rounds: int) -> dict[str, Figures]:
@@ -55,16 +62,23 @@ def measure(bench: Bench, before: Path | None, seconds: float, rounds: int) -> d
         for name, tree in [("submit", None)] + ([("submit before", before)] if before is not None else []):
             cluster = bench.cluster(tree)
             stack.enter_context(cluster.api())
+            process = _process_of(cluster)
             for what, body in bodies.items():
-                subjects.append(Subject(f"{name}, {what}", partial(load, cluster.url, "POST", "/v1/jobs", body)))
+                subjects.append(Subject(f"{name}, {what}", partial(load, cluster.url, "POST", "/v1/jobs", body), process))
         taken: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+        busy_s = dict.fromkeys(taken, 0.0)
         for subject in subjects:
             subject.run(1)  # connections, caches, files of the database
         for _ in range(rounds):
             for subject in subjects:
+                before_s = subject.busy_s()
                 taken[subject.name] += subject.run(seconds)
+                busy_s[subject.name] += subject.busy_s() - before_s
     bare = taken[subjects[0].name]
-    return {name: _figures(times, bare, seconds * rounds) for name, times in taken.items()}
+    return {
+        name: _figures(times, bare, seconds * rounds) | {"cpu_ms": 1000 * busy_s[name] / len(times)}
+        for name, times in taken.items()
+    }
 
 
 def _figures(times: list[float], bare: list[float], seconds: float) -> Figures:
@@ -80,10 +94,10 @@ def _figures(times: list[float], bare: list[float], seconds: float) -> Figures:
 def _bare(stack: ExitStack, bench: Bench, body: Body) -> Subject:
     cluster = bench.cluster()
     port = cluster.url.rpartition(":")[2]
-    stack.enter_context(cluster.process("bare", "-m", "benchmarks.bare", _url_of(cluster), port))
+    process = stack.enter_context(cluster.process("bare", "-m", "benchmarks.bare", _url_of(cluster), port))
     with Client(cluster.url, retry_for_s=0) as impatient:
         wait_until(lambda: answers(impatient), "the bare server to answer")
-    return Subject("bare insert", partial(load, cluster.url, "POST", "/v1/jobs", body))
+    return Subject("bare insert", partial(load, cluster.url, "POST", "/v1/jobs", body), process)
 
 
 def _bare_without_http(stack: ExitStack, bench: Bench) -> Subject:
@@ -94,7 +108,15 @@ def _bare_without_http(stack: ExitStack, bench: Bench) -> Subject:
     def act(_client: None, _number: int) -> None:
         inserts.one(spec)
 
-    return Subject("bare insert, threads without HTTP", partial(at_once, lambda: None, act, lambda _client: None))
+    return Subject(
+        "bare insert, threads without HTTP", partial(at_once, lambda: None, act, lambda _client: None), psutil.Process()
+    )
+
+
+def _process_of(cluster: Cluster) -> psutil.Process:
+    port = cluster.url.rpartition(":")[2]
+    own = psutil.Process().children(recursive=True)
+    return next(one for one in own if "api" in one.cmdline() and port in one.cmdline())
 
 
 def _url_of(cluster: Cluster) -> str:
@@ -138,9 +160,9 @@ def main() -> None:
 
 def _print(profile: str, found: dict[str, Figures]) -> None:
     print(f"\n{profile}, {CLIENTS} clients, load {os.getloadavg()[0]:.1f}")
-    print(f"  {'':36}{'per s':>9}{'p50 ms':>9}{'p99 ms':>9}{'x cost':>9}{'x p99':>9}")
+    print(f"  {'':36}{'per s':>9}{'p50 ms':>9}{'p99 ms':>9}{'x cost':>9}{'x p99':>9}{'cpu ms':>9}")
     for name, one in found.items():
-        cells = (one["per_s"], one["p50_ms"], one["p99_ms"], one["times_the_cost"], one["times_the_p99"])
+        cells = (one["per_s"], one["p50_ms"], one["p99_ms"], one["times_the_cost"], one["times_the_p99"], one["cpu_ms"])
         print(f"  {name:36}" + "".join(f"{cell:9.2f}" for cell in cells), flush=True)
     print(f"  goals of submits: cost at most {MOST_TIMES_THE_COST:g} x, p99 at most {MOST_TIMES_THE_P99:g} x the bare insert's")
 

@@ -229,8 +229,12 @@ class ArtifactList(BaseModel):
 
 
 def _shown(spec: PruneSpec) -> PruneSpec:
-    data = {own.param: shown_reference(own.reference) for own in data_places(spec)}
-    return with_data(spec, data).model_copy(update={"model": shown_reference(spec.model)})
+    places = data_places(spec)
+    data = {own.param: shown_reference(own.reference) for own in places}
+    model = shown_reference(spec.model)
+    if model == spec.model and all(data[own.param] == own.reference for own in places):
+        return spec
+    return with_data(spec, data).model_copy(update={"model": model})
 
 
 def _moment(seconds: float) -> datetime:
