@@ -36,7 +36,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: something that takes so many seconds of load and returns the milliseconds of each request, in a process."""
+    """What is measured: a function that takes seconds of load and returns the milliseconds of each request, and its process."""
 
     name: str
     run: Callable[[float], list[float]]
@@ -47,7 +47,7 @@ class Subject:
         return sum(self.process.cpu_times()[:2])
 
 
-def measure(bench: Bench, before: Path | None, seconds: float, rounds: int) -> dict[str, Figures]:
+def measure(bench: Bench, before: Path | None, seconds: float, rounds: int, *, files: bool) -> dict[str, Figures]:
     """Measure bare inserts and submits in turns.
 
     Args:
@@ -55,9 +55,10 @@ def measure(bench: Bench, before: Path | None, seconds: float, rounds: int) -> d
         before: Another checkout; None: there is none.
         seconds: Of load on each subject in each round.
         rounds: How often each has its turn.
+        files: Whether submits of models and data on this host are measured, too, whose files are looked at.
     """
     with ExitStack() as stack:
-        bodies = {"model on the Hub": _on_the_hub(bench), "files here": _here(bench)}
+        bodies = {"model on the Hub": _on_the_hub(bench)} | ({"files here": _here(bench)} if files else {})
         subjects = [_bare(stack, bench, bodies["model on the Hub"]), _bare_without_http(stack, bench)]
         for name, tree in [("submit", None)] + ([("submit before", before)] if before is not None else []):
             cluster = bench.cluster(tree)
@@ -143,6 +144,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4, help="of load on each subject in each round")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--before", type=Path, help="another checkout, measured in the same turns")
+    parser.add_argument("--files", action="store_true", help="submits whose files are looked at, too")
     parser.add_argument("--profiles", nargs="+", default=["SQLite", "PostgreSQL"])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/submits.json"))
     options = parser.parse_args()
@@ -150,7 +152,7 @@ def main() -> None:
     with profiles(durable=True) as benches:
         for bench in benches:
             if any(word in bench.profile for word in options.profiles):
-                results[bench.profile] = measure(bench, options.before, options.seconds, options.rounds)
+                results[bench.profile] = measure(bench, options.before, options.seconds, options.rounds, files=options.files)
                 _print(bench.profile, results[bench.profile])
     found = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": sys.version.split()[0], "results": results}
     options.out.parent.mkdir(parents=True, exist_ok=True)
