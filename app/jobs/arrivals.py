@@ -15,7 +15,7 @@ from app.jobs.records import EventType, Job
 from app.jobs.states import JobStatus
 from pruning_core.spec.prune import PruneSpec
 
-_jobs, _events, _keys = models.jobs, models.job_events, models.idempotency_keys
+_jobs, _events, _keys, _labels = models.jobs, models.job_events, models.idempotency_keys, models.job_labels
 
 # Between jobs that are written together, so that they keep their order, which is that of their requests.
 _APART_S = 1e-6
@@ -59,6 +59,8 @@ class ArrivalRepository:
         moment: float = self._connection.execute(sa.select(now())).scalar_one()
         jobs = [_queued(own, moment + _APART_S * place) for place, own in enumerate(new)]
         self._connection.execute(_jobs.insert(), [_row(*pair, moment) for pair in zip(new, jobs, strict=True)])
+        if labels := list(_labels_of(jobs)):
+            self._connection.execute(_labels.insert(), labels)
         self._connection.execute(_events.insert(), list(_first_events(jobs)))
         return jobs
 
@@ -110,6 +112,8 @@ def _row(new: NewJob, job: Job, moment: float) -> dict[str, object]:
         "gpu_bytes": job.needs.gpu_memory_bytes,
         "spec": Written(job.spec.model_dump_json()),
         "metadata": job.metadata,
+        "model": job.spec.model if len(job.spec.model) <= models.LONGEST_INDEXED else None,
+        "method": job.spec.method.name,
         "version": job.version,
         "fence": job.fence,
         "cancel_requested": job.cancel_requested,
@@ -123,6 +127,12 @@ def _row(new: NewJob, job: Job, moment: float) -> dict[str, object]:
         "publish_count": 0,
         "created_at": job.created_at,
     }
+
+
+def _labels_of(jobs: Sequence[Job]) -> Iterator[dict[str, object]]:
+    for job in jobs:
+        for key, value in job.metadata.items():
+            yield {"job_id": job.id, "key": key, "value": value, "owner": job.owner, "created_at": job.created_at}
 
 
 def _first_events(jobs: Sequence[Job]) -> Iterator[dict[str, object]]:
