@@ -127,6 +127,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
         if given is None:
             await run_in_threadpool(zygote.close)
         await run_in_threadpool(announcer.close)
+        await run_in_threadpool(app.state.watcher.close)
         if tracing is not None:
             await run_in_threadpool(tracing.close)
         database.close()

@@ -1,4 +1,4 @@
-"""Searches along indexes: model and method of jobs, and a table of their metadata
+"""Searches along indexes: model and method of jobs, a table of their metadata; and notifications of changes on PostgreSQL
 
 Revision: 0016
 Before it: 0015
@@ -33,6 +33,20 @@ _FILL_POSTGRESQL = (
     SELECT jobs.id, own."key", own.value, jobs.owner, jobs.created_at FROM jobs, json_each_text(jobs.metadata) AS own
     """,
 )
+# Who listens: app/changes.py. A trigger, so that no statement that changes a job can forget it.
+_NOTIFY = (
+    """
+    CREATE FUNCTION coppice_job_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_notify('coppice_jobs', OLD.id);
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER coppice_job_changed AFTER UPDATE OF version OR DELETE ON jobs
+    FOR EACH ROW EXECUTE FUNCTION coppice_job_changed()
+    """,
+)
 
 
 def upgrade() -> None:
@@ -57,9 +71,15 @@ def upgrade() -> None:
     op.create_index("ix_jobs_list", "jobs", ["owner", "created_at", "id", "model", "method", "status"])
     op.drop_index(op.f("ix_jobs_owner_status"), table_name="jobs")
     op.drop_index(op.f("ix_jobs_owner_created_at_id"), table_name="jobs")
+    if op.get_context().dialect.name == "postgresql":
+        for statement in _NOTIFY:
+            op.execute(statement)
 
 
 def downgrade() -> None:
+    if op.get_context().dialect.name == "postgresql":
+        op.execute("DROP TRIGGER coppice_job_changed ON jobs")
+        op.execute("DROP FUNCTION coppice_job_changed()")
     op.create_index(op.f("ix_jobs_owner_created_at_id"), "jobs", ["owner", "created_at", "id"])
     op.create_index(op.f("ix_jobs_owner_status"), "jobs", ["owner", "status"])
     op.drop_index("ix_jobs_list", table_name="jobs")
