@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -120,6 +122,21 @@ def watching(bench: Bench, streams: int, seconds: float) -> Figures:
         return asyncio.run(streaming(jobs, api, client))
 
 
+def waking(bench: Bench, repeats: int) -> Figures:
+    """Measure how long after a change, which another connection asks for, a long poll of the job answers."""
+    cluster = bench.cluster()
+    woken_ms = []
+    with cluster.api() as client, ThreadPoolExecutor(1) as pool:
+        for _ in range(repeats):
+            job = client.submit(bench.nap(60))
+            polled = pool.submit(_answered_at, cluster.url, job.id)
+            time.sleep(0.7)
+            began = time.monotonic()
+            client.cancel(job.id)
+            woken_ms.append(1000 * (polled.result() - began))
+    return {"wake_up_ms": statistics.median(woken_ms), "wake_up_max_ms": max(woken_ms)}
+
+
 def backlog(bench: Bench) -> Figures:
     """Measure lists, claims and memory with ten thousand jobs in the queue."""
     cluster = bench.cluster()
@@ -165,6 +182,15 @@ def scaling(bench: Bench, nap_s: float, jobs_each: int) -> Figures:
     return figures
 
 
+def _answered_at(url: str, job_id: str) -> float:
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+    connection.request("GET", f"/v1/jobs/{job_id}", headers={"Prefer": "wait=30"})
+    assert json.loads(connection.getresponse().read())["status"] == "cancelled"
+    connection.close()
+    return time.monotonic()
+
+
 def _alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -196,6 +222,7 @@ def main() -> None:
         f"throughput, {CLIENTS} clients, one API process": lambda bench: throughput(bench, options.seconds),
         "service overhead of a job, one worker": lambda bench: overhead(bench, options.repeats),
         f"{options.streams} event streams, nothing changes": lambda bench: watching(bench, options.streams, options.seconds),
+        "wake-up of a long poll, from the request that changes the job": lambda bench: waking(bench, options.repeats),
         f"{QUEUED:,} queued".replace(",", " "): backlog,
         "workers on jobs that sleep for 3 s": lambda bench: scaling(bench, 3, 6),
     }
