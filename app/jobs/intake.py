@@ -108,7 +108,12 @@ class Intake:
         try:
             while lane.waiting:
                 together, lane.waiting = lane.waiting[:_MOST_TOGETHER], lane.waiting[_MOST_TOGETHER:]
-                outcomes = await run_in_threadpool(self._outcomes, [arrival for arrival, _told in together])
+                arrivals = [arrival for arrival, _told in together]
+                outcomes: list[Queued | Exception]
+                try:
+                    outcomes = await run_in_threadpool(self._outcomes, arrivals)
+                except Exception as error:  # no thread could be had
+                    outcomes = [error for _ in arrivals]
                 for (_arrival, told), outcome in zip(together, outcomes, strict=True):
                     if told.done():  # whoever asked has gone
                         continue

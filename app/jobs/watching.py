@@ -26,7 +26,7 @@ from app.jobs.repository import JobRepository
 
 _jobs = models.jobs
 
-_TICK_S = 0.25  # how often it is looked whether the process ends
+_TICK_S = 0.25  # how often it is looked whether the process ends, and at jobs whose wait has just begun
 _GATHER_S = 0.02  # after word of a change, for more of it
 _AT_ONCE = 1000  # parameters of a query: databases have a limit
 
@@ -82,7 +82,7 @@ class JobWatcher:
         """
         woken = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, {})[woken] = version
-        self._hear(job_id)  # it may have changed before this wait began
+        self._heard_of.add(job_id)  # it may have changed before this wait began: looked at with the next tick
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:

@@ -81,7 +81,7 @@ def test_every_change_is_heard(database, word, change):
 
     async def wait() -> bool:
         waiting = asyncio.create_task(watcher.changed("job_a", 1, within_s=20))
-        await asyncio.sleep(0.2)  # the first look, which finds nothing
+        await asyncio.sleep(0.6)  # the first look, which finds nothing
         await _hearing(word)
         other = Database(database.url.render_as_string(hide_password=False))  # as another process does
         with other.write() as connection:
@@ -99,7 +99,7 @@ def test_what_is_rolled_back_is_not_heard(database, word):
 
     async def wait() -> bool:
         waiting = asyncio.create_task(watcher.changed("job_a", 1, within_s=3))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.6)
         await _hearing(word)
         with contextlib.suppress(ZeroDivisionError), database.write() as connection:
             _claim(connection)
@@ -120,7 +120,7 @@ def test_a_killed_connection_is_made_again_and_nothing_is_missed_meanwhile(datab
 
     async def wait() -> list[bool]:
         waiting = asyncio.create_task(watcher.changed("job_a", 1, within_s=30))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.6)
         await _hearing(word)
         first = _listener(database)
         with database.write() as connection:

@@ -12,6 +12,7 @@ from app.jobs.models import LONGEST_INDEXED, job_labels, jobs
 from app.jobs.repository import JobRepository
 from app.jobs.search import Wanted, by_spec, found_ids
 from app.jobs.states import JobStatus
+from migrations import downgrade, upgrade
 from pruning_core.spec.prune import PruneSpec
 
 WRITTEN = {"task": "glue/sst2", "sparsity": 0.5}
@@ -98,6 +99,27 @@ def test_names_too_long_for_an_index_stay_out_of_it(database):
         for number, model in enumerate([longest, longest + "x"]):
             ArrivalRepository(connection).insert([NewJob(f"job_{number}", "me", _spec(model), {}, 0)])
         assert list(connection.scalars(sa.select(jobs.c.model).order_by(jobs.c.id))) == [longest, None]
+
+
+def test_an_upgrade_makes_jobs_of_before_findable(filled):
+    def seen(connection):
+        of_jobs = connection.execute(sa.select(jobs.c.id, jobs.c.model, jobs.c.method).order_by(jobs.c.id)).all()
+        labels = sa.select(job_labels.c["job_id", "key", "value", "owner", "created_at"])
+        return of_jobs, sorted(map(tuple, connection.execute(labels)))
+
+    downgrade(filled, "0015")
+    upgrade(filled)
+    with filled.read() as connection:
+        of_jobs, labels = seen(connection)
+        specs = dict(connection.execute(sa.select(jobs.c.id, jobs.c.spec)).all())
+        rows = connection.execute(sa.select(jobs.c.id, jobs.c.metadata, jobs.c.owner, jobs.c.created_at)).all()
+    assert len(of_jobs) == 120
+    for job_id, model, method in of_jobs:
+        named = specs[job_id]["model"]
+        assert (model, method) == ((named, "fisher-cg") if len(named) <= LONGEST_INDEXED else (None, None))
+    assert labels == sorted(
+        (row.id, key, value, row.owner, row.created_at) for row in rows for key, value in row.metadata.items()
+    )
 
 
 @pytest.fixture
