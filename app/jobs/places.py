@@ -64,6 +64,7 @@ class PlaceRepository:
             max_running: Largest number of running jobs of a tenant for which no other is set.
             are_new: Whether no attempt was made at any of them, so that none can be in a pause after one.
         """
+        self._line.keep_to_indexes()
         shares, limits = self._line.rules(max_running)
         view = _View(self._connection, self._line, self.workers(seen_within_s=seen_within_s), shares, limits)
         paused = not ControlRepository(self._connection).is_open()
