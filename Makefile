@@ -204,8 +204,10 @@ gpu-pack: ## Put what a machine with a GPU lacks into build/gpu-site, to be carr
 		--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
 		-c constraints.txt --target build/gpu-site $(GPU_LACKS)
 
-bench-service: install servers ## Throughput, overhead, cancellation, long queues and scaling of the service, both profiles
+bench-service: install servers ## Throughput, overhead, submits beside bare inserts, searches and scaling of the service, both profiles; BEFORE=CHECKOUT
 	$(BIN)/python -m benchmarks.service
+	$(BIN)/python -m benchmarks.submits $(if $(BEFORE),--before $(BEFORE))
+	$(BIN)/python -m benchmarks.searches
 
 bench-fleet: install ## Waiting times of tenants on 200 workers by the policy of claims, simulated with the product's own order
 	$(BIN)/python -m benchmarks.fleet

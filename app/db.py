@@ -6,6 +6,7 @@ compare their clocks.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -74,12 +75,22 @@ def _now_postgresql(_element: now, _compiler: object, **_kwargs: object) -> str:
     return "extract(epoch from clock_timestamp())::float8"
 
 
+class Written(str):
+    """A JSON document that is written already; goes into a column of JSON as it is."""
+
+    __slots__ = ()
+
+
+_FEWEST_TO_LISTEN = 2
+
+
 class Database:
     """A pool of connections.
 
     Args:
         url: SQLAlchemy URL; ``sqlite+pysqlite:///file`` or ``postgresql+psycopg://...``.
-        connections: Most connections of this process to PostgreSQL; None: the default.
+        connections: Most connections of this process to PostgreSQL, the one on which it may listen for changes among them;
+            None: the default.
         pooler: Whether PgBouncer stands between, in transaction mode.
     """
 
@@ -87,23 +98,31 @@ class Database:
         self.url = sa.make_url(url)
         dialect = _known_dialect(self.url.get_backend_name())
         self.is_sqlite = dialect == "sqlite"
+        # Nothing is heard through a pooler of transactions, and where there are two connections both are needed for those.
+        self.can_listen = not (self.is_sqlite or pooler) and (connections is None or connections > _FEWEST_TO_LISTEN)
         self._writer = threading.Lock()
         match dialect:
             case "sqlite":
                 Path(self.url.database or "").parent.mkdir(parents=True, exist_ok=True)
                 self.engine = sa.create_engine(
-                    self.url, pool_size=_POOL_SIZE, pool_timeout=_POOL_PATIENCE_S, connect_args={"timeout": 10}
+                    self.url,
+                    pool_size=_POOL_SIZE,
+                    pool_timeout=_POOL_PATIENCE_S,
+                    connect_args={"timeout": 10},
+                    json_serializer=_as_json,
                 )
                 event.listen(self.engine, "connect", _configure_sqlite)
                 event.listen(self.engine, "begin", _begin_sqlite)
             case "postgresql":
+                pooled = None if connections is None else connections - self.can_listen
                 self.engine = sa.create_engine(
                     self.url,
-                    pool_size=connections or _POOL_SIZE,
+                    pool_size=pooled or _POOL_SIZE,
                     max_overflow=_OVERFLOW if connections is None else 0,
                     pool_timeout=_POOL_PATIENCE_S,
                     pool_pre_ping=True,
                     connect_args=_BY_POOLER if pooler else _POSTGRESQL,
+                    json_serializer=_as_json,
                 )
             case _:
                 assert_never(dialect)
@@ -187,6 +206,10 @@ def take_turns(connection: sa.Connection, lock: int, name: str | None = None) ->
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(*key)))
         case _:
             assert_never(dialect)
+
+
+def _as_json(value: object) -> str:
+    return value if isinstance(value, Written) else json.dumps(value)
 
 
 def _known_dialect(name: str) -> Dialect:

@@ -132,6 +132,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
         if given is None:
             await run_in_threadpool(zygote.close)
         await run_in_threadpool(announcer.close)
+        await run_in_threadpool(app.state.watcher.close)
         if tracing is not None:
             await run_in_threadpool(tracing.close)
         database.close()
@@ -150,11 +151,8 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state = app.state
     state.ending, state.strangers = ending, RateLimiter(settings.requests_per_minute)
     state.settings, state.database, state.store, state.celery, state.secret = settings, database, store, celery, secret
-    state.uploads, state.keys, state.audit = (
-        UploadService(settings, database, store),
-        KeyService(database, secret),
-        AuditService(database),
-    )
+    state.uploads, state.audit = UploadService(settings, database, store), AuditService(database)
+    state.keys = KeyService(database, secret)
     state.people = _people(settings, database, secret)
     state.webhooks = WebhookService(settings, database, webhook_secrets)
     state.receiver = Receiver(settings, state.uploads, inspector)
@@ -164,6 +162,15 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.overview = TenantList(database)
     state.queue, state.bulk = QueueControl(database), BulkJobs(settings, database, announcer)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
+    _add_routes(app)
+    install_handlers(app)
+    install_contract(app)
+    _install_middleware(app, settings)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    """Add the routes of the API and the pages, and remember the addresses for those who mistype one."""
     modules = (
         jobs,
         bulk,
@@ -184,14 +191,10 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     for module in modules:
         app.include_router(module.router)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
-    state.addresses = [route.path for route in routes if route.include_in_schema and not route.path.endswith(":path}")]
+    app.state.addresses = [route.path for route in routes if route.include_in_schema and not route.path.endswith(":path}")]
     for pages in ROUTERS:
         app.include_router(pages)
     app.mount("/static", StaticFiles(packages=[("app.web", "static")]), name="static")
-    install_handlers(app)
-    install_contract(app)
-    _install_middleware(app, settings)
-    return app
 
 
 def _people(settings: Settings, database: Database, secret: ServerSecret) -> PeopleService | None:

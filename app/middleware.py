@@ -187,7 +187,8 @@ class BodyMiddleware:
                 if self._ending.is_over:
                     raise _Ends
                 try:
-                    message = await asyncio.wait_for(receive(), min(left_s, _LOOK_S))
+                    async with asyncio.timeout(min(left_s, _LOOK_S)):  # unlike wait_for, it takes no task
+                        message = await receive()
                 except TimeoutError:
                     # Where another reader got the body's end (an event stream waits for the disconnect twice), it is complete.
                     if left_s <= _LOOK_S and not complete:

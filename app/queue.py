@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -21,6 +22,10 @@ QUEUE_NAME = "coppice"
 # Pause after a failure of the broker, and the most ids that wait meanwhile. The reaper publishes those that are dropped.
 _PAUSE_S = 5
 _MOST_WAITING = 1000
+_DROPPED_EVERY_S = 60  # between two warnings of that
+# Messages that go out at once, and then by the second.
+_AT_ONCE = 50
+_PER_S = 50
 
 _log = structlog.get_logger(__name__)
 
@@ -123,13 +128,18 @@ def check(celery: Celery) -> None:
 
 
 class Announcer:
-    """Publishes ids from a thread, so that nobody who submits a job waits for the broker."""
+    """Publishes ids from a thread, so that nobody who submits a job waits for the broker.
+
+    The first of a crowd go out at once, the others at an even pace: a worker that is awake works until nothing is due, so that
+    a message for each of many jobs would only cost time.
+    """
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
         self._waiting: queue.Queue[tuple[str, str] | None] = queue.Queue(_MOST_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._dropped_at = -math.inf
 
     def announce(self, job_id: str, pool: str | None = None) -> None:
         """Request that a worker be woken for a job, soon: one of a pool, or any."""
@@ -140,7 +150,10 @@ class Announcer:
         try:
             self._waiting.put_nowait((job_id, QUEUE_NAME if pool is None else pool_queue(pool)))
         except queue.Full:
-            _log.warning("queue.announcement_dropped", job_id=job_id)
+            moment = time.monotonic()
+            if moment - self._dropped_at > _DROPPED_EVERY_S:
+                self._dropped_at = moment
+                _log.warning("queue.announcements_dropped", job_id=job_id, waiting=_MOST_WAITING)
 
     def close(self, patience_s: float = 1) -> None:
         """Publish what is waiting, as far as that goes quickly."""
@@ -154,8 +167,15 @@ class Announcer:
             thread.join(patience_s)
 
     def _run(self) -> None:
-        quiet_until = 0.0
+        quiet_until, ready, counted_at = 0.0, float(_AT_ONCE), time.monotonic()
         while (message := self._waiting.get()) is not None:
             # While the broker is out of reach, an attempt for every id would only fill the log.
-            if time.monotonic() >= quiet_until and not publish(self._celery, *message):
+            if time.monotonic() < quiet_until:
+                continue
+            moment = time.monotonic()
+            ready, counted_at = min(float(_AT_ONCE), ready + (moment - counted_at) * _PER_S), moment
+            if ready < 1:
+                time.sleep((1 - ready) / _PER_S)
+            ready -= 1
+            if not publish(self._celery, *message):
                 quiet_until = time.monotonic() + _PAUSE_S

@@ -16,55 +16,24 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
+from benchmarks.load import CLIENTS, load, p99, timed
+from benchmarks.profiles import Bench, profiles
 from coppice import Client
-from pruning_core.spec.prune import PruneSpec
-from tests import servers, tiny
-from tests.faults.cluster import HEARTBEAT_S, SETTINGS, Cluster
+from tests.faults.cluster import HEARTBEAT_S
 from tests.faults.sleeper import FINISHED
 from tests.faults.test_scale import QUEUED, cancel_queued, claims, fill_queue
-from tests.integration.service import Backend, child_of
+from tests.integration.service import child_of
 from tests.servers import wait_until
 
-CLIENTS = 32
 Figures = dict[str, float]
-
-
-class Bench:
-    """One profile of the service. Every measurement starts a new service."""
-
-    def __init__(self, profile: str, folder: Path, ports: tuple[int, int] | None) -> None:
-        self.profile = profile
-        self._folder = folder
-        self._ports = ports
-        self._count = 0
-        self._model = tiny.write_model(folder / "model", "bert")
-        self._data = tiny.write_dataset(folder / "data")
-
-    def nap(self, seconds: float) -> PruneSpec:
-        """Return the spec of a job that sleeps."""
-        return tiny.tiny_spec(self._model, self._data, seed=round(1000 * seconds))
-
-    def cluster(self) -> Cluster:
-        """Return a new service with a migrated database and no jobs."""
-        self._count += 1
-        work = self._folder / str(self._count)
-        work.mkdir()
-        backend = Backend(self.profile, work / "data", "", "")
-        if self._ports is not None:
-            redis, postgres = self._ports
-            broker = f"redis://127.0.0.1:{redis}/{self._count % 16}"
-            backend = Backend(self.profile, work / "data", servers.new_database(postgres), broker)
-        # A long lease, so that no job loses it on a busy host.
-        settings = SETTINGS | {"COPPICE_LEASE_S": "30", "COPPICE_MAX_QUEUED_JOBS": "1000000", "COPPICE_REPUBLISH_AFTER_S": "10"}
-        return Cluster(backend, work, self._folder, settings=settings)
 
 
 def throughput(bench: Bench, seconds: float) -> Figures:
@@ -72,19 +41,19 @@ def throughput(bench: Bench, seconds: float) -> Figures:
     cluster = bench.cluster()
     body = bench.nap(0).model_dump_json()
     with cluster.api() as client:
-        submitted, submit_ms = _load(cluster.url, "POST", "/v1/jobs", body, seconds)
+        submit_ms = load(cluster.url, "POST", "/v1/jobs", lambda _number: body, seconds)
         job = client.list(limit=1)[0]
-        polled, poll_ms = _load(cluster.url, "GET", f"/v1/jobs/{job.id}", None, seconds)
-        listed, list_ms = _load(cluster.url, "GET", "/v1/jobs?limit=20", None, seconds / 2)
+        poll_ms = load(cluster.url, "GET", f"/v1/jobs/{job.id}", None, seconds)
+        list_ms = load(cluster.url, "GET", "/v1/jobs?limit=20", None, seconds / 2)
     return {
-        "submit_per_s": submitted / seconds,
+        "submit_per_s": len(submit_ms) / seconds,
         "submit_p50_ms": statistics.median(submit_ms),
-        "submit_p99_ms": _p99(submit_ms),
-        "poll_per_s": polled / seconds,
+        "submit_p99_ms": p99(submit_ms),
+        "poll_per_s": len(poll_ms) / seconds,
         "poll_p50_ms": statistics.median(poll_ms),
-        "poll_p99_ms": _p99(poll_ms),
-        "list_per_s": listed / (seconds / 2),
-        "list_p99_ms": _p99(list_ms),
+        "poll_p99_ms": p99(poll_ms),
+        "list_per_s": len(list_ms) / (seconds / 2),
+        "list_p99_ms": p99(list_ms),
     }
 
 
@@ -139,7 +108,7 @@ def watching(bench: Bench, streams: int, seconds: float) -> Figures:
         before = sum(api.cpu_times()[:2])
         await asyncio.sleep(seconds)
         busy = (sum(api.cpu_times()[:2]) - before) / seconds
-        listed = [await asyncio.to_thread(_timed, lambda: client.list(limit=20)) for _ in range(20)]
+        listed = [await asyncio.to_thread(timed, lambda: client.list(limit=20)) for _ in range(20)]
         for writer in opened:
             writer.close()
         return {"streams": float(streams), "core_share": busy, "list_beside_ms": statistics.median(listed)}
@@ -153,6 +122,21 @@ def watching(bench: Bench, streams: int, seconds: float) -> Figures:
         return asyncio.run(streaming(jobs, api, client))
 
 
+def waking(bench: Bench, repeats: int) -> Figures:
+    """Measure how long after a change, which another connection asks for, a long poll of the job answers."""
+    cluster = bench.cluster()
+    woken_ms = []
+    with cluster.api() as client, ThreadPoolExecutor(1) as pool:
+        for _ in range(repeats):
+            job = client.submit(bench.nap(60))
+            polled = pool.submit(_answered_at, cluster.url, job.id)
+            time.sleep(0.7)
+            began = time.monotonic()
+            client.cancel(job.id)
+            woken_ms.append(1000 * (polled.result() - began))
+    return {"wake_up_ms": statistics.median(woken_ms), "wake_up_max_ms": max(woken_ms)}
+
+
 def backlog(bench: Bench) -> Figures:
     """Measure lists, claims and memory with ten thousand jobs in the queue."""
     cluster = bench.cluster()
@@ -163,10 +147,10 @@ def backlog(bench: Bench) -> Figures:
         with cluster.sleeping_worker() as worker:
             wait_until(lambda: claims(cluster) > 2, "the first claims")
             worker_before = worker.memory_info().rss
-            list_ms = [_timed(lambda: client.list(limit=20)) for _ in range(100)]
+            list_ms = [timed(lambda: client.list(limit=20)) for _ in range(100)]
             wait_until(lambda: claims(cluster) > 20, "twenty claims", 120)
             figures = {
-                "list_p99_ms": _p99(list_ms),
+                "list_p99_ms": p99(list_ms),
                 "api_growth_mb": (api.memory_info().rss - before) / 2**20,
                 "worker_growth_mb": (worker.memory_info().rss - worker_before) / 2**20,
                 "messages": float(cluster.backend.messages()),
@@ -198,39 +182,13 @@ def scaling(bench: Bench, nap_s: float, jobs_each: int) -> Figures:
     return figures
 
 
-def _load(url: str, method: str, path: str, body: str | None, seconds: float) -> tuple[int, list[float]]:
-    """Send requests from every client for some seconds, each client one at a time. Return their number and milliseconds."""
+def _answered_at(url: str, job_id: str) -> float:
     address = urlsplit(url)
-    headers = {"Content-Type": "application/json"} if body else {}
-    expected = 202 if method == "POST" else 200
-    end = time.monotonic() + seconds
-
-    def client(_index: int) -> list[float]:
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
-        taken = []
-        while time.monotonic() < end:
-            began = time.perf_counter()
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            response.read()
-            taken.append(1000 * (time.perf_counter() - began))
-            assert response.status == expected, response.status
-        connection.close()
-        return taken
-
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        taken = [ms for found in pool.map(client, range(CLIENTS)) for ms in found]
-    return len(taken), taken
-
-
-def _p99(values: list[float]) -> float:
-    return statistics.quantiles(values, n=100)[-1]
-
-
-def _timed(act: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    act()
-    return 1000 * (time.perf_counter() - began)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+    connection.request("GET", f"/v1/jobs/{job_id}", headers={"Prefer": "wait=30"})
+    assert json.loads(connection.getresponse().read())["status"] == "cancelled"
+    connection.close()
+    return time.monotonic()
 
 
 def _alive(process: psutil.Process) -> bool:
@@ -238,20 +196,6 @@ def _alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-@contextmanager
-def _profiles() -> Iterator[list[Bench]]:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coppice-bench-")))
-        redis, postgres = stack.enter_context(servers.redis()), stack.enter_context(servers.postgres())
-        places = [folder / "local", folder / "production"]
-        for place in places:
-            place.mkdir()
-        yield [
-            Bench("SQLite, folder broker", places[0], None),
-            Bench("PostgreSQL, Redis", places[1], (redis.port, postgres.port)),
-        ]
 
 
 # The largest value that a figure may have; with >, the smallest.
@@ -278,11 +222,12 @@ def main() -> None:
         f"throughput, {CLIENTS} clients, one API process": lambda bench: throughput(bench, options.seconds),
         "service overhead of a job, one worker": lambda bench: overhead(bench, options.repeats),
         f"{options.streams} event streams, nothing changes": lambda bench: watching(bench, options.streams, options.seconds),
+        "wake-up of a long poll, from the request that changes the job": lambda bench: waking(bench, options.repeats),
         f"{QUEUED:,} queued".replace(",", " "): backlog,
         "workers on jobs that sleep for 3 s": lambda bench: scaling(bench, 3, 6),
     }
     results: dict[str, dict[str, Figures]] = {}
-    with _profiles() as benches:
+    with profiles() as benches:
         for part, measure in parts.items():
             if options.parts is not None and not any(word in part for word in options.parts):
                 continue

@@ -129,8 +129,8 @@ def write_certificates(folder: Path) -> None:
 
 
 @contextmanager
-def postgres() -> Iterator[Server]:
-    """Run a PostgreSQL that trusts the user ``coppice``."""
+def postgres(*, durable: bool = False) -> Iterator[Server]:
+    """Run a PostgreSQL that trusts the user ``coppice``. It waits for the disk at a commit where it is to be ``durable``."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     found = str(programs[-1]) if programs else shutil.which("postgres")
     if found is None:
@@ -140,7 +140,8 @@ def postgres() -> Iterator[Server]:
         initdb = [str(Path(found).with_name("initdb")), "-D", str(data), "-U", "coppice", "-A", "trust", "-E", "UTF8"]
         made = subprocess.run([*account, *initdb, "--locale=C", "--no-sync"], capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
-        command = [found, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
+        command = [found, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder)]
+        command += [] if durable else ["-c", "fsync=off"]
         server = Server([*account, *command], folder / "log", signal.SIGINT, port, lambda: _postgres_answers(port))
         with _running(server):
             yield server

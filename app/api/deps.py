@@ -1,9 +1,12 @@
-"""Dependencies of routes: the services of this application, and the caller."""
+"""Dependencies of routes: the services of this application, and the caller.
+
+None of them waits for anything. They are coroutines all the same: FastAPI gives each function that is none a thread.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
@@ -37,15 +40,15 @@ _BEARER = HTTPBearer(
 )
 
 
-def _caller(request: Request, _shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Caller:
+async def _caller(request: Request, _shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Caller:
     return cast("Caller", request.state.caller)
 
 
-def _allowed(scope: Scope, *or_one_of: Scope) -> Callable[[Caller], Caller]:
+def _allowed(scope: Scope, *or_one_of: Scope) -> Callable[[Caller], Awaitable[Caller]]:
     """Make the dependency of routes that need a scope, or one of those that include it."""
     enough = {scope, *or_one_of}
 
-    def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    async def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
         if enough.isdisjoint(caller.scopes):
             raise insufficient(scope, caller)
         return caller
@@ -76,55 +79,55 @@ def of_own_tenant(caller: Caller, tenant: str | None) -> str | None:
     return caller.owner
 
 
-def _owner(reader: Annotated[Caller, Security(_allowed(Scope.JOBS_READ), scopes=[Scope.JOBS_READ])]) -> str:
+async def _owner(reader: Annotated[Caller, Security(_allowed(Scope.JOBS_READ), scopes=[Scope.JOBS_READ])]) -> str:
     return reader.owner
 
 
-def _watcher(request: Request) -> JobWatcher:
+async def _watcher(request: Request) -> JobWatcher:
     return cast("JobWatcher", request.app.state.watcher)
 
 
-def _service(request: Request) -> JobService:
+async def _service(request: Request) -> JobService:
     return cast("JobService", request.app.state.service)
 
 
-def _deletion(request: Request) -> JobDeletion:
+async def _deletion(request: Request) -> JobDeletion:
     return cast("JobDeletion", request.app.state.deletion)
 
 
-def _tenants(request: Request) -> TenantDeletion:
+async def _tenants(request: Request) -> TenantDeletion:
     return cast("TenantDeletion", request.app.state.tenants)
 
 
-def _queue(request: Request) -> QueueControl:
+async def _queue(request: Request) -> QueueControl:
     return cast("QueueControl", request.app.state.queue)
 
 
-def _bulk(request: Request) -> BulkJobs:
+async def _bulk(request: Request) -> BulkJobs:
     return cast("BulkJobs", request.app.state.bulk)
 
 
-def _overview(request: Request) -> TenantList:
+async def _overview(request: Request) -> TenantList:
     return cast("TenantList", request.app.state.overview)
 
 
-def _keys(request: Request) -> KeyService:
+async def _keys(request: Request) -> KeyService:
     return cast("KeyService", request.app.state.keys)
 
 
-def _uploads(request: Request) -> UploadService:
+async def _uploads(request: Request) -> UploadService:
     return cast("UploadService", request.app.state.uploads)
 
 
-def _receiver(request: Request) -> Receiver:
+async def _receiver(request: Request) -> Receiver:
     return cast("Receiver", request.app.state.receiver)
 
 
-def _webhooks(request: Request) -> WebhookService:
+async def _webhooks(request: Request) -> WebhookService:
     return cast("WebhookService", request.app.state.webhooks)
 
 
-def _audit(request: Request) -> AuditService:
+async def _audit(request: Request) -> AuditService:
     return cast("AuditService", request.app.state.audit)
 
 

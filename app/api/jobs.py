@@ -21,7 +21,7 @@ from app.errors import Problem, ProblemDetails, field_errors
 from app.jobs.derivation import JobDerive
 from app.jobs.places import Place
 from app.jobs.schemas import JobCreate, JobList, JobView, PlanView
-from app.jobs.service import JobDetails, JobService
+from app.jobs.service import Accepted, JobDetails, JobService
 from app.jobs.states import TERMINAL, JobStatus
 from app.keys.records import Caller
 from app.refusals import NotFound
@@ -72,8 +72,7 @@ async def create_job(
     """Submit a job. It is accepted when this answers; poll its ``Location``, or follow its events."""
     if body.validate_only:
         return await _plan(body, service, writer)
-    details = await service.submit(body, sent, caller=writer, idempotency_key=idempotency_key)
-    return _accepted(details, await run_in_threadpool(service.place, details.job))
+    return _accepted(await service.submit(body, sent, caller=writer, idempotency_key=idempotency_key))
 
 
 @router.put(
@@ -87,8 +86,7 @@ async def put_job(job_id: JobId, body: JobCreate, sent: Sent, service: Service, 
     """Submit a job under an id of your own. The same body again gives the same job, however often."""
     if body.validate_only:
         return await _plan(body, service, writer)
-    details = await service.put(job_id, body, sent, caller=writer)
-    return _accepted(details, await run_in_threadpool(service.place, details.job))
+    return _accepted(await service.put(job_id, body, sent, caller=writer))
 
 
 async def _plan(body: JobCreate, service: JobService, writer: Caller) -> Response:
@@ -96,9 +94,10 @@ async def _plan(body: JobCreate, service: JobService, writer: Caller) -> Respons
     return JSONResponse(PlanView.of(admitted.spec, admitted.prediction, admitted.findings).model_dump(mode="json"))
 
 
-def _accepted(details: JobDetails, place: Place | None) -> Response:
-    headers = {"Location": f"/v1/jobs/{details.job.public_id}", "Retry-After": _RETRY_AFTER_S}
-    return JSONResponse(_view(details, place).model_dump(mode="json"), status_code=202, headers=headers)
+def _accepted(accepted: Accepted) -> Response:
+    view = JobView.of(accepted.job, accepted.artifacts, accepted.place)
+    headers = {"Location": f"/v1/jobs/{accepted.job.public_id}", "Retry-After": _RETRY_AFTER_S}
+    return Response(view.model_dump_json(), status_code=202, headers=headers, media_type="application/json")
 
 
 @router.get("", operation_id="listJobs", response_model=JobList, openapi_extra={"parameters": [METADATA_PARAMETER]})
@@ -196,8 +195,7 @@ async def derive_job(
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=errors) from None
     if body.validate_only:
         return await _plan(request, service, writer)
-    details = await service.submit(request, sent, caller=writer, idempotency_key=idempotency_key)
-    return _accepted(details, await run_in_threadpool(service.place, details.job))
+    return _accepted(await service.submit(request, sent, caller=writer, idempotency_key=idempotency_key))
 
 
 @router.delete("/{job_id}", status_code=204, operation_id="deleteJob")

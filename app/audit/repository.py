@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -36,6 +37,11 @@ class AuditRepository:
             return
         kind = postgresql if dialect_of(self._connection) == "postgresql" else sqlite
         self._connection.execute(kind.insert(_people).values(id=person_id, **fields).on_conflict_do_nothing())
+
+    def record_all(self, action: Action, done: Sequence[tuple[str, str, str]]) -> None:
+        """Write down several at once: whose, by which key, to what."""
+        rows = [{"owner": owner, "key_id": key_id, "subject": subject} for owner, key_id, subject in done]
+        self._connection.execute(_events.insert().values(at=now(), action=str(action)), rows)
 
     def delete_of(self, owner: str, *, limit: int) -> int:
         """Delete some events of a tenant, the oldest first. Return how many."""

@@ -79,11 +79,15 @@ class LineRepository:
         self._connection = connection
 
     def begin_turn(self) -> None:
-        """Wait until nobody else claims, and have the line read along its indexes alone, until the transaction ends.
+        """Wait until nobody else claims, and have the line read along its indexes alone, until the transaction ends."""
+        take_turns(self._connection, _CLAIM_LOCK)
+        self.keep_to_indexes()
+
+    def keep_to_indexes(self) -> None:
+        """Have the line read along its indexes alone, until the transaction ends.
 
         PostgreSQL would sort all of a tenant's jobs for its first one where a queue has grown since its statistics were made.
         """
-        take_turns(self._connection, _CLAIM_LOCK)
         if dialect_of(self._connection) == "postgresql":
             self._connection.execute(sa.select(*(sa.func.set_config(f"enable_{plan}", "off", True) for plan in _SLOW_PLANS)))
 

@@ -7,6 +7,8 @@ import sqlalchemy as sa
 from app.db import metadata
 from app.jobs.states import JobStatus
 
+LONGEST_INDEXED = 255  # letters of a model's name: PostgreSQL's indexes have a limit
+
 _STATUSES = ", ".join(f"'{status}'" for status in JobStatus)
 
 jobs = sa.Table(
@@ -24,6 +26,9 @@ jobs = sa.Table(
     sa.Column("gpu_bytes", sa.BigInteger),  # memory of a GPU that it needs
     sa.Column("spec", sa.JSON, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
+    # Of the spec, for searches (app.jobs.search); null: the spec is to be looked into.
+    sa.Column("model", sa.String(LONGEST_INDEXED)),
+    sa.Column("method", sa.String(64)),
     sa.Column("version", sa.Integer, nullable=False),  # grows with every change: the ETag
     # The fence decides who may write: a claim raises it, and a statement with an older fence affects no row.
     sa.Column("fence", sa.Integer, nullable=False),
@@ -51,11 +56,25 @@ jobs = sa.Table(
     sa.Column("timeout_s", sa.Double),
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="status"),
     sa.Index(None, "owner", "client_id", unique=True),
-    sa.Index(None, "owner", "status"),
+    sa.Index(None, "owner", "status", "created_at", "id"),
     sa.Index(None, "expires_at"),
-    sa.Index(None, "owner", "created_at", "id"),
+    sa.Index(None, "owner", "model", "created_at", "id"),
+    # With all that lists and searches ask of a job, so that they read rows only of what they have found.
+    sa.Index("ix_jobs_list", "owner", "created_at", "id", "model", "method", "status"),
     sa.Index(None, "lease_until"),
     sa.Index(None, "finished_at"),
+)
+
+# A job's metadata, for searches; written once, as it is.
+job_labels = sa.Table(
+    "job_labels",
+    metadata,
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.String(512), nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),  # the job's
+    sa.Index("ix_job_labels_search", "owner", "key", "value", "created_at", "job_id"),
 )
 
 # What waits, by whose turn it can be: a claim reads the first row of each tenant's queues, however long they are.

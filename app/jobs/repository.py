@@ -10,9 +10,11 @@ import sqlalchemy as sa
 
 from app.db import now
 from app.jobs import models
+from app.jobs.arrivals import ArrivalRepository, NewJob
 from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
+from app.jobs.search import Wanted, found_ids
 from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
 from app.tenants.repository import TenantRepository
 from app.webhooks.repository import WebhookRepository
@@ -80,35 +82,23 @@ class JobRepository:
 
         ``rank`` goes before the turns among tenants, the smaller the earlier.
         """
-        self._connection.execute(
-            _jobs.insert().values(
-                id=job_id,
-                owner=owner,
-                client_id=client_id,
-                body_sha256=body_sha256,
-                traceparent=traceparent,
-                status=str(JobStatus.QUEUED),
-                priority=priority,
-                rank=rank,
-                queue=needs.queue,
-                gpu_bytes=needs.gpu_memory_bytes,
-                spec=spec.model_dump(mode="json"),
-                metadata=metadata,
-                version=1,
-                fence=0,
-                cancel_requested=False,
-                attempt=0,
-                crashes=0,
-                losses=0,
-                max_attempts=limits.max_attempts,
-                timeout_s=limits.timeout_s,
-                not_before=now(),
-                published_at=now(),
-                publish_count=0,
-                created_at=now(),
-            )
+        ArrivalRepository(self._connection).insert(
+            [
+                NewJob(
+                    job_id,
+                    owner,
+                    spec,
+                    metadata,
+                    priority,
+                    client_id=client_id,
+                    body_sha256=body_sha256,
+                    traceparent=traceparent,
+                    rank=rank,
+                    needs=needs,
+                    limits=limits,
+                )
+            ]
         )
-        add_event(self._connection, job_id, EventType.QUEUED, {})
 
     def check(self) -> None:
         """Read one row with this version's columns."""
@@ -124,12 +114,6 @@ class JobRepository:
             .subquery()
         )
         return self._connection.scalar(sa.select(sa.func.count()).select_from(waiting)) or 0
-
-    def remember_key(self, owner: str, key: str, body_sha256: str, job_id: str) -> None:
-        """Tie an idempotency key to the job that it made."""
-        self._connection.execute(
-            _keys.insert().values(owner=owner, key=key, body_sha256=body_sha256, job_id=job_id, created_at=now())
-        )
 
     def find_key(self, owner: str, key: str) -> tuple[str, str] | None:
         """Return the request's digest and the job's id of an idempotency key."""
@@ -164,26 +148,18 @@ class JobRepository:
 
         Only those with all of some ``metadata``, of a ``model``, with ``model_like`` somewhere in its name, by a ``method``.
         """
-        query = sa.select(_jobs).where(_jobs.c.owner == owner)
-        if model is not None:
-            query = query.where(_jobs.c.spec["model"].as_string() == model)
-        if model_like is not None:
-            query = query.where(_jobs.c.spec["model"].as_string().icontains(model_like, autoescape=True))
-        if method is not None:
-            query = query.where(_jobs.c.spec[("method", "name")].as_string() == method)
-        for key, value in (metadata or {}).items():
-            query = query.where(_jobs.c.metadata[key].as_string() == value)
-        if statuses:
-            query = query.where(_jobs.c.status.in_([str(status) for status in statuses]))
-        if after is not None:
-            query = query.where(sa.tuple_(_jobs.c.created_at, _jobs.c.id) < sa.tuple_(after.created_at, after.id))
-        rows = self._connection.execute(query.order_by(_jobs.c.created_at.desc(), _jobs.c.id.desc()).limit(limit))
-        return [_job(row) for row in rows.mappings()]
+        wanted = Wanted(owner, statuses, metadata or {}, model, model_like, method)
+        ids = found_ids(self._connection, wanted, after=after, limit=limit)
+        rows = self._connection.execute(sa.select(_jobs).where(_jobs.c.id.in_(ids)))
+        found = {row["id"]: _job(row) for row in rows.mappings()}
+        return [found[job_id] for job_id in ids if job_id in found]
 
     def counts(self, owner: str) -> dict[JobStatus, int]:
         """Count the jobs of an owner by status."""
-        query = sa.select(_jobs.c.status, sa.func.count()).where(_jobs.c.owner == owner).group_by(_jobs.c.status)
-        return {JobStatus(status): count for status, count in self._connection.execute(query)}
+        # A look at one stretch of the index for each, which is twice as fast as grouping.
+        own = [sa.select(sa.func.count()).where(_jobs.c.owner == owner, _jobs.c.status == str(status)) for status in JobStatus]
+        row = self._connection.execute(sa.select(*(query.scalar_subquery() for query in own))).one()
+        return {status: count for status, count in zip(JobStatus, row, strict=True) if count}
 
     def models(self, owner: str, *, among: int) -> list[str]:
         """List the models of an owner's newest jobs, by name."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, SkipValidation, StringConstraints
 
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.places import Place
@@ -52,8 +52,9 @@ class JobCreate(PruneSpec):
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
     def to_spec(self) -> PruneSpec:
-        """Return the spec alone."""
-        return PruneSpec.model_validate({name: getattr(self, name) for name in PruneSpec.model_fields})
+        """Return the spec alone. Its fields were validated as the request's own, which are checked as the spec's are."""
+        fields = {name: getattr(self, name) for name in PruneSpec.model_fields}
+        return PruneSpec.model_construct(set(fields), **fields)
 
 
 class ProgressView(BaseModel):
@@ -126,7 +127,7 @@ class JobView(BaseModel):
     finished_at: datetime | None
     estimated_finish: datetime | None = Field(description="From the progress so far; null: too early to say, or overdue.")
     expires_at: datetime | None = Field(description="When the files of a finished job are deleted; null: never.")
-    spec: PruneSpec
+    spec: Annotated[PruneSpec, SkipValidation]  # of a job that there is
     progress: ProgressView | None
     queue: QueueView | None = Field(default=None, description="Where the job waits; null in lists, and once it runs.")
     attempt: int
@@ -230,8 +231,12 @@ class ArtifactList(BaseModel):
 
 def shown(spec: PruneSpec) -> PruneSpec:
     """Return a spec as clients may see it and send it again: uploads by their ids."""
-    data = {own.param: shown_reference(own.reference) for own in data_places(spec)}
-    return with_data(spec, data).model_copy(update={"model": shown_reference(spec.model)})
+    places = data_places(spec)
+    data = {own.param: shown_reference(own.reference) for own in places}
+    model = shown_reference(spec.model)
+    if model == spec.model and all(data[own.param] == own.reference for own in places):
+        return spec
+    return with_data(spec, data).model_copy(update={"model": model})
 
 
 def _moment(seconds: float) -> datetime:

@@ -19,8 +19,9 @@ from app.db import Database
 from app.inspection.inspector import Inspector
 from app.jobs.admission import Admitted, admit
 from app.jobs.archive import Archive
-from app.jobs.control import ControlRepository
+from app.jobs.arrivals import KeyUse, NewJob
 from app.jobs.digests import digest_of, first_digest
+from app.jobs.intake import Arrival, Intake, too_many_wait
 from app.jobs.limits import check_limits, limits_of
 from app.jobs.names import Asked, named
 from app.jobs.needs import Abilities, Needs, why_nobody
@@ -31,7 +32,7 @@ from app.jobs.schemas import JobCreate
 from app.jobs.states import TERMINAL, JobStatus
 from app.keys.records import Caller, Scope
 from app.queue import Announcer
-from app.refusals import Conflict, NotFound, QuotaExceeded, Refused
+from app.refusals import Conflict, NotFound, Refused
 from app.settings import Settings
 from app.storage import ArtifactMissing, ArtifactStore
 from app.tenants.repository import TenantRepository
@@ -53,6 +54,15 @@ class JobDetails:
 
     job: Job
     artifacts: list[PublishedArtifact]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that a request made, now or before, with its files and its place where it waits."""
+
+    job: Job
+    artifacts: list[PublishedArtifact]
+    place: Place | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +92,11 @@ class JobService:
         self._database = database
         self._store = store
         self._announcer = announcer
+        self._intake = Intake(settings, database, announcer)
 
     async def submit(
         self, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller, idempotency_key: str | None
-    ) -> JobDetails:
+    ) -> Accepted:
         """Accept a job: checked, then written with its first event in one transaction, then announced.
 
         The same key with the same body gives the job that it gave before.
@@ -101,10 +112,10 @@ class JobService:
             QuotaExceeded: Too many of the owner's jobs are waiting already, or of its files being read.
             Busy: Too many files of others are being read.
         """
-        digest = await run_in_threadpool(digest_of, sent)
+        digest = "" if idempotency_key is None else await run_in_threadpool(digest_of, sent)
         return await self._accept(Asked(request, digest, caller, idempotency_key=idempotency_key))
 
-    async def put(self, client_id: str, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller) -> JobDetails:
+    async def put(self, client_id: str, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller) -> Accepted:
         """Accept a job under an id of the client's choice; the same body again gives the same job.
 
         Args:
@@ -145,53 +156,27 @@ class JobService:
         with self._database.read() as connection:
             return PlaceRepository(connection).workers(seen_within_s=self._settings.worker_gone_s)
 
-    async def _accept(self, asked: Asked) -> JobDetails:
+    async def _accept(self, asked: Asked) -> Accepted:
         earlier = await self._earlier(asked)
         if earlier is not None:
             return earlier
         predicts = asked.request.needs.is_to_be_predicted
         admitted = await self.admit(asked.request, owner=asked.caller.owner, predicts=predicts)
         needs = asked.request.needs.with_memory(None if admitted.prediction is None else admitted.prediction.memory_bytes)
+        arrival = _arrival(asked, admitted.spec, needs)
         try:
-            return await run_in_threadpool(self._insert, asked, admitted.spec, needs)
+            queued = await self._intake.queue(arrival)
         except IntegrityError:
             # Another request with this name was committed between our look and our insert: return its job.
             earlier = await self._earlier(asked)
             if earlier is None:
                 raise
             return earlier
+        task = queued.job.spec.task
+        _log.info("job.accepted", job_id=queued.job.id, method=queued.job.spec.method.name, task=task.name or task.type)
+        return Accepted(queued.job, [], queued.place)
 
-    def _insert(self, asked: Asked, spec: PruneSpec, needs: Needs) -> JobDetails:
-        job_id, request, caller = f"{JOB_PREFIX}{uuid4().hex}", asked.request, asked.caller
-        with self._database.write() as connection:
-            repository = JobRepository(connection)
-            self._check_quota(repository, caller.owner)
-            pools = PlaceRepository(connection).pools_for(needs, caller.owner, seen_within_s=self._settings.worker_gone_s)
-            TenantRepository(connection).require_open(caller.owner)
-            repository.insert(
-                job_id,
-                owner=caller.owner,
-                spec=spec,
-                metadata=request.metadata,
-                priority=request.priority,
-                client_id=asked.client_id,
-                body_sha256=None if asked.client_id is None else asked.digest,
-                traceparent=current_traceparent(),
-                needs=needs,
-                rank=-request.priority if Scope.JOBS_PRIORITY in caller.scopes else 0,
-                limits=limits_of(request),
-            )
-            if asked.idempotency_key is not None:
-                repository.remember_key(asked.scope, asked.idempotency_key, asked.digest, job_id)
-            AuditRepository(connection).record(Action.JOB_SUBMITTED, caller.owner, caller.key_id, job_id)
-            job = repository.get(job_id, owner=caller.owner)
-        assert job is not None
-        for pool in pools:
-            self._announcer.announce(job_id, pool)
-        _log.info("job.accepted", job_id=job_id, method=spec.method.name, task=spec.task.name or spec.task.type)
-        return JobDetails(job, [])
-
-    async def _earlier(self, asked: Asked) -> JobDetails | None:
+    async def _earlier(self, asked: Asked) -> Accepted | None:
         """Find the job that an earlier request of this name made. Raise where that request was another one."""
         if asked.client_id is None and asked.idempotency_key is None:
             return None
@@ -200,7 +185,7 @@ class JobService:
             return None
         details, is_the_same = found
         if is_the_same or await self._asks_for(details.job, asked):
-            return details
+            return Accepted(details.job, details.artifacts, await run_in_threadpool(self.place, details.job))
         if asked.client_id is not None:
             raise Conflict("job_exists", "there is a job of this id already, made with another body; choose another id")
         raise Refused(
@@ -233,8 +218,7 @@ class JobService:
     def _check_quota(self, repository: JobRepository, owner: str) -> None:
         limit = self._settings.max_queued_jobs
         if repository.waiting(owner, limit) >= limit:
-            message = f"{limit} of your jobs are waiting, which is as many as this server takes; try again when some have begun"
-            raise QuotaExceeded("quota_exceeded", message)
+            raise too_many_wait(limit)
 
     def get(self, job_id: str, *, owner: str) -> JobDetails:
         """Read a job. Raises `NotFound`."""
@@ -248,10 +232,9 @@ class JobService:
         if job.status != JobStatus.QUEUED:
             return None
         with self._database.read() as connection:
-            place = PlaceRepository(connection).place(
+            return PlaceRepository(connection).place(
                 job, seen_within_s=self._settings.worker_gone_s, max_running=self._settings.max_running_jobs
             )
-            return replace(place, paused=not ControlRepository(connection).is_open())
 
     def list(
         self,
@@ -381,6 +364,26 @@ class JobService:
         """Return whether an unfinished job of an owner needs a folder."""
         with self._database.read() as connection:
             return JobRepository(connection).is_needed(str(folder), owner=owner)
+
+
+def _arrival(asked: Asked, spec: PruneSpec, needs: Needs) -> Arrival:
+    job_id, request, caller = f"{JOB_PREFIX}{uuid4().hex}", asked.request, asked.caller
+    new = NewJob(
+        job_id,
+        caller.owner,
+        spec,
+        request.metadata,
+        request.priority,
+        client_id=asked.client_id,
+        body_sha256=None if asked.client_id is None else asked.digest,
+        traceparent=current_traceparent(),
+        rank=-request.priority if Scope.JOBS_PRIORITY in caller.scopes else 0,
+        needs=needs,
+        limits=limits_of(request),
+    )
+    if asked.idempotency_key is None:
+        return Arrival(new, caller.key_id)
+    return Arrival(new, caller.key_id, KeyUse(asked.scope, asked.idempotency_key, asked.digest, job_id))
 
 
 def _expired(moment: float) -> NotFound:

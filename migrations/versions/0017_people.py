@@ -1,7 +1,7 @@
 """People: who signed in by a provider, their sessions, and sign-ins under way
 
 Revision: 0017
-Before it: 0015
+Before it: 0016
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0017"
-down_revision = "0015"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 

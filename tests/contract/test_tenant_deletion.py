@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from app.jobs.arrivals import NewJob
+from app.jobs.intake import Arrival, Intake
 from app.jobs.leases import LeaseRepository
-from app.jobs.names import Asked
 from app.jobs.rules import RuleService
 from app.jobs.schemas import JobCreate
 from app.keys.records import Caller, Scope
@@ -145,8 +147,9 @@ def test_a_request_that_was_let_in_before_makes_nothing_new(api: Api, admin: dic
     with pytest.raises(Conflict, match="being deleted"):
         state.keys.create(owner="acme", name="", scopes=BOTH, lives_s=None, caller=late)
     request = JobCreate.model_validate(api.body)
+    late_job = Arrival(NewJob("job_late", "acme", request.to_spec(), {}, 0), late.key_id)
     with pytest.raises(Conflict, match="being deleted"):
-        state.service._insert(Asked(request, "0" * 64, late), request.to_spec(), request.needs)
+        asyncio.run(Intake(state.settings, state.database, state.service._announcer).queue(late_job))
 
 
 KILLED = """

@@ -6,6 +6,7 @@ import pytest
 
 from app.jobs.digests import digest_of, first_digest
 from app.jobs.schemas import JobCreate
+from pruning_core.spec.prune import PruneSpec
 
 BODY = {"model": "org/name", "task": "glue/sst2", "sparsity": 0.5}
 ZEROS = {
@@ -94,3 +95,23 @@ def _as_then(stored):
 
     whole = stored | {"metadata": {}, "priority": 0, "validate_only": False}
     return hashlib.sha256(to_json(whole)).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sparsity": None, "targets": [{"metric": "macs", "keep": 0.5}, {"metric": "macs", "keep": 0.3}]},
+        {"method": {"name": "admm-pattern", "pattern": "2:4"}, "artifacts": {"layout": "serve", "engines": ["vllm"]}},
+        {"quality_floor": 0.99, "metadata": {"run": "7"}, "needs": {"device": "cuda"}},
+    ],
+    ids=str,
+)
+def test_the_spec_of_a_request_is_what_its_fields_would_be_validated_to(changes):
+    body = {"model": "org/name@main", "task": "glue/sst2", "sparsity": 0.5} | changes
+    request = JobCreate.model_validate({name: value for name, value in body.items() if value is not None})
+    spec = request.to_spec()
+    again = PruneSpec.model_validate({name: getattr(request, name) for name in PruneSpec.model_fields})
+    assert type(spec) is PruneSpec
+    assert (spec, spec.model_fields_set, hash(spec)) == (again, again.model_fields_set, hash(again))
+    assert PruneSpec.model_validate_json(spec.model_dump_json()) == spec

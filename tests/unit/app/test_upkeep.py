@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.db import now
+from app.jobs.arrivals import ArrivalRepository, KeyUse
 from app.jobs.leases import LeaseRepository
 from app.jobs.models import idempotency_keys, jobs
 from app.jobs.records import JobError
@@ -113,7 +114,7 @@ def test_old_keys_are_forgotten(database, insert):
     with database.write() as connection:
         connection.execute(idempotency_keys.delete())
         for key in ("old", "new"):
-            JobRepository(connection).remember_key("", key, "0" * 64, job_id)
+            ArrivalRepository(connection).remember([KeyUse("", key, "0" * 64, job_id)])
         connection.execute(idempotency_keys.update().where(idempotency_keys.c.key == "old").values(created_at=now() - 100))
     assert _upkeep(database, "forget_keys", older_than_s=50) == 1
     with database.read() as connection:
