@@ -103,9 +103,14 @@ def _service(
         process.wait(60)
 
 
+# A variable of the operator's that has a default.
+_LEFT_OUT = re.compile(r"\$\{\w+:-([^}]*)\}")
+
+
 def _environment(name: str, folder: Path, places: dict[str, str]) -> dict[str, str]:
-    declared = {variable: str(value) for variable, value in SERVICES[name].get("environment", {}).items()}
-    assert set(places) <= set(declared)
+    stated = {variable: str(value) for variable, value in SERVICES[name].get("environment", {}).items()}
+    assert set(places) <= set(stated)
+    declared = {variable: _LEFT_OUT.sub(r"\1", value) for variable, value in stated.items()}  # as compose does
     outside = {variable: value for variable, value in os.environ.items() if not variable.startswith("COPPICE_")}
     environment = outside | {"COPPICE_DATA_DIR": str(folder / f"{name}-data")} | declared | places
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
