@@ -131,6 +131,7 @@ def test_forty_hostile_uploads_at_once_stop_nothing(tmp_path: Path, tiny_bert: P
     assert statistics.quantiles(service.latencies, n=20)[-1] < _PATIENCE_S, sorted(service.latencies)[-10:]
 
 
+@pytest.mark.long
 def test_a_killed_service_leaves_no_process_behind(tmp_path: Path, tiny_bert: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data", auth=True)
     database = Database(settings.resolved_database_url)

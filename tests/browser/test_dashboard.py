@@ -124,6 +124,7 @@ def test_submit_watch_download_compare(
         page.goto("about:blank")  # or the list would look for a server that has ended
 
 
+@pytest.mark.long
 def test_cancel_by_keyboard_and_retry(
     service: Service, open_browser: Open, tiny_bert: Path, tiny_sst2: Path, shots: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_cancel_by_keyboard_and_retry(
     database.close()
 
 
+@pytest.mark.long
 def test_a_lost_stream_is_told_and_made_up_for(
     service: Service, open_browser: Open, tiny_bert: Path, tiny_sst2: Path, shots: Path
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_lost_stream_is_told_and_made_up_for(
     database.close()
 
 
+@pytest.mark.long
 def test_without_scripting_everything_reads_and_works(
     service: Service, open_browser: Open, tiny_bert: Path, tiny_sst2: Path
 ) -> None:
@@ -234,6 +237,7 @@ def guarded(
     return service, made
 
 
+@pytest.mark.long
 def test_a_key_is_shown_once(
     tmp_path: Path,
     open_browser: Open,
@@ -269,6 +273,7 @@ def test_a_key_is_shown_once(
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+@pytest.mark.long
 def test_all_mistakes_of_a_form_are_shown_and_lead_to_their_fields(service: Service, open_browser: Open, shots: Path) -> None:
     page = open_browser()
     with service.api():
@@ -305,6 +310,7 @@ def test_all_mistakes_of_a_form_are_shown_and_lead_to_their_fields(service: Serv
         )
 
 
+@pytest.mark.long
 def test_a_waiting_job_and_a_refused_candidate_look_like_what_they_are(
     service: Service, open_browser: Open, shots: Path, tiny_bert: Path, tiny_sst2: Path
 ) -> None:
@@ -335,6 +341,7 @@ def test_a_waiting_job_and_a_refused_candidate_look_like_what_they_are(
     database.close()
 
 
+@pytest.mark.long
 def test_sets_slices_and_a_ledger_are_filled_in(
     service: Service, open_browser: Open, shots: Path, tiny_bert: Path, tiny_sst2: Path
 ) -> None:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 Open = Callable[..., Page]
 
 
+@pytest.mark.long
 def test_a_paused_queue_the_tenants_and_a_deletion(
     tmp_path: Path,
     open_browser: Open,

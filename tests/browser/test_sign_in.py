@@ -84,6 +84,7 @@ def test_there_and_back_by_role_and_out_again(
             look(page, "no-role", shots)
 
 
+@pytest.mark.long
 def test_a_provider_that_is_away_is_told_of_and_keys_go_on(
     tmp_path: Path, open_browser: Open, tiny_bert: Path, tiny_sst2: Path, shots: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,6 +213,7 @@ def test_cases_with_servers_get_ports_of_their_own(tmp_path: Path) -> None:
 # A few whole runs of the command; `make test-cases` makes them all.
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in OWN if case.name in QUICK], ids=lambda case: case.name)
+@pytest.mark.long
 def test_our_own_cases(case: Path) -> None:
     row = try_case(case, (), 300)
     assert row.verdict.word == "passed", f"{row.verdict.line}\n{row.output}"

@@ -173,6 +173,7 @@ def spec_of(model, data, **fields):
     return Spec.model_validate(tiny.tiny_spec(model, data).model_dump(mode="json", exclude={"target", "method"}) | fields)
 
 
+@pytest.mark.long
 def test_a_method_that_removes_units_needs_its_own_folder_and_one_line(registered, tiny_bert, tiny_sst2, tmp_path):
     spec = spec_of(tiny_bert, tiny_sst2, method={"name": "last-units"}, target=KeepTarget(metric="macs", keep=0.5))
     check_local_inputs(spec)
@@ -184,6 +185,7 @@ def test_a_method_that_removes_units_needs_its_own_folder_and_one_line(registere
         assert layer.head_indices == tuple(range(layer.dense_heads - layer.kept_heads, layer.dense_heads))
 
 
+@pytest.mark.long
 def test_a_method_that_sets_zeros_needs_its_own_folder_and_one_line(registered, tiny_bert, tiny_sst2, tmp_path):
     target = {"metric": "sparsity", "sparsity": 0.5}
     spec = spec_of(tiny_bert, tiny_sst2, method={"name": "odd-inputs"}, target=target)
@@ -197,6 +199,7 @@ def test_a_method_that_sets_zeros_needs_its_own_folder_and_one_line(registered, 
     assert "every other input" in page
 
 
+@pytest.mark.long
 def test_a_metric_of_targets_needs_two_rows(registered, tiny_bert, tiny_sst2, tmp_path):
     spec = spec_of(tiny_bert, tiny_sst2, target=HeadsTarget(metric="heads", keep=0.5))
     check_local_inputs(spec)

@@ -81,6 +81,7 @@ def test_a_metric_that_no_row_names_is_refused(tiny_bert: Path, tiny_sst2: Path)
         tiny.tiny_spec(tiny_bert, tiny_sst2, task={"name": "glue/sst2", "metric": "mistakes"})
 
 
+@pytest.mark.long
 def test_an_added_metric_judges_a_job(by_mistakes: dict[str, Any], tmp_path: Path) -> None:
     floor = {"kind": "absolute", "value": 100}
     report = run(PruneSpec.model_validate(by_mistakes | {"quality_floor": floor}), tmp_path / "out", device="cpu")
@@ -95,6 +96,7 @@ def test_an_added_metric_judges_a_job(by_mistakes: dict[str, Any], tmp_path: Pat
     assert "mistakes (less is better)" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_the_floor_of_an_added_metric_is_the_most_that_is_allowed(by_mistakes: dict[str, Any], tmp_path: Path) -> None:
     spec = PruneSpec.model_validate(by_mistakes | {"quality_floor": {"kind": "absolute", "value": 0}})
     with pytest.raises(QualityFloorMissed, match="the floor is mistakes at most 0"):
@@ -210,6 +212,7 @@ def intervals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]
     }
 
 
+@pytest.mark.long
 def test_an_added_task_runs_from_the_request_to_the_report(intervals: dict[str, Any], tmp_path: Path) -> None:
     spec = PruneSpec.model_validate(intervals)
     assert PruneSpec.model_validate_json(spec.model_dump_json()) == spec

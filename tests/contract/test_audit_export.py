@@ -97,6 +97,7 @@ def test_every_change_is_found(api_on_sqlite: Api) -> None:
     assert check(good[:-1]).head != check(good).head, "what is cut off at the end shows by the head"
 
 
+@pytest.mark.long
 def test_on_the_command_line(api_on_sqlite: Api, tmp_path: Path) -> None:
     out, environment = tmp_path / "audit.jsonl", os.environ | {"COPPICE_DATA_DIR": str(api_on_sqlite.scratch / "data")}
 

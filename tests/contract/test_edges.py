@@ -202,6 +202,7 @@ def listening(settings: Settings) -> Iterator[int]:
         assert not thread.is_alive()
 
 
+@pytest.mark.long
 def test_a_body_that_trickles_is_ended_and_a_steady_one_is_not(api_on_sqlite: Api) -> None:
     changes = {"body_patience_s": 1.0, "slowest_bytes_per_s": 100.0}
     settings = api_on_sqlite.client.app.state.settings.model_copy(update=changes)

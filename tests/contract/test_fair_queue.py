@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import sqlalchemy as sa
 
 from app.jobs.models import jobs, workers
@@ -79,6 +80,7 @@ def test_needs_are_part_of_the_request(api_on_sqlite: Api) -> None:
     assert "gpu_memory_bytes is for jobs that need a GPU" in wrong.text
 
 
+@pytest.mark.long
 def test_jobs_of_one_tenant_wait_in_a_bounded_number_of_queues(api_on_sqlite: Api) -> None:
     api = api_on_sqlite
     for number in range(32):

@@ -211,6 +211,7 @@ def test_who_reads_files_ends_with_who_asked(own_zygote: Zygote) -> None:
     os.close(fate)
 
 
+@pytest.mark.long
 def test_a_killed_zygote_costs_nobody_an_answer(api_on_sqlite: Api, model: dict[str, bytes], zygote: Zygote) -> None:
     slow = hostile.model_with(model, hostile.many_keys())  # valid, and of no known architecture
     with ThreadPoolExecutor(1) as pool:
@@ -240,6 +241,7 @@ def test_a_killed_inspection_is_a_refusal(api_on_sqlite: Api, model: dict[str, b
     assert drafts(api_on_sqlite) == []
 
 
+@pytest.mark.long
 def test_whoever_waits_too_long_for_a_turn_is_told_so(make_api: Callable[..., Api], model: dict[str, bytes]) -> None:
     api = make_api("", inspection_wait_s=0.2)
     slow = hostile.model_with(model, hostile.many_keys())

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
+import pytest
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from openapi_spec_validator import validate
@@ -277,6 +278,7 @@ def test_a_database_that_was_never_migrated_is_not_ready(api):
     assert_problem(api.client.get("/readyz"), 503, "not_ready")
 
 
+@pytest.mark.long
 def test_without_a_broker_jobs_are_accepted_all_the_same(api):
     settings = Settings(
         data_dir=api.scratch / "data",

@@ -32,6 +32,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("name", "asked"), CELLS)
+@pytest.mark.long
 def test_a_cell_is_as_the_matrix_says(name, asked, tmp_path):
     told = next(own for own in read_matrix() if own.name == name)
     assert try_cell(ARCHITECTURES[name], asked, tmp_path) == told.cell(asked)

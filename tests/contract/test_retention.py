@@ -53,6 +53,7 @@ def test_by_default_nothing_is_ever_deleted(api: Api) -> None:
     assert [count(api, table) for table in (jobs, job_events, artifacts, audit_events)] == before
 
 
+@pytest.mark.long
 def test_jobs_that_ended_long_ago_go_whole(api: Api) -> None:
     old = [api.submit() for _ in range(45)]
     for _ in old:
@@ -68,6 +69,7 @@ def test_jobs_that_ended_long_ago_go_whole(api: Api) -> None:
     assert api.store.keys("jobs", after="", limit=9) == []
 
 
+@pytest.mark.long
 def test_without_time_nothing_is_done_and_with_little_one_batch(api: Api) -> None:
     for _ in range(25):
         api.submit()

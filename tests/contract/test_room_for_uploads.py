@@ -111,6 +111,7 @@ def test_what_a_killed_process_had_announced_counts_for_nothing(api_on_sqlite: A
     assert api_on_sqlite.client.post("/v1/models", content=packed(model), headers=TAR).status_code == 201
 
 
+@pytest.mark.long
 def test_an_archive_unpacks_to_no_more_than_the_quota(make_api: Callable[..., Api], model: dict[str, bytes]) -> None:
     api = make_api("", max_uploads_bytes=2**20)
     noise = os.urandom(2**20) * 40  # a small archive, and forty times the quota

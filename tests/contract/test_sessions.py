@@ -154,6 +154,7 @@ def test_what_pages_and_answers_say_of_themselves(make_api: Callable[..., Api]) 
     assert api.client.get("/v1/jobs").headers["cache-control"] == "private, no-cache"
 
 
+@pytest.mark.long
 def test_keys_and_sessions_outlive_a_new_secret(make_api: Callable[..., Api], monkeypatch: pytest.MonkeyPatch) -> None:
     old = make_api("", auth=True, secret=FIRST)
     used, unused = new_key(old)[1], new_key(old)[1]

@@ -121,6 +121,7 @@ def test_a_person_signs_in_works_by_their_role_and_signs_out(guarded: Api, runni
     assert "person" not in json.loads(lines[-1]), "lines of keys are what they were"
 
 
+@pytest.mark.long
 def test_every_role_may_do_what_it_says_and_is_told_what_it_lacks(api: Api, running: RunningProvider) -> None:
     job = {"json": api.body}
     asks = {
@@ -305,6 +306,7 @@ def test_an_expired_token_is_told_so_and_clocks_may_differ(make_api: Callable[..
 
 
 @pytest.mark.parametrize("names_keys", [True, False])
+@pytest.mark.long
 def test_a_token_by_a_new_key_of_the_provider_counts(
     make_api: Callable[..., Api], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names_keys: bool
 ) -> None:
@@ -323,6 +325,7 @@ def test_a_token_by_a_new_key_of_the_provider_counts(
         assert api.client.get("/v1/jobs", headers=bearer(before)).status_code == 401, "the old key was withdrawn"
 
 
+@pytest.mark.long
 def test_without_the_provider_keys_go_on_and_the_page_says_so(
     make_api: Callable[..., Api], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +363,7 @@ def test_without_the_provider_keys_go_on_and_the_page_says_so(
         assert api.client.post("/sign-out", follow_redirects=False).status_code in (200, 303)
 
 
+@pytest.mark.long
 def test_a_provider_that_hangs_holds_up_nobody_whom_it_need_not(
     make_api: Callable[..., Api], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

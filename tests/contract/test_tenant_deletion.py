@@ -175,6 +175,7 @@ TenantDeletion(settings, database, create_store(settings)).delete("acme", with_a
 """
 
 
+@pytest.mark.long
 def test_killed_at_every_commit_it_is_finished_by_the_reaper(api: Api, admin: dict[str, str], tiny_bert: Path) -> None:
     fill(api, "acme", tiny_bert)
     url = api.database.url.render_as_string(hide_password=False)

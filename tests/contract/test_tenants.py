@@ -163,6 +163,7 @@ def test_without_a_good_key_every_route_is_a_401(world: World, actor: str) -> No
         assert world.api.client.get(path).status_code == 200
 
 
+@pytest.mark.long
 def test_another_tenant_finds_nothing(world: World) -> None:
     # Uploads last: whoever uploads the same content may use it, and its id is the same.
     for operation in sorted(in_order(world), key=lambda name: name.startswith("upload")):
@@ -197,6 +198,7 @@ def test_the_owner_may_do_everything_but_what_is_for_operators(world: World) -> 
         assert world.ask(operation, "admin").status_code < 300
 
 
+@pytest.mark.long
 def test_a_scope_opens_its_routes_and_no_other(world: World) -> None:
     for operation in in_order(world):
         method, _path = world.operations()[operation]
@@ -301,6 +303,7 @@ def test_a_scope_opens_its_pages_and_no_other(world: World) -> None:
             assert (status != 403) == allowed, (method, path, actor, status)
 
 
+@pytest.mark.long
 def test_a_session_reads_of_the_api_what_pages_link_to_and_changes_nothing(world: World) -> None:
     world.api.client.cookies[COOKIE] = world.sessions["own"]
     for operation, (method, path) in world.operations().items():

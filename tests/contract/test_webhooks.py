@@ -197,6 +197,7 @@ def test_a_receiver_that_is_gone_is_left_alone(api: Api, receiver: str, deliver:
     assert deliver() == 0
 
 
+@pytest.mark.long
 def test_the_outbox_is_written_with_the_job_or_not_at_all(api: Api, receiver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create(api, receiver)
     job_id = api.submit()

@@ -89,6 +89,7 @@ print(json.dumps([run(texts), [run([text])[0] for text in texts]]))
 """
 
 
+@pytest.mark.long
 def test_stock_loads_where_nothing_of_ours_is(bundles):
     home, reports = bundles
     logits, parameters = _fresh(home, _LOGITS.format(prelude="", options=""), home / "stock", json.dumps(TEXTS))
@@ -96,6 +97,7 @@ def test_stock_loads_where_nothing_of_ours_is(bundles):
     assert len(logits) == len(TEXTS)
 
 
+@pytest.mark.long
 def test_per_layer_loads_by_its_own_loader_or_by_the_plug_in_to_the_same_numbers(bundles):
     home, reports = bundles
     alone = _LOGITS.format(prelude="", options=", trust_remote_code=True")
@@ -168,6 +170,7 @@ def test_a_floor_that_is_missed_ends_with_1_and_leaves_the_candidate(tmp_path):
     }
 
 
+@pytest.mark.long
 def test_nonsense_is_refused_in_a_sentence(tiny_bert, tiny_sst2, tmp_path):
     for options, expected in (
         (("--macs-keep", "0.6", "--layout", "flat"), "--layout must be 'per_layer', 'stock' or 'serve'"),

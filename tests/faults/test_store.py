@@ -39,6 +39,7 @@ def on_s3(
 @pytest.mark.short
 @pytest.mark.parametrize("backend", [LOCAL], indirect=True)
 @pytest.mark.row("none: a job on an S3-compatible store", "the bundle comes back whole, and nothing lies on the disk")
+@pytest.mark.long
 def test_a_job_lives_on_s3(
     on_s3: Callable[[str], Cluster], s3_process: servers.Server, spec: PruneSpec, tmp_path: Path, measured: Measured
 ) -> None:

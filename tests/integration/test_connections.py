@@ -56,6 +56,7 @@ def _hammer(service: Service, body: dict[str, object]) -> None:
         list(threads.map(submit, range(72)))
 
 
+@pytest.mark.long
 def test_a_process_takes_its_part_of_the_connections(
     postgres_url: str, tmp_path: Path, tiny_bert: Path, tiny_sst2: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_process_takes_its_part_of_the_connections(
     assert 1 < max(sessions) <= 3
 
 
+@pytest.mark.long
 def test_jobs_run_through_a_pooler_in_transaction_mode(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     with postgres() as server, pgbouncer(server.port, connections=_POOL) as pooler:
         direct = new_database(server.port)
@@ -100,6 +102,7 @@ def test_without_the_setting_a_pooler_says_what_it_lacks(tmp_path: Path) -> None
         pooled.close()
 
 
+@pytest.mark.long
 def test_an_api_that_may_want_more_than_there_are_says_so_in_its_log(
     postgres_url: str, tmp_path: Path, tiny_bert: Path, tiny_sst2: Path
 ) -> None:

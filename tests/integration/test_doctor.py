@@ -60,6 +60,7 @@ def patient(backend: Backend) -> Patient:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["local", pytest.param("redis-postgres", marks=pytest.mark.matrix)], indirect=True)
+@pytest.mark.long
 def test_a_new_host_is_told_what_to_do_and_then_is_well(patient: Patient, tmp_path: Path) -> None:
     code, found = patient.ask()
     assert code == 3
@@ -81,6 +82,7 @@ def test_a_new_host_is_told_what_to_do_and_then_is_well(patient: Patient, tmp_pa
     assert (code, found["migrations"]["status"]) == (3, "failed")
 
 
+@pytest.mark.long
 def test_what_is_broken_is_named_with_advice_and_without_passwords(tmp_path: Path) -> None:
     Service(Backend("local", tmp_path / "data", "", ""), tmp_path)
     (tmp_path / "file").write_text("no folder")
@@ -101,6 +103,7 @@ def test_what_is_broken_is_named_with_advice_and_without_passwords(tmp_path: Pat
     assert "hunter2" not in json.dumps(found)
 
 
+@pytest.mark.long
 def test_an_object_store_is_written_and_read(tmp_path: Path, s3_server: int) -> None:
     patient = Patient(Backend("local", tmp_path / "data", "", ""))
     Service(patient.backend, tmp_path)
@@ -111,6 +114,7 @@ def test_an_object_store_is_written_and_read(tmp_path: Path, s3_server: int) -> 
     assert found["store"]["status"] == "failed"
 
 
+@pytest.mark.long
 def test_the_provider_of_sign_ins_is_asked(tmp_path: Path) -> None:
     patient = Patient(Backend("local", tmp_path / "data", "", ""))
     with provider(tmp_path / "provider") as running:
@@ -127,6 +131,7 @@ def test_the_provider_of_sign_ins_is_asked(tmp_path: Path) -> None:
         assert "COPPICE_OIDC_ISSUER" in found["sign-in"]["advice"]
 
 
+@pytest.mark.long
 def test_people_get_a_table_and_bad_settings_a_sentence(tmp_path: Path) -> None:
     patient = Patient(Backend("local", tmp_path / "data", "", ""))
     Service(patient.backend, tmp_path)

@@ -121,6 +121,7 @@ print(hashlib.sha256(content).hexdigest())
     assert digest == manifest["files"]["model.safetensors"]["sha256"]
 
 
+@pytest.mark.long
 def test_sentence_transformers(hub, tmp_path):
     code = """
 import json, warnings
@@ -134,6 +135,7 @@ print(json.dumps([embeddings.shape, [float((row ** 2).sum()) for row in embeddin
     assert lengths == pytest.approx([1, 1], abs=1e-5)
 
 
+@pytest.mark.long
 def test_what_does_not_exist_is_missed_as_on_the_hub(hub, tmp_path):
     code = """
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download

@@ -87,6 +87,7 @@ def keys(site: Site) -> Iterator[Any]:
         database.close()
 
 
+@pytest.mark.long
 def test_what_the_hub_has_is_fetched_and_pruned(make_site: Any, tmp_path: Path) -> None:
     site = make_site()
     with site.service.running() as client:
@@ -146,6 +147,7 @@ def test_the_workers_token_and_what_it_fetched_are_for_named_tenants(make_site: 
     assert set(site.hub.tokens) == {""}
 
 
+@pytest.mark.long
 def test_what_is_too_large_is_not_fetched(make_site: Any) -> None:
     site = make_site(COPPICE_HUB_MAX_BYTES=str(2**20))
     weights = site.data / "train.parquet"

@@ -92,6 +92,7 @@ def _verify_origin(service: Service, bundle: Path, tmp_path: Path) -> None:
     assert all(source.digest for source in sources)
 
 
+@pytest.mark.long
 def test_a_running_job_is_cancelled_once_its_process_is_gone(service: Service, long_spec: PruneSpec) -> None:
     with service.api() as client, service.worker() as worker:
         job = client.submit(long_spec)
@@ -123,6 +124,7 @@ def test_a_killed_process_is_replaced_under_a_new_fence(
 
 
 @on_local
+@pytest.mark.long
 def test_a_job_that_keeps_killing_its_process_fails(service: Service, long_spec: PruneSpec) -> None:
     with service.api() as client, service.worker() as worker:
         job = client.submit(long_spec)
@@ -142,6 +144,7 @@ def test_a_job_that_keeps_killing_its_process_fails(service: Service, long_spec:
     assert service.backend.row(job.id)["crashes"] == 2  # the third is the failure itself
 
 
+@pytest.mark.long
 def test_a_lost_wake_up_is_made_good(service: Service, spec: PruneSpec) -> None:
     with service.api() as client:
         job = client.submit(spec)
@@ -169,6 +172,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back(service: Service, long
 
 
 @on_redis_postgres
+@pytest.mark.long
 def test_a_killed_worker_takes_its_job_s_process_along(service: Service, spec: PruneSpec) -> None:
     with service.api() as client:
         with service.worker() as worker:

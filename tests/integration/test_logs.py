@@ -23,6 +23,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_job_can_be_followed_from_request_to_result(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     backend = Backend("local", tmp_path / "data", "", "")
     service = Service(backend, tmp_path, tiny_bert, tiny_sst2, settings={"COPPICE_LOG_JSON": "true"})

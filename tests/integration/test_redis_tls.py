@@ -44,6 +44,7 @@ def _logs(folder: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_wake_up_goes_from_the_api_to_a_worker_by_tls(guarded: GuardedRedis, tmp_path: Path, spec: PruneSpec) -> None:
     service = _service(guarded, guarded.url(), tmp_path, spec)
     with service.api() as client, service.worker():
@@ -56,6 +57,7 @@ def test_a_wake_up_goes_from_the_api_to_a_worker_by_tls(guarded: GuardedRedis, t
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_with_a_wrong_password_jobs_are_accepted_and_no_log_has_it(
     guarded: GuardedRedis, tmp_path: Path, spec: PruneSpec
 ) -> None:
@@ -67,6 +69,7 @@ def test_with_a_wrong_password_jobs_are_accepted_and_no_log_has_it(
     assert "hunter2" not in _logs(tmp_path)
 
 
+@pytest.mark.long
 def test_the_doctor_says_what_is_wrong(guarded: GuardedRedis, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plain = f"redis://coppice:{guarded.password}@127.0.0.1:{guarded.server.port}/0"
     for url, status, advice in (

@@ -211,6 +211,7 @@ _TYPES = {"TYPE_INT64": "tensor(int64)", "TYPE_FP32": "tensor(float)"}
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_triton_s_configuration_names_what_the_graph_has(classifier: Path) -> None:
     config = block("serve.md", "text", "triton-config")
     entries = re.findall(r'name: "(\w+)" data_type: (\w+) dims: \[ (-?\d+), (-?\d+) \]', config)

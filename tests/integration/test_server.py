@@ -128,6 +128,7 @@ def _seconds_until_closed(connections: list[socket.socket]) -> float:
     return time.monotonic() - begun
 
 
+@pytest.mark.long
 def test_heads_that_are_half_sent_are_closed_and_trickled_ones_too(run: Callable[..., Running]) -> None:
     api = run(**HASTY)
     halves = [api.open(head) for head in (b"", b"G", b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-A: b") for _ in range(100)]
@@ -153,6 +154,7 @@ def test_heads_that_are_half_sent_are_closed_and_trickled_ones_too(run: Callable
     assert api.process.num_fds() < 60, "nothing is left"
 
 
+@pytest.mark.long
 def test_there_are_only_so_many_connections_and_who_leaves_makes_room(run: Callable[..., Running]) -> None:
     api = run(COPPICE_MAX_CONNECTIONS="40", COPPICE_MAX_CONNECTIONS_PER_ADDRESS="30", COPPICE_MAX_HEAD_BYTES="8192")
     streams = [api.open(STREAM) for _ in range(30)]
@@ -178,6 +180,7 @@ def test_there_are_only_so_many_connections_and_who_leaves_makes_room(run: Calla
         assert rest(other).startswith(b"HTTP/1.1 200"), "who does nothing makes room"
 
 
+@pytest.mark.long
 def test_bodies_in_crumbs_and_requests_sent_ahead_keep_nobody_waiting(run: Callable[..., Running]) -> None:
     api = run()
     before = api.process.memory_info().rss
@@ -204,6 +207,7 @@ def test_bodies_in_crumbs_and_requests_sent_ahead_keep_nobody_waiting(run: Calla
     assert honest.startswith(b"HTTP/1.1 422"), honest
 
 
+@pytest.mark.long
 def test_who_does_not_read_is_cut_off_and_who_reads_slowly_is_not(run: Callable[..., Running]) -> None:
     api = run(**HASTY)
     deaf = [api.open(DOWNLOAD) for _ in range(5)]
@@ -223,6 +227,7 @@ def test_who_does_not_read_is_cut_off_and_who_reads_slowly_is_not(run: Callable[
 
 
 @pytest.mark.parametrize("command", [("coppice.cli", "api"), ("uvicorn", "app.main:create_app", "--factory")])
+@pytest.mark.long
 def test_it_ends_in_time_with_everything_open(run: Callable[..., Running], command: tuple[str, ...]) -> None:
     api = run(command, COPPICE_END_PATIENCE_S="3")
     streams, polls = [api.open(STREAM) for _ in range(50)], [api.open(POLL) for _ in range(50)]
@@ -256,6 +261,7 @@ def _refuses(api: Running) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_a_bare_uvicorn_believes_no_proxy_that_nobody_named(run: Callable[..., Running]) -> None:
     uvicorn = ("uvicorn", "app.main:create_app", "--factory")
     api = run(uvicorn, COPPICE_AUTH="true", COPPICE_REQUESTS_PER_MINUTE="3")
@@ -287,6 +293,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.long
 def test_what_two_servers_could_read_in_two_ways_and_floods_in_heads_are_refused(run: Callable[..., Running]) -> None:
     api = run()
     before = sum(api.process.cpu_times()[:2])

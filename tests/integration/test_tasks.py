@@ -35,6 +35,7 @@ def service(backend: Backend, tmp_path: Path, roots: Path) -> Service:
 SMALL = {"calibration.samples": ["32"], "calibration.max_length": ["32"], "latency.length": ["16"], "latency.repeats": ["3"]}
 
 
+@pytest.mark.long
 def test_tasks_chosen_on_the_page_are_done(service: Service, roots: Path) -> None:
     with service.running() as client, httpx2.Client(base_url=service.url) as browser:
         page = browser.get("/submit").text
@@ -49,6 +50,7 @@ def test_tasks_chosen_on_the_page_are_done(service: Service, roots: Path) -> Non
             assert client.report(job.id).quality.metric == task["metric"]
 
 
+@pytest.mark.long
 def test_a_task_chosen_on_the_command_line_is_done(service: Service, roots: Path, tmp_path: Path) -> None:
     model = ARCHITECTURES["bert"].write_for("token-classification", roots / "words")
     task = tasks.task_of("token-classification", tasks.write_task_data(roots / "words-rows", "token-classification", rows=40))

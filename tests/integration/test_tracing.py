@@ -68,6 +68,7 @@ def _settings(port: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 def test_a_trace_goes_from_the_caller_to_each_stage(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     backend = Backend("local", tmp_path / "data", "", "")
     with _collector() as collector:

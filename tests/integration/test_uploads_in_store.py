@@ -59,6 +59,7 @@ def kept(uploads: UploadService, content: bytes, *, owner: str = "acme") -> Uplo
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_job_reads_uploads_on_a_host_that_shares_nothing_but_the_store(
     s3_bucket: str, postgres_url: str, redis_url: str, tmp_path: Path, tiny_bert: Path, tiny_sst2: Path
 ) -> None:

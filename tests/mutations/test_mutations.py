@@ -46,6 +46,7 @@ def test_good_requests_are_done(trier: Trier, base: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_mutations_are_refused_in_a_sentence_or_done(trier: Trier) -> None:
     tally = campaign(trier, _EXAMPLES, _SEED)
     assert not tally.failures, table(tally.as_json())
@@ -83,6 +84,7 @@ def test_a_mutation_that_fails_is_told_and_ends_nothing(trier: Trier) -> None:
     assert (outcome.word, outcome.failed) == ("not made", True)
 
 
+@pytest.mark.long
 def test_failures_are_shrunk_and_counted(trier: Trier, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = Mutation("rows", "few", 0)
 
@@ -165,6 +167,7 @@ def _refusal(place) -> str | None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_line_says_what_the_checks_say(trier: Trier) -> None:
     drawn: list[Example] = []
     draw(_CALLED, _SEED + 2, drawn.append)

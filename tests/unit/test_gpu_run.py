@@ -20,6 +20,7 @@ MINUTES = 8
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_dry_run_does_every_part_and_writes_one_table_and_one_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -37,6 +38,7 @@ def test_a_dry_run_does_every_part_and_writes_one_table_and_one_json(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_part_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     part = next(own for own in PARTS if own.name == "widths")
     found = run_apart(

@@ -29,6 +29,7 @@ def _checked(schema: str, *paths: Path) -> int:
     return subprocess.run(line, capture_output=True, text=True, check=False).returncode
 
 
+@pytest.mark.long
 def test_workflows_fit_their_schema_and_the_check_can_fail(tmp_path: Path) -> None:
     assert {path.stem for path in WORKFLOWS} == {"ci", "release"}
     assert _checked("vendor.github-workflows", *WORKFLOWS) == 0

@@ -22,6 +22,7 @@ def test_the_ratio_is_of_this_trees_judging_and_the_bases_pruning():
     assert row["ratio_before"] == pytest.approx(449 / 203)
 
 
+@pytest.mark.long
 def test_a_job_runs_by_its_trees_own_command_line_and_counts_the_processors_seconds(tiny_bert, tiny_sst2, tmp_path):
     spec = tiny.tiny_spec(tiny_bert, tiny_sst2).model_dump(mode="json")
     seconds = run_in(ROOT, Job("tiny", spec), tmp_path)["seconds"]

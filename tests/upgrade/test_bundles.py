@@ -20,6 +20,7 @@ TOLERANCE = 1e-4
 
 @every_generation
 @pytest.mark.parametrize("how", ["plug-in", "remote-code"])
+@pytest.mark.long
 def test_a_bundle_answers_what_it_answered(old: Generation, how: str, tmp_path: Path) -> None:
     checkpoints = old.checkpoints(tmp_path)
     assert checkpoints
@@ -34,6 +35,7 @@ def test_a_bundle_answers_what_it_answered(old: Generation, how: str, tmp_path: 
 
 
 @every_generation
+@pytest.mark.long
 def test_the_compressed_form_expands_to_the_weights_that_were_compressed(old: Generation, tmp_path: Path) -> None:
     bundle, out = old.unpack("bundles.tar.gz", tmp_path) / "bundles" / "blocks", tmp_path / "expanded"
     command = [sys.executable, "-m", "coppice.cli", "expand", str(bundle / "compressed"), "--out", str(out)]

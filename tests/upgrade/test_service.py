@@ -24,6 +24,7 @@ TENANTS = ("acme", "globex")
 
 
 @every_generation
+@pytest.mark.long
 def test_it_answers_what_was_answered(old: Generation, tmp_path: Path) -> None:
     state = old.restore_local(tmp_path)
     checkpoints = old.checkpoints(tmp_path)
@@ -41,11 +42,13 @@ def test_it_answers_what_was_answered(old: Generation, tmp_path: Path) -> None:
 
 
 @every_generation
+@pytest.mark.long
 def test_keys_open_what_they_opened(old: Generation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _check_tenants(old, old.restore_local(tmp_path), tmp_path, monkeypatch)
 
 
 @every_generation
+@pytest.mark.long
 def test_a_dump_of_postgresql_is_served(
     old: Generation, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,6 +251,7 @@ def test_a_pattern_that_does_not_fit_is_explained(arguments: list[str], sentence
     assert sentence in " ".join(told.stderr.split())
 
 
+@pytest.mark.long
 def test_run_prints_a_table_and_options_override_the_spec_file(tiny_bert: Path, tiny_sst2: Path, tmp_path: Path) -> None:
     spec = {
         "model": "overridden/model",
@@ -437,6 +438,7 @@ def test_logs_follow_a_job_to_its_end(live: Live, tmp_path: Path) -> None:
     assert call("jobs", "retry", "one", *at).exit_code == 2
 
 
+@pytest.mark.long
 def test_a_tenant_is_deleted_on_the_host_and_by_an_operator(guarded: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     guarded.key("acme")
     guarded.key("globex")
@@ -474,6 +476,7 @@ def test_many_jobs_are_cancelled_and_the_queue_is_paused(live: Live, tmp_path: P
     assert "0 of 0 queued again" in call("jobs", "retry-all", "--all", *at).stdout
 
 
+@pytest.mark.long
 def test_jobs_are_deleted_by_name(live: Live, tmp_path: Path) -> None:
     at = ("--url", live.url)
     call("prune", *_job(live, tmp_path), *at, "--no-wait", "--job-id", "one")
@@ -489,6 +492,7 @@ def test_jobs_are_deleted_by_name(live: Live, tmp_path: Path) -> None:
     assert call("jobs", "delete", "two", *at, "--cancel").exit_code == 0, "one that waits, and one that has ended"
 
 
+@pytest.mark.long
 def test_keys_are_made_listed_and_revoked_on_the_host(guarded: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"COPPICE_DATA_DIR": str(guarded.scratch / "data")}
 

@@ -115,6 +115,7 @@ def test_check_tells_what_will_not_run_and_names_no_floor_that_was_not_asked_for
 
 
 @pytest.mark.parametrize("width", [60, 100])
+@pytest.mark.long
 def test_engines_are_listed_within_the_width_and_a_folder_that_is_not_there_is_told(
     width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -30,6 +30,7 @@ def test_importing_works_without_them(statement: str, tmp_path: Path) -> None:
     _python(f"{hide}; {statement}", tmp_path)
 
 
+@pytest.mark.long
 def test_help_works_without_them(tmp_path: Path) -> None:
     hide = f"import sys; sys.modules.update(dict.fromkeys({SERVER + HEAVY!r}))"
     for command in ("run", "prune", "jobs", "report", "keys", "serve", "worker", "migrate"):

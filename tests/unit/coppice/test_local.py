@@ -18,6 +18,7 @@ def _forked(proven_by_a_fork):
     del proven_by_a_fork
 
 
+@pytest.mark.long
 def test_a_run_starts_from_what_a_calibration_has_kept(tiny_bert, tiny_sst2, tmp_path):
     spec = tiny_spec(tiny_bert, tiny_sst2)
     seen = []

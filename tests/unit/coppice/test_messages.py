@@ -168,6 +168,7 @@ def test_an_address_that_is_none_is_refused(url: str, says: str) -> None:
         Client(url)
 
 
+@pytest.mark.long
 def test_no_answer_names_the_address_that_was_tried(live: Live) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     told = call("jobs", "list", "--url", url)

@@ -24,6 +24,7 @@ def _log(live: Live, job_id: str, store: Path, *options: str) -> subprocess.Comp
     return subprocess.run(command, env=environment, cwd=store, capture_output=True, text=True, check=False, timeout=200)
 
 
+@pytest.mark.long
 def test_a_job_is_logged_once_with_its_numbers_and_files(live: Live, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     with Client(live.url) as client:

@@ -335,6 +335,7 @@ def test_a_service_that_refuses_or_does_not_answer_is_told_apart(
     assert (code, "give --destination-key" in said) == (2, True), said
 
 
+@pytest.mark.long
 def test_a_job_of_the_service_is_fetched_and_held_against_its_manifest(
     live: Live, s3_bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

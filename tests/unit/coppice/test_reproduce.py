@@ -55,6 +55,7 @@ def change_report(bundle: Path, change) -> None:
     write_manifest(bundle)
 
 
+@pytest.mark.long
 def test_what_was_made_again_is_the_same_to_the_last_bit(bundle: Path, tmp_path: Path) -> None:
     done = reproduce(bundle, "--json", "--out", tmp_path / "again")
     assert done.exit_code == 0, done.output
@@ -79,6 +80,7 @@ def test_a_checkpoint_of_several_leads_to_its_bundle(bundle: Path) -> None:
     assert f"is one of several checkpoints of a bundle: give {bundle}" in done.stderr.replace("\n", "")
 
 
+@pytest.mark.long
 def test_another_seed_differs_and_the_tensors_are_named(bundle: Path) -> None:
     change_report(bundle, lambda report: report["reproduction"]["spec"].update(seed=7))
     done = reproduce(bundle)
@@ -88,6 +90,7 @@ def test_another_seed_differs_and_the_tensors_are_named(bundle: Path) -> None:
     assert done.stdout.rstrip().endswith("the weights differ")
 
 
+@pytest.mark.long
 def test_a_changed_model_is_refused_and_run_anyway(bundle: Path, place: Path, tmp_path: Path) -> None:
     model = shutil.copytree(place / "model", tmp_path / "model")
     weights = load_file(model / "model.safetensors")
@@ -119,6 +122,7 @@ def test_other_data_and_no_data_are_refused(bundle: Path, tmp_path: Path) -> Non
     assert f"give --data: the bundle was made of the data at {tmp_path / 'gone'}" in gone.stderr
 
 
+@pytest.mark.long
 def test_the_same_rows_in_another_format_are_the_same_data(bundle: Path, place: Path, tmp_path: Path) -> None:
     import pyarrow.csv
     import pyarrow.parquet as pq
@@ -160,6 +164,7 @@ def test_a_damaged_bundle_is_refused_in_a_sentence(bundle: Path, spoil, said: st
     assert said in done.stderr
 
 
+@pytest.mark.long
 def test_other_versions_and_threads_are_told(bundle: Path) -> None:
     change_report(bundle, lambda report: report["versions"].update(torch="1.0"))
     done = reproduce(bundle, "--threads", 2)
@@ -168,6 +173,7 @@ def test_other_versions_and_threads_are_told(bundle: Path) -> None:
     assert "as the report says" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_number_of_threads_that_no_machine_has_is_not_tried(bundle: Path) -> None:
     change_report(bundle, lambda report: report["reproduction"]["machine"].update(threads=10**9))
     done = reproduce(bundle, "--json")
@@ -175,6 +181,7 @@ def test_a_number_of_threads_that_no_machine_has_is_not_tried(bundle: Path) -> N
     assert json.loads(done.stdout)["threads"] == os.cpu_count()
 
 
+@pytest.mark.long
 def test_a_floor_that_is_missed_is_compared_all_the_same(bundle: Path) -> None:
     change_report(
         bundle, lambda report: report["reproduction"]["spec"].update(quality_floor={"kind": "absolute", "value": 0.99})

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from app.settings import Settings
 from app.surroundings import misspelt_settings, unusable_roots
 from coppice.client import Client
@@ -16,6 +18,7 @@ from tests.servers import wait_until
 from tests.unit.coppice.conftest import Live
 
 
+@pytest.mark.long
 def test_serve_runs_both_and_one_signal_ends_both(tmp_path: Path) -> None:
     import psutil
 
@@ -33,6 +36,7 @@ def test_serve_runs_both_and_one_signal_ends_both(tmp_path: Path) -> None:
     assert "celery" not in log, "what libraries tell of themselves is not for this log"
 
 
+@pytest.mark.long
 def test_serve_does_not_outlive_its_worker(tmp_path: Path) -> None:
     import psutil
 
@@ -43,6 +47,7 @@ def test_serve_does_not_outlive_its_worker(tmp_path: Path) -> None:
     assert "worker ended by itself" in (tmp_path / "serve.log").read_text()
 
 
+@pytest.mark.long
 def test_serve_says_which_port_is_taken(live: Live, tmp_path: Path) -> None:
     port = live.url.rpartition(":")[2]
     command = [sys.executable, "-m", "coppice.cli", "serve", "--port", port, "--data-dir", str(tmp_path / "other")]
@@ -69,6 +74,7 @@ def test_serve_says_where_its_own_files_cannot_be(tmp_path: Path) -> None:
     assert (told.returncode, "--data-dir" in told.stderr, "is a file" in told.stderr) == (2, True, True), told.stderr
 
 
+@pytest.mark.long
 def test_what_of_the_environment_has_no_effect_is_said(tmp_path: Path) -> None:
     settings = Settings(allowed_roots=(tmp_path, tmp_path / "missing", Path("relative")))
     missing, relative = unusable_roots(settings)

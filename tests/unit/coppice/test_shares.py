@@ -31,6 +31,7 @@ def here(tmp_path: Path):
     return run
 
 
+@pytest.mark.long
 def test_shares_and_limits_are_set_and_listed(here, tmp_path):
     made = here("tenants", "set", "acme", "--share", "3", "--max-running", "8")
     assert (made.returncode, made.stdout.strip()) == (0, "acme: share 3, 8 jobs at once"), made.stderr

@@ -235,6 +235,7 @@ def test_text_is_the_same_with_a_cache_of_any_kind_and_without(family: str):
 # --- the bundle -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_bundle_says_it_in_the_words_of_each_reader(dropped: Path):
     config, report = config_of(dropped), json.loads((dropped / "report.json").read_text())
     assert [layer["kept_heads"] for layer in report["layers"]] == [2, 2, 0, 2]
@@ -277,6 +278,7 @@ def test_it_loads_as_a_language_model_and_as_its_base_and_is_saved_again(dropped
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_stock_transformers_loads_it_by_its_own_code_or_refuses_it(dropped: Path):
     trusted = alone(dropped, ", trust_remote_code=True")
     assert trusted.returncode == 0, trusted.stderr[-2000:]
@@ -287,6 +289,7 @@ def test_stock_transformers_loads_it_by_its_own_code_or_refuses_it(dropped: Path
     assert "is a per-layer attribute" in by_name.stderr
 
 
+@pytest.mark.long
 def test_a_bundle_that_lacks_attention_and_nothing_else_is_refused_by_name_too(dropped: Path, tmp_path: Path):
     model = transformers.AutoModelForCausalLM.from_pretrained(dropped)
     model.save_pretrained(tmp_path)
@@ -299,6 +302,7 @@ def test_a_bundle_that_lacks_attention_and_nothing_else_is_refused_by_name_too(d
 
 
 @pytest.mark.parametrize("layout", ["serve", "per_layer"])
+@pytest.mark.long
 def test_a_bundle_without_an_attention_is_pruned_again(dropped: Path, texts: Path, tmp_path: Path, layout: str):
     more = {"method": DROPPING} if layout == "serve" else {"artifacts": {"layout": "per_layer"}}
     report = run(spec_of(dropped, texts, ["transformers"], keep=0.8, **more), tmp_path / "out", device="cpu")
@@ -317,6 +321,7 @@ def test_a_bundle_without_an_attention_has_no_stock_form(dropped: Path, texts: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["dense", "bundle"])
+@pytest.mark.long
 def test_paged_weights_are_cut_and_read_as_others(llama: Path, dropped: Path, texts: Path, tmp_path: Path, source: str):
     model = llama if source == "dense" else dropped
     same = {"samples": 64, "max_length": 32, "batch_tokens": 256, "self_written": 0}  # paged models write no texts
@@ -328,6 +333,7 @@ def test_paged_weights_are_cut_and_read_as_others(llama: Path, dropped: Path, te
     assert paged.quality.pruned == pytest.approx(resident.quality.pruned, rel=1e-3)
 
 
+@pytest.mark.long
 def test_units_that_are_priced_together_may_go_together(llama: Path, texts: Path, tmp_path: Path):
     method = DROPPING | {"interactions": "kronecker"}
     report = run(spec_of(llama, texts, ["vllm-plugin"], method=method), tmp_path / "out", device="cpu")

@@ -38,6 +38,7 @@ def made(tiny_bert, tiny_sst2, tmp_path_factory):
     return out, spec, run(spec, out, device="cpu")
 
 
+@pytest.mark.long
 def test_the_report_says_what_the_fresh_process_found(made):
     _out, _spec, report = made
     found = report.acceptance
@@ -115,6 +116,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.long
 def test_what_does_not_hold_is_found(made, tiny_bert, tiny_sst2, tmp_path):
     out, spec, report = made
     dense = load_task_model(tiny_bert, "text-classification", torch.device("cpu"))
@@ -158,6 +160,7 @@ def test_a_latency_that_a_fresh_process_does_not_find_is_a_missed_target(made):
 
 
 @pytest.mark.parametrize("floor", [{"kind": "absolute", "value": 1.0}, {"kind": "relative", "value": 1.0}])
+@pytest.mark.long
 def test_a_floor_that_is_missed_fails_with_the_candidate(floor, tiny_sst2, tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", task="features")
     task = {
@@ -233,6 +236,7 @@ print(report.onnx.status, report.warnings)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.long
 def test_an_export_that_fails_is_told_and_the_rest_is_delivered(strict, tiny_bert, tiny_sst2, tmp_path):
     out = tmp_path / "out"
     done = subprocess.run(
@@ -263,6 +267,7 @@ except StorageFull as error:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_fills_up_is_a_clear_error_and_leaves_nothing(tiny_bert, tiny_sst2, tmp_path):
     command = [sys.executable, "-c", _SMALL_DISK, str(tiny_bert), str(tiny_sst2), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -318,6 +323,7 @@ def _prover(tiny_bert, **options):
         ("onnx 1 1", "stopped after 4 s, while onnxruntime ran its graph"),
     ],
 )
+@pytest.mark.long
 def test_a_proof_that_hangs_is_ended_with_all_that_it_started_and_says_where(word, says, tiny_bert, tmp_path, monkeypatch):
     script, pids = tmp_path / "hangs.py", tmp_path / "pids"
     script.write_text(_HANGS.format(pids=str(pids), reached=f"open(stage, 'w').write({word!r})" if word else ""))

@@ -158,6 +158,7 @@ for folder, name in json.loads(sys.argv[1]).items():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_without_coppice_a_class_that_is_used_by_name_refuses_the_widths(tmp_path):
     names = {}
     for architecture in SUPPORTED:

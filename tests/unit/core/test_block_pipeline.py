@@ -44,6 +44,7 @@ def matrices(folder, report):
     return {matrix.name: weights[f"{matrix.name}.weight"] for matrix in report.pattern.matrices}
 
 
+@pytest.mark.long
 def test_segments_are_zero_as_a_whole_and_the_zeros_are_those_of_the_files(halved):
     out, report = halved
     written = matrices(out, report)
@@ -63,6 +64,7 @@ def test_segments_are_zero_as_a_whole_and_the_zeros_are_those_of_the_files(halve
     assert norms.zero == total // 8 - held
 
 
+@pytest.mark.long
 def test_the_threshold_is_one_for_all_matrices_and_may_be_one_for_each(halved, tiny_bert, tiny_sst2, tmp_path):
     uniform = prune(tiny_bert, tiny_sst2, tmp_path / "out", method={"threshold": "uniform"}, artifacts={"layout": "stock"})
     shares = {round(m.nonzeros / m.weights, 2) for m in uniform.pattern.matrices}
@@ -81,6 +83,7 @@ def test_the_stock_layout_loads_with_nothing_of_ours(halved):
 @pytest.mark.parametrize(
     "family", ["bert", *(pytest.param(own, marks=pytest.mark.matrix) for own in tiny.FAMILIES if own != "bert")]
 )
+@pytest.mark.long
 def test_dead_units_are_removed_from_every_family(family, tiny_sst2, tmp_path):
     model = tiny.write_model(tmp_path / "model", family)
     report = prune(model, tiny_sst2, tmp_path / "out", 0.8)
@@ -100,6 +103,7 @@ def test_dead_units_are_removed_from_every_family(family, tiny_sst2, tmp_path):
     assert any("removed physically" in warning for warning in report.warnings)
 
 
+@pytest.mark.long
 def test_removed_units_of_an_encoder_decoder_are_counted_by_kind_cross_attention_among_them(tmp_path):
     ARCHITECTURES["t5"].write_for("summarization", tmp_path / "model")
     tasks.write_task_data(tmp_path / "data", "summarization")
@@ -128,6 +132,7 @@ def test_a_threshold_that_would_empty_a_matrix_leaves_a_segment_and_says_so(tiny
     assert any("which the threshold would have emptied" in warning for warning in report.warnings)
 
 
+@pytest.mark.long
 def test_several_sparsities_share_one_scoring_pass(tiny_bert, tiny_sst2, tmp_path):
     targets = [{"metric": "sparsity", "sparsity": sparsity} for sparsity in (0.5, 0.8)]
     report = prune(tiny_bert, tiny_sst2, tmp_path / "out", target=None, targets=targets, artifacts={"layout": "stock"})
@@ -153,6 +158,7 @@ def test_magnitude_without_refit_keeps_the_dense_weights_of_the_largest_segments
     assert least >= max(float(squares[~kept].max()) for squares, kept in norms if not kept.all())
 
 
+@pytest.mark.long
 def test_it_composes_with_fisher_cg_whose_layers_have_widths_of_their_own(tiny_bert, tiny_sst2, tmp_path):
     parent = run(
         tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.5}), tmp_path / "parent", device="cpu"
@@ -200,6 +206,7 @@ def test_blocks_larger_than_a_matrix_are_refused_at_submit(tiny_bert, tiny_sst2)
 
 
 @pytest.mark.parametrize("start", ["one-shot", "dense"])
+@pytest.mark.long
 def test_the_trained_tier_meets_the_target_and_tells_of_its_penalty(start, tiny_bert, tiny_sst2, tmp_path):
     method = {"tier": "trained", "training": {"start": start, "epochs": 2, "batch_size": 16}}
     report = prune(tiny_bert, tiny_sst2, tmp_path / "out", 0.6, method=method)
@@ -211,6 +218,7 @@ def test_the_trained_tier_meets_the_target_and_tells_of_its_penalty(start, tiny_
     assert report.acceptance.max_difference <= report.acceptance.tolerance
 
 
+@pytest.mark.long
 def test_the_lasso_decides_how_many_weights_of_each_matrix_stay_and_admm_which(tiny_bert, tiny_sst2, tmp_path):
     def chosen(chooses: str) -> dict[str, tuple[int, int]]:
         training = {"start": "dense", "epochs": 1, "batch_size": 16, "lasso": 1, "chooses": chooses}
@@ -225,6 +233,7 @@ def test_the_lasso_decides_how_many_weights_of_each_matrix_stay_and_admm_which(t
     assert all(iterations == 0 for _, iterations in segments.values())
 
 
+@pytest.mark.long
 def test_the_lasso_chooses_where_nothing_is_refitted_too(tiny_bert, tiny_sst2, tmp_path):
     method = {"tier": "trained", "training": {"start": "dense", "epochs": 2, "batch_size": 16}}
     report = prune(tiny_bert, tiny_sst2, tmp_path / "out", 0.6, method=method, recovery={"kind": "none"})

@@ -102,6 +102,7 @@ def test_what_safetensors_writes_is_within_bounds(tmp_path: Path) -> None:
     assert {one.name: one.shape for one in read_header(path)} == {name: tuple(own.shape) for name, own in tensors.items()}
 
 
+@pytest.mark.long
 def test_a_header_of_a_hundred_thousand_tensors_is_read(model: Path) -> None:
     (model / "model.safetensors").write_bytes(flat(100_000))
     assert read_checkpoint(model).parameters == 100_000

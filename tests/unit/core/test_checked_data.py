@@ -105,6 +105,7 @@ def test_what_was_not_looked_at_is_said(models, tmp_path, monkeypatch):
     assert any("labels of the training rows after the first" in said for said in found.not_looked_at)
 
 
+@pytest.mark.long
 def test_a_check_of_much_data_takes_two_seconds(models, tmp_path):
     spec = spec_of(
         write(tmp_path / "data", [at % 2 for at in range(200_000)], text="word1 " * 100), model=models["text-classification"]
@@ -172,6 +173,7 @@ def test_scores_of_a_model_that_are_all_alike(models, tmp_path):
         ([1] * 12, "matthews", "all validation rows that are judged are of one class, so that matthews is 0"),
     ],
 )
+@pytest.mark.long
 def test_metrics_that_are_the_same_for_every_model_are_said(labels, metric, says, models, tmp_path):
     spec = spec_of(write(tmp_path / "data", labels), model=models["text-classification"], metric=metric)
     assert any(says in note for note in check_local_inputs(spec).findings.notes)

@@ -88,6 +88,7 @@ def bundle(tiny_bert, tiny_sst2, tmp_path_factory):
     return out, run(spec, out, device="cpu")
 
 
+@pytest.mark.long
 def test_the_report_says_what_the_folder_holds(bundle):
     out, report = bundle
     assert report.compressed.status == "ok"

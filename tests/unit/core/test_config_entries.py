@@ -233,6 +233,7 @@ def test_a_class_that_builds_a_vocabulary_has_a_token_for_unknown_words_in_it(mo
     check_checkpoint(model)
 
 
+@pytest.mark.long
 def test_the_processors_of_images_are_those_of_transformers():
     assert json.loads(image_processors.PLACE.read_text()) == json.loads(image_processors.text())
 

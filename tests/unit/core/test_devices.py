@@ -143,6 +143,7 @@ def test_latency_is_measured_in_half_types(device: str, dtype: torch.dtype, chec
 
 @on_devices
 @pytest.mark.parametrize("method", ["fisher-cg", "admm-pattern, trained"])
+@pytest.mark.long
 def test_a_whole_job_and_its_training(device: str, method: str, checkpoint: Path, tmp_path: Path):
     data, (name, _, tier) = tiny.write_dataset(tmp_path / "sst2"), method.partition(", ")
     chosen = {"name": name} | ({"tier": tier, "training": {"epochs": 1, "max_train_rows": 64}} if tier else {})

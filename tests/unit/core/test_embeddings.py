@@ -316,6 +316,7 @@ def test_prompts_that_are_not_the_default_are_told(plain, tmp_path):
 
 
 @pytest.mark.parametrize(("layout", "weights"), [("per_layer", "resident"), ("stock", "paged")])
+@pytest.mark.long
 def test_a_bundle_gives_its_users_what_the_report_says(layout, weights, plain, tmp_path):
     from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 

@@ -70,6 +70,7 @@ def _spec(folder, **changes):
     return PruneSpec.model_validate(_fields(folder, **changes))
 
 
+@pytest.mark.long
 def test_a_latency_in_an_engine_is_planned_by_its_table_and_judged_by_its_clock(tmp_path):
     out = tmp_path / "out"
     stages = []
@@ -110,6 +111,7 @@ def test_a_latency_in_an_engine_is_planned_by_its_table_and_judged_by_its_clock(
         ({"after": 'found["speeds"] = None'}, Unloadable, "could not be measured in the bundle: .*its speed was not measured"),
     ],
 )
+@pytest.mark.long
 def test_a_bundle_that_the_engine_does_not_run_as_fast_is_rejected(engine, error, says, tmp_path):
     with pytest.raises(error, match=says) as refused:
         run(_spec(tmp_path), tmp_path / "out", device="cpu", engines=_engines(tmp_path, **engine))
@@ -156,6 +158,7 @@ def test_a_share_that_no_shape_reaches_says_what_can_be_reached(tmp_path):
         run(_spec(tmp_path, target=target), tmp_path / "out", device="cpu", engines=_engines(tmp_path))
 
 
+@pytest.mark.long
 def test_an_engine_that_hangs_is_ended_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr("pruning_core.run.engine_targets.time_limit", lambda _seconds: 2.0)
     with pytest.raises(EngineUnusable, match="vLLM did not end in time: it was stopped after 2 s"):

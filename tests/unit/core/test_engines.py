@@ -126,6 +126,7 @@ def test_what_must_be_readable_are_the_environments_and_the_pythons_behind_them(
     assert readable_places(tmp_path / "missing") == ()
 
 
+@pytest.mark.long
 def test_the_command_lists_every_engine(tmp_path):
     told = CliRunner().invoke(app, ["engines", "--folder", str(tmp_path), "--json"])
     assert told.exit_code == 0, told.output
@@ -140,6 +141,7 @@ def test_the_command_lists_every_engine(tmp_path):
 # --- the prover, with what is installed here --------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_decoder_runs_in_transformers_and_onnxruntime(llamas):
     _dense, pruned, _texts = llamas
     export_onnx(load_task_model(pruned, "text-generation", CPU), pruned)
@@ -158,6 +160,7 @@ def test_a_decoder_runs_in_transformers_and_onnxruntime(llamas):
         assert row.pruned.prefill_tokens_s > 0
 
 
+@pytest.mark.long
 def test_an_encoder_runs_in_sentence_transformers_onnxruntime_and_transformers(tmp_path, tiny_sst2):
     dense = tiny.write_model(tmp_path / "dense", "bert", task="base")
     spec = tiny.tiny_spec(
@@ -270,6 +273,7 @@ def test_an_engine_that_is_killed_is_a_row(llamas, tmp_path):
         ("found['generated'] = None", "vLLM gives no continuations of the prompts"),
     ],
 )
+@pytest.mark.long
 def test_an_engine_that_gives_other_tokens_is_a_row(spoil, says, llamas, tmp_path):
     body = f"""
 asked = json.loads(pathlib.Path(request).read_text())
@@ -313,6 +317,7 @@ def test_what_an_engine_says_becomes_a_sentence_without_the_server_s_folders(err
     assert says in row.reason
 
 
+@pytest.mark.long
 def test_a_dense_model_that_can_not_be_timed_costs_the_figures_alone(llamas, tmp_path):
     body = """
 asked = json.loads(pathlib.Path(request).read_text())
@@ -371,6 +376,7 @@ def engine_spec(tiny_bert, tiny_sst2):
     return tiny.tiny_spec(tiny_bert, tiny_sst2, artifacts=artifacts)
 
 
+@pytest.mark.long
 def test_a_run_has_a_row_an_engine_in_report_page_and_card(engine_spec, tmp_path):
     stages: list[str] = []
     fractions: list[float] = []
@@ -395,6 +401,7 @@ def test_a_run_has_a_row_an_engine_in_report_page_and_card(engine_spec, tmp_path
     assert fractions[stages.index("engines")] < 0.8
 
 
+@pytest.mark.long
 def test_with_strict_an_engine_that_is_missing_fails_the_job_and_the_bundle_is_there(engine_spec, tmp_path):
     strict = engine_spec.but(artifacts=engine_spec.artifacts.but(strict=True))
     with pytest.raises(Unloadable, match="the bundle does not run in OpenVINO: there is no environment") as caught:

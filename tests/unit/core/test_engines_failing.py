@@ -49,6 +49,7 @@ def prover_of(place, engine, folder=None, **changes):
     return EngineProver(spec, model, read_rows(spec.task, "validation"), (), **options)
 
 
+@pytest.mark.long
 def test_a_library_that_does_not_know_the_architecture_is_a_row(place, tmp_path):
     out = tmp_path / "out"
     run(spec_of(place / "dense", place / "texts", layout="serve", engines=["transformers"]), out, device="cpu")
@@ -59,6 +60,7 @@ def test_a_library_that_does_not_know_the_architecture_is_a_row(place, tmp_path)
     assert str(tmp_path) not in row.reason
 
 
+@pytest.mark.long
 def test_a_graph_of_another_model_gives_other_tokens(place, tmp_path):
     other = write_llama(tmp_path / "other", seed=1)
     export_onnx(load_task_model(other, "text-generation", CPU), other)
@@ -70,6 +72,7 @@ def test_a_graph_of_another_model_gives_other_tokens(place, tmp_path):
     assert row.agreement < 0.5
 
 
+@pytest.mark.long
 def test_an_engine_that_breaks_off_while_it_is_timed_keeps_its_row(place, tmp_path):
     body = """
 asked = json.loads(pathlib.Path(request).read_text())
@@ -94,6 +97,7 @@ def test_an_engine_that_is_ended_by_a_fault_is_a_row(place, tmp_path):
     assert row.reason == "vLLM crashed while it ran the checkpoint: its process was ended by SIGSEGV"
 
 
+@pytest.mark.long
 def test_norms_of_queries_and_keys_are_refused_for_llama_cpp_and_the_bundle_is_there(place, tmp_path):
     import transformers
 
@@ -125,6 +129,7 @@ def test_norms_of_queries_and_keys_are_refused_for_llama_cpp_and_the_bundle_is_t
     assert any("not run in llama.cpp" in warning for warning in report.warnings)
 
 
+@pytest.mark.long
 def test_what_one_engine_can_not_hold_leaves_the_others_their_bundle(place, tmp_path):
     # Heads of 32 on a width of 64 with two of them per key-value head: MLX wants hidden / heads, which is another width.
     model = write_llama(tmp_path / "model", keys=2)

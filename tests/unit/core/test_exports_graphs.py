@@ -49,6 +49,7 @@ def _types(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("float32", "FLOAT"), ("float16", "FLOAT16"), ("bfloat16", "BFLOAT16")])
+@pytest.mark.long
 def test_a_graph_has_its_weights_in_the_type_of_the_checkpoint_and_computes_the_same(dtype, stored, tmp_path):
     asked = exported.asked(exported.write_bert(tmp_path, dtype=dtype), "text-classification")
     export_onnx(asked.pruned, tmp_path)
@@ -60,6 +61,7 @@ def test_a_graph_has_its_weights_in_the_type_of_the_checkpoint_and_computes_the_
     assert asked.pruned.model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.long
 def test_weights_that_a_type_cannot_hold_stay_and_widening_undoes_it(tmp_path):
     asked = exported.asked(exported.write_bert(tmp_path), "text-classification")
     export_onnx(asked.pruned, tmp_path)
@@ -77,6 +79,7 @@ def test_weights_that_a_type_cannot_hold_stay_and_widening_undoes_it(tmp_path):
     assert 0 < np.abs(after - before).max() < 1e-2 * np.abs(before).max()
 
 
+@pytest.mark.long
 def test_further_kinds_are_files_with_their_proof(tmp_path):
     asked = exported.asked(
         exported.write_bert(tmp_path),
@@ -99,6 +102,7 @@ def test_further_kinds_are_files_with_their_proof(tmp_path):
     assert np.abs(own - _run(tmp_path / ONNX_PATH, feed)).max() > 0
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_float16_has_that_kind_already(tmp_path):
     asked = exported.asked(
         exported.write_bert(tmp_path, dtype="float16"),
@@ -139,6 +143,7 @@ def test_the_first_kind_is_always_asked_for():
     assert ArtifactSpec().onnx == ("stored",)
 
 
+@pytest.mark.long
 def test_a_graph_with_too_large_a_difference_is_deleted(tmp_path, monkeypatch):
     options = {"formats": ["safetensors", "onnx"], "onnx": ["stored", "float16"]}
     asked = exported.asked(exported.write_bert(tmp_path), "text-classification", **options)
@@ -159,6 +164,7 @@ class TestOpenVino:
         pytest.importorskip("openvino", reason="not installed: pip install 'coppice-prune[engines]'")
 
     @pytest.mark.parametrize("task", ["text-classification", "text-generation", "image-classification"])
+    @pytest.mark.long
     def test_it_computes_what_the_checkpoint_computes(self, task, tmp_path):
         write = {
             "text-classification": exported.write_bert,
@@ -174,6 +180,7 @@ class TestOpenVino:
         assert weights < 1.1 * 2 * exported.asked(tmp_path, task).pruned.parameter_count()
         assert bool(row.notes) == (task == "text-generation")
 
+    @pytest.mark.long
     def test_lengths_and_batches_are_free(self, tmp_path):
         import openvino as library
 
@@ -253,6 +260,7 @@ def test_every_exporter_is_a_format_and_can_be_imported():
     assert set(exports.EXPORTERS) <= set(get_args(Format))
 
 
+@pytest.mark.long
 def test_a_job_delivers_forms_with_rows_in_report_page_and_card(tiny_bert, tiny_sst2, tmp_path, monkeypatch):
     pytest.importorskip("openvino", reason="not installed: pip install 'coppice-prune[engines]'")
     monkeypatch.setattr(openvino, "_TOLERANCE", -1.0)  # so that one of the forms fails
@@ -272,6 +280,7 @@ def test_a_job_delivers_forms_with_rows_in_report_page_and_card(tiny_bert, tiny_
     assert "onnx/model_int8.onnx" in manifest
 
 
+@pytest.mark.long
 def test_with_strict_a_form_that_is_not_there_fails_the_job(tiny_bert, tiny_sst2, tmp_path, monkeypatch):
     monkeypatch.setattr(openvino.importlib.util, "find_spec", lambda name: None)
     artifacts = {"formats": ["safetensors", "openvino"], "strict": True}

@@ -34,6 +34,7 @@ def _of(folder: Path, source: Path, kind: str, **options):
 
 
 @pytest.mark.parametrize(("kind", "most"), [("fp8", 0.3), ("int8", 0.2), ("w4a16", 0.6)])
+@pytest.mark.long
 def test_a_quantised_checkpoint_loads_by_stock_transformers_and_answers_nearly_alike(kind, most, llama, tmp_path):
     row = _of(tmp_path, llama, kind)
     assert (row.status, row.path, row.kind) == ("ok", "compressed-tensors", kind), row.reason
@@ -47,6 +48,7 @@ def test_a_quantised_checkpoint_loads_by_stock_transformers_and_answers_nearly_a
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("fp8", None), ("int8", 8), ("w4a16", 4)])
+@pytest.mark.long
 def test_weights_are_the_nearest_of_their_scale_and_embeddings_and_head_stay(kind, bits, llama, tmp_path):
     from compressed_tensors.compressors import BaseCompressor
 
@@ -69,6 +71,7 @@ def test_weights_are_the_nearest_of_their_scale_and_embeddings_and_head_stay(kin
     assert float(within.float().mean()) > 0.95
 
 
+@pytest.mark.long
 def test_groups_follow_the_widths_and_notes_say_so(tmp_path):
     source = exported.write_llama(tmp_path / "odd", hidden_size=96, intermediate_size=80, num_attention_heads=2)
     row = _of(tmp_path / "out", source, "w4a16")
@@ -80,6 +83,7 @@ def test_groups_follow_the_widths_and_notes_say_so(tmp_path):
     assert stored["model.layers.0.mlp.up_proj.weight_scale"].shape == (80, 3)
 
 
+@pytest.mark.long
 def test_two_sizes_of_groups_load_as_one_model(tmp_path):
     source = exported.write_llama(tmp_path / "two", hidden_size=64, intermediate_size=128)
     row = _of(tmp_path / "out", source, "w4a16")
@@ -89,6 +93,7 @@ def test_two_sizes_of_groups_load_as_one_model(tmp_path):
     assert sizes == {64: 12, 128: 2}
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_several_files_has_an_index(llama, tmp_path):
     from transformers import AutoModelForCausalLM
 
@@ -103,6 +108,7 @@ def test_a_checkpoint_of_several_files_has_an_index(llama, tmp_path):
     assert set(index) == {name for path in out.glob("*.safetensors") for name in load_file(path)}
 
 
+@pytest.mark.long
 def test_an_encoder_keeps_its_head(tmp_path):
     exported.write_bert(tmp_path)
     asked = exported.asked(tmp_path, "text-classification", formats=["safetensors", "compressed-tensors"])
@@ -145,6 +151,7 @@ def test_widths_in_the_place_of_scales_are_refused(llama, tmp_path):
     assert not (tmp_path / "compressed-tensors").exists()
 
 
+@pytest.mark.long
 def test_what_transformers_cannot_load_is_deleted_and_said(llama, tmp_path, monkeypatch):
     """As a spoilt file would be: a scale is missing."""
     whole = quantised._quantised

@@ -31,6 +31,7 @@ def _spec(model: Path, data: Path, **fields: object):
     return tiny.tiny_spec(model, data, **{"target": None} | fields)
 
 
+@pytest.mark.long
 def test_what_is_reported_is_measured_on_rows_that_did_not_select(tiny_bert: Path, data: Path, tmp_path: Path) -> None:
     rows = 221
     spec = _spec(tiny_bert, data, quality_floor={"value": 0.5}, evaluation={"max_samples": rows})
@@ -48,6 +49,7 @@ def test_what_is_reported_is_measured_on_rows_that_did_not_select(tiny_bert: Pat
     assert "On the same 110 validation samples" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.long
 def test_with_few_rows_all_of_them_select_and_judge_and_it_is_said(tiny_bert: Path, tiny_sst2: Path, tmp_path: Path) -> None:
     report = run(_spec(tiny_bert, tiny_sst2, quality_floor={"value": 0.5}), tmp_path / "out", device="cpu")
     assert report.quality_floor is not None
@@ -55,6 +57,7 @@ def test_with_few_rows_all_of_them_select_and_judge_and_it_is_said(tiny_bert: Pa
     assert any("luckiest" in warning for warning in report.warnings)
 
 
+@pytest.mark.long
 def test_a_floor_that_cannot_be_sure_is_missed_and_says_by_what(tiny_bert: Path, data: Path, tmp_path: Path) -> None:
     floor = {"kind": "absolute", "value": 0.999, "confidence": 0.95}
     with pytest.raises(

@@ -133,6 +133,7 @@ def test_the_check_names_the_columns_that_the_job_will_read(tiny_bert: Path, tin
 
 
 @pytest.mark.usefixtures("proven_by_a_fork")
+@pytest.mark.long
 def test_a_job_judges_each_checkpoint_on_each_set(tiny_bert: Path, tiny_sst2: Path, tmp_path: Path) -> None:
     spec = spec_with(
         tiny_bert,
@@ -177,6 +178,7 @@ def test_a_job_judges_each_checkpoint_on_each_set(tiny_bert: Path, tiny_sst2: Pa
         ("text-generation", "gpt2", None, "perplexity"),
     ],
 )
+@pytest.mark.long
 def test_embedders_and_decoders_are_judged_on_other_texts(
     tmp_path: Path, task_type: str, family: str, own, metric: str
 ) -> None:
@@ -194,6 +196,7 @@ def test_embedders_and_decoders_are_judged_on_other_texts(
 
 
 @pytest.mark.usefixtures("proven_by_a_fork")
+@pytest.mark.long
 def test_outputs_that_are_not_finite_on_a_set_are_a_reason_and_the_rest_stands(
     tiny_bert: Path, tiny_sst2: Path, tmp_path: Path
 ) -> None:

@@ -244,6 +244,7 @@ def test_an_engine_that_breaks_or_hangs_is_a_row(program, reason, tmp_path, toke
     assert not (tmp_path / "out" / "gguf").exists()
 
 
+@pytest.mark.long
 def test_a_job_delivers_the_files_and_their_rows(tmp_path, tokenizers, alone, proven_by_a_fork):
     model = made.write(tmp_path / "m", transformers.LlamaConfig(**made.GROUPED, **LLAMA), tokenizers["gpt-2"])
     data = write_jsonl(tmp_path / "data")

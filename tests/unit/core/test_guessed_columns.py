@@ -81,6 +81,7 @@ def test_what_is_named_stays(tmp_path):
     assert guessed("text-classification", tmp_path, row, columns={"label": "class"})[:2] == (["text"], "class")
 
 
+@pytest.mark.long
 def test_a_guess_goes_into_the_report_and_its_spec(tmp_path):
     model = tasks.write_task_model(tmp_path / "model", "text-classification")
     rows = [{"review": f"word{at} good", "stars": at % 2, "id": at} for at in range(20)]
@@ -137,6 +138,7 @@ def chat_spec(folder, *rows, template=TEMPLATE):
     return tiny.tiny_spec(model, folder / "data", task=task_of("text-generation", lines(folder / "data", *rows)).model_dump())
 
 
+@pytest.mark.long
 def test_chats_mean_what_the_template_makes_of_them(tmp_path):
     rows = [{"messages": chats(at)} for at in range(20)]
     shared = [

@@ -340,6 +340,7 @@ FLOAT32 = {"samples": 64, "max_length": 32, "batch_tokens": 256, "precision": "f
 LONGER = {"kind": "distil", "steps": 120, "learning_rate": 2e-3, "judgements": 4}
 
 
+@pytest.mark.long
 def test_it_brings_back_what_a_model_had_learnt(learnt, tmp_path):
     model, data = learnt
     fields = {"target": {"metric": "macs", "keep": 0.25}, "recovery": {"kind": "none"}, "calibration": FLOAT32}
@@ -365,6 +366,7 @@ def healed(tiny_bert, tiny_sst2, tmp_path_factory):
     return folder, spec, report, seen
 
 
+@pytest.mark.long
 def test_the_report_tells_what_happened(healed):
     report = healed[2].healing
     assert report is not None
@@ -394,6 +396,7 @@ def test_page_card_and_table_tell_of_it(healed):
     assert "divergence from dense, in domain, held out (12 steps of healing)" in console.export_text()
 
 
+@pytest.mark.long
 def test_a_second_attempt_goes_on_and_gives_the_same_bytes(healed, tmp_path, monkeypatch):
     folder, spec, reference, _seen = healed
     monkeypatch.setattr("pruning_core.training.checkpoints.EVERY_S", 0.0)
@@ -455,12 +458,14 @@ def test_a_decoder_heals_on_its_own_texts_too(tmp_path):
     assert not differ(after, written(tmp_path / "again"))
 
 
+@pytest.mark.long
 def test_the_stock_layout_is_healed(learnt, tmp_path):
     report = run(spec_of(*learnt, artifacts={"layout": "stock"}), tmp_path / "out", device="cpu")
     assert report.layout == "stock"
     assert report.healing.steps == 12
 
 
+@pytest.mark.long
 def test_the_layout_for_serving_is_healed(tmp_path):
     fields = decoder(tmp_path, intermediate_size=512)
     served = {
@@ -474,6 +479,7 @@ def test_the_layout_for_serving_is_healed(tmp_path):
 
 
 @pytest.mark.parametrize("method", [{"name": "admm-pattern", "pattern": "1:8"}, {"name": "block-lasso"}])
+@pytest.mark.long
 def test_what_a_method_sets_to_zero_stays_zero(learnt, tmp_path, method):
     target = None if method["name"] == "admm-pattern" else {"metric": "sparsity", "sparsity": 0.7}
     unrepaired = {"kind": "none"}
@@ -490,6 +496,7 @@ def test_what_a_method_sets_to_zero_stays_zero(learnt, tmp_path, method):
         assert bool((after[name][before[name] == 0] == 0).all())
 
 
+@pytest.mark.long
 def test_a_rate_that_diverges_returns_the_repaired_weights_and_says_so(tiny_bert, tiny_sst2, tmp_path):
     heal = {"kind": "distil", "steps": 30, "learning_rate": 1, "judgements": 10}
     spec = spec_of(tiny_bert, tiny_sst2, heal=heal)
@@ -501,12 +508,14 @@ def test_a_rate_that_diverges_returns_the_repaired_weights_and_says_so(tiny_bert
     assert "no retraining" in (tmp_path / "healed" / "out" / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_each_target_of_a_frontier_is_healed(tiny_bert, tiny_sst2, tmp_path):
     targets = [{"metric": "macs", "keep": 0.5}, {"metric": "macs", "keep": 0.3}]
     report = run(spec_of(tiny_bert, tiny_sst2, target=None, targets=targets), tmp_path / "out", device="cpu")
     assert [point.healing.steps for point in report.frontier] == [12, 12]
 
 
+@pytest.mark.long
 def test_a_few_seconds_of_a_budget_are_kept(tiny_bert, tiny_sst2, tmp_path):
     heal = {"kind": "distil", "minutes": 0.05, "learning_rate": 1e-3}
     report = run(spec_of(tiny_bert, tiny_sst2, heal=heal), tmp_path / "out", device="cpu")
@@ -515,6 +524,7 @@ def test_a_few_seconds_of_a_budget_are_kept(tiny_bert, tiny_sst2, tmp_path):
     assert report.healing.seconds < 6  # three, and what is not counted: the training set and this machine's other work
 
 
+@pytest.mark.long
 def test_one_class_is_enough(tiny_bert, tmp_path):
     data = tiny.write_dataset(tmp_path / "data")
     for split in ("train", "validation"):
@@ -524,6 +534,7 @@ def test_one_class_is_enough(tiny_bert, tmp_path):
     assert report.healing.steps == 12
 
 
+@pytest.mark.long
 def test_no_labels_are_needed(tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", task="embedding")
     data = tiny.write_jsonl(tmp_path / "data")

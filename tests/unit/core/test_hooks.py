@@ -146,6 +146,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.long
 def test_foreign_code_is_left_out_and_said_and_no_bundle_carries_it(layout, model, tiny_sst2, tmp_path):
     canary = _with_foreign_code(model)
     spec = tiny.tiny_spec(model, tiny_sst2, **LAYOUTS[layout])
@@ -178,6 +179,7 @@ def test_a_type_that_transformers_does_not_have_is_refused_with_the_reason(model
         check_local_inputs(tiny.tiny_spec(model, tiny_sst2))
 
 
+@pytest.mark.long
 def test_a_bundle_of_ours_is_pruned_again_without_a_word(tiny_bert, tiny_sst2, tmp_path):
     run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path / "once", device="cpu")
     assert "auto_map" in json.loads((tmp_path / "once" / "config.json").read_text())

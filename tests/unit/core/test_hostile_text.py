@@ -100,6 +100,7 @@ def test_the_terminal_shows_them_as_text(text, monkeypatch):
         assert text in found
 
 
+@pytest.mark.long
 def test_names_of_labels_and_templates_of_a_model_are_never_run(tiny_bert, tiny_sst2, tmp_path):
     model = shutil.copytree(tiny_bert, tmp_path / "model")
     template = "{% for i in range(10 ** 12) %}{% for j in range(10 ** 12) %}x{% endfor %}{% endfor %}{{ 7777 * 7 }}"

@@ -13,6 +13,7 @@ from tests.families import ARCHITECTURES
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_cached_model_that_cannot_do_the_task_is_refused_before_it_is_loaded(tmp_path):
     repository = tmp_path / "hub" / "models--org--name"
     ARCHITECTURES["t5"].write_for("summarization", repository / "snapshots" / ("0" * 40))

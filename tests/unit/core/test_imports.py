@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 _WITHOUT = """
 import sys
 sys.modules.update(dict.fromkeys({absent!r}))  # None there: as if not installed
@@ -19,6 +21,7 @@ def _python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.long
 def test_the_pipeline_imports_with_torch_and_transformers_alone():
     done = _python(_WITHOUT.format(absent=_OURS_AND_OPTIONAL))
     assert done.stdout.strip() == "imported", done.stderr[-2000:]

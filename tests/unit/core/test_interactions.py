@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from pruning_core.arch.adapter import adapt
@@ -100,6 +101,7 @@ def test_of_every_pair_of_twins_one_is_dear(tmp_path):
         assert both > 10, "the diagonal keeps both twins of many pairs, and neither of as many others"
 
 
+@pytest.mark.long
 def test_a_decoder_whose_optimum_is_known_loses_nothing(tmp_path):
     """Half of the neurons are superfluous: what reads a twin that goes can read the one that stays."""
     model = _twins(tmp_path / "model")

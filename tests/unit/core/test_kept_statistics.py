@@ -64,6 +64,7 @@ def test_a_second_target_has_the_bytes_of_a_job_of_its_own(method, shares, tiny_
 
 
 @pytest.mark.parametrize("task_type", ["text-generation", "summarization", "image-classification"])
+@pytest.mark.long
 def test_every_kind_of_answer_is_found_again(task_type, tmp_path):
     kept = KeptFolder(tmp_path / "kept")
     model, data = tasks.write_task_model(tmp_path / "model", task_type), tasks.write_task_data(tmp_path / "data", task_type)
@@ -77,6 +78,7 @@ def test_every_kind_of_answer_is_found_again(task_type, tmp_path):
 
 
 @pytest.mark.parametrize("task_type", ["text-classification", "text-generation"])
+@pytest.mark.long
 def test_after_a_calibration_a_run_gathers_nothing(task_type, tmp_path):
     kept = KeptFolder(tmp_path / "kept")
     model, data = tasks.write_task_model(tmp_path / "model", task_type), tasks.write_task_data(tmp_path / "data", task_type)
@@ -94,6 +96,7 @@ def test_after_a_calibration_a_run_gathers_nothing(task_type, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"kept", "model", "data", "out"}
 
 
+@pytest.mark.long
 def test_other_settings_models_and_rows_find_no_scores(tiny_bert, tiny_sst2, tmp_path):
     kept = KeptFolder(tmp_path / "kept")
     _run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path / "first", kept)
@@ -109,6 +112,7 @@ def test_other_settings_models_and_rows_find_no_scores(tiny_bert, tiny_sst2, tmp
         assert "scores" not in _reused(report), at
 
 
+@pytest.mark.long
 def test_a_damaged_piece_is_told_of_and_gathered_anew(tiny_bert, tiny_sst2, tmp_path):
     kept = KeptFolder(tmp_path / "kept")
     spec = tiny.tiny_spec(tiny_bert, tiny_sst2)
@@ -169,6 +173,7 @@ def test_a_full_folder_makes_room_for_what_is_newer(tmp_path):
     assert _kept(tmp_path, "d"), "what cannot be kept at all drives nothing out"
 
 
+@pytest.mark.long
 def test_a_place_that_cannot_be_written_fails_no_run(tiny_bert, tiny_sst2, tmp_path):
     (tmp_path / "kept").write_text("a file where the folder should be")
     report = _run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path / "out", KeptFolder(tmp_path / "kept"))

@@ -166,6 +166,7 @@ def test_the_task_has_a_verdict_without_an_interval():
 # --- made texts ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_made_texts_are_enough_and_the_same_each_time():
     assert made.docstrings() == made.docstrings.__wrapped__()
     assert len(made.docstrings()) > 200
@@ -308,6 +309,7 @@ def test_pieces_by_hand():
 
 
 @pytest.mark.usefixtures("proven_by_a_fork")
+@pytest.mark.long
 def test_a_job_of_a_decoder_has_a_ledger_each_and_keeps_texts_out_of_it(decoder, german, tmp_path):
     data = tiny.write_jsonl(tmp_path / "data")
     targets = [{"metric": "macs", "keep": 0.8}, {"metric": "macs", "keep": 0.4}]
@@ -335,6 +337,7 @@ def test_a_job_of_a_decoder_has_a_ledger_each_and_keeps_texts_out_of_it(decoder,
 
 @pytest.mark.usefixtures("proven_by_a_fork")
 @pytest.mark.parametrize("task", ["feature-extraction", "sentence-similarity"])
+@pytest.mark.long
 def test_a_job_of_an_embedder_has_a_ledger(task, tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", task="embedding")
     data = tmp_path / "data"

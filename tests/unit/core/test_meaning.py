@@ -206,6 +206,7 @@ def test_names_that_match_in_part_and_in_another_order_are_refused(tmp_path):
         meant(data, ("contradiction", "entailment", "neutral"))
 
 
+@pytest.mark.long
 def test_the_order_of_classes_is_followed_to_the_report(tmp_path):
     """The case classlabel-order: the same rows by names in another order, and by the model's own indices."""
     model = model_with(tmp_path / "model", NAMES)

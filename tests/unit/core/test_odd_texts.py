@@ -102,6 +102,7 @@ def test_where_the_others_have_too_few_a_document_gives_more_and_no_token_is_lac
 
 
 @pytest.mark.parametrize("others", [60, 4])
+@pytest.mark.long
 def test_a_document_a_thousand_times_as_long_is_not_the_calibration(llama, tmp_path, others):
     """Its words are its own, so that the widths that stay would be another model's; the tokens in the evidence tell."""
     from pruning_core.data.read import read_rows
@@ -137,6 +138,7 @@ def test_a_document_a_thousand_times_as_long_is_not_the_calibration(llama, tmp_p
     ],
     ids=["shorter than a block", "many rows of two words"],
 )
+@pytest.mark.long
 def test_text_that_is_too_short_is_said_in_samples_and_not_in_rows(llama, tmp_path, texts, says):
     report = run(spec_of(llama, write_texts(tmp_path / "data", texts)), tmp_path / "bundle")
     advice = "all of it was used: give more text, or let the model write more of its own (calibration.self_written)"
@@ -152,6 +154,7 @@ def test_the_check_says_before_the_job_that_text_is_surely_too_short(llama, tmp_
     assert not [note for note in untold if "bytes in all" in note]
 
 
+@pytest.mark.long
 def test_enough_text_in_few_rows_is_enough(llama, tmp_path):
     report = run(spec_of(llama, write_texts(tmp_path / "data", [words(600, seed=place) for place in range(4)])), tmp_path / "b")
     assert report.data.samples == 32 + 16
@@ -189,6 +192,7 @@ GERMAN = ["der", "die", "das", "Häuser", "Straßen", "grün", "läuft", "schnel
 
 
 @pytest.mark.parametrize("kind", ["held out", "german", "code"])
+@pytest.mark.long
 def test_text_of_another_language_is_said(reader, tmp_path, kind):
     folder, rest = reader
     made = {
@@ -201,6 +205,7 @@ def test_text_of_another_language_is_said(reader, tmp_path, kind):
     assert len(said) == (kind != "held out"), report.warnings
 
 
+@pytest.mark.long
 def test_without_texts_of_the_models_own_nothing_is_compared(reader, tmp_path):
     folder, rest = reader
     data = write_texts(tmp_path / "data", [words(40, of=GERMAN, seed=place) for place in range(80)], rest[:60])
@@ -211,6 +216,7 @@ def test_without_texts_of_the_models_own_nothing_is_compared(reader, tmp_path):
 # --- decoders -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_tokenizer_that_adds_no_token_of_beginning(llama, tmp_path):
     """The model has such a token, the tokenizer adds it to nothing: as the model is served, so it is calibrated."""
     from tokenizers import Tokenizer
@@ -231,6 +237,7 @@ def test_a_tokenizer_that_adds_no_token_of_beginning(llama, tmp_path):
     assert not [own for own in report.warnings if "token" in own]
 
 
+@pytest.mark.long
 def test_tied_embeddings_stay_one_matrix_and_are_counted_once(llama, tmp_path):
     model = transformers.AutoModelForCausalLM.from_pretrained(llama)
     model.config.tie_word_embeddings = True
@@ -249,6 +256,7 @@ def test_tied_embeddings_stay_one_matrix_and_are_counted_once(llama, tmp_path):
 
 
 @pytest.mark.parametrize("size", [3e3, 2e5])
+@pytest.mark.long
 def test_huge_activations_of_first_tokens(llama, tmp_path, size):
     """Values beyond float16 in the residual stream: states that are kept in 16 bits must hold them."""
     shutil.copytree(llama, tmp_path / "model")

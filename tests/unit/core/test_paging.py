@@ -193,6 +193,7 @@ def _check_same_bundle(architecture: str, method: str, tmp_path: Path, data: Pat
             assert path.read_bytes() == (tmp_path / "paged" / path.name).read_bytes(), path.name
 
 
+@pytest.mark.long
 def test_the_bundle_is_the_same_bit_by_bit(tmp_path: Path, tiny_sst2: Path):
     _check_same_bundle("llama", "fisher-cg", tmp_path, tiny_sst2)
 

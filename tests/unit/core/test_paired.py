@@ -184,6 +184,7 @@ def _picked(seen, rows):
         ("perplexity", "losses", "tokens", 200),
     ],
 )
+@pytest.mark.long
 def test_intervals_hold_the_truth_as_often_as_they_say(metric, kind, finding, rows):
     world = _world(kind)
     give = getattr(row_sums, {"accuracy": "class_accuracy", "f1": "class_f1"}.get(metric, metric))

@@ -35,6 +35,7 @@ def two_of_four(tiny_bert, tiny_sst2, tmp_path_factory):
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.long
 def test_every_family_keeps_its_shapes_and_satisfies_the_pattern(family, tiny_sst2, tmp_path):
     model = tiny.write_model(tmp_path / "model", family)
     report = prune(model, tiny_sst2, tmp_path / "out")
@@ -52,6 +53,7 @@ def test_every_family_keeps_its_shapes_and_satisfies_the_pattern(family, tiny_ss
 
 
 @pytest.mark.parametrize(("pattern", "sparsity"), [("4:8", 0.5), ("4x4:8", 0.5), ("unstructured", 0.7)])
+@pytest.mark.long
 def test_every_kind_of_pattern_reaches_what_it_says(pattern, sparsity, tiny_bert, tiny_sst2, tmp_path):
     target = {"metric": "sparsity", "sparsity": sparsity} if pattern == "unstructured" else None
     report = prune(tiny_bert, tiny_sst2, tmp_path / "out", pattern, target=target)
@@ -61,6 +63,7 @@ def test_every_kind_of_pattern_reaches_what_it_says(pattern, sparsity, tiny_bert
     assert (0 < len(report.pattern.pool) <= 32) == (pattern == "4x4:8")
 
 
+@pytest.mark.long
 def test_a_baseline_without_refit_keeps_the_dense_weights_on_its_support(tiny_bert, tiny_sst2, tmp_path):
     report = prune(tiny_bert, tiny_sst2, tmp_path / "out", method={"selection": "wanda"}, recovery={"kind": "none"})
     assert report.pattern is not None
@@ -72,6 +75,7 @@ def test_a_baseline_without_refit_keeps_the_dense_weights_on_its_support(tiny_be
         assert (matrix.status, matrix.refit_steps, matrix.iterations) == ("skipped", 0, 0)
 
 
+@pytest.mark.long
 def test_the_bundle_loads_in_stock_transformers_and_says_so(two_of_four):
     out, report = two_of_four
     assert report.layout == "stock"
@@ -95,6 +99,7 @@ def test_the_report_is_honest_about_what_zeros_buy(two_of_four):
     assert "Every matrix" in page
 
 
+@pytest.mark.long
 def test_the_recount_reads_the_files(two_of_four, tiny_bert, tiny_sst2, tmp_path, monkeypatch):
     """A checkpoint whose written weights break the pattern is delivered as rejected, whatever was planned."""
     from pruning_core.run import candidate as checkpoint
@@ -115,6 +120,7 @@ def test_the_recount_reads_the_files(two_of_four, tiny_bert, tiny_sst2, tmp_path
     assert caught.value.report.pattern.violations == 1
 
 
+@pytest.mark.long
 def test_what_blocks_do_not_divide_stays_dense_and_is_stated(tiny_bert, tiny_sst2, tmp_path):
     report = prune(tiny_bert, tiny_sst2, tmp_path / "out", "3:5")
     assert report.pattern is not None
@@ -125,18 +131,21 @@ def test_what_blocks_do_not_divide_stays_dense_and_is_stated(tiny_bert, tiny_sst
     assert any("stay dense, since blocks of 3:5 do not divide 12 matrices" in warning for warning in report.warnings)
 
 
+@pytest.mark.long
 def test_several_sparsities_make_a_frontier(tiny_bert, tiny_sst2, tmp_path):
     targets = [{"metric": "sparsity", "sparsity": sparsity} for sparsity in (0.5, 0.8)]
     report = prune(tiny_bert, tiny_sst2, tmp_path / "out", "unstructured", targets=targets)
     assert [round(point.sparsity.achieved, 2) for point in report.frontier] == [0.5, 0.8]
 
 
+@pytest.mark.long
 def test_the_same_spec_gives_the_same_bytes(two_of_four, tiny_bert, tiny_sst2, tmp_path):
     prune(tiny_bert, tiny_sst2, tmp_path / "again")
     out, _ = two_of_four
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_little_memory_changes_nothing_but_where_states_lie(two_of_four, tmp_path, tiny_sst2, tiny_bert):
     calibration = {"samples": 64, "max_length": 32, "batch_tokens": 256, "memory_mb": 16}
     report = prune(tiny_bert, tiny_sst2, tmp_path / "out", calibration=calibration)

@@ -51,6 +51,7 @@ def test_every_family_runs_and_meets_its_target(family, tiny_sst2, tmp_path):
 @pytest.mark.parametrize(
     "recovery", [{"kind": "none"}, {"kind": "masks", "solver": "cg"}, {"kind": "masks", "solver": "lsmr"}, {"solver": "pcg"}]
 )
+@pytest.mark.long
 def test_every_method_works_with_every_recovery(method, recovery, tiny_bert, tiny_sst2, tmp_path):
     spec = tiny.tiny_spec(tiny_bert, tiny_sst2, method=method, recovery=recovery)
     report = _run(spec, tmp_path / "out")
@@ -62,6 +63,7 @@ def test_every_method_works_with_every_recovery(method, recovery, tiny_bert, tin
 @pytest.mark.parametrize(
     "target", [{"metric": "sparsity", "sparsity": 0.6}, {"metric": "params", "keep": 0.7}, {"metric": "macs", "keep": 0.8}]
 )
+@pytest.mark.long
 def test_every_metric_is_met_from_below(target, tiny_bert, tiny_sst2, tmp_path):
     report = _run(tiny.tiny_spec(tiny_bert, tiny_sst2, target=target), tmp_path / "out")
     requested = target.get("keep", target.get("sparsity"))
@@ -70,6 +72,7 @@ def test_every_metric_is_met_from_below(target, tiny_bert, tiny_sst2, tmp_path):
     assert beyond >= -1e-9 if target["metric"] == "sparsity" else beyond <= 1e-9
 
 
+@pytest.mark.long
 def test_the_report_is_recounted_from_the_files(bundle):
     out, _spec, report, _seen = bundle
     weights = load_file(out / "model.safetensors")
@@ -113,6 +116,7 @@ def test_progress_goes_forward_through_the_stages(bundle):
     assert seen[-1].fraction == pytest.approx(1)
 
 
+@pytest.mark.long
 def test_same_seed_same_bytes_other_seed_other_bytes(bundle, tmp_path):
     out, spec, _report, _seen = bundle
     _run(spec, tmp_path / "again")
@@ -147,6 +151,7 @@ def _load_fresh(folder, *, auto="AutoModelForSequenceClassification", prelude="i
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_fresh_process_loads_it_either_way_and_to_the_same_numbers(bundle):
     out, _spec, report, _seen = bundle
     before = _load_fresh(out)
@@ -158,6 +163,7 @@ def test_a_fresh_process_loads_it_either_way_and_to_the_same_numbers(bundle):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_bare_encoder_loads_too(bundle):
     assert _load_fresh(bundle[0], auto="AutoModel")[1] < bundle[2].parameters.pruned
 
@@ -189,6 +195,7 @@ def test_a_bundle_can_be_pruned_further(bundle, tiny_sst2, tmp_path):
     assert 0.48 <= report.target.achieved <= 0.5
 
 
+@pytest.mark.long
 def test_half_precision_stays_half_precision(tiny_bert, tiny_sst2, tmp_path):
     model = shutil.copytree(tiny_bert, tmp_path / "model")
     halves = {name: tensor.half() for name, tensor in load_file(model / "model.safetensors").items()}
@@ -199,6 +206,7 @@ def test_half_precision_stays_half_precision(tiny_bert, tiny_sst2, tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float16"
 
 
+@pytest.mark.long
 def test_embeddings_need_no_labels(tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", task="features")
     (model / "1_Pooling").mkdir()
@@ -229,6 +237,7 @@ def test_regression(tiny_sst2, tmp_path):
     assert report.quality.details["pearson_with_dense"] > 0.3
 
 
+@pytest.mark.long
 def test_fewer_rows_than_samples_is_a_warning(tiny_bert, tmp_path):
     data = tiny.write_dataset(tmp_path / "data", rows=40)
     report = _run(tiny.tiny_spec(tiny_bert, data), tmp_path / "out")
@@ -249,6 +258,7 @@ def test_an_error_leaves_nothing_behind(tiny_bert, tiny_sst2, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_missed_target_keeps_the_best_candidate(tiny_bert, tiny_sst2, tmp_path):
     spec = tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.5, "tolerance": 1e-9})
     with pytest.raises(TargetMissed, match="units of this model may be too coarse") as caught:
@@ -290,6 +300,7 @@ def test_a_target_that_only_the_data_shows_to_be_out_of_reach(tiny_bert, tiny_ss
         _run(tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.05}), tmp_path / "out")
 
 
+@pytest.mark.long
 def test_several_budgets_give_a_checkpoint_each_and_a_frontier(bundle, tiny_bert, tiny_sst2, tmp_path):
     targets = [{"metric": "macs", "keep": 0.5}, {"metric": "macs", "keep": 0.8}, {"metric": "sparsity", "sparsity": 0.7}]
     seen = []
@@ -313,6 +324,7 @@ def test_several_budgets_give_a_checkpoint_each_and_a_frontier(bundle, tiny_bert
 
 
 @pytest.mark.parametrize("memory_mb", [16, 1024])
+@pytest.mark.long
 def test_batch_size_changes_the_result_by_rounding_only(memory_mb, tiny_bert, tiny_sst2, tmp_path):
     outputs, precision = [], "float32"
     for batch_tokens in (64, 1024):
@@ -329,6 +341,7 @@ def test_batch_size_changes_the_result_by_rounding_only(memory_mb, tiny_bert, ti
         torch.testing.assert_close(tensor, outputs[1][name], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.long
 def test_bfloat16_products_choose_nearly_the_same_and_end_as_well(tiny_bert, tiny_sst2, tmp_path):
     reports = []
     for precision in ("float32", "bfloat16"):
@@ -341,6 +354,7 @@ def test_bfloat16_products_choose_nearly_the_same_and_end_as_well(tiny_bert, tin
     assert rounded.quality.pruned == pytest.approx(exact.quality.pruned, abs=0.02)
 
 
+@pytest.mark.long
 def test_longer_sampling_takes_the_longer_half_and_counts_by_the_tasks_mean(tiny_bert, tiny_sst2, tmp_path):
     reports = {
         sampling: _run(
@@ -356,6 +370,7 @@ def test_longer_sampling_takes_the_longer_half_and_counts_by_the_tasks_mean(tiny
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_latency_is_met_and_its_table_kept(tiny_sst2, tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", hidden_size=256, intermediate_size=2048)
     spec = tiny.tiny_spec(

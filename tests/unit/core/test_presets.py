@@ -131,6 +131,7 @@ def test_card_and_page_name_the_preset():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", WITH_PAPER)
+@pytest.mark.long
 def test_a_job_runs_by_its_paper_and_its_report_has_what_that_means(method, tiny_bert, tiny_sst2, tmp_path):
     chosen = {"name": method, "preset": "paper"}
     if method != "fisher-cg":

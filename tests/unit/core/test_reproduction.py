@@ -19,6 +19,7 @@ from pruning_core.spec.prune import PruneSpec
 from tests import tiny
 
 
+@pytest.mark.long
 def test_a_service_names_its_folders_by_their_last_name(tiny_bert: Path, tmp_path: Path) -> None:
     model, data = tmp_path / "secret" / "minilm", tmp_path / "secret" / "rows"
     shutil.copytree(tiny_bert, model)
@@ -37,6 +38,7 @@ def test_a_service_names_its_folders_by_their_last_name(tiny_bert: Path, tmp_pat
         assert "coppice reproduce . --model /path/to/minilm --data /path/to/rows" in unescape(text), name
 
 
+@pytest.mark.long
 def test_a_run_of_ones_own_keeps_the_paths(tiny_bert: Path, tiny_sst2: Path, tmp_path: Path) -> None:
     report = run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path / "out", device="cpu")
     assert report.reproduction is not None

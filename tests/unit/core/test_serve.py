@@ -89,6 +89,7 @@ def test_every_engine_has_a_title_and_serving_ones_have_limits():
     assert reason_against("openvino", LLAMA) == "it reads other files than the layout serve has"
 
 
+@pytest.mark.long
 def test_widths_are_what_the_engines_hold_and_attention_stays(served: Path):
     config = config_of(served)
     assert config["model_type"] == "nemotron-nas"
@@ -122,6 +123,7 @@ def alone(folder: Path, options: str = "", auto_class: str = "AutoModelForCausal
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_stock_transformers_asks_for_trust_by_name_or_loads(served: Path):
     refused = alone(served)
     assert refused.returncode != 0
@@ -163,6 +165,7 @@ def test_a_class_that_is_used_by_name_reads_a_bundle_as_the_auto_classes_do(serv
     assert "bundle_words" not in transformers.MistralConfig.from_pretrained(served).to_dict()
 
 
+@pytest.mark.long
 def test_without_coppice_a_class_that_is_used_by_name_loads_nothing_wrong(served: Path):
     refused = alone(served, auto_class="LlamaForCausalLM")
     assert refused.returncode != 0
@@ -170,12 +173,14 @@ def test_without_coppice_a_class_that_is_used_by_name_loads_nothing_wrong(served
     assert "ignore_mismatched_sizes" not in refused.stderr + refused.stdout
 
 
+@pytest.mark.long
 def test_a_served_bundle_is_pruned_again(served: Path, texts: Path, tmp_path: Path):
     report = run(spec_of(served, texts, ["vllm"], keep=0.8), tmp_path / "out", device="cpu")
     assert report.parameters.dense == json.loads((served / "report.json").read_text())["parameters"]["pruned"]
     assert plain_config(config_of(tmp_path / "out"))["model_type"] == "llama"
 
 
+@pytest.mark.long
 def test_engines_that_take_them_get_fewer_heads(texts: Path, tmp_path: Path):
     model = write_llama(tmp_path / "model", num_attention_heads=4, num_key_value_heads=4, intermediate_size=64)
     run(spec_of(model, texts, ["llama.cpp"], keep=0.4), tmp_path / "out", device="cpu")
@@ -185,6 +190,7 @@ def test_engines_that_take_them_get_fewer_heads(texts: Path, tmp_path: Path):
     assert all(block["ffn"]["intermediate_size"] % 32 == 0 for block in config["block_configs"])
 
 
+@pytest.mark.long
 def test_what_mlx_reads_gives_the_widths(texts: Path, tmp_path: Path):
     model = write_llama(tmp_path / "model", intermediate_size=768, num_hidden_layers=4)
     run(spec_of(model, texts, ["vllm", "mlx"]), tmp_path / "out", device="cpu")

@@ -38,6 +38,7 @@ def sharded(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.long
 def test_a_sharded_model_gives_the_same_bytes_as_one_file(method, sharded, tiny_bert, tiny_sst2, tmp_path):
     reports = [
         run(spec_of(method, model, tiny_sst2), tmp_path / out, device="cpu")
@@ -60,6 +61,7 @@ def test_a_missing_shard_is_named(sharded, tiny_sst2, tmp_path):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.long
 def test_a_bundle_in_several_files_proves_itself_and_can_be_pruned_again(method, tiny_sst2, tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", hidden_size=128, intermediate_size=512)
     report = run(spec_of(method, model, tiny_sst2, artifacts={"shard_mb": 1}), tmp_path / "out", device="cpu")

@@ -131,6 +131,7 @@ def load(out, **options):
     return AutoModelForSequenceClassification.from_pretrained(out, dtype="float32", **options).eval()
 
 
+@pytest.mark.long
 def test_every_matrix_is_in_the_report_with_both_times(bundle):
     out, report = bundle
     products = report.pattern.products

@@ -110,6 +110,7 @@ def test_a_model_without_a_block_computes_what_the_others_compute(family):
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.long
 def test_every_family_loads_in_plain_transformers(family, tiny_sst2, tmp_path):
     model = tiny.write_model(tmp_path / "model", family)
     spec = tiny.tiny_spec(
@@ -130,6 +131,7 @@ def test_every_family_loads_in_plain_transformers(family, tiny_sst2, tmp_path):
 
 @pytest.mark.parametrize("recovery", [{"kind": "none"}, {"kind": "masks"}, {"kind": "weights"}])
 @pytest.mark.parametrize("method", ["fisher-cg", "magnitude"])
+@pytest.mark.long
 def test_whole_layers_go_where_the_budget_leaves_no_other_way(method, recovery, tiny_bert, tiny_sst2, tmp_path):
     target = {"metric": "macs", "keep": 0.3, "tolerance": 0.05}
     spec = tiny.tiny_spec(tiny_bert, tiny_sst2, artifacts={"layout": "stock"}, target=target, method=method, recovery=recovery)
@@ -139,6 +141,7 @@ def test_whole_layers_go_where_the_budget_leaves_no_other_way(method, recovery, 
     assert (gone.kept_neurons, gone.head_indices, gone.ffn.status) == (0, (), "skipped")
 
 
+@pytest.mark.long
 def test_what_stands_in_for_a_block_is_repaired(tiny_sst2, tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert")
     target = {"metric": "macs", "keep": 0.3, "tolerance": 0.05}
@@ -149,6 +152,7 @@ def test_what_stands_in_for_a_block_is_repaired(tiny_sst2, tmp_path):
     assert agreement["weights"] > agreement["none"]
 
 
+@pytest.mark.long
 def test_a_model_with_widths_of_its_own_is_refused(tiny_bert, tiny_sst2, tmp_path):
     run(tiny.tiny_spec(tiny_bert, tiny_sst2), tmp_path / "first", device="cpu")
     with pytest.raises(UnsupportedArchitecture, match="widths of its own"):

@@ -182,6 +182,7 @@ def test_an_agreement_that_is_no_number_holds_nothing():
     assert not Agreement.of(exact, [torch.tensor([2.1, 1.0, 2.0])]).holds
 
 
+@pytest.mark.long
 def test_a_job_says_in_which_precision_it_was_judged(text, tmp_path):
     folder = write_decoder(tmp_path / "a", torch.bfloat16)
     report = run(spec_of(folder, text), tmp_path / "out", device="cpu")

@@ -139,6 +139,7 @@ def test_answers_that_do_not_fit_are_refused(tmp_path):
         run(spec, tmp_path / "out", device="cpu")
 
 
+@pytest.mark.long
 def test_a_question_that_leaves_no_room_is_cut_and_counted(tmp_path):
     long = {"question": " ".join(["word1"] * 70), "context": "word2 good", "answers": {"text": ["good"], "answer_start": [6]}}
     short = long | {"question": "word3"}
@@ -190,6 +191,7 @@ def test_probes_of_books_are_the_same_texts_in_both_processes(tmp_path):
         assert parts_of(columns, limit) == columns, "nothing is cut once more"
 
 
+@pytest.mark.long
 def test_long_contexts_are_read_in_windows(tmp_path):
     context = " ".join(f"word{index % 60}" for index in range(100)) + " good bad"
     long = {"question": "word1", "context": context, "answers": {"text": ["good bad"], "answer_start": [context.index("good")]}}
@@ -262,6 +264,7 @@ def test_a_config_of_another_model(change, says, tiny_bert, tiny_sst2, tmp_path)
     ("kinds", "written"),
     [((torch.float16, torch.float32), "float16"), ((torch.bfloat16, torch.float16), "float32")],
 )
+@pytest.mark.long
 def test_mixtures_of_types_are_written_in_one_that_holds_them_and_said(kinds, written, tiny_bert, tiny_sst2, tmp_path):
     model = shutil.copytree(tiny_bert, tmp_path / "model")
     weights = load_file(model / "model.safetensors")
@@ -376,6 +379,7 @@ def floored(task_type, tmp_path, floor):
     return PruneSpec.model_validate(spec.model_dump() | {"quality_floor": floor})
 
 
+@pytest.mark.long
 def test_floors_of_metrics_of_which_less_is_better(tmp_path):
     from pruning_core.errors import QualityFloorMissed
 

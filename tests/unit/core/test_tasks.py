@@ -33,6 +33,7 @@ def loaded(spec):
 
 
 @pytest.mark.parametrize("task_type", PRUNABLE)
+@pytest.mark.long
 def test_every_task_runs_end_to_end(task_type, tmp_path):
     spec = spec_of(task_type, tmp_path)
     report = run(spec, tmp_path / "out", device="cpu")
@@ -117,6 +118,7 @@ def test_a_spec_is_told_what_its_task_reads():
     ],
 )
 @pytest.mark.parametrize("task_type", ["summarization", pytest.param("token-classification", marks=pytest.mark.matrix)])
+@pytest.mark.long
 def test_every_method_takes_tasks_of_tokens(method, task_type, tmp_path):
     name = method if isinstance(method, str) else method["name"]
     target = None if name == "admm-pattern" else {"metric": "sparsity", "sparsity": 0.4, "tolerance": 0.05}

@@ -24,6 +24,7 @@ SLOW = {"multi-label-classification", "sentence-similarity", "fill-mask", "summa
 
 
 @pytest.mark.parametrize("task_type", [pytest.param(own, marks=pytest.mark.matrix) if own in SLOW else own for own in TYPES])
+@pytest.mark.long
 def test_every_task_of_the_guide_runs(task_type, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tasks.write_task_model(tmp_path / "model", task_type)

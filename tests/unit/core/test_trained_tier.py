@@ -34,6 +34,7 @@ def trained(tiny_bert, tiny_sst2, tmp_path_factory):
     return folder, spec, report, seen
 
 
+@pytest.mark.long
 def test_every_written_block_satisfies_the_pattern(trained):
     folder, _spec, report, _seen = trained
     assert report.pattern is not None
@@ -67,6 +68,7 @@ def test_progress_is_told_at_every_step_and_only_grows(trained):
 
 
 @pytest.mark.parametrize("interrupted_at", [pytest.param(2, marks=pytest.mark.matrix), 11])
+@pytest.mark.long
 def test_a_second_attempt_goes_on_and_gives_the_same_bytes(trained, tmp_path, monkeypatch, interrupted_at):
     folder, spec, reference, _seen = trained
     monkeypatch.setattr("pruning_core.training.checkpoints.EVERY_S", 0.0)
@@ -94,6 +96,7 @@ def test_a_second_attempt_goes_on_and_gives_the_same_bytes(trained, tmp_path, mo
         ({"admm": 1, "finish": "none", "penalty": "coupled"}, ["admm"]),
     ],
 )
+@pytest.mark.long
 def test_every_order_of_phases_ends_in_the_pattern(training, phases, tiny_bert, tiny_sst2, tmp_path):
     report = run(spec_of(tiny_bert, tiny_sst2, "4x4:8", **training), tmp_path / "out", device="cpu")
     assert report.pattern.violations == 0
@@ -101,6 +104,7 @@ def test_every_order_of_phases_ends_in_the_pattern(training, phases, tiny_bert, 
 
 
 @pytest.mark.parametrize(("finish", "refit"), [("fixed", True), ("sr-ste", True), ("fixed", False)])
+@pytest.mark.long
 def test_from_dense_weights_training_chooses_and_values_are_refitted(finish, refit, tiny_bert, tiny_sst2, tmp_path):
     report = run(spec_of(tiny_bert, tiny_sst2, start="dense", finish=finish, refit=refit), tmp_path / "out", device="cpu")
     assert report.pattern.violations == 0
@@ -113,6 +117,7 @@ def test_from_dense_weights_training_chooses_and_values_are_refitted(finish, ref
     assert any(matrix.refit_steps for matrix in report.pattern.matrices)
 
 
+@pytest.mark.long
 def test_training_chooses_where_nothing_is_refitted_too(tiny_bert, tiny_sst2, tmp_path):
     spec = spec_of(tiny_bert, tiny_sst2, start="dense").but(recovery=RecoverySpec(kind="none"))
     report = run(spec, tmp_path / "out", device="cpu")
@@ -121,6 +126,7 @@ def test_training_chooses_where_nothing_is_refitted_too(tiny_bert, tiny_sst2, tm
     assert not any(matrix.refit_steps for matrix in report.pattern.matrices)
 
 
+@pytest.mark.long
 def test_divergence_is_typed_and_leaves_the_best_weights_before_it(tiny_sst2, tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", num_labels=1)
     columns = {"text": ["sentence"], "label": "label"}
@@ -137,6 +143,7 @@ def test_divergence_is_typed_and_leaves_the_best_weights_before_it(tiny_sst2, tm
     assert json.loads((tmp_path / "out" / "report.json").read_text())["training"]["reason"]
 
 
+@pytest.mark.long
 def test_distillation_alone_trains_without_labels(tmp_path):
     model = tiny.write_model(tmp_path / "model", "bert", task="embedding")
     data = tiny.write_jsonl(tmp_path / "data")
@@ -197,6 +204,7 @@ def test_the_page_and_the_card_tell_of_the_training(trained):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_line_trains(tiny_bert, tiny_sst2, tmp_path):
     spec = {"calibration": {"samples": 32, "max_length": 32}, "latency": {"batch": 2, "length": 16, "repeats": 3}}
     (tmp_path / "spec.json").write_text(json.dumps(spec))

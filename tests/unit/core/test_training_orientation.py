@@ -67,6 +67,7 @@ def test_what_is_done_to_a_prunable_weight_is_done_to_the_model():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("finish", ["fixed", "sr-ste"])
+@pytest.mark.long
 def test_gpt2_is_trained_to_a_pattern_and_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, finish):
     architecture = ARCHITECTURES["gpt2"]
     model, data = architecture.write(tmp_path / "model"), tiny.write_dataset(tmp_path / "data")

@@ -35,6 +35,7 @@ def job(model, checkpoints=None, **changes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("finish", ["fixed", pytest.param("sr-ste", marks=pytest.mark.matrix)])
+@pytest.mark.long
 def test_two_processes_give_what_one_gives(tiny_bert, tmp_path, finish):
     alone, steps = job(tiny_bert, finish=finish), []
     reference = train(alone, [CPU], lambda _done: None)
@@ -53,6 +54,7 @@ def test_two_processes_give_what_one_gives(tiny_bert, tmp_path, finish):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_helper_that_ends_too_early_is_an_error_and_no_hang(tiny_bert):
     broken = job(tiny_bert)
 

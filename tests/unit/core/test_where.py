@@ -139,6 +139,7 @@ def test_findings_that_are_no_rows_have_no_parts():
 
 
 @pytest.mark.usefixtures("proven_by_a_fork")
+@pytest.mark.long
 def test_a_job_tells_where_it_hurts_and_keeps_rows_out_of_the_card(tiny_bert: Path, tiny_sst2: Path, tmp_path: Path) -> None:
     spec = tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "macs", "keep": 0.15}, recovery={"kind": "none"})
     report = run(spec, tmp_path / "out", device="cpu")

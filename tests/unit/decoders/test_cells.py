@@ -35,6 +35,7 @@ def maker(case: Case, fields: dict[str, Any], tmp_path: Path) -> Maker:
     return Maker(subject, tmp_path, subject.digest)
 
 
+@pytest.mark.long
 def test_a_job_and_a_peer_calibrate_on_the_same_tokens(maker: Maker, proven_by_a_fork: None) -> None:
     magnitude = ways_at("0.8")["magnitude, our repair"]
     assert isinstance(magnitude, Core)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from app.jobs.needs import Abilities
 from app.settings import Settings
 from worker.abilities import abilities_of, ask_torch
@@ -33,6 +35,7 @@ def test_a_gpu_that_torch_cannot_use_is_served_as_it_was_named():
     assert (found.device, found.gpu_bytes) == ("cuda", None)
 
 
+@pytest.mark.long
 def test_torch_is_asked_in_a_process_of_its_own():
     assert ask_torch("cpu").device == "cpu"
     assert "torch sees" in ask_torch("cuda:99").error

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pruning_core.spec.prune import PruneSpec
 from tests.tiny import tiny_spec
 from worker.protocol import ChildExit, ChildRequest, Scratch
 
 
+@pytest.mark.long
 def test_an_error_that_a_user_can_act_on_is_written_down(tmp_path: Path) -> None:
     spec = PruneSpec.model_validate({"model": str(tmp_path / "nothing"), "task": "glue/sst2", "sparsity": 0.5})
     code, _progress, log = _run(tmp_path, spec)
@@ -40,6 +43,7 @@ def test_a_child_without_its_parent_does_nothing(tmp_path: Path) -> None:
     assert not Scratch(tmp_path).error.exists()
 
 
+@pytest.mark.long
 def test_a_run_writes_bundle_and_report_and_tells_every_stage(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
     code, progress, log = _run(tmp_path, tiny_spec(tiny_bert, tiny_sst2))
     assert code == ChildExit.SUCCEEDED, log

@@ -373,6 +373,7 @@ def test_public_keys_are_those_that_are_listed_and_the_api_needs_no_private_one(
     assert public_keys(Settings(data_dir=tmp_path, signing_key=private)) == public_keys(listed)[:1]
 
 
+@pytest.mark.long
 def test_a_wrong_key_is_said_when_a_process_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private, public = write_key(tmp_path)
     secp256k1, _ = write_key(tmp_path, "bitcoin", ec.SECP256K1())
