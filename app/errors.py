@@ -137,6 +137,12 @@ def _handlers() -> list[tuple[type[Exception], Callable[[Request, Exception], JS
     ]
 
 
+def invalid(error: ValidationError, body: object, model: type[BaseModel]) -> Problem:
+    """Return the problem of a body of some model that was not read by FastAPI."""
+    errors = field_errors(error, body, model)
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", _together(errors), errors=errors)
+
+
 def field_errors(error: ValidationError, body: object, model: type[BaseModel]) -> list[FieldError]:
     """Describe what is wrong with the fields of a body of some model that was not read by FastAPI."""
     return [
@@ -215,8 +221,12 @@ def _on_validation(request: Request, error: Exception) -> JSONResponse:
         return problem_response(request.url.path, 400, "invalid_json", f"the request body is not valid JSON{where}")
     model = _body_model(request)
     errors = [_field_error(item, failure.body, model) for item in without_consequences(failure.errors())[:_MOST_ERRORS]]
-    detail = "; ".join(dict.fromkeys(item.message for item in errors))
-    return problem_response(request.url.path, 422, "invalid_request", detail, errors=errors)
+    return problem_response(request.url.path, 422, "invalid_request", _together(errors), errors=errors)
+
+
+def _together(errors: Sequence[FieldError]) -> str:
+    """Say all that is wrong in one sentence, each thing once."""
+    return "; ".join(dict.fromkeys(item.message for item in errors))
 
 
 def _body_model(request: Request) -> type[BaseModel] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -17,7 +16,7 @@ from app.api.files import Conditions, file_headers, serve_file
 from app.api.filters import METADATA_PARAMETER, metadata_filter
 from app.api.negotiation import prefers_html
 from app.ending import Ending
-from app.errors import Problem, ProblemDetails, field_errors
+from app.errors import ProblemDetails, invalid
 from app.jobs.derivation import JobDerive
 from app.jobs.places import Place
 from app.jobs.schemas import JobCreate, JobList, JobView, PlanView
@@ -190,9 +189,7 @@ async def derive_job(
     try:
         request = JobCreate.model_validate(sent)
     except ValidationError as error:
-        errors = field_errors(error, sent, JobCreate)
-        detail = "; ".join(dict.fromkeys(own.message for own in errors))
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=errors) from None
+        raise invalid(error, sent, JobCreate) from None
     if body.validate_only:
         return await _plan(request, service, writer)
     return _accepted(await service.submit(request, sent, caller=writer, idempotency_key=idempotency_key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -56,14 +57,11 @@ class TenantRepository:
         """Read the deletion of a tenant; ``to_change`` keeps others from it until the transaction ends."""
         query = sa.select(_deletions).where(_deletions.c.owner == owner)
         row = self._connection.execute(query.with_for_update() if to_change else query).one_or_none()
-        if row is None:
-            return None
-        return Deletion(row.owner, row.requested_at, row.with_audit, row.finished_at, row.counts)
+        return None if row is None else _deletion(row)
 
     def deletions(self) -> list[Deletion]:
         """List all deletions of tenants, those that have ended too."""
-        rows = self._connection.execute(sa.select(_deletions))
-        return [Deletion(row.owner, row.requested_at, row.with_audit, row.finished_at, row.counts) for row in rows]
+        return [_deletion(row) for row in self._connection.execute(sa.select(_deletions))]
 
     def unfinished(self, *, limit: int) -> list[str]:
         """List tenants that are being deleted, those first that have waited longest."""
@@ -79,3 +77,7 @@ class TenantRepository:
     def finish(self, owner: str) -> None:
         """Note that nothing of the tenant is left. The name may be used anew."""
         self._connection.execute(_deletions.update().where(_deletions.c.owner == owner).values(finished_at=now()))
+
+
+def _deletion(row: sa.Row[Any]) -> Deletion:
+    return Deletion(row.owner, row.requested_at, row.with_audit, row.finished_at, row.counts)

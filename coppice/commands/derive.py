@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options, places
 from coppice.commands.delivery import Engines, Formats, Gguf, LatencyEngine, LatencyPhase, Layout, Quantization, Strict
 from coppice.commands.options import JobOptions
-from coppice.commands.waiting import bundle_of, conditions_of, judge, show_plan, show_result, show_submitted
+from coppice.commands.waiting import (
+    BundleFolder,
+    FailIf,
+    PlanOnly,
+    Wait,
+    conditions_of,
+    require_bundle_folder,
+    see_through,
+    show_ended,
+    show_plan,
+)
 from coppice.commands.which import JobId, Url, meant
 from coppice.console import ExitCode, explained, fail
 
 
 def derive(
     job_id: JobId,
-    out: Annotated[Path | None, typer.Option(help="Folder for the downloaded bundle; must not exist, or be empty.")] = None,
+    out: BundleFolder = None,
     sparsity: options.Sparsity = None,
     macs_keep: options.MacsKeep = None,
     params_keep: options.ParamsKeep = None,
@@ -35,13 +41,9 @@ def derive(
     gguf: Gguf = None,
     quantization: Quantization = None,
     strict: Strict = None,
-    wait: Annotated[
-        bool, typer.Option(help="Wait for the job's end and download the bundle; otherwise print the job and exit.")
-    ] = True,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Print the predicted size, memory and time, and submit nothing.")
-    ] = False,
-    fail_if: Annotated[list[str] | None, typer.Option(help="Condition, as for coppice prune; repeatable.")] = None,
+    wait: Wait = True,
+    plan: PlanOnly = False,
+    fail_if: FailIf = None,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
     json: options.Json = False,
@@ -53,10 +55,7 @@ def derive(
     Example: coppice derive job_... --macs-keep 0.4 --out ./smaller
     """
     conditions = conditions_of(fail_if or [])
-    if wait and not plan and out is None:
-        fail("give --out, the folder for the bundle, or --no-wait", ExitCode.BAD_INPUT)
-    if conditions and (plan or not wait):
-        fail("--fail-if judges the report, so it needs --wait", ExitCode.BAD_INPUT)
+    require_bundle_folder(out, conditions, wait=wait, plan=plan)
     if out is not None:
         places.require_free(out)
     asked = JobOptions(
@@ -82,14 +81,9 @@ def derive(
             show_plan(client.plan_derived(job_id, **changes), lambda warning: asked.worded("", warning), json=json)
             return
         submitted = client.derive(job_id, **changes)
-        console.err.print(f"job {submitted.id}", highlight=False)
-        if not wait:
-            show_submitted(submitted, json=json)
-            return
-        assert out is not None
-        done, found = bundle_of(client, submitted, out, url=url)
-    show_result(done, out, found, json=json)
-    judge(conditions, found)
+        ended = see_through(client, submitted, out, wait=wait, url=url, json=json)
+    if ended is not None:
+        show_ended(ended, conditions, json=json)
 
 
 def _changes(asked: JobOptions, spec: dict[str, Any]) -> dict[str, Any]:

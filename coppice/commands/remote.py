@@ -17,18 +17,22 @@ from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options, places
 from coppice.commands.sending import asking, metadata_of, require_folders, with_uploads
 from coppice.commands.waiting import (
-    bundle_of,
+    BundleFolder,
+    FailIf,
+    PlanOnly,
+    Wait,
     check_conditions,
     conditions_of,
     judge,
     nobody,
+    require_bundle_folder,
+    see_through,
+    show_ended,
     show_plan,
-    show_result,
-    show_submitted,
     status_of,
 )
 from coppice.commands.which import JobId, Url, meant
-from coppice.console import ExitCode, explained, fail
+from coppice.console import ExitCode, explained
 from coppice.types import Job
 
 # What stands beside an id in one line: status, share done, age, and room for the beginnings of model and task.
@@ -40,16 +44,12 @@ jobs = typer.Typer(help="List, show, follow, cancel, retry and delete the jobs o
 @options.takes_job
 def prune(
     job: options.JobOptions,
-    out: Annotated[Path | None, typer.Option(help="Folder for the downloaded bundle; must not exist, or be empty.")] = None,
+    out: BundleFolder = None,
     upload: Annotated[
         bool, typer.Option("--upload", help="Upload the folders of --model and --data, for a service on another host.")
     ] = False,
-    wait: Annotated[
-        bool, typer.Option(help="Wait for the job's end and download the bundle; otherwise print the job and exit.")
-    ] = True,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Print the predicted size, memory and time, and submit nothing.")
-    ] = False,
+    wait: Wait = True,
+    plan: PlanOnly = False,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(help="Exit with code 4 if this condition holds of the report, e.g. 'drop>0.01'; repeatable."),
@@ -77,10 +77,7 @@ def prune(
     'may_be_worse>0.01' if any of it is.
     """
     conditions = conditions_of(fail_if or [])
-    if wait and not plan and out is None:
-        fail("give --out, the folder for the bundle, or --no-wait", ExitCode.BAD_INPUT)
-    if conditions and (plan or not wait):
-        fail("--fail-if judges the report, so it needs --wait", ExitCode.BAD_INPUT)
+    require_bundle_folder(out, conditions, wait=wait, plan=plan)
     spec = job.to_spec()
     check_conditions(conditions, spec)
     if out is not None:
@@ -95,21 +92,16 @@ def prune(
             show_plan(client.plan(request), lambda warning: job.worded("", warning), json=json)
             return
         submitted = client.submit(request, job_id=job_id)
-        console.err.print(f"job {submitted.id}", highlight=False)
-        if not wait:
-            show_submitted(submitted, json=json)
-            return
-        assert out is not None
-        done, found = bundle_of(client, submitted, out, url=url)
-    show_result(done, out, found, json=json)
-    judge(conditions, found)
+        ended = see_through(client, submitted, out, wait=wait, url=url, json=json)
+    if ended is not None:
+        show_ended(ended, conditions, json=json)
 
 
 def report(
     job_id: JobId,
     open_page: Annotated[bool, typer.Option("--open", help="Show the page of the report in a browser.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the page of the report to this file.")] = None,
-    fail_if: Annotated[list[str] | None, typer.Option(help="Condition, as for coppice prune; repeatable.")] = None,
+    fail_if: FailIf = None,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
     json: options.Json = False,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json as jsonlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -23,6 +25,49 @@ _NO_WORKER = (
 )
 
 
+Wait = Annotated[bool, typer.Option(help="Wait for the job's end and download the bundle; otherwise print the job and exit.")]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the predicted size, memory and time, and submit nothing.")]
+BundleFolder = Annotated[Path | None, typer.Option(help="Folder for the downloaded bundle; must not exist, or be empty.")]
+FailIf = Annotated[list[str] | None, typer.Option(help="Condition, as for coppice prune; repeatable.")]
+
+
+def require_bundle_folder(out: Path | None, conditions: list[Condition], *, wait: bool, plan: bool) -> None:
+    """End the command where options of what becomes of a job do not go together."""
+    if wait and not plan and out is None:
+        fail("give --out, the folder for the bundle, or --no-wait", ExitCode.BAD_INPUT)
+    if conditions and (plan or not wait):
+        fail("--fail-if judges the report, so it needs --wait", ExitCode.BAD_INPUT)
+
+
+def see_through(client: Client, submitted: Job, out: Path | None, *, wait: bool, url: str, json: bool) -> Ended | None:
+    """Tell of a submitted job, and wait for its bundle; None where it is not to be waited for."""
+    console.err.print(f"job {submitted.id}", highlight=False)
+    if not wait:
+        show_submitted(submitted, json=json)
+        return None
+    assert out is not None, "options without a folder were refused"
+    return bundle_of(client, submitted, out, url=url)
+
+
+def show_ended(ended: Ended, conditions: list[Condition], *, json: bool) -> None:
+    """Print what a finished job has made, and end the command with an exit code of its own where a condition holds."""
+    if json:
+        typer.echo(result_document(ended.job, ended.bundle, ended.report))
+    else:
+        console.show(ended.report)
+        console.out.print(f"bundle: {ended.bundle}", soft_wrap=True, highlight=False)
+    judge(conditions, ended.report)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that has succeeded, the folder that its bundle was downloaded to, and its report."""
+
+    job: Job
+    bundle: Path
+    report: Report
+
+
 def show_submitted(submitted: Job, *, json: bool) -> None:
     """Print a job that is not waited for, and why nobody serves it where that is so."""
     if submitted.queue is not None and not submitted.queue.workers:
@@ -30,7 +75,7 @@ def show_submitted(submitted: Job, *, json: bool) -> None:
     typer.echo(submitted.model_dump_json() if json else submitted.id)
 
 
-def bundle_of(client: Client, submitted: Job, out: Path, *, url: str) -> tuple[Job, Report]:
+def bundle_of(client: Client, submitted: Job, out: Path, *, url: str) -> Ended:
     """Wait for a job's end and download its bundle. Raises `JobUnsuccessful` where there is none."""
     try:
         done = follow(client, submitted)
@@ -40,16 +85,7 @@ def bundle_of(client: Client, submitted: Job, out: Path, *, url: str) -> tuple[J
     if done.status != "succeeded":
         raise JobUnsuccessful(done)
     fetch(client, done, out)
-    return done, client.report(done.id)
-
-
-def show_result(done: Job, out: Path, found: Report, *, json: bool) -> None:
-    """Print what a finished job has made."""
-    if json:
-        typer.echo(result_document(done, out, found))
-    else:
-        console.show(found)
-        console.out.print(f"bundle: {out}", soft_wrap=True, highlight=False)
+    return Ended(done, out, client.report(done.id))
 
 
 def show_plan(plan: JobPrediction, worded: Callable[[str], str], *, json: bool) -> None:

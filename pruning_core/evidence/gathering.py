@@ -17,7 +17,7 @@ from pruning_core.evidence.documents import calibration_blocks
 from pruning_core.evidence.familiar import note_on_familiarity
 from pruning_core.evidence.states import DenseStates
 from pruning_core.evidence.writing import interleaved, write
-from pruning_core.kept.piece import Piece, packed, unpacked
+from pruning_core.kept.piece import packed, unpacked
 from pruning_core.kept.statistics import Statistics
 from pruning_core.machine.precision import matmul_dtype, products_in
 from pruning_core.spec.prune import PruneSpec
@@ -60,14 +60,13 @@ def gather_evidence(
     length = max(encoded.lengths)
     with clock.stage("calibrate", 1 + texts) as step:
         if texts:
-
-            def writing() -> Piece:
-                draws = generator(spec.seed, "own writing")
-                return packed([torch.tensor(own) for own in write(dense, texts, length, draws, step, dtype=dtype)])
-
-            key = {"texts": texts, "length": length, "seed": spec.seed, "products": str(dtype)}
-            kept = (statistics or Statistics()).found("writing", key, writing)
-            written = [array("l", own.tolist()) for own in unpacked(kept)]
+            written = (statistics or Statistics()).found(
+                "writing",
+                lambda: {"texts": texts, "length": length, "seed": spec.seed, "products": str(dtype)},
+                lambda: write(dense, texts, length, generator(spec.seed, "own writing"), step, dtype=dtype),
+                pack=lambda found: packed([torch.tensor(own) for own in found]),
+                unpack=lambda piece: [array("l", own.tolist()) for own in unpacked(piece)],
+            )
             samples = [encoded.columns["input_ids"][index] for index in chosen]
             with products_in(dtype, dense.device):
                 notes += note_on_familiarity(dense, spec.task, samples, written)

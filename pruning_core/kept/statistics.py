@@ -9,10 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from pruning_core.kept.folder import KeptFolder
 from pruning_core.kept.piece import Damaged, Json, Piece
 from pruning_core.report.statistics import KeptReport, StatisticsKind, StatisticsReport
+
+Found = TypeVar("Found")
 
 # Raised whenever a change of the code changes what is gathered.
 VERSION = 1
@@ -56,15 +59,34 @@ class Statistics:
         if self.folder is not None and self.folder.write(self._key(kind, key), piece):
             self._rows.append(KeptReport(kind=kind, reused=False, seconds=piece.seconds, bytes=piece.bytes))
 
-    def found(self, kind: StatisticsKind, key: Mapping[str, Json], gather: Callable[[], Piece]) -> Piece:
-        """Return a kept piece, or gather it and keep it."""
-        piece = self.recalled(kind, key)
-        if piece is None:
-            began = time.perf_counter()
-            piece = gather()
-            piece = replace(piece, seconds=time.perf_counter() - began)
-            self.keep(kind, key, piece)
-        return piece
+    def found(
+        self,
+        kind: StatisticsKind,
+        key: Callable[[], Mapping[str, Json]],
+        gather: Callable[[], Found],
+        *,
+        pack: Callable[[Found], Piece],
+        unpack: Callable[[Piece], Found],
+    ) -> Found:
+        """Find out something of the dense model: from a kept piece, or gathered and then kept.
+
+        Args:
+            kind: What it is.
+            key: Returns what it depends on beside `of`, as JSON; asked only where there is a folder.
+            gather: Finds it out.
+            pack: Makes the piece to keep.
+            unpack: Returns what a piece was made of.
+        """
+        if self.folder is None:
+            return gather()
+        known_by = key()
+        piece = self.recalled(kind, known_by)
+        if piece is not None:
+            return unpack(piece)
+        began = time.perf_counter()
+        found = gather()
+        self.keep(kind, known_by, replace(pack(found), seconds=time.perf_counter() - began))
+        return found
 
     def report(self) -> StatisticsReport | None:
         """Report what was reused and what was kept; None without a folder."""

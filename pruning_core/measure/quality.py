@@ -14,7 +14,7 @@ from pruning_core.data.digests import rows_digest
 from pruning_core.data.rows import Rows
 from pruning_core.errors import MetricUndefined, NotFinite
 from pruning_core.evidence.calibration import TokenSet, batched, evaluation_tokens
-from pruning_core.kept.piece import Json, Piece, packed, unpacked
+from pruning_core.kept.piece import Json, packed, unpacked
 from pruning_core.kept.statistics import Statistics
 from pruning_core.machine.finite import require_finite
 from pruning_core.measure.certainty import Comparison, check_certain, compared
@@ -125,12 +125,11 @@ class Evaluator:
             self._dense_observed[dtype] = self._answers_of_dense(on_batch)
 
     def _answers_of_dense(self, on_batch: Callable[[int], None]) -> list[Tensor]:
-        def answers() -> Piece:
-            return packed(observe(self._dense, self._tokens, self._task, on_batch, name="dense", of=self._of))
+        def answers() -> list[Tensor]:
+            return observe(self._dense, self._tokens, self._task, on_batch, name="dense", of=self._of)
 
-        return unpacked(self._statistics.found("answers", self._key, answers))
+        return self._statistics.found("answers", self._key, answers, pack=packed, unpack=unpacked)
 
-    @property
     def _key(self) -> dict[str, Json]:
         """What the dense model's answers depend on beside what all statistics of the run do."""
         return {

@@ -108,9 +108,8 @@ class StoredPrecision:
         if dtype is None:
             yield
             return
-        if self._of_dense is None:
-            self._of_dense = self._reason_against(dtype) or self._agreement(self._dense, dtype)
-        is_taken = isinstance(self._of_dense, Agreement) and self._of_dense.holds
+        agreed = self._agreement_of_dense(dtype)
+        is_taken = isinstance(agreed, Agreement) and agreed.holds
         with _computing_in(dtype, self._dense) if is_taken else nullcontext():
             yield
 
@@ -127,9 +126,7 @@ class StoredPrecision:
         return getattr(torch, stored) if len(self._tokens.batches) >= _LEAST_BATCHES else None
 
     def _checked(self, pruned: TaskModel, dtype: torch.dtype) -> PrecisionReport:
-        if self._of_dense is None:
-            self._of_dense = self._reason_against(dtype) or self._agreement(self._dense, dtype)
-        for name, found in (("dense", self._of_dense), ("pruned", None)):
+        for name, found in (("dense", self._agreement_of_dense(dtype)), ("pruned", None)):
             agreed = found if found is not None else self._agreement(pruned, dtype)
             if isinstance(agreed, str):
                 return PrecisionReport(dtype="float32", reason=agreed)
@@ -138,6 +135,12 @@ class StoredPrecision:
                 return PrecisionReport(dtype="float32", reason=said, disagrees=True)
         assert isinstance(agreed, Agreement), "sentences have returned"
         return PrecisionReport(dtype=self._dense.stored_dtype, reason=f"as the weights are stored: {agreed.words}")
+
+    def _agreement_of_dense(self, dtype: torch.dtype) -> Agreement | str:
+        """Compare the dense model in both precisions, once; or say why it should not compute in the other."""
+        if self._of_dense is None:
+            self._of_dense = self._reason_against(dtype) or self._agreement(self._dense, dtype)
+        return self._of_dense
 
     def _reason_against(self, dtype: torch.dtype) -> str | None:
         """Say why the device should not compute in a type; None if it should."""

@@ -79,7 +79,7 @@ def run(
         raise PruningError("the output folder must not exist, or be empty", param="out")
     check_local_inputs(spec)
     chosen, clock = choose_device(device), StageClock(on_progress)
-    with told_when_full(chosen), nullcontext() if threads is None else limited_threads(threads), appearing(out) as partial:
+    with _told_when_full(chosen), nullcontext() if threads is None else limited_threads(threads), appearing(out) as partial:
         places = Places(partial, cache, statistics, scratch, engines)
         report, rejected = _run(spec, places, device=chosen, model_name=model_name, clock=clock)
     if rejected is not None:
@@ -116,7 +116,7 @@ def calibrate(
     check_local_inputs(spec)
     chosen, clock = choose_device(device), StageClock(on_progress)
     with (
-        told_when_full(chosen),
+        _told_when_full(chosen),
         nullcontext() if threads is None else limited_threads(threads),
         tempfile.TemporaryDirectory(prefix="coppice-") as work,
     ):
@@ -128,7 +128,7 @@ def calibrate(
 
 
 @contextmanager
-def told_when_full(device: torch.device) -> Generator[None]:
+def _told_when_full(device: torch.device) -> Generator[None]:
     """Tell what is full, memory or disk, where an error inside the context was for want of it."""
     try:
         yield

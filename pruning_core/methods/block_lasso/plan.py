@@ -132,9 +132,13 @@ class BlockPlanner:
         options.check_matrices(shapes, ())
         with ctx.clock.stage("score", len(ctx.evidence.calibration.batches)) as step:
             lengths = {name: block.length if block.segment == "row" else 1 for name, block in self._blocks.items()}
-            key = {**ctx.evidence.key, "method": options.name, "lengths": lengths, "seed": ctx.seed}
-            kept = ctx.statistics.found("scores", key, lambda: as_piece(self._gathered(lengths, step)))
-            self._statistics = from_piece(kept, list(self._linears), ctx.task_model.device)
+            self._statistics = ctx.statistics.found(
+                "scores",
+                lambda: {**ctx.evidence.key, "method": options.name, "lengths": lengths, "seed": ctx.seed},
+                lambda: self._gathered(lengths, step),
+                pack=as_piece,
+                unpack=lambda piece: from_piece(piece, list(self._linears), ctx.task_model.device),
+            )
             ensure_states(ctx, step, as_in="linears")
 
     def _gathered(self, lengths: Mapping[str, int], step: Callable[[int], None]) -> dict[str, LinearStatistics]:

@@ -42,9 +42,15 @@ class FisherCGMethod:
         """Find the scores of an earlier run, or compute them; either way the dense model's states are there afterwards."""
         sublayers = len(ctx.evidence.dense.sublayers)
         with ctx.clock.stage("score", len(ctx.evidence.calibration.batches) + (sublayers if self._joint else 0)) as step:
-            found = ctx.statistics.found("scores", self._key(ctx), lambda: _as_piece(self._computed(ctx, step)))
+            found = ctx.statistics.found(
+                "scores",
+                lambda: self._key(ctx),
+                lambda: self._computed(ctx, step),
+                pack=_as_piece,
+                unpack=lambda piece: _from_piece(piece, sublayers),
+            )
             ensure_states(ctx, step, as_in="units")
-        return _from_piece(found, sublayers)
+        return found
 
     @property
     def _joint(self) -> bool:

@@ -209,6 +209,6 @@ def test_without_a_folder_everything_is_gathered_and_nothing_is_said():
     statistics = Statistics()
     calls = []
     for _ in range(2):
-        statistics.found("scores", {}, lambda: calls.append(1) or Piece({}))
+        statistics.found("scores", dict, lambda: calls.append(1), pack=Piece, unpack=dict)
     assert len(calls) == 2
     assert statistics.report() is None
