@@ -16,16 +16,18 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from uuid import uuid4
 
-import psycopg
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
 from app.logs import first_line
+
+if TYPE_CHECKING:
+    import psycopg  # an extra: the local profile does without
 
 CHANNEL = "coppice_jobs"  # as the trigger names it
 
@@ -173,7 +175,7 @@ class _OfNotifications:
             except _Deaf:
                 retry_s = _RETRY_DEAF_S
                 _log.warning("changes.deaf", reason="notifications do not come through; is PgBouncer in transaction mode?")
-            except (psycopg.Error, SQLAlchemyError) as error:
+            except (self._database.driver_error, SQLAlchemyError) as error:
                 _log.warning("changes.connection_lost", error=type(error).__name__, reason=first_line(error))
             except Exception:
                 _log.exception("changes.failed")

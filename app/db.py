@@ -179,6 +179,13 @@ class Database:
         with self.read() as connection:
             connection.execute(sa.select(sa.literal(1)))
 
+    @property
+    def driver_error(self) -> type[Exception]:
+        """The base of the driver's own errors, for who uses one of its connections without SQLAlchemy."""
+        driver = self.engine.dialect.dbapi
+        assert driver is not None, "the engine has loaded it"
+        return driver.Error
+
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()
