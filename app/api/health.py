@@ -52,12 +52,17 @@ def readyz(request: Request) -> Health:
 
 def report_unavailable(state: State) -> None:
     """Write into the log what cannot be reached, and why: the answers to clients do not say."""
-    for name, check in _checks(state).items():
+
+    def check_database() -> None:
+        state.service.check_database()
+        if (wrong := state.database.room_for(state.settings.connections_in_all)) is not None:
+            _log.error("start.connections", reason=wrong)
+
+    # One look for both questions: between two of them the database may go, and this thread with it.
+    for name, check in (_checks(state) | {"database": check_database}).items():
         found, reason = _look(check)
         if found != "ok":
             _log.error("start.unavailable", part=name, error=found, reason=reason)
-        elif name == "database" and (wrong := state.database.room_for(state.settings.connections_in_all)) is not None:
-            _log.error("start.connections", reason=wrong)
 
 
 def _checks(state: State) -> dict[str, Callable[[], Any]]:

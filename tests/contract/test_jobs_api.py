@@ -5,15 +5,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import sqlalchemy as sa
 import structlog
 from fastapi.concurrency import run_in_threadpool
 from openapi_spec_validator import validate
-from sqlalchemy import event
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+from app.api.health import report_unavailable
+from app.db import Database
 from app.jobs.leases import LeaseRepository
 from app.jobs.models import jobs
 from app.jobs.records import JobError
@@ -273,6 +276,14 @@ def test_what_is_out_of_reach_at_the_start_is_in_the_log_and_does_not_stop_it(ap
     assert "secret" not in str(logs)
 
 
+def test_a_database_that_goes_during_the_look_at_its_room_is_in_the_log(api, monkeypatch):
+    gone = sa.exc.OperationalError("SHOW max_connections", {}, Exception("terminating connection"))
+    monkeypatch.setattr(Database, "room_for", mock.Mock(side_effect=gone))
+    with capture_logs() as logs:
+        report_unavailable(api.client.app.state)
+    assert {line["part"] for line in logs if line["event"] == "start.unavailable"} == {"database"}
+
+
 def test_a_database_that_was_never_migrated_is_not_ready(api):
     downgrade(api.database, "base")
     assert_problem(api.client.get("/readyz"), 503, "not_ready")
@@ -313,7 +324,7 @@ def test_a_full_disk_is_a_507_and_reading_goes_on(api_on_sqlite):
     engine = api.client.app.state.database.engine
     with engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}"))
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}"))
     responses = [api.client.post("/v1/jobs", json=api.body) for _ in range(40)]
     assert_problem(responses[-1], 507, "storage_full")
     assert api.client.get(f"/v1/jobs/{job_id}").status_code == 200
