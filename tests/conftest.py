@@ -48,11 +48,10 @@ def prover_process() -> Iterator[Prover]:
 
 
 @pytest.fixture
-def proven_by_a_fork(prover_process: Prover, monkeypatch: pytest.MonkeyPatch) -> None:
+def proven_by_a_fork(prover_process: Prover) -> Iterator[None]:
     """Prove the bundles of runs in this process by a fork of one that has the stock libraries imported already.
 
     What is forked runs the very script of a job's proof and has imported nothing of ours. That import is most of a tiny job.
     """
-    from pruning_core.artifacts import acceptance
-
-    monkeypatch.setattr(acceptance, "run_limited", prover_process.run_limited)
+    with prover_process.proving():
+        yield

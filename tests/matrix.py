@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from pruning_core.engines import limits
@@ -128,11 +129,13 @@ def try_cell(architecture: Architecture, asked: Asked, folder: Path) -> MatrixCe
     return MatrixCell(**dict(asked), result="works", failure=failure, **found)
 
 
+_WHILE_IT_LIVES = ExitStack()
+
+
 def _prepare() -> None:
-    from pruning_core.artifacts import acceptance
     from tests.prover import Prover
 
-    acceptance.run_limited = Prover().run_limited
+    _WHILE_IT_LIVES.enter_context(Prover().proving())
 
 
 def try_architecture(name: str, known: TriedArchitecture | None = None) -> TriedArchitecture:

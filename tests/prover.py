@@ -15,8 +15,10 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest import mock
 
 
 class Prover:
@@ -52,6 +54,16 @@ class Prover:
         self._process.kill()
         self._process.wait()
         self._home.cleanup()
+
+    @contextmanager
+    def proving(self) -> Generator[None]:
+        """Prove the bundles of this process's runs while the context is open; none starts a process of its own ahead."""
+        from pruning_core.artifacts import acceptance
+        from pruning_core.run import pipeline
+
+        nothing = mock.patch.object(pipeline, "started", return_value=nullcontext())
+        with mock.patch.object(acceptance, "run_limited", self.run_limited), nothing:
+            yield
 
     def run_limited(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, limit_s: float) -> int:
         """Prove what a command line asks for."""

@@ -7,7 +7,6 @@ counts and times.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from pruning_core.artifacts import as_users, fresh
+from pruning_core.artifacts.ahead import Ahead, Desk
 from pruning_core.artifacts.comparison import compare_facts, compare_outputs, problem_of_counts, problem_of_times
 from pruning_core.artifacts.compressed import COMPRESSED_PATH
 from pruning_core.artifacts.messages import (
@@ -135,6 +135,7 @@ class Prover:
         trust_remote_code: Whether the bundle has a loader of its own.
         seed: Seed of the random inputs that latency is measured on.
         limit_s: Seconds that the process may take without ONNX graphs, from `time_limit`.
+        ahead: A process that has imported its libraries and waits for the request; None: one is started.
     """
 
     dense: TaskModel
@@ -143,6 +144,7 @@ class Prover:
     trust_remote_code: bool
     seed: int
     limit_s: float = _LEAST_LIMIT_S
+    ahead: Ahead | None = None
 
     def prove(self, expectations: Sequence[Expectation]) -> list[Proof]:
         """Run the fresh process, and judge its answer for each checkpoint.
@@ -151,8 +153,8 @@ class Prover:
             OutOfMemory: The process ran out of memory, or was killed for it.
             StorageFull: The process ran out of disk space.
         """
-        with tempfile.TemporaryDirectory(prefix="coppice-accept-") as scratch:
-            found = _run(self._request(expectations), Path(scratch), self.limit_s + sum(map(self._onnx_s, expectations)))
+        limit_s = self.limit_s + sum(map(self._onnx_s, expectations))
+        found = _run(self._request(expectations), limit_s, self.ahead)
         if not isinstance(found, str) and len(found) != len(expectations):
             found = f"the fresh process that was to load it answered for {len(found)} of {len(expectations)} checkpoints"
         if isinstance(found, str):
@@ -348,30 +350,35 @@ def time_limit(seconds: SecondsReport) -> float:
     return max(_LEAST_LIMIT_S, _TIMES * sum(seconds.by_stage[stage] for stage in stages))
 
 
-def _run(request: Request, scratch: Path, limit_s: float) -> list[Found | Failure] | str:
+def _run(request: Request, limit_s: float, ahead: Ahead | None) -> list[Found | Failure] | str:
     """Run the fresh process; return a sentence where it ended without an answer, or did not end in time."""
-    asked, answered, log, stage = (scratch / name for name in ("request.json", "result.json", "log", "stage"))
-    asked.write_text(request.model_dump_json(), encoding="utf-8")
+    returning = any(checkpoint.device_map for checkpoint in request.checkpoints)
     if request.device.startswith("cuda"):
         torch.cuda.empty_cache()
-    # A cache of its own: the process must load what lies in the bundle, and its leftovers go with the scratch folder.
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "home"), "PYTHONWARNINGS": "ignore"}
-    if any(checkpoint.device_map for checkpoint in request.checkpoints):
-        environment |= _RETURNING_MEMORY
-    # -P: the script's own folder, which is part of our package, stays off the module path.
-    command = [sys.executable, "-P", fresh.__file__, str(asked), str(answered), str(os.getpid()), str(stage)]
-    code = run_limited(command, cwd=scratch, env=environment, log=log, limit_s=limit_s)
+    if ahead is not None and ahead.waits and not returning:
+        ahead.desk.ask(request.model_dump_json())
+        return _read(ahead.desk, ahead.process.wait(limit_s), limit_s)
+    with tempfile.TemporaryDirectory(prefix="coppice-accept-") as scratch:
+        desk = Desk(Path(scratch))
+        desk.ask(request.model_dump_json())
+        environment = desk.environment | (_RETURNING_MEMORY if returning else {})
+        code = run_limited(desk.command, cwd=desk.folder, env=environment, log=desk.log, limit_s=limit_s)
+        return _read(desk, code, limit_s)
+
+
+def _read(desk: Desk, code: int | None, limit_s: float) -> list[Found | Failure] | str:
+    """Read the answer of a process that has ended."""
     if code == -signal.SIGKILL:
         raise OutOfMemory("the process that proves the bundle was killed, most likely for its memory")
     try:
         if code is not None:
-            return Result.model_validate_json(f'{{"found": {answered.read_text(encoding="utf-8")}}}').found
+            return Result.model_validate_json(f'{{"found": {desk.answered.read_text(encoding="utf-8")}}}').found
     except (OSError, ValidationError) as error:
         raise_if_exhausted(error, "the answer of the process that proves the bundle was read")
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = desk.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     sys.stderr.write("\n".join(lines[-30:]) + "\n")  # details for the log; people read the sentence
     if code is None:
-        return f"the fresh process that was to prove it was stopped after {limit_s:.0f} s, {_reached(stage)}"
+        return f"the fresh process that was to prove it was stopped after {limit_s:.0f} s, {_reached(desk.stage)}"
     return f"the fresh process that was to load it ended with exit code {code}"
 
 

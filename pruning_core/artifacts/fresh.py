@@ -1,8 +1,8 @@
 """The script of the fresh process that proves bundles with stock transformers and stock onnxruntime, without Coppice.
 
-Run as ``python fresh.py REQUEST.json RESULT.json PARENT_PID STAGE``; not a module to import. The script does what a user of the
-bundle would do, and writes down the results; `acceptance` judges them. It must not import anything of the package that it lies
-in, and it keeps other modules from doing so.
+Run as ``python fresh.py REQUEST.json RESULT.json PARENT_PID STAGE [MODULE …]``; not a module to import. With names of modules
+it imports them and waits for the request. The script does what a user of the bundle would do, and writes down the results;
+`acceptance` judges them. It must not import anything of the package that it lies in, and it keeps other modules from doing so.
 """
 
 from __future__ import annotations
@@ -25,13 +25,20 @@ WARM_UP = 3
 PROVEN_ENTRIES = 64
 DECODER_STEPS = 8
 MOST_CAUSES = 16
+LOOK_S = 0.02
 _PR_SET_PDEATHSIG = 1
 
 
-def main(request_path: str, result_path: str, parent: int, stage_path: str) -> None:
+def main(request_path: str, result_path: str, parent: int, stage_path: str, *modules: str) -> None:
     """Prove every checkpoint of a request, one after the other, and keep the name of the current stage in a file."""
     die_with(parent)
     sys.modules["pruning_core"] = None  # pyright: ignore[reportArgumentType] - as if it were not installed
+    if modules:
+        for name in modules:
+            importlib.import_module(name)
+        Path(stage_path).write_text("start 1 1", encoding="utf-8")
+        while not Path(request_path).exists():
+            time.sleep(LOOK_S)
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     allow_mapping([Path(checkpoint["folder"]) for checkpoint in request["checkpoints"] if checkpoint["device_map"]])
     count = len(request["checkpoints"])
@@ -333,4 +340,4 @@ def milliseconds(forward: Any, *, wait: bool = False) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], *sys.argv[5:])

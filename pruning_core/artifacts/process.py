@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 # A killed process may stay in the kernel for a while, for example on a disk that does not answer.
 _GONE_S = 30.0
@@ -43,14 +43,44 @@ def run_limited(
     Returns:
         The exit code, or the negative number of the signal that ended the command; None where the time was up.
     """
-    if memory_bytes is not None:  # by a shell: where a filter of system calls holds, none sets the limits of another process
-        command = ["/bin/sh", "-c", _LIMITED, str(memory_bytes // 1024), *command]
-    with log.open("wb") as output:
-        process = _started(command, cwd=cwd, env=env, output=output)
-        try:
-            return None if not _ends(process, limit_s) else _reaped(process)
-        finally:
-            _end(process)
+    with Running(command, cwd=cwd, env=env, log=log, memory_bytes=memory_bytes) as process:
+        return process.wait(limit_s)
+
+
+class Running:
+    """A command that runs until it ends or the context does: see `run_limited`."""
+
+    def __init__(
+        self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, memory_bytes: int | None = None
+    ) -> None:
+        """Start it. The arguments are those of `run_limited`."""
+        if (
+            memory_bytes is not None
+        ):  # by a shell: where a filter of system calls holds, none sets the limits of another process
+            command = ["/bin/sh", "-c", _LIMITED, str(memory_bytes // 1024), *command]
+        with log.open("wb") as output:
+            self._process = _started(command, cwd=cwd, env=env, output=output)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.returncode is None and not _ends(self._process, 0.0)
+
+    def wait(self, limit_s: float) -> int | None:
+        """Wait for its end, and kill what it leaves behind.
+
+        Returns:
+            The exit code, or the negative number of the signal that ended the command; None where the time was up.
+        """
+        return None if not _ends(self._process, limit_s) else _reaped(self._process)
+
+    def __enter__(self) -> Self:
+        """Leave it running."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Kill its group."""
+        _end(self._process)
 
 
 def _started(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -10,6 +10,7 @@ from pruning_core.arch.adapter import adapt, clone
 from pruning_core.arch.linear import is_transposed
 from pruning_core.arch.paging import device_map
 from pruning_core.artifacts.acceptance import Expectation
+from pruning_core.artifacts.ahead import Ahead
 from pruning_core.artifacts.bundle import write_checkpoint, write_compressed_form
 from pruning_core.artifacts.compressed import NothingToCompress
 from pruning_core.artifacts.exports.base import Exported
@@ -101,6 +102,7 @@ class CandidateBuilder:
         further: Further evaluation sets, on which checkpoints are judged, too.
         ledger: Judges capabilities beside the task; None where none was asked for.
         engines: Folder of the environments of engines; None: see `pruning_core.engines.registry.engines_folder`.
+        ahead: The process that will prove the checkpoints, if it runs already.
     """
 
     spec: PruneSpec
@@ -113,6 +115,7 @@ class CandidateBuilder:
     further: tuple[FurtherSet, ...] = ()
     ledger: Ledger | None = None
     engines: Path | None = None
+    ahead: Ahead | None = None
 
     def try_out(self, plan: Plan, floor: QualityFloor) -> FloorReport:
         """Judge the floor by a plan's repaired model on the selecting rows, without writing it."""
@@ -264,6 +267,8 @@ class CandidateBuilder:
         spec, dense = self.spec, self.ctx.task_model
         timing = spec.latency if len(spec.all_targets) <= 1 else spec.latency.for_frontier()
         with self.ctx.clock.stage("latency", timing.repeats) as step:
+            if self.ahead is not None:
+                self.ahead.settle()
             measure = measure_latency if dense.pages is None else measure_blocks
             latency = measure(dense, pruned, timing, generator(spec.seed, "latency"), step)
             if not plan.zeroes_weights or dense.pages is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 
 from pruning_core.arch.paging import give_back
 from pruning_core.artifacts.acceptance import Prover, time_limit
+from pruning_core.artifacts.ahead import Ahead, started
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
 from pruning_core.checks.request import check_local_inputs
@@ -36,7 +37,8 @@ from pruning_core.run.verdict import accepted, rejection
 from pruning_core.spec.artifacts import FLOOR_TRIALS
 from pruning_core.spec.latency import LatencySpec
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import KeepTarget, Target, target_name
+from pruning_core.spec.targets import KeepTarget, Target, any_measured, target_name
+from pruning_core.spec.tasks import KINDS
 
 
 def run(
@@ -81,7 +83,8 @@ def run(
     chosen, clock = choose_device(device), StageClock(on_progress)
     with _told_when_full(chosen), nullcontext() if threads is None else limited_threads(threads), appearing(out) as partial:
         places = Places(partial, cache, statistics, scratch, engines)
-        report, rejected = _run(spec, places, device=chosen, model_name=model_name, clock=clock)
+        with _proving_ahead(spec) as ahead:
+            report, rejected = _run(spec, places, ahead, device=chosen, model_name=model_name, clock=clock)
     if rejected is not None:
         rejected.report = report
         raise rejected
@@ -143,10 +146,17 @@ def _told_when_full(device: torch.device) -> Generator[None]:
         raise
 
 
+def _proving_ahead(spec: PruneSpec) -> AbstractContextManager[Ahead | None]:
+    """Start the process that will prove the bundle, unless times are measured from the start on, or it would wait for hours."""
+    if spec.trains or spec.artifacts.engines or any_measured(spec.all_targets):
+        return nullcontext()
+    return started(embeds=not KINDS[spec.task.type].has_loss)
+
+
 def _run(
-    spec: PruneSpec, places: Places, *, device: torch.device, model_name: str | None, clock: StageClock
+    spec: PruneSpec, places: Places, ahead: Ahead | None, *, device: torch.device, model_name: str | None, clock: StageClock
 ) -> tuple[Report, Rejected | None]:
-    prepared = prepare(spec, places, device, clock, private=model_name is not None)
+    prepared = prepare(spec, places, device, clock, private=model_name is not None, ahead=ahead)
     spec, ctx, builder, folder = prepared.spec, prepared.ctx, prepared.builder, places.work
     dense = ctx.task_model
     candidates: list[Candidate] = []
@@ -159,9 +169,8 @@ def _run(
         if dense.pages is not None:
             give_back()
         limit_s = time_limit(clock.report())
-        prover = Prover(
-            dense, builder.probes, _timing_again(spec, candidates), spec.artifacts.layout != "stock", spec.seed, limit_s
-        )
+        timing, signed = _timing_again(spec, candidates), spec.artifacts.layout != "stock"
+        prover = Prover(dense, builder.probes, timing, signed, spec.seed, limit_s, ahead)
         proofs = prover.prove([candidate.expected for candidate in candidates])
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     if spec.artifacts.engines:

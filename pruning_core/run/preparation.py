@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from pruning_core.artifacts.ahead import Ahead
 from pruning_core.artifacts.probes import make_probes
 from pruning_core.artifacts.stock import check_stock
 from pruning_core.checks.request import check_model
@@ -95,7 +96,15 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(spec: PruneSpec, places: Places, device: torch.device, clock: StageClock, *, private: bool) -> Prepared:
+def prepare(
+    spec: PruneSpec,
+    places: Places,
+    device: torch.device,
+    clock: StageClock,
+    *,
+    private: bool,
+    ahead: Ahead | None = None,
+) -> Prepared:
     """Load the model, read the data, and gather the statistics of the dense model, or find them.
 
     Args:
@@ -104,6 +113,7 @@ def prepare(spec: PruneSpec, places: Places, device: torch.device, clock: StageC
         device: Where to compute.
         clock: Told of every step.
         private: Whether the places of folders are nobody's business: their last names stay.
+        ahead: The process that will prove the bundle, if it runs already.
     """
     if spec.trains:
         clock.expect_training()
@@ -145,6 +155,7 @@ def prepare(spec: PruneSpec, places: Places, device: torch.device, clock: StageC
         further,
         ledger,
         places.engines,
+        ahead,
     )
     notes = (*odd, *notes_of_sets(further), *halves, *scarce(spec, dense, train))
     return Prepared(spec, ctx, planner, builder, plans, validation, memory, again, notes)

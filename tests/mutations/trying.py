@@ -237,14 +237,12 @@ def try_request(place: Place, prover: Prover) -> Outcome:
 
 
 def _job(spec: Any, place: Place, prover: Prover, spent: float) -> Outcome:
-    from pruning_core.artifacts import acceptance
     from pruning_core.errors import PruningError
     from pruning_core.run.pipeline import run
 
-    own = acceptance.run_limited
-    acceptance.run_limited = prover.run_limited
     try:
-        run(spec, place.folder / "out", device="cpu", threads=1)
+        with prover.proving():
+            run(spec, place.folder / "out", device="cpu", threads=1)
     except PruningError as error:
         word = "done" if error.code in HONEST else "job refused"
         where = "" if error.code in HONEST else place_of(error)
@@ -252,7 +250,6 @@ def _job(spec: Any, place: Place, prover: Prover, spent: float) -> Outcome:
     except Exception as error:
         return _crashed("job crashed", error)
     finally:
-        acceptance.run_limited = own
         shutil.rmtree(place.folder / "out", ignore_errors=True)
     return Outcome("done", "succeeded", check_s=spent)
 
