@@ -46,6 +46,7 @@ from app.inspection.process import Zygote
 from app.installation import EnvironmentShared, check_environment
 from app.jobs.bulk import BulkJobs
 from app.jobs.deletion import JobDeletion
+from app.jobs.outlook import Outlooks
 from app.jobs.service import JobService
 from app.jobs.watching import JobWatcher
 from app.keys.service import KeyService
@@ -159,6 +160,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.service = JobService(settings, database, store, announcer, uploads=state.uploads, inspector=inspector)
     state.watcher = JobWatcher(database, ending)
     state.deletion, state.tenants = JobDeletion(database, store), TenantDeletion(settings, database, store)
+    state.outlooks = Outlooks(database)
     state.overview = TenantList(database)
     state.queue, state.bulk = QueueControl(database), BulkJobs(settings, database, announcer)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)

@@ -37,7 +37,7 @@ from coppice.errors import ApiError, JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
-from coppice.types import Artifact, BulkChange, Job, JobEvent, JobPrediction, Upload
+from coppice.types import Artifact, BulkChange, Job, JobEvent, JobPrediction, Outlook, Upload
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -174,6 +174,10 @@ class AsyncClient:
     async def report(self, job_id: str) -> Report:
         """Read the report of a finished job."""
         return await self._run(operations.report(job_id))
+
+    async def outlook(self, job_id: str) -> Outlook:
+        """Predict what other budgets of a finished job would bring: size, speed and divergence."""
+        return await self._run(operations.outlook(job_id))
 
     async def report_page(self, job_id: str) -> str:
         """Read the report of a finished job as an HTML page."""

@@ -16,6 +16,7 @@ from coppice.commands import (
     engines,
     expand,
     keys,
+    outlook,
     push,
     queue,
     remote,
@@ -45,6 +46,7 @@ app.command(epilog=EXIT_CODES)(run.run)
 app.command(epilog=EXIT_CODES)(check.check)
 app.command(epilog=EXIT_CODES)(remote.prune)
 app.command(epilog=EXIT_CODES)(derive.derive)
+app.command(epilog=EXIT_CODES)(outlook.outlook)
 # Each of these modules adds its commands.
 assert removal.jobs is bulk.jobs is remote.jobs
 assert shares.queue is queue.queue

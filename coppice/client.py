@@ -43,6 +43,7 @@ from coppice.types import (
     JobEvent,
     JobPrediction,
     NewApiKey,
+    Outlook,
     QueueControl,
     Tenant,
     TenantDeletion,
@@ -202,6 +203,10 @@ class Client:
     def report(self, job_id: str) -> Report:
         """Read the report of a finished job."""
         return self._run(operations.report(job_id))
+
+    def outlook(self, job_id: str) -> Outlook:
+        """Predict what other budgets of a finished job would bring: size, speed and divergence."""
+        return self._run(operations.outlook(job_id))
 
     def report_page(self, job_id: str) -> str:
         """Read the report of a finished job as an HTML page."""

@@ -23,6 +23,7 @@ from coppice.types import (
     JobEvent,
     JobPrediction,
     NewApiKey,
+    Outlook,
     QueueControl,
     Tenant,
     TenantDeletion,
@@ -193,6 +194,11 @@ class Following:
 def report(job_id: str) -> Operation[Report]:
     """Read the report of a finished job."""
     return Report.model_validate((yield Request("GET", f"/v1/jobs/{job_id}/report")).json())
+
+
+def outlook(job_id: str) -> Operation[Outlook]:
+    """Predict other budgets of a finished job."""
+    return Outlook.model_validate((yield Request("GET", f"/v1/jobs/{job_id}/outlook")).json())
 
 
 def report_page(job_id: str) -> Operation[str]:

@@ -186,3 +186,38 @@ class NewApiKey(ApiKey):
     """A new API key, with its secret text."""
 
     key: str
+
+
+class PredictedBudget(_View):
+    """What a budget would bring; null: nothing was built by which it could be told."""
+
+    macs_keep: float
+    parameters: int
+    bytes: int
+    speedup: float | None = None
+    divergence: float | None = None
+
+
+class BuiltBudget(_View):
+    """A checkpoint that was built, and what would have been predicted of it from the others."""
+
+    job: str
+    path: str
+    macs_keep: float
+    bytes: int
+    speedup: float
+    divergence: float | None = None
+    predicted_speedup: float | None = None
+    predicted_divergence: float | None = None
+
+
+class Outlook(_View):
+    """What other budgets of a job would bring; ``measure`` says what ``divergence`` is."""
+
+    job: str
+    measure: str | None = None
+    dense_parameters: int
+    dense_bytes: int
+    least_keep: float
+    predictions: tuple[PredictedBudget, ...] = ()
+    built: tuple[BuiltBudget, ...] = ()

@@ -18,6 +18,7 @@ from app.breadth import TOO_WIDE, is_too_wide
 from app.errors import Problem
 from app.jobs.bulk import BulkJobs
 from app.jobs.deletion import JobDeletion
+from app.jobs.outlook import Outlooks
 from app.jobs.service import JobService
 from app.jobs.watching import JobWatcher
 from app.keys.records import Caller, Scope
@@ -95,6 +96,10 @@ async def _deletion(request: Request) -> JobDeletion:
     return cast("JobDeletion", request.app.state.deletion)
 
 
+async def _outlooks(request: Request) -> Outlooks:
+    return cast("Outlooks", request.app.state.outlooks)
+
+
 async def _tenants(request: Request) -> TenantDeletion:
     return cast("TenantDeletion", request.app.state.tenants)
 
@@ -149,6 +154,7 @@ async def sent_json(request: Request) -> object:
 Service = Annotated[JobService, Depends(_service)]
 Watcher = Annotated[JobWatcher, Depends(_watcher)]
 Deletion = Annotated[JobDeletion, Depends(_deletion)]
+Forecasts = Annotated[Outlooks, Depends(_outlooks)]
 Tenants = Annotated[TenantDeletion, Depends(_tenants)]
 Queue = Annotated[QueueControl, Depends(_queue)]
 Bulk = Annotated[BulkJobs, Depends(_bulk)]

@@ -11,13 +11,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from app.api.deps import Deletion, Owner, Sent, Service, Watcher, Writer, sent_json
+from app.api.deps import Deletion, Forecasts, Owner, Sent, Service, Watcher, Writer, sent_json
 from app.api.files import Conditions, file_headers, serve_file
 from app.api.filters import METADATA_PARAMETER, metadata_filter
 from app.api.negotiation import prefers_html
 from app.ending import Ending
 from app.errors import ProblemDetails, invalid
 from app.jobs.derivation import JobDerive
+from app.jobs.outlook import OutlookView
 from app.jobs.places import Place
 from app.jobs.schemas import JobCreate, JobList, JobView, PlanView
 from app.jobs.service import Accepted, JobDetails, JobService
@@ -193,6 +194,16 @@ async def derive_job(
     if body.validate_only:
         return await _plan(request, service, writer)
     return _accepted(await service.submit(request, sent, caller=writer, idempotency_key=idempotency_key))
+
+
+@router.get("/{job_id}/outlook", operation_id="getOutlook")
+def get_outlook(job_id: JobId, outlooks: Forecasts, owner: Owner) -> OutlookView:
+    """Predict what other budgets of a finished job would bring: size, speed and divergence, for each per cent.
+
+    Nothing is built or measured for it. The checkpoints that it stands on are listed, with what would have been predicted of
+    each from the others alone.
+    """
+    return outlooks.of(job_id, owner=owner)
 
 
 @router.delete("/{job_id}", status_code=204, operation_id="deleteJob")

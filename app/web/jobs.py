@@ -8,11 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.api.deps import Deletion, Owner, Queue, Service, Writer
+from app.api.deps import Deletion, Forecasts, Owner, Queue, Service, Writer
 from app.api.jobs import JOB_ID, JobId
 from app.jobs.records import JobEvent
 from app.jobs.service import JobService
 from app.jobs.states import JobStatus
+from app.web.outlook import OutlookPage
 from app.web.plots import scatter
 from app.web.rendering import PageRoute, page
 from app.web.views import AXES, STATUS_WORDS, JobPage, comparisons, event_lines, steps
@@ -65,7 +66,14 @@ def list_jobs(
 
 
 @router.get("/jobs/{job_id}")
-def show_job(job_id: JobId, request: Request, service: Service, owner: Owner) -> Response:
+def show_job(
+    job_id: JobId,
+    request: Request,
+    service: Service,
+    outlooks: Forecasts,
+    owner: Owner,
+    keep: Annotated[int | None, Query(ge=1, le=99, description="Budget of the outlook, in per cent.")] = None,
+) -> Response:
     """Show one job: where it is, what came of it, and how to have it."""
     events = _events(service, job_id, owner)
     details = service.get(job_id, owner=owner)
@@ -80,6 +88,9 @@ def show_job(job_id: JobId, request: Request, service: Service, owner: Owner) ->
         "last_event": events[-1].id if events else 0,
         "loader": AUTO_CLASSES[shown.view.spec.task.type],
         "frontier": compared[0] if compared and len(compared[0].checkpoints) > 1 else None,
+        "outlook": None
+        if shown.report is None or shown.report.outlook is None
+        else OutlookPage.of(outlooks.of(job_id, owner=owner), keep),
         "scatter": scatter,
         "origin": str(request.base_url).rstrip("/"),
         "spec": shown.view.spec.model_dump_json(indent=2, exclude_defaults=True),

@@ -39,7 +39,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """A chart of one figure against another."""
+    """A chart of one figure against another; ``line`` is drawn through points that nothing marks."""
 
     marks: tuple[Mark, ...]
     x_ticks: tuple[Tick, ...]
@@ -51,6 +51,7 @@ class Scatter:
     right: int = WIDTH - _RIGHT
     bottom: int = HEIGHT - _BOTTOM
     top: int = _TOP
+    line: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +81,41 @@ def scatter(data: Sequence[Datum], dense: float | None, *, as_percent: bool, low
         return None
     reference = finite(dense)
     ys = [y for _, _, y in points] + ([] if reference is None else [reference])
-    x_axis = _axis([0.0, max(1.0, *(x for _, x, _ in points))] if as_percent else [0.0, *(x for _, x, _ in points)])
-    y_axis = _axis([min(ys) - 0.004, max(ys) + 0.004])
+    xs = [0.0, max(1.0, *(x for _, x, _ in points))] if as_percent else [0.0, *(x for _, x, _ in points)]
+    return _placed(points, xs, [min(ys) - 0.004, max(ys) + 0.004], reference, as_percent=as_percent, falls=lower_is_better)
+
+
+def curve(line: Sequence[tuple[float, float]], data: Sequence[Datum]) -> Scatter:
+    """Place a line over shares from 0 to 1, and marks beside it. Both axes begin at 0.
+
+    Args:
+        line: At least two points, (x, y).
+        data: What is marked.
+    """
+    points = [(datum, datum.x, datum.y) for datum in data if datum.x is not None and datum.y is not None]
+    ys = [y for _, y in line] + [y for _, _, y in points]
+    return _placed(points, [0.0, 1.0], [min(0.0, *ys), max(*ys, 1e-3)], None, line=line, as_percent=True, falls=False)
+
+
+def _placed(
+    points: Sequence[tuple[Datum, float, float]],
+    xs: Sequence[float],
+    ys: Sequence[float],
+    reference: float | None,
+    *,
+    as_percent: bool,
+    falls: bool,
+    line: Sequence[tuple[float, float]] = (),
+) -> Scatter:
+    """Place marks and a line between axes that enclose some values; where the y axis falls, the least value is at the top."""
+    x_axis, y_axis = _axis(xs), _axis(ys)
 
     def across(value: float) -> float:
         return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * (value - x_axis[0]) / (x_axis[-1] - x_axis[0]), 1)
 
     def up(value: float) -> float:
         height = (value - y_axis[0]) / (y_axis[-1] - y_axis[0])
-        return round(HEIGHT - _BOTTOM - (HEIGHT - _BOTTOM - _TOP) * (1 - height if lower_is_better else height), 1)
+        return round(HEIGHT - _BOTTOM - (HEIGHT - _BOTTOM - _TOP) * (1 - height if falls else height), 1)
 
     digits = max(0, -math.floor(math.log10(y_axis[1] - y_axis[0]) + 1e-9))
     return Scatter(
@@ -96,6 +123,7 @@ def scatter(data: Sequence[Datum], dense: float | None, *, as_percent: bool, low
         x_ticks=tuple(Tick(across(value), f"{value:.0%}" if as_percent else f"{value:g}") for value in x_axis),
         y_ticks=tuple(Tick(up(value), f"{value:.{digits}f}") for value in y_axis),
         dense_y=None if reference is None else up(reference),
+        line=tuple((across(x), up(y)) for x, y in line),
     )
 
 

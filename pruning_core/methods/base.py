@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.masks import Mask
@@ -13,6 +13,7 @@ from pruning_core.evidence.context import Evidence
 from pruning_core.measure.outcome import ShapeCount, ZeroCount
 from pruning_core.patterns.project import Projection
 from pruning_core.recovery.matrix_fit import Fit
+from pruning_core.report.outlook import OutlookReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.report import Outcome, SublayerReport
 from pruning_core.spec.artifacts import Layout
@@ -158,4 +159,13 @@ class Planner(Protocol):
         Raises:
             TargetUnreachable: No plan can meet it.
         """
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A planner that can say what other budgets would cost, from its statistics alone."""
+
+    def outlook(self, bytes_per_parameter: float) -> OutlookReport | None:
+        """Return what masks of other budgets would keep; None where the choice depends on more than scores."""
         ...

@@ -25,7 +25,10 @@ from pruning_core.measure.latency import measure_latency
 from pruning_core.measure.latency_table import LatencyModel, latency_model
 from pruning_core.methods.base import Applied, Written
 from pruning_core.recovery.sequential import prune_and_recover_
+from pruning_core.report.outlook import OutlookReport
 from pruning_core.report.report import Outcome, SublayerReport
+from pruning_core.search.mask import search_mask
+from pruning_core.search.outlook import foresee
 from pruning_core.search.stock_layers import choose_layers
 from pruning_core.shapes import Float
 from pruning_core.spec.artifacts import Layout
@@ -161,6 +164,20 @@ class UnitPlanner:
                 raise PruningError("a pattern target needs a method that sets weights to zero", param="target")
             case _:
                 assert_never(target)
+
+    def outlook(self, bytes_per_parameter: float) -> OutlookReport | None:
+        """Count the masks of other budgets. None in the stock layout, where trial repairs choose the layers."""
+        if self._spec.artifacts.layout == "stock":
+            return None
+        ctx, importance = self._ctx, self._scores.importance
+        return foresee(
+            importance,
+            ctx.groups,
+            lambda target: search_mask(importance, ctx.groups, self._budget(target), limits=ctx.limits),
+            length=ctx.evidence.calibration.mean_length,
+            parameters=ctx.task_model.parameter_count(),
+            bytes_per_parameter=bytes_per_parameter,
+        )
 
     def _budget(self, target: SparsityTarget | KeepTarget) -> Budget:
         return budget_for(

@@ -13,6 +13,7 @@ from pruning_core.report.engines import EngineReport, ExportReport
 from pruning_core.report.healing import HealingReport
 from pruning_core.report.latency import LatencyReport
 from pruning_core.report.ledger import LedgerReport
+from pruning_core.report.outlook import OutlookReport
 from pruning_core.report.products import ProductsReport
 from pruning_core.report.progress import Stage
 from pruning_core.report.quality import FloorReport, QualityReport
@@ -303,6 +304,12 @@ class Report(Outcome):
         default=None,
         exclude_if=partial(is_, None),
         description="What was known of the dense model from an earlier run. Left out where no place for it was given.",
+    )
+    outlook: OutlookReport | None = Field(
+        default=None,
+        exclude_if=partial(is_, None),
+        description="What other budgets would cost, by the scores alone. Left out for methods that zero weights, and in the "
+        "layout stock.",
     )
     frontier: tuple[FrontierPoint, ...] = ()
     warnings: tuple[str, ...] = ()

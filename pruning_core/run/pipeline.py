@@ -23,9 +23,10 @@ from pruning_core.kept.folder import KeptFolder
 from pruning_core.machine.environment import choose_device
 from pruning_core.machine.resources import disk_is_full, memory_is_full
 from pruning_core.measure.latency import limited_threads
-from pruning_core.methods.base import Planner
+from pruning_core.methods.base import Foreseeing, Planner
+from pruning_core.report.outlook import OutlookReport
 from pruning_core.report.progress import Progress
-from pruning_core.report.report import Report
+from pruning_core.report.report import Outcome, Report
 from pruning_core.report.statistics import StatisticsReport
 from pruning_core.run.candidate import Candidate, CandidateBuilder
 from pruning_core.run.engine_targets import judged
@@ -186,6 +187,7 @@ def _run(
             outcomes,
             memory=prepared.memory,
             odd=[*prepared.notes, *ctx.statistics.warnings],
+            outlook=_outlook(prepared.planner, outcomes[0]),
             model_name=model_name,
             again=prepared.again,
         )
@@ -195,6 +197,13 @@ def _run(
         write_reports(folder, spec, report, licence=licence)
         write_manifest(folder)
     return report, rejection(spec, outcomes, proofs)
+
+
+def _outlook(planner: Planner, built: Outcome) -> OutlookReport | None:
+    """Return what other budgets would cost, in files like those of a checkpoint that was built."""
+    if not isinstance(planner, Foreseeing):
+        return None
+    return planner.outlook(built.bytes.pruned / built.parameters.pruned)
 
 
 def _timing_again(spec: PruneSpec, candidates: Sequence[Candidate]) -> LatencySpec:

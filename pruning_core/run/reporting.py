@@ -11,6 +11,7 @@ from pruning_core.data.rows import Rows
 from pruning_core.evidence.context import Context
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.machine.environment import peak_memory, versions
+from pruning_core.report.outlook import OutlookReport
 from pruning_core.report.report import DataReport, FrontierPoint, MemoryReport, Outcome, QualityReport, Report
 from pruning_core.report.reproduction import ReproductionReport
 from pruning_core.report.sublayers import reported_sublayers
@@ -32,6 +33,7 @@ def summed_up(
     *,
     memory: MemoryReport,
     odd: Sequence[str],
+    outlook: OutlookReport | None,
     model_name: str | None,
     again: ReproductionReport,
 ) -> Report:
@@ -44,6 +46,7 @@ def summed_up(
         outcomes: The outcome of each checkpoint.
         memory: Where the weights were kept.
         odd: Warnings about the data.
+        outlook: What other budgets would cost, where that is known.
         model_name: Name of the model in the report; None: as in the request.
         again: What it takes to make the bundle again.
     """
@@ -73,6 +76,7 @@ def summed_up(
         versions=versions(),
         reproduction=again,
         statistics=ctx.statistics.report(),
+        outlook=outlook,
         frontier=tuple(points) if len(points) > 1 else (),
         warnings=(
             *_of_model(spec, ctx),

@@ -134,6 +134,17 @@ function offerCopies(within) {
   }
 }
 
+// The slider of other budgets: everything that it shows came with the page.
+document.addEventListener("input", (event) => {
+  const form = event.target.closest("[data-explore]");
+  if (!form) return;
+  const budgets = JSON.parse(form.dataset.explore);
+  const chosen = budgets.find((own) => own.keep === Number(event.target.value));
+  if (!chosen) return;
+  for (const place of form.querySelectorAll("[data-show]")) place.textContent = chosen[place.dataset.show];
+  const here = document.getElementById("here");
+  if (here && chosen.x !== null) { here.setAttribute("cx", chosen.x); here.setAttribute("cy", chosen.y); }
+});
 document.addEventListener("submit", (event) => {
   const question = event.target.dataset.confirm;
   if (question && !confirm(question)) event.preventDefault();
