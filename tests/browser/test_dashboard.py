@@ -199,6 +199,45 @@ def test_a_lost_stream_is_told_and_made_up_for(
 
 
 @pytest.mark.long
+def test_another_budget_is_looked_at_and_ordered(
+    service: Service, open_browser: Open, tiny_bert: Path, tiny_sst2: Path, shots: Path
+) -> None:
+    page, plain = open_browser(), open_browser(scripting=False)
+    database = service.backend.database()
+    points = [
+        {"keep": keep, "parameters": round(200 * keep), "bytes": round(400 * keep), "cost": (1 - keep) ** 2}
+        for keep in (0.9, 0.5, 0.2)
+    ]
+    quality = REPORT["quality"] | {"details": {"agreement_with_dense": 0.95}}
+    report = Report.model_validate(REPORT | {"outlook": {"points": points}, "quality": quality})
+    with service.api() as client:
+        job = submitted(client, tiny_bert, tiny_sst2)
+        with database.write() as connection:
+            leases = LeaseRepository(connection)
+            claim = leases.claim(worker="test", lease_s=60)
+            assert claim is not None
+            assert leases.succeed(job, claim.fence, report=report, artifacts=[], keep_s=None)
+        page.goto(f"{service.url}/jobs/{job}")
+        slider = page.get_by_role("slider", name=re.compile("MACs kept"))
+        slider.focus()
+        for _ in range(20):
+            page.keyboard.press("ArrowLeft")
+        expect(page.locator("[data-show=keep]")).to_have_text("30")
+        expect(page.locator("[data-show=size]")).to_have_text("30%")
+        expect(page.locator("[data-show=divergence]")).to_have_text("0.102")
+        look(page, "outlook", shots)
+        plain.goto(f"{service.url}/jobs/{job}")
+        plain.get_by_role("slider").fill("30")
+        plain.get_by_role("button", name="Look at this budget").click()
+        expect(plain.locator("[data-show=divergence]")).to_have_text("0.102")
+        page.get_by_role("button", name="Order this budget").click()
+        expect(page.locator("#head .badge")).to_have_text("Queued")
+        expect(page.locator("#head")).to_contain_text("30% of the MACs")
+        page.goto("about:blank")
+    database.close()
+
+
+@pytest.mark.long
 def test_without_scripting_everything_reads_and_works(
     service: Service, open_browser: Open, tiny_bert: Path, tiny_sst2: Path
 ) -> None:
