@@ -20,6 +20,7 @@ from app.api import (
     artifacts,
     audit,
     bulk,
+    calibrations,
     capabilities,
     events,
     health,
@@ -176,6 +177,7 @@ def _add_routes(app: FastAPI) -> None:
     modules = (
         jobs,
         bulk,
+        calibrations,
         events,
         artifacts,
         hub,

@@ -37,7 +37,7 @@ from coppice.errors import ApiError, JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
-from coppice.types import Artifact, BulkChange, Job, JobEvent, JobPrediction, Outlook, Upload
+from coppice.types import Artifact, BulkChange, Calibration, Job, JobEvent, JobPrediction, Outlook, Upload
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -147,6 +147,25 @@ class AsyncClient:
     async def plan_derived(self, job_id: str, **changes: Any) -> JobPrediction:
         """Return what the service would do with such a job, and submit nothing."""
         return await self._run(operations.plan_derived(job_id, changes))
+
+    async def calibrate(self, spec: PruneSpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> Calibration:
+        """Submit a calibration: what is known of the dense model, for jobs to start from. Targets of the spec do not matter.
+
+        `wait` and `cancel` take its id; a job names it as ``calibration_id``.
+        """
+        return await self._run(operations.calibrate(spec, idempotency_key=idempotency_key))
+
+    async def calibration(self, calibration_id: str) -> Calibration:
+        """Read a calibration."""
+        return await self._run(operations.calibration(calibration_id))
+
+    async def calibrations(self, *, limit: int = 20) -> builtins.list[Calibration]:
+        """List calibrations, newest first, following pages up to ``limit``."""
+        return await self._run(operations.calibrations(limit=limit))
+
+    async def delete_calibration(self, calibration_id: str) -> None:
+        """Delete a calibration with its pieces. Jobs that name it and have not begun gather anew what they need."""
+        await self._run(operations.delete_calibration(calibration_id))
 
     async def cancel_all(self, *, dry_run: bool = False, **wanted: Any) -> BulkChange:
         """Cancel all jobs that are like ``wanted``: ``model``, ``metadata``, ``status`` (queued, running), or ``all=True``."""

@@ -10,6 +10,7 @@ import typer
 from coppice.commands import (
     audit,
     bulk,
+    calibrations,
     check,
     derive,
     doctor,
@@ -47,11 +48,13 @@ app.command(epilog=EXIT_CODES)(check.check)
 app.command(epilog=EXIT_CODES)(remote.prune)
 app.command(epilog=EXIT_CODES)(derive.derive)
 app.command(epilog=EXIT_CODES)(outlook.outlook)
+app.command(epilog=EXIT_CODES)(calibrations.calibrate)
 # Each of these modules adds its commands.
 assert removal.jobs is bulk.jobs is remote.jobs
 assert shares.queue is queue.queue
 assert shares.tenants is tenants.tenants
 app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
+app.add_typer(calibrations.calibrations, name="calibrations", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(remote.report)
 app.add_typer(keys.keys, name="keys", epilog=EXIT_CODES)
 app.add_typer(queue.queue, name="queue", epilog=EXIT_CODES)

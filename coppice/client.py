@@ -39,6 +39,7 @@ from coppice.types import (
     ApiKey,
     Artifact,
     BulkChange,
+    Calibration,
     Job,
     JobEvent,
     JobPrediction,
@@ -177,6 +178,25 @@ class Client:
     def plan_derived(self, job_id: str, **changes: Any) -> JobPrediction:
         """Return what the service would do with such a job, and submit nothing."""
         return self._run(operations.plan_derived(job_id, changes))
+
+    def calibrate(self, spec: PruneSpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> Calibration:
+        """Submit a calibration: what is known of the dense model, for jobs to start from. Targets of the spec do not matter.
+
+        `wait` and `cancel` take its id; a job names it as ``calibration_id``.
+        """
+        return self._run(operations.calibrate(spec, idempotency_key=idempotency_key))
+
+    def calibration(self, calibration_id: str) -> Calibration:
+        """Read a calibration."""
+        return self._run(operations.calibration(calibration_id))
+
+    def calibrations(self, *, limit: int = 20) -> builtins.list[Calibration]:
+        """List calibrations, newest first, following pages up to ``limit``."""
+        return self._run(operations.calibrations(limit=limit))
+
+    def delete_calibration(self, calibration_id: str) -> None:
+        """Delete a calibration with its pieces. Jobs that name it and have not begun gather anew what they need."""
+        self._run(operations.delete_calibration(calibration_id))
 
     def cancel_all(self, *, dry_run: bool = False, **wanted: Any) -> BulkChange:
         """Cancel all jobs that are like ``wanted``: ``model``, ``metadata``, ``status`` (queued, running), or ``all=True``."""

@@ -19,6 +19,7 @@ from coppice.types import (
     ApiKey,
     Artifact,
     BulkChange,
+    Calibration,
     Job,
     JobEvent,
     JobPrediction,
@@ -37,6 +38,7 @@ Query = list[tuple[str, str | int | float | bool | None]]  # as the transport de
 
 WAIT_S = 20
 _PAGE = 100
+_OF_A_RESULT = frozenset({"target", "targets", "sparsity", "quality_floor"})
 _NOT_MODIFIED = 304
 
 
@@ -134,6 +136,38 @@ def derive(job_id: str, changes: Mapping[str, Any], *, idempotency_key: str | No
     headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
     answer = yield Request("POST", f"/v1/jobs/{job_id}/derive", json=changes, headers=headers)
     return Job.model_validate(answer.json())
+
+
+def calibrate(request: PruneSpec | Mapping[str, Any], *, idempotency_key: str | None) -> Operation[Calibration]:
+    """Submit a calibration; targets of a spec are left out, which a calibration does not take."""
+    body = {name: value for name, value in body_of(request).items() if name not in _OF_A_RESULT}
+    headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+    answer = yield Request("POST", "/v1/calibrations", json=body, headers=headers)
+    return Calibration.model_validate(answer.json())
+
+
+def calibration(calibration_id: str) -> Operation[Calibration]:
+    """Read a calibration."""
+    return Calibration.model_validate((yield Request("GET", f"/v1/calibrations/{calibration_id}")).json())
+
+
+def calibrations(*, limit: int) -> Operation[list[Calibration]]:
+    """List calibrations, following pages."""
+    found: list[Calibration] = []
+    after: str | None = None
+    while len(found) < limit:
+        query: Query = [("limit", min(_PAGE, limit - len(found))), *([] if after is None else [("after", after)])]
+        page = (yield Request("GET", "/v1/calibrations", params=query)).json()
+        found += [Calibration.model_validate(item) for item in page["data"]]
+        after = page["next"]
+        if after is None:
+            break
+    return found
+
+
+def delete_calibration(calibration_id: str) -> Operation[None]:
+    """Delete a calibration with its pieces."""
+    yield Request("DELETE", f"/v1/calibrations/{calibration_id}")
 
 
 def plan_derived(job_id: str, changes: Mapping[str, Any]) -> Operation[JobPrediction]:

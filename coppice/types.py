@@ -68,11 +68,41 @@ class Job(_View):
     error: JobFailure | None = None
     artifacts: list[Artifact] = []
     metadata: dict[str, str] = {}
+    calibration_id: str | None = None
 
     @property
     def finished(self) -> bool:
         """Whether the job has reached its final status."""
         return self.status in TERMINAL
+
+
+class CalibrationPiece(_View):
+    """One kind of what a calibration has gathered."""
+
+    kind: str
+    reused: bool
+    seconds: float
+    bytes: int
+
+
+class Calibration(_View):
+    """What is known of a dense model on some data, for jobs to start from."""
+
+    id: str
+    status: str
+    kept: bool
+    model: str
+    task: str
+    data: str
+    size: int
+    pieces: list[CalibrationPiece] = []
+    created_at: datetime
+    finished_at: datetime | None = None
+    used_at: datetime | None = None
+    jobs_served: int = 0
+    jobs: list[str] = []
+    error: JobFailure | None = None
+    metadata: dict[str, str] = {}
 
 
 class JobEvent(_View):

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from app.jobs.records import Claim
 from app.settings import Settings
 from app.tenants.records import Deletion
 from pruning_core.kept.room import PARTIAL, SUFFIX, make_room
 from worker.sandbox.plan import cache_of
 from worker.scratch import delete_tree
+
+
+def statistics_of(settings: Settings, claim: Claim, scratch: Path) -> Path | None:
+    """Return where a job finds statistics: in its tenant's folder; in its own where this host keeps none, and it names some."""
+    kept = KeptRoom(settings).folder_of(claim.owner)
+    return scratch / "statistics" if kept is None and claim.calibration is not None else kept
 
 
 class KeptRoom:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from app.jobs.records import Claim
+from app.jobs.records import Claim, is_calibration
 from app.settings import Sandbox, Settings
 from app.uploads.records import shown_reference
 from pruning_core.engines.registry import engines_folder, readable_places
@@ -14,7 +14,7 @@ from pruning_core.files.hub import Source
 from pruning_core.files.paths import is_local
 from pruning_core.spec.data_places import data_places
 from pruning_core.spec.prune import PruneSpec
-from worker.kept import KeptRoom
+from worker.kept import statistics_of
 from worker.protocol import ChildRequest, FetchRequest, Scratch
 from worker.sandbox.host import chosen, examine
 from worker.sandbox.plan import AttemptSandbox, Launch, cache_of, linked, user_for
@@ -30,12 +30,14 @@ class Launching:
         settings: Of the service.
         claim: The claim of the job.
         scratch: The files of the attempt.
+        notes: What the report is to warn of.
     """
 
-    def __init__(self, settings: Settings, claim: Claim, scratch: Scratch) -> None:
+    def __init__(self, settings: Settings, claim: Claim, scratch: Scratch, notes: tuple[str, ...] = ()) -> None:
         self._settings = settings
         self._claim = claim
         self._scratch = scratch
+        self._notes = notes
         self._host = chosen(settings, examine())
         self._sources = _sources(settings, claim.spec)
         self._is_off = settings.resolved_sandbox is Sandbox.OFF
@@ -65,7 +67,7 @@ class Launching:
         settings, spec = self._settings, self._claim.spec
         inputs = (*_inputs(settings, spec), *([] if self._hub is None else [self._hub]))
         measurements = cache_of(settings.data_dir.resolve() / "cache", self._claim.owner)
-        kept = KeptRoom(settings).folder_of(self._claim.owner)
+        kept = statistics_of(settings, self._claim, self._scratch.folder)
         writable = (measurements, *(() if kept is None else (kept,)))
         user = user_for(self._host, settings.resolved_job_user, inputs)
         sandbox = AttemptSandbox(self._host, self._scratch.folder, user, _private(settings))
@@ -78,7 +80,9 @@ class Launching:
             threads=settings.threads,
             cache=measurements,
             statistics=kept,
-            statistics_bytes=settings.statistics_bytes,
+            statistics_bytes=settings.statistics_bytes or None,
+            notes=self._notes,
+            calibrates=is_calibration(self._claim.job_id),
             hub_cache=self._hub,
             engines=engines,
             memory_bytes=settings.job_memory_bytes,

@@ -46,6 +46,8 @@ class ChildRequest(BaseModel):
     cache: Path | None = None
     statistics: Path | None = None
     statistics_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+    calibrates: bool = False
     hub_cache: Path | None = None
     engines: Path | None = None
     memory_bytes: int | None = None

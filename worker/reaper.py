@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import queue
 from app.db import Database
+from app.jobs.calibrations import CalibrationRepository
 from app.jobs.control import ControlRepository
 from app.jobs.line import LineRepository
 from app.jobs.needs import ANY, Abilities
@@ -157,6 +158,8 @@ class Reaper:
             upkeep = UpkeepRepository(connection)
             expired = upkeep.expire()
             upkeep.forget_keys(older_than_s=self._settings.idempotency_keep_s)
+            if self._settings.calibrations_bytes is not None:
+                CalibrationRepository(connection).bring_within(self._settings.calibrations_bytes)
             LineRepository(connection).forget(older_than_s=_FORGET_TURNS_S)
         for job_id in expired:
             _log.info("artifacts.expired", job_id=job_id)

@@ -37,8 +37,13 @@ def _run(scratch: Scratch, parent: int, tell: Tell) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (request.memory_bytes, hard))
     sleep_when_waiting()
     keep_few_kernels()
+    if request.calibrates:
+        _calibrate(request, scratch, tell)
+        return
     from pruning_core.kept.folder import KeptFolder
     from pruning_core.run.pipeline import run
+
+    kept = request.statistics
 
     try:
         report = run(
@@ -47,7 +52,7 @@ def _run(scratch: Scratch, parent: int, tell: Tell) -> None:
             device=request.device,
             threads=request.threads,
             cache=request.cache,
-            statistics=None if request.statistics is None else KeptFolder(request.statistics, request.statistics_bytes),
+            statistics=None if kept is None else KeptFolder(kept, request.statistics_bytes, notes=request.notes),
             scratch=scratch.work,
             engines=request.engines,
             model_name=request.model_name,
@@ -58,6 +63,30 @@ def _run(scratch: Scratch, parent: int, tell: Tell) -> None:
             scratch.report.write_text(rejected.report.model_dump_json(), encoding="utf-8")
         raise
     scratch.report.write_text(report.model_dump_json(), encoding="utf-8")
+
+
+def _calibrate(request: ChildRequest, scratch: Scratch, tell: Tell) -> None:
+    """Gather what is known of the dense model. A later attempt on this host goes on from the pieces of this one."""
+    from pruning_core.kept.folder import KeptFolder
+    from pruning_core.kept.room import SUFFIX
+    from pruning_core.run.pipeline import calibrate
+
+    work = scratch.work / "statistics"
+    found = calibrate(
+        request.spec,
+        KeptFolder(work, source=request.statistics),
+        device=request.device,
+        threads=request.threads,
+        cache=request.cache,
+        engines=request.engines,
+        on_progress=tell,
+    )
+    scratch.bundle.mkdir()
+    for piece in sorted(work.glob(f"*{SUFFIX}")):
+        if request.statistics is not None:  # jobs on this host that do not name the calibration start from there, too
+            KeptFolder(request.statistics, request.statistics_bytes).take(piece)
+        piece.rename(scratch.bundle / piece.name)
+    scratch.report.write_text(found.model_dump_json(), encoding="utf-8")
 
 
 def _check_readable(spec: PruneSpec) -> None:

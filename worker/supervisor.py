@@ -17,7 +17,7 @@ from app.jobs.control import ControlRepository
 from app.jobs.leases import LeaseRepository
 from app.jobs.limits import NO_LIMITS
 from app.jobs.needs import Abilities
-from app.jobs.records import Claim, JobError
+from app.jobs.records import Claim, JobError, is_calibration
 from app.jobs.states import JobStatus
 from app.jobs.upkeep import UpkeepRepository
 from app.logs import first_line
@@ -32,11 +32,14 @@ from worker.allowance import Allowance
 from worker.child import CHILD_COMMAND, FETCH_COMMAND, Child
 from worker.failures import failure_of
 from worker.inputs import uploads_here
+from worker.kept import statistics_of
 from worker.launching import Launching
 from worker.lease import Lease
 from worker.memory import OomWatch
+from worker.pieces import Pieces
 from worker.protocol import ChildError, ChildExit, Scratch
 from worker.publication import store_bundle
+from worker.results import ending_of
 from worker.scratch import Attempt, ScratchRoom
 from worker.signing import BundleSigner
 
@@ -96,6 +99,7 @@ class Supervisor:
         self._room = ScratchRoom(settings.resolved_scratch_dir)
         self._signer = BundleSigner(settings)
         self._uploads = UploadService(settings, database, store)
+        self._pieces = Pieces(settings, database, store)
         self._allowance = Allowance(settings, NO_LIMITS)  # of the job at hand
 
     def run_next(self) -> bool:
@@ -158,10 +162,10 @@ class Supervisor:
                 lease.progress(progress)
 
             try:
-                with uploads_here(
-                    claim, self._uploads, self._settings, lambda: self._reason_to_stop(lease) is not None
-                ) as here:
-                    outcome = self._processes(Launching(self._settings, here, scratch), scratch, lease, told)
+                with uploads_here(claim, self._uploads, self._settings, lambda: self._must_stop(lease)) as here:
+                    folder = statistics_of(self._settings, here, scratch.folder)
+                    notes = self._pieces.fetch(here, folder, lambda: self._must_stop(lease))
+                    outcome = self._processes(Launching(self._settings, here, scratch, notes), scratch, lease, told)
             except InterruptedError:
                 reason = self._reason_to_stop(lease)
                 assert reason is not None, "only a reason to stop interrupts the fetching, and none of them passes"
@@ -241,15 +245,9 @@ class Supervisor:
         self._commit(lambda leases: leases.fail(claim.job_id, claim.fence, error=error))
 
     def _succeeded(self, claim: Claim, scratch: Scratch, lease: Lease, started: float) -> None:
-        report, keep_s = _report_in(scratch), self._settings.artifacts_keep_s
-        self._signer.sign(scratch.bundle, claim, started=started)
+        end = ending_of(claim, scratch, self._settings, self._signer, started=started)
         stored = self._store_bundle(claim, scratch, lease)
-        became = self._publish(
-            claim,
-            lease,
-            stored,
-            lambda leases, files: leases.succeed(claim.job_id, claim.fence, report=report, artifacts=files, keep_s=keep_s),
-        )
+        became = self._publish(claim, lease, stored, end)
         if stored is not None:
             _log.info("job.succeeded" if became is JobStatus.SUCCEEDED else "job.result_refused", files=len(stored))
 
@@ -311,7 +309,7 @@ class Supervisor:
             self._withdraw(claim)
             return None
         became = self._commit(lambda leases: end(leases, stored))
-        if became is None or became is JobStatus.CANCELLED:
+        if became is None or became is JobStatus.CANCELLED or (became is JobStatus.FAILED and is_calibration(claim.job_id)):
             self._withdraw(claim)
         return became
 

@@ -186,7 +186,7 @@ async def derive_job(
     kept it.
     """
     parent = await run_in_threadpool(service.get, job_id, owner=writer.owner)
-    sent = body.body_for(parent.job)
+    sent = body.body_for(parent.job, await run_in_threadpool(service.calibrations.of_job, parent.job))
     try:
         request = JobCreate.model_validate(sent)
     except ValidationError as error:

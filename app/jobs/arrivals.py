@@ -11,7 +11,7 @@ from app.db import Written, now
 from app.jobs import models
 from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.needs import NO_NEEDS, Needs
-from app.jobs.records import EventType, Job
+from app.jobs.records import EventType, Job, is_calibration
 from app.jobs.states import JobStatus
 from pruning_core.spec.prune import PruneSpec
 
@@ -36,6 +36,7 @@ class NewJob:
     rank: int = 0
     needs: Needs = NO_NEEDS
     limits: JobLimits = NO_LIMITS
+    calibration: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,9 @@ class ArrivalRepository:
         self._connection.execute(_jobs.insert(), [_row(*pair, moment) for pair in zip(new, jobs, strict=True)])
         if labels := list(_labels_of(jobs)):
             self._connection.execute(_labels.insert(), labels)
+        if calibrations := [own for own in jobs if is_calibration(own.id)]:
+            rows = [{"job_id": own.id, "owner": own.owner, "created_at": own.created_at} for own in calibrations]
+            self._connection.execute(models.calibrations.insert(), rows)
         self._connection.execute(_events.insert(), list(_first_events(jobs)))
         return jobs
 
@@ -95,6 +99,7 @@ def _queued(new: NewJob, moment: float) -> Job:
         client_id=new.client_id,
         body_sha256=new.body_sha256,
         limits=new.limits,
+        calibration=new.calibration,
     )
 
 
@@ -122,6 +127,7 @@ def _row(new: NewJob, job: Job, moment: float) -> dict[str, object]:
         "losses": 0,
         "max_attempts": job.limits.max_attempts,
         "timeout_s": job.limits.timeout_s,
+        "calibration": job.calibration,
         "not_before": moment,
         "published_at": moment,
         "publish_count": 0,

@@ -14,6 +14,7 @@ from app.db import Database
 from app.jobs import models
 from app.jobs.places import PlaceRepository
 from app.jobs.repository import JobRepository
+from app.jobs.search import no_calibration
 from app.jobs.states import JobStatus
 from app.keys.records import Caller
 from app.queue import Announcer
@@ -139,7 +140,7 @@ class BulkJobs:
 
 
 def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
-    found = [_jobs.c.owner == wanted.owner, _jobs.c.status.in_(sorted(wanted.statuses))]
+    found = [_jobs.c.owner == wanted.owner, no_calibration(_jobs.c.id), _jobs.c.status.in_(sorted(wanted.statuses))]
     if wanted.model is not None:
         found.append(_jobs.c.spec["model"].as_string() == wanted.model)
     return found + [_jobs.c.metadata[key].as_string() == value for key, value in wanted.metadata.items()]

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.jobs.needs import Needs
-from app.jobs.records import Job
+from app.jobs.records import Job, is_calibration
 from app.jobs.schemas import MetadataKey, MetadataValue, shown
 from app.refusals import Refused
 from pruning_core.spec.artifacts import Floor
@@ -17,7 +17,7 @@ from pruning_core.spec.targets import Target
 DERIVED_FROM = "derived_from"
 
 _ASKED = ("target", "targets", "sparsity", "quality_floor")
-_OF_THE_JOB = ("metadata", "priority", "needs", "max_attempts", "timeout_s", "validate_only")
+_OF_THE_JOB = ("metadata", "priority", "needs", "max_attempts", "timeout_s", "validate_only", "calibration_id")
 
 
 class JobDerive(BaseModel):
@@ -41,20 +41,27 @@ class JobDerive(BaseModel):
     priority: int | None = Field(default=None, ge=0, le=9)
     needs: Needs | None = None
     max_attempts: int | None = Field(default=None, ge=1, le=1000)
+    calibration_id: str | None = Field(
+        default=None, max_length=64, description="As in a job. A job that is derived from a calibration names it by itself."
+    )
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
-    def body_for(self, parent: Job) -> dict[str, Any]:
+    def body_for(self, parent: Job, calibration: str | None = None) -> dict[str, Any]:
         """Return the body of the derived job, as a client would have sent it.
 
         Args:
             parent: The job that it comes from; it may have any status.
+            calibration: The calibration that it names, if its pieces are still kept.
 
         Raises:
             Refused: Nothing of it is different.
         """
-        body = shown(parent.spec).model_dump(mode="json")
         given = self.model_dump(mode="json", exclude_none=True)
+        calibrates = is_calibration(parent.id)
+        if calibrates and not given.keys() & set(_ASKED):
+            raise Refused("invalid_request", "a calibration has no target: name target, targets, sparsity or quality_floor")
+        body = shown(parent.spec).model_dump(mode="json")
         if not given.keys() & {*_ASKED, "artifacts"}:
             said = "name what is to be different: target, targets, sparsity, quality_floor or artifacts"
             raise Refused("invalid_request", said)
@@ -63,5 +70,8 @@ class JobDerive(BaseModel):
             body |= {name: given[name] for name in _ASKED if name in given}
         body["artifacts"] = {**body["artifacts"], **given.get("artifacts", {})}
         body |= {"priority": parent.priority} | {name: given[name] for name in _OF_THE_JOB if name in given}
+        named = parent.id if calibrates else calibration
+        if named is not None:
+            body = {"calibration_id": named} | body
         body["metadata"] = {**given.get("metadata", {}), DERIVED_FROM: parent.public_id}
         return body

@@ -41,7 +41,7 @@ def first_digest(request: JobCreate, stored: Mapping[str, Any]) -> str | None:
     Returns:
         The digest, or None where the request sets what those versions did not know.
     """
-    if limits_of(request) != NO_LIMITS:
+    if limits_of(request) != NO_LIMITS or request.calibration_id is not None:
         return None
     spec = request.to_spec()
     if request.needs != NO_NEEDS or _adds(spec.model_dump(mode="json", exclude_defaults=True), stored):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from app.db import now
 from app.jobs import models
+from app.jobs.calibrations import CalibrationRepository
 from app.jobs.limits import JobLimits
 from app.jobs.line import LineRepository, pool_of
 from app.jobs.needs import Abilities
@@ -24,6 +25,7 @@ from app.jobs.states import ACTIVE, JobStatus, Transition
 from app.storage import StoredArtifact
 from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
+from pruning_core.report.statistics import StatisticsReport
 from pruning_core.spec.prune import PruneSpec
 
 _jobs, _artifacts = models.jobs, models.artifacts
@@ -84,7 +86,14 @@ class LeaseRepository:
             # Another version wrote this spec. The job must not block those behind it in the queue.
             return self.fail(row.id, row.fence + 1, error=UNREADABLE)
         claim = Claim(
-            row.id, row.fence + 1, row.attempt + 1, spec, row.traceparent, row.owner, JobLimits(row.max_attempts, row.timeout_s)
+            row.id,
+            row.fence + 1,
+            row.attempt + 1,
+            spec,
+            row.traceparent,
+            row.owner,
+            JobLimits(row.max_attempts, row.timeout_s),
+            row.calibration,
         )
         add_event(self._connection, claim.job_id, EventType.STARTED, {"attempt": claim.attempt})
         return claim
@@ -146,6 +155,44 @@ class LeaseRepository:
             EventType.SUCCEEDED,
             {"target": report.target.model_dump(), "quality": report.quality.model_dump()},
         )
+        return JobStatus.SUCCEEDED
+
+    def keep(
+        self,
+        job_id: str,
+        fence: int,
+        *,
+        found: StatisticsReport,
+        pieces: Sequence[StoredArtifact],
+        most_bytes: int | None = None,
+        keep_s: float | None = None,
+    ) -> JobStatus | None:
+        """Publish a calibration: its pieces, state and event, all or nothing. What was least recently used makes room.
+
+        Args:
+            job_id: The calibration.
+            fence: Fence of the claim.
+            found: What was gathered.
+            pieces: Files that the store holds under the fence.
+            most_bytes: How many bytes the pieces of its owner may have; None: any number.
+            keep_s: Seconds until the pieces expire; None: they never do.
+
+        Returns:
+            The new status of the job: failed where there is no room for it; None where the fence is stale.
+        """
+        calibrations, size = CalibrationRepository(self._connection), sum(piece.size for piece in pieces)
+        if not calibrations.make_room_for(job_id, size, most_bytes=most_bytes):
+            said = (
+                f"the pieces have {size} bytes, and those of a tenant may have {most_bytes} (COPPICE_CALIBRATIONS_BYTES), "
+                "of which jobs that have not ended may need some; lower calibration.memory_mb or evaluation.max_samples, "
+                "delete a calibration, or wait for these jobs"
+            )
+            return self.fail(job_id, fence, error=JobError("calibration_too_large", said, "calibration.memory_mb"))
+        if not self._finish(job_id, fence, Transition.SUCCEED, expires_at=_expiry(pieces, keep_s)):
+            return None
+        self._publish(job_id, fence, pieces)
+        calibrations.kept(job_id, found)
+        add_event(self._connection, job_id, EventType.SUCCEEDED, {"pieces": len(pieces), "bytes": size})
         return JobStatus.SUCCEEDED
 
     def fail(

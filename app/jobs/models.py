@@ -54,6 +54,8 @@ jobs = sa.Table(
     # Limits of the job's own, narrower than the operator's; null: the operator's.
     sa.Column("max_attempts", sa.Integer),
     sa.Column("timeout_s", sa.Double),
+    # The calibration whose pieces the job starts from, by its id; it may be gone by now.
+    sa.Column("calibration", sa.String(64)),
     sa.CheckConstraint(f"status IN ({_STATUSES})", name="status"),
     sa.Index(None, "owner", "client_id", unique=True),
     sa.Index(None, "owner", "status", "created_at", "id"),
@@ -63,6 +65,19 @@ jobs = sa.Table(
     sa.Index("ix_jobs_list", "owner", "created_at", "id", "model", "method", "status"),
     sa.Index(None, "lease_until"),
     sa.Index(None, "finished_at"),
+    sa.Index(None, "calibration"),
+)
+
+# Calibrations: jobs that gather what is known of a dense model. Their pieces are artifacts.
+calibrations = sa.Table(
+    "calibrations",
+    metadata,
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),  # the job's
+    sa.Column("used_at", sa.Double),  # when a worker last fetched its pieces, or they were made; null: there are none yet
+    sa.Column("found", sa.JSON(none_as_null=True)),  # a StatisticsReport
+    sa.Index("ix_calibrations_list", "owner", "created_at", "job_id"),
 )
 
 # A job's metadata, for searches; written once, as it is.

@@ -20,6 +20,7 @@ class Asked:
     caller: Caller
     idempotency_key: str | None = None
     client_id: str | None = None
+    calibrates: bool = False
 
     @property
     def scope(self) -> str:

@@ -13,6 +13,14 @@ from pruning_core.report.progress import Progress
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
+# What the ids of calibrations begin with: an id tells what a job makes.
+CALIBRATION_PREFIX = "cal_"
+
+
+def is_calibration(job_id: str) -> bool:
+    """Return whether our id of a job is that of a calibration."""
+    return job_id.startswith(CALIBRATION_PREFIX)
+
 
 class EventType(StrEnum):
     """The types of events in a job's log."""
@@ -67,6 +75,7 @@ class Job:
     rank: int = 0
     needs: Needs = NO_NEEDS
     limits: JobLimits = NO_LIMITS
+    calibration: str | None = None  # whose pieces it starts from
 
     @property
     def public_id(self) -> str:
@@ -111,6 +120,7 @@ class Claim:
     traceparent: str | None = None
     owner: str = ""
     limits: JobLimits = NO_LIMITS
+    calibration: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

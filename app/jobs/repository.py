@@ -13,8 +13,8 @@ from app.jobs import models
 from app.jobs.arrivals import ArrivalRepository, NewJob
 from app.jobs.limits import NO_LIMITS, JobLimits
 from app.jobs.needs import NO_NEEDS, Needs
-from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact
-from app.jobs.search import Wanted, found_ids
+from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact, is_calibration
+from app.jobs.search import Wanted, found_ids, no_calibration
 from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
 from app.tenants.repository import TenantRepository
 from app.webhooks.repository import WebhookRepository
@@ -37,7 +37,8 @@ def add_event(connection: sa.Connection, job_id: str, kind: EventType, data: dic
         job = connection.execute(
             sa.select(_jobs.c.owner, _jobs.c.client_id, _jobs.c.status, _jobs.c.metadata).where(_jobs.c.id == job_id)
         ).one()
-        shown = {"id": job.client_id or job_id, "object": "pruning.job", "status": job.status, "metadata": job.metadata}
+        what = "calibration" if is_calibration(job_id) else "job"
+        shown = {"id": job.client_id or job_id, "object": f"pruning.{what}", "status": job.status, "metadata": job.metadata}
         payload = json.dumps({"type": str(kind), "data": shown | {"result": data}})
         WebhookRepository(connection).enqueue(job.owner, str(kind), payload, job_id=job_id)
 
@@ -157,7 +158,10 @@ class JobRepository:
     def counts(self, owner: str) -> dict[JobStatus, int]:
         """Count the jobs of an owner by status."""
         # A look at one stretch of the index for each, which is twice as fast as grouping.
-        own = [sa.select(sa.func.count()).where(_jobs.c.owner == owner, _jobs.c.status == str(status)) for status in JobStatus]
+        own = [
+            sa.select(sa.func.count()).where(_jobs.c.owner == owner, _jobs.c.status == str(status), no_calibration(_jobs.c.id))
+            for status in JobStatus
+        ]
         row = self._connection.execute(sa.select(*(query.scalar_subquery() for query in own))).one()
         return {status: count for status, count in zip(JobStatus, row, strict=True) if count}
 
@@ -165,7 +169,7 @@ class JobRepository:
         """List the models of an owner's newest jobs, by name."""
         newest = (
             sa.select(_jobs.c.spec["model"].as_string().label("model"))
-            .where(_jobs.c.owner == owner)
+            .where(_jobs.c.owner == owner, no_calibration(_jobs.c.id))
             .order_by(_jobs.c.created_at.desc(), _jobs.c.id.desc())
             .limit(among)
             .subquery()
@@ -276,4 +280,5 @@ def _job(found: sa.RowMapping) -> Job:
         client_id=found["client_id"],
         body_sha256=found["body_sha256"],
         limits=JobLimits(found["max_attempts"], found["timeout_s"]),
+        calibration=found["calibration"],
     )

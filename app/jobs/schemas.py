@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, SkipValidation, StringConstraints
 
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.places import Place
-from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact
+from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact, is_calibration
 from app.jobs.states import ACTIVE, TERMINAL, JobStatus
 from app.uploads.records import shown_reference
 from pruning_core.checks.findings import Findings
@@ -47,6 +47,13 @@ class JobCreate(PruneSpec):
         gt=0,
         allow_inf_nan=False,
         description="Longest time of one attempt, from its beginning until the bundle is made; null: the server's.",
+    )
+
+    calibration_id: str | None = Field(
+        default=None,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_\-]+$",
+        description="A calibration of yours whose pieces the job starts from: same model, task, data, calibration, seed.",
     )
 
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
@@ -135,12 +142,13 @@ class JobView(BaseModel):
     needs: Needs = NO_NEEDS
     max_attempts: int | None = Field(description="As asked for; null: the server's.")
     timeout_s: float | None = Field(description="As asked for; null: the server's.")
-    requested: RequestedView
+    requested: RequestedView | None = Field(description="Null for a calibration, which serves any target.")
     achieved: TargetReport | None
     metrics: dict[str, Any] | None = Field(description="Headline figures of the report.")
     error: ErrorView | None
     artifacts: list[ArtifactView]
     metadata: dict[str, str]
+    calibration_id: str | None = Field(default=None, description="The calibration that the job names.")
     links: dict[str, str]
 
     @classmethod
@@ -150,20 +158,20 @@ class JobView(BaseModel):
         return cls(
             id=job.public_id,
             status=job.status,
-            created_at=_moment(job.created_at),
-            started_at=None if job.started_at is None else _moment(job.started_at),
-            finished_at=None if job.finished_at is None else _moment(job.finished_at),
+            created_at=moment_of(job.created_at),
+            started_at=None if job.started_at is None else moment_of(job.started_at),
+            finished_at=None if job.finished_at is None else moment_of(job.finished_at),
             estimated_finish=_estimate(job),
-            expires_at=None if job.expires_at is None else _moment(job.expires_at),
-            spec=shown(job.spec),
-            progress=_progress(job),
+            expires_at=None if job.expires_at is None else moment_of(job.expires_at),
+            spec=without_target(job),
+            progress=progress_of(job),
             queue=None if place is None else QueueView.of(place),
             attempt=job.attempt,
             priority=job.priority,
             needs=job.needs,
             max_attempts=job.limits.max_attempts,
             timeout_s=job.limits.timeout_s,
-            requested=_requested(job.spec),
+            requested=None if is_calibration(job.id) else _requested(job.spec),
             achieved=None if job.report is None else job.report.target,
             metrics=None if job.report is None else _headline(job),
             error=None
@@ -171,6 +179,7 @@ class JobView(BaseModel):
             else ErrorView(code=job.error.code, message=job.error.message, param=job.error.param),
             artifacts=[ArtifactView.of(job.public_id, artifact) for artifact in artifacts],
             metadata=job.metadata,
+            calibration_id=job.calibration,
             links=_links(job, root, has_files=bool(artifacts)),
         )
 
@@ -210,7 +219,7 @@ class EventView(BaseModel):
     @classmethod
     def of(cls, event: JobEvent) -> EventView:
         """Show an event."""
-        return cls(id=event.id, type=event.type, created_at=_moment(event.created_at), data=event.data)
+        return cls(id=event.id, type=event.type, created_at=moment_of(event.created_at), data=event.data)
 
 
 class EventList(BaseModel):
@@ -239,7 +248,14 @@ def shown(spec: PruneSpec) -> PruneSpec:
     return with_data(spec, data).model_copy(update={"model": model})
 
 
-def _moment(seconds: float) -> datetime:
+def without_target(job: Job) -> PruneSpec:
+    """Return the spec of a job as clients may see it. That of a calibration has no target: the row's is of no account."""
+    own = shown(job.spec)
+    return own.model_copy(update={"target": None}) if is_calibration(job.id) else own
+
+
+def moment_of(seconds: float) -> datetime:
+    """Return a moment of the database's clock as the API shows it."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -262,7 +278,8 @@ def _links(job: Job, root: str, *, has_files: bool) -> dict[str, str]:
     return links
 
 
-def _progress(job: Job) -> ProgressView | None:
+def progress_of(job: Job) -> ProgressView | None:
+    """Show where a job is; None before it runs."""
     if job.progress is None:
         return None
     finished = job.status == JobStatus.SUCCEEDED
@@ -281,7 +298,7 @@ def _estimate(job: Job) -> datetime | None:
     if job.progress.fraction < _TELLING_FRACTION:
         return None
     end = job.started_at + max(0.0, job.progress_at - job.started_at) / job.progress.fraction
-    return None if end < datetime.now(UTC).timestamp() else _moment(end)
+    return None if end < datetime.now(UTC).timestamp() else moment_of(end)
 
 
 def _headline(job: Job) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.jobs import models
-from app.jobs.records import Job
+from app.jobs.records import CALIBRATION_PREFIX, Job
 from app.jobs.states import JobStatus
 
 _jobs, _labels = models.jobs, models.job_labels
@@ -44,6 +44,11 @@ class Wanted:
     method: str | None = None
 
 
+def no_calibration(job_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that a job is no calibration, which have a list of their own."""
+    return ~job_id.startswith(CALIBRATION_PREFIX, autoescape=True)
+
+
 def found_ids(connection: sa.Connection, wanted: Wanted, *, after: Job | None, limit: int) -> list[str]:
     """Return the ids of jobs, newest first, from behind a given one."""
     queries = [_by_index(connection, wanted)]
@@ -52,7 +57,9 @@ def found_ids(connection: sa.Connection, wanted: Wanted, *, after: Job | None, l
     found: set[tuple[float, str]] = set()
     for query, created_at, job_id in queries:
         before = sa.true() if after is None else sa.tuple_(created_at, job_id) < sa.tuple_(after.created_at, after.id)
-        rows = connection.execute(query.where(before).order_by(created_at.desc(), job_id.desc()).limit(limit))
+        rows = connection.execute(
+            query.where(before, no_calibration(job_id)).order_by(created_at.desc(), job_id.desc()).limit(limit)
+        )
         found.update((moment, own) for moment, own in rows)
     return [job_id for _moment, job_id in sorted(found, reverse=True)[:limit]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,9 +25,10 @@ from app.jobs.digests import digest_of, first_digest
 from app.jobs.intake import Arrival, Intake, too_many_wait
 from app.jobs.limits import check_limits, limits_of
 from app.jobs.names import Asked, named
+from app.jobs.naming import Calibrations
 from app.jobs.needs import Abilities, Needs, why_nobody
 from app.jobs.places import Place, PlaceRepository
-from app.jobs.records import Job, JobEvent, PublishedArtifact
+from app.jobs.records import CALIBRATION_PREFIX, Job, JobEvent, PublishedArtifact, is_calibration
 from app.jobs.repository import JobRepository
 from app.jobs.schemas import JobCreate
 from app.jobs.states import TERMINAL, JobStatus
@@ -42,6 +44,7 @@ from app.uploads.service import UploadService
 from pruning_core.spec.prune import PruneSpec
 
 JOB_PREFIX = "job_"
+_OUR_CALIBRATION = re.compile(r"cal_[0-9a-f]{32}", re.ASCII)
 
 _NEWEST = 1000  # number of an owner's latest jobs whose models are listed
 
@@ -92,10 +95,17 @@ class JobService:
         self._database = database
         self._store = store
         self._announcer = announcer
+        self.calibrations = Calibrations(database)
         self._intake = Intake(settings, database, announcer)
 
     async def submit(
-        self, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller, idempotency_key: str | None
+        self,
+        request: JobCreate,
+        sent: Mapping[str, Any],
+        *,
+        caller: Caller,
+        idempotency_key: str | None,
+        calibrates: bool = False,
     ) -> Accepted:
         """Accept a job: checked, then written with its first event in one transaction, then announced.
 
@@ -106,6 +116,7 @@ class JobService:
             sent: The body as it was sent.
             caller: Who asks.
             idempotency_key: The name of this request among those of the caller's key; None: it has none.
+            calibrates: Whether it is a calibration.
 
         Raises:
             Refused: It cannot work, or the key came with another body.
@@ -113,7 +124,7 @@ class JobService:
             Busy: Too many files of others are being read.
         """
         digest = "" if idempotency_key is None else await run_in_threadpool(digest_of, sent)
-        return await self._accept(Asked(request, digest, caller, idempotency_key=idempotency_key))
+        return await self._accept(Asked(request, digest, caller, idempotency_key=idempotency_key, calibrates=calibrates))
 
     async def put(self, client_id: str, request: JobCreate, sent: Mapping[str, Any], *, caller: Caller) -> Accepted:
         """Accept a job under an id of the client's choice; the same body again gives the same job.
@@ -130,9 +141,9 @@ class JobService:
             QuotaExceeded: Too many of the owner's jobs are waiting already, or of its files being read.
             Busy: Too many files of others are being read.
         """
-        if client_id.startswith(JOB_PREFIX):
+        if client_id.startswith(JOB_PREFIX) or _OUR_CALIBRATION.fullmatch(client_id):
             raise Refused(
-                "invalid_request", f"ids that begin with {JOB_PREFIX} are given by the server; choose another", "job_id"
+                "invalid_request", f"ids that begin with {client_id[:4]} are given by the server; choose another", "job_id"
             )
         return await self._accept(Asked(request, await run_in_threadpool(digest_of, sent), caller, client_id=client_id))
 
@@ -163,6 +174,7 @@ class JobService:
         predicts = asked.request.needs.is_to_be_predicted
         admitted = await self.admit(asked.request, owner=asked.caller.owner, predicts=predicts)
         needs = asked.request.needs.with_memory(None if admitted.prediction is None else admitted.prediction.memory_bytes)
+        await run_in_threadpool(self.calibrations.check_named, asked.request.calibration_id, admitted.spec, asked.caller.owner)
         arrival = _arrival(asked, admitted.spec, needs)
         try:
             queued = await self._intake.queue(arrival)
@@ -201,12 +213,16 @@ class JobService:
                 return None
             job, digest = found
             details, stored = JobDetails(job, repository.artifacts(job.id)), repository.spec_as_stored(job.id)
+        if is_calibration(job.id) != asked.calibrates:
+            return details, False
         return details, digest in {asked.digest, first_digest(asked.request, stored)}
 
     async def _asks_for(self, job: Job, asked: Asked) -> bool:
         """Return whether a request asks for a job in other words: ``sparsity`` for a target, or a default written out."""
         request = asked.request
         needs = request.needs.with_memory(job.needs.gpu_memory_bytes)
+        if is_calibration(job.id) != asked.calibrates or request.calibration_id != job.calibration:
+            return False
         theirs = (job.metadata, job.priority, job.needs, job.limits)
         if (request.metadata, request.priority, needs, limits_of(request)) != theirs:
             return False
@@ -367,7 +383,8 @@ class JobService:
 
 
 def _arrival(asked: Asked, spec: PruneSpec, needs: Needs) -> Arrival:
-    job_id, request, caller = f"{JOB_PREFIX}{uuid4().hex}", asked.request, asked.caller
+    prefix = CALIBRATION_PREFIX if asked.calibrates else JOB_PREFIX
+    job_id, request, caller = f"{prefix}{uuid4().hex}", asked.request, asked.caller
     new = NewJob(
         job_id,
         caller.owner,
@@ -380,6 +397,7 @@ def _arrival(asked: Asked, spec: PruneSpec, needs: Needs) -> Arrival:
         rank=-request.priority if Scope.JOBS_PRIORITY in caller.scopes else 0,
         needs=needs,
         limits=limits_of(request),
+        calibration=request.calibration_id,
     )
     if asked.idempotency_key is None:
         return Arrival(new, caller.key_id)

@@ -31,4 +31,10 @@ class Keeping(BaseSettings):
         description="Uploads that were neither sent nor named by a job for so long are deleted, unless an unfinished job needs "
         "them; empty: never.",
     )
+    calibrations_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        description="Bytes that the pieces of all calibrations of one tenant may have in the artifact store; those least "
+        "recently used make room. Empty: any number.",
+    )
     idempotency_keep_s: float = Field(default=48 * 3600, gt=0, description="Idempotency keys are remembered for so long.")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal, assert_never
 
 from app.jobs.places import Place
-from app.jobs.records import EventType, Job, JobEvent
+from app.jobs.records import EventType, Job, JobEvent, is_calibration
 from app.jobs.schemas import ArtifactView, JobView
 from app.jobs.service import JobDetails
 from app.jobs.states import ACTIVE, JobStatus
@@ -42,6 +42,9 @@ _EVENT_WORDS: Mapping[EventType, str] = {
 }
 
 
+_OF_CALIBRATIONS: frozenset[Stage] = frozenset({"load", "calibrate", "score", "evaluate"})
+
+
 @dataclass(frozen=True, slots=True)
 class JobPage:
     """A job as its page, and its row of the list, show it."""
@@ -63,6 +66,11 @@ class JobPage:
     def target(self) -> str:
         """The target that was asked for."""
         return formats.target(self.view.spec)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether it is a calibration, which builds nothing."""
+        return is_calibration(self.view.id)
 
     @property
     def status_words(self) -> str:
@@ -129,6 +137,8 @@ def steps(job: Job) -> list[StageStep]:
         skipped.add("train")
     if not spec.artifacts.engines:
         skipped.add("engines")
+    if is_calibration(job.id):
+        skipped |= set(STAGES) - _OF_CALIBRATIONS
     current = -1 if progress is None else STAGES.index(progress.stage)
     finished = job.status == JobStatus.SUCCEEDED
     found: list[StageStep] = []

@@ -220,8 +220,12 @@ class JobOptions:
     weights: Weights = None
     spec: SpecFile = None
 
-    def to_spec(self) -> PruneSpec:
-        """Merge the spec file and the options into a validated spec. Paths become absolute; bad input ends the command."""
+    def to_spec(self, *, needs_target: bool = True) -> PruneSpec:
+        """Merge the spec file and the options into a validated spec. Paths become absolute; bad input ends the command.
+
+        Args:
+            needs_target: Whether something must be asked for; else a spec without a target gets one of no account.
+        """
         fields = dict(self._file)
         fields |= {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
         fields |= self._floor(fields.get("quality_floor"))
@@ -236,8 +240,10 @@ class JobOptions:
         if fields.keys().isdisjoint({"sparsity", "target", "targets", "quality_floor"}) and not _is_pattern(
             fields.get("method")
         ):
-            some = ", ".join(_TARGETS.values())
-            fail(f"target is required: give one of {some}, or a --quality-floor alone", ExitCode.BAD_INPUT)
+            if needs_target:
+                some = ", ".join(_TARGETS.values())
+                fail(f"target is required: give one of {some}, or a --quality-floor alone", ExitCode.BAD_INPUT)
+            fields["sparsity"] = 0.5
         if chosen := self.delivered(fields):
             fields["artifacts"] = {**(fields.get("artifacts") or {}), **chosen}
         calibration = {name: value for name in ("samples", "self_written") if (value := getattr(self, name)) is not None}

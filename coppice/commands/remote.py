@@ -33,6 +33,7 @@ from coppice.commands.waiting import (
 )
 from coppice.commands.which import JobId, Url, meant
 from coppice.console import ExitCode, explained
+from coppice.operations import body_of
 from coppice.types import Job
 
 # What stands beside an id in one line: status, share done, age, and room for the beginnings of model and task.
@@ -62,6 +63,9 @@ def prune(
     ] = None,
     worker_tag: Annotated[list[str] | None, typer.Option(help="Tag that the worker must have; repeatable.")] = None,
     max_attempts: Annotated[int | None, typer.Option(min=1, help="Crashes after which the job has failed.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="Calibration to start from (coppice calibrate): its id, cal_...")
+    ] = None,
     timeout_s: Annotated[
         float | None, typer.Option(help="Longest time of one attempt in seconds; one that takes longer has failed.")
     ] = None,
@@ -88,6 +92,8 @@ def prune(
     with explained(job.worded), Client(url, api_key=key) as client:
         spec = with_uploads(client, spec) if upload else spec
         request = asking(spec, device=worker_device, tags=worker_tag, max_attempts=max_attempts, timeout_s=timeout_s)
+        if calibration is not None:
+            request = {**body_of(request), "calibration_id": calibration}
         if plan:
             show_plan(client.plan(request), lambda warning: job.worded("", warning), json=json)
             return

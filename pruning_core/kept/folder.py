@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,14 +18,19 @@ class KeptFolder:
     A folder that is full, read-only or gone costs what would have been kept, and never a run.
     """
 
-    def __init__(self, folder: Path, most_bytes: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, most_bytes: int | None = None, *, source: Path | None = None, notes: tuple[str, ...] = ()
+    ) -> None:
         """Name the folder, which need not exist.
 
         Args:
             folder: The folder.
             most_bytes: How many bytes all of its files may have; None: as many as there are.
+            source: Another folder: what is missing here is copied from there.
+            notes: What a run that uses it is to warn of.
         """
         self.folder, self._most = folder, most_bytes
+        self._source, self.notes = source, notes
 
     def read(self, key: Mapping[str, Json]) -> Piece | None:
         """Return the piece for a key; None if there is none.
@@ -33,6 +39,8 @@ class KeptFolder:
             Damaged: There is one that cannot be used; its file is deleted.
         """
         path = self._path(key)
+        if self._source is not None and not path.exists():
+            self.take(self._source / path.name)
         try:
             found = read_piece(path, key)
         except Damaged:
@@ -61,6 +69,22 @@ class KeptFolder:
             return False
         make_room(self.folder, self._most, path)
         return path.exists()
+
+    def take(self, piece: Path) -> None:
+        """Copy a piece from another folder, if it is there and there is room for it. It is checked when it is read."""
+        path = self.folder / piece.name
+        partial = path.with_suffix(f".{os.getpid()}{PARTIAL}")
+        try:
+            if path.exists() or (self._most is not None and piece.stat().st_size > self._most):
+                return
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(piece, partial)
+            partial.replace(path)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink()
+            return
+        make_room(self.folder, self._most, path)
 
     def _path(self, key: Mapping[str, Json]) -> Path:
         return self.folder / f"{name_of(key)}{SUFFIX}"

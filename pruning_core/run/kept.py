@@ -34,4 +34,5 @@ def statistics_of(spec: PruneSpec, dense: TaskModel, again: ReproductionReport, 
             "versions": {name: libraries[name] for name in ("coppice", "torch", "transformers")},
         },
         folder,
+        [] if folder is None else list(folder.notes),
     )

@@ -99,6 +99,7 @@ def calibrate(
     device: str | None = None,
     threads: int | None = None,
     cache: Path | None = None,
+    engines: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> StatisticsReport:
     """Find out about a dense model what no target changes, and keep it: runs on the same model and data start from there.
@@ -109,6 +110,7 @@ def calibrate(
         device: As in `run`.
         threads: As in `run`: other threads may round differently.
         cache: As in `run`.
+        engines: As in `run`.
         on_progress: Called at every step.
 
     Returns:
@@ -124,7 +126,7 @@ def calibrate(
         nullcontext() if threads is None else limited_threads(threads),
         tempfile.TemporaryDirectory(prefix="coppice-") as work,
     ):
-        prepared = prepare(spec, Places(Path(work), cache, statistics), chosen, clock, private=False)
+        prepared = prepare(spec, Places(Path(work), cache, statistics, engines=engines), chosen, clock, private=False)
         prepared.builder.ask_dense()
         found = prepared.ctx.statistics.report()
     assert found is not None, "there is a folder"
