@@ -82,7 +82,9 @@ def _complete_index(folder: Path, added: Mapping[str, str]) -> None:
         return
     index = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
     index["weight_map"] = dict(sorted({**index["weight_map"], **added}.items()))
-    index["metadata"] = index.get("metadata", {}) | {"total_size": sum(_tensor_bytes(own) for own in folder.glob("*.safetensors"))}
+    index["metadata"] = index.get("metadata", {}) | {
+        "total_size": sum(_tensor_bytes(own) for own in folder.glob("*.safetensors"))
+    }
     path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 """Rounding of a matrix to integers of few bits, with one scale for each group of weights in a row.
 
-Weights of a row ``w`` are stored as ``round(w / s)`` in ``bits`` bits, one scale ``s`` (float16) for every ``group`` weights along
-the inputs. What is read back is ``s`` times the integer.
+Weights of a row ``w`` are stored as ``round(w / s)`` in ``bits`` bits, one scale ``s`` (float16) for every ``group`` weights
+along the inputs. What is read back is ``s`` times the integer.
 
 To the nearest value, each weight's error stands alone. With the Gram ``G = X^T X`` of the matrix's inputs, the error of each
 column is compensated by the columns that are still to be rounded, so that ``||X W^T - X V^T||`` stays small: the optimal brain

@@ -5,8 +5,8 @@ This plug-in uses transformers' quantizer interface, which lets it replace modul
 layer whose shape differs from the config is replaced by one of the stored shape. Loading is exact.
 
 A compressed matrix (`pruning_core.artifacts.compressed`) is stored as its values and an index of their positions, a rounded one
-(`pruning_core.artifacts.rounded`) as integers of few bits and their scales. After loading, both become ordinary dense matrices, so
-the model that ``from_pretrained`` returns has only ordinary layers.
+(`pruning_core.artifacts.rounded`) as integers of few bits and their scales. After loading, both become ordinary dense matrices,
+so the model that ``from_pretrained`` returns has only ordinary layers.
 
 This file is self-contained on purpose: it is also copied into every bundle, where ``trust_remote_code=True`` runs it for users
 who do not have Coppice. Importing it does one thing: it registers the plug-in with transformers.
@@ -56,6 +56,7 @@ class CoppiceConfig(QuantizationConfigMixin):
         quant_method: str = QUANT_METHOD,
         packed: dict[str, dict[str, Any]] | None = None,
         absent: dict[str, str] | None = None,
+        *,
         rounded: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         """Store the arguments. transformers finds this class by ``quant_method``."""

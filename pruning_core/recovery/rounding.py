@@ -48,7 +48,9 @@ def round_(
         The rounded matrices by module path, output-major.
     """
     modules = storable(student)
-    wanted = {path: kind for path, kind in types.items() if STORAGE_TYPES[kind].bits is not None and path in modules}
+    wanted: dict[str, StorageName] = {
+        path: kind for path, kind in types.items() if STORAGE_TYPES[kind].bits is not None and path in modules
+    }
     found: dict[str, Rounded] = {}
     with torch.no_grad():
         for path, kind in wanted.items():

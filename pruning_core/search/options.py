@@ -1,8 +1,8 @@
 """The choice of one option for each of several items, under one limit: the multiple-choice knapsack problem.
 
 It is solved by dynamic programming over the cost, divided into equal bins (Kellerer, Pferschy, Pisinger 2004, *Knapsack
-Problems*, section 11.5). Costs are rounded up to bins, so the answer never exceeds the limit; rounding wastes at most one bin for
-each item.
+Problems*, section 11.5). Costs are rounded up to bins, so the answer never exceeds the limit; rounding wastes at most one bin
+for each item.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def choose_options(items: Sequence[Options], limit: float) -> list[int]:
         limit: Largest total cost, > 0. The cheapest options of all items together must not exceed it.
 
     Returns:
-        The index of each item's option. Where the cheapest options fit the limit, but not once each cost is rounded up, they are
-        the answer.
+        The index of each item's option. Where the cheapest options fit the limit, but not once each cost is rounded up, they
+        are the answer.
 
     Cost: options x bins.
     """

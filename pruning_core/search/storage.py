@@ -1,12 +1,12 @@
-"""One budget of bytes for widths and storage types: how many units each sublayer keeps, and in which type each matrix is stored.
+"""One budget of bytes for widths and storage types: how many units each sublayer keeps, and the type of each matrix.
 
 Both lose something, and both losses are shares of the model's Fisher information: of the units that go (`stats.fisher`) and of
 the rounding (`stats.rounding`). The rounding of a matrix that keeps ``n`` of ``N`` units costs ``n / N`` of that of the whole.
 The sum of losses is smallest within the budget by a multiple-choice knapsack (`search.options`): an item is a sublayer with its
 matrices, or a matrix beside the sublayers; an option is a count of units and a type for each matrix.
 
-Within a sublayer, types are taken from a chain: all matrices start in the smallest type, and the refinement that saves most loss
-for a byte comes next. That is the lower convex hull of loss over bytes, and at most one refinement away from any other choice.
+Within a sublayer, types are taken from a chain: all matrices start in the smallest type, and the refinement that saves most
+loss for a byte comes next. That is the lower convex hull of loss over bytes, at most one refinement away from any other choice.
 """
 
 from __future__ import annotations
@@ -214,9 +214,7 @@ def _slope(left: tuple[int, float, StorageName], right: tuple[int, float, Storag
     return (left[1] - right[1]) / (right[0] - left[0])
 
 
-def _sums(
-    matrices: Sequence[Matrix], chosen: Sequence[StorageName], share: float, stock: Stock
-) -> tuple[Types, int, float]:
+def _sums(matrices: Sequence[Matrix], chosen: Sequence[StorageName], share: float, stock: Stock) -> tuple[Types, int, float]:
     """Return the types by path, and the bytes and losses of the matrices that keep a share of the units."""
     pairs = list(zip(matrices, chosen, strict=True))
     return (

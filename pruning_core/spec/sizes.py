@@ -22,7 +22,7 @@ def read_size(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"must be {_RIGHT}, got a {type(value).__name__}")  # noqa: TRY004 - pydantic's protocol
     if isinstance(value, str):
-        found = _SIZE.fullmatch(value.strip()) if len(value) <= 40 else None  # noqa: PLR2004 - no size is longer
+        found = _SIZE.fullmatch(value.strip()) if len(value) <= 40 else None
         if found is None:
             raise ValueError(f"must be {_RIGHT}, got {value[:40]!r}")
         unit = _UNITS.get(found[2].upper())

@@ -1,12 +1,13 @@
 """What the rounding of each matrix costs, in the currency of the scores of units: shares of the model's Fisher information.
 
-Rounding moves a matrix by ``D``, and a sample's loss by ``<dL_s/dW, D> = sum over tokens of g_t . (D x_t)`` to first order, with
-the matrix's input ``x_t`` and the objective's gradient ``g_t`` by its output. The loss of the rounding is the sum of the squares
-over the samples, as that of a unit is ``sum_s (dL_s/dm_i)^2`` (`stats.fisher`): a unit that goes is a move of the weights, too. Both
-are divided by the sum over the model's units. So is the share of output energy that scores add: ``|| X D^T ||^2 / || X W^T ||^2``.
+Rounding moves a matrix by ``D``, and a sample's loss by ``<dL_s/dW, D> = sum over tokens of g_t . (D x_t)`` to first order,
+with the matrix's input ``x_t`` and the objective's gradient ``g_t`` by its output. The loss of the rounding is the sum of the
+squares over the samples, as that of a unit is ``sum_s (dL_s/dm_i)^2`` (`stats.fisher`): a unit that goes moves weights, too.
+Both are divided by the sum over the model's units. To this, scores add a share of output energy, here that of the error:
+``|| X D^T ||^2 / || X W^T ||^2``.
 
-The rounding is that to the nearest value, and the units are those before the repair: what repair and compensation win back later
-is left out on both sides.
+The rounding is that to the nearest value, and the units are those before the repair: what repair and compensation win back
+later is left out on both sides.
 """
 
 from __future__ import annotations
@@ -144,11 +145,12 @@ def rounding_losses(
         on_batch(number + 1)
     total = units.total or 1.0
     weight = representation / max(len(adapter.sublayers), 1)
-    return {
-        path: dict.fromkeys(types, 0.0)
-        | {name: move.squares / total + weight * move.energy / (watch.energy or 1.0) for name, move in watch.moves.items()}
-        for path, watch in watches.items()
-    }
+    found: dict[str, dict[StorageName, float]] = {}
+    for path, watch in watches.items():
+        found[path] = dict.fromkeys(types, 0.0)
+        for name, move in watch.moves.items():
+            found[path][name] = move.squares / total + weight * move.energy / (watch.energy or 1.0)
+    return found
 
 
 def _some(batches: Sequence[Batch]) -> Iterator[Batch]:

@@ -1,16 +1,27 @@
-"""One budget of bytes for widths and types: the allocation against brute force, and rounding against rounding to the nearest."""
+"""One budget of bytes for widths and types: the allocation against brute force, rounding, and bundles end to end."""
 
 import itertools
+import json
 
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
+import pruning_core.methods.storage as storage_plans
+import pruning_core.stats.rounding as rounding_losses
 from pruning_core.arch.unit_costs import UnitGroup
-from pruning_core.errors import TargetUnreachable
+from pruning_core.checks.request import check_local_inputs
+from pruning_core.errors import ModelUnreadable, TargetUnreachable
+from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.linalg.rounding import round_compensated, round_nearest
+from pruning_core.models.load import load_task_model
+from pruning_core.plugin.per_layer import unround
+from pruning_core.run.pipeline import run
 from pruning_core.search.storage import Matrix, Stock, allocate, counts_of
 from pruning_core.spec.sizes import read_size, size_text
 from pruning_core.spec.storage import STORAGE_TYPES
+from tests import families, tasks, tiny
 
 GROUPS = (UnitGroup(0, "head", 3, 8, 64, 2048, 2048), UnitGroup(0, "neuron", 4, 1, 64, 128, 128))
 ALL = tuple(STORAGE_TYPES)
@@ -86,7 +97,7 @@ def test_a_budget_below_what_any_type_can_hold_is_refused_with_the_smallest_poss
     generator = torch.Generator().manual_seed(0)
     importance = [torch.rand(group.size, generator=generator) for group in GROUPS]
     stock = _stock(generator)
-    with pytest.raises(TargetUnreachable, match="at least .* must be stored") as error:
+    with pytest.raises(TargetUnreachable, match=r"at least .* must be stored") as error:
         allocate(importance, GROUPS, stock, 500, ALL)
     least = int(str(error.value).split("(")[1].split(" bytes")[0].replace(",", ""))
     assert allocate(importance, GROUPS, stock, least, ALL).nbytes == least
@@ -134,7 +145,9 @@ def test_sizes_are_read_as_people_write_them(given, size):
     assert read_size(given) == size
 
 
-@pytest.mark.parametrize("given", ["", "MB", "-1MB", "1e3", "10 parsecs", "nan", float("nan"), 0, True, None, [], 2**60, "1" * 50])
+@pytest.mark.parametrize(
+    "given", ["", "MB", "-1MB", "1e3", "10 parsecs", "nan", float("nan"), 0, True, None, [], 2**60, "1" * 50]
+)
 def test_what_is_no_size_is_refused_with_what_would_be_one(given):
     with pytest.raises(ValueError, match="must be"):
         read_size(given)
@@ -142,3 +155,108 @@ def test_what_is_no_size_is_refused_with_what_would_be_one(given):
 
 def test_sizes_are_told_in_round_numbers():
     assert [size_text(own) for own in (12, 1500, 45_430_000, 4 * 10**9)] == ["12 bytes", "1.5 KB", "45.43 MB", "4 GB"]
+
+
+def _bundle(model, data, tmp_path, share, **changes):
+    """Run a target of a share of the float16 bytes of all tensors, and return the bundle and its report."""
+    whole = 2 * read_checkpoint(model).parameters
+    target = {"metric": "bytes", "at_most": int(share * whole) + 14_000} | changes.pop("target", {})  # headers of many tensors
+    report = run(tiny.tiny_spec(model, data, target=target, **changes), tmp_path / "out", device="cpu")
+    return tmp_path / "out", report
+
+
+@pytest.fixture(autouse=True)
+def _small_matrices(monkeypatch):
+    """Let matrices of tiny models be rounded too."""
+    monkeypatch.setattr(rounding_losses, "LEAST_WEIGHTS", 64)
+    monkeypatch.setattr(storage_plans, "_ENTRY", 130)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_a_bundle_of_bytes_loads_in_a_fresh_process_and_is_what_was_measured(family, tiny_sst2, tmp_path):
+    model = tiny.write_model(tmp_path / "model", family)
+    out, report = _bundle(model, tiny_sst2, tmp_path, 0.45)
+    assert report.target.met
+    assert report.acceptance is not None
+    assert report.storage is not None
+    assert report.storage.types
+    assert sum(path.stat().st_size for path in out.glob("*.safetensors")) == report.bytes.pruned == report.target.achieved
+    assert sum(row.weights for row in report.storage.rows) == report.parameters.pruned
+    # What is loaded is what integers and scales stand for, and nothing of the stand-ins is left.
+    loaded = load_task_model(out, "text-classification", torch.device("cpu")).model
+    forms = json.loads((out / "config.json").read_text())["coppice"]["rounded"]
+    weights = load_file(out / "model.safetensors")
+    for path, form in forms.items():
+        read = unround(path, weights[f"{path}.weight"], weights[f"{path}.weight_scales"], form)
+        assert torch.equal(loaded.get_submodule(path).weight, read)
+    assert not [name for name, _ in loaded.named_buffers() if "scales" in name]
+    assert "int" in (out / "README.md").read_text()
+
+
+def test_a_bundle_of_bytes_is_pruned_again_and_saved_as_ordinary_weights(tiny_bert, tiny_sst2, tmp_path):
+    out, first = _bundle(tiny_bert, tiny_sst2, tmp_path, 0.45)
+    report = run(tiny.tiny_spec(out, tiny_sst2, target={"metric": "params", "keep": 0.9}), tmp_path / "again", device="cpu")
+    assert report.acceptance is not None
+    assert report.storage is None
+    assert report.parameters.pruned < report.parameters.dense == first.parameters.pruned
+    assert "rounded" not in json.loads((tmp_path / "again" / "config.json").read_text())["coppice"]
+
+
+def test_integers_that_are_not_those_that_were_written_are_refused(tiny_bert, tiny_sst2, tmp_path):
+    out, _ = _bundle(tiny_bert, tiny_sst2, tmp_path, 0.45)
+    weights = load_file(out / "model.safetensors")
+    path = next(iter(json.loads((out / "config.json").read_text())["coppice"]["rounded"]))
+    weights[f"{path}.weight"] ^= 1
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelUnreadable, match="corrupt"):
+        load_task_model(out, "text-classification", torch.device("cpu"))
+    del weights[f"{path}.weight_scales"]
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelUnreadable, match="stored in integers"):
+        load_task_model(out, "text-classification", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("types", "widths"), [(["float"], "choose"), (["int8"], "keep"), (["float", "int8", "int4"], "keep")])
+def test_types_and_widths_are_as_the_target_says(types, widths, tiny_bert, tiny_sst2, tmp_path):
+    _, report = _bundle(tiny_bert, tiny_sst2, tmp_path, 0.75, target={"types": types, "widths": widths})
+    stored = set(report.storage.types.values()) if report.storage is not None else set()
+    assert stored <= set(types)
+    gone = any(layer.kept_neurons < layer.dense_neurons or layer.kept_heads < layer.dense_heads for layer in report.layers)
+    assert not (gone and widths == "keep")
+    assert report.target.met
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"artifacts": {"layout": "stock"}}, "per_layer"),
+        ({"artifacts": {"formats": ["safetensors", "gguf"]}}, "gguf"),
+        ({"method": "magnitude"}, "fisher-cg"),
+        ({"memory": {"weights": "paged"}}, "memory.weights"),
+        ({"target": {"metric": "bytes", "at_most": "10 parsecs"}}, "GiB"),
+        ({"target": {"metric": "bytes", "at_most": 10**6, "types": ["int8", "int8"]}}, "differ"),
+    ],
+)
+def test_what_does_not_go_with_bytes_is_refused_at_submit(changes, said, tiny_bert, tiny_sst2):
+    with pytest.raises(ValidationError, match=said):
+        tiny.tiny_spec(tiny_bert, tiny_sst2, **({"target": {"metric": "bytes", "at_most": "1MB"}} | changes))
+
+
+def test_a_budget_that_nothing_fits_is_refused_before_the_job(tiny_bert, tiny_sst2, tmp_path):
+    spec = tiny.tiny_spec(tiny_bert, tiny_sst2, target={"metric": "bytes", "at_most": 500})
+    with pytest.raises(TargetUnreachable, match="must be stored of this model"):
+        check_local_inputs(spec)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5"])
+def test_tied_and_input_major_matrices_come_back_as_they_were_rounded(name, tmp_path):
+    # Tied embeddings (all three, with the output head), and matrices that are stored input-major (gpt2).
+    architecture = families.ARCHITECTURES[name]
+    kind = "summarization" if name == "t5" else "text-generation"
+    model = architecture.write(tmp_path / "model", "generation", tie_word_embeddings=True)
+    task_data = tasks.write_task_data(tmp_path / "data", kind)
+    task = {"type": kind, **task_data}
+    _, report = _bundle(model, tmp_path / "data", tmp_path, 0.5, task=task)
+    assert report.acceptance is not None
+    assert report.storage is not None
+    assert [path for path in report.storage.types if "embed" in path or "wte" in path or "shared" in path]
