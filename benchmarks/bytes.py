@@ -116,7 +116,7 @@ def smollm2(model: Path, texts: Path, samples: int) -> Subject:
 
     spec = {
         "model": str(model),
-        "task": {"type": "text-generation", "dataset": str(texts), "columns": {"text": ["text"]}},
+        "task": {"type": "text-generation", "dataset": str(texts), "columns": {"text": ["text"]}, "metric": "loss"},
         "calibration": {"samples": samples, "max_length": BLOCK},
     }
     return Subject(model, spec, answers, lambda own: -float(own.mean()), "-loss")
@@ -211,7 +211,9 @@ def main() -> None:
         else:
             subject = glue(options.shared, name, options.samples)
         title = "SmolLM2-135M" if name == "smollm2" else f"MiniLM {name}"
-        rows += [judge(title, subject, share, options.seed) for share in options.shares]
+        for share in options.shares:
+            rows.append(judge(title, subject, share, options.seed))
+            show(rows[-1:])  # a cell takes minutes
     show(rows)
     print(json.dumps({"rows": rows}))
 

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+import pruning_core.checks.method as checks_of_method
 import pruning_core.methods.storage as storage_plans
 import pruning_core.stats.rounding as rounding_losses
 from pruning_core.arch.unit_costs import UnitGroup
@@ -19,6 +20,7 @@ from pruning_core.models.load import load_task_model
 from pruning_core.plugin.per_layer import unround
 from pruning_core.run.pipeline import run
 from pruning_core.search.storage import Matrix, Stock, allocate, counts_of
+from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.sizes import read_size, size_text
 from pruning_core.spec.storage import STORAGE_TYPES
 from tests import families, tasks, tiny
@@ -157,11 +159,24 @@ def test_sizes_are_told_in_round_numbers():
     assert [size_text(own) for own in (12, 1500, 45_430_000, 4 * 10**9)] == ["12 bytes", "1.5 KB", "45.43 MB", "4 GB"]
 
 
+def _spec_of(model, target, task):
+    return PruneSpec.model_validate(
+        {
+            "model": str(model),
+            "task": task,
+            "target": target,
+            "calibration": {"samples": 64, "max_length": 32, "batch_tokens": 256},
+            "latency": {"batch": 2, "length": 16, "repeats": 3},
+        }
+    )
+
+
 def _bundle(model, data, tmp_path, share, **changes):
     """Run a target of a share of the float16 bytes of all tensors, and return the bundle and its report."""
     whole = 2 * read_checkpoint(model).parameters
     target = {"metric": "bytes", "at_most": int(share * whole) + 14_000} | changes.pop("target", {})  # headers of many tensors
-    report = run(tiny.tiny_spec(model, data, target=target, **changes), tmp_path / "out", device="cpu")
+    spec = _spec_of(model, target, **changes) if changes else tiny.tiny_spec(model, data, target=target)
+    report = run(spec, tmp_path / "out", device="cpu")
     return tmp_path / "out", report
 
 
@@ -169,6 +184,7 @@ def _bundle(model, data, tmp_path, share, **changes):
 def _small_matrices(monkeypatch):
     """Let matrices of tiny models be rounded too."""
     monkeypatch.setattr(rounding_losses, "LEAST_WEIGHTS", 64)
+    monkeypatch.setattr(checks_of_method, "LEAST_WEIGHTS", 64)
     monkeypatch.setattr(storage_plans, "_ENTRY", 130)
 
 
@@ -254,9 +270,8 @@ def test_tied_and_input_major_matrices_come_back_as_they_were_rounded(name, tmp_
     architecture = families.ARCHITECTURES[name]
     kind = "summarization" if name == "t5" else "text-generation"
     model = architecture.write(tmp_path / "model", "generation", tie_word_embeddings=True)
-    task_data = tasks.write_task_data(tmp_path / "data", kind)
-    task = {"type": kind, **task_data}
-    _, report = _bundle(model, tmp_path / "data", tmp_path, 0.5, task=task)
+    data = tasks.write_task_data(tmp_path / "data", kind)
+    _, report = _bundle(model, data, tmp_path, 0.5, task=tasks.task_of(kind, data))
     assert report.acceptance is not None
     assert report.storage is not None
     assert [path for path in report.storage.types if "embed" in path or "wte" in path or "shared" in path]
