@@ -290,7 +290,7 @@ def frontier_table(report: Report) -> Table:
     for point in report.frontier:
         quality, target = point.quality, point.target
         table.add_row(
-            f"{target.metric} {target.requested:g}",
+            target.asked,
             f"{target.achieved:.4f}",
             f"{quality.pruned:.4f}",
             f"{quality.pruned - quality.dense:+.4f}",

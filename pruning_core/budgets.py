@@ -59,6 +59,7 @@ class Recounted:
         sparsity: Share of the prunable weights that are removed or zero.
         covered_sparsity: The same share of the weights in whole blocks; None if the method has no pattern target.
         latency_ms: Latency of the dense model, and of the model in the files.
+        nbytes: Bytes of the weight files.
     """
 
     groups: Sequence[UnitGroup]
@@ -68,6 +69,7 @@ class Recounted:
     sparsity: float
     covered_sparsity: float | None
     latency_ms: tuple[float, float]
+    nbytes: int = 0
 
     def kept_share(self, price: Callable[[UnitGroup, float], float]) -> float:
         """Compute the share of the dense model's cost that the kept units have, under a price of one unit."""
@@ -112,6 +114,7 @@ RULES: dict[str, Rule] = {
     "macs": Rule(lambda found: found.kept_share(UnitGroup.macs_per_unit), UnitGroup.macs_per_unit),
     "params": Rule(lambda found: found.parameters[1] / found.parameters[0], _parameters, whole_model=True),
     "latency": Rule(lambda found: found.latency_ms[1] / found.latency_ms[0]),
+    "bytes": Rule(lambda found: float(found.nbytes)),
 }
 
 

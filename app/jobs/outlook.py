@@ -153,6 +153,8 @@ def why_none(job: Job, report: Report) -> str:
     """Say why there is no outlook in a report."""
     if report.layout == "stock":
         return "in the layout stock other budgets cannot be predicted: trial repairs choose the layers that stay"
+    if report.target.metric == "bytes":
+        return "a target in bytes rounds weights, too, and what other budgets would round is not known beforehand"
     if report.pattern is not None:
         return f"{job.spec.method.name} keeps all shapes, so that other budgets change neither size nor time"
     return "the job's report is of an earlier version, which did not look at other budgets; derive a job from it"
@@ -162,7 +164,8 @@ def _alike(one: Job, other: Job) -> bool:
     """Return whether two jobs would have built the same checkpoint for the same budget."""
     fields = ("model", "revision", "task", "method", "recovery", "calibration", "seed")
     same = all(getattr(one.spec, name) == getattr(other.spec, name) for name in fields)
-    return same and one.spec.artifacts.layout == other.spec.artifacts.layout
+    rounds = any(target.metric == "bytes" for target in one.spec.all_targets)
+    return same and not rounds and one.spec.artifacts.layout == other.spec.artifacts.layout
 
 
 def _checkpoints(job: Job) -> list[_Checkpoint]:

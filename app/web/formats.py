@@ -9,6 +9,7 @@ from typing import assert_never
 
 from pruning_core.report.target import TargetReport
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.sizes import size_text
 from pruning_core.spec.targets import TARGET_METRICS
 
 MISSING = "\u2013"
@@ -111,7 +112,9 @@ def _budgets(spec: PruneSpec) -> list[str]:
     """Format the budgets of one metric together: 70%, 50% of the MACs."""
     by_metric: dict[str, list[str]] = {}
     for one in spec.all_targets:
-        by_metric.setdefault(one.metric, []).append(f"{one.requested * 100:.4g}%")
+        by_metric.setdefault(one.metric, []).append(
+            size_text(one.requested) if TARGET_METRICS[one.metric].absolute else f"{one.requested * 100:.4g}%"
+        )
     return [f"{', '.join(shares)} {TARGET_METRICS[metric].share_of}" for metric, shares in by_metric.items()]
 
 

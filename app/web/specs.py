@@ -53,6 +53,7 @@ _WHERE = {  # JSON pointers into the body, longest first, and the form control o
     "/quality_floor/confidence": "floor_confidence",
     "/quality_floor": "floor",
     "/target/tolerance": "tolerance",
+    "/target/at_most": "amount",
     "/target/engine": "latency_engine",
     "/target/phase": "latency_phase",
     "/sparsity": "amount",
@@ -188,9 +189,10 @@ def _target(form: Form) -> dict[str, Any]:
     field = METRICS[metric][1] if metric in METRICS else ""
     if not field:
         return {}
-    amounts = [number(part.strip()) for part in form.one("amount").split(",") if part.strip()]
+    absolute = TARGET_METRICS[metric].absolute if metric in TARGET_METRICS else False
+    amounts = [part.strip() if absolute else number(part.strip()) for part in form.one("amount").split(",") if part.strip()]
     tolerance = form.one("tolerance").strip()
-    rest = {"tolerance": number(tolerance)} if tolerance else {}
+    rest = {"tolerance": number(tolerance)} if tolerance and not absolute else {}
     if metric == "latency":
         rest |= {key: chosen for key in _PLACES if (chosen := form.one(f"latency_{key}"))}
     targets = [{"metric": metric, field: amount} | rest for amount in amounts]
@@ -223,8 +225,10 @@ def form_of(
         "data_revision": [task.get("revision") or ""],
         "validation_share": [f"{share:g}" if (share := task.get("validation_share")) else ""],
         "metric": [metric],
-        "amount": [", ".join(f"{target[field]:g}" for target in targets) if field else ""],
-        "tolerance": [f"{targets[0]['tolerance']:g}" if field else ""],
+        "amount": [", ".join(str(target[field]) if field == "at_most" else f"{target[field]:g}" for target in targets)]
+        if field
+        else [""],
+        "tolerance": [f"{targets[0]['tolerance']:g}" if field and "tolerance" in targets[0] else ""],
         "floor": [f"{floor['value']:g}" if floor else ""],
         "floor_kind": [floor["kind"] if floor else "relative"],
         "floor_confidence": [f"{floor['confidence']:g}" if floor and floor.get("confidence") else ""],

@@ -235,7 +235,7 @@ class Checkpoint:
     def budget(self) -> str:
         """The budget that was asked for."""
         target = self.outcome.target
-        return f"{target.metric} {target.requested:g}"
+        return target.asked
 
     def along(self, axis: str) -> float | None:
         """Return the figure on one of the axes of `AXES`."""

@@ -49,6 +49,7 @@ from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
 from pruning_core.errors import PruningError, each
 from pruning_core.spec.method import MethodName
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.targets import TARGET_METRICS
 from pruning_core.spec.tasks import KINDS, TaskType
 
 Sparsity = Annotated[
@@ -59,6 +60,13 @@ MacsKeep = Annotated[list[float] | None, typer.Option(help="Fraction of the MACs
 ParamsKeep = Annotated[list[float] | None, typer.Option(help="Fraction of all parameters to keep, instead of --sparsity.")]
 LatencyKeep = Annotated[
     list[float] | None, typer.Option(help="Fraction of the measured latency to keep, instead of --sparsity.")
+]
+BytesAtMost = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Most bytes of the weight files, such as 100MB: chooses widths and the storage type of each matrix, instead of "
+        "--sparsity."
+    ),
 ]
 Tolerance = Annotated[
     float | None,
@@ -99,6 +107,7 @@ _TARGETS = {
     "macs_keep": "--macs-keep",
     "params_keep": "--params-keep",
     "latency_keep": "--latency-keep",
+    "bytes_at_most": "--bytes-at-most",
 }
 # Options of methods, and the method that one alone means. Tiers and presets are of several: the first of them is meant.
 _OF_METHODS: Mapping[str, MethodName] = {
@@ -189,6 +198,7 @@ class JobOptions:
     macs_keep: MacsKeep = None
     params_keep: ParamsKeep = None
     latency_keep: LatencyKeep = None
+    bytes_at_most: BytesAtMost = None
     latency_engine: LatencyEngine = None
     latency_phase: LatencyPhase = None
     tolerance: Tolerance = None
@@ -348,9 +358,9 @@ class JobOptions:
         given = {name: getattr(self, name) for name in _OF_METHODS}
         return {name: value for name, value in given.items() if value is not None}
 
-    def _used(self) -> dict[str, list[float]]:
+    def _used(self) -> dict[str, list[float] | list[str]]:
         """Return the targets that count. --sparsity gives way to any other: what will be measured decides."""
-        given: dict[str, list[float]] = {name: values for name in _TARGETS if (values := getattr(self, name))}
+        given: dict[str, list[float] | list[str]] = {name: values for name in _TARGETS if (values := getattr(self, name))}
         if len(given) > 1:
             given.pop("sparsity", None)
         return given
@@ -367,8 +377,8 @@ class JobOptions:
             note(f"--sparsity is not used beside {' and '.join(_TARGETS[name] for name in used)}, which says more")
         return [
             {
-                "metric": name.removesuffix("_keep"),
-                "sparsity" if name == "sparsity" else "keep": value,
+                "metric": name.removesuffix("_keep").removesuffix("_at_most"),
+                TARGET_METRICS[name.removesuffix("_keep").removesuffix("_at_most")].field: value,
                 **(in_engine if name == "latency_keep" else {}),
             }
             for name, values in used.items()

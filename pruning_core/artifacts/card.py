@@ -16,6 +16,9 @@ from pruning_core.report.quality_words import difference_words, precision_words
 from pruning_core.report.report import Report
 from pruning_core.report.sublayers import heads_of
 from pruning_core.spec.prune import AUTO_CLASSES, PruneSpec
+from pruning_core.spec.sizes import size_text
+from pruning_core.spec.storage import STORAGE_TYPES
+from pruning_core.spec.targets import TARGET_METRICS
 from pruning_core.spec.tasks import KINDS
 
 _LICENCE = re.compile(r"[\w.+\-/ ()]{1,100}", re.ASCII)
@@ -49,7 +52,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 {_compressed(report)}{_exports(report)}| {quality.label} ({quality.samples} validation samples{precision_words(quality)}) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
 {_further(report)}| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {speedup_words(latency)} |
 
-{_difference(report)}Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples{_written(report)},
+{_stored(report)}{_difference(report)}Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples{_written(report)},
 {report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the
 sha256 of each file.
 
@@ -68,7 +71,20 @@ def _target(report: Report) -> str:
     target = report.target
     where = f" {target.where}" if target.where else ""
     by_table = "" if target.predicted is None else f" (predicted by a table measured there: {target.predicted:.4f})"
-    return f"{target.metric} {target.requested:g}{where}, achieved {target.achieved:.4f}{by_table}"
+    achieved = size_text(target.achieved) if TARGET_METRICS[target.metric].absolute else f"{target.achieved:.4f}"
+    return f"{target.asked}{where}, achieved {achieved}{by_table}"
+
+
+def _stored(report: Report) -> str:
+    """Write the table of storage types; nothing where all weights are floating-point numbers."""
+    if report.storage is None:
+        return ""
+    rows = "".join(
+        f"| {STORAGE_TYPES[row.type].title} | {row.matrices} | {row.weights:,} | {row.bytes:,} |\n"
+        for row in report.storage.rows
+    )
+    said = "Type of each matrix: `storage.types` of `report.json`. The loader turns integers into ordinary weights."
+    return f"| stored as | tensors | weights | bytes |\n| --- | ---: | ---: | ---: |\n{rows}\n{said}\n\n"
 
 
 def _difference(report: Report) -> str:

@@ -241,16 +241,26 @@ def reduce(outputs: list[Any], inputs: dict[str, Any], embedder: Any) -> list[li
 
 
 def count(folder: Path) -> dict[str, int]:
-    """Count the stored values and the bytes of the weight files, with the library that users read them with."""
+    """Count the stored values and the bytes of the weight files, with the library that users read them with.
+
+    A matrix that is stored as integers of few bits counts with the weights that they stand for, and its scales with nothing.
+    """
     import math
 
     from safetensors import safe_open
 
+    words = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("coppice") or {}
+    rounded = {form.get("stored", path): form["shape"] for path, form in (words.get("rounded") or {}).items()}
     stored = size = 0
     for path in sorted(folder.glob("*.safetensors")):
         size += path.stat().st_size
         with safe_open(path, "pt") as file:
-            stored += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                module, _, own = name.rpartition(".")
+                if module in rounded and own in ("weight", "weight_scales"):
+                    stored += math.prod(rounded[module]) if own == "weight" else 0
+                else:
+                    stored += math.prod(file.get_slice(name).get_shape())
     return {"stored": stored, "bytes": size}
 
 

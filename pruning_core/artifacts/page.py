@@ -205,7 +205,6 @@ def _frontier(report: Report) -> str | None:
     if len(report.frontier) < 2:
         return None
     points = [
-        Point(f"{point.target.metric} {point.target.requested:g}", point.macs.pruned / point.macs.dense, point.quality.pruned)
-        for point in report.frontier
+        Point(point.target.asked, point.macs.pruned / point.macs.dense, point.quality.pruned) for point in report.frontier
     ]
     return frontier(points, report.quality)

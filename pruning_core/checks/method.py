@@ -15,7 +15,9 @@ from pruning_core.engines.limits import Limits, check_limits, limits_of
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
 from pruning_core.spec.grammar import MatrixShape
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import TARGET_METRICS, Target, sparsities_of
+from pruning_core.spec.sizes import size_text
+from pruning_core.spec.storage import LEAST_WEIGHTS, STORAGE_TYPES
+from pruning_core.spec.targets import TARGET_METRICS, BytesTarget, Target, sparsities_of
 from pruning_core.spec.tasks import KINDS
 
 
@@ -77,6 +79,8 @@ def check_method(
         floors = None if limits is None else [limits.floor(group) for group in groups]
         parameters = sum(math.prod(shape) for shape in shapes.values())
         for target in spec.all_targets:
+            if isinstance(target, BytesTarget):
+                _check_bytes(target, groups, shapes)
             if RULES[target.metric].price is not None:  # a latency is known only once it is measured
                 _check_reachable(target, groups, parameters, spec.calibration.max_length, floors)
     if "compressed-tensors" in spec.artifacts.formats and structure.signature.transposed:
@@ -129,6 +133,33 @@ def _check_steps(spec: PruneSpec, limits: Limits, groups: Sequence[UnitGroup]) -
                 f"is {target.tolerance:g}; raise target.tolerance to {step:.3f} or more",
                 param="target.tolerance",
             )
+
+
+def _check_bytes(target: BytesTarget, groups: Sequence[UnitGroup], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a number of bytes that no widths and no types go down to.
+
+    The bound is below what the job can reach: all matrices in the smallest type, and of units no more than must stay.
+
+    Raises:
+        TargetUnreachable: It is so.
+    """
+    types = [STORAGE_TYPES[name] for name in target.types]
+
+    def least_of(shape: tuple[int, ...]) -> int:
+        if len(shape) != 2 or math.prod(shape) < LEAST_WEIGHTS:
+            return 2 * math.prod(shape)
+        return min(kind.nbytes(*shape, 2) for kind in types)
+
+    whole = sum(map(least_of, shapes.values()))
+    smallest = min(kind.nbytes(1024, 1024, 2) / 1024**2 for kind in types)
+    units = sum(group.params_per_unit * (group.size - min(group.floor, group.size)) for group in groups)
+    least = math.ceil(whole - 2 * units if smallest == 2 else whole - smallest * 1.1 * units)
+    if least > target.at_most:
+        raise TargetUnreachable(
+            f"at least {size_text(least)} must be stored of this model with types {', '.join(target.types)}, and "
+            f"{size_text(target.at_most)} may be: allow more bytes{'' if 'int4' in target.types else ', or smaller types'}",
+            param="target.at_most",
+        )
 
 
 def _check_reachable(

@@ -116,6 +116,8 @@ def _prunable(groups: tuple[UnitGroup, ...]) -> int:
 
 def _removed_share(target: Target, groups: tuple[UnitGroup, ...], dense: int) -> float:
     """Estimate the share of the prunable parameters that will be removed, assuming that heads and neurons shrink alike."""
+    if TARGET_METRICS[target.metric].absolute:
+        return 0.0  # rounding alone may do
     removed = target.requested if TARGET_METRICS[target.metric].removed else 1 - target.requested
     return min(1.0, removed * dense / _prunable(groups)) if RULES[target.metric].whole_model else removed
 

@@ -14,6 +14,7 @@ from pruning_core.errors import ModelUnreadable
 from pruning_core.files.bounded_json import JsonRefused, read_json
 from pruning_core.files.companions import IMAGE_PROCESSOR_NAMES, TIKTOKEN_PATTERNS, TOKENIZER_NAMES
 from pruning_core.files.quantised import refuse_gguf, refuse_quantised
+from pruning_core.files.rounded import with_rounded
 from pruning_core.files.safetensors_header import DTYPE_BYTES, HeaderRefused, StoredTensor, read_header
 from pruning_core.files.stored_names import is_adapter, is_computed, plain_names, refuse_adapters, said_of_wrappers
 from pruning_core.plugin.words import plain_config
@@ -102,6 +103,7 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
         shapes[name] = tensor.shape
         dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.values
     refuse_quantised(config, shapes, dtypes)
+    shapes = with_rounded(shapes, config, names.of)
     return CheckpointFacts(config, shapes, dtypes, files, names.wrappers, names.of, computed)
 
 

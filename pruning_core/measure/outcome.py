@@ -12,6 +12,7 @@ from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES, Recounted, kept_macs, kept_weights
 from pruning_core.errors import TargetMissed
 from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.rounded import storage_of
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import EngineReport, ExportReport
 from pruning_core.report.healing import HealingReport
@@ -32,10 +33,11 @@ from pruning_core.report.report import (
     SublayerReport,
     TargetReport,
 )
+from pruning_core.report.storage import StorageReport
 from pruning_core.report.training import TrainingReport
 from pruning_core.report.where import WhereReport
 from pruning_core.spec.artifacts import Layout
-from pruning_core.spec.targets import TARGET_METRICS, Target
+from pruning_core.spec.targets import TARGET_METRICS, Target, amount_text
 from pruning_core.tasks.base import TaskModel
 
 
@@ -48,12 +50,14 @@ class ShapeCount:
         macs: Multiply-accumulates of the blocks.
         bytes: Bytes of the weight files.
         layers: Report of each block: its units, and the repair of its sublayers.
+        storage: Types of the stored matrices; None where all are floating-point numbers.
     """
 
     recounted: Recounted
     macs: IntPair
     bytes: IntPair
     layers: tuple[LayerReport, ...]
+    storage: StorageReport | None = None
 
 
 def count_shapes(
@@ -88,12 +92,14 @@ def count_shapes(
         sparsity=1 - kept_weights(groups, after) / kept_weights(groups, before),
         covered_sparsity=None,
         latency_ms=(latency.dense, latency.pruned),
+        nbytes=written.weight_bytes,
     )
     return ShapeCount(
         recounted=recounted,
         macs=IntPair(dense=round(kept_macs(groups, before, length)), pruned=round(kept_macs(groups, after, length))),
         bytes=IntPair(dense=dense_files.weight_bytes, pruned=written.weight_bytes),
         layers=_layers(groups, mask, after, sublayers),
+        storage=storage_of(written),
     )
 
 
@@ -207,6 +213,7 @@ class Measured:
             also=self.also,
             ledger=self.ledger,
             pattern=None if self.zeros is None else self.zeros.report,
+            storage=self.shapes.storage,
         )
 
 
@@ -274,6 +281,6 @@ def target_missed(target: TargetReport) -> TargetMissed:
         else "units of this model may be too coarse, allow a larger target.tolerance"
     )
     return TargetMissed(
-        f"asked for {target.metric} {target.requested:g} within {target.tolerance:g}, achieved {target.achieved:.4f}; {why}",
+        f"asked for {target.asked} within {target.tolerance:g}, achieved {amount_text(target.metric, target.achieved)}; {why}",
         param="target",
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.masks import Mask
 from pruning_core.evidence.context import Evidence
+from pruning_core.linalg.rounding import Rounded
 from pruning_core.measure.outcome import ShapeCount, ZeroCount
 from pruning_core.patterns.project import Projection
 from pruning_core.recovery.matrix_fit import Fit
@@ -36,11 +37,13 @@ class Applied:
         mask: The units that stayed.
         sublayers: Report of the repair of each sublayer.
         fits: Fit of each matrix, if the method sets weights to zero.
+        rounded: Matrices that are stored as integers, by module path.
     """
 
     mask: Mask
     sublayers: tuple[SublayerReport, ...]
     fits: tuple[Fit, ...] = ()
+    rounded: Mapping[str, Rounded] = field(default_factory=dict[str, Rounded])
 
 
 @dataclass(frozen=True, slots=True)

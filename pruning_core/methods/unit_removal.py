@@ -6,37 +6,32 @@ A target that counts (sparsity, MACs, parameters) is met at once; a latency is a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import Protocol, assert_never
 
 import torch
 from torch import Tensor
 
-from pruning_core.arch.adapter import ModelAdapter, adapt, clone
+from pruning_core.arch.adapter import clone
 from pruning_core.arch.cut import slice_
 from pruning_core.arch.masks import Mask
 from pruning_core.budgets import Budget, CurveBudget, budget_for
 from pruning_core.errors import PruningError
-from pruning_core.evidence.context import Context, Evidence
+from pruning_core.evidence.context import Context
 from pruning_core.measure.fidelity import Fidelity
 from pruning_core.measure.latency import measure_latency
 from pruning_core.measure.latency_table import LatencyModel, latency_model
-from pruning_core.methods.base import Applied, Written
-from pruning_core.recovery.sequential import prune_and_recover_
+from pruning_core.methods.storage import StoragePlanner
+from pruning_core.methods.unit_plan import UnitPlan
 from pruning_core.report.outlook import OutlookReport
-from pruning_core.report.report import Outcome, SublayerReport
 from pruning_core.search.mask import search_mask
 from pruning_core.search.outlook import foresee
 from pruning_core.search.stock_layers import choose_layers
 from pruning_core.shapes import Float
-from pruning_core.spec.artifacts import Layout
-from pruning_core.spec.prune import PruneSpec, RecoverySpec
-from pruning_core.spec.targets import KeepTarget, LatencyTarget, PatternTarget, SparsityTarget, Target, target_name
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.targets import BytesTarget, KeepTarget, LatencyTarget, PatternTarget, SparsityTarget, Target, target_name
 
 # How often a latency is planned again, each time further below the budget, when the finished checkpoint has missed it.
 _REPLANS = 2
@@ -72,68 +67,6 @@ class UnitMethod(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class UnitPlan:
-    """A plan that cuts all units but those of a mask out of the model, and repairs the rest.
-
-    Attributes:
-        mask: The units that stay.
-        zeroes_weights: False: matrices change their shapes instead.
-        training: None: no training follows.
-    """
-
-    mask: Mask
-    zeroes_weights: bool = False
-    training: None = None
-
-    def apply_(
-        self, student: PreTrainedModel, evidence: Evidence, recovery: RecoverySpec, *, on_sublayer: Callable[[int], None]
-    ) -> Applied:
-        """Cut and repair the student, sublayer after sublayer."""
-        sublayers = prune_and_recover_(adapt(student), self.mask, evidence, recovery, on_sublayer=on_sublayer)
-        return Applied(self.mask, left_whole(sublayers, self.mask, evidence.dense))
-
-    def finish_(self, student: PreTrainedModel, applied: Applied, layout: Layout) -> Applied:
-        """Return ``applied``: nothing is left to do."""
-        del student, layout
-        return applied
-
-    def recount(self, written: Written) -> None:
-        """Return None: no weights are set to zero."""
-        del written
-
-    def zero_blocks(self, names: Sequence[str]) -> Mapping[str, None]:
-        """Return None for every matrix."""
-        return dict.fromkeys(names)
-
-    def hints(self, outcome: Outcome) -> list[str]:
-        """Say which layers have no attention: the table of heads does not say what it means for the key-value cache."""
-        absent = [own.layer + 1 for own in outcome.layers if own.lost_attention]
-        if not absent:
-            return []
-        left = sum(own.kept_heads > 0 for own in outcome.layers)
-        listed, many = ", ".join(map(str, absent)), len(absent) > 1
-        said = f"layers {listed} have no attention" if many else f"layer {listed} has no attention"
-        return [f"{said}: {left} of {len(outcome.layers)} layers keep keys and values"]
-
-
-def left_whole(reports: Sequence[SublayerReport], mask: Mask, dense: ModelAdapter) -> tuple[SublayerReport, ...]:
-    """Report as skipped what lost no unit, and whose refit to the losses of earlier sublayers was rejected.
-
-    Such a refit is a try: without it the sublayer is as good as in the dense model, and nobody is to be warned. The last
-    sublayer before a block or an attention that is gone stands in for it, and its rejection is one.
-    """
-    counts = mask.counts()
-    followed_by_a_gap = [
-        index + 1 < len(counts) and not counts[index + 1] and dense.sublayers[index + 1].signature.kind == "head"
-        for index in range(len(counts))
-    ]
-    return tuple(
-        report.but(status="skipped") if report.status == "rejected" and bool(kept.all()) and not gap else report
-        for report, kept, gap in zip(reports, mask.kept, followed_by_a_gap, strict=True)
-    )
-
-
 class UnitPlanner:
     """Planner of the masks of one run. It measures the latency table once, when a target first needs it."""
 
@@ -143,6 +76,7 @@ class UnitPlanner:
         self._latency: LatencyModel | None = None
         self._layers: tuple[int, ...] | None = None
         self._fidelity = Fidelity(ctx, spec.recovery)
+        self._storage = StoragePlanner(spec, ctx, scores.importance)
 
     def plans(self, target: Target) -> Iterator[UnitPlan]:
         """Yield the mask of largest importance that meets the target; for a latency, further ones if measurements miss it.
@@ -158,6 +92,8 @@ class UnitPlanner:
                 for replan in range(1 + _REPLANS):
                     aim = target.keep - (_AIM + replan * (1 - _AIM) / 2) * target.tolerance
                     yield UnitPlan(self._approach(target, aim))
+            case BytesTarget():
+                yield self._storage.plan(target)
             case SparsityTarget() | KeepTarget():
                 yield UnitPlan(self._plan(self._budget(target)))
             case PatternTarget():
@@ -166,8 +102,12 @@ class UnitPlanner:
                 assert_never(target)
 
     def outlook(self, bytes_per_parameter: float) -> OutlookReport | None:
-        """Count the masks of other budgets. None in the stock layout, where trial repairs choose the layers."""
-        if self._spec.artifacts.layout == "stock":
+        """Count the masks of other budgets.
+
+        None in the stock layout, where trial repairs choose the layers, and where weights are rounded, too.
+        """
+        rounds = any(isinstance(target, BytesTarget) for target in self._spec.all_targets)
+        if rounds or self._spec.artifacts.layout == "stock":
             return None
         ctx, importance = self._ctx, self._scores.importance
         return foresee(

@@ -2,10 +2,11 @@
 
 transformers builds a model from one config, with one width for all layers. The layers of a pruned model have different widths.
 This plug-in uses transformers' quantizer interface, which lets it replace modules before the weights are loaded: each linear
-layer whose shape differs from the config is replaced by one of the stored shape. Nothing is quantized, and loading is exact.
+layer whose shape differs from the config is replaced by one of the stored shape. Loading is exact.
 
-A compressed matrix (`pruning_core.artifacts.compressed`) is stored as its values and an index of their positions. After
-loading, it is unpacked into the ordinary dense matrix, so the model that ``from_pretrained`` returns has only ordinary layers.
+A compressed matrix (`pruning_core.artifacts.compressed`) is stored as its values and an index of their positions, a rounded one
+(`pruning_core.artifacts.rounded`) as integers of few bits and their scales. After loading, both become ordinary dense matrices,
+so the model that ``from_pretrained`` returns has only ordinary layers.
 
 This file is self-contained on purpose: it is also copied into every bundle, where ``trust_remote_code=True`` runs it for users
 who do not have Coppice. Importing it does one thing: it registers the plug-in with transformers.
@@ -43,6 +44,9 @@ class CoppiceConfig(QuantizationConfigMixin):
         packed: Module path of a linear layer -> the form of its compressed weight: shape, sizes, checksums, and the fields
             that `support_of` reads. ``stored`` is its name in the files where that differs from the module path. Empty where
             no weight is compressed.
+        rounded: Module path of a linear layer or an embedding -> how its integers are stored: ``shape``, ``bits``, ``group``
+            (weights of a row that share a scale), ``crc``; ``transposed`` where the module has it input-major. Empty where no
+            weight is rounded.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class CoppiceConfig(QuantizationConfigMixin):
         quant_method: str = QUANT_METHOD,
         packed: dict[str, dict[str, Any]] | None = None,
         absent: dict[str, str] | None = None,
+        *,
+        rounded: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         """Store the arguments. transformers finds this class by ``quant_method``."""
         self.quant_method = quant_method  # pyright: ignore[reportAttributeAccessIssue] - typed as their closed enum
@@ -59,11 +65,12 @@ class CoppiceConfig(QuantizationConfigMixin):
         self.counts = counts or {}
         self.packed = packed or {}
         self.absent = absent or {}
+        self.rounded = rounded or {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry. Without absent attentions it is as earlier versions read it."""
-        found = super().to_dict()
-        return found if self.absent else {name: value for name, value in found.items() if name != "absent"}
+        """Return the entry. Without absent attentions and rounded weights it is as earlier versions read it."""
+        later = ("absent", "rounded")
+        return {name: value for name, value in super().to_dict().items() if name not in later or value}
 
 
 class CoppiceQuantizer(HfQuantizer):
@@ -89,13 +96,22 @@ class CoppiceQuantizer(HfQuantizer):
         for path, form in self.quantization_config.packed.items():
             parent, name = _find(model, path)
             setattr(parent, name, _Packed(parent.get_submodule(name), form))
+        for path, form in self.quantization_config.rounded.items():
+            parent, name = _find(model, path)
+            setattr(parent, name, _Rounded(parent.get_submodule(name), form))
         return model
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_kwargs: object) -> PreTrainedModel:
         for path, form in self.quantization_config.packed.items():
             parent, name = _find(model, path)
             setattr(parent, name, _packed_at(parent, name).unpacked(path, form))
+        for path, form in self.quantization_config.rounded.items():
+            parent, name = _find(model, path)
+            setattr(parent, name, _rounded_at(parent, name).read(path, form))
+        if self.quantization_config.rounded:
+            model.tie_weights()  # what was tied to the integers is to be tied to the weights
         self.quantization_config.packed = {}  # the weights are dense now, and are saved as such
+        self.quantization_config.rounded = {}
         return model
 
     def is_serializable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - theirs is unannotated
@@ -222,6 +238,61 @@ def _packed_at(parent: nn.Module, name: str) -> _Packed:
     module = parent.get_submodule(name)
     assert isinstance(module, _Packed), "put there before the weights were loaded"
     return module
+
+
+class _Rounded(nn.Module):
+    """A stand-in for a layer during loading: it receives integers under the name of the weight, and the scales beside them.
+
+    Scales are float16 numbers in the guise of integers, which are not converted to the type that the model is loaded in.
+    """
+
+    weight_scales: Tensor
+
+    def __init__(self, dense: nn.Module, form: dict[str, Any]) -> None:
+        super().__init__()
+        weight = dense.get_parameter("weight")
+        (outputs, inputs), bits = form["shape"], form["bits"]
+        codes = torch.empty(outputs, -(-inputs * bits // 8), dtype=torch.uint8, device=weight.device)
+        scales = torch.empty(outputs, -(-inputs // form["group"]), dtype=torch.int16, device=weight.device)
+        self.weight = nn.Parameter(codes, requires_grad=False)
+        self.register_buffer("weight_scales", scales)
+        self.bias = dict(dense.named_parameters()).get("bias")
+        self._dense, self._dtype = (dense,), weight.dtype  # in a tuple, so that torch does not register it as a part
+
+    def read(self, path: str, form: dict[str, Any]) -> nn.Module:
+        """Return the dense layer with the weight that the integers stand for."""
+        (dense,) = self._dense
+        weight = unround(path, self.weight.detach(), self.weight_scales, form).to(self._dtype)
+        dense.register_parameter("weight", nn.Parameter(weight.T.contiguous() if form.get("transposed") else weight))
+        if self.bias is not None:
+            dense.register_parameter("bias", self.bias)
+        return dense
+
+
+def _rounded_at(parent: nn.Module, name: str) -> _Rounded:
+    module = parent.get_submodule(name)
+    assert isinstance(module, _Rounded), "put there before the weights were loaded"
+    return module
+
+
+def unround(path: str, codes: Tensor, scales: Tensor, form: dict[str, Any]) -> Tensor:
+    """Return the weights that integers stand for, (outputs, inputs), float32.
+
+    Args:
+        path: Module path, for errors.
+        codes: Rows of unsigned integers, of ``bits`` bits each, the lowest bits of a byte first, (outputs, bytes), uint8.
+        scales: The bits of float16 scales, one for every ``group`` weights of a row, (outputs, groups), int16.
+        form: Shape, bits, group and checksum.
+
+    Raises:
+        ValueError: They are not the ones that were written.
+    """
+    if zlib.crc32(scales.cpu().numpy().tobytes(), zlib.crc32(codes.cpu().numpy().tobytes())) != form["crc"]:
+        raise ValueError(f"{path}: its rounded weights are corrupt, integers and scales are not those that were written")
+    bits, inputs = form["bits"], form["shape"][1]
+    shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=codes.device)
+    whole = ((codes[:, :, None] >> shifts) & (2**bits - 1)).flatten(1)[:, :inputs].float() - 2 ** (bits - 1)
+    return whole * scales.view(torch.float16).float().repeat_interleave(form["group"], 1)[:, :inputs]
 
 
 def unpack(path: str, values: Tensor, index: Tensor, form: dict[str, Any]) -> Tensor:

@@ -19,6 +19,7 @@ from pruning_core.report.progress import Stage
 from pruning_core.report.quality import FloorReport, QualityReport
 from pruning_core.report.reproduction import ReproductionReport
 from pruning_core.report.statistics import StatisticsReport
+from pruning_core.report.storage import StorageReport
 from pruning_core.report.target import TargetReport
 from pruning_core.report.training import TrainingReport
 from pruning_core.report.where import WhereReport
@@ -274,6 +275,10 @@ class Outcome(Frozen):
     also: tuple[AlsoReport, ...] = Field(default=(), description="Further evaluation sets: evaluation.also.")
     ledger: LedgerReport | None = Field(default=None, description="Capabilities beside the task: evaluation.ledger.")
     pattern: PatternReport | None = Field(default=None, description="For methods that keep shapes and zero weights.")
+    storage: StorageReport | None = Field(
+        default=None,
+        description="Types of the stored matrices, for a target in bytes. Null where all are floating-point numbers.",
+    )
 
 
 class FrontierPoint(Outcome):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pruning_core.spec.engines import EngineName
 from pruning_core.spec.frozen import Frozen
-from pruning_core.spec.targets import TARGET_METRICS, MetricName, Phase, in_engine, target_verdict
+from pruning_core.spec.targets import TARGET_METRICS, MetricName, Phase, amount_text, in_engine, target_verdict
 
 # Rounding error of sums of prices in float64.
 _ROUNDING = 1e-9
@@ -46,6 +46,11 @@ class TargetReport(Frozen):
         return said if self.predicted is None else f"{said} ({100 * self.predicted:.2f}% by the table that was measured there)"
 
     @property
+    def asked(self) -> str:
+        """The metric and the requested value in few words: ``macs 0.5``, ``bytes 100 MB``."""
+        return f"{self.metric} {amount_text(self.metric, self.requested)}"
+
+    @property
     def met(self) -> bool:
         """Whether the target is met: the achieved value is not above the budget, and below it by no more than the tolerance.
 
@@ -54,6 +59,8 @@ class TargetReport(Frozen):
         beyond = self.achieved - self.requested
         if self.engine is not None:
             return beyond <= self.tolerance + _ROUNDING
+        if TARGET_METRICS[self.metric].absolute:
+            return beyond <= 0
         if TARGET_METRICS[self.metric].removed:
             beyond = -beyond
         return -self.tolerance <= beyond <= _ROUNDING

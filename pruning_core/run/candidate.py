@@ -17,6 +17,7 @@ from pruning_core.artifacts.exports.base import Exported
 from pruning_core.artifacts.exports.registry import export_all
 from pruning_core.artifacts.onnx import ExportFailed, export_onnx
 from pruning_core.artifacts.probes import ProbeInput, answer
+from pruning_core.artifacts.rounded import store_rounded
 from pruning_core.errors import MetricUndefined
 from pruning_core.evidence.context import Context, generator
 from pruning_core.measure.certainty import Comparison
@@ -27,6 +28,7 @@ from pruning_core.measure.quality import Evaluator
 from pruning_core.measure.sparse_products import measure_products
 from pruning_core.measure.stored import StoredPrecision
 from pruning_core.methods.base import Applied, Choosing, Plan, TrainingPlan, Written
+from pruning_core.methods.storage import stored_options
 from pruning_core.methods.zeroing import apply_zeros_
 from pruning_core.models.load import load_task_model
 from pruning_core.report.also import AlsoReport
@@ -39,7 +41,7 @@ from pruning_core.report.training import TrainingReport
 from pruning_core.run.further import FurtherSet, judge_all
 from pruning_core.spec.artifacts import QualityFloor
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import Target, is_measured_here, target_name
+from pruning_core.spec.targets import BytesTarget, Target, is_measured_here, target_name
 from pruning_core.tasks.base import TaskModel
 from pruning_core.training.runner import TrainingRunner
 
@@ -139,7 +141,11 @@ class CandidateBuilder:
         applied, training, healing = made.applied, made.training, made.healing
         with clock.stage("materialise"):
             folder.mkdir(exist_ok=True)
-            write_checkpoint(folder, dense, ctx.evidence.dense, made.student, spec.artifacts)
+            options = stored_options(spec.artifacts, dense.stored_dtype) if isinstance(target, BytesTarget) else spec.artifacts
+            write_checkpoint(folder, dense, ctx.evidence.dense, made.student, options)
+            if applied.rounded:
+                modules = dict(made.student.named_modules())
+                store_rounded(folder, applied.rounded, frozenset(own for own in applied.rounded if is_transposed(modules[own])))
             compressed = self._compress(plan, made.student, folder)
             del made  # the student takes as much memory as the model that is loaded back
             pruned = load_task_model(folder, spec.task.type, dense.device, pages=dense.pages)

@@ -1,9 +1,7 @@
 """Mask search under a budget of cost curves, such as measured latency, where half of the units do not cost half of the time.
 
 Each sublayer keeps its ``count`` most important units, at a cost read from its curve. One count is chosen for each sublayer, so
-that the kept importance is largest within the limit. This is the multiple-choice knapsack problem. It is solved by dynamic
-programming over the cost, divided into equal bins (Kellerer, Pferschy, Pisinger 2004, *Knapsack Problems*, section 11.5). Costs
-are rounded up to bins, so the answer never exceeds the limit; rounding wastes at most one bin for each sublayer.
+that the kept importance is largest within the limit (`search.options`).
 """
 
 from __future__ import annotations
@@ -17,9 +15,9 @@ from pruning_core.arch.masks import Mask
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import CurveBudget
 from pruning_core.errors import TargetUnreachable
+from pruning_core.search.options import choose_options
 from pruning_core.shapes import Float
 
-_BINS = 20_000
 # A limit that is met exactly must not be exceeded by the rounding of sums of costs.
 _SLACK = 1e-9
 
@@ -43,32 +41,13 @@ def search_curves(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
             "keep more of the model",
             param="target",
         )
-    bin_cost = budget.limit / _BINS
-    best = torch.zeros(_BINS + 1, dtype=torch.float64)
-    choices: list[Tensor] = []
+    items: list[list[tuple[float, float]]] = []
     for values, curve in zip(importance, budget.curves, strict=True):
         prefix = torch.cat([torch.zeros(1, dtype=torch.float64), values.double().cpu().sort(descending=True).values.cumsum(0)])
-        reached = torch.full_like(best, -torch.inf)
-        chosen = torch.zeros(_BINS + 1, dtype=torch.int16)
-        for option, (count, cost) in enumerate(curve):
-            bins = -int(-cost // bin_cost)
-            if bins > _BINS:
-                continue
-            offered = best[: _BINS + 1 - bins] + prefix[count]
-            better = offered > reached[bins:]
-            reached[bins:] = torch.where(better, offered, reached[bins:])
-            chosen[bins:] = torch.where(better, option, chosen[bins:].int()).to(torch.int16)
-        best = reached
-        choices.append(chosen)
-    position = int(best.argmax())
-    if not bool(best[position].isfinite()):  # the cheapest counts fit the limit, but not once each cost is rounded up
-        return _best(importance, groups, [min(curve, key=lambda option: option[1])[0] for curve in budget.curves])
-    counts: list[int] = []
-    for curve, chosen in zip(reversed(budget.curves), reversed(choices), strict=True):
-        count, cost = curve[int(chosen[position])]
-        position += int(-cost // bin_cost)
-        counts.append(count)
-    return _best(importance, groups, counts[::-1])
+        items.append([(cost, float(prefix[count])) for count, cost in curve])
+    chosen = choose_options(items, budget.limit)
+    counts = [curve[option][0] for curve, option in zip(budget.curves, chosen, strict=True)]
+    return _best(importance, groups, counts)
 
 
 def _best(importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], counts: Sequence[int]) -> Mask:

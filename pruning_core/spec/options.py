@@ -83,6 +83,7 @@ class MethodOptions(Frozen):
 
     model_config = ConfigDict(json_schema_extra=_document_presets)
 
+    prices_loss: ClassVar[bool] = False
     planner: ClassVar[str]
     implies_target: ClassVar[bool] = False
     by_default: ClassVar[str] = ""

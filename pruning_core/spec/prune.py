@@ -31,6 +31,7 @@ from pruning_core.spec.metrics import METRICS, Metric
 from pruning_core.spec.nearest import nearest
 from pruning_core.spec.presets import preset_among
 from pruning_core.spec.references import joined_revision
+from pruning_core.spec.stored import check_stored
 from pruning_core.spec.targets import Target, any_measured, target_name
 from pruning_core.spec.tasks import KINDS, TaskType
 from pruning_core.spec.together import Together
@@ -292,6 +293,8 @@ class PruneSpec(Frozen):
             check_ledger(self.evaluation.ledger, self.task.type)
         with wrong.gathered("target"):
             check_phases(self.all_targets, self.task.type)
+        with wrong.gathered("target"):
+            check_stored(self.all_targets, self.method, self.artifacts, self.memory)
         with wrong.gathered():
             check_paged(self.memory, self.artifacts.formats, self.needs_all_weights)
         if self.method.drops_attention and self.artifacts.layout != "serve":

@@ -11,6 +11,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from pruning_core.spec.engines import ENGINE_TITLES, EngineName
 from pruning_core.spec.frozen import Frozen
 from pruning_core.spec.registered import OneOf
+from pruning_core.spec.sizes import Bytes, size_text
+from pruning_core.spec.storage import StorageName
 
 
 def _open_fraction(value: object) -> float:
@@ -38,6 +40,7 @@ class TargetMetric:
         share_of: The words that follow a share in a list.
         removed: Whether the value is the share that is removed; else it is the share that may be kept.
         measured: Whether the metric is measured by a clock, which is noisy; else it is counted.
+        absolute: Whether the value is a number of bytes, which may not be exceeded; else it is a share of the dense model.
     """
 
     title: str
@@ -46,10 +49,13 @@ class TargetMetric:
     share_of: str
     removed: bool = False
     measured: bool = False
+    absolute: bool = False
 
     @property
     def field(self) -> str:
         """Name of the target's field that holds the value."""
+        if self.absolute:
+            return "at_most"
         return "sparsity" if self.removed else "keep"
 
 
@@ -85,6 +91,13 @@ TARGET_METRICS: dict[str, TargetMetric] = {
         "of the weights in whole blocks",
         removed=True,
     ),
+    "bytes": TargetMetric(
+        "Bytes: most bytes of the weight files, by widths and by the storage type of each matrix",
+        "Asked to store at most {}",
+        "are stored",
+        "of weights",
+        absolute=True,
+    ),
 }
 
 
@@ -104,8 +117,15 @@ def target_verdict(metric: str, requested: float, achieved: float, where: str = 
         where: Where it was measured, from `in_engine`; empty: on the job's device.
     """
     row = TARGET_METRICS[metric]
+    if row.absolute:
+        return f"{row.asked.format(size_text(requested))}; {size_text(achieved)} {row.came}"
     asked = row.asked.format(f"{100 * requested:.4g}%")
     return f"{asked}{f' {where}' if where else ''}; {100 * achieved:.2f}% {row.came}"
+
+
+def amount_text(metric: str, amount: float) -> str:
+    """Return a target's value in few characters: ``0.5``, or ``100 MB``."""
+    return size_text(amount) if TARGET_METRICS[metric].absolute else f"{amount:g}"
 
 
 def in_engine(engine: str, phase: Phase | None) -> str:
@@ -209,12 +229,54 @@ class PatternTarget(Frozen):
         return self.sparsity
 
 
-Target = Annotated[SparsityTarget | KeepTarget | LatencyTarget | PatternTarget, Field(discriminator="metric")]
+class BytesTarget(Frozen):
+    """Store at most so many bytes: chooses widths, and the storage type of each matrix, embeddings included.
+
+    The weight files of the bundle hold no more. Its loader turns integers into ordinary weights, so that a model in memory has
+    the size of its widths alone.
+    """
+
+    metric: Literal["bytes"]
+    at_most: Bytes = Field(description='Bytes of the weight files: a number, or a size such as "100MB", "0.5GB" or "512MiB".')
+    types: tuple[StorageName, ...] = Field(
+        default=("float", "int8", "int4"),
+        min_length=1,
+        max_length=3,
+        description="The types that a matrix may be stored in. float: floating-point numbers, of two bytes unless "
+        "artifacts.dtype says otherwise. int8: integers of 8 bits, one scale for each row. int4: of 4 bits, one scale for 32 "
+        "weights. With float alone, nothing but widths changes.",
+    )
+    widths: Literal["choose", "keep"] = Field(
+        default="choose", description="choose: heads and neurons may go. keep: all stay, and types alone are chosen."
+    )
+
+    @model_validator(mode="after")
+    def _types_differ(self) -> BytesTarget:
+        if len(set(self.types)) < len(self.types):
+            raise ValueError("types must differ from each other")
+        return self
+
+    @property
+    def requested(self) -> float:
+        """The target in the metric's own unit: bytes."""
+        return float(self.at_most)
+
+    @property
+    def tolerance(self) -> float:
+        """How far the files may lie above the target: not at all. Below it they may lie as far as they do."""
+        return 0.0
+
+
+Target = Annotated[SparsityTarget | KeepTarget | LatencyTarget | PatternTarget | BytesTarget, Field(discriminator="metric")]
 
 
 def target_name(target: Target) -> str:
     """Return the name of a target and of its sub-folder: ``macs-0.3``, ``latency-vllm-decode-0.7``."""
     place = [target.engine, target.phase] if isinstance(target, LatencyTarget) else []
+    if isinstance(target, BytesTarget):
+        chosen = [] if target.types == BytesTarget.model_fields["types"].default else list(target.types)
+        kept = [] if target.widths == "choose" else ["whole"]
+        return "-".join([target.metric, str(target.at_most), *chosen, *kept])
     return "-".join([target.metric, *filter(None, place), f"{target.requested:g}"])
 
 

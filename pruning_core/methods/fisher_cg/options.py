@@ -19,6 +19,7 @@ class FisherCG(MethodOptions):
     """Structured pruning of heads and neurons by a Fisher mask search, then least-squares recovery (Li, Zhu, Sun 2024)."""
 
     planner: ClassVar[str] = "pruning_core.methods.fisher_cg.scores:prepare"
+    prices_loss: ClassVar[bool] = True
     by_default: ClassVar[str] = (
         "The true Fisher information, without labels, and a share of the output energy choose the units; the weights of the "
         "output projections are refitted by least squares, directly solved. The papers' own steps are preset paper."

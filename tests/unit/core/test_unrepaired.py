@@ -8,7 +8,7 @@ from pruning_core.arch.masks import Mask
 from pruning_core.evidence.calibration import Batch, TokenSet
 from pruning_core.evidence.context import Evidence
 from pruning_core.evidence.states import DenseStates
-from pruning_core.methods.unit_removal import UnitPlan, left_whole
+from pruning_core.methods.unit_plan import UnitPlan, left_whole
 from pruning_core.report.report import LayerReport, Report, SublayerReport
 from pruning_core.report.sublayers import reported_sublayers
 from pruning_core.run.reporting import _unrepaired
