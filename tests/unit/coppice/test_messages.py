@@ -126,7 +126,7 @@ def test_a_field_of_a_spec_file_is_named_as_one(tmp_path: Path) -> None:
     job = JobOptions(model="org/m")
     assert job.option_for("calibration.batch_tokens") == "calibration.batch_tokens (a field of a --spec file)"
     assert job.option_for("task.columns.text.0") == "--text"
-    assert job.option_for("target.keep") == "--sparsity or --macs-keep or --params-keep or --latency-keep"
+    assert job.option_for("target.keep") == "--sparsity or --macs-keep or --params-keep or --latency-keep or --bytes-at-most"
 
 
 def test_words_of_the_core_become_options_within_sentences() -> None:
