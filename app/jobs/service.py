@@ -21,11 +21,11 @@ from app.inspection.inspector import Inspector
 from app.jobs.admission import Admitted, admit
 from app.jobs.archive import Archive
 from app.jobs.arrivals import KeyUse, NewJob
+from app.jobs.calibration_catalog import Calibrations
 from app.jobs.digests import digest_of, first_digest
 from app.jobs.intake import Arrival, Intake, too_many_wait
 from app.jobs.limits import check_limits, limits_of
 from app.jobs.names import Asked, named
-from app.jobs.naming import Calibrations
 from app.jobs.needs import Abilities, Needs, why_nobody
 from app.jobs.places import Place, PlaceRepository
 from app.jobs.records import CALIBRATION_PREFIX, Job, JobEvent, PublishedArtifact, is_calibration

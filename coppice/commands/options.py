@@ -394,6 +394,8 @@ class JobOptions:
                 fail("--tolerance: only with a target, such as --macs-keep", ExitCode.BAD_INPUT)
         if not targets:
             return {}
+        if self.tolerance is not None and any(own["metric"] == "bytes" for own in targets):
+            fail("--tolerance: not with a target in bytes, which is met or missed", ExitCode.BAD_INPUT)
         targets = with_tolerance(targets, self.tolerance, fields)
         return {"targets": targets} if len(targets) > 1 else {"target": targets[0]}
 

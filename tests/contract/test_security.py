@@ -95,7 +95,8 @@ def test_no_path_parameter_leads_anywhere(api_on_sqlite: Api, path: str) -> None
     assert len(templates) > 10
     for template in templates:
         for method in ("GET", "DELETE", "POST", "PUT"):
-            names = dict.fromkeys(("job_id", "webhook_id", "key_id", "upload_id", "path", "revision", "tenant"), path)
+            places = ("job_id", "calibration_id", "webhook_id", "key_id", "upload_id", "path", "revision", "tenant")
+            names = dict.fromkeys(places, path)
             if "{path}" in template:
                 names["job_id"] = job_id
             response = api.client.request(method, template.format(**names), json=api.body)

@@ -62,7 +62,8 @@ class World:
         if actor in self.sessions:
             self.api.client.cookies[COOKIE] = self.sessions[actor]
         job = {"cancel": "queued", "retry": "failed", "delete": "doomed"}.get(path.rpartition("/")[2], "done")
-        body = {"/submit": self.form, "/sign-in": {"key": "nonsense"}}.get(path, {})
+        bodies = {"/submit": self.form, "/sign-in": {"key": "nonsense"}}
+        body = bodies.get(path, {"keep": "40", "once": "0" * 32} if path.endswith("/derive") else {})
         asked = {"data": body} if method == "POST" else {}
         return self.api.client.request(method, path.format(job_id=self.ids[job]), follow_redirects=False, **asked)
 
@@ -71,6 +72,7 @@ class World:
         job = {"cancelJob": "queued", "retryJob": "failed", "putJob": "named", "deleteJob": "doomed"}.get(operation, "done")
         names = {
             "job_id": self.ids[job],
+            "calibration_id": self.ids["calibration"],
             "path": "1_Pooling" if operation == "listHubFolder" else "model.safetensors",
             "revision": "main",
             "webhook_id": self.ids["webhook"],
@@ -112,6 +114,8 @@ def make_world(api: Api, model: Path, data: Path) -> World:
     api.fail(JobError("target_missed", "too coarse"), with_files=True)
     world.ids["queued"] = api.submit()
     world.ids["named"] = "nightly-7"
+    calibration = {name: value for name, value in api.body.items() if name != "sparsity"}
+    world.ids["calibration"] = api.client.post("/v1/calibrations", json=calibration).json()["id"]
     model_tar, data_tar = packed(contents(model)), packed(contents(data))
     hook = {"url": "https://example.org/hook"}
     world.ids["webhook"] = api.client.post("/v1/webhooks", json=hook).json()["id"]
@@ -120,6 +124,7 @@ def make_world(api: Api, model: Path, data: Path) -> World:
     del api.client.headers["Authorization"]
     world.bodies = {
         "createJob": {"json": api.body},
+        "createCalibration": {"json": calibration},
         "putJob": {"json": api.body},
         "deriveJob": {"json": {"sparsity": 0.4}},
         "cancelJobs": {"json": {"all": True, "dry_run": True}},
@@ -144,7 +149,16 @@ def make_api(make_api: Callable[..., Api], tmp_path: Path) -> Callable[..., Api]
 
 
 # What ends or deletes something comes last.
-_LAST = ("cancelJob", "retryJob", "deleteJob", "revokeKey", "deleteWebhook", "deleteModel", "deleteDataset")
+_LAST = (
+    "cancelJob",
+    "retryJob",
+    "deleteJob",
+    "deleteCalibration",
+    "revokeKey",
+    "deleteWebhook",
+    "deleteModel",
+    "deleteDataset",
+)
 
 
 def in_order(world: World) -> list[str]:

@@ -39,6 +39,7 @@ REPORT = {
         }
     ],
     "data": {"fingerprint": "sha256:0", "samples": 8, "tokens": 80, "mean_length": 10.0},
+    "outlook": {"points": [{"keep": 0.5, "parameters": 150, "bytes": 300, "cost": 0.2}]},
     "peak_memory_bytes": 1,
     "seed": 0,
     "device": "cpu",
