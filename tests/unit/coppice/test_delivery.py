@@ -89,6 +89,10 @@ def test_a_tolerance_is_kept_or_replaced(target: dict, options: dict, becomes: l
     [
         (["--quality-floor", "0.9", "--tolerance", "0.1"], "error: --tolerance: only with a target, such as --macs-keep"),
         (
+            ["--bytes-at-most", "20MB", "--tolerance", "0.1"],
+            "error: --tolerance: not with a target in bytes, which is met or missed",
+        ),
+        (
             ["--macs-keep", "0.7", "--layout", "serve"],
             "error: --layout serve follows the engines asked for: name them, such as --engine vllm",
         ),
