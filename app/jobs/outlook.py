@@ -171,9 +171,8 @@ def _alike(one: Job, other: Job) -> bool:
 def _checkpoints(job: Job) -> list[_Checkpoint]:
     report = job.report
     assert report is not None, "its callers look"
-    if report.frontier:
-        return [_Checkpoint(job.public_id, point.path, point) for point in report.frontier]
-    return [_Checkpoint(job.public_id, ".", report)]
+    found = [_Checkpoint(job.public_id, point.path, point) for point in report.frontier]
+    return [own for own in found or [_Checkpoint(job.public_id, ".", report)] if own.outcome.macs.dense > 0]
 
 
 def _judged(own: _Checkpoint, by_others: Foresight) -> BuiltView:

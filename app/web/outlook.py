@@ -136,7 +136,7 @@ def _words(own: PredictedView, dense_bytes: int, place: tuple[float, float] | No
     x, y = (None, None) if place is None else place
     return BudgetWords(
         percent=round(100 * own.macs_keep),
-        size=formats.percent(own.bytes / dense_bytes, 0),
+        size=formats.percent(formats.ratio(own.bytes, dense_bytes), 0),
         bytes=formats.size(own.bytes),
         speedup=formats.times(own.speedup),
         divergence=_small(own.divergence),

@@ -51,7 +51,7 @@ def _show(found: Outlook, budgets: tuple[PredictedBudget, ...]) -> None:
     for heading in ("MACs kept", "weights", "of dense", "speed-up", "divergence"):
         table.add_column(heading, justify="right")
     for own in budgets:
-        size = own.bytes / found.dense_bytes
+        size = own.bytes / max(1, found.dense_bytes)
         figures = (
             f"{own.macs_keep:.0%}",
             f"{own.bytes / 1e6:.1f} MB",

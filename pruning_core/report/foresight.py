@@ -38,6 +38,8 @@ def divergence_of(quality: QualityReport) -> Divergence | None:
     """Return the divergence that a report of quality holds; None where it holds none."""
     least = 0.5 / max(1, quality.samples)
     if quality.metric == "perplexity":
+        if min(quality.pruned, quality.dense) <= 0:
+            return None
         return Divergence("log-perplexity lost", math.log(quality.pruned / quality.dense), least)
     measures = {
         "agreement_with_dense": "share of answers that differ from the dense model's",

@@ -118,3 +118,12 @@ def test_a_budget_that_is_none_is_refused(api_on_sqlite: Api, keep: str) -> None
     assert answer.status_code == 422
     assert "whole number of per cent" in answer.text
     assert api_on_sqlite.client.get(f"/v1/jobs?metadata[derived_from]={parent}").json()["data"] == []
+
+
+def test_a_report_of_nothing_divides_by_nothing(api_on_sqlite: Api) -> None:
+    none = {"dense": 0, "pruned": 0}
+    quality = {"metric": "perplexity", "dense": 0.0, "pruned": 0.0, "samples": 1, "lower_is_better": True}
+    job_id = _ended(api_on_sqlite, bytes=none, macs=none, parameters=none, quality=quality)
+    found = _outlook(api_on_sqlite, job_id)
+    assert (found["measure"], found["built"], found["dense_bytes"]) == (None, [], 0)
+    assert api_on_sqlite.client.get(f"/jobs/{job_id}").status_code == 200
