@@ -185,15 +185,26 @@ async def derive_job(
     Model, data, method and calibration stay. What the other job has found out about them is used again where the worker has
     kept it.
     """
-    parent = await run_in_threadpool(service.get, job_id, owner=writer.owner)
-    sent = body.body_for(parent.job, await run_in_threadpool(service.calibrations.of_job, parent.job))
-    try:
-        request = JobCreate.model_validate(sent)
-    except ValidationError as error:
-        raise invalid(error, sent, JobCreate) from None
+    request, sent = await derived(job_id, body, service, writer.owner)
     if body.validate_only:
         return await _plan(request, service, writer)
     return _accepted(await service.submit(request, sent, caller=writer, idempotency_key=idempotency_key))
+
+
+async def derived(job_id: str, body: JobDerive, service: JobService, owner: str) -> tuple[JobCreate, dict[str, Any]]:
+    """Return the request for a job that is derived from another one, validated and as a client would have sent it.
+
+    Raises:
+        NotFound: There is no such job.
+        Refused: Nothing of it is different.
+        Problem: What is different is invalid beside what stays.
+    """
+    parent = await run_in_threadpool(service.get, job_id, owner=owner)
+    sent = body.body_for(parent.job, await run_in_threadpool(service.calibrations.of_job, parent.job))
+    try:
+        return JobCreate.model_validate(sent), sent
+    except ValidationError as error:
+        raise invalid(error, sent, JobCreate) from None
 
 
 @router.get("/{job_id}/outlook", operation_id="getOutlook")

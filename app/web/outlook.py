@@ -8,14 +8,12 @@ from http import HTTPStatus
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from app.api.deps import Service, Writer
-from app.api.jobs import JobId
+from app.api.jobs import JobId, derived
 from app.jobs.derivation import JobDerive
 from app.jobs.outlook import BuiltView, OutlookView, PredictedView
-from app.jobs.schemas import JobCreate
 from app.refusals import Refused
 from app.web import formats
 from app.web.forms import read_form
@@ -26,7 +24,7 @@ from pruning_core.spec.targets import KeepTarget
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _ONCE, _PERCENT = re.compile(r"[0-9a-f]{32}", re.ASCII), re.compile(r"[1-9][0-9]?", re.ASCII)
-_FIRST = 0.5
+_FIRST = 50  # per cent
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ class OutlookPage:
         drawn = curve([(1.0, 0.0), *line], marks) if line else None
         places = {} if drawn is None else dict(zip((own for own, _ in line), drawn.line[1:], strict=True))
         budgets = tuple(_words(own, view.dense_bytes, places.get(own.macs_keep)) for own in view.predictions)
-        wanted = round(100 * _FIRST) if keep is None else keep
+        wanted = _FIRST if keep is None else keep
         return cls(
             measure=view.measure,
             budgets=budgets,
@@ -125,10 +123,10 @@ async def order(job_id: JobId, request: Request, service: Service, writer: Write
     if not _PERCENT.fullmatch(form.one("keep")):
         raise Refused("invalid_request", "keep must be a whole number of per cent, from 1 to 99", "keep")
     keep, once = int(form.one("keep")), form.one("once")
-    parent = await run_in_threadpool(service.get, job_id, owner=writer.owner)
-    body = JobDerive(target=KeepTarget(metric="macs", keep=keep / 100)).body_for(parent.job)
+    change = JobDerive(target=KeepTarget(metric="macs", keep=keep / 100))
+    job, sent = await derived(job_id, change, service, writer.owner)
     key = f"page-{once if _ONCE.fullmatch(once) else uuid4().hex}-{keep}"
-    accepted = await service.submit(JobCreate.model_validate(body), body, caller=writer, idempotency_key=key)
+    accepted = await service.submit(job, sent, caller=writer, idempotency_key=key)
     return RedirectResponse(f"/jobs/{accepted.job.public_id}", HTTPStatus.SEE_OTHER)
 
 

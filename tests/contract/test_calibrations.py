@@ -117,6 +117,8 @@ def test_a_job_derived_from_a_calibration_names_it(api_on_sqlite: Api) -> None:
     assert (made["calibration_id"], made["requested"]["value"]) == (calibration, 0.4)
     again = api.client.post(f"/v1/jobs/{made['id']}/derive", json={"sparsity": 0.3}).json()
     assert again["calibration_id"] == calibration
+    ordered = api.client.post(f"/jobs/{made['id']}/derive", data={"keep": "25", "once": "0" * 32}, follow_redirects=False)
+    assert api.client.get(f"/v1{ordered.headers['location']}").json()["calibration_id"] == calibration
     assert api.client.delete(f"/v1/calibrations/{calibration}").status_code == 204
     later = api.client.post(f"/v1/jobs/{made['id']}/derive", json={"sparsity": 0.2})
     assert later.status_code == 202, later.text
