@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from benchmarks.models import SHARED, shared_model
 from pruning_core.errors import PruningError
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.models.load import load_task_model
@@ -38,7 +39,6 @@ from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import TaskModel
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 SMOLLM2 = Path(__file__).resolve().parents[2] / "models" / "smollm2"
 TEXTS = Path(__file__).resolve().parents[2] / "out" / "decoders" / "handbook"
 WAYS: dict[str, list[dict[str, Any]]] = {
@@ -94,7 +94,7 @@ def glue(shared: Path, task: str, samples: int) -> Subject:
             return float((own[:, 0] == own[:, 1]).mean())
         return float(spearmanr(own[:, 0], own[:, 1]).statistic)
 
-    model = shared / "models" / f"minilm-{task}"
+    model = shared_model(shared, task)
     spec = {"model": str(model), "task": f"glue/{task}", "data": str(folder), "calibration": {"samples": samples}}
     return Subject(model, spec, answers, metric, "accuracy" if task == "sst2" else "Spearman")
 

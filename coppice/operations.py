@@ -104,19 +104,23 @@ def wait(job_id: str, on_change: Callable[[Job], None]) -> Operation[Job]:
 
 def list_jobs(*, statuses: Sequence[str], metadata: Mapping[str, str], limit: int) -> Operation[list[Job]]:
     """List jobs, following pages."""
-    jobs: list[Job] = []
+    wanted: Query = [("status", status) for status in statuses]
+    wanted += [(f"metadata[{key}]", value) for key, value in metadata.items()]
+    return [Job.model_validate(item) for item in (yield from _pages("/v1/jobs", wanted, limit))]
+
+
+def _pages(path: str, wanted: Query, limit: int) -> Operation[list[Any]]:
+    """Read the items of a list up to a limit, page by page."""
+    found: list[Any] = []
     after: str | None = None
-    while len(jobs) < limit:
-        query: Query = [("status", status) for status in statuses]
-        query += [(f"metadata[{key}]", value) for key, value in metadata.items()]
-        query.append(("limit", min(_PAGE, limit - len(jobs))))
-        query += [] if after is None else [("after", after)]
-        page = (yield Request("GET", "/v1/jobs", params=query)).json()
-        jobs += [Job.model_validate(item) for item in page["data"]]
+    while len(found) < limit:
+        query: Query = [*wanted, ("limit", min(_PAGE, limit - len(found))), *([] if after is None else [("after", after)])]
+        page = (yield Request("GET", path, params=query)).json()
+        found += page["data"]
         after = page["next"]
         if after is None:
             break
-    return jobs
+    return found
 
 
 def cancel(job_id: str) -> Operation[Job]:
@@ -153,16 +157,7 @@ def calibration(calibration_id: str) -> Operation[Calibration]:
 
 def calibrations(*, limit: int) -> Operation[list[Calibration]]:
     """List calibrations, following pages."""
-    found: list[Calibration] = []
-    after: str | None = None
-    while len(found) < limit:
-        query: Query = [("limit", min(_PAGE, limit - len(found))), *([] if after is None else [("after", after)])]
-        page = (yield Request("GET", "/v1/calibrations", params=query)).json()
-        found += [Calibration.model_validate(item) for item in page["data"]]
-        after = page["next"]
-        if after is None:
-            break
-    return found
+    return [Calibration.model_validate(item) for item in (yield from _pages("/v1/calibrations", [], limit))]
 
 
 def delete_calibration(calibration_id: str) -> Operation[None]:

@@ -11,7 +11,7 @@ from pydantic.config import JsonDict
 
 from app.jobs.calibrations import Calibration
 from app.jobs.records import Job, is_calibration
-from app.jobs.schemas import ErrorView, JobCreate, ProgressView, moment_of, progress_of, without_target
+from app.jobs.schemas import ErrorView, JobCreate, ProgressView, known_moment, moment_of, progress_of, without_target
 from app.jobs.states import TERMINAL, JobStatus
 from pruning_core.report.statistics import KeptReport
 from pruning_core.spec.method import METHODS
@@ -99,26 +99,20 @@ class CalibrationView(BaseModel):
             size=known.size,
             pieces=[] if known.found is None else list(known.found.pieces),
             created_at=moment_of(job.created_at),
-            used_at=_moment(known.used_at),
-            started_at=_moment(job.started_at),
-            finished_at=_moment(job.finished_at),
-            expires_at=_moment(job.expires_at),
+            used_at=known_moment(known.used_at),
+            started_at=known_moment(job.started_at),
+            finished_at=known_moment(job.finished_at),
+            expires_at=known_moment(job.expires_at),
             jobs_served=known.served,
             jobs=list(known.newest),
             spec=spec,
             progress=progress_of(job),
             attempt=job.attempt,
             priority=job.priority,
-            error=None
-            if job.error is None
-            else ErrorView(code=job.error.code, message=job.error.message, param=job.error.param),
+            error=ErrorView.of(job),
             metadata=job.metadata,
             links=links,
         )
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else moment_of(seconds)
 
 
 class CalibrationList(BaseModel):

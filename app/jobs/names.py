@@ -8,7 +8,6 @@ from app.jobs.records import Job
 from app.jobs.repository import JobRepository
 from app.jobs.schemas import JobCreate
 from app.keys.records import Caller
-from app.refusals import NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,4 @@ def named(repository: JobRepository, asked: Asked) -> tuple[Job, str | None] | N
     if found is None:
         return None
     digest, job_id = found
-    job = repository.get(job_id, owner=owner)
-    if job is None:
-        raise NotFound("job_not_found", "there is no such job")
-    return job, digest
+    return repository.known(job_id, owner=owner), digest

@@ -15,6 +15,7 @@ from app.jobs.states import JobStatus
 from app.refusals import NotFound
 from pruning_core.report.foresight import Built, Foresight, divergence_of
 from pruning_core.report.report import Outcome, Report
+from pruning_core.spec.targets import any_rounds
 
 # Of jobs that were derived from one, the newest so many count.
 _MOST_RELATIVES = 50
@@ -59,14 +60,15 @@ class OutlookView(BaseModel):
 class _Checkpoint:
     job: str
     path: str
-    outcome: Outcome
+    bytes: int
+    built: Built
 
-    @property
-    def built(self) -> Built:
-        """The checkpoint in numbers."""
-        own = divergence_of(self.outcome.quality)
-        macs = self.outcome.macs
-        return Built(macs.pruned / macs.dense, self.outcome.latency_ms.speedup, None if own is None else own.value)
+    @classmethod
+    def of(cls, job: Job, path: str, outcome: Outcome) -> _Checkpoint:
+        """Take the numbers from an outcome."""
+        own, macs = divergence_of(outcome.quality), outcome.macs
+        built = Built(macs.pruned / macs.dense, outcome.latency_ms.speedup, None if own is None else own.value)
+        return cls(job.public_id, path, outcome.bytes.pruned, built)
 
 
 class Outlooks:
@@ -83,9 +85,7 @@ class Outlooks:
         """
         with self._database.read() as connection:
             repository = JobRepository(connection)
-            job = repository.get(job_id, owner=owner)
-            if job is None:
-                raise NotFound("job_not_found", "there is no such job")
+            job = repository.known(job_id, owner=owner)
             parent = job.metadata.get(DERIVED_FROM)
             relatives = [] if parent is None else [repository.get(parent, owner=owner)]
             for name in filter(None, (job.public_id, parent)):
@@ -164,15 +164,14 @@ def _alike(one: Job, other: Job) -> bool:
     """Return whether two jobs would have built the same checkpoint for the same budget."""
     fields = ("model", "revision", "task", "method", "recovery", "calibration", "seed")
     same = all(getattr(one.spec, name) == getattr(other.spec, name) for name in fields)
-    rounds = any(target.metric == "bytes" for target in one.spec.all_targets)
-    return same and not rounds and one.spec.artifacts.layout == other.spec.artifacts.layout
+    return same and not any_rounds(one.spec.all_targets) and one.spec.artifacts.layout == other.spec.artifacts.layout
 
 
 def _checkpoints(job: Job) -> list[_Checkpoint]:
     report = job.report
     assert report is not None, "its callers look"
-    found = [_Checkpoint(job.public_id, point.path, point) for point in report.frontier]
-    return [own for own in found or [_Checkpoint(job.public_id, ".", report)] if own.outcome.macs.dense > 0]
+    outcomes = {point.path: point for point in report.frontier} or {".": report}
+    return [_Checkpoint.of(job, path, own) for path, own in outcomes.items() if own.macs.dense > 0]
 
 
 def _judged(own: _Checkpoint, by_others: Foresight) -> BuiltView:
@@ -182,7 +181,7 @@ def _judged(own: _Checkpoint, by_others: Foresight) -> BuiltView:
         job=own.job,
         path=own.path,
         macs_keep=built.keep,
-        bytes=own.outcome.bytes.pruned,
+        bytes=own.bytes,
         speedup=built.speedup,
         divergence=built.divergence,
         predicted_speedup=None if foreseen is None else foreseen.speedup,

@@ -16,6 +16,7 @@ from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact, is_calibration
 from app.jobs.search import Wanted, found_ids, no_calibration
 from app.jobs.states import TERMINAL, TRANSITIONS, JobStatus, Transition
+from app.refusals import NotFound
 from app.tenants.repository import TenantRepository
 from app.webhooks.repository import WebhookRepository
 from pruning_core.report.progress import Progress
@@ -128,6 +129,13 @@ class JobRepository:
         query = sa.select(_jobs).where(*goes_by(job_id, owner))
         row = self._connection.execute(query).mappings().one_or_none()
         return None if row is None else _job(row)
+
+    def known(self, job_id: str, *, owner: str) -> Job:
+        """Read one job of an owner. Raises `NotFound`."""
+        job = self.get(job_id, owner=owner)
+        if job is None:
+            raise NotFound("job_not_found", "there is no such job")
+        return job
 
     def spec_as_stored(self, job_id: str) -> dict[str, Any]:
         """Read the spec of a job with the fields, and their order, that the version which wrote it knew."""

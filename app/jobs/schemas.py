@@ -99,6 +99,12 @@ class ErrorView(BaseModel):
     message: str
     param: str | None
 
+    @classmethod
+    def of(cls, job: Job) -> ErrorView | None:
+        """Show why a job failed; None where it has not."""
+        error = job.error
+        return None if error is None else cls(code=error.code, message=error.message, param=error.param)
+
 
 class RequestedView(BaseModel):
     """The target as asked for, in the metric's own unit; or the quality floor, where it alone was given."""
@@ -159,10 +165,10 @@ class JobView(BaseModel):
             id=job.public_id,
             status=job.status,
             created_at=moment_of(job.created_at),
-            started_at=None if job.started_at is None else moment_of(job.started_at),
-            finished_at=None if job.finished_at is None else moment_of(job.finished_at),
+            started_at=known_moment(job.started_at),
+            finished_at=known_moment(job.finished_at),
             estimated_finish=_estimate(job),
-            expires_at=None if job.expires_at is None else moment_of(job.expires_at),
+            expires_at=known_moment(job.expires_at),
             spec=without_target(job),
             progress=progress_of(job),
             queue=None if place is None else QueueView.of(place),
@@ -174,9 +180,7 @@ class JobView(BaseModel):
             requested=None if is_calibration(job.id) else _requested(job.spec),
             achieved=None if job.report is None else job.report.target,
             metrics=None if job.report is None else _headline(job),
-            error=None
-            if job.error is None
-            else ErrorView(code=job.error.code, message=job.error.message, param=job.error.param),
+            error=ErrorView.of(job),
             artifacts=[ArtifactView.of(job.public_id, artifact) for artifact in artifacts],
             metadata=job.metadata,
             calibration_id=job.calibration,
@@ -257,6 +261,11 @@ def without_target(job: Job) -> PruneSpec:
 def moment_of(seconds: float) -> datetime:
     """Return a moment of the database's clock as the API shows it."""
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def known_moment(seconds: float | None) -> datetime | None:
+    """Return a moment as the API shows it; None where there was none yet."""
+    return None if seconds is None else moment_of(seconds)
 
 
 def _requested(spec: PruneSpec) -> RequestedView:

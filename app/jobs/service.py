@@ -240,7 +240,7 @@ class JobService:
         """Read a job. Raises `NotFound`."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
-            job = _known(repository.get(job_id, owner=owner))
+            job = repository.known(job_id, owner=owner)
             return JobDetails(job, repository.artifacts(job.id))
 
     def place(self, job: Job) -> Place | None:
@@ -298,16 +298,16 @@ class JobService:
         """Read a job's event log from behind an id."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
-            job = _known(repository.get(job_id, owner=owner))
+            job = repository.known(job_id, owner=owner)
             return repository.events(job.id, after=after, limit=limit)
 
     def cancel(self, job_id: str, *, caller: Caller) -> JobDetails:
         """Ask for a cancellation; asking twice is once. Raises `Conflict` where the job has finished."""
         with self._database.write() as connection:
             repository = JobRepository(connection)
-            before = _known(repository.get(job_id, owner=caller.owner))
+            before = repository.known(job_id, owner=caller.owner)
             accepted = repository.request_cancel(before.id)
-            job = _known(repository.get(job_id, owner=caller.owner))
+            job = repository.known(job_id, owner=caller.owner)
             if not accepted and job.status != JobStatus.CANCELLED:
                 raise Conflict("already_finished", f"the job has already {job.status}")
             if not before.cancel_requested:
@@ -318,7 +318,7 @@ class JobService:
         """Queue a failed job again. Raises `Conflict` where it has not failed, `QuotaExceeded` where too many wait."""
         with self._database.write() as connection:
             repository = JobRepository(connection)
-            job = _known(repository.get(job_id, owner=caller.owner))
+            job = repository.known(job_id, owner=caller.owner)
             if job.status != JobStatus.FAILED:
                 raise Conflict("not_failed", f"only a failed job can be tried again; this one is {job.status}")
             self._check_quota(repository, caller.owner)
@@ -326,7 +326,7 @@ class JobService:
             TenantRepository(connection).require_open(caller.owner)
             if repository.retry(job.id):  # False: another request was quicker
                 AuditRepository(connection).record(Action.JOB_RETRIED, caller.owner, caller.key_id, job.id)
-            job = _known(repository.get(job_id, owner=caller.owner))
+            job = repository.known(job_id, owner=caller.owner)
         for pool in pools:
             self._announcer.announce(job.id, pool)
         return JobDetails(job, [])
@@ -340,7 +340,7 @@ class JobService:
         """Find a published file. Raises `NotFound`."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
-            job = _known(repository.get(job_id, owner=owner))
+            job = repository.known(job_id, owner=owner)
             artifact = repository.artifact(job.id, path)
         if artifact is None and job.status in TERMINAL and job.expires_at is not None:
             raise _expired(job.expires_at)
@@ -407,9 +407,3 @@ def _arrival(asked: Asked, spec: PruneSpec, needs: Needs) -> Arrival:
 def _expired(moment: float) -> NotFound:
     until = datetime.fromtimestamp(moment, UTC)
     return NotFound("artifact_expired", f"the job's files were kept until {until:%Y-%m-%d %H:%M} UTC; run it again")
-
-
-def _known(job: Job | None) -> Job:
-    if job is None:
-        raise NotFound("job_not_found", "there is no such job")
-    return job

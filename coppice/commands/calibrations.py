@@ -12,16 +12,13 @@ from rich.table import Table
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
-from coppice.commands.run import cache_folder, quiet_libraries
+from coppice.commands.here import cache_folder, computing, importing_core
 from coppice.commands.sending import require_folders, with_uploads
 from coppice.commands.waiting import Wait, follow
 from coppice.commands.which import JobId, Url
-from coppice.console import ExitCode, explained, fail, progress
+from coppice.console import explained
 from coppice.errors import JobUnsuccessful
-from coppice.installation import DISTRIBUTION
 from coppice.types import Calibration
-from pruning_core.errors import PruningError
-from pruning_core.report.progress import Progress
 from pruning_core.report.statistics import StatisticsReport
 from pruning_core.spec.prune import PruneSpec
 
@@ -70,21 +67,11 @@ def _here(
     spec: PruneSpec, folder: Path, job: options.JobOptions, *, device: str | None, threads: int | None, json: bool
 ) -> None:
     """Gather in this process."""
-    try:
+    with importing_core():
         from pruning_core.kept.folder import KeptFolder
         from pruning_core.run.pipeline import calibrate as gather
-    except ImportError as error:
-        fail(f"pruning needs {error.name}, which is not installed: pip install '{DISTRIBUTION}[prune]'", ExitCode.BAD_INPUT)
-    with quiet_libraries(), progress("load") as show:
-
-        def tell(now: Progress) -> None:
-            show(now.stage, now.fraction)
-
-        kept = KeptFolder(folder)
-        try:
-            found = gather(spec, kept, device=device, threads=threads, cache=cache_folder(), on_progress=tell)
-        except PruningError as error:
-            options.refuse(error, job)
+    with computing(lambda error: options.refuse(error, job)) as tell:
+        found = gather(spec, KeptFolder(folder), device=device, threads=threads, cache=cache_folder(), on_progress=tell)
     typer.echo(found.model_dump_json()) if json else _show_pieces(found)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json as jsonlib
 import os
-import sys
 import tempfile
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
@@ -17,9 +16,8 @@ from pydantic import ValidationError
 
 from coppice import console
 from coppice.commands import options, places
-from coppice.commands.run import cache_folder, quiet_libraries
+from coppice.commands.here import cache_folder, computing, importing_core
 from coppice.console import ExitCode, fail, fail_all, joined, note, progress
-from coppice.installation import DISTRIBUTION
 from coppice.pushing.bundle import BundleUnfit, NoBundle, read_bundle
 from coppice.reproduction import (
     Circumstance,
@@ -31,8 +29,7 @@ from coppice.reproduction import (
     other_differences,
     spec_without_further_evaluations,
 )
-from pruning_core.errors import OutOfMemory, PruningError, Rejected, StorageFull, each, together
-from pruning_core.machine.threads import keep_few_kernels, sleep_when_waiting
+from pruning_core.errors import PruningError, Rejected, each, together
 from pruning_core.report.report import Report
 from pruning_core.report.reproduction import ReproductionReport, SourceReport, unlike
 from pruning_core.spec.prune import PruneSpec
@@ -90,8 +87,6 @@ def reproduce(
     if out is not None:
         places.require_free(out)
     then = _verified(bundle)
-    sleep_when_waiting()
-    keep_few_kernels()
     with _refusals():
         odd = _differing_sources(again, spec)
     if odd and not anyway:
@@ -190,14 +185,12 @@ def _verified(bundle: Path) -> dict[str, str]:
 
 def _differing_sources(again: ReproductionReport, spec: PruneSpec) -> list[str]:
     """Say how model and data differ from those that the bundle was made of."""
-    try:
+    with importing_core():
         from pruning_core.data.digests import rows_digest
         from pruning_core.data.read import read_rows
         from pruning_core.data.table import ROLES
         from pruning_core.files.digests import model_digests
         from pruning_core.files.hub import model_folder
-    except ImportError as error:
-        fail(f"pruning needs {error.name}, which is not installed: pip install '{DISTRIBUTION}[prune]'", ExitCode.BAD_INPUT)
     found: dict[str, dict[str, str]] = {}
     together(
         (
@@ -251,25 +244,13 @@ def _run(spec: PruneSpec, folder: Path, made_on: str, threads: int) -> tuple[Rep
     except PruningError:
         note(f"the bundle was made on {device}, which this machine has not: another device is taken")
         device = None
-    with quiet_libraries(), progress("load") as show:
+    with computing(_refuse) as tell:
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # libraries may print, and stdout is for the result
-                made = run_pipeline(
-                    spec,
-                    folder,
-                    device=device,
-                    threads=threads,
-                    cache=cache_folder(),
-                    on_progress=lambda now: show(now.stage, now.fraction),
-                )
+            made = run_pipeline(spec, folder, device=device, threads=threads, cache=cache_folder(), on_progress=tell)
         except Rejected as error:
             if error.report is None:
                 fail(error.message, ExitCode.JOB_FAILED)
             return error.report, [f"the run now missed what was asked for: {error.message}"]
-        except (OutOfMemory, StorageFull) as error:
-            fail(error.message, ExitCode.JOB_FAILED)
-        except PruningError as error:
-            _refuse(error)
     return made, []
 
 

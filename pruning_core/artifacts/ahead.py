@@ -27,7 +27,6 @@ _STOCK = (
 
 # Longer than the imports take on a slow machine; what waits for them goes on without.
 _PATIENCE_S = 60.0
-_LOOK_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ class Ahead:
         """Wait until it has imported its libraries: until then, no time that is measured beside it counts."""
         until = time.monotonic() + _PATIENCE_S
         while not self.desk.stage.exists() and self.process.runs and time.monotonic() < until:
-            time.sleep(_LOOK_S)
+            time.sleep(fresh.LOOK_S)
 
 
 @contextmanager

@@ -54,9 +54,8 @@ class Running:
         self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, memory_bytes: int | None = None
     ) -> None:
         """Start it. The arguments are those of `run_limited`."""
-        if (
-            memory_bytes is not None
-        ):  # by a shell: where a filter of system calls holds, none sets the limits of another process
+        # By a shell: where a filter of system calls holds, none sets the limits of another process.
+        if memory_bytes is not None:
             command = ["/bin/sh", "-c", _LIMITED, str(memory_bytes // 1024), *command]
         with log.open("wb") as output:
             self._process = _started(command, cwd=cwd, env=env, output=output)

@@ -20,6 +20,7 @@ from torch import Tensor
 from pruning_core.arch.structure import find_structure, stored_name
 from pruning_core.files.checkpoint import INDEX_NAME, read_checkpoint
 from pruning_core.files.rounded import SCALES
+from pruning_core.files.safetensors_header import DTYPE_BYTES, read_header
 from pruning_core.linalg.rounding import Rounded
 from pruning_core.plugin.per_layer import unround
 from pruning_core.plugin.words import OURS
@@ -89,4 +90,4 @@ def _complete_index(folder: Path, added: Mapping[str, str]) -> None:
 
 
 def _tensor_bytes(file: Path) -> int:
-    return sum(tensor.nbytes for tensor in load_file(file).values())
+    return sum(tensor.values * DTYPE_BYTES[tensor.dtype] for tensor in read_header(file))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,10 +58,21 @@ class KeptFolder:
         if self._most is not None and piece.bytes > self._most:
             return False
         path = self._path(key)
+        return self._put(path, lambda partial: write_piece(partial, key, piece))
+
+    def take(self, piece: Path) -> None:
+        """Copy a piece from another folder, if it is there and there is room for it. It is checked when it is read."""
+        path = self.folder / piece.name
+        with suppress(OSError):
+            if not path.exists() and (self._most is None or piece.stat().st_size <= self._most):
+                self._put(path, lambda partial: shutil.copyfile(piece, partial))
+
+    def _put(self, path: Path, write: Callable[[Path], object]) -> bool:
+        """Write a file whole or not at all, and make room for it. Return whether it is there."""
         partial = path.with_suffix(f".{os.getpid()}{PARTIAL}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_piece(partial, key, piece)
+            write(partial)
             partial.replace(path)
         except OSError:
             with suppress(OSError):
@@ -69,22 +80,6 @@ class KeptFolder:
             return False
         make_room(self.folder, self._most, path)
         return path.exists()
-
-    def take(self, piece: Path) -> None:
-        """Copy a piece from another folder, if it is there and there is room for it. It is checked when it is read."""
-        path = self.folder / piece.name
-        partial = path.with_suffix(f".{os.getpid()}{PARTIAL}")
-        try:
-            if path.exists() or (self._most is not None and piece.stat().st_size > self._most):
-                return
-            self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(piece, partial)
-            partial.replace(path)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink()
-            return
-        make_room(self.folder, self._most, path)
 
     def _path(self, key: Mapping[str, Json]) -> Path:
         return self.folder / f"{name_of(key)}{SUFFIX}"

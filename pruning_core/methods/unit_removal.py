@@ -31,7 +31,16 @@ from pruning_core.search.outlook import foresee
 from pruning_core.search.stock_layers import choose_layers
 from pruning_core.shapes import Float
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import BytesTarget, KeepTarget, LatencyTarget, PatternTarget, SparsityTarget, Target, target_name
+from pruning_core.spec.targets import (
+    BytesTarget,
+    KeepTarget,
+    LatencyTarget,
+    PatternTarget,
+    SparsityTarget,
+    Target,
+    any_rounds,
+    target_name,
+)
 
 # How often a latency is planned again, each time further below the budget, when the finished checkpoint has missed it.
 _REPLANS = 2
@@ -106,8 +115,7 @@ class UnitPlanner:
 
         None in the stock layout, where trial repairs choose the layers, and where weights are rounded, too.
         """
-        rounds = any(isinstance(target, BytesTarget) for target in self._spec.all_targets)
-        if rounds or self._spec.artifacts.layout == "stock":
+        if any_rounds(self._spec.all_targets) or self._spec.artifacts.layout == "stock":
             return None
         ctx, importance = self._ctx, self._scores.importance
         return foresee(

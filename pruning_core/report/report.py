@@ -313,8 +313,8 @@ class Report(Outcome):
     outlook: OutlookReport | None = Field(
         default=None,
         exclude_if=partial(is_, None),
-        description="What other budgets would cost, by the scores alone. Left out for methods that zero weights, and in the "
-        "layout stock.",
+        description="What other budgets would cost, by the scores alone. Left out for methods that zero weights, in the "
+        "layout stock, and where a target in bytes rounds weights, too.",
     )
     frontier: tuple[FrontierPoint, ...] = ()
     warnings: tuple[str, ...] = ()

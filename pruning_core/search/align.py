@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from pruning_core.arch.masks import Mask
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import Budget
+from pruning_core.search.importance import most_important
 from pruning_core.shapes import Float
 
 # One AVX-512 vector of float32, which is one cache line, and twice the multiple that half precision wants on GPUs.
@@ -59,6 +59,5 @@ def align(mask: Mask, importance: Sequence[Float[Tensor, " units"]], groups: Seq
         return mask
     kept = list(mask.kept)
     for index in ffns:
-        kept[index] = torch.zeros(groups[index].size, dtype=torch.bool)
-        kept[index][importance[index].cpu().argsort(descending=True, stable=True)[: counts[index]]] = True
+        kept[index] = most_important(importance[index], counts[index])
     return Mask(tuple(kept))

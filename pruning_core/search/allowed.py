@@ -38,4 +38,4 @@ def search_allowed(
             tuple((count, count * price) for count in limits.counts(group))
             for group, price in zip(groups, budget.prices, strict=True)
         )
-    return search_curves(importance, groups, CurveBudget(curves, budget.limit))
+    return search_curves(importance, CurveBudget(curves, budget.limit))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pruning_core.arch.masks import Mask
-from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import CurveBudget
 from pruning_core.errors import TargetUnreachable
+from pruning_core.search.importance import most_important
 from pruning_core.search.options import choose_options
 from pruning_core.shapes import Float
 
@@ -22,12 +22,11 @@ from pruning_core.shapes import Float
 _SLACK = 1e-9
 
 
-def search_curves(importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], budget: CurveBudget) -> Mask:
+def search_curves(importance: Sequence[Float[Tensor, " units"]], budget: CurveBudget) -> Mask:
     """Find the mask of largest total importance within the budget. Each sublayer keeps its most important units.
 
     Args:
         importance: Importance of every unit, >= 0, one tensor for each group.
-        groups: The unit groups.
         budget: Cost curves and limit.
 
     Raises:
@@ -47,14 +46,4 @@ def search_curves(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
         items.append([(cost, float(prefix[count])) for count, cost in curve])
     chosen = choose_options(items, budget.limit)
     counts = [curve[option][0] for curve, option in zip(budget.curves, chosen, strict=True)]
-    return _best(importance, groups, counts)
-
-
-def _best(importance: Sequence[Float[Tensor, " units"]], groups: Sequence[UnitGroup], counts: Sequence[int]) -> Mask:
-    """Return the mask that keeps, of each group, as many of its most important units as its count says."""
-    kept: list[Tensor] = []
-    for values, group, count in zip(importance, groups, counts, strict=True):
-        flags = torch.zeros(group.size, dtype=torch.bool)
-        flags[values.argsort(descending=True, stable=True)[:count]] = True
-        kept.append(flags)
-    return Mask(tuple(kept))
+    return Mask(tuple(most_important(values, count) for values, count in zip(importance, counts, strict=True)))

@@ -50,9 +50,9 @@ def search_mask(
         return search_allowed(importance, groups, budget, limits)
     assert all(len(values) == group.size for values, group in zip(importance, groups, strict=True)), "a score for every unit"
     if isinstance(budget, CurveBudget):
-        return search_curves(importance, groups, budget)
+        return search_curves(importance, budget)
     if _differ(groups, budget):
-        return search_curves(importance, groups, _curves(groups, budget))
+        return search_curves(importance, _curves(groups, budget))
     return align(search_budget(importance, groups, budget), importance, groups, budget)
 
 

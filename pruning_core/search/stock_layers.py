@@ -23,7 +23,7 @@ from pruning_core.budgets import Budget, CurveBudget
 from pruning_core.errors import TargetUnreachable
 from pruning_core.machine.finite import require_finite
 from pruning_core.search.align import BLOCK, has_room
-from pruning_core.search.importance import check_importance
+from pruning_core.search.importance import check_importance, most_important
 from pruning_core.shapes import Float
 
 _SLACK = 1e-9
@@ -52,11 +52,8 @@ def search_stock(
         raise _unreachable()
     kept: list[Tensor] = []
     for group, values in zip(groups, importance, strict=True):
-        flags = torch.zeros(group.size, dtype=torch.bool)
-        if group.layer in layers:
-            size = group.size if group.kind == "head" else width
-            flags[values.argsort(descending=True, stable=True)[:size]] = True
-        kept.append(flags)
+        size = 0 if group.layer not in layers else group.size if group.kind == "head" else width
+        kept.append(most_important(values, size))
     return Mask(tuple(kept))
 
 

@@ -23,7 +23,7 @@ from pruning_core.arch.masks import Mask
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import TargetUnreachable
 from pruning_core.search.align import BLOCK
-from pruning_core.search.importance import check_importance
+from pruning_core.search.importance import check_importance, most_important
 from pruning_core.search.options import choose_options
 from pruning_core.shapes import Float
 from pruning_core.spec.sizes import size_text
@@ -147,7 +147,7 @@ def allocate(
     else:
         found = choose_options([[(own.nbytes, -own.loss) for own in item] for item in items], limit - stock.fixed)
     chosen = [item[option] for item, option in zip(items, found, strict=True)]
-    kept = [_best(values, own.count) for values, own in zip(importance, chosen[: len(groups)], strict=True)]
+    kept = [most_important(values, own.count) for values, own in zip(importance, chosen[: len(groups)], strict=True)]
     return Allocation(
         Mask(tuple(kept)),
         {path: kind for own in chosen for path, kind in own.types.items()},
@@ -231,9 +231,3 @@ def _pareto(options: Sequence[_Option]) -> list[_Option]:
         if not found or option.loss < found[-1].loss:
             found.append(option)
     return found
-
-
-def _best(values: Float[Tensor, " units"], count: int) -> Tensor:
-    flags = torch.zeros(len(values), dtype=torch.bool)
-    flags[values.cpu().argsort(descending=True, stable=True)[:count]] = True
-    return flags

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pruning_core.spec.artifacts import ArtifactSpec
 from pruning_core.spec.memory import MemorySpec
 from pruning_core.spec.method import Method
-from pruning_core.spec.targets import BytesTarget, Target
+from pruning_core.spec.targets import Target, any_rounds
 
 
 def check_stored(targets: Sequence[Target], method: Method, artifacts: ArtifactSpec, memory: MemorySpec) -> None:
@@ -16,7 +16,7 @@ def check_stored(targets: Sequence[Target], method: Method, artifacts: ArtifactS
     Raises:
         ValueError: A setting does not go with it; says what would.
     """
-    if not any(isinstance(target, BytesTarget) for target in targets):
+    if not any_rounds(targets):
         return
     if not method.prices_loss:
         raise ValueError(

@@ -293,3 +293,8 @@ def is_measured_here(target: Target) -> bool:
 def any_measured(targets: Sequence[Target]) -> bool:
     """Return whether one of the targets is measured by a clock."""
     return any(TARGET_METRICS[target.metric].measured for target in targets)
+
+
+def any_rounds(targets: Sequence[Target]) -> bool:
+    """Return whether one of the targets may round weights to integers."""
+    return any(isinstance(target, BytesTarget) for target in targets)

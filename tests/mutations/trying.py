@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coppice.commands.run import quiet_libraries
+from coppice.commands.here import quiet_libraries
 from tests.mutations.bases import WARM, Place, copy_of
 from tests.mutations.strategies import Example
 from tests.prover import Prover

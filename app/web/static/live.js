@@ -138,8 +138,8 @@ function offerCopies(within) {
 document.addEventListener("input", (event) => {
   const form = event.target.closest("[data-explore]");
   if (!form) return;
-  const budgets = JSON.parse(form.dataset.explore);
-  const chosen = budgets.find((own) => own.keep === Number(event.target.value));
+  form.budgets ??= JSON.parse(form.dataset.explore);
+  const chosen = form.budgets.find((own) => own.keep === Number(event.target.value));
   if (!chosen) return;
   for (const place of form.querySelectorAll("[data-show]")) place.textContent = chosen[place.dataset.show];
   const here = document.getElementById("here");

@@ -170,7 +170,7 @@ def test_search_under_curves_finds_the_best_counts(seed, share):
         for choice in itertools.product(*curves)
         if sum(cost for _, cost in choice) <= budget.limit
     )
-    mask = search_curves(importance, GROUPS, budget)
+    mask = search_curves(importance, budget)
     spent = sum(dict(curve)[count] for curve, count in zip(curves, mask.counts(), strict=True))
     assert spent <= budget.limit * (1 + 1e-9)
     assert sum(float(i[k].sum()) for i, k in zip(importance, mask.kept, strict=True)) == pytest.approx(best, rel=1e-3)
@@ -215,14 +215,14 @@ def test_curves_that_nothing_fits_under_are_unreachable(share):
     curves = _linear_curves([2.0, 1.0, 3.0, 1.0])
     least = CurveBudget(curves, 1.0).least
     with pytest.raises(TargetUnreachable, match="no combination of widths fits") as caught:
-        search_curves(importance, GROUPS, CurveBudget(curves, share * least))
+        search_curves(importance, CurveBudget(curves, share * least))
     assert caught.value.param == "target"
 
 
 def test_the_cheapest_counts_fit_where_rounding_to_bins_alone_is_against_them():
     importance = [torch.rand(group.size, generator=torch.Generator().manual_seed(0)) for group in GROUPS]
     curves = _linear_curves([2.0001, 1.0, 3.0003, 1.0])
-    mask = search_curves(importance, GROUPS, CurveBudget(curves, CurveBudget(curves, 1.0).least))
+    mask = search_curves(importance, CurveBudget(curves, CurveBudget(curves, 1.0).least))
     assert mask.counts() == [1, 0, 1, 0]
     for values, flags in zip(importance, mask.kept, strict=True):
         assert flags.sum() == 0 or int(values.argmax()) == int(flags.nonzero()[0, 0])
