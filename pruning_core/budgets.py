@@ -123,6 +123,7 @@ def budget_for(
     groups: Sequence[UnitGroup],
     *,
     total_params: int,
+    left_params: int | None = None,
     length: float,
     floors: Sequence[int] | None = None,
 ) -> Budget:
@@ -132,6 +133,7 @@ def budget_for(
         target: Target of the user, in a metric that gives units a price.
         groups: Unit group of every prunable sublayer.
         total_params: Parameters of the whole dense model.
+        left_params: Those of them that are left when the units are chosen; None: all of them.
         length: Mean real sequence length of the task, in tokens.
         floors: Number of units of each group that must stay; None: the group's own.
 
@@ -144,7 +146,7 @@ def budget_for(
         raise ValueError(f"units have no price in {target.metric}")
     prices = tuple(rule.price(group, length) for group in groups)
     prunable = sum(price * group.size for price, group in zip(prices, groups, strict=True))
-    total, fixed = (float(total_params), total_params - prunable) if rule.whole_model else (prunable, 0.0)
+    total, fixed = (float(total_params), (left_params or total_params) - prunable) if rule.whole_model else (prunable, 0.0)
     kept_share = 1 - target.requested if metric.removed else target.requested
     budget = Budget(prices, kept_share * total - fixed, target.tolerance * total)
     least = budget.spent([group.floor for group in groups] if floors is None else floors)

@@ -1,4 +1,4 @@
-"""Texts that users name for the ledger: plain files, JSON lines, or folders of such. Bounded, torch-free."""
+"""Texts that users name: plain files, JSON lines, or folders of such. Bounded, torch-free."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ LEAST_BLOCKS = 10
 PIECE_WORDS, PIECE_LETTERS = 48, 160
 _LEAST_WORDS = 16
 LEAST_PIECES = 10
-_LEAST_BYTES = BLOCK * LEAST_BLOCKS
+LEAST_BYTES = BLOCK * LEAST_BLOCKS
 _MOST_FILES = 1000
 
 
-def read_texts(place: str, param: str) -> list[str]:
+def read_texts(place: str, param: str, *, least: int = LEAST_BYTES) -> list[str]:
     """Read texts, up to `MOST_BYTES` in all.
 
     Args:
         place: A file, or a folder, whose files are read in the order of their names.
         param: Field of the spec that names it.
+        least: Bytes that the ledger needs of it; 1: any text is enough.
 
     Raises:
         DatasetInvalid: There is no text that can be read, or too little of it.
     """
     if not is_local(place):
         raise DatasetInvalid(
-            f"a text of the ledger is given by a path that begins with /, ./ or ~; got {place[:64]!r}", param=param
+            f"a text is given by a path that begins with /, ./ or ~; got {place[:64]!r}", param=param
         )
     found: list[str] = []
     left = MOST_BYTES
@@ -48,10 +49,12 @@ def read_texts(place: str, param: str) -> list[str]:
         if left <= 0:
             break
     size = sum(len(text.encode()) for text in found)
-    if size < _LEAST_BYTES:
+    if size < least == 1:
+        raise DatasetInvalid("the text is empty", param=param)
+    if size < least:
         said = "is empty" if not size else f"has {size} bytes"
         raise DatasetInvalid(
-            f"the text {said}, and the ledger needs {LEAST_BLOCKS} blocks of {BLOCK} tokens, at least {_LEAST_BYTES} bytes; "
+            f"the text {said}, and the ledger needs {LEAST_BLOCKS} blocks of {BLOCK} tokens, at least {least} bytes; "
             "give more of it",
             param=param,
         )

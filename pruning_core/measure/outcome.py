@@ -82,13 +82,13 @@ def count_shapes(
         latency: Latency of the checkpoint as loaded back.
     """
     groups = dense.groups
-    dense_files, written = read_checkpoint(source.source), read_checkpoint(folder)
+    dense_files, written = read_checkpoint(source.whole_source), read_checkpoint(folder)
     before, after = [group.size for group in groups], _sizes(groups, groups_of(written), mask)
     recounted = Recounted(
         groups=groups,
         kept=after,
         length=length,
-        parameters=(source.parameter_count(), written.parameters),
+        parameters=(source.whole_parameters, written.parameters),
         sparsity=1 - kept_weights(groups, after) / kept_weights(groups, before),
         covered_sparsity=None,
         latency_ms=(latency.dense, latency.pruned),

@@ -131,7 +131,8 @@ class UnitPlanner:
         return budget_for(
             target,
             self._ctx.groups,
-            total_params=self._ctx.task_model.parameter_count(),
+            total_params=self._ctx.task_model.whole_parameters,
+            left_params=self._ctx.task_model.parameter_count(),
             length=self._ctx.evidence.calibration.mean_length,
             floors=None if self._ctx.limits is None else [self._ctx.limits.floor(group) for group in self._ctx.groups],
         )

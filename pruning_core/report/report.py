@@ -22,6 +22,7 @@ from pruning_core.report.statistics import StatisticsReport
 from pruning_core.report.storage import StorageReport
 from pruning_core.report.target import TargetReport
 from pruning_core.report.training import TrainingReport
+from pruning_core.report.vocabulary import VocabularyReport
 from pruning_core.report.where import WhereReport
 from pruning_core.spec.artifacts import Layout
 from pruning_core.spec.frozen import Frozen
@@ -315,6 +316,9 @@ class Report(Outcome):
         exclude_if=partial(is_, None),
         description="What other budgets would cost, by the scores alone. Left out for methods that zero weights, in the "
         "layout stock, and where a target in bytes rounds weights, too.",
+    )
+    vocabulary: VocabularyReport | None = Field(
+        default=None, exclude_if=partial(is_, None), description="The vocabulary that was cut. Left out where it is whole."
     )
     frontier: tuple[FrontierPoint, ...] = ()
     warnings: tuple[str, ...] = ()

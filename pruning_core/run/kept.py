@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
+from hashlib import sha256
+
 from pruning_core.kept.folder import KeptFolder
 from pruning_core.kept.statistics import Statistics
 from pruning_core.machine.environment import versions
@@ -13,7 +17,14 @@ from pruning_core.tasks.base import TaskModel
 _PLACES = {"name", "dataset", "config", "revision", "train_split", "validation_split", "validation_share", "metric"}
 
 
-def statistics_of(spec: PruneSpec, dense: TaskModel, again: ReproductionReport, folder: KeptFolder | None) -> Statistics:
+def statistics_of(
+    spec: PruneSpec,
+    dense: TaskModel,
+    again: ReproductionReport,
+    folder: KeptFolder | None,
+    *,
+    tokens: Sequence[int] | None = None,
+) -> Statistics:
     """Return the statistics of a dense model on the data of a run.
 
     Args:
@@ -21,6 +32,7 @@ def statistics_of(spec: PruneSpec, dense: TaskModel, again: ReproductionReport, 
         dense: The dense model.
         again: The digests of model and rows.
         folder: Where statistics are kept; None: nowhere.
+        tokens: The ids that stay of the model's vocabulary; None: all.
     """
     libraries = versions()
     return Statistics(
@@ -31,6 +43,8 @@ def statistics_of(spec: PruneSpec, dense: TaskModel, again: ReproductionReport, 
             "calibration": spec.calibration.model_dump(mode="json", exclude={"memory_mb"}),
             "device": dense.device.type,
             "paged": dense.pages is not None,
+            # Runs with the whole vocabulary are named as they were before there were others.
+            **({} if tokens is None else {"tokens": sha256(array("q", tokens).tobytes()).hexdigest()}),
             "versions": {name: libraries[name] for name in ("coppice", "torch", "transformers")},
         },
         folder,

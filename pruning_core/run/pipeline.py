@@ -83,8 +83,8 @@ def run(
     check_local_inputs(spec)
     chosen, clock = choose_device(device), StageClock(on_progress)
     with _told_when_full(chosen), nullcontext() if threads is None else limited_threads(threads), appearing(out) as partial:
-        places = Places(partial, cache, statistics, scratch, engines)
-        with _proving_ahead(spec) as ahead:
+        with _proving_ahead(spec) as ahead, tempfile.TemporaryDirectory(prefix=".coppice-", dir=partial.parent) as beside:
+            places = Places(partial, cache, statistics, scratch, engines, Path(beside) / "cut")
             report, rejected = _run(spec, places, ahead, device=chosen, model_name=model_name, clock=clock)
     if rejected is not None:
         rejected.report = report
@@ -126,7 +126,7 @@ def calibrate(
         nullcontext() if threads is None else limited_threads(threads),
         tempfile.TemporaryDirectory(prefix="coppice-") as work,
     ):
-        prepared = prepare(spec, Places(Path(work), cache, statistics, engines=engines), chosen, clock, private=False)
+        prepared = prepare(spec, Places(Path(work), cache, statistics, None, engines, Path(work) / "cut"), chosen, clock, private=False)
         prepared.builder.ask_dense()
         found = prepared.ctx.statistics.report()
     assert found is not None, "there is a folder"
@@ -192,6 +192,7 @@ def _run(
             outlook=_outlook(prepared.planner, outcomes[0]),
             model_name=model_name,
             again=prepared.again,
+            vocabulary=prepared.vocabulary,
         )
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:

@@ -37,12 +37,14 @@ from pruning_core.models.placement import place_weights
 from pruning_core.plugin.words import plain_config
 from pruning_core.report.report import MemoryReport
 from pruning_core.report.reproduction import ReproductionReport
+from pruning_core.report.vocabulary import VocabularyReport
 from pruning_core.run.candidate import CandidateBuilder
 from pruning_core.run.engine_targets import EnginePlan, EnginePlanner, budgets_of, installed_for
 from pruning_core.run.further import further_sets, notes_of_sets
 from pruning_core.run.kept import statistics_of
 from pruning_core.run.reporting import scarce
 from pruning_core.run.reproduction import read_splits
+from pruning_core.run.vocabulary import cut_model, notes_of_vocabulary
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.tasks import KINDS
 from pruning_core.tasks.base import TaskModel
@@ -60,6 +62,7 @@ class Places:
         statistics: For what it finds out about the dense model; None: keep nothing.
         scratch: Outlives the run, for the checkpoints of trainings; None: keep nothing.
         engines: Environments of engines; None: see `pruning_core.engines.registry.engines_folder`.
+        cut: For the files of a model whose vocabulary is cut; does not exist yet.
     """
 
     work: Path
@@ -67,6 +70,7 @@ class Places:
     statistics: KeptFolder | None = None
     scratch: Path | None = None
     engines: Path | None = None
+    cut: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class Prepared:
         memory: Where the weights are.
         again: What it takes to make the bundle again.
         notes: Warnings about the data.
+        vocabulary: The vocabulary that was cut; None where it is whole.
     """
 
     spec: PruneSpec
@@ -94,6 +99,7 @@ class Prepared:
     memory: MemoryReport
     again: ReproductionReport
     notes: tuple[str, ...]
+    vocabulary: VocabularyReport | None
 
 
 def prepare(
@@ -128,7 +134,9 @@ def prepare(
         pages = places.work if memory.weights == "paged" else None
         dense = load_task_model(source, spec.task.type, device, pages=pages)
         spec, train, validation, again = _read(spec, dense, private=private)
-        statistics = statistics_of(spec, dense, again, places.statistics)
+        cut = cut_model(spec, dense, (train, validation), places.cut)
+        dense = dense if cut is None else cut.task
+        statistics = statistics_of(spec, dense, again, places.statistics, tokens=None if cut is None else cut.kept)
         further = further_sets(spec, dense, statistics)
         ledger = Ledger.asked_for(spec, dense, validation)  # what it can't read is told before the work, too
     config = plain_config(dense.model.config.to_dict())
@@ -157,8 +165,9 @@ def prepare(
         places.engines,
         ahead,
     )
-    notes = (*odd, *notes_of_sets(further), *halves, *scarce(spec, dense, train))
-    return Prepared(spec, ctx, planner, builder, plans, validation, memory, again, notes)
+    vocabulary = None if cut is None else cut.report
+    notes = (*odd, *notes_of_sets(further), *halves, *scarce(spec, dense, train), *notes_of_vocabulary(vocabulary))
+    return Prepared(spec, ctx, planner, builder, plans, validation, memory, again, notes, vocabulary)
 
 
 def _read(spec: PruneSpec, dense: TaskModel, *, private: bool) -> tuple[PruneSpec, Rows, Rows, ReproductionReport]:

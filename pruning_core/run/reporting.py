@@ -15,6 +15,7 @@ from pruning_core.report.outlook import OutlookReport
 from pruning_core.report.report import DataReport, FrontierPoint, MemoryReport, Outcome, QualityReport, Report
 from pruning_core.report.reproduction import ReproductionReport
 from pruning_core.report.sublayers import reported_sublayers
+from pruning_core.report.vocabulary import VocabularyReport
 from pruning_core.run.candidate import Candidate
 from pruning_core.spec.engines import ENGINE_TITLES
 from pruning_core.spec.prune import PruneSpec
@@ -36,6 +37,7 @@ def summed_up(
     outlook: OutlookReport | None,
     model_name: str | None,
     again: ReproductionReport,
+    vocabulary: VocabularyReport | None,
 ) -> Report:
     """Make the report of a run.
 
@@ -49,6 +51,7 @@ def summed_up(
         outlook: What other budgets would cost, where that is known.
         model_name: Name of the model in the report; None: as in the request.
         again: What it takes to make the bundle again.
+        vocabulary: The vocabulary that was cut; None where it is whole.
     """
     calibration = ctx.evidence.calibration
     points = [
@@ -77,6 +80,7 @@ def summed_up(
         reproduction=again,
         statistics=ctx.statistics.report(),
         outlook=outlook,
+        vocabulary=vocabulary,
         frontier=tuple(points) if len(points) > 1 else (),
         warnings=(
             *_of_model(spec, ctx),

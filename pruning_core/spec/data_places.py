@@ -1,4 +1,4 @@
-"""Every data set that a spec names: its task's, those of its further evaluation sets, what its ledger reads. Torch-free.
+"""Every data set that a spec names: its task's, of further evaluation sets, what ledger and vocabulary read. Torch-free.
 
 Whoever resolves, confines, fetches, uploads or shows data asks here, so that no place is forgotten.
 """
@@ -45,7 +45,8 @@ def data_places(spec: PruneSpec) -> tuple[DataPlace, ...]:
             found.append(DataPlace(f"{field}.data", own.data, own.revision, f"{field}.revision", own.config))
     ledger = spec.evaluation.ledger
     of_ledger = {} if ledger is None else ledger.places
-    found += [DataPlace(param, place, None, "", None, here=True) for param, place in of_ledger.items()]
+    of_vocabulary = {} if spec.vocabulary is None else spec.vocabulary.places
+    found += [DataPlace(param, place, None, "", None, here=True) for param, place in (of_ledger | of_vocabulary).items()]
     return tuple(found)
 
 
@@ -57,6 +58,8 @@ def with_data(spec: PruneSpec, references: Mapping[str, str]) -> PruneSpec:
     )
     task = spec.task.model_copy(update={"dataset": references.get(TASK_DATA, spec.task.dataset)})
     found = _with(spec, task, also)
+    if found.vocabulary is not None and found.vocabulary.places:
+        found = found.model_copy(update={"vocabulary": found.vocabulary.at(references)})
     ledger = found.evaluation.ledger
     if ledger is None or not ledger.places:
         return found

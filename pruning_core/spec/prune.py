@@ -35,6 +35,8 @@ from pruning_core.spec.stored import check_stored
 from pruning_core.spec.targets import Target, any_measured, target_name
 from pruning_core.spec.tasks import KINDS, TaskType
 from pruning_core.spec.together import Together
+from pruning_core.spec.vocabulary import PARAM as VOCABULARY
+from pruning_core.spec.vocabulary import Vocabulary
 
 # --- task -------------------------------------------------------------------------------------------------------------
 
@@ -254,6 +256,11 @@ class PruneSpec(Frozen):
         description="With a target: fail the job where the floor is not held. Without: find the model with the fewest MACs "
         "that holds it.",
     )
+    vocabulary: Vocabulary = Field(
+        default=None,
+        exclude_if=_is_unset,
+        description="Which tokens stay; null: all. Texts of the task's data become the same tokens as before.",
+    )
     method: Method = FisherCG()
     recovery: RecoverySpec = RecoverySpec()
     calibration: CalibrationSpec = CalibrationSpec()
@@ -313,6 +320,8 @@ class PruneSpec(Frozen):
                 "calibration",
                 "self_written",
             )
+        if self.vocabulary is not None and kind.reads == "image":
+            wrong.say(f"models of {self.task.type} read images and have no vocabulary: leave it out", VOCABULARY)
         if self.target is None and not self.targets and self.quality_floor is None:
             wrong.say("give one target, or a list of targets, or a quality_floor to search for the smallest model")
         if self.quality_floor is not None:

@@ -45,6 +45,19 @@ PROVEN_ENTRIES = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Uncut:
+    """A model before its vocabulary was cut.
+
+    Attributes:
+        source: Its folder.
+        parameters: Number of its parameters.
+    """
+
+    source: Path
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
 class TaskModel:
     """A model with its tokenizer, in evaluation mode, float32, no parameter requiring a gradient.
 
@@ -56,6 +69,7 @@ class TaskModel:
         stored_dtype: Type of the weights as stored: float32, float16 or bfloat16.
         embedder: How token states become one embedding; only for tasks that are judged by embeddings.
         pages: Folder for the files of paged blocks' new weights; None where all weights are in memory.
+        uncut: The model before its vocabulary was cut; None where that is whole.
     """
 
     model: PreTrainedModel
@@ -66,6 +80,7 @@ class TaskModel:
     stored_dtype: str
     embedder: Embedder | None = None
     pages: Path | None = None
+    uncut: Uncut | None = None
 
     def outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Run the model.
@@ -114,6 +129,20 @@ class TaskModel:
     def with_model(self, model: PreTrainedModel) -> TaskModel:
         """Return the same task and tokenizer around another model."""
         return dataclasses.replace(self, model=model)
+
+    def before_cut(self, uncut: Uncut) -> TaskModel:
+        """Return the same model, whose size is compared with that of another."""
+        return dataclasses.replace(self, uncut=uncut)
+
+    @property
+    def whole_source(self) -> Path:
+        """Folder of the model with its whole vocabulary."""
+        return self.source if self.uncut is None else self.uncut.source
+
+    @property
+    def whole_parameters(self) -> int:
+        """Number of parameters with the whole vocabulary, of which targets are shares."""
+        return self.parameter_count() if self.uncut is None else self.uncut.parameters
 
     def parameter_count(self) -> int:
         """Count the values that a checkpoint stores: tied weights once, computed tables (sines) not at all."""
