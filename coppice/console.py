@@ -318,6 +318,8 @@ def show(report: Report) -> None:
         out.print(escaped(_floor_line(report.quality_floor, report.quality.metric)), highlight=False, soft_wrap=True)
     if report.frontier:
         out.print(frontier_table(report))
+    if report.vocabulary is not None:
+        out.print(escaped(f"vocabulary: {report.vocabulary.words}"), highlight=False, soft_wrap=True)
     if report.statistics is not None and (said := report.statistics.words):
         out.print(escaped(said), highlight=False, soft_wrap=True)
     for warning in report.warnings:

@@ -18,6 +18,7 @@ from app.web.formats import WITHOUT_SUBJECT, words
 from app.web.forms import Field, Form, fields_of, number, pairs, put
 from pruning_core.spec.targets import TARGET_METRICS
 from pruning_core.spec.tasks import KINDS, TaskKind
+from pruning_core.spec.vocabulary import VocabularySpec
 from pruning_core.support.capabilities import methods, tasks
 
 # Sections below the first screen: field of the spec, title, and name of its schema.
@@ -64,6 +65,7 @@ _WHERE = {  # JSON pointers into the body, longest first, and the form control o
     "/revision": "revision",
     "/task": "task",
     "/data": "data",
+    "/vocabulary": "vocabulary",
     "/seed": "seed",
     "/priority": "priority",
     "/needs/device": "needs_device",
@@ -141,6 +143,7 @@ def body_of(form: Form) -> dict[str, Any]:
         ("max_attempts", number),
         ("timeout_s", number),
         ("metadata", pairs),
+        ("vocabulary", str),
     ):
         if text := form.one(name).strip():
             body["quality_floor" if name == "floor" else name] = read(text)
@@ -232,6 +235,7 @@ def form_of(
         "floor": [f"{floor['value']:g}" if floor else ""],
         "floor_kind": [floor["kind"] if floor else "relative"],
         "floor_confidence": [f"{floor['confidence']:g}" if floor and floor.get("confidence") else ""],
+        "vocabulary": [_keep(spec.get("vocabulary"))],
         "seed": [str(spec["seed"])],
         "priority": [str(priority) if priority else ""],
         "needs_device": ["" if needs.device == NO_NEEDS.device else needs.device],
@@ -248,6 +252,11 @@ def form_of(
         others = one.name.startswith("method.") and not one.name.startswith(f"method.{section['name']}.")
         values[one.name] = one.shown(one.default if others else _within(section, one.path[1:], one.default))
     return Form(values)
+
+
+def _keep(vocabulary: Mapping[str, Any] | None) -> str:
+    """Return which tokens stay, as the form has it; empty where all do."""
+    return "" if vocabulary is None else VocabularySpec.model_validate(vocabulary).written
 
 
 def _within(section: Mapping[str, Any], path: Sequence[str], default: object) -> object:

@@ -43,7 +43,7 @@ from coppice.commands.inputs import (
     ValidationSplit,
 )
 from coppice.commands.methods import Block, DropAttention, Method, Pattern, Preset, Segment, Tier
-from coppice.commands.places import local_data, local_model
+from coppice.commands.places import local_data, local_model, local_tokens
 from coppice.commands.spec_file import holds, read_spec, targets_of, with_tolerance
 from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
 from pruning_core.errors import PruningError, each
@@ -87,6 +87,13 @@ Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 
 SelfWritten = Annotated[
     float | None,
     typer.Option(help="Text generation: texts that the dense model writes itself, as a share of the samples (default 0.5)."),
+]
+Vocabulary = Annotated[
+    str | None,
+    typer.Option(
+        help="Cut the vocabulary: seen (what the data needs), languages such as en,de besides, or a file of tokens "
+        "(.txt or .json) besides."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random draws (default 0).")]
 Weights = Annotated[
@@ -157,6 +164,8 @@ _OPTIONS = {
     "seed": ("seed", "--seed"),
     "calibration.samples": ("samples", "--samples"),
     "calibration.self_written": ("self_written", "--self-written"),
+    "vocabulary": ("vocabulary", "--vocabulary"),
+    "vocabulary.keep": ("vocabulary", "--vocabulary"),
     "recovery.heal": ("heal", "--heal"),
     "recovery.heal.kind": ("heal", "--heal"),
     "recovery.heal.minutes": ("heal_minutes", "--heal-minutes"),
@@ -224,6 +233,7 @@ class JobOptions:
     preset: Preset = None
     samples: Samples = None
     self_written: SelfWritten = None
+    vocabulary: Vocabulary = None
     heal: Heal = None
     heal_minutes: HealMinutes = None
     seed: Seed = None
@@ -259,6 +269,8 @@ class JobOptions:
         calibration = {name: value for name in ("samples", "self_written") if (value := getattr(self, name)) is not None}
         if calibration:
             fields["calibration"] = {**fields.get("calibration", {}), **calibration}
+        if self.vocabulary is not None:
+            fields["vocabulary"] = local_tokens(self.vocabulary)
         fields |= healed(self, fields.get("recovery"))
         fields |= evaluated(self, fields.get("evaluation"), local_data)
         if self.weights is not None:

@@ -52,7 +52,7 @@ def model_card(spec: PruneSpec, report: Report, *, licence: str | None = None) -
 {_compressed(report)}{_exports(report)}| {quality.label} ({quality.samples} validation samples{precision_words(quality)}) | {quality.dense:.4f} | {quality.pruned:.4f} | {quality.pruned - quality.dense:+.4f} |
 {_further(report)}| latency, ms (batch {latency.batch}, length {latency.length}, {latency.threads} thread{"s" if latency.threads > 1 else ""}, {latency.device}, {latency.dtype}) | {latency.dense:.2f} | {latency.pruned:.2f} | {speedup_words(latency)} |
 
-{_stored(report)}{_difference(report)}Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples{_written(report)},
+{_stored(report)}{_vocabulary(report)}{_difference(report)}Target: {_target(report)}. Seed {report.seed}. Calibration: {report.data.samples} samples{_written(report)},
 {report.data.tokens:,} tokens, `{report.data.fingerprint}`. Every number is in `report.json`, and to look at in `report.html`; `manifest.json` has the
 sha256 of each file.
 
@@ -85,6 +85,11 @@ def _stored(report: Report) -> str:
     )
     said = "Type of each matrix: `storage.types` of `report.json`. The loader turns integers into ordinary weights."
     return f"| stored as | tensors | weights | bytes |\n| --- | ---: | ---: | ---: |\n{rows}\n{said}\n\n"
+
+
+def _vocabulary(report: Report) -> str:
+    """Write the sentence about a cut vocabulary; nothing where it is whole."""
+    return "" if report.vocabulary is None else f"Vocabulary: {report.vocabulary.words}.\n\n"
 
 
 def _difference(report: Report) -> str:

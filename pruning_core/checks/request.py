@@ -24,6 +24,7 @@ from pruning_core.checks.reader import check_longest, check_padding, check_reade
 from pruning_core.checks.task import check_lengths, check_model_class, check_problem_type, positions_of
 from pruning_core.checks.tensors import check_tensors
 from pruning_core.checks.tokens import check_tokens
+from pruning_core.checks.vocabulary import check_cuttable, check_vocabulary_inputs
 from pruning_core.data.head import Head, check_head
 from pruning_core.errors import together
 from pruning_core.files.checkpoint import classes_of, names_of, read_checkpoint
@@ -70,7 +71,7 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     def ledger() -> None:
         of_ledger.append(check_ledger_inputs(spec))
 
-    together((model, data, sets, ledger))
+    together((model, data, sets, ledger, lambda: check_vocabulary_inputs(spec)))
     ((task, findings),), ((spec, of_sets),) = found, further
     findings = findings.and_of(of_sets).and_of(of_ledger[0])
     findings = findings.but(notes=(*_of_preset(spec), *findings.notes))
@@ -131,6 +132,7 @@ def check_model(spec: PruneSpec, folder: Path) -> Head:
     stated = with_defaults(facts.config)
     groups = unit_groups(structure, stated)
     check_weights(stated, facts.shapes, structure, groups)
+    check_cuttable(spec, folder)
     check_method(spec, facts.config, facts.shapes, structure, groups)
     check_type(spec.task.type, facts.config)
     check_model_class(spec.task, facts.config)

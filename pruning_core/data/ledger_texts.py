@@ -37,9 +37,7 @@ def read_texts(place: str, param: str, *, least: int = LEAST_BYTES) -> list[str]
         DatasetInvalid: There is no text that can be read, or too little of it.
     """
     if not is_local(place):
-        raise DatasetInvalid(
-            f"a text is given by a path that begins with /, ./ or ~; got {place[:64]!r}", param=param
-        )
+        raise DatasetInvalid(f"a text is given by a path that begins with /, ./ or ~; got {place[:64]!r}", param=param)
     found: list[str] = []
     left = MOST_BYTES
     for file in _files(Path(place).expanduser(), param):

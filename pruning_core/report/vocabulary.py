@@ -42,6 +42,6 @@ class VocabularyReport(Frozen):
         """What was cut, in words."""
         grown = "; ".join(own.words for own in self.growth)
         return (
-            f"{self.tokens_after:,} of {self.tokens_before:,} tokens stay, {self.parameters:,} parameters went with the others; "
-            f"{self.texts:,} texts of the data become the same tokens as before. Other texts grow: {grown}"
+            f"{self.tokens_after:,} of {self.tokens_before:,} tokens stay, {self.parameters:,} parameters went with the "
+            f"others; {self.texts:,} texts of the data become the same tokens as before. Other texts grow: {grown}"
         )

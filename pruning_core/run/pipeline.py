@@ -82,10 +82,15 @@ def run(
         raise PruningError("the output folder must not exist, or be empty", param="out")
     check_local_inputs(spec)
     chosen, clock = choose_device(device), StageClock(on_progress)
-    with _told_when_full(chosen), nullcontext() if threads is None else limited_threads(threads), appearing(out) as partial:
-        with _proving_ahead(spec) as ahead, tempfile.TemporaryDirectory(prefix=".coppice-", dir=partial.parent) as beside:
-            places = Places(partial, cache, statistics, scratch, engines, Path(beside) / "cut")
-            report, rejected = _run(spec, places, ahead, device=chosen, model_name=model_name, clock=clock)
+    with (
+        _told_when_full(chosen),
+        nullcontext() if threads is None else limited_threads(threads),
+        appearing(out) as partial,
+        tempfile.TemporaryDirectory(prefix=".coppice-", dir=partial.parent) as beside,
+        _proving_ahead(spec) as ahead,
+    ):
+        places = Places(partial, cache, statistics, scratch, engines, Path(beside) / "cut")
+        report, rejected = _run(spec, places, ahead, device=chosen, model_name=model_name, clock=clock)
     if rejected is not None:
         rejected.report = report
         raise rejected
@@ -126,7 +131,9 @@ def calibrate(
         nullcontext() if threads is None else limited_threads(threads),
         tempfile.TemporaryDirectory(prefix="coppice-") as work,
     ):
-        prepared = prepare(spec, Places(Path(work), cache, statistics, None, engines, Path(work) / "cut"), chosen, clock, private=False)
+        prepared = prepare(
+            spec, Places(Path(work), cache, statistics, None, engines, Path(work) / "cut"), chosen, clock, private=False
+        )
         prepared.builder.ask_dense()
         found = prepared.ctx.statistics.report()
     assert found is not None, "there is a folder"

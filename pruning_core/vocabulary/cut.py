@@ -105,7 +105,10 @@ def cut_vocabulary(
     _check_rows(ids, rows)
     kept = sorted({*ids.values(), *named})
     number = {old: new for new, old in enumerate(kept)}
-    _write(whole.source, folder, rules.cut_to(tokens, number), settings, rows, number)
+    _write_tokenizer(whole.source, folder, rules.cut_to(tokens, number), number)
+    for name, own in settings.items():
+        if own:
+            _dump(cut_settings(own, rows, number), folder / name)
     write_cut_weights(whole.source, folder, names, rows, kept)
     after = load_task_model(folder, whole.task_type, whole.device, pages=whole.pages)
     before = rules.tokenizer
@@ -164,8 +167,8 @@ def _listed(rules: Rules, spec: VocabularySpec) -> set[str]:
     if unknown:
         shown = ", ".join(repr(token[:24]) for token in unknown[:_MOST_SHOWN])
         raise DatasetInvalid(
-            f"{len(unknown)} of the {len(listed)} listed tokens are none of this model's, such as {shown}; tokens are listed as "
-            "its tokenizer spells them, as in its vocab.txt or tokenizer.json",
+            f"{len(unknown)} of the {len(listed)} listed tokens are none of this model's, such as {shown}; tokens are listed "
+            "as its tokenizer spells them, as in its vocab.txt or tokenizer.json",
             param=KEEP,
         )
     return set(listed)
@@ -191,24 +194,14 @@ def _check_rows(ids: Mapping[str, int], rows: int) -> None:
         )
 
 
-def _write(
-    source: Path,
-    folder: Path,
-    rules: Mapping[str, Any],
-    settings: Mapping[str, Mapping[str, Any]],
-    rows: int,
-    number: Mapping[int, int],
-) -> None:
-    """Write all files of the new folder but its weights."""
+def _write_tokenizer(source: Path, folder: Path, rules: Mapping[str, Any], number: Mapping[int, int]) -> None:
+    """Write the new tokenizer, and copy what else lies beside the weights."""
     for name in companions_of(source):
         if name not in (*_OLD, *_CONFIGS, "tokenizer.json"):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, folder / name)
     if (source / "README.md").is_file():  # it names the licence
         shutil.copyfile(source / "README.md", folder / "README.md")
-    for name, own in settings.items():
-        if own:
-            _dump(cut_settings(own, rows, number), folder / name)
     _dump(rules, folder / "tokenizer.json")
     config = read_settings(folder / "tokenizer_config.json")
     if "added_tokens_decoder" in config:
@@ -276,9 +269,7 @@ def _output(model: TaskModel, ids: torch.Tensor) -> torch.Tensor:
     return cast("torch.Tensor", model.model(**inputs)[0]).float().cpu()
 
 
-def _growth(
-    name: str, texts: Sequence[str], before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase
-) -> GrowthReport:
+def _growth(name: str, texts: Sequence[str], before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase) -> GrowthReport:
     old, new = ([one for own in _encoded(_rules_of(tokens).tokenizer, texts) for one in own] for tokens in (before, after))
     unknown = after.unk_token_id
     return GrowthReport(

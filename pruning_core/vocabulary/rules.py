@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, cast
 
 from tokenizers import Tokenizer
@@ -114,7 +115,9 @@ class Rules:
             return found
         prefix, suffix = self._affixes
         if prefix:
-            raise ModelUnreadable(f"a BPE whose tokens go on with {prefix!r} cannot be cut here; leave {PARAM} out", param=PARAM)
+            raise ModelUnreadable(
+                f"a BPE whose tokens go on with {prefix!r} cannot be cut here; leave {PARAM} out", param=PARAM
+            )
         for token in tuple(found):
             if token in self.own:
                 found |= self._parts_of(token, suffix)
@@ -127,7 +130,7 @@ class Rules:
             symbols[-1] += suffix
         found = set(symbols)
         while len(symbols) > 1:
-            pairs = [self._ranks.get(pair, -1) for pair in zip(symbols, symbols[1:], strict=False)]
+            pairs = [self._ranks.get(pair, -1) for pair in pairwise(symbols)]
             known = [rank for rank in pairs if rank >= 0]
             if not known:
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,9 @@ from pruning_core.spec.vocabulary import PARAM
 
 _SIZES = ("vocab_size",)
 _ID_ENDINGS = ("_token_id", "_token_ids")
-_LISTS_OF_IDS = frozenset({"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", "forced_decoder_ids"})
+_LISTS_OF_IDS = frozenset(
+    {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", "forced_decoder_ids"}
+)
 
 
 def rows_of(model: PreTrainedModel) -> int:
@@ -37,7 +39,7 @@ def names_by_token(model: PreTrainedModel) -> set[str]:
     head = model.get_output_embeddings()
     if head is not None and cast("Tensor", head.weight).shape[0] != rows:
         raise ModelUnreadable("the model's embeddings and its head have two vocabularies, and only one can be cut", param=PARAM)
-    modules: list[nn.Module] = [cast("nn.Module", model.get_input_embeddings()), *([] if head is None else [head])]
+    modules: list[nn.Module] = [model.get_input_embeddings(), *([] if head is None else [head])]
     if model.config.is_encoder_decoder:
         modules += [
             own for name, own in model.named_modules() if name.endswith("embed_tokens") and isinstance(own, nn.Embedding)
@@ -102,12 +104,16 @@ def cut_settings(settings: Mapping[str, Any], rows: int, number: Mapping[int, in
         rows: The old number of rows.
         number: New id of each token, by its old one.
     """
+
     # -1 and -100 stand for no token; beyond the last row there is none either.
-    found = _with_ids(settings, lambda old: number[old] if 0 <= old < rows else old)
+    def new(old: int) -> int:
+        return number[old] if 0 <= old < rows else old
+
+    found = _with_ids(settings, new)
     return cast("dict[str, Any]", _with_size(found, rows, len(number)))
 
 
-def _with_ids(value: object, new: Any, *, is_id: bool = False) -> object:  # new: Callable[[int], int]
+def _with_ids(value: object, new: Callable[[int], int], *, is_id: bool = False) -> object:
     match value:
         case dict():
             fields = cast("dict[str, object]", value)
