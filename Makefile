@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-training bench-accuracy bench-prune bench-solvers bench-frontier bench-bytes bench-statistics bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos soak bench-service bench-fleet bench-claims gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders bench-healing peers
+.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-training bench-accuracy bench-prune bench-solvers bench-frontier bench-bytes bench-vocabulary bench-statistics bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos soak bench-service bench-fleet bench-claims gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders bench-healing peers
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -164,6 +164,9 @@ bench-frontier: install ## Eight budgets in one job beside one
 
 bench-bytes: install ## One budget of bytes for widths and storage types, beside pruning alone and rounding alone
 	$(BIN)/python -m benchmarks.bytes $(BYTES_ARGS)
+
+bench-vocabulary: install ## A vocabulary cut to what the training rows need, beside the whole one, at the same number of parameters, on rows it never saw
+	$(BIN)/python -m benchmarks.vocabulary $(VOCABULARY_ARGS)
 
 bench-statistics: install ## What a second target costs, where the first has kept what it found out about the dense model
 	$(BIN)/python -m benchmarks.derived $(STATISTICS_ARGS)
