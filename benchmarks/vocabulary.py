@@ -24,11 +24,12 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from benchmarks.models import SHARED, shared_model
+from pruning_core.errors import TargetUnreachable
 from pruning_core.run.pipeline import run
 from pruning_core.spec.glue import GLUE_TASKS
 from pruning_core.spec.prune import PruneSpec
 
-KEEPS = (0.7, 0.5)
+KEEPS = (0.7, 0.6, 0.5)
 WAYS: dict[str, Any] = {"whole": None, "seen": "seen"}
 _BATCH = 64
 _RESAMPLES = 2000
@@ -50,7 +51,9 @@ def split(source: Path, folder: Path) -> list[dict[str, Any]]:
 @torch.inference_mode()
 def answers(folder: Path, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, int]:
     """Return a checkpoint's outputs on texts, as users get them, and how many tokens the texts became."""
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).float().eval()
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, trust_remote_code=True, dtype=torch.float32
+    ).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     found, tokens = [], 0
     for start in range(0, len(texts), _BATCH):
@@ -89,7 +92,11 @@ def judge(task: str, shared: Path, keeps: Sequence[float], work: Path) -> list[d
         for way, vocabulary in WAYS.items():
             spec = {"model": str(model), "task": f"glue/{task}", "data": str(work / task), "vocabulary": vocabulary}
             out = work / f"{task}-{keep}-{way}"
-            report = run(PruneSpec.model_validate(spec | {"target": {"metric": "params", "keep": keep}}), out)
+            try:
+                report = run(PruneSpec.model_validate(spec | {"target": {"metric": "params", "keep": keep}}), out)
+            except TargetUnreachable as error:
+                found.append({"task": task, "keep": keep, "vocabulary": way, "unreachable": str(error)})
+                continue
             outputs[way], tokens = answers(out, texts)
             found.append(
                 {
@@ -108,7 +115,8 @@ def judge(task: str, shared: Path, keeps: Sequence[float], work: Path) -> list[d
                     "growth": tokens / dense_tokens,
                 }
             )
-        found[-1]["against_whole"] = interval(task, outputs["seen"], outputs["whole"], labels)
+        if "whole" in outputs:
+            found[-1]["against_whole"] = interval(task, outputs["seen"], outputs["whole"], labels)
     return found
 
 
@@ -126,6 +134,9 @@ def main() -> None:
     for place, heading in enumerate((*headings, "against whole")):
         table.add_column(heading, justify="left" if place in (0, 2) else "right")
     for row in rows:
+        if "unreachable" in row:
+            table.add_row(row["task"], f"{row['keep']:g}", row["vocabulary"], "all", *["-"] * 6, "out of reach")
+            continue
         low_high = row.get("against_whole")
         table.add_row(
             row["task"],

@@ -18,6 +18,7 @@ from pruning_core.checks.seconds import MEAN_SHARE, Model, seconds_of, step_of_h
 from pruning_core.engines.limits import refusals_of_files
 from pruning_core.engines.refusing import notes_on_engines
 from pruning_core.files.checkpoint import read_checkpoint
+from pruning_core.files.gguf import gguf_in
 from pruning_core.files.paths import is_local
 from pruning_core.files.snapshots import resolve_snapshot
 from pruning_core.report.report import IntPair
@@ -57,7 +58,7 @@ class Prediction(Frozen):
 
 
 def predict(spec: PruneSpec) -> Prediction | None:
-    """Predict a job whose model is a local folder; None for Hub ids.
+    """Predict a job whose model is a local checkpoint; None for Hub ids, and for files that are converted first.
 
     Raises:
         PruningError: One of the errors that `check_local_inputs` raises for such a model.
@@ -65,6 +66,8 @@ def predict(spec: PruneSpec) -> Prediction | None:
     if not is_local(spec.model):
         return None
     folder = Path(spec.model).expanduser()
+    if gguf_in(resolve_snapshot(folder)) is not None:
+        return None
     facts = read_checkpoint(resolve_snapshot(folder))
     groups = groups_of(facts)
     dense, parameters, size = facts.parameters, None, None

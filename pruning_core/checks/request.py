@@ -14,6 +14,7 @@ from pruning_core.checks.data import check_data
 from pruning_core.checks.embedder import check_embedder
 from pruning_core.checks.findings import Checked, Findings
 from pruning_core.checks.further import check_further
+from pruning_core.checks.gguf import check_gguf, gguf_facts
 from pruning_core.checks.heads import check_head_weights, check_type
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.checks.image_processor import check_image_processor
@@ -34,6 +35,8 @@ from pruning_core.files.snapshots import resolve_snapshot
 from pruning_core.spec.presets import words_of
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.spec.tasks import KINDS
+
+_CONVERTED = "what the model's tensors are for, which is known once the job has converted the GGUF file"
 
 
 def check_local_inputs(spec: PruneSpec) -> Checked:
@@ -57,9 +60,17 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     further: list[tuple[PruneSpec, Findings]] = []
     of_ledger: list[Findings] = []
 
+    of_gguf: list[tuple[str, ...]] = []
+
     def model() -> None:
-        if is_local(spec.model):
-            heads.append(check_model(spec, model_at(spec.model)))
+        if not is_local(spec.model):
+            return
+        folder = model_at(spec.model)
+        notes = check_gguf(spec, folder)
+        if notes is None:
+            heads.append(check_model(spec, folder))
+        else:
+            of_gguf.append(notes)
 
     def data() -> None:
         found.append(check_data(spec, heads[0] if heads else None))
@@ -75,6 +86,8 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     ((task, findings),), ((spec, of_sets),) = found, further
     findings = findings.and_of(of_sets).and_of(of_ledger[0])
     findings = findings.but(notes=(*_of_preset(spec), *findings.notes))
+    for notes in of_gguf:
+        findings = findings.but(notes=(*notes, *findings.notes), not_looked_at=(_CONVERTED, *findings.not_looked_at))
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
     return Checked(spec.but(task=task), findings)
@@ -98,6 +111,8 @@ def check_checkpoint(folder: Path) -> None:
         ModelUnreadable: The checkpoint is missing or corrupt, or is pickle, or reaches for code or files outside it.
         UnsupportedArchitecture: The model has no known block structure.
     """
+    if gguf_facts(folder) is not None:
+        return
     facts = read_checkpoint(folder)
     check_hooks(folder)
     structure = structure_of(facts)

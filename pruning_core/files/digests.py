@@ -8,6 +8,7 @@ from pathlib import Path
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.checkpoint import INDEX_NAME, read_checkpoint
 from pruning_core.files.companions import companions_of
+from pruning_core.files.gguf import gguf_in
 from pruning_core.files.snapshots import is_commit
 
 
@@ -25,6 +26,8 @@ def model_digests(folder: Path) -> dict[str, str]:
     Raises:
         ModelUnreadable: The checkpoint is missing or corrupt, or a file cannot be read.
     """
+    if (single := gguf_in(folder)) is not None:
+        return {single.name: sha256_of(single)}
     weights = [path.relative_to(folder).as_posix() for path in read_checkpoint(folder).weight_files]
     names = {"config.json", INDEX_NAME, *weights, *companions_of(folder)}
     try:

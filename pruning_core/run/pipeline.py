@@ -89,7 +89,7 @@ def run(
         tempfile.TemporaryDirectory(prefix=".coppice-", dir=partial.parent) as beside,
         _proving_ahead(spec) as ahead,
     ):
-        places = Places(partial, cache, statistics, scratch, engines, Path(beside) / "cut")
+        places = Places(partial, cache, statistics, scratch, engines, Path(beside))
         report, rejected = _run(spec, places, ahead, device=chosen, model_name=model_name, clock=clock)
     if rejected is not None:
         rejected.report = report
@@ -131,9 +131,7 @@ def calibrate(
         nullcontext() if threads is None else limited_threads(threads),
         tempfile.TemporaryDirectory(prefix="coppice-") as work,
     ):
-        prepared = prepare(
-            spec, Places(Path(work), cache, statistics, None, engines, Path(work) / "cut"), chosen, clock, private=False
-        )
+        prepared = prepare(spec, Places(Path(work), cache, statistics, None, engines, Path(work)), chosen, clock, private=False)
         prepared.builder.ask_dense()
         found = prepared.ctx.statistics.report()
     assert found is not None, "there is a folder"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from pruning_core.measure.stored import StoredPrecision
 from pruning_core.methods.base import Planner
 from pruning_core.methods.registry import planner_for
 from pruning_core.models.load import load_task_model
+from pruning_core.models.opened import opened
 from pruning_core.models.placement import place_weights
 from pruning_core.plugin.words import plain_config
 from pruning_core.report.report import MemoryReport
@@ -62,7 +63,7 @@ class Places:
         statistics: For what it finds out about the dense model; None: keep nothing.
         scratch: Outlives the run, for the checkpoints of trainings; None: keep nothing.
         engines: Environments of engines; None: see `pruning_core.engines.registry.engines_folder`.
-        cut: For the files of a model whose vocabulary is cut; does not exist yet.
+        beside: Outside the bundle, for models that are converted or cut before they are pruned.
     """
 
     work: Path
@@ -70,7 +71,18 @@ class Places:
     statistics: KeptFolder | None = None
     scratch: Path | None = None
     engines: Path | None = None
-    cut: Path | None = None
+    beside: Path | None = None
+
+    def aside(self, name: str) -> Callable[[], Path]:
+        """Return what makes a folder outside the bundle."""
+
+        def made() -> Path:
+            assert self.beside is not None, "runs have one"
+            folder = self.beside / name
+            folder.mkdir()
+            return folder
+
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +139,16 @@ def prepare(
         clock.expect_engines()
     installed = installed_for(spec, places.engines)
     with clock.stage("load"):
-        source = model_folder(spec.model, spec.revision)
-        if not is_local(spec.model):  # only a local model could be checked at submit
+        origin = model_folder(spec.model, spec.revision)
+        came = opened(origin, places.aside("opened"))
+        source = came.folder
+        if not is_local(spec.model) or source != origin:  # only a local checkpoint could be checked at submit
             check_model(spec, source)
         memory = place_weights(spec, read_checkpoint(source), device)
         pages = places.work if memory.weights == "paged" else None
         dense = load_task_model(source, spec.task.type, device, pages=pages)
-        spec, train, validation, again = _read(spec, dense, private=private)
-        cut = cut_model(spec, dense, (train, validation), places.cut)
+        spec, train, validation, again = _read(spec, dense, origin, private=private)
+        cut = cut_model(spec, dense, (train, validation), places.aside("cut"))
         dense = dense if cut is None else cut.task
         statistics = statistics_of(spec, dense, again, places.statistics, tokens=None if cut is None else cut.kept)
         further = further_sets(spec, dense, statistics)
@@ -166,11 +180,13 @@ def prepare(
         ahead,
     )
     vocabulary = None if cut is None else cut.report
-    notes = (*odd, *notes_of_sets(further), *halves, *scarce(spec, dense, train), *notes_of_vocabulary(vocabulary))
+    notes = (*came.notes, *odd, *notes_of_sets(further), *halves, *scarce(spec, dense, train), *notes_of_vocabulary(vocabulary))
     return Prepared(spec, ctx, planner, builder, plans, validation, memory, again, notes, vocabulary)
 
 
-def _read(spec: PruneSpec, dense: TaskModel, *, private: bool) -> tuple[PruneSpec, Rows, Rows, ReproductionReport]:
+def _read(
+    spec: PruneSpec, dense: TaskModel, origin: Path, *, private: bool
+) -> tuple[PruneSpec, Rows, Rows, ReproductionReport]:
     """Read the task's data.
 
     Returns:
@@ -178,7 +194,7 @@ def _read(spec: PruneSpec, dense: TaskModel, *, private: bool) -> tuple[PruneSpe
     """
     task, guessed = resolved(spec.task)  # a data set of the Hub: a local one was resolved when it was checked
     spec = spec.but(task=task)
-    splits, again = read_splits(spec, dense, private=private)
+    splits, again = read_splits(spec, dense, origin, private=private)
     train, validation = placed(task, splits, dense.classes)
     same = check_defined(task, (validation.labels or ())[: spec.evaluation.max_samples], dense.classes)
     return spec, replace(train, notes=(*guessed, *train.notes, *same)), validation, again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pruning_core.data.digests import rows_digest
@@ -17,12 +18,13 @@ from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import TaskModel
 
 
-def read_splits(spec: PruneSpec, dense: TaskModel, *, private: bool) -> tuple[list[Rows], ReproductionReport]:
+def read_splits(spec: PruneSpec, dense: TaskModel, origin: Path, *, private: bool) -> tuple[list[Rows], ReproductionReport]:
     """Read the splits of a task, prepare them for its model, and describe what the run is made of.
 
     Args:
         spec: The request, with the columns that were guessed.
         dense: The loaded model.
+        origin: Folder of the model as it was given.
         private: Whether the places of folders are nobody's business: their last names stay.
 
     Returns:
@@ -34,15 +36,15 @@ def read_splits(spec: PruneSpec, dense: TaskModel, *, private: bool) -> tuple[li
         rows = read_rows(spec.task, role, spec.evaluation.slices if role == "validation" else ())
         digests[role] = rows_digest(rows)
         splits.append(dense.family.prepared(dense, rows))
-    return splits, _described(spec, dense, digests, private=private)
+    return splits, _described(spec, dense, origin, digests, private=private)
 
 
-def _described(spec: PruneSpec, dense: TaskModel, rows: dict[str, str], *, private: bool) -> ReproductionReport:
+def _described(spec: PruneSpec, dense: TaskModel, origin: Path, rows: dict[str, str], *, private: bool) -> ReproductionReport:
     model = SourceReport(
         kind=_kind(spec.model),
         name=shown_name(spec.model),
-        commit=commit_of(dense.source),
-        sha256=model_digests(dense.source),
+        commit=commit_of(origin),
+        sha256=model_digests(origin),
     )
     data = SourceReport(kind=_kind(spec.task.dataset), name=shown_name(spec.task.dataset), sha256=rows)
     return ReproductionReport(

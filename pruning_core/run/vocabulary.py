@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pruning_core.data.further import set_task
@@ -17,24 +17,22 @@ from pruning_core.vocabulary.cut import CutModel, Text, cut_vocabulary, texts_of
 _OTHERS = 200  # texts of each kind: enough for two digits
 
 
-def cut_model(spec: PruneSpec, whole: TaskModel, splits: Sequence[Rows], folder: Path | None) -> CutModel | None:
+def cut_model(spec: PruneSpec, whole: TaskModel, splits: Sequence[Rows], folder: Callable[[], Path]) -> CutModel | None:
     """Cut a model's vocabulary to what the request names; None where it stays whole.
 
     Args:
         spec: The request, with all columns named.
         whole: The loaded model.
         splits: The rows of the task, prepared for the model.
-        folder: Where to write the model's files with fewer tokens.
+        folder: Makes the folder to write the model's files with fewer tokens to.
     """
     if spec.vocabulary is None:
         return None
-    assert folder is not None, "every run has one that may cut"
-    folder.mkdir()
     others = {
         "English documentation of Python": docstrings()[:_OTHERS],
         "source code of Python": source_code()[:_OTHERS],
     }
-    return cut_vocabulary(whole, spec.vocabulary, _texts(spec, whole, splits), others, folder)
+    return cut_vocabulary(whole, spec.vocabulary, _texts(spec, whole, splits), others, folder())
 
 
 def notes_of_vocabulary(report: VocabularyReport | None) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from tests import tiny
 from tests.exported import write_llama
 from tests.tasks import task_of, write_task_data, write_task_model
 
-RUSSIAN = "\u0441\u044a\u0435\u0448\u044c \u0436\u0435 \u0435\u0449\u0451 \u043c\u044f\u0433\u043a\u0438\u0445 \u0431\u0443\u043b\u043e\u043a"
+RUSSIAN = "\u0441\u044a\u0435\u0448\u044c \u0436\u0435 \u0435\u0449\u0451 \u0431\u0443\u043b\u043e\u043a"
 TRAINED_ON = [*docstrings()[:150], *([RUSSIAN] * 50)]
 SPECIAL = ["<unk>", "<s>", "</s>", "<mask>"]
 

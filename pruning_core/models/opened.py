@@ -1,0 +1,97 @@
+"""Models that come in other forms than a checkpoint's folder, as one that is read like any other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.pre_tokenizers import Metaspace
+
+from pruning_core.checks.gguf import gguf_facts, notes_on_gguf
+from pruning_core.errors import ModelUnreadable, PruningError
+from pruning_core.files.companions import TOKENIZER_NAMES, companions_of
+from pruning_core.files.gguf import GgufFacts, gguf_in
+from pruning_core.machine.resources import raise_if_exhausted
+from pruning_core.models.load import quiet_transformers
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model's folder, as it is read.
+
+    Attributes:
+        folder: A checkpoint's folder.
+        notes: What users should know of how it came in.
+    """
+
+    folder: Path
+    notes: tuple[str, ...] = ()
+
+
+def opened(source: Path, folder: Callable[[], Path]) -> Opened:
+    """Convert a model where it comes as a GGUF file; any other is read as it lies there.
+
+    Args:
+        source: Folder of the model.
+        folder: Makes the folder to write a converted model to.
+
+    Raises:
+        ModelUnreadable: The file is broken, or transformers cannot make a model of it.
+        UnsupportedArchitecture: Files of its architecture are not converted here.
+    """
+    facts, path = gguf_facts(source), gguf_in(source)
+    if facts is None or path is None:
+        return Opened(source)
+    out = folder()
+    try:
+        with quiet_transformers():
+            # Half precision holds all that few bits held; floats of 32 bits stay such.
+            _convert(path, out, torch.float32 if facts.types.startswith("F32") else torch.bfloat16)
+            _write_tokenizer(path, out, facts)
+    except PruningError:
+        raise
+    except Exception as error:  # of files that are not as transformers expects, it raises whatever comes
+        raise_if_exhausted(error, "the GGUF file was converted")
+        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(str(source), "the model's folder")[:200]
+        raise ModelUnreadable(f"transformers cannot convert {path.name}: {reason}", param="model") from error
+    for name in companions_of(source):
+        if name not in TOKENIZER_NAMES and not (out / name).exists():
+            shutil.copyfile(source / name, out / name)
+    return Opened(out, notes_on_gguf(facts))
+
+
+def _convert(path: Path, folder: Path, dtype: torch.dtype) -> None:
+    """Write the model and the tokenizer of a GGUF file as a checkpoint.
+
+    transformers refuses to save a model that it has read of GGUF: the weights go into a fresh one of the same configuration.
+    """
+    import transformers
+
+    auto: Any = transformers.AutoModelForCausalLM
+    read = auto.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True)
+    config = read.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.dtype = dtype
+    with torch.device("meta"):
+        fresh = type(read)(config)
+    fresh.load_state_dict(read.state_dict(), assign=True)
+    fresh.tie_weights()
+    fresh.generation_config = read.generation_config
+    fresh.to(dtype).save_pretrained(folder)
+
+
+def _write_tokenizer(path: Path, folder: Path, facts: GgufFacts) -> None:
+    """Write the tokenizer of a GGUF file. transformers puts a space before every text, where the file says no, too."""
+    import transformers
+
+    auto: Any = transformers.AutoTokenizer
+    tokenizer = auto.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    before = tokenizer.backend_tokenizer.pre_tokenizer
+    if facts.puts_space is False and isinstance(before, Metaspace):
+        before.prepend_scheme = "never"
+    tokenizer.save_pretrained(folder)
