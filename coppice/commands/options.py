@@ -26,6 +26,7 @@ from coppice.commands.delivery import (
     delivered,
 )
 from coppice.commands.evaluated import Also, Examples, LedgerTexts, Slices, UsesLedger, evaluated
+from coppice.commands.first import Adapter, Vocabulary, changed_first
 from coppice.commands.healed import Heal, HealMinutes, healed
 from coppice.commands.inputs import (
     Data,
@@ -43,7 +44,7 @@ from coppice.commands.inputs import (
     ValidationSplit,
 )
 from coppice.commands.methods import Block, DropAttention, Method, Pattern, Preset, Segment, Tier
-from coppice.commands.places import local_data, local_model, local_tokens
+from coppice.commands.places import local_data, local_model
 from coppice.commands.spec_file import holds, read_spec, targets_of, with_tolerance
 from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
 from pruning_core.errors import PruningError, each
@@ -88,13 +89,6 @@ SelfWritten = Annotated[
     float | None,
     typer.Option(help="Text generation: texts that the dense model writes itself, as a share of the samples (default 0.5)."),
 ]
-Vocabulary = Annotated[
-    str | None,
-    typer.Option(
-        help="Cut the vocabulary: seen (what the data needs), languages such as en,de besides, or a file of tokens "
-        "(.txt or .json) besides."
-    ),
-]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random draws (default 0).")]
 Weights = Annotated[
     str | None,
@@ -137,6 +131,7 @@ _OF_DATA = {  # options of any task's data, a GLUE task's too, and their fields
 _OPTIONS = {
     "model": ("model", "--model"),
     "revision": ("revision", "--revision"),
+    "adapter": ("adapter", "--adapter"),
     "task": ("task", "--task"),
     "data": ("data", "--data"),
     "task.dataset": ("data", "--data"),
@@ -192,6 +187,7 @@ class JobOptions:
 
     model: Model = None
     revision: Revision = None
+    adapter: Adapter = None
     task: Task = None
     data: Data = None
     train_split: TrainSplit = None
@@ -269,8 +265,7 @@ class JobOptions:
         calibration = {name: value for name in ("samples", "self_written") if (value := getattr(self, name)) is not None}
         if calibration:
             fields["calibration"] = {**fields.get("calibration", {}), **calibration}
-        if self.vocabulary is not None:
-            fields["vocabulary"] = local_tokens(self.vocabulary)
+        fields |= changed_first(self)
         fields |= healed(self, fields.get("recovery"))
         fields |= evaluated(self, fields.get("evaluation"), local_data)
         if self.weights is not None:

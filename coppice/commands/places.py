@@ -45,11 +45,6 @@ def is_path(reference: str) -> bool:
     return reference.startswith(("/", "./", "../", "~"))
 
 
-def local_tokens(written: str) -> str:
-    """Make the path of a file of tokens absolute; ``seen`` and languages stay."""
-    return absolute(written) if is_path(written) or Path(written).suffix else written
-
-
 def local_model(reference: str) -> str:
     """Make the path of a model absolute. A folder that exists is a path, as people expect; anything else may be a Hub id."""
     return absolute(reference) if is_path(reference) or Path(reference).is_dir() else reference

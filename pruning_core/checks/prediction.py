@@ -66,7 +66,7 @@ def predict(spec: PruneSpec) -> Prediction | None:
     if not is_local(spec.model):
         return None
     folder = Path(spec.model).expanduser()
-    if gguf_in(resolve_snapshot(folder)) is not None:
+    if spec.adapter is not None or gguf_in(resolve_snapshot(folder)) is not None:
         return None
     facts = read_checkpoint(resolve_snapshot(folder))
     groups = groups_of(facts)

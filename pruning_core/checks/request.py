@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pruning_core.arch.structure import structure_of, unit_groups
+from pruning_core.checks.adapter import check_adapter, read_adapter
 from pruning_core.checks.config import check_config, with_defaults
 from pruning_core.checks.data import check_data
 from pruning_core.checks.embedder import check_embedder
@@ -36,7 +37,7 @@ from pruning_core.spec.presets import words_of
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.spec.tasks import KINDS
 
-_CONVERTED = "what the model's tensors are for, which is known once the job has converted the GGUF file"
+_CONVERTED = "what the model's tensors are for, which is known once the job has converted the GGUF file or merged the adapter"
 
 
 def check_local_inputs(spec: PruneSpec) -> Checked:
@@ -60,17 +61,23 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     further: list[tuple[PruneSpec, Findings]] = []
     of_ledger: list[Findings] = []
 
-    of_gguf: list[tuple[str, ...]] = []
+    unseen: list[tuple[str, ...]] = []
 
     def model() -> None:
         if not is_local(spec.model):
             return
         folder = model_at(spec.model)
         notes = check_gguf(spec, folder)
-        if notes is None:
+        if spec.adapter is not None:
+            facts = read_adapter(Path(spec.adapter).expanduser())
+            if notes is None:
+                check_checkpoint(folder)
+                check_adapter(facts, read_checkpoint(folder).shapes)
+            unseen.append((*(notes or ()),))
+        elif notes is None:
             heads.append(check_model(spec, folder))
         else:
-            of_gguf.append(notes)
+            unseen.append(notes)
 
     def data() -> None:
         found.append(check_data(spec, heads[0] if heads else None))
@@ -86,7 +93,7 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     ((task, findings),), ((spec, of_sets),) = found, further
     findings = findings.and_of(of_sets).and_of(of_ledger[0])
     findings = findings.but(notes=(*_of_preset(spec), *findings.notes))
-    for notes in of_gguf:
+    for notes in unseen:
         findings = findings.but(notes=(*notes, *findings.notes), not_looked_at=(_CONVERTED, *findings.not_looked_at))
     if not is_local(spec.model):
         findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))

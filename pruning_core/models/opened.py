@@ -16,7 +16,10 @@ from pruning_core.errors import ModelUnreadable, PruningError
 from pruning_core.files.companions import TOKENIZER_NAMES, companions_of
 from pruning_core.files.gguf import GgufFacts, gguf_in
 from pruning_core.machine.resources import raise_if_exhausted
+from pruning_core.models.adapter import merge_adapter
 from pruning_core.models.load import quiet_transformers
+from pruning_core.report.adapter import AdapterReport
+from pruning_core.spec.prune import PruneSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +29,36 @@ class Opened:
     Attributes:
         folder: A checkpoint's folder.
         notes: What users should know of how it came in.
+        adapter: The adapter that is in it; None where there is none.
     """
 
     folder: Path
     notes: tuple[str, ...] = ()
+    adapter: AdapterReport | None = None
 
 
-def opened(source: Path, folder: Callable[[], Path]) -> Opened:
-    """Convert a model where it comes as a GGUF file; any other is read as it lies there.
+def opened(spec: PruneSpec, source: Path, aside: Callable[[str], Path]) -> Opened:
+    """Convert a model that comes as a GGUF file, and merge its adapter; any other is read as it lies there.
 
     Args:
+        spec: The request.
         source: Folder of the model.
-        folder: Makes the folder to write a converted model to.
+        aside: Makes a folder of a name outside the bundle.
+
+    Raises:
+        ModelUnreadable: The model or the adapter is broken, or they don't belong to each other.
+        UnsupportedArchitecture: GGUF files of its architecture are not converted here.
+    """
+    came = _converted(source, aside)
+    if spec.adapter is None:
+        return came
+    folder = aside("merged")
+    report = merge_adapter(came.folder, Path(spec.adapter).expanduser(), spec.task.type, folder)
+    return Opened(folder, (*came.notes, report.words), report)
+
+
+def _converted(source: Path, aside: Callable[[str], Path]) -> Opened:
+    """Convert a model where it comes as a GGUF file.
 
     Raises:
         ModelUnreadable: The file is broken, or transformers cannot make a model of it.
@@ -46,7 +67,7 @@ def opened(source: Path, folder: Callable[[], Path]) -> Opened:
     facts, path = gguf_facts(source), gguf_in(source)
     if facts is None or path is None:
         return Opened(source)
-    out = folder()
+    out = aside("converted")
     try:
         with quiet_transformers():
             # Half precision holds all that few bits held; floats of 32 bits stay such.

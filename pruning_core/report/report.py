@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pruning_core.report.adapter import AdapterReport
 from pruning_core.report.also import AlsoReport
 from pruning_core.report.engines import EngineReport, ExportReport
 from pruning_core.report.healing import HealingReport
@@ -316,6 +317,9 @@ class Report(Outcome):
         exclude_if=partial(is_, None),
         description="What other budgets would cost, by the scores alone. Left out for methods that zero weights, in the "
         "layout stock, and where a target in bytes rounds weights, too.",
+    )
+    adapter: AdapterReport | None = Field(
+        default=None, exclude_if=partial(is_, None), description="The adapter that was merged into the model first."
     )
     vocabulary: VocabularyReport | None = Field(
         default=None, exclude_if=partial(is_, None), description="The vocabulary that was cut. Left out where it is whole."

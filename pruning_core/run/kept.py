@@ -9,6 +9,7 @@ from hashlib import sha256
 from pruning_core.kept.folder import KeptFolder
 from pruning_core.kept.statistics import Statistics
 from pruning_core.machine.environment import versions
+from pruning_core.report.adapter import AdapterReport
 from pruning_core.report.reproduction import ReproductionReport
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tasks.base import TaskModel
@@ -24,6 +25,7 @@ def statistics_of(
     folder: KeptFolder | None,
     *,
     tokens: Sequence[int] | None = None,
+    adapter: AdapterReport | None = None,
 ) -> Statistics:
     """Return the statistics of a dense model on the data of a run.
 
@@ -32,6 +34,7 @@ def statistics_of(
         dense: The dense model.
         again: The digests of model and rows.
         folder: Where statistics are kept; None: nowhere.
+        adapter: The adapter that was merged into the model; None where there is none.
         tokens: The ids that stay of the model's vocabulary; None: all.
     """
     libraries = versions()
@@ -45,6 +48,7 @@ def statistics_of(
             "paged": dense.pages is not None,
             # Runs with the whole vocabulary are named as they were before there were others.
             **({} if tokens is None else {"tokens": sha256(array("q", tokens).tobytes()).hexdigest()}),
+            **({} if adapter is None else {"adapter": adapter.sha256}),
             "versions": {name: libraries[name] for name in ("coppice", "torch", "transformers")},
         },
         folder,

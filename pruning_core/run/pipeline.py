@@ -198,6 +198,7 @@ def _run(
             model_name=model_name,
             again=prepared.again,
             vocabulary=prepared.vocabulary,
+            adapter=prepared.adapter,
         )
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:

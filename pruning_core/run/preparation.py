@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from pruning_core.models.load import load_task_model
 from pruning_core.models.opened import opened
 from pruning_core.models.placement import place_weights
 from pruning_core.plugin.words import plain_config
+from pruning_core.report.adapter import AdapterReport
 from pruning_core.report.report import MemoryReport
 from pruning_core.report.reproduction import ReproductionReport
 from pruning_core.report.vocabulary import VocabularyReport
@@ -73,16 +74,12 @@ class Places:
     engines: Path | None = None
     beside: Path | None = None
 
-    def aside(self, name: str) -> Callable[[], Path]:
-        """Return what makes a folder outside the bundle."""
-
-        def made() -> Path:
-            assert self.beside is not None, "runs have one"
-            folder = self.beside / name
-            folder.mkdir()
-            return folder
-
-        return made
+    def aside(self, name: str) -> Path:
+        """Make a folder outside the bundle."""
+        assert self.beside is not None, "runs have one"
+        folder = self.beside / name
+        folder.mkdir()
+        return folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +97,7 @@ class Prepared:
         again: What it takes to make the bundle again.
         notes: Warnings about the data.
         vocabulary: The vocabulary that was cut; None where it is whole.
+        adapter: The adapter that was merged; None where there was none.
     """
 
     spec: PruneSpec
@@ -112,6 +110,7 @@ class Prepared:
     again: ReproductionReport
     notes: tuple[str, ...]
     vocabulary: VocabularyReport | None
+    adapter: AdapterReport | None
 
 
 def prepare(
@@ -140,7 +139,7 @@ def prepare(
     installed = installed_for(spec, places.engines)
     with clock.stage("load"):
         origin = model_folder(spec.model, spec.revision)
-        came = opened(origin, places.aside("opened"))
+        came = opened(spec, origin, places.aside)
         source = came.folder
         if not is_local(spec.model) or source != origin:  # only a local checkpoint could be checked at submit
             check_model(spec, source)
@@ -148,9 +147,11 @@ def prepare(
         pages = places.work if memory.weights == "paged" else None
         dense = load_task_model(source, spec.task.type, device, pages=pages)
         spec, train, validation, again = _read(spec, dense, origin, private=private)
-        cut = cut_model(spec, dense, (train, validation), places.aside("cut"))
+        cut = cut_model(spec, dense, (train, validation), lambda: places.aside("cut"))
         dense = dense if cut is None else cut.task
-        statistics = statistics_of(spec, dense, again, places.statistics, tokens=None if cut is None else cut.kept)
+        statistics = statistics_of(
+            spec, dense, again, places.statistics, tokens=None if cut is None else cut.kept, adapter=came.adapter
+        )
         further = further_sets(spec, dense, statistics)
         ledger = Ledger.asked_for(spec, dense, validation)  # what it can't read is told before the work, too
     config = plain_config(dense.model.config.to_dict())
@@ -181,7 +182,7 @@ def prepare(
     )
     vocabulary = None if cut is None else cut.report
     notes = (*came.notes, *odd, *notes_of_sets(further), *halves, *scarce(spec, dense, train), *notes_of_vocabulary(vocabulary))
-    return Prepared(spec, ctx, planner, builder, plans, validation, memory, again, notes, vocabulary)
+    return Prepared(spec, ctx, planner, builder, plans, validation, memory, again, notes, vocabulary, came.adapter)
 
 
 def _read(

@@ -11,6 +11,7 @@ from pruning_core.data.rows import Rows
 from pruning_core.evidence.context import Context
 from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.machine.environment import peak_memory, versions
+from pruning_core.report.adapter import AdapterReport
 from pruning_core.report.outlook import OutlookReport
 from pruning_core.report.report import DataReport, FrontierPoint, MemoryReport, Outcome, QualityReport, Report
 from pruning_core.report.reproduction import ReproductionReport
@@ -38,6 +39,7 @@ def summed_up(
     model_name: str | None,
     again: ReproductionReport,
     vocabulary: VocabularyReport | None,
+    adapter: AdapterReport | None,
 ) -> Report:
     """Make the report of a run.
 
@@ -52,6 +54,7 @@ def summed_up(
         model_name: Name of the model in the report; None: as in the request.
         again: What it takes to make the bundle again.
         vocabulary: The vocabulary that was cut; None where it is whole.
+        adapter: The adapter that was merged; None where there was none.
     """
     calibration = ctx.evidence.calibration
     points = [
@@ -81,6 +84,7 @@ def summed_up(
         statistics=ctx.statistics.report(),
         outlook=outlook,
         vocabulary=vocabulary,
+        adapter=adapter,
         frontier=tuple(points) if len(points) > 1 else (),
         warnings=(
             *_of_model(spec, ctx),

@@ -1,4 +1,4 @@
-"""Every data set that a spec names: its task's, of further evaluation sets, what ledger and vocabulary read. Torch-free.
+"""Every data set that a spec names: its task's, of further sets, what ledger and vocabulary read, adapters. Torch-free.
 
 Whoever resolves, confines, fetches, uploads or shows data asks here, so that no place is forgotten.
 """
@@ -47,6 +47,8 @@ def data_places(spec: PruneSpec) -> tuple[DataPlace, ...]:
     of_ledger = {} if ledger is None else ledger.places
     of_vocabulary = {} if spec.vocabulary is None else spec.vocabulary.places
     found += [DataPlace(param, place, None, "", None, here=True) for param, place in (of_ledger | of_vocabulary).items()]
+    if spec.adapter is not None:
+        found.append(DataPlace("adapter", spec.adapter, None, "", None, here=True))
     return tuple(found)
 
 
@@ -58,6 +60,8 @@ def with_data(spec: PruneSpec, references: Mapping[str, str]) -> PruneSpec:
     )
     task = spec.task.model_copy(update={"dataset": references.get(TASK_DATA, spec.task.dataset)})
     found = _with(spec, task, also)
+    if found.adapter is not None:
+        found = found.model_copy(update={"adapter": references.get("adapter", found.adapter)})
     if found.vocabulary is not None and found.vocabulary.places:
         found = found.model_copy(update={"vocabulary": found.vocabulary.at(references)})
     ledger = found.evaluation.ledger

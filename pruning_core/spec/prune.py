@@ -36,7 +36,7 @@ from pruning_core.spec.targets import Target, any_measured, target_name
 from pruning_core.spec.tasks import KINDS, TaskType
 from pruning_core.spec.together import Together
 from pruning_core.spec.vocabulary import PARAM as VOCABULARY
-from pruning_core.spec.vocabulary import Vocabulary
+from pruning_core.spec.vocabulary import Place, Vocabulary
 
 # --- task -------------------------------------------------------------------------------------------------------------
 
@@ -243,6 +243,12 @@ class PruneSpec(Frozen):
         description="Hub id (org/name, org/name@revision), or a folder with config.json and safetensors weights."
     )
     revision: NonEmptyStr | None = Field(default=None, description="Branch, tag or commit of a Hub id.")
+    adapter: Place | None = Field(
+        default=None,
+        exclude_if=_is_unset,
+        description="LoRA adapter of PEFT that is merged into the model first: a folder with adapter_config.json and "
+        "adapter_model.safetensors, or the id of an upload.",
+    )
     task: Task
     target: Target | None = None
     targets: tuple[Target, ...] = Field(

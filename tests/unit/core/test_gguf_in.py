@@ -62,12 +62,8 @@ def test_types_are_those_of_the_library():
 def test_a_file_becomes_the_model_that_it_was_made_of(source, tmp_path):
     dense, folder = source
 
-    def made_folder():
-        (tmp_path / "opened").mkdir()
-        return tmp_path / "opened"
-
-    came = opened(folder, made_folder)
-    assert came.folder == tmp_path / "opened"
+    came = opened(spec_of("/m", "/d"), folder, lambda _name: tmp_path)
+    assert came.folder == tmp_path
     assert came.notes == ()
     found = transformers.AutoModelForCausalLM.from_pretrained(came.folder, dtype=torch.float32)
     wanted = dense.model.state_dict()
@@ -83,7 +79,7 @@ def test_no_space_is_put_where_the_file_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("COPPICE_ENGINES_DIR", str(tmp_path / "nothing"))
     dense = model_of(tmp_path / "model", transformers.LlamaConfig(**made.GROUPED, **LLAMA), made.tokenizers()["gemma"])
     (row,) = export(tmp_path / "out", dense, dense, "F16")
-    came = opened((tmp_path / "out" / row.path).parent, lambda: tmp_path)
+    came = opened(spec_of("/m", "/d"), (tmp_path / "out" / row.path).parent, lambda _name: tmp_path)
     tokens = transformers.AutoTokenizer.from_pretrained(came.folder)
     for text in ("the cat and the dog 123", "a  b", " a"):
         assert tokens(text)["input_ids"] == dense.tokenizer(text)["input_ids"]
