@@ -174,7 +174,8 @@ class JobService:
         predicts = asked.request.needs.is_to_be_predicted
         admitted = await self.admit(asked.request, owner=asked.caller.owner, predicts=predicts)
         needs = asked.request.needs.with_memory(None if admitted.prediction is None else admitted.prediction.memory_bytes)
-        await run_in_threadpool(self.calibrations.check_named, asked.request.calibration_id, admitted.spec, asked.caller.owner)
+        if (named := asked.request.calibration_id) is not None:
+            await run_in_threadpool(self.calibrations.check_named, named, admitted.spec, asked.caller.owner)
         arrival = _arrival(asked, admitted.spec, needs)
         try:
             queued = await self._intake.queue(arrival)
