@@ -28,6 +28,7 @@ from app.api import (
     jobs,
     keys,
     metrics,
+    named_queues,
     queues,
     signing,
     tenants,
@@ -48,6 +49,7 @@ from app.installation import EnvironmentShared, check_environment
 from app.jobs.bulk import BulkJobs
 from app.jobs.deletion import JobDeletion
 from app.jobs.outlook import Outlooks
+from app.jobs.rules import RuleService
 from app.jobs.service import JobService
 from app.jobs.watching import JobWatcher
 from app.keys.service import KeyService
@@ -162,7 +164,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.watcher = JobWatcher(database, ending)
     state.deletion, state.tenants = JobDeletion(database, store), TenantDeletion(settings, database, store)
     state.outlooks = Outlooks(database)
-    state.overview = TenantList(database)
+    state.overview, state.rules = TenantList(database), RuleService(database)
     state.queue, state.bulk = QueueControl(database), BulkJobs(settings, database, announcer)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
     _add_routes(app)
@@ -187,6 +189,7 @@ def _add_routes(app: FastAPI) -> None:
         keys,
         tenants,
         queues,
+        named_queues,
         audit,
         signing,
         health,

@@ -20,6 +20,7 @@ import httpx2
 from tenacity import AsyncRetrying, retry_if_exception
 
 from coppice import operations
+from coppice.administration import AsyncAdministration
 from coppice.client import OnBytes, OnChange
 from coppice.connection import (
     DEFAULT_URL,
@@ -50,7 +51,7 @@ def _ignore(*_told: object) -> None:
     pass
 
 
-class AsyncClient:
+class AsyncClient(AsyncAdministration):
     """A connection to a service; see `coppice.Client` for the arguments."""
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, retry_for_s: float = RETRY_FOR_S) -> None:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from tenacity import Retrying, retry_if_exception
 
 from coppice import operations
+from coppice.administration import Administration
 from coppice.connection import (
     DEFAULT_URL,
     RETRY_FOR_S,
@@ -36,18 +37,13 @@ from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
 from coppice.types import (
-    ApiKey,
     Artifact,
     BulkChange,
     Calibration,
     Job,
     JobEvent,
     JobPrediction,
-    NewApiKey,
     Outlook,
-    QueueControl,
-    Tenant,
-    TenantDeletion,
     Upload,
 )
 from pruning_core.report.report import Report
@@ -64,7 +60,7 @@ def _ignore(*_told: object) -> None:
     pass
 
 
-class Client:
+class Client(Administration):
     """A connection to a service.
 
     Args:
@@ -269,48 +265,6 @@ class Client:
         The same content has the same id.
         """
         return self._upload("dataset", folder)
-
-    def create_key(
-        self, tenant: str, *, name: str = "", scopes: Sequence[str] | None = None, expires_days: int | None = None
-    ) -> NewApiKey:
-        """Make an API key. Needs a key with the scope ``admin``."""
-        return self._run(operations.create_key(tenant, name=name, scopes=scopes, expires_days=expires_days))
-
-    def keys(self, tenant: str | None = None) -> builtins.list[ApiKey]:
-        """List API keys. Needs a key with the scope ``admin``."""
-        return self._run(operations.keys(tenant))
-
-    def revoke_key(self, key_id: str) -> ApiKey:
-        """Revoke an API key. Needs a key with the scope ``admin``."""
-        return self._run(operations.revoke_key(key_id))
-
-    def tenants(self) -> builtins.list[Tenant]:
-        """List all tenants with what they have. Needs a key with the scope ``admin``."""
-        return self._run(operations.tenants())
-
-    def delete_tenant(self, tenant: str, *, with_audit: bool = False) -> TenantDeletion:
-        """Begin to delete a tenant with everything of it, or go on with it. Needs a key with the scope ``admin``.
-
-        Ask again until ``finished_at`` is set; the workers go on with it meanwhile.
-
-        Args:
-            tenant: Name of the tenant.
-            with_audit: Whether the audit log's lines of what the tenant did are deleted, too.
-        """
-        return self._run(operations.delete_tenant(tenant, with_audit=with_audit))
-
-    def export_audit(self, *, after: int = 0, previous: str | None = None) -> str:
-        """Export the audit log as lines of JSON, oldest first. Needs a key with the scope ``admin``.
-
-        Args:
-            after: Id in the last line of the export that this one goes on from.
-            previous: Digest of that line, ``sha256:...``.
-        """
-        return self._run(operations.export_audit(after, previous))
-
-    def queue(self, action: Literal["pause", "drain", "resume"] | None = None) -> QueueControl:
-        """Read the queue of the whole service; or pause, drain or resume it. Needs a key with the scope ``admin``."""
-        return self._run(operations.queue(action))
 
     def _upload(self, kind: str, folder: Path) -> Upload:
         with tempfile.TemporaryDirectory(prefix="coppice-upload-") as name:

@@ -202,6 +202,15 @@ class Tenant(_View):
     deleting: bool
 
 
+class NamedQueue(_View):
+    """One of the queues into which jobs come by what they need, and how many of its jobs may run at once (None: any number)."""
+
+    queue: str
+    max_running: int | None = None
+    waiting: int
+    running: int
+
+
 class TenantDeletion(_View):
     """How far the deletion of a tenant is."""
 
