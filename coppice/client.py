@@ -44,6 +44,7 @@ from coppice.types import (
     JobEvent,
     JobPrediction,
     Outlook,
+    Session,
     Upload,
 )
 from pruning_core.report.report import Report
@@ -65,14 +66,15 @@ class Client(Administration):
 
     Args:
         url: Address of the service.
-        api_key: ``cpk_...``; by default the value of the environment variable COPPICE_API_KEY.
+        api_key: ``cpk_...``; by default the value of the environment variable COPPICE_API_KEY, or else what ``coppice login``
+            has kept for the address.
         retry_for_s: Seconds for which a request is tried again while the service is busy, restarting or out of reach.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, retry_for_s: float = RETRY_FOR_S) -> None:
         self._url = address_of(url)
         self._http = httpx2.Client(
-            base_url=self._url, timeout=TIMEOUT, headers=headers_for(api_key), trust_env=is_outside(self._url)
+            base_url=self._url, timeout=TIMEOUT, headers=headers_for(api_key, self._url), trust_env=is_outside(self._url)
         )
         self._policy = RetryPolicy(retry_for_s)
 
@@ -245,6 +247,14 @@ class Client(Administration):
             DownloadCorrupt: A file has another sha256 than the service says, or its path leads outside the bundle.
         """
         return self._run(operations.download(job_id, folder, on_bytes))
+
+    def session(self) -> Session:
+        """Read who you are there: by which key or as which person, for which tenant, and with which scopes."""
+        return self._run(operations.session())
+
+    def end_session(self) -> None:
+        """End what ``coppice login`` has begun. Keys are revoked instead."""
+        return self._run(operations.end_session())
 
     def upload_model(self, folder: Path) -> Upload:
         """Upload a folder with config.json, safetensors weights and tokenizer. The same content has the same id."""

@@ -23,6 +23,7 @@ from coppice.types import (
     JobEvent,
     JobPrediction,
     Outlook,
+    Session,
     Upload,
 )
 from pruning_core.report.report import Report
@@ -285,6 +286,16 @@ def upload(kind: str, archive: Path) -> Operation[Upload]:
 def uploaded(kind: str, upload_id: str) -> Operation[Upload]:
     """Read an upload."""
     return Upload.model_validate((yield Request("GET", f"/v1/{kind}s/{upload_id}")).json())
+
+
+def session() -> Operation[Session]:
+    """Read who asks."""
+    return Session.model_validate((yield Request("GET", "/v1/session")).json())
+
+
+def end_session() -> Operation[None]:
+    """End the login of a command line."""
+    yield Request("DELETE", "/v1/session")
 
 
 def body_of(spec: PruneSpec | Mapping[str, Any]) -> dict[str, Any]:

@@ -175,6 +175,7 @@ Audit = Annotated[AuditService, Depends(_audit)]
 Sent = Annotated[dict[str, Any], Depends(sent_json)]
 
 # The tenant whose jobs and uploads may be read: for it, those of other tenants do not exist.
+Reader = Annotated[Caller, Security(_allowed(Scope.JOBS_READ), scopes=[Scope.JOBS_READ])]
 Owner = Annotated[str, Depends(_owner)]
 Writer = Annotated[Caller, Security(_allowed(Scope.JOBS_WRITE), scopes=[Scope.JOBS_WRITE])]
 TenantAdmin = Annotated[Caller, Security(_allowed(Scope.TENANT_ADMIN, Scope.ADMIN), scopes=[Scope.TENANT_ADMIN])]

@@ -33,6 +33,7 @@ ADMIN_ONLY = {"createKey", "listKeys", "revokeKey", "listAuditEvents", "exportAu
     "resumeQueue",
 }
 OPEN = {"getHealth", "getReadiness"}
+OF_LOGINS = {"endSession"}  # keys have none: 409 for all who may read
 COOKIE = cookie_name(secure=False)
 
 
@@ -192,6 +193,8 @@ def test_another_tenant_finds_nothing(world: World) -> None:
         response = world.ask(operation, "other")
         if operation in ADMIN_ONLY:
             assert_problem(response, 403, "insufficient_scope")
+        elif operation in OF_LOGINS:
+            assert_problem(response, 409, "no_login")
         elif "{" in path and operation != "putJob":
             assert response.status_code == 404, (operation, response.text)
         else:
@@ -213,6 +216,8 @@ def test_the_owner_may_do_everything_but_what_is_for_operators(world: World) -> 
         response = world.ask(operation, "own")
         if operation in ADMIN_ONLY:
             assert_problem(response, 403, "insufficient_scope")
+        elif operation in OF_LOGINS:
+            assert_problem(response, 409, "no_login")
         else:
             assert response.status_code < 400, (operation, response.text)
     for operation in sorted(ADMIN_ONLY, key=lambda name: (name == "deleteTenant", name)):
@@ -223,7 +228,7 @@ def test_the_owner_may_do_everything_but_what_is_for_operators(world: World) -> 
 def test_a_scope_opens_its_routes_and_no_other(world: World) -> None:
     for operation in in_order(world):
         method, _path = world.operations()[operation]
-        reads = method in ("get", "head")
+        reads = method in ("get", "head") or operation in OF_LOGINS
         for actor, allowed in (("reader", reads), ("writer", not reads), ("admin", False)):
             expected = actor == "admin" if operation in ADMIN_ONLY else allowed
             status = world.ask(operation, actor).status_code
