@@ -19,7 +19,7 @@ from app.keys.records import Caller
 from app.keys.service import KeyService, is_key
 from app.keys.sessions import cookie_name
 from app.paths import is_under
-from app.people.forms import is_person_session, is_token
+from app.people.forms import is_login, is_person_session, is_token
 from app.people.problems import NoRole, ProviderAway, SignInProblem, TenantUnclear, TokenRefused
 from app.proxies import party_of
 from app.rates import Allowance, RateLimiter
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # its libraries are there only where people sign in by a prov
 _API, _HUB = "/v1", "/hub"
 _GUARDED = (_API, _HUB)
 # Pages for people: a browser's session replaces the key, and without a session the sign-in form is shown.
-_PAGES = ("/jobs", "/submit", "/compare", "/tenants")
+_PAGES = ("/jobs", "/submit", "/compare", "/tenants", "/command-line")
 _START = "/"
 SIGN_IN = "/sign-in"
 BY_PROVIDER = "/sign-in/oidc"
@@ -55,6 +55,7 @@ PROBLEMS: Mapping[type[SignInProblem], tuple[HTTPStatus, str]] = {
 }
 _TENANT_HEADER = b"coppice-tenant"
 _SESSION_OVER = "the session of this browser has ended; sign in again, or show an API key: Authorization: Bearer cpk_..."
+_LOGIN_OVER = "this login of a command line has ended, was ended, or is another server's; log in again: coppice login"
 # The Hub's own headers: its clients then tell people that they may need a token.
 _UNKNOWN_TO_STRANGERS = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
 
@@ -129,6 +130,8 @@ class AuthenticationMiddleware:
             return await run_in_threadpool(self._people.of_session, session)
         if self._people is not None and is_token(text):
             return await run_in_threadpool(self._people.of_token, text, _tenant(scope))
+        if self._people is not None and is_login(text):
+            return await run_in_threadpool(self._people.of_login, text)
         if session:
             key = await run_in_threadpool(keys.of_session, session)
         elif text:
@@ -171,6 +174,8 @@ class AuthenticationMiddleware:
             return _NO_KEY
         if not text:
             return _NO_BEARER
+        if is_login(text):
+            return _LOGIN_OVER
         if not is_key(text):
             return _NO_PROVIDER if is_token(text) else _NO_FORM
         return _EXPIRED if await run_in_threadpool(keys.expired, text) else _UNKNOWN
@@ -191,7 +196,7 @@ def guess_name(text: str) -> str:
 
 
 def _shown(scope: Scope) -> tuple[str, str]:
-    """Return the session and the key that a request shows: one of them, or neither."""
+    """Return the session and the key, token or login that a request shows: one of them, or neither."""
     given = [value for name, value in scope["headers"] if name == b"authorization"]
     if not given:
         return _session(scope) or "", ""

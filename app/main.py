@@ -28,7 +28,9 @@ from app.api import (
     jobs,
     keys,
     metrics,
+    named_queues,
     queues,
+    session,
     signing,
     tenants,
     uploads,
@@ -48,6 +50,7 @@ from app.installation import EnvironmentShared, check_environment
 from app.jobs.bulk import BulkJobs
 from app.jobs.deletion import JobDeletion
 from app.jobs.outlook import Outlooks
+from app.jobs.rules import RuleService
 from app.jobs.service import JobService
 from app.jobs.watching import JobWatcher
 from app.keys.service import KeyService
@@ -162,7 +165,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     state.watcher = JobWatcher(database, ending)
     state.deletion, state.tenants = JobDeletion(database, store), TenantDeletion(settings, database, store)
     state.outlooks = Outlooks(database)
-    state.overview = TenantList(database)
+    state.overview, state.rules = TenantList(database), RuleService(database)
     state.queue, state.bulk = QueueControl(database), BulkJobs(settings, database, announcer)
     state.meter, state.job_metrics = HttpMeter(), metrics.JobMetrics(settings, state)
     _add_routes(app)
@@ -187,6 +190,8 @@ def _add_routes(app: FastAPI) -> None:
         keys,
         tenants,
         queues,
+        named_queues,
+        session,
         audit,
         signing,
         health,

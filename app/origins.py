@@ -7,7 +7,7 @@ from collections.abc import Collection
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import problem_response
@@ -36,21 +36,21 @@ class OriginMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] == "http":
-            request, path = Request(scope), scope["path"]
-            host = request.headers.get("host", "")
+            headers, path = Headers(scope=scope), scope["path"]
+            host = headers.get("host", "")
             if self._names is not None and not _is_own_name(host, self._names):
                 detail = "the service is not known by this name; its operator can add the name to COPPICE_ALLOWED_HOSTS"
                 await problem_response(path, HTTPStatus.MISDIRECTED_REQUEST, "unknown_host", detail)(scope, receive, send)
                 return
-            if request.method not in _SAFE and not _is_own_site(request, host):
+            if scope["method"] not in _SAFE and not _is_own_site(headers, host):
                 detail = "this was sent by another site's page; open the page here, and send it"
                 await problem_response(path, HTTPStatus.FORBIDDEN, "cross_site", detail)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def _is_own_site(request: Request, host: str) -> bool:
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+def _is_own_site(headers: Headers, host: str) -> bool:
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     return site in _OWN if site is not None else origin is None or urlsplit(origin).netloc == host
 
 

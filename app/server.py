@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import resource
 import socket
@@ -54,6 +55,16 @@ class Server(uvicorn.Server):
         self._patience_s = patience_s
         self._on_end = on_end
         self._looked_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen, and leave what is there by now out of every later search for garbage.
+
+        Modules, routes and schemas are 150,000 objects that stay. Searches through them took up to a tenth of a submit's
+        processor time.
+        """
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
 
     async def on_tick(self, counter: int) -> bool:
         """Look after the connections."""

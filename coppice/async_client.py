@@ -20,6 +20,7 @@ import httpx2
 from tenacity import AsyncRetrying, retry_if_exception
 
 from coppice import operations
+from coppice.administration import AsyncAdministration
 from coppice.client import OnBytes, OnChange
 from coppice.connection import (
     DEFAULT_URL,
@@ -37,7 +38,7 @@ from coppice.errors import ApiError, JobUnsuccessful
 from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
-from coppice.types import Artifact, BulkChange, Calibration, Job, JobEvent, JobPrediction, Outlook, Upload
+from coppice.types import Artifact, BulkChange, Calibration, Job, JobEvent, JobPrediction, Outlook, Session, Upload
 from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
@@ -50,13 +51,13 @@ def _ignore(*_told: object) -> None:
     pass
 
 
-class AsyncClient:
+class AsyncClient(AsyncAdministration):
     """A connection to a service; see `coppice.Client` for the arguments."""
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, retry_for_s: float = RETRY_FOR_S) -> None:
         self._url = address_of(url)
         self._http = httpx2.AsyncClient(
-            base_url=self._url, timeout=TIMEOUT, headers=headers_for(api_key), trust_env=is_outside(self._url)
+            base_url=self._url, timeout=TIMEOUT, headers=headers_for(api_key, self._url), trust_env=is_outside(self._url)
         )
         self._policy = RetryPolicy(retry_for_s)
 
@@ -209,6 +210,14 @@ class AsyncClient:
     async def download(self, job_id: str, folder: Path, on_bytes: OnBytes = _ignore) -> Path:
         """Download a bundle; see `Client.download`."""
         return await self._run(operations.download(job_id, folder, on_bytes))
+
+    async def session(self) -> Session:
+        """Read who you are there; see `Client.session`."""
+        return await self._run(operations.session())
+
+    async def end_session(self) -> None:
+        """End what ``coppice login`` has begun. Keys are revoked instead."""
+        return await self._run(operations.end_session())
 
     async def upload_model(self, folder: Path) -> Upload:
         """Upload a folder with config.json, safetensors weights and tokenizer. The same content has the same id."""

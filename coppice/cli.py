@@ -17,6 +17,7 @@ from coppice.commands import (
     engines,
     expand,
     keys,
+    login,
     outlook,
     push,
     queue,
@@ -53,6 +54,8 @@ app.command(epilog=EXIT_CODES)(calibrations.calibrate)
 assert removal.jobs is bulk.jobs is remote.jobs
 assert shares.queue is queue.queue
 assert shares.tenants is tenants.tenants
+app.command(epilog=EXIT_CODES)(login.login)
+app.command(epilog=EXIT_CODES)(login.logout)
 app.add_typer(remote.jobs, name="jobs", epilog=EXIT_CODES)
 app.add_typer(calibrations.calibrations, name="calibrations", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(remote.report)

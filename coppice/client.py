@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from tenacity import Retrying, retry_if_exception
 
 from coppice import operations
+from coppice.administration import Administration
 from coppice.connection import (
     DEFAULT_URL,
     RETRY_FOR_S,
@@ -36,18 +37,14 @@ from coppice.files import Fetch, pack
 from coppice.operations import Following, Operation, Request
 from coppice.requests import job_body
 from coppice.types import (
-    ApiKey,
     Artifact,
     BulkChange,
     Calibration,
     Job,
     JobEvent,
     JobPrediction,
-    NewApiKey,
     Outlook,
-    QueueControl,
-    Tenant,
-    TenantDeletion,
+    Session,
     Upload,
 )
 from pruning_core.report.report import Report
@@ -64,19 +61,20 @@ def _ignore(*_told: object) -> None:
     pass
 
 
-class Client:
+class Client(Administration):
     """A connection to a service.
 
     Args:
         url: Address of the service.
-        api_key: ``cpk_...``; by default the value of the environment variable COPPICE_API_KEY.
+        api_key: ``cpk_...``; by default the value of the environment variable COPPICE_API_KEY, or else what ``coppice login``
+            has kept for the address.
         retry_for_s: Seconds for which a request is tried again while the service is busy, restarting or out of reach.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, retry_for_s: float = RETRY_FOR_S) -> None:
         self._url = address_of(url)
         self._http = httpx2.Client(
-            base_url=self._url, timeout=TIMEOUT, headers=headers_for(api_key), trust_env=is_outside(self._url)
+            base_url=self._url, timeout=TIMEOUT, headers=headers_for(api_key, self._url), trust_env=is_outside(self._url)
         )
         self._policy = RetryPolicy(retry_for_s)
 
@@ -250,6 +248,14 @@ class Client:
         """
         return self._run(operations.download(job_id, folder, on_bytes))
 
+    def session(self) -> Session:
+        """Read who you are there: by which key or as which person, for which tenant, and with which scopes."""
+        return self._run(operations.session())
+
+    def end_session(self) -> None:
+        """End what ``coppice login`` has begun. Keys are revoked instead."""
+        return self._run(operations.end_session())
+
     def upload_model(self, folder: Path) -> Upload:
         """Upload a folder with config.json, safetensors weights and tokenizer. The same content has the same id."""
         return self._upload("model", folder)
@@ -269,48 +275,6 @@ class Client:
         The same content has the same id.
         """
         return self._upload("dataset", folder)
-
-    def create_key(
-        self, tenant: str, *, name: str = "", scopes: Sequence[str] | None = None, expires_days: int | None = None
-    ) -> NewApiKey:
-        """Make an API key. Needs a key with the scope ``admin``."""
-        return self._run(operations.create_key(tenant, name=name, scopes=scopes, expires_days=expires_days))
-
-    def keys(self, tenant: str | None = None) -> builtins.list[ApiKey]:
-        """List API keys. Needs a key with the scope ``admin``."""
-        return self._run(operations.keys(tenant))
-
-    def revoke_key(self, key_id: str) -> ApiKey:
-        """Revoke an API key. Needs a key with the scope ``admin``."""
-        return self._run(operations.revoke_key(key_id))
-
-    def tenants(self) -> builtins.list[Tenant]:
-        """List all tenants with what they have. Needs a key with the scope ``admin``."""
-        return self._run(operations.tenants())
-
-    def delete_tenant(self, tenant: str, *, with_audit: bool = False) -> TenantDeletion:
-        """Begin to delete a tenant with everything of it, or go on with it. Needs a key with the scope ``admin``.
-
-        Ask again until ``finished_at`` is set; the workers go on with it meanwhile.
-
-        Args:
-            tenant: Name of the tenant.
-            with_audit: Whether the audit log's lines of what the tenant did are deleted, too.
-        """
-        return self._run(operations.delete_tenant(tenant, with_audit=with_audit))
-
-    def export_audit(self, *, after: int = 0, previous: str | None = None) -> str:
-        """Export the audit log as lines of JSON, oldest first. Needs a key with the scope ``admin``.
-
-        Args:
-            after: Id in the last line of the export that this one goes on from.
-            previous: Digest of that line, ``sha256:...``.
-        """
-        return self._run(operations.export_audit(after, previous))
-
-    def queue(self, action: Literal["pause", "drain", "resume"] | None = None) -> QueueControl:
-        """Read the queue of the whole service; or pause, drain or resume it. Needs a key with the scope ``admin``."""
-        return self._run(operations.queue(action))
 
     def _upload(self, kind: str, folder: Path) -> Upload:
         with tempfile.TemporaryDirectory(prefix="coppice-upload-") as name:

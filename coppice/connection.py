@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from tenacity import RetryCallState, wait_random_exponential
 
 from coppice.errors import AnswerUnreadable, ApiError, BadArgument, ServiceUnreachable
+from coppice.logins import login_for
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 KEY_VARIABLE = "COPPICE_API_KEY"
@@ -50,13 +51,17 @@ def address_of(url: str) -> str:
     return url.strip().rstrip("/")
 
 
-def headers_for(api_key: str | None) -> dict[str, str]:
-    """Return the headers of every request. Without ``api_key`` the key is the environment's.
+def headers_for(api_key: str | None, url: str) -> dict[str, str]:
+    """Return the headers of every request. Without ``api_key`` it is the environment's, or else what ``coppice login`` kept.
+
+    Args:
+        api_key: A key, or a token of the provider's.
+        url: Address of the service.
 
     Raises:
-        BadArgument: The key cannot be sent.
+        BadArgument: The key cannot be sent, or what was kept cannot be read.
     """
-    key = (api_key or os.environ.get(KEY_VARIABLE, "")).strip()
+    key = (api_key or os.environ.get(KEY_VARIABLE, "")).strip() or login_for(url)
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise BadArgument(
             f"the API key holds signs that no key has; a key is cpk_ and 43 letters, digits, - and _: {KEY_VARIABLE}"

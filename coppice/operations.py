@@ -16,18 +16,14 @@ import httpx2
 from coppice.errors import CoppiceError, DownloadCorrupt, FolderTaken
 from coppice.files import Fetch, sha256_of, target_of
 from coppice.types import (
-    ApiKey,
     Artifact,
     BulkChange,
     Calibration,
     Job,
     JobEvent,
     JobPrediction,
-    NewApiKey,
     Outlook,
-    QueueControl,
-    Tenant,
-    TenantDeletion,
+    Session,
     Upload,
 )
 from pruning_core.report.report import Report
@@ -292,46 +288,14 @@ def uploaded(kind: str, upload_id: str) -> Operation[Upload]:
     return Upload.model_validate((yield Request("GET", f"/v1/{kind}s/{upload_id}")).json())
 
 
-def create_key(tenant: str, *, name: str, scopes: Sequence[str] | None, expires_days: int | None) -> Operation[NewApiKey]:
-    """Make an API key."""
-    body: dict[str, Any] = {"tenant": tenant, "name": name, "expires_days": expires_days}
-    body |= {} if scopes is None else {"scopes": list(scopes)}
-    return NewApiKey.model_validate((yield Request("POST", "/v1/keys", json=body, repeatable=False)).json())
+def session() -> Operation[Session]:
+    """Read who asks."""
+    return Session.model_validate((yield Request("GET", "/v1/session")).json())
 
 
-def keys(tenant: str | None) -> Operation[list[ApiKey]]:
-    """List API keys."""
-    query: Query = [] if tenant is None else [("tenant", tenant)]
-    return [ApiKey.model_validate(item) for item in (yield Request("GET", "/v1/keys", params=query)).json()["data"]]
-
-
-def revoke_key(key_id: str) -> Operation[ApiKey]:
-    """Revoke an API key."""
-    return ApiKey.model_validate((yield Request("DELETE", f"/v1/keys/{key_id}")).json())
-
-
-def tenants() -> Operation[list[Tenant]]:
-    """List all tenants."""
-    return [Tenant.model_validate(item) for item in (yield Request("GET", "/v1/tenants")).json()["data"]]
-
-
-def delete_tenant(tenant: str, *, with_audit: bool) -> Operation[TenantDeletion]:
-    """Begin to delete a tenant, or go on with it."""
-    query: Query = [("audit", "delete" if with_audit else "keep")]
-    return TenantDeletion.model_validate((yield Request("DELETE", f"/v1/tenants/{tenant}", params=query)).json())
-
-
-def export_audit(after: int, previous: str | None) -> Operation[str]:
-    """Export the audit log from behind an event."""
-    query: Query = [("after", after)]
-    query += [] if previous is None else [("previous", previous)]
-    return (yield Request("GET", "/v1/audit-events/export", params=query)).text
-
-
-def queue(action: str | None) -> Operation[QueueControl]:
-    """Read the queue; or pause, drain or resume it."""
-    asked = Request("GET", "/v1/queue") if action is None else Request("POST", f"/v1/queue/{action}")
-    return QueueControl.model_validate((yield asked).json())
+def end_session() -> Operation[None]:
+    """End the login of a command line."""
+    yield Request("DELETE", "/v1/session")
 
 
 def body_of(spec: PruneSpec | Mapping[str, Any]) -> dict[str, Any]:

@@ -202,6 +202,26 @@ class Tenant(_View):
     deleting: bool
 
 
+class Session(_View):
+    """Who asks: by a key or as a person, for which tenant, and with which scopes and role."""
+
+    by: str
+    id: str
+    name: str
+    tenant: str
+    scopes: list[str]
+    role: str | None = None
+
+
+class NamedQueue(_View):
+    """One of the queues into which jobs come by what they need, and how many of its jobs may run at once (None: any number)."""
+
+    queue: str
+    max_running: int | None = None
+    waiting: int
+    running: int
+
+
 class TenantDeletion(_View):
     """How far the deletion of a tenant is."""
 

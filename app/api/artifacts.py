@@ -38,7 +38,8 @@ def download_bundle(
     job_id: JobId, service: Service, owner: Owner, if_none_match: Annotated[str | None, Header()] = None
 ) -> Response:
     """Stream all files as one tar archive, made on the way. Its length is known beforehand: a shorter one is broken."""
-    archive = service.archive(service.get(job_id, owner=owner))
+    details = service.get(job_id, owner=owner)
+    archive = service.files.archive(details.job, details.artifacts)
     headers = {
         "ETag": archive.etag,
         "Content-Length": str(archive.size),
@@ -48,7 +49,7 @@ def download_bundle(
     }
     if if_none_match is not None and (if_none_match.strip() == "*" or archive.etag in if_none_match):
         return Response(status_code=304, headers={"ETag": archive.etag})
-    return StreamingResponse(service.open_archive(archive), headers=headers, media_type=MEDIA_TYPE)
+    return StreamingResponse(service.files.open_archive(archive), headers=headers, media_type=MEDIA_TYPE)
 
 
 @router.head("/{job_id}/artifacts/{path:path}", operation_id="headArtifact", include_in_schema=False)
@@ -73,10 +74,10 @@ def download_artifact(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Stream a file. ETag and ``Repr-Digest`` are its sha256; ``Range`` and ``If-Range`` resume a broken download."""
-    artifact = service.artifact(job_id, path, owner=owner)
+    artifact = service.files.artifact(job_id, path, owner=owner)
     return serve_file(
         artifact,
-        lambda start, stop: service.open_artifact(job_id, artifact, start, stop),
+        lambda start, stop: service.files.open(job_id, artifact, start, stop),
         Conditions(request.method == "HEAD", range_header, if_range, if_none_match),
         _headers(artifact),
     )

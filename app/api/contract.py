@@ -40,6 +40,7 @@ _BY_OPERATION = {
     "uploadDataset": _DELETING,
     "createWebhook": _DELETING,
     "deleteTenant": {"409": "The key that asks is of this tenant"},
+    "endSession": {"409": "It is no login of a command line"},
     "createKey": _DELETING,
     "deleteJob": {"409": "A worker has the job: cancel it first"},
     "deleteModel": {"409": "A job needs it"},

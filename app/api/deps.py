@@ -19,6 +19,7 @@ from app.errors import Problem
 from app.jobs.bulk import BulkJobs
 from app.jobs.deletion import JobDeletion
 from app.jobs.outlook import Outlooks
+from app.jobs.rules import RuleService
 from app.jobs.service import JobService
 from app.jobs.watching import JobWatcher
 from app.keys.records import Caller, Scope
@@ -116,6 +117,10 @@ async def _overview(request: Request) -> TenantList:
     return cast("TenantList", request.app.state.overview)
 
 
+async def _rules(request: Request) -> RuleService:
+    return cast("RuleService", request.app.state.rules)
+
+
 async def _keys(request: Request) -> KeyService:
     return cast("KeyService", request.app.state.keys)
 
@@ -159,6 +164,7 @@ Tenants = Annotated[TenantDeletion, Depends(_tenants)]
 Queue = Annotated[QueueControl, Depends(_queue)]
 Bulk = Annotated[BulkJobs, Depends(_bulk)]
 Overview = Annotated[TenantList, Depends(_overview)]
+Rules = Annotated[RuleService, Depends(_rules)]
 Keys = Annotated[KeyService, Depends(_keys)]
 Uploads = Annotated[UploadService, Depends(_uploads)]
 Uploading = Annotated[Receiver, Depends(_receiver)]
@@ -169,6 +175,7 @@ Audit = Annotated[AuditService, Depends(_audit)]
 Sent = Annotated[dict[str, Any], Depends(sent_json)]
 
 # The tenant whose jobs and uploads may be read: for it, those of other tenants do not exist.
+Reader = Annotated[Caller, Security(_allowed(Scope.JOBS_READ), scopes=[Scope.JOBS_READ])]
 Owner = Annotated[str, Depends(_owner)]
 Writer = Annotated[Caller, Security(_allowed(Scope.JOBS_WRITE), scopes=[Scope.JOBS_WRITE])]
 TenantAdmin = Annotated[Caller, Security(_allowed(Scope.TENANT_ADMIN, Scope.ADMIN), scopes=[Scope.TENANT_ADMIN])]

@@ -149,7 +149,7 @@ def resolve(
     job_id = repository.job.id
     return serve_file(
         artifact,
-        lambda start, stop: service.open_artifact(job_id, artifact, start, stop),
+        lambda start, stop: service.files.open(job_id, artifact, start, stop),
         Conditions(request.method == "HEAD", range_header, if_range, if_none_match),
         file_headers(artifact)
         | {

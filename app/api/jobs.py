@@ -251,10 +251,10 @@ def get_report(
         # Reports of earlier versions name the folder of an upload.
         shown = report.but(model=shown_reference(report.model))
         return JSONResponse(shown.model_dump(mode="json"), headers={"Vary": "Accept"})
-    page = service.artifact(job_id, REPORT_PAGE, owner=owner)
+    page = service.files.artifact(job_id, REPORT_PAGE, owner=owner)
     return serve_file(
         page,
-        lambda start, stop: service.open_artifact(job_id, page, start, stop),
+        lambda start, stop: service.files.open(job_id, page, start, stop),
         Conditions(if_none_match=if_none_match),
         file_headers(page) | _PAGE_HEADERS,
     )

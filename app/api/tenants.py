@@ -5,12 +5,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
-from app.api.deps import Admin, Overview, Tenants
+from app.api.deps import Admin, Overview, Rules, Tenants, sent_json
 from app.errors import ProblemDetails
 from app.keys.schemas import TENANT
-from app.operations.schemas import TenantDeletionView, TenantsView, TenantView
+from app.operations.schemas import TenantDeletionView, TenantRules, TenantsView, TenantView
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], responses={"default": {"model": ProblemDetails}})
 
@@ -23,6 +23,24 @@ _WORK_S = 2.0
 def list_tenants(overview: Overview, _caller: Admin) -> TenantsView:
     """List all tenants with their jobs by status, the bytes that are kept for them, and their valid keys."""
     return TenantsView(data=[TenantView.of(tenant) for tenant in overview.read()])
+
+
+@router.get("/{tenant}", operation_id="getTenant")
+def get_tenant(tenant: TenantName, overview: Overview, _caller: Admin) -> TenantView:
+    """Read what one tenant has, and what is set for it."""
+    return TenantView.of(overview.of(tenant))
+
+
+@router.patch("/{tenant}", operation_id="setTenant", dependencies=[Depends(sent_json)])
+def set_tenant(tenant: TenantName, body: TenantRules, rules: Rules, overview: Overview, caller: Admin) -> TenantView:
+    """Set a tenant's share of the turns, or how many of its jobs run at once. It holds from the next claim on.
+
+    A tenant that has nothing yet may have its share set, too.
+    """
+    share = body.share if "share" in body.model_fields_set else None
+    max_running = (body.max_running or 0) if "max_running" in body.model_fields_set else None
+    rules.set_tenant(tenant, share=share, max_running=max_running, caller=caller)
+    return TenantView.of(overview.of(tenant))
 
 
 @router.delete(

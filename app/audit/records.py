@@ -12,6 +12,7 @@ class Action(StrEnum):
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     SIGNED_IN = "person.signed_in"
+    LOGGED_IN = "person.logged_in"
     SIGNED_OUT = "person.signed_out"
     JOB_SUBMITTED = "job.submitted"
     JOB_CANCELLED = "job.cancel_requested"

@@ -14,6 +14,7 @@ from typing import assert_never
 import structlog
 from pydantic import ValidationError
 
+from app.inspection.memory import Memory, imprint_of, key_of, now_ns
 from app.inspection.process import Zygote
 from app.inspection.protocol import (
     ANSWERS,
@@ -101,6 +102,7 @@ class Inspector:
         # Unpacking may take minutes. What is only looked at does not wait for it.
         self._unpacking = Turns(settings.inspections, per_owner, settings.inspection_wait_s)
         self._checking = Turns(settings.inspections, per_owner, settings.inspection_wait_s)
+        self._memory = Memory()
 
     async def unpack(
         self, archive: Path, kind: UploadKind, folder: Path, *, largest: Callable[[], int], owner: str
@@ -164,13 +166,34 @@ class Inspector:
             Busy, QuotaExceeded: Too much is being read.
         """
         roots = tuple(root.absolute() for root in self._settings.allowed_roots)
+        # No check reads the seed, and none can, as it is not asked with it: jobs that differ in nothing else share an answer.
+        spec = spec.model_copy(update={"seed": 0})
         question = CheckSpec(spec=spec, roots=roots, closed=self._settings.closed_folders, uploaded=uploaded, predicts=predicts)
+        key = key_of(question, owner)
+        answer = await self._remembered(key, question) if self._memory.knows(key) else None
+        if answer is None:
+            async with self._checking.turn(owner):
+                answer = await self._looked_at(key, question)
+        return Inspected(answer.model, answer.data, answer.columns, answer.also_columns, answer.findings, answer.prediction)
+
+    async def _remembered(self, key: bytes, question: CheckSpec) -> Resolved | None:
+        return self._memory.answer(key, await asyncio.to_thread(imprint_of, question))
+
+    async def _looked_at(self, key: bytes, question: CheckSpec) -> Resolved:
+        """Answer a question whose turn it is, and remember the answer where the files have stayed the same meanwhile."""
+        since_ns = now_ns()
+        before = await asyncio.to_thread(imprint_of, question)
+        answer = self._memory.answer(key, before)  # found for another request while this one waited for its turn
+        if answer is not None:
+            return answer
         subject = _Subject("model_unreadable", "files of the model or of the data set", "")
-        async with self._checking.turn(owner):
-            answer = await self._ask(question, self._check_limits(), subject)
+        answer = await self._ask(question, self._check_limits(), subject)
         if not isinstance(answer, Resolved):
             raise _unfit(answer, subject)
-        return Inspected(answer.model, answer.data, answer.columns, answer.also_columns, answer.findings, answer.prediction)
+        if before is not None:
+            after = await asyncio.to_thread(imprint_of, question)
+            self._memory.keep(key, answer, before, after, since_ns=since_ns)
+        return answer
 
     def _check_limits(self) -> Limits:
         return Limits(self._settings.inspection_memory_bytes, _CHECK_CPU_S, _CHECK_WALL_S)

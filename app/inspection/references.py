@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from app.refusals import Refused
@@ -45,13 +45,22 @@ def resolve(
     Raises:
         Refused: It is no absolute path, leads out of the roots, or holds too much or something that is no file.
     """
-    confinement = _Confinement(roots, closed, pointer)
+    confinement = Confinement(roots, closed, pointer)
     path = confinement.follow(reference)
-    confinement.check_members(path, most_members)
+    for _member in confinement.members(path, most_members):
+        pass
     return path
 
 
-class _Confinement:
+class Confinement:
+    """The folders to which the paths of clients are confined. Of a file, only its name, its kind and its links are looked at.
+
+    Args:
+        roots: As `resolve`.
+        closed: As `resolve`.
+        pointer: As `resolve`.
+    """
+
     def __init__(self, roots: Sequence[Path], closed: Sequence[Path], pointer: str) -> None:
         self._pointer = pointer
         self._closed = {folder.resolve().parts[1:] for folder in closed}
@@ -62,7 +71,7 @@ class _Confinement:
         self._passages = {parts[:length] for parts in known for length in range(len(parts))}
 
     def follow(self, reference: str, at: _Parts = ()) -> Path:
-        """Resolve a path from a folder that is resolved already."""
+        """Resolve a path from a folder that is resolved already. Raises `Refused` where it leads out."""
         if "\0" in reference or not (at or reference.startswith("/")):
             raise Refused("invalid_request", "a path must be absolute", self._pointer)
         if reference.startswith("/"):
@@ -92,14 +101,18 @@ class _Confinement:
                 waiting.extendleft(reversed(target.split("/")))
         return self._inside(at)
 
-    def check_members(self, top: Path, most: int) -> None:
-        """Insist that a folder holds files, folders, and links to such under the roots, at whatever depth."""
+    def members(self, top: Path, most: int) -> Iterator[tuple[Path, Path]]:
+        """Yield what lies in a folder, at whatever depth: the path of each member, and where it is when links are followed.
+
+        Raises:
+            Refused: More than ``most`` lie in it, or something else than files, folders, and links to such under the roots.
+        """
         waiting, seen, count = [top], {top}, 0
         while waiting:
             folder = waiting.pop()
             try:
-                with os.scandir(folder) as members:
-                    for member in members:
+                with os.scandir(folder) as found:
+                    for member in found:
                         count += 1
                         if count > most:
                             raise Refused(
@@ -108,33 +121,32 @@ class _Confinement:
                                 "one model or data set",
                                 self._pointer,
                             )
-                        inner = self._folder_in(member)
-                        if inner is not None and inner not in seen:
-                            seen.add(inner)
-                            waiting.append(inner)
+                        path, is_folder = self._place_of(member)
+                        if is_folder and path not in seen:
+                            seen.add(path)
+                            waiting.append(path)
+                        yield Path(member.path), path
             except (FileNotFoundError, NotADirectoryError):
                 continue  # the checks of models and data sets say what is missing
             except OSError:
                 raise Refused("path_not_allowed", "a folder in it cannot be read by this server", self._pointer) from None
 
-    def _folder_in(self, member: os.DirEntry[str]) -> Path | None:
-        """Return the folder that a member is or links to; None for a file. Refuse everything else."""
+    def _place_of(self, member: os.DirEntry[str]) -> tuple[Path, bool]:
+        """Return where a member is when links are followed, and whether that is a folder. Refuse what is no file either."""
         if member.is_symlink():
             path = self.follow(str(Path(member.path).readlink()), PurePosixPath(member.path).parts[1:-1])
             try:
                 mode = path.lstat().st_mode
             except OSError:
-                return None  # a link to nothing
+                return path, False  # a link to nothing
         elif member.is_dir(follow_symlinks=False):
-            return self._inside(PurePosixPath(member.path).parts[1:])
+            return self._inside(PurePosixPath(member.path).parts[1:]), True
         elif member.is_file(follow_symlinks=False):
-            return None
+            return Path(member.path), False
         else:
             path, mode = Path(member.path), member.stat(follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode):
-            return path
-        if stat.S_ISREG(mode):
-            return None
+        if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+            return path, stat.S_ISDIR(mode)
         raise Refused("path_not_allowed", "the folder holds pipes, sockets or devices, which are not read", self._pointer)
 
     def _link(self, at: _Parts) -> str | None:

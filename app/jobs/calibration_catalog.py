@@ -55,10 +55,8 @@ class Calibrations:
         with self._database.read() as connection:
             return job.calibration if JobRepository(connection).artifacts(job.calibration) else None
 
-    def check_named(self, calibration_id: str | None, spec: PruneSpec, owner: str) -> None:
+    def check_named(self, calibration_id: str, spec: PruneSpec, owner: str) -> None:
         """Refuse a calibration from which a job could take nothing. Raises `Refused`."""
-        if calibration_id is None:
-            return
         with self._database.read() as connection:
             repository = JobRepository(connection)
             job = repository.get(calibration_id, owner=owner)

@@ -13,6 +13,7 @@ from app.jobs import models
 from app.jobs.fairness import DEFAULT_SHARE, LARGEST_SHARE, LEAST_SHARE
 from app.jobs.needs import Needs
 from app.jobs.states import ACTIVE, JobStatus
+from app.keys.records import Caller
 from app.refusals import Refused
 
 _jobs, _tenants, _limits = models.jobs, models.tenants, models.queue_limits
@@ -44,7 +45,7 @@ class Standing:
 
 
 class RuleService:
-    """Use cases of an operator on the service's host."""
+    """Use cases of an operator."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -57,7 +58,7 @@ class RuleService:
                 found[row.queue] = replace(found.get(row.queue, Standing(row.queue)), max_running=row.max_running)
         return [found[name] for name in sorted(found)]
 
-    def set_tenant(self, owner: str, *, share: float | None, max_running: int | None) -> TenantRules:
+    def set_tenant(self, owner: str, *, share: float | None, max_running: int | None, caller: Caller) -> TenantRules:
         """Set a tenant's share, or how many of its jobs may run at once (0: as the settings say). None leaves it as it is.
 
         Returns:
@@ -77,12 +78,12 @@ class RuleService:
                 connection.execute(_tenants.insert().values(defaults | changes))
             elif changes:
                 connection.execute(_tenants.update().where(_tenants.c.owner == owner).values(changes))
-            AuditRepository(connection).record(Action.TENANT_SET, "", "", owner)
+            AuditRepository(connection).record(Action.TENANT_SET, caller.owner, caller.key_id, owner)
             row = connection.execute(sa.select(_tenants).where(_tenants.c.owner == owner)).one()
         return TenantRules(row.share, row.max_running)
 
-    def set_queue(self, name: str, *, max_running: int) -> None:
-        """Set how many jobs of a queue may run at once; 0: any number.
+    def set_queue(self, name: str, *, max_running: int, caller: Caller) -> Standing:
+        """Set how many jobs of a queue may run at once; 0: any number. Return the queue.
 
         Raises:
             Refused: There is no such queue.
@@ -98,7 +99,9 @@ class RuleService:
             connection.execute(_limits.delete().where(_limits.c.queue == name))
             if max_running:
                 connection.execute(_limits.insert().values(queue=name, max_running=max_running))
-            AuditRepository(connection).record(Action.QUEUE_SET, "", "", name)
+            AuditRepository(connection).record(Action.QUEUE_SET, caller.owner, caller.key_id, name)
+            found = _counted(connection)
+        return replace(found.get(name, Standing(name)), max_running=max_running or None)
 
 
 def _counted(connection: sa.Connection) -> dict[str, Standing]:

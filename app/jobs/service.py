@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,10 +18,10 @@ from app.audit.repository import AuditRepository
 from app.db import Database
 from app.inspection.inspector import Inspector
 from app.jobs.admission import Admitted, admit
-from app.jobs.archive import Archive
 from app.jobs.arrivals import KeyUse, NewJob
 from app.jobs.calibration_catalog import Calibrations
 from app.jobs.digests import digest_of, first_digest
+from app.jobs.files import JobFiles
 from app.jobs.intake import Arrival, Intake, too_many_wait
 from app.jobs.limits import check_limits, limits_of
 from app.jobs.names import Asked, named
@@ -31,12 +30,12 @@ from app.jobs.places import Place, PlaceRepository
 from app.jobs.records import CALIBRATION_PREFIX, Job, JobEvent, PublishedArtifact, is_calibration
 from app.jobs.repository import JobRepository
 from app.jobs.schemas import JobCreate
-from app.jobs.states import TERMINAL, JobStatus
+from app.jobs.states import JobStatus
 from app.keys.records import Caller, Scope
 from app.queue import Announcer
-from app.refusals import Conflict, NotFound, Refused
+from app.refusals import Conflict, Refused
 from app.settings import Settings
-from app.storage import ArtifactMissing, ArtifactStore
+from app.storage import ArtifactStore
 from app.tenants.repository import TenantRepository
 from app.tracing import current_traceparent
 from app.uploads.records import shown_reference
@@ -77,7 +76,7 @@ class Overview:
 
 
 class JobService:
-    """The front end's use cases: submit, read, list, cancel, retry, download."""
+    """The front end's use cases: submit, read, list, cancel, retry; and, apart, `files` and `calibrations`."""
 
     def __init__(
         self,
@@ -93,9 +92,8 @@ class JobService:
         self._inspector = inspector
         self._uploads = uploads
         self._database = database
-        self._store = store
         self._announcer = announcer
-        self.calibrations = Calibrations(database)
+        self.calibrations, self.files = Calibrations(database), JobFiles(database, store)
         self._intake = Intake(settings, database, announcer)
 
     async def submit(
@@ -174,7 +172,8 @@ class JobService:
         predicts = asked.request.needs.is_to_be_predicted
         admitted = await self.admit(asked.request, owner=asked.caller.owner, predicts=predicts)
         needs = asked.request.needs.with_memory(None if admitted.prediction is None else admitted.prediction.memory_bytes)
-        await run_in_threadpool(self.calibrations.check_named, asked.request.calibration_id, admitted.spec, asked.caller.owner)
+        if (named := asked.request.calibration_id) is not None:
+            await run_in_threadpool(self.calibrations.check_named, named, admitted.spec, asked.caller.owner)
         arrival = _arrival(asked, admitted.spec, needs)
         try:
             queued = await self._intake.queue(arrival)
@@ -336,46 +335,6 @@ class JobService:
         with self._database.read() as connection:
             JobRepository(connection).check()
 
-    def artifact(self, job_id: str, path: str, *, owner: str) -> PublishedArtifact:
-        """Find a published file. Raises `NotFound`."""
-        with self._database.read() as connection:
-            repository = JobRepository(connection)
-            job = repository.known(job_id, owner=owner)
-            artifact = repository.artifact(job.id, path)
-        if artifact is None and job.status in TERMINAL and job.expires_at is not None:
-            raise _expired(job.expires_at)
-        if artifact is None:
-            raise NotFound("not_found", "the job has published no such file; see its artifacts")
-        return artifact
-
-    def open_artifact(self, job_id: str, artifact: PublishedArtifact, start: int, stop: int) -> Iterator[bytes]:
-        """Stream a part of a published file. Raises `NotFound` where the store has lost it."""
-        try:
-            return self._store.open(artifact.key, start, stop)
-        except ArtifactMissing:
-            _log.error("artifact.missing", job_id=job_id, path=artifact.path)
-            raise NotFound("artifact_gone", "the file is no longer in the artifact store") from None
-
-    def archive(self, details: JobDetails) -> Archive:
-        """Prepare one archive of a bundle. Raises `NotFound` where there is nothing to put into it."""
-        job = details.job
-        if job.status not in TERMINAL:
-            raise NotFound("not_finished", f"the job is {job.status}; its files can be had when it has finished")
-        if not details.artifacts and job.expires_at is not None:
-            raise _expired(job.expires_at)
-        if not details.artifacts:
-            raise NotFound("no_files", f"the job has {job.status} and has no files")
-        moment = int(job.finished_at or job.created_at)
-        return Archive(job.public_id, moment, details.artifacts, self._store)
-
-    def open_archive(self, archive: Archive) -> Iterator[bytes]:
-        """Stream an archive. Raises `NotFound` where the store has lost its first file."""
-        try:
-            return archive.open()
-        except ArtifactMissing:
-            _log.error("artifact.missing", archive=archive.name)
-            raise NotFound("artifact_gone", "the files are no longer in the artifact store") from None
-
     def uses(self, folder: Path, *, owner: str) -> bool:
         """Return whether an unfinished job of an owner needs a folder."""
         with self._database.read() as connection:
@@ -402,8 +361,3 @@ def _arrival(asked: Asked, spec: PruneSpec, needs: Needs) -> Arrival:
     if asked.idempotency_key is None:
         return Arrival(new, caller.key_id)
     return Arrival(new, caller.key_id, KeyUse(asked.scope, asked.idempotency_key, asked.digest, job_id))
-
-
-def _expired(moment: float) -> NotFound:
-    until = datetime.fromtimestamp(moment, UTC)
-    return NotFound("artifact_expired", f"the job's files were kept until {until:%Y-%m-%d %H:%M} UTC; run it again")

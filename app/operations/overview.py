@@ -14,6 +14,7 @@ from app.jobs import models
 from app.jobs.fairness import DEFAULT_SHARE
 from app.jobs.states import JobStatus
 from app.keys.models import api_keys as _keys
+from app.refusals import NotFound
 from app.tenants.models import tenant_deletions as _deletions
 from app.uploads.models import uploads as _uploads
 
@@ -77,7 +78,7 @@ class OverviewRepository:
 
 
 class TenantList:
-    """Use case: look over all tenants."""
+    """Use cases: look over all tenants, or at one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -86,3 +87,10 @@ class TenantList:
         """Count what every tenant has, by name."""
         with self._database.read() as connection:
             return OverviewRepository(connection).tenants()
+
+    def of(self, owner: str) -> TenantOverview:
+        """Count what one tenant has. Raises `NotFound` where there is nothing of it, and nothing is set for it."""
+        found = next((tenant for tenant in self.read() if tenant.owner == owner), None)
+        if found is None:
+            raise NotFound("tenant_not_found", f"there is nothing of a tenant {owner}")
+        return found

@@ -5,12 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.jobs.control import Control, QueueState
+from app.jobs.fairness import LARGEST_SHARE, LEAST_SHARE
+from app.jobs.rules import Standing
 from app.jobs.states import ACTIVE, JobStatus
 from app.operations.overview import TenantOverview
 from app.operations.tenants import DeletionState
+
+MOST_RUNNING = 2**31 - 1  # as the column holds
 
 
 class TenantDeletionView(BaseModel):
@@ -89,6 +93,58 @@ class TenantView(BaseModel):
             last_submitted_at=None if moment is None else datetime.fromtimestamp(moment, UTC),
             deleting=tenant.is_being_deleted,
         )
+
+
+class TenantRules(BaseModel):
+    """What is to be set for a tenant. What is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    share: float = Field(
+        default=1.0,
+        ge=LEAST_SHARE,
+        le=LARGEST_SHARE,
+        description="Share of the turns beside those of other tenants, who have 1.",
+    )
+    max_running: int | None = Field(
+        default=None, ge=1, le=MOST_RUNNING, description="Jobs that may run at once; null: as the settings say."
+    )
+
+    @model_validator(mode="after")
+    def _sets_something(self) -> TenantRules:
+        if not self.model_fields_set:
+            raise ValueError("give share, max_running or both")
+        return self
+
+
+class QueueRules(BaseModel):
+    """What is to be set for a queue."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_running: int | None = Field(ge=1, le=MOST_RUNNING, description="Jobs that may run at once; null: any number.")
+
+
+class NamedQueueView(BaseModel):
+    """One of the queues into which jobs come by what they need."""
+
+    object: Literal["queue.named"] = "queue.named"
+    queue: str = Field(description="Device class and tags: `any`, `cpu`, `cuda`, `cuda+a100`.")
+    max_running: int | None = Field(description="Jobs that may run at once; null: any number.")
+    waiting: int
+    running: int
+
+    @classmethod
+    def of(cls, queue: Standing) -> NamedQueueView:
+        """Show a queue."""
+        return cls(queue=queue.name, max_running=queue.max_running, waiting=queue.waiting, running=queue.running)
+
+
+class NamedQueuesView(BaseModel):
+    """The queues that have jobs open or a limit, by name."""
+
+    object: Literal["list"] = "list"
+    data: list[NamedQueueView]
 
 
 class TenantsView(BaseModel):

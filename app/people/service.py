@@ -15,7 +15,7 @@ from app.keys.records import Caller, Person
 from app.keys.roles import SCOPES, Role
 from app.people import flow
 from app.people.config import Config
-from app.people.forms import is_person_session, new_session
+from app.people.forms import is_login, is_person_session, new_code, new_session, proof, proof_of
 from app.people.problems import NoRole, SignInDenied, SignInLost, TenantUnclear
 from app.people.provider import Provider
 from app.people.repository import Begun, PeopleRepository, PersonSession
@@ -104,10 +104,15 @@ class PeopleService:
 
     def of_session(self, value: str) -> Caller | None:
         """Return who a browser's session is of, or None where it has ended or the person has no role any more."""
-        if not is_person_session(value):
-            return None
+        return self._of(self._session_digests(value)) if is_person_session(value) else None
+
+    def of_login(self, text: str) -> Caller | None:
+        """Return who is logged in at a command line, as `of_session`."""
+        return self._of(self._login_digests(proof_of(text))) if is_login(text) else None
+
+    def _of(self, digests: tuple[str, ...]) -> Caller | None:
         with self._database.read() as connection:
-            found = PeopleRepository(connection).of_session(self._session_digests(value))
+            found = PeopleRepository(connection).of_session(digests)
         if found is None or found.issuer != self._config.issuer:
             return None
         roles = self._config.roles(found.groups)
@@ -150,11 +155,42 @@ class PeopleService:
         with self._database.write() as connection:
             PeopleRepository(connection).choose_tenant(self._session_digests(value), tenant)
 
+    def begin_login(self, value: str, challenge: str) -> str | None:
+        """Log a command line in as the person of a browser's session, for the tenant that it shows.
+
+        Args:
+            value: The session's cookie.
+            challenge: Of the command line. What is given is of no use to any other.
+
+        Returns:
+            The code for it; None: there is no such session.
+        """
+        code = new_code()
+        with self._database.write() as connection:
+            repository = PeopleRepository(connection)
+            found = repository.of_session(self._session_digests(value)) if is_person_session(value) else None
+            if found is None:
+                return None
+            repository.begin_session(
+                self._login_digests(proof(code, challenge))[0],
+                found.person_id,
+                tenant=found.tenant,
+                groups=found.groups,
+                lives_s=self._config.session_s,
+                most=_MOST_SESSIONS,
+            )
+            AuditRepository(connection).record(Action.LOGGED_IN, found.tenant, found.person_id, found.person_id)
+        return code
+
+    def end_login(self, text: str) -> bool:
+        """End what a command line was logged in by. Return whether there was something."""
+        return is_login(text) and self._end(self._login_digests(proof_of(text)))
+
     def end_session(self, value: str) -> bool:
         """End a browser's session, wherever its cookie was copied to. Return whether there was one."""
-        if not is_person_session(value):
-            return False
-        digests = self._session_digests(value)
+        return is_person_session(value) and self._end(self._session_digests(value))
+
+    def _end(self, digests: tuple[str, ...]) -> bool:
         with self._database.write() as connection:
             repository = PeopleRepository(connection)
             found = repository.of_session(digests)
@@ -199,6 +235,9 @@ class PeopleService:
 
     def _digests(self, purpose: str, text: str) -> tuple[str, ...]:
         return tuple(digest.hex() for digest in self._secret.digests(purpose, text))
+
+    def _login_digests(self, proof: str) -> tuple[str, ...]:
+        return self._digests("person-login", proof)
 
     def _session_digests(self, value: str) -> tuple[str, ...]:
         return self._digests("person-session", value)

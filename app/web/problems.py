@@ -21,7 +21,7 @@ class ProblemPageMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        if scope["type"] != "http" or not _is_for_people(Request(scope)):
+        if scope["type"] != "http" or not _is_for_people(scope):
             await self._app(scope, receive, send)
             return
         begun: Message | None = None
@@ -45,5 +45,5 @@ class ProblemPageMiddleware:
         await self._app(scope, receive, shown)
 
 
-def _is_for_people(request: Request) -> bool:
-    return not is_under(request.url.path, *_FOR_PROGRAMS) and "text/html" in request.headers.get("accept", "")
+def _is_for_people(scope: Scope) -> bool:
+    return not is_under(scope["path"], *_FOR_PROGRAMS) and "text/html" in Request(scope).headers.get("accept", "")

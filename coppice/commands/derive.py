@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coppice.client import DEFAULT_URL, Client
-from coppice.commands import options, places
+from coppice.commands import budgets, options, places
 from coppice.commands.delivery import Engines, Formats, Gguf, LatencyEngine, LatencyPhase, Layout, Quantization, Strict
 from coppice.commands.options import JobOptions
 from coppice.commands.waiting import (
@@ -26,16 +26,16 @@ from coppice.console import ExitCode, explained, fail
 def derive(
     job_id: JobId,
     out: BundleFolder = None,
-    sparsity: options.Sparsity = None,
-    macs_keep: options.MacsKeep = None,
-    params_keep: options.ParamsKeep = None,
-    latency_keep: options.LatencyKeep = None,
-    bytes_at_most: options.BytesAtMost = None,
+    sparsity: budgets.Sparsity = None,
+    macs_keep: budgets.MacsKeep = None,
+    params_keep: budgets.ParamsKeep = None,
+    latency_keep: budgets.LatencyKeep = None,
+    bytes_at_most: budgets.BytesAtMost = None,
     latency_engine: LatencyEngine = None,
     latency_phase: LatencyPhase = None,
-    tolerance: options.Tolerance = None,
-    quality_floor: options.QualityFloor = None,
-    floor_confidence: options.FloorConfidence = None,
+    tolerance: budgets.Tolerance = None,
+    quality_floor: budgets.QualityFloor = None,
+    floor_confidence: budgets.FloorConfidence = None,
     layout: Layout = None,
     formats: Formats = None,
     engines: Engines = None,

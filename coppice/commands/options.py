@@ -14,6 +14,19 @@ import typer
 from pydantic import ValidationError
 
 from coppice.commands import words
+from coppice.commands.budgets import (
+    TARGET_OPTIONS,
+    BytesAtMost,
+    FloorConfidence,
+    LatencyKeep,
+    MacsKeep,
+    ParamsKeep,
+    QualityFloor,
+    Sparsity,
+    Tolerance,
+    as_target,
+    floor_of,
+)
 from coppice.commands.delivery import (
     Engines,
     Formats,
@@ -50,40 +63,8 @@ from coppice.console import ExitCode, fail, fail_all, joined, note, sentences
 from pruning_core.errors import PruningError, each
 from pruning_core.spec.method import MethodName
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import TARGET_METRICS
 from pruning_core.spec.tasks import KINDS, TaskType
 
-Sparsity = Annotated[
-    list[float] | None,
-    typer.Option(help="Fraction of the prunable weights to remove, 0 to 1. Repeat any target for a frontier."),
-]
-MacsKeep = Annotated[list[float] | None, typer.Option(help="Fraction of the MACs to keep, instead of --sparsity.")]
-ParamsKeep = Annotated[list[float] | None, typer.Option(help="Fraction of all parameters to keep, instead of --sparsity.")]
-LatencyKeep = Annotated[
-    list[float] | None, typer.Option(help="Fraction of the measured latency to keep, instead of --sparsity.")
-]
-BytesAtMost = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Most bytes of the weight files, such as 100MB: chooses widths and the storage type of each matrix, instead of "
-        "--sparsity."
-    ),
-]
-Tolerance = Annotated[
-    float | None,
-    typer.Option(help="How far what is achieved may lie from a target; by default 0.01, and 0.05 for a latency."),
-]
-QualityFloor = Annotated[
-    float | None,
-    typer.Option(
-        help="Share of the dense model's quality that must be kept, e.g. 0.99; the job fails below it. Without a target: find "
-        "the smallest model that keeps it."
-    ),
-]
-FloorConfidence = Annotated[
-    float | None,
-    typer.Option(help="Hold the quality floor by the lower end of the interval of this confidence, e.g. 0.95."),
-]
 Samples = Annotated[int | None, typer.Option(help="Calibration samples (default 512).")]
 SelfWritten = Annotated[
     float | None,
@@ -103,13 +84,6 @@ ApiKey = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 
-_TARGETS = {
-    "sparsity": "--sparsity",
-    "macs_keep": "--macs-keep",
-    "params_keep": "--params-keep",
-    "latency_keep": "--latency-keep",
-    "bytes_at_most": "--bytes-at-most",
-}
 # Options of methods, and the method that one alone means. Tiers and presets are of several: the first of them is meant.
 _OF_METHODS: Mapping[str, MethodName] = {
     "pattern": "admm-pattern",
@@ -244,7 +218,7 @@ class JobOptions:
         """
         fields = dict(self._file)
         fields |= {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
-        fields |= self._floor(fields.get("quality_floor"))
+        fields |= floor_of(fields.get("quality_floor"), self.floor_confidence)
         fields |= self._task(fields.get("task"))
         if self.method is not None or self._of_method():
             fields["method"] = self._method(fields.get("method"))
@@ -257,7 +231,7 @@ class JobOptions:
             fields.get("method")
         ):
             if needs_target:
-                some = ", ".join(_TARGETS.values())
+                some = ", ".join(TARGET_OPTIONS.values())
                 fail(f"target is required: give one of {some}, or a --quality-floor alone", ExitCode.BAD_INPUT)
             fields["sparsity"] = 0.5
         if chosen := self.delivered(fields):
@@ -286,7 +260,7 @@ class JobOptions:
             fields: The spec that they change.
         """
         floor = {} if self.quality_floor is None else {"quality_floor": self.quality_floor}
-        return self._targets_for(fields) | floor | self._floor(self.quality_floor)
+        return self._targets_for(fields) | floor | floor_of(self.quality_floor, self.floor_confidence)
 
     def delivered(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of ``artifacts`` that options set or imply, for the spec that they change."""
@@ -298,7 +272,7 @@ class JobOptions:
         field = field.rstrip(".0123456789")  # task.columns.text.0 is set by --text
         field = next((name for name in ("evaluation.also", "evaluation.ledger") if field.startswith(f"{name}.")), field)
         if field.partition(".")[0] in ("target", "targets", "sparsity") and field not in _OPTIONS:
-            given, option = bool(self._used()), " or ".join(_TARGETS[name] for name in self._used() or _TARGETS)
+            given, option = bool(self._used()), " or ".join(TARGET_OPTIONS[name] for name in self._used() or TARGET_OPTIONS)
             field = "sparsity" if "sparsity" in self._file else field  # it stands for a target
         else:
             name, option = _OPTIONS.get(field, ("", ""))
@@ -318,15 +292,6 @@ class JobOptions:
     def _file(self) -> Mapping[str, Any]:
         """The fields of the spec file."""
         return {} if self.spec is None else read_spec(self.spec)
-
-    def _floor(self, given: object) -> dict[str, Any]:
-        """Return the floor with its confidence; nothing where none was asked for."""
-        if self.floor_confidence is None:
-            return {}
-        if given is None:
-            fail("--floor-confidence says how sure to be of --quality-floor: give both", ExitCode.BAD_INPUT)
-        floor = cast("Mapping[str, Any]", given) if isinstance(given, Mapping) else {"value": given}
-        return {"quality_floor": {**floor, "confidence": self.floor_confidence}}
 
     def _task(self, given: object) -> dict[str, object]:
         """Return the field ``task`` made of a type and its columns; empty where a GLUE name or the spec file says all of it."""
@@ -367,7 +332,7 @@ class JobOptions:
 
     def _used(self) -> dict[str, list[float] | list[str]]:
         """Return the targets that count. --sparsity gives way to any other: what will be measured decides."""
-        given: dict[str, list[float] | list[str]] = {name: values for name in _TARGETS if (values := getattr(self, name))}
+        given: dict[str, list[float] | list[str]] = {name: values for name in TARGET_OPTIONS if (values := getattr(self, name))}
         if len(given) > 1:
             given.pop("sparsity", None)
         return given
@@ -381,16 +346,8 @@ class JobOptions:
             fail(f"{some}: only with --latency-keep, the share of the latency to keep", ExitCode.BAD_INPUT)
         in_engine = {**self._place_in_file(), **in_engine}
         if self.sparsity and "sparsity" not in used:
-            note(f"--sparsity is not used beside {' and '.join(_TARGETS[name] for name in used)}, which says more")
-        return [
-            {
-                "metric": name.removesuffix("_keep").removesuffix("_at_most"),
-                TARGET_METRICS[name.removesuffix("_keep").removesuffix("_at_most")].field: value,
-                **(in_engine if name == "latency_keep" else {}),
-            }
-            for name, values in used.items()
-            for value in values
-        ]
+            note(f"--sparsity is not used beside {' and '.join(TARGET_OPTIONS[name] for name in used)}, which says more")
+        return [as_target(name, value, in_engine) for name, values in used.items() for value in values]
 
     def _targets_for(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the field ``target`` or ``targets`` that options set; a tolerance alone changes those of the spec."""

@@ -94,8 +94,8 @@ def test_no_path_parameter_leads_anywhere(api_on_sqlite: Api, path: str) -> None
     templates = [template for template in api.client.get("/openapi.json").json()["paths"] if "{" in template]
     assert len(templates) > 10
     for template in templates:
-        for method in ("GET", "DELETE", "POST", "PUT"):
-            places = ("job_id", "calibration_id", "webhook_id", "key_id", "upload_id", "path", "revision", "tenant")
+        for method in ("GET", "DELETE", "POST", "PUT", "PATCH"):
+            places = ("job_id", "calibration_id", "webhook_id", "key_id", "upload_id", "path", "revision", "tenant", "queue")
             names = dict.fromkeys(places, path)
             if "{path}" in template:
                 names["job_id"] = job_id

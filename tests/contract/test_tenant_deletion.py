@@ -48,7 +48,7 @@ def admin(api: Api) -> dict[str, str]:
 def fill(api: Api, owner: str, model: Path) -> dict[str, str]:
     """Give a tenant a finished job with files, an upload and a webhook; return its headers."""
     headers = key(api, owner)
-    RuleService(api.database).set_tenant(owner, share=2, max_running=None)
+    RuleService(api.database).set_tenant(owner, share=2, max_running=None, caller=Caller())
     api.client.headers.update(headers)
     api.submit()
     api.succeed()
