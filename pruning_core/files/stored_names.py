@@ -128,7 +128,7 @@ def is_adapter(base: str | None, why: str) -> ModelUnreadable:
     of = "" if base is None else f" of {base}"
     return ModelUnreadable(
         f"this is a LoRA adapter{of}, or a model with one in it ({why}); merge it first (merge_and_unload) and give the merged "
-        "checkpoint",
+        "checkpoint, or give its base as the model and this folder as the adapter",
         param="model",
     )
 

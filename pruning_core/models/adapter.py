@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def _merged(base: Path, adapter: Path, facts: AdapterFacts, task_type: TaskType)
     rows = next((shape[0] for name, shape in facts.shapes.items() if name.endswith("embed_tokens.weight")), None)
     if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(rows, mean_resizing=False)
-    with tempfile.TemporaryDirectory(prefix="coppice-adapter-") as name:
+    with tempfile.TemporaryDirectory(prefix="coppice-adapter-") as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of PEFT's use of transformers: nobody here can heed it
         clean = Path(name)  # no setting but those that were looked at
         (clean / ADAPTER_CONFIG).write_text(json.dumps(dict(facts.settings)), encoding="utf-8")
         (clean / WEIGHTS).symlink_to((adapter / WEIGHTS).absolute())
