@@ -66,6 +66,7 @@ _WHERE = {  # JSON pointers into the body, longest first, and the form control o
     "/task": "task",
     "/data": "data",
     "/vocabulary": "vocabulary",
+    "/adapter": "adapter",
     "/seed": "seed",
     "/priority": "priority",
     "/needs/device": "needs_device",
@@ -144,6 +145,7 @@ def body_of(form: Form) -> dict[str, Any]:
         ("timeout_s", number),
         ("metadata", pairs),
         ("vocabulary", str),
+        ("adapter", str),
     ):
         if text := form.one(name).strip():
             body["quality_floor" if name == "floor" else name] = read(text)
@@ -235,6 +237,7 @@ def form_of(
         "floor": [f"{floor['value']:g}" if floor else ""],
         "floor_kind": [floor["kind"] if floor else "relative"],
         "floor_confidence": [f"{floor['confidence']:g}" if floor and floor.get("confidence") else ""],
+        "adapter": [spec.get("adapter") or ""],
         "vocabulary": [_keep(spec.get("vocabulary"))],
         "seed": [str(spec["seed"])],
         "priority": [str(priority) if priority else ""],

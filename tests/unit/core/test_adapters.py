@@ -19,7 +19,6 @@ from pruning_core.run.pipeline import run
 from tests import tiny
 from tests.exported import write_llama
 
-
 # PEFT itself uses what transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
