@@ -6,6 +6,7 @@ checkpoint is judged by its ``config.json`` and the headers of its safetensors f
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pruning_core.arch.structure import structure_of, unit_groups
@@ -37,7 +38,7 @@ from pruning_core.spec.presets import words_of
 from pruning_core.spec.prune import PruneSpec, TaskSpec
 from pruning_core.spec.tasks import KINDS
 
-_CONVERTED = "what the model's tensors are for, which is known once the job has converted the GGUF file or merged the adapter"
+_CONVERTED = "what the model's tensors are for, which is known once the job has {}"
 
 
 def check_local_inputs(spec: PruneSpec) -> Checked:
@@ -57,27 +58,17 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     """
     check_request(spec)
     heads: list[Head] = []
+    unseen: list[Unseen] = []
     found: list[tuple[TaskSpec, Findings]] = []
     further: list[tuple[PruneSpec, Findings]] = []
     of_ledger: list[Findings] = []
 
-    unseen: list[tuple[str, ...]] = []
-
     def model() -> None:
-        if not is_local(spec.model):
-            return
-        folder = model_at(spec.model)
-        notes = check_gguf(spec, folder)
-        if spec.adapter is not None:
-            facts = read_adapter(Path(spec.adapter).expanduser())
-            if notes is None:
-                check_checkpoint(folder)
-                check_adapter(facts, read_checkpoint(folder).shapes)
-            unseen.append((*(notes or ()),))
-        elif notes is None:
-            heads.append(check_model(spec, folder))
-        else:
-            unseen.append(notes)
+        match _look_at_model(spec):
+            case Unseen() as own:
+                unseen.append(own)
+            case head:
+                heads.append(head)
 
     def data() -> None:
         found.append(check_data(spec, heads[0] if heads else None))
@@ -93,11 +84,38 @@ def check_local_inputs(spec: PruneSpec) -> Checked:
     ((task, findings),), ((spec, of_sets),) = found, further
     findings = findings.and_of(of_sets).and_of(of_ledger[0])
     findings = findings.but(notes=(*_of_preset(spec), *findings.notes))
-    for notes in unseen:
-        findings = findings.but(notes=(*notes, *findings.notes), not_looked_at=(_CONVERTED, *findings.not_looked_at))
-    if not is_local(spec.model):
-        findings = findings.but(not_looked_at=("the model, which is on the Hub", *findings.not_looked_at))
+    for own in unseen:
+        findings = findings.but(notes=(*own.notes, *findings.notes), not_looked_at=(own.what, *findings.not_looked_at))
     return Checked(spec.but(task=task), findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A model that cannot be looked at before the job has it as a checkpoint.
+
+    Attributes:
+        what: What was not looked at, and why.
+        notes: What is known of it all the same.
+    """
+
+    what: str
+    notes: tuple[str, ...] = ()
+
+
+def _look_at_model(spec: PruneSpec) -> Head | Unseen:
+    """Check a model and its adapter as far as their files tell."""
+    adapter = None if spec.adapter is None else read_adapter(Path(spec.adapter).expanduser())
+    if not is_local(spec.model):
+        return Unseen("the model, which is on the Hub")
+    folder = model_at(spec.model)
+    notes = check_gguf(spec, folder)
+    if notes is not None:
+        return Unseen(_CONVERTED.format("converted the GGUF file"), notes)
+    if adapter is None:
+        return check_model(spec, folder)
+    check_checkpoint(folder)
+    check_adapter(adapter, read_checkpoint(folder).shapes)
+    return Unseen(_CONVERTED.format("merged the adapter"))
 
 
 def _of_preset(spec: PruneSpec) -> tuple[str, ...]:

@@ -23,17 +23,16 @@ def check_vocabulary_inputs(spec: PruneSpec) -> None:
     own = spec.vocabulary
     if own is None:
         return
-    tokens, texts = own.tokens_file, own.texts
-    together(
-        [
-            *([] if tokens is None else [lambda: _ignore(read_tokens(tokens, KEEP))]),
-            *([] if texts is None else [lambda: _ignore(read_texts(texts, TEXTS, least=1))]),
-        ]
-    )
 
+    def tokens() -> None:
+        if own.tokens_file is not None:
+            read_tokens(own.tokens_file, KEEP)
 
-def _ignore(_read: object) -> None:
-    """Forget what was read to see that it can be."""
+    def texts() -> None:
+        if own.texts is not None:
+            read_texts(own.texts, TEXTS, least=1)
+
+    together((tokens, texts))
 
 
 def check_cuttable(spec: PruneSpec, folder: Path) -> None:
