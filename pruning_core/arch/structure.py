@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.refused import reason_against, unsupported
-from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows
+from pruning_core.arch.signatures import BlockSignature, Mixture, StoredExperts, SublayerSignature, UnitRows
 from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
 from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
 from pruning_core.files.checkpoint import CheckpointFacts
@@ -20,6 +20,8 @@ DECODER_HEADS = ("decoder_attention_heads", *HEADS)
 _CROSS_ATTENTION = (".encoder_attn.", ".crossattention.", ".EncDecAttention.")
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 _HEAD_SIZES = ("head_dim", "d_kv")
+EXPERTS = ("num_local_experts", "num_experts")
+PASSED = ("num_experts_per_tok",)
 # Path of an attention that a layer may lack: of any layer but the first.
 ABSENT = re.compile(r"(?:\w+\.)*layers\.([1-9]\d{0,5})\.self_attn", re.ASCII)
 
@@ -54,6 +56,7 @@ class StoredSublayer:
         inputs: Matrices that read the hidden states.
         followers: Other matrices whose rows belong to units.
         output: The output projection.
+        experts: Number of experts of a mixture, whose matrices are counted together; 0 for other sublayers.
     """
 
     layer: int
@@ -62,6 +65,7 @@ class StoredSublayer:
     inputs: tuple[StoredMatrix, ...]
     followers: tuple[StoredMatrix, ...]
     output: StoredMatrix
+    experts: int = 0
 
     @property
     def prunable(self) -> tuple[StoredMatrix, ...]:
@@ -161,6 +165,9 @@ def _lacks(shapes: Mapping[str, tuple[int, ...]], prefix: str, family: BlockSign
 def _stored_sublayer(
     shapes: Mapping[str, tuple[int, ...]], prefix: str, layer: int, signature: BlockSignature, sublayer: SublayerSignature
 ) -> StoredSublayer | None:
+    if sublayer.mixture is not None:
+        return _stored_mixture(shapes, prefix, layer, signature, sublayer, sublayer.mixture)
+
     def matrix(path: str) -> StoredMatrix | None:
         stored = f"{prefix}.{signature.stored_path(path)}"
         shape = shapes.get(f"{stored}.weight")
@@ -178,6 +185,62 @@ def _stored_sublayer(
     if any(own.inputs != output.outputs for own in present) or _misfit(sublayer, present, output):
         return None
     return StoredSublayer(layer, signature, sublayer, present, followers, output)
+
+
+def _stored_mixture(
+    shapes: Mapping[str, tuple[int, ...]],
+    prefix: str,
+    layer: int,
+    signature: BlockSignature,
+    sublayer: SublayerSignature,
+    mixture: Mixture,
+) -> StoredSublayer | None:
+    """Find the experts of a block in one of the forms that checkpoints have, all of one shape and one router's row each.
+
+    An expert's bias of its outputs counts as one more input of the output projection, which is always its gate.
+    """
+    own = {name.removeprefix(f"{prefix}."): shape for name, shape in shapes.items() if name.startswith(f"{prefix}.")}
+    shared = mixture.shared is not None and any(name.startswith(f"{mixture.shared[0]}.") for name in own)
+    if shared != (mixture.shared is not None):
+        return None
+    for form in mixture.stored:
+        output, inputs = _of_all(own, form.output, form), [_of_all(own, path, form) for path in form.inputs]
+        router = own.get(f"{form.router}.weight")
+        if output is None or router is None or len(router) != 2 or None in inputs:
+            continue
+        experts, hidden, width = output
+        rows = sum(shape[1] for shape in inputs if shape is not None)
+        fits = all(shape is not None and (shape[0], shape[2]) == (experts, hidden) for shape in inputs)
+        if not fits or rows != 2 * width or router != (experts, hidden):
+            return None
+        biased = f"{form.output}_bias" in own
+        name = f"{prefix}.{form.output}"
+        return StoredSublayer(
+            layer,
+            signature,
+            sublayer,
+            (StoredMatrix(mixture.experts, experts * rows, hidden, f"{form.inputs[0]}_bias" in own, name),),
+            (StoredMatrix(mixture.router, experts, hidden, f"{form.router}.bias" in own, f"{prefix}.{form.router}"),),
+            StoredMatrix(sublayer.output, hidden, experts * (width + biased), False, name),
+            experts,
+        )
+    return None
+
+
+def _of_all(own: Mapping[str, tuple[int, ...]], path: str, form: StoredExperts) -> tuple[int, int, int] | None:
+    """Return the number of experts of a block, and the outputs and inputs of each; None where they have no such matrices."""
+    if "{}" not in path:
+        shape = own.get(path if form.bare else f"{path}.weight", ())
+        if len(shape) != 3:
+            return None
+        experts, first, second = shape
+        return (experts, second, first) if form.transposed else (experts, first, second)
+    found: list[tuple[int, ...]] = []
+    while (shape := own.get(f"{path.format(len(found))}.weight")) is not None:
+        found.append(shape)
+    if len(set(found)) != 1 or len(found[0]) != 2:
+        return None
+    return len(found), *found[0]
 
 
 def _misfit(sublayer: SublayerSignature, inputs: tuple[StoredMatrix, ...], output: StoredMatrix) -> bool:
@@ -202,7 +265,10 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
     encoder_shape = head_shape(config, hidden)
     decoder_shape = encoder_shape if decoder is None else head_shape(config, hidden, DECODER_HEADS)
     return tuple(
-        _group(sublayer, *(decoder_shape if sublayer.family is decoder else encoder_shape)) for sublayer in structure.sublayers
+        _experts(sublayer, config)
+        if sublayer.experts
+        else _group(sublayer, *(decoder_shape if sublayer.family is decoder else encoder_shape))
+        for sublayer in structure.sublayers
     )
 
 
@@ -228,6 +294,30 @@ def number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     """Return the first value that a configuration states under one of the names; None unless it is a positive integer."""
     found = next((config[name] for name in names if config.get(name) is not None), None)
     return found if type(found) is int and found >= 1 else None  # `true` is an int in Python
+
+
+def _experts(sublayer: StoredSublayer, config: Mapping[str, Any]) -> UnitGroup:
+    """Describe the experts of a mixture."""
+    passed = number(config, PASSED)
+    if passed is None or passed > sublayer.experts:
+        said = "does not say how many experts a token passes through" if passed is None else f"sends a token through {passed}"
+        raise ModelUnreadable(
+            f"config.json {said} (num_experts_per_tok), and layer {sublayer.layer + 1} has {sublayer.experts} experts: it must "
+            f"be a whole number from 1 to {sublayer.experts}",
+            param="model",
+        )
+    (matrix,), (router,) = sublayer.inputs, sublayer.followers
+    return unit_group(
+        sublayer.layer,
+        "expert",
+        units=sublayer.experts,
+        unit_width=sublayer.output.inputs // sublayer.experts,
+        hidden=sublayer.hidden,
+        inputs=[RowCount(matrix.outputs // sublayer.experts, matrix.bias)],
+        followers=[RowCount(1, router.bias)],
+        least=passed,
+        passed=passed,
+    )
 
 
 def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
@@ -262,6 +352,7 @@ def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
         inputs=[count(rows, matrix) for rows, matrix in zip(sublayer.signature.inputs, sublayer.inputs, strict=True)],
         followers=[count(present[matrix.path], matrix) for matrix in sublayer.followers],
         least_neurons=sublayer.family.least_neurons,
+        least=units if head and sublayer.family.whole_attention else 0,
     )
 
 

@@ -49,7 +49,7 @@ class Stream:
     def target(self, index: int, dense: Sublayer, student: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
         """Return the target of the student's output projection. A dense model that runs beside is moved past the sublayer.
 
-        The target is the dense model's residual sum less the student's residual stream. If a norm stands between the output
+        What is added beside the units is part of it. The target is the dense model's residual sum less the student's residual stream. If a norm stands between the output
         projection and the sum, it is the output of the dense model's projection.
         """
         if self.sums is not None:
@@ -59,7 +59,7 @@ class Stream:
         features = dense.features(hidden, (self.dense_contexts or self.contexts)[dense.layer])
         total = dense.total(hidden, features)
         self.teacher.write(dense.close(total))
-        return total - student if dense.inner is None else dense.output(features).float()
+        return total - student if dense.inner is None else dense.added(hidden, features).float()
 
     def dense_hidden(self, index: int, before: Sublayer | None) -> Float[Tensor, "b s d"]:
         """Return the dense model's hidden states before a sublayer. Call it before `target` of the same sublayer.
@@ -122,7 +122,9 @@ class Streams:
         spare = self._spare
         for stream in self._streams:
             hidden = stream.student.read().float()
-            B = stream.target(index, dense, hidden).flatten(0, 1)
+            B = stream.target(index, dense, hidden)
+            beside = pruned.beside(hidden)
+            B = (B if beside is None else B - beside).flatten(0, 1)
             features = pruned.features(hidden, stream.contexts[layer])
             X = features.flatten(0, 1)
             fit.add_(X, B, stream.fit)
