@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pruning_core.arch.signatures import UnitKind
 
 
+# Widest mixture whose output projections are refitted: the Gram matrix of its features has the square of its width.
+WIDEST_REPAIR = 16_384
+
+
 @dataclass(frozen=True, slots=True)
 class UnitGroup:
     """The units of one sublayer: all of one kind, all of one cost.
@@ -46,6 +50,11 @@ class UnitGroup:
     def floor(self) -> int:
         """Number of units that must stay. Of an attention it is one head, since attention over no head has no shape."""
         return max(1 if self.kind == "head" else self.least_neurons, self.least)
+
+    @property
+    def repairable(self) -> bool:
+        """Whether least squares have room for all its columns at once."""
+        return self.kind != "expert" or self.size * self.unit_width <= WIDEST_REPAIR
 
     def macs_per_unit(self, length: float) -> float:
         """Compute the multiply-accumulates of one unit for one sequence of ``length`` (S) tokens.

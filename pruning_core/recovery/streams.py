@@ -175,6 +175,11 @@ class Streams:
             if stream.sums is None:
                 stream.target(index, dense, stream.student.read().float())
 
+    def pass_on(self, index: int, dense: Sublayer, pruned: Sublayer, layer: int) -> None:
+        """Move both models past a sublayer that is not repaired; the arguments are those of `gather`."""
+        self.skip(index, dense)
+        self.advance(pruned, layer)
+
     def advance(self, pruned: Sublayer, layer: int) -> None:
         """Move the student past a sublayer that comes from block ``layer`` of the dense model."""
         for stream in self._streams:

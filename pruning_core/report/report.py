@@ -81,6 +81,15 @@ class CrossReport(Frozen):
     attention: SublayerReport
 
 
+class ExpertsReport(Frozen):
+    """The experts of one block that stayed, and those of the dense model that no calibration token was sent to."""
+
+    dense: int
+    kept: int
+    indices: tuple[int, ...]
+    unreached: tuple[int, ...] = ()
+
+
 class LayerReport(Frozen):
     """One block: the heads and the number of neurons that stayed, and the repair of each sublayer.
 
@@ -97,6 +106,11 @@ class LayerReport(Frozen):
     ffn: SublayerReport
     cross: CrossReport | None = Field(
         default=None, description="The cross-attention of a decoder block that reads an encoder's output."
+    )
+    experts: ExpertsReport | None = Field(
+        default=None,
+        exclude_if=partial(is_, None),
+        description="Of a mixture of experts, whose neurons are counted together. Left out for other models.",
     )
 
     @property

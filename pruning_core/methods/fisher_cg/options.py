@@ -20,6 +20,7 @@ class FisherCG(MethodOptions):
 
     planner: ClassVar[str] = "pruning_core.methods.fisher_cg.scores:prepare"
     prices_loss: ClassVar[bool] = True
+    cuts_experts: ClassVar[bool] = True
     by_default: ClassVar[str] = (
         "The true Fisher information, without labels, and a share of the output energy choose the units; the weights of the "
         "output projections are refitted by least squares, directly solved. The papers' own steps are preset paper."
