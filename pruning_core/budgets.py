@@ -157,6 +157,9 @@ def budget_for(
             reach = f"at most {1 - smallest:.3f} of the prunable weights can be removed from this model"
         else:
             reach = f"at least {smallest:.3f} of its {target.metric} must be kept of this model"
+        passed = max(group.passed for group in groups)
+        if passed:
+            reach += f" (each layer keeps its attention, and the {passed} experts that a token passes through)"
         raise TargetUnreachable(f"{reach}, got {metric.field} {target.requested}", param=f"target.{metric.field}")
     return budget
 
