@@ -173,9 +173,9 @@ def refuse_for_experts(target: Target, groups: Sequence[UnitGroup]) -> None:
     passed = max(group.passed for group in groups)
     if passed and target.metric in ("macs", "latency"):
         raise TargetUnreachable(
-            f"a token passes through {passed} experts of a layer, however many there are: removing experts saves parameters and "
-            f"bytes, and no {'multiply-accumulates' if target.metric == 'macs' else 'time'}; ask for metric params, bytes or "
-            f"sparsity instead of {target.metric}",
+            f"a token passes through {passed} experts of a layer, however many there are: removing experts saves parameters "
+            f"and bytes, and no {'multiply-accumulates' if target.metric == 'macs' else 'time'}; ask for metric params, bytes "
+            f"or sparsity instead of {target.metric}",
             param="target.metric",
         )
 

@@ -348,7 +348,10 @@ def clone(model: PreTrainedModel) -> PreTrainedModel:
 
 def _has_experts(module: nn.Module, mixture: Mixture) -> bool:
     """Return whether a block has a mixture of experts at the given paths."""
-    router, shared = get(module, mixture.router), getattr(get(module, mixture.experts.rpartition(".")[0]), "shared_expert", None)
+    router, shared = (
+        get(module, mixture.router),
+        getattr(get(module, mixture.experts.rpartition(".")[0]), "shared_expert", None),
+    )
     return (
         is_stacked(get(module, mixture.experts))
         and isinstance(getattr(router, "weight", None), nn.Parameter)

@@ -119,7 +119,7 @@ def keep_experts_(mixture: nn.Module, kept: Int[Tensor, " e"]) -> None:
         _replace_(module, name, cast("Tensor", getattr(module, name)).detach()[kept])
     for module in mixture.modules():
         if hasattr(module, "num_experts"):
-            module.num_experts = len(kept)
+            setattr(module, "num_experts", len(kept))  # noqa: B010 - torch types attributes as tensors
 
 
 def _outputs(experts: Any) -> Float[Tensor, "e d k"]:
@@ -137,7 +137,8 @@ def _replace_(module: nn.Module, name: str, values: Tensor) -> None:
 # Forward hook: where somebody listens to the spread matrix, what the experts give is computed by it.
 def _through_spread(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
     spread = cast("Spread", getattr(module, _NAME))
-    if not (spread._forward_pre_hooks or spread._forward_hooks):
+    hooks = (vars(spread)[name] for name in ("_forward_pre_hooks", "_forward_hooks"))  # torch has no other way to ask
+    if not any(hooks):
         return output
     hidden, chosen, gates = (*args, *kwargs.values())[:3]
     return spread(spread.features(hidden, chosen, gates)).to(output.dtype)

@@ -365,11 +365,7 @@ SIGNATURES = (
         Mixture(
             "mlp.router",
             "mlp.experts",
-            (
-                StoredExperts(
-                    "mlp.router", ("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", transposed=True, bare=True
-                ),
-            ),
+            (StoredExperts("mlp.router", ("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", transposed=True, bare=True),),
         ),
     ),
     _t5(gated=False),

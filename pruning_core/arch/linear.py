@@ -5,7 +5,7 @@ The output projections of the experts of a mixture are one, too (`arch.experts.S
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from pruning_core.shapes import Float, Int
 if TYPE_CHECKING:
     from transformers.pytorch_utils import Conv1D
 
-    AnyLinear = nn.Linear | Conv1D | Spread
+    PlainLinear = nn.Linear | Conv1D
+    AnyLinear = PlainLinear | Spread
 
 
 def is_linear(module: object) -> bool:
@@ -39,7 +40,7 @@ def weight_of(linear: AnyLinear) -> Float[Tensor, "outputs inputs"]:
 
 def bias_of(linear: AnyLinear) -> Float[Tensor, " outputs"] | None:
     """Return the bias without a gradient, or None where the layer has none."""
-    bias = cast("nn.Parameter | None", linear.bias)  # torch's stubs do not know that it may be None
+    bias = linear.bias
     return None if bias is None else bias.detach()
 
 

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.refused import reason_against, unsupported
-from pruning_core.arch.signatures import BlockSignature, Mixture, StoredExperts, SublayerSignature, UnitRows
+from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows
+from pruning_core.arch.stored_experts import find_experts
 from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
 from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
 from pruning_core.files.checkpoint import CheckpointFacts
@@ -166,7 +167,7 @@ def _stored_sublayer(
     shapes: Mapping[str, tuple[int, ...]], prefix: str, layer: int, signature: BlockSignature, sublayer: SublayerSignature
 ) -> StoredSublayer | None:
     if sublayer.mixture is not None:
-        return _stored_mixture(shapes, prefix, layer, signature, sublayer, sublayer.mixture)
+        return _stored_mixture(shapes, prefix, layer, signature, sublayer)
 
     def matrix(path: str) -> StoredMatrix | None:
         stored = f"{prefix}.{signature.stored_path(path)}"
@@ -188,59 +189,26 @@ def _stored_sublayer(
 
 
 def _stored_mixture(
-    shapes: Mapping[str, tuple[int, ...]],
-    prefix: str,
-    layer: int,
-    signature: BlockSignature,
-    sublayer: SublayerSignature,
-    mixture: Mixture,
+    shapes: Mapping[str, tuple[int, ...]], prefix: str, layer: int, signature: BlockSignature, sublayer: SublayerSignature
 ) -> StoredSublayer | None:
-    """Find the experts of a block in one of the forms that checkpoints have, all of one shape and one router's row each.
-
-    An expert's bias of its outputs counts as one more input of the output projection, which is always its gate.
-    """
-    own = {name.removeprefix(f"{prefix}."): shape for name, shape in shapes.items() if name.startswith(f"{prefix}.")}
-    shared = mixture.shared is not None and any(name.startswith(f"{mixture.shared[0]}.") for name in own)
-    if shared != (mixture.shared is not None):
+    """Describe the experts of a block as three matrices of all of them: their output projection is as wide as all together."""
+    mixture = sublayer.mixture
+    assert mixture is not None, "asked for mixtures alone"
+    start = f"{prefix}."
+    found = find_experts({name.removeprefix(start): own for name, own in shapes.items() if name.startswith(start)}, mixture)
+    if found is None:
         return None
-    for form in mixture.stored:
-        output, inputs = _of_all(own, form.output, form), [_of_all(own, path, form) for path in form.inputs]
-        router = own.get(f"{form.router}.weight")
-        if output is None or router is None or len(router) != 2 or None in inputs:
-            continue
-        experts, hidden, width = output
-        rows = sum(shape[1] for shape in inputs if shape is not None)
-        fits = all(shape is not None and (shape[0], shape[2]) == (experts, hidden) for shape in inputs)
-        if not fits or rows != 2 * width or router != (experts, hidden):
-            return None
-        biased = f"{form.output}_bias" in own
-        name = f"{prefix}.{form.output}"
-        return StoredSublayer(
-            layer,
-            signature,
-            sublayer,
-            (StoredMatrix(mixture.experts, experts * rows, hidden, f"{form.inputs[0]}_bias" in own, name),),
-            (StoredMatrix(mixture.router, experts, hidden, f"{form.router}.bias" in own, f"{prefix}.{form.router}"),),
-            StoredMatrix(sublayer.output, hidden, experts * (width + biased), False, name),
-            experts,
-        )
-    return None
-
-
-def _of_all(own: Mapping[str, tuple[int, ...]], path: str, form: StoredExperts) -> tuple[int, int, int] | None:
-    """Return the number of experts of a block, and the outputs and inputs of each; None where they have no such matrices."""
-    if "{}" not in path:
-        shape = own.get(path if form.bare else f"{path}.weight", ())
-        if len(shape) != 3:
-            return None
-        experts, first, second = shape
-        return (experts, second, first) if form.transposed else (experts, first, second)
-    found: list[tuple[int, ...]] = []
-    while (shape := own.get(f"{path.format(len(found))}.weight")) is not None:
-        found.append(shape)
-    if len(set(found)) != 1 or len(found[0]) != 2:
-        return None
-    return len(found), *found[0]
+    experts, hidden = found.experts, found.hidden
+    name, router = start + found.form.output, start + found.form.router
+    return StoredSublayer(
+        layer,
+        signature,
+        sublayer,
+        inputs=(StoredMatrix(mixture.experts, experts * found.rows, hidden, found.biased, name),),
+        followers=(StoredMatrix(mixture.router, experts, hidden, found.router_biased, router),),
+        output=StoredMatrix(sublayer.output, hidden, experts * found.columns, bias=False, name=name),
+        experts=experts,
+    )
 
 
 def _misfit(sublayer: SublayerSignature, inputs: tuple[StoredMatrix, ...], output: StoredMatrix) -> bool:

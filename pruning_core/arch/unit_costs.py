@@ -1,8 +1,9 @@
 """Units of a sublayer, and the cost of one unit in multiply-accumulates and parameters. Torch-free.
 
-A unit is an attention head, an FFN neuron, or an expert of a mixture. A head has rows of the query, key and value projections and columns of the output
-projection; query heads that share a key and a value are one unit. A neuron has a row of the first matrix, one of the gate where
-there is a gate, and a column of the last matrix. An expert has matrices of its own and a row of the router. Costs follow Kwon et al. 2022 (arXiv 2204.09656, section 3.3).
+A unit is an attention head, an FFN neuron, or an expert of a mixture. A head has rows of the query, key and value projections
+and columns of the output projection; query heads that share a key and a value are one unit. A neuron has a row of the first
+matrix, one of the gate where there is a gate, and a column of the last matrix. An expert has matrices of its own and a row of
+the router. Costs follow Kwon et al. 2022 (arXiv 2204.09656, section 3.3).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pruning_core.arch.signatures import UnitKind
-
 
 # Widest mixture whose output projections are refitted: the Gram matrix of its features has the square of its width.
 WIDEST_REPAIR = 16_384
@@ -68,7 +68,7 @@ class UnitGroup:
         return linear + 2 * length**2 * self.unit_width if self.kind == "head" else linear
 
     def fixed_macs(self, length: float) -> float:
-        """Compute the multiply-accumulates that do not depend on the number of units: a token passes through so many experts."""
+        """Compute the multiply-accumulates that do not depend on the number of units: those of the experts of each token."""
         return length * self.weights_per_unit * self.passed
 
 

@@ -112,8 +112,8 @@ def _check_experts(spec: PruneSpec, groups: Sequence[UnitGroup]) -> None:
         return
     if not spec.method.cuts_experts:
         raise UnsupportedArchitecture(
-            f"method {spec.method.name} sets weights to zero, which is not done in mixtures of experts yet; fisher-cg, magnitude "
-            "and random remove whole experts",
+            f"method {spec.method.name} sets weights to zero, which is not done in mixtures of experts yet; fisher-cg, "
+            "magnitude and random remove whole experts",
             param="method.name",
         )
     for name in ("compressed-tensors", "gguf"):

@@ -49,8 +49,8 @@ class Stream:
     def target(self, index: int, dense: Sublayer, student: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
         """Return the target of the student's output projection. A dense model that runs beside is moved past the sublayer.
 
-        What is added beside the units is part of it. The target is the dense model's residual sum less the student's residual stream. If a norm stands between the output
-        projection and the sum, it is the output of the dense model's projection.
+        The target is the dense model's residual sum less the student's residual stream. If a norm stands between the output
+        projection and the sum, it is the output of the dense model's projection. What is added beside the units is part of it.
         """
         if self.sums is not None:
             return self.sums[index].float() - student
@@ -122,9 +122,8 @@ class Streams:
         spare = self._spare
         for stream in self._streams:
             hidden = stream.student.read().float()
-            B = stream.target(index, dense, hidden)
-            beside = pruned.beside(hidden)
-            B = (B if beside is None else B - beside).flatten(0, 1)
+            target, beside = stream.target(index, dense, hidden), pruned.beside(hidden)
+            B = (target if beside is None else target - beside).flatten(0, 1)
             features = pruned.features(hidden, stream.contexts[layer])
             X = features.flatten(0, 1)
             fit.add_(X, B, stream.fit)

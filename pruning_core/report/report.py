@@ -82,12 +82,11 @@ class CrossReport(Frozen):
 
 
 class ExpertsReport(Frozen):
-    """The experts of one block that stayed, and those of the dense model that no calibration token was sent to."""
+    """The experts of one block that stayed."""
 
     dense: int
     kept: int
     indices: tuple[int, ...]
-    unreached: tuple[int, ...] = ()
 
 
 class LayerReport(Frozen):

@@ -1,8 +1,8 @@
 """Exact search for the best mask under a budget of prices.
 
 Maximise the importance kept subject to ``sum(kept units * price) <= limit`` (Kwon et al. 2022, section 4.1: equivalently,
-minimise the importance pruned). All heads have one price and all neurons, or experts, have one price. So the optimum is found by trying
-every number of heads and spending the rest of the budget on neurons. Cost: two sorts and one prefix sum.
+minimise the importance pruned). All heads have one price and all neurons, or experts, have one price. So the optimum is found
+by trying every number of heads and spending the rest of the budget on neurons. Cost: two sorts and one prefix sum.
 """
 
 from __future__ import annotations

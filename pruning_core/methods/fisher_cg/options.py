@@ -69,6 +69,14 @@ class FisherCG(MethodOptions):
         "matrices take about as much memory as the weights.",
     )
 
+    experts: Literal["reap", "fisher", "frequency"] = Field(
+        default="fisher",
+        exclude_if=partial(eq, "fisher"),
+        description="What experts of a mixture are chosen by. fisher: the Fisher information of a mask on what an expert "
+        "gives, as for all other units. reap: the mean length of what it adds to the tokens that pass through it (arXiv "
+        "2510.13999). frequency: the number of these tokens, a baseline.",
+    )
+
     drop_attention: bool = Field(
         default=False,
         exclude_if=partial(eq, False),
