@@ -36,6 +36,11 @@ class Architecture:
     bytes: bool = False
     classifies: bool = True
 
+    @property
+    def experts(self) -> bool:
+        """Whether it is a mixture of experts."""
+        return "num_experts_per_tok" in self.options
+
     def build_config(self, **changes: Any):
         """Make its configuration."""
         import transformers

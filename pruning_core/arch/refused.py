@@ -13,8 +13,8 @@ from typing import Any
 from pruning_core.errors import UnsupportedArchitecture
 
 SUPPORTED = (
-    "models built like BERT, RoBERTa, DistilBERT, MPNet, DeBERTa-v2, ModernBERT, ViT, DINOv2, GPT-2, OPT, Llama, Gemma, T5 or "
-    "BART are supported (GET /v1/architectures lists all that are tried)"
+    "models built like BERT, RoBERTa, DistilBERT, MPNet, DeBERTa-v2, ModernBERT, ViT, DINOv2, GPT-2, OPT, Llama, Gemma, "
+    "Mixtral, T5 or BART are supported (GET /v1/architectures lists all that are tried)"
 )
 
 _SPARSE = "its attention is not that of every token to every other"

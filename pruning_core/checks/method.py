@@ -9,8 +9,9 @@ from typing import Any
 from pruning_core.arch.alike import Build, check_alike
 from pruning_core.arch.structure import CheckpointStructure, matrices_of
 from pruning_core.arch.unit_costs import UnitGroup
-from pruning_core.budgets import RULES, budget_for, check_steps_of_experts, refuse_for_experts
+from pruning_core.budgets import RULES, budget_for
 from pruning_core.checks.engine_targets import check_engine_targets, check_engines_hold
+from pruning_core.checks.experts import check_experts, check_experts_fit, laid_out
 from pruning_core.engines.limits import Limits, check_limits, limits_of
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
 from pruning_core.spec.grammar import MatrixShape
@@ -69,7 +70,8 @@ def check_method(
         TargetUnreachable: The target is below what any mask can reach, or a pattern is larger than a matrix.
     """
     method = spec.method
-    _check_experts(spec, groups)
+    spec = laid_out(spec, groups, config)
+    check_experts(spec, groups)
     matrices = tuple(
         MatrixShape(f"{matrix.path} of layer {layer}", matrix.outputs, matrix.inputs)
         for layer, matrix in matrices_of(structure)
@@ -85,7 +87,7 @@ def check_method(
             if RULES[target.metric].price is not None:  # a latency is known only once it is measured
                 _check_reachable(target, groups, parameters, spec.calibration.max_length, floors)
                 if any(group.passed for group in groups):
-                    _check_experts_fit(target, groups, parameters, alike=spec.artifacts.layout == "stock")
+                    check_experts_fit(target, groups, parameters, alike=spec.artifacts.layout == "stock")
     if "compressed-tensors" in spec.artifacts.formats and structure.signature.transposed:
         raise UnsupportedArchitecture(
             f"{config.get('model_type')} stores its matrices input-major, which no engine reads quantised; leave "
@@ -99,44 +101,6 @@ def check_method(
         check_limits(limits, groups)
         if method.removes_units:
             _check_steps(spec, limits, groups)
-
-
-def _check_experts(spec: PruneSpec, groups: Sequence[UnitGroup]) -> None:
-    """Refuse what there is not for mixtures of experts: zeros in their matrices, quantised forms, and targets that say nothing.
-
-    Raises:
-        UnsupportedArchitecture: The method or a format cannot be had.
-        TargetUnreachable: A target is in a metric that experts do not change.
-    """
-    if all(group.kind != "expert" for group in groups):
-        return
-    if not spec.method.cuts_experts:
-        raise UnsupportedArchitecture(
-            f"method {spec.method.name} sets weights to zero, which is not done in mixtures of experts yet; fisher-cg, "
-            "magnitude and random remove whole experts",
-            param="method.name",
-        )
-    for name in ("compressed-tensors", "gguf"):
-        if name in spec.artifacts.formats:
-            raise UnsupportedArchitecture(
-                f"format {name} is not written of mixtures of experts yet; leave it out", param="artifacts.formats"
-            )
-    if spec.artifacts.layout == "serve":
-        raise UnsupportedArchitecture(
-            "no engine takes mixtures with a number of experts of its own in each layer; layout stock keeps the same number in "
-            "each, which engines load like any checkpoint of the model type",
-            param="artifacts.layout",
-        )
-    for target in spec.all_targets:
-        refuse_for_experts(target, groups)
-
-
-def _check_experts_fit(target: Target, groups: Sequence[UnitGroup], parameters: int, *, alike: bool) -> None:
-    """Refuse a target that no number of experts meets within its tolerance."""
-    budget = budget_for(target, groups, total_params=parameters, length=1)
-    units = budget.spent([group.size for group in groups])
-    whole = parameters if RULES[target.metric].whole_model else units
-    check_steps_of_experts(target, groups, budget, whole, alike=alike)
 
 
 def _check_steps(spec: PruneSpec, limits: Limits, groups: Sequence[UnitGroup]) -> None:

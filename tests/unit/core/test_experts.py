@@ -113,7 +113,8 @@ def test_a_target_between_two_numbers_of_experts_is_refused_with_the_next_ones_w
     target = {"metric": "sparsity", "sparsity": 0.3, "tolerance": 0.02}
     with pytest.raises(TargetUnreachable, match=r"ask for sparsity 0\.444 or 0\.222"):
         check_local_inputs(spec_of(mixtral, data, target=target, artifacts={"layout": "stock"}))
-    check_local_inputs(spec_of(mixtral, data, target=HALF | {"keep": 0.7}))  # a layer may keep one more than another
+    own = {"experts": "own"}  # a layer may keep one more than another
+    check_local_inputs(spec_of(mixtral, data, target=HALF | {"keep": 0.7}, artifacts=own))
 
 
 def test_fewer_experts_than_a_token_passes_through_are_refused(mixtral, data):
@@ -242,15 +243,32 @@ def test_layers_share_one_number_of_experts_in_the_stock_layout_and_have_their_o
 @pytest.mark.long
 @pytest.mark.parametrize("experts", ["fisher", "reap", "frequency"])
 def test_a_stock_bundle_has_fewer_experts_and_loads_in_stock_transformers(experts, mixtral, data, tmp_path):
-    spec = spec_of(mixtral, data, artifacts={"layout": "stock"}, method={"name": "fisher-cg", "experts": experts})
+    spec = spec_of(mixtral, data, method={"name": "fisher-cg", "experts": experts})
     report = run(spec, tmp_path / "out", device="cpu")
-    assert report.acceptance.loader == "stock"
+    assert (report.layout, report.acceptance.loader) == ("stock", "stock")
     assert report.macs.pruned == report.macs.dense
     assert report.bytes.pruned < 0.65 * report.bytes.dense
     assert [own.experts.kept for own in report.layers] == [2, 2]
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert loaded.config.num_local_experts == 2
     assert [len(own.experts.indices) for own in report.layers] == [2, 2]
+
+
+@pytest.mark.long
+def test_layers_with_numbers_of_their_own_load_by_our_loader_and_the_report_says_so(data, tmp_path):
+    model = ARCHITECTURES["qwen2-moe"].write(tmp_path / "model", "generation", output_router_logits=True)
+    target = {"metric": "params", "keep": 0.835, "tolerance": 0.02}
+    report = run(spec_of(model, data, target=target, artifacts={"experts": "own"}), tmp_path / "out", device="cpu")
+    assert (report.layout, report.acceptance.loader) == ("per_layer", "remote_code")
+    kept = [own.experts.kept for own in report.layers]
+    assert sorted(kept) == [2, 3]
+    assert any(said.startswith("layers keep 2 to 3 experts") for said in report.warnings)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert [own.mlp.experts.num_experts for own in loaded.model.layers] == kept
+    again = spec_of(
+        tmp_path / "out", data, target={"metric": "params", "keep": 0.94, "tolerance": 0.02}, artifacts={"experts": "own"}
+    )
+    assert [own.experts.kept for own in run(again, tmp_path / "again", device="cpu").layers] == [2, 2]
 
 
 def test_a_mixture_too_wide_for_least_squares_is_left_unrepaired_and_said(mixtral, data, tmp_path, monkeypatch):
