@@ -9,17 +9,17 @@ from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES, budget_for, check_steps_of_experts, refuse_for_experts
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.targets import Target
+from pruning_core.spec.targets import Target, any_rounds
 
 
 def laid_out(spec: PruneSpec, groups: Sequence[UnitGroup], config: Mapping[str, Any]) -> PruneSpec:
     """Return the request with the layout that its bundle will have; the same where the model itself needs our loader.
 
     Nothing else than experts is removed of a mixture. Where all layers keep the same number of them, the model's own config can
-    say it, so that layout per_layer is layout stock.
+    say it, so that layout per_layer is layout stock. A target in bytes chooses types, too, which only our loader reads.
     """
     mixture = any(group.kind == "expert" for group in groups) and config.get("quantization_config") is None
-    own = spec.artifacts.layout != "per_layer" or spec.artifacts.experts == "own"
+    own = spec.artifacts.layout != "per_layer" or spec.artifacts.experts == "own" or any_rounds(spec.all_targets)
     if not mixture or own or not spec.method.removes_units:
         return spec
     return spec.but(artifacts=spec.artifacts.but(layout="stock"))

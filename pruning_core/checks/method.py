@@ -158,7 +158,8 @@ def _check_bytes(target: BytesTarget, groups: Sequence[UnitGroup], shapes: Mappi
     whole = sum(map(least_of, shapes.values()))
     smallest = min(kind.nbytes(1024, 1024, 2) / 1024**2 for kind in types)
     units = sum(group.params_per_unit * (group.size - min(group.floor, group.size)) for group in groups)
-    least = math.ceil(whole - 2 * units if smallest == 2 else whole - smallest * 1.1 * units)
+    as_floats = smallest == 2 or any(group.passed for group in groups)  # experts are stored as floats
+    least = math.ceil(whole - 2 * units if as_floats else whole - smallest * 1.1 * units)
     if least > target.at_most:
         raise TargetUnreachable(
             f"at least {size_text(least)} must be stored of this model with types {', '.join(target.types)}, and "
