@@ -271,6 +271,16 @@ def test_layers_with_numbers_of_their_own_load_by_our_loader_and_the_report_says
     assert [own.experts.kept for own in run(again, tmp_path / "again", device="cpu").layers] == [2, 2]
 
 
+@pytest.mark.long
+def test_a_bare_mixture_is_read_by_the_bundle_s_own_code(tmp_path):
+    data, model = tmp_path / "data", tmp_path / "model"
+    tasks.write_task_data(data, "feature-extraction")
+    ARCHITECTURES["mixtral"].write_for("feature-extraction", model)
+    task, own = tasks.task_of("feature-extraction", data), {"experts": "own"}
+    report = run(spec_of(model, data, task=task, artifacts=own, target=HALF | {"keep": 0.7}), tmp_path / "out", device="cpu")
+    assert (report.acceptance.loader, report.acceptance.max_difference) == ("remote_code", 0)
+
+
 def test_a_mixture_too_wide_for_least_squares_is_left_unrepaired_and_said(mixtral, data, tmp_path, monkeypatch):
     monkeypatch.setattr("pruning_core.arch.unit_costs.WIDEST_REPAIR", 100)
     monkeypatch.setattr("pruning_core.methods.unit_plan.WIDEST_REPAIR", 100)
