@@ -249,6 +249,7 @@ def test_a_stock_bundle_has_fewer_experts_and_loads_in_stock_transformers(expert
     assert report.macs.pruned == report.macs.dense
     assert report.bytes.pruned < 0.65 * report.bytes.dense
     assert [own.experts.kept for own in report.layers] == [2, 2]
+    assert "Whole experts were removed by `fisher-cg`" in (tmp_path / "out" / "README.md").read_text()
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert loaded.config.num_local_experts == 2
     assert [len(own.experts.indices) for own in report.layers] == [2, 2]
