@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,23 @@ from rich.table import Table
 
 from benchmarks.models import SHARED
 from benchmarks.small_models import SMALL_MODELS, prepare
-from benchmarks.ways import WAYS
+from benchmarks.ways import WAYS, WAYS_OF_EXPERTS
+from pruning_core.arch.structure import groups_of
+from pruning_core.files.checkpoint import read_checkpoint
 from pruning_core.report.report import Report
 from pruning_core.run.pipeline import run
 from pruning_core.spec.prune import PruneSpec
 
 _NOTHING = {"kind": "none"}
+
+
+def ways_of_experts(keep: float, model: Path) -> dict[str, dict[str, Any]]:
+    """Return the same for a mixture of experts, with the parameters that a share of the experts of each layer leaves."""
+    facts = read_checkpoint(model)
+    experts = sum(group.size * group.params_per_unit for group in groups_of(facts) if group.kind == "expert")
+    share = 1 - (1 - keep) * experts / facts.parameters
+    fields = {"target": {"metric": "params", "keep": round(share + 5e-4, 3)}, "artifacts": {"layout": "stock"}}
+    return {name: {**own, **fields} for name, own in WAYS_OF_EXPERTS.items()}
 
 
 def ways(keep: float) -> dict[str, dict[str, Any]]:
@@ -64,6 +76,10 @@ def kept(report: Report) -> float:
     return quality.dense / quality.pruned if quality.lower_is_better else quality.pruned / quality.dense
 
 
+def _bytes(report: Report) -> float:
+    return report.bytes.pruned / report.bytes.dense
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder with data/")
@@ -71,7 +87,9 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", default=[small.name for small in SMALL_MODELS])
     parser.add_argument("--keep", nargs="+", type=float, default=[0.7, 0.5])
     parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--ways", nargs="+", default=list(ways(0.5)), choices=list(ways(0.5)))
+    known = [*ways(0.5), *WAYS_OF_EXPERTS]
+    parser.add_argument("--ways", nargs="+", default=list(dict.fromkeys(known)), choices=list(dict.fromkeys(known)))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of jobs; each has rows of its own")
     options = parser.parse_args()
     console, rows = Console(stderr=True), []
     with tempfile.TemporaryDirectory() as scratch:
@@ -79,11 +97,13 @@ def main() -> None:
         for small in (own for own in SMALL_MODELS if own.name in options.families):
             task = prepare(small, options.shared, folder, console.print)
             for keep in options.keep:
-                for name, changes in ((name, ways(keep)[name]) for name in options.ways):
-                    report = prune(folder / small.name, task, changes, options.samples)
-                    row = {"family": small.name, "keep": keep, "way": name, **report.quality.model_dump(mode="json")}
-                    rows.append(row | {"kept": kept(report), "speedup": report.latency_ms.speedup})
-                    console.print(f"{small.name}, {keep:g}, {name}: {report.quality.pruned:.4f}")
+                offered = ways_of_experts(keep, folder / small.name) if small.experts else ways(keep)
+                for name, seed in product((own for own in options.ways if own in offered), options.seeds):
+                    report = prune(folder / small.name, task, {**offered[name], "seed": seed}, options.samples)
+                    row = {"family": small.name, "keep": keep, "way": name, "seed": seed}
+                    row |= report.quality.model_dump(mode="json")
+                    rows.append(row | {"kept": kept(report), "speedup": report.latency_ms.speedup, "bytes": _bytes(report)})
+                    console.print(f"{small.name}, {keep:g}, {name}, seed {seed}: {report.quality.pruned:.4f}")
     Console().print(_table(rows, options.keep, options.ways))
     print(json.dumps({"samples": options.samples, "rows": rows}))
 
@@ -96,10 +116,24 @@ def _table(rows: list[dict[str, Any]], keeps: list[float], compared: list[str]) 
         table.add_column(f"{name}\n{row['metric']}\n{row['dense']:.4g}", justify="right")
     for keep in keeps:
         for way in compared:
-            own = {row["family"]: row["kept"] for row in rows if (row["keep"], row["way"]) == (keep, way)}
-            table.add_row(f"{way}, {keep:g}", *(f"{own[name]:.1%}" if name in own else "" for name in families))
+            cells = [
+                _cell([row for row in rows if (row["family"], row["keep"], row["way"]) == (own, keep, way)]) for own in families
+            ]
+            if any(cells):
+                table.add_row(f"{way}, {keep:g}", *cells)
         table.add_section()
     return table
+
+
+def _cell(rows: list[dict[str, Any]]) -> str:
+    """Return the mean share kept over the seeds; and of the first seed how much worse it is, with its 95 % interval."""
+    if not rows:
+        return ""
+    mean = f"{sum(row['kept'] for row in rows) / len(rows):.1%}"
+    difference = rows[0]["difference"]
+    if difference is None:
+        return mean
+    return f"{mean} ({rows[0]['pruned'] - rows[0]['dense']:+.3g}: {difference['low']:+.3g} to {difference['high']:+.3g})"
 
 
 if __name__ == "__main__":

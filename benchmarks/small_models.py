@@ -28,6 +28,8 @@ _SIZES = {
     "max_position_embeddings": 66,
 }
 _LLAMA = {**_SIZES, "num_attention_heads": 8, "num_key_value_heads": 4, "intermediate_size": 384}
+# Eight experts, of which a token passes through two; their loads are balanced as in the training of large ones.
+_MIXTRAL = {**_LLAMA, "intermediate_size": 96, "num_local_experts": 8, "num_experts_per_tok": 2, "output_router_logits": True}
 _T5 = {
     "d_model": _WIDTH,
     "d_kv": 32,
@@ -74,6 +76,11 @@ class SmallModel:
     rate: float = 1e-3
     epochs: int = 3
 
+    @property
+    def experts(self) -> bool:
+        """Whether it is a mixture of experts."""
+        return "num_experts_per_tok" in self.options
+
 
 _GPT2 = {"n_positions": 64, "n_embd": _WIDTH, "n_layer": _LAYERS, "n_head": _HEADS, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
 _VIT = {**_SIZES, "image_size": 8, "patch_size": 2, "num_labels": 10}
@@ -81,6 +88,7 @@ _WINDOWS = {"layer_types": ["full_attention", "sliding_attention"] * (_LAYERS //
 SMALL_MODELS = (
     SmallModel("gpt2", "GPT2Config", "text-generation", "perplexity", _GPT2, epochs=15),
     SmallModel("llama", "LlamaConfig", "text-generation", "perplexity", _LLAMA, epochs=15),
+    SmallModel("mixtral", "MixtralConfig", "text-generation", "perplexity", _MIXTRAL, epochs=10),
     SmallModel("t5", "T5Config", "translation", "bleu", _T5, epochs=12),
     SmallModel("bart", "BartConfig", "translation", "bleu", _BART, epochs=12),
     SmallModel("vit", "ViTConfig", "image-classification", "accuracy", _VIT, epochs=40),

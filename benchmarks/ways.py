@@ -23,6 +23,18 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+# What experts of a mixture are chosen by, each with the same repair and without.
+WAYS_OF_EXPERTS: dict[str, dict[str, Any]] = {
+    f"{method['name']}{f', {experts}' if (experts := method.get('experts')) else ''}{said}": {"method": method, **repair}
+    for said, repair in (("", {}), (", no repair", {"recovery": _NOTHING}))
+    for method in (
+        *({"name": "fisher-cg", "experts": by} for by in ("fisher", "reap", "frequency")),
+        {"name": "magnitude"},
+        {"name": "random"},
+    )
+}
+
+
 def paper_training(method: str) -> dict[str, Any]:
     """Return the options of the training that a method's paper has."""
     return METHODS[method].presets["paper"].within("method.training")

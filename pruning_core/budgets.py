@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -71,10 +72,11 @@ class Recounted:
     latency_ms: tuple[float, float]
     nbytes: int = 0
 
-    def kept_share(self, price: Callable[[UnitGroup, float], float]) -> float:
-        """Compute the share of the dense model's cost that the kept units have, under a price of one unit."""
-        whole = _cost(self.groups, [group.size for group in self.groups], self.length, price)
-        return _cost(self.groups, self.kept, self.length, price) / whole
+    @property
+    def kept_macs_share(self) -> float:
+        """The share of the dense model's multiply-accumulates that stay."""
+        whole = kept_macs(self.groups, [group.size for group in self.groups], self.length)
+        return kept_macs(self.groups, self.kept, self.length) / whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def _parameters(group: UnitGroup, _length: float) -> float:
 RULES: dict[str, Rule] = {
     "sparsity": Rule(lambda found: found.sparsity, _weights),
     "pattern": Rule(lambda found: found.sparsity if found.covered_sparsity is None else found.covered_sparsity),
-    "macs": Rule(lambda found: found.kept_share(UnitGroup.macs_per_unit), UnitGroup.macs_per_unit),
+    "macs": Rule(lambda found: found.kept_macs_share, UnitGroup.macs_per_unit),
     "params": Rule(lambda found: found.parameters[1] / found.parameters[0], _parameters, whole_model=True),
     "latency": Rule(lambda found: found.latency_ms[1] / found.latency_ms[0]),
     "bytes": Rule(lambda found: float(found.nbytes)),
@@ -144,6 +146,7 @@ def budget_for(
     rule, metric = RULES[target.metric], TARGET_METRICS[target.metric]
     if rule.price is None:
         raise ValueError(f"units have no price in {target.metric}")
+    refuse_for_experts(target, groups)
     prices = tuple(rule.price(group, length) for group in groups)
     prunable = sum(price * group.size for price, group in zip(prices, groups, strict=True))
     total, fixed = (float(total_params), (left_params or total_params) - prunable) if rule.whole_model else (prunable, 0.0)
@@ -156,13 +159,68 @@ def budget_for(
             reach = f"at most {1 - smallest:.3f} of the prunable weights can be removed from this model"
         else:
             reach = f"at least {smallest:.3f} of its {target.metric} must be kept of this model"
+        passed = max(group.passed for group in groups)
+        if passed:
+            reach += f" (each layer keeps its attention, and the {passed} experts that a token passes through)"
         raise TargetUnreachable(f"{reach}, got {metric.field} {target.requested}", param=f"target.{metric.field}")
     return budget
 
 
+def refuse_for_experts(target: Target, groups: Sequence[UnitGroup]) -> None:
+    """Refuse a target that the removal of experts does not bring nearer.
+
+    Raises:
+        TargetUnreachable: It is so.
+    """
+    passed = max(group.passed for group in groups)
+    if passed and target.metric in ("macs", "latency"):
+        raise TargetUnreachable(
+            f"a token passes through {passed} experts of a layer, however many there are: removing experts saves parameters "
+            f"and bytes, and no {'multiply-accumulates' if target.metric == 'macs' else 'time'}; ask for metric params, bytes "
+            f"or sparsity instead of {target.metric}",
+            param="target.metric",
+        )
+
+
+def check_steps_of_experts(target: Target, groups: Sequence[UnitGroup], budget: Budget, whole: float, *, alike: bool) -> None:
+    """Refuse a target between two numbers of experts that are both further from it than its tolerance.
+
+    Args:
+        target: The target, in a metric that gives units a price.
+        groups: Unit group of every sublayer; attention stays whole.
+        budget: Its budget.
+        whole: The metric of the dense model, in units of the budget's prices.
+        alike: Whether every layer keeps the same number.
+
+    Raises:
+        TargetUnreachable: It is so; the message names what would be met.
+    """
+    mixtures = [index for index, group in enumerate(groups) if group.passed]
+    layers = len(mixtures) if alike else 1
+    step = budget.prices[mixtures[0]] * layers
+    least, most = (sum(own) // layers for own in zip(*((groups[i].floor, groups[i].size) for i in mixtures), strict=True))
+    beside = budget.spent([0 if group.passed else group.size for group in groups])
+    count = min(most, int((budget.limit * (1 + 1e-9) - beside) // step))
+    if count < least or budget.limit - beside - count * step <= budget.slack:
+        return
+    metric = TARGET_METRICS[target.metric]
+    asked = 1 - target.requested if metric.removed else target.requested
+    near = [asked + (beside + own * step - budget.limit) / whole for own in (count, count + 1) if own <= most]
+    # Rounded so that the number of experts still fits.
+    shares = [math.floor(1000 * (1 - own)) if metric.removed else math.ceil(1000 * own) for own in near]
+    named = " or ".join(f"{share / 1000:.3f}" for share in shares)
+    where = "in each layer" if alike else "in all layers together"
+    raise TargetUnreachable(
+        f"{count} experts {where} are fewer than {metric.field} {target.requested:g} within {target.tolerance:g} asks for, and "
+        f"{count + 1} are more; ask for {metric.field} {named}, or raise target.tolerance",
+        param=f"target.{metric.field}",
+    )
+
+
 def kept_macs(groups: Sequence[UnitGroup], kept: Sequence[int], length: float) -> float:
     """Compute the multiply-accumulates of the kept units for one sequence of ``length`` tokens (a mean may be fractional)."""
-    return _cost(groups, kept, length, UnitGroup.macs_per_unit)
+    fixed = sum(group.fixed_macs(length) for group, count in zip(groups, kept, strict=True) if count)
+    return fixed + _cost(groups, kept, length, UnitGroup.macs_per_unit)
 
 
 def kept_weights(groups: Sequence[UnitGroup], kept: Sequence[int]) -> int:

@@ -11,6 +11,7 @@ from tests import tiny
 _WORDS = len(tiny.SPECIAL + tiny.WORDS) + 5  # some tokenizers add special tokens of their own when they are loaded
 _BERT = {"max_position_embeddings": 66}
 _WIDE = {"hidden_size": 128, "intermediate_size": 512}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 _GROUPED = {"num_key_value_heads": 2, "max_position_embeddings": 64, "use_cache": True}
 
 
@@ -34,6 +35,11 @@ class Architecture:
     wide: dict[str, int] = field(default_factory=dict)
     bytes: bool = False
     classifies: bool = True
+
+    @property
+    def experts(self) -> bool:
+        """Whether it is a mixture of experts."""
+        return "num_experts_per_tok" in self.options
 
     def build_config(self, **changes: Any):
         """Make its configuration."""
@@ -73,7 +79,7 @@ class Architecture:
         model = getattr(transformers, classes.get(head, head)).from_config(config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if parameter.ndim == 2 and "embed" not in name and "wte" not in name and "wpe" not in name:
+                if parameter.ndim in (2, 3) and "embed" not in name and "wte" not in name and "wpe" not in name:
                     parameter.normal_(std=0.2)
                 elif name.endswith("bias"):
                     parameter.normal_(std=0.1)
@@ -209,6 +215,37 @@ ARCHITECTURES = {
         Architecture("gemma", "GemmaConfig", {**_GROUPED, "head_dim": 16}, generates=True),
         Architecture("gemma2", "Gemma2Config", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
         Architecture("gemma3", "Gemma3TextConfig", {**_GROUPED, "head_dim": 16, "sliding_window": 4}, generates=True),
+        Architecture(
+            "mixtral", "MixtralConfig", {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}, generates=True
+        ),
+        Architecture(
+            "qwen2-moe",
+            "Qwen2MoeConfig",
+            {**_GROUPED, **_EXPERTS, "shared_expert_intermediate_size": 24},
+            generates=True,
+            bytes=True,
+        ),
+        Architecture("qwen3-moe", "Qwen3MoeConfig", {**_GROUPED, **_EXPERTS, "head_dim": 16}, generates=True),
+        Architecture(
+            "olmoe",
+            "OlmoeConfig",
+            {**_GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "eos_token_id": 3},
+            generates=True,
+            classifies=False,
+        ),
+        Architecture(
+            "granitemoe",
+            "GraniteMoeConfig",
+            {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "residual_multiplier": 0.22},
+            generates=True,
+            classifies=False,
+        ),
+        Architecture(
+            "gpt-oss",
+            "GptOssConfig",
+            {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "eos_token_id": 3},
+            generates=True,
+        ),
         Architecture(
             "t5",
             "T5Config",

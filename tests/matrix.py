@@ -77,8 +77,8 @@ def asked_of(architecture: Architecture) -> tuple[Asked, ...]:
     return tuple(dict.fromkeys(asked))
 
 
-def spec_of(asked: Asked, model: Path, data: Path):
-    """Write it as a spec."""
+def spec_of(asked: Asked, model: Path, data: Path, *, experts: bool = False):
+    """Write it as a spec. Of a mixture of experts, the target is one that experts bring nearer."""
     method = {"name": asked.method}
     fields = {
         "task": tasks.task_of(asked.task, data),
@@ -86,6 +86,8 @@ def spec_of(asked: Asked, model: Path, data: Path):
         "target": {"metric": "macs", "keep": 0.9 if asked.sharded else 0.6, "tolerance": 0.1},
         "evaluation": {"max_samples": 32},
     }
+    if experts:
+        fields["target"] = {"metric": "params", "keep": 0.8, "tolerance": 0.1}
     if asked.sharded:
         fields["artifacts"]["shard_mb"] = 1
     if asked.method == "block-lasso":
@@ -114,7 +116,7 @@ def try_cell(architecture: Architecture, asked: Asked, folder: Path) -> MatrixCe
         architecture.write_for(asked.task, model, sharded=asked.sharded)
     if not data.exists():
         tasks.write_task_data(data, asked.task)
-    spec = spec_of(asked, model, data)
+    spec = spec_of(asked, model, data, experts=architecture.experts)
     try:
         check_local_inputs(spec)
     except PruningError as error:

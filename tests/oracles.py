@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 
+import pytest
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pruning_core.arch.adapter import ModelAdapter
+from pruning_core.arch.sublayer import get
 from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
 from pruning_core.stats.gram import Gram
 
@@ -19,9 +23,14 @@ def gram_of(X: Tensor, B: Tensor) -> Gram:
 
 @contextmanager
 def masked(adapter: ModelAdapter, masks: tuple[Tensor, ...]) -> Generator[None]:
-    """Multiply each unit by its mask at the input of the output projection, while the context is open."""
+    """Multiply each unit by its mask at the input of the output projection, while the context is open.
+
+    Where experts are masked, their router must not choose them either.
+    """
     with ExitStack() as stack:
         for sublayer, mask in zip(adapter.sublayers, masks, strict=True):
+            if sublayer.signature.mixture is not None:
+                stack.enter_context(_unchosen(get(sublayer.block, sublayer.signature.mixture.router), mask))
             hook = _multiply(mask.repeat_interleave(sublayer.unit_width))
             stack.callback(sublayer.output.register_forward_pre_hook(hook).remove)
         yield
@@ -29,6 +38,20 @@ def masked(adapter: ModelAdapter, masks: tuple[Tensor, ...]) -> Generator[None]:
 
 def _multiply(mask: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     return lambda _module, args: (args[0] * mask, *args[1:])
+
+
+@contextmanager
+def _unchosen(router: nn.Module, mask: Tensor) -> Generator[None]:
+    """Let a router rank the masked experts behind all others, by the model's own code."""
+    linear = functional.linear
+
+    def ranked(*args, **kwargs):
+        logits = linear(*args, **kwargs)
+        return logits.masked_fill(mask == 0, -torch.inf) if args[1] is router.weight else logits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functional, "linear", ranked)
+        yield
 
 
 def head_group(layer: int, *, heads: int, head_size: int, hidden: int) -> UnitGroup:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from pruning_core.arch.experts import is_stacked
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.linear import is_linear, is_transposed
 from pruning_core.arch.paging import held
 from pruning_core.arch.refused import reason_against, unsupported
-from pruning_core.arch.signatures import BlockSignature
+from pruning_core.arch.signatures import BlockSignature, Mixture
 from pruning_core.arch.sublayer import BlockContext, Sublayer, get, is_absent, sublayer_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
@@ -345,11 +346,28 @@ def clone(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, cast("dict[int, object]", shared))
 
 
+def _has_experts(module: nn.Module, mixture: Mixture) -> bool:
+    """Return whether a block has a mixture of experts at the given paths."""
+    router, shared = (
+        get(module, mixture.router),
+        getattr(get(module, mixture.experts.rpartition(".")[0]), "shared_expert", None),
+    )
+    return (
+        is_stacked(get(module, mixture.experts))
+        and isinstance(getattr(router, "weight", None), nn.Parameter)
+        and hasattr(router, "top_k")
+        and (shared is None) == (mixture.shared is None)
+    )
+
+
 def _matches(module: nn.Module, signature: BlockSignature) -> bool:
     there = [own for own in signature.sublayers if not (signature.lacks_attention and is_absent(module, own))]
-    linears = [path for sublayer in there for path in (*(rows.path for rows in sublayer.inputs), sublayer.output)]
+    plain = [own for own in there if own.mixture is None]
+    linears = [path for sublayer in plain for path in (*(rows.path for rows in sublayer.inputs), sublayer.output)]
     norms = [path for sublayer in there for path in sublayer.norms] + list(signature.marks)
     found = [get(module, path) for path in linears]
+    if not all(_has_experts(module, own.mixture) for own in there if own.mixture is not None):
+        return False
     if signature.flag is not None and getattr(module, signature.flag[0], None) != signature.flag[1]:
         return False
     return all(is_linear(linear) and is_transposed(linear) == signature.transposed for linear in found) and all(

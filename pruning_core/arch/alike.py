@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from pruning_core.arch.signatures import BlockSignature
-from pruning_core.arch.structure import HEADS, LAYERS, CheckpointStructure, number
+from pruning_core.arch.structure import EXPERTS, HEADS, LAYERS, CheckpointStructure, number
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
 
@@ -73,6 +73,8 @@ def check_alike(build: Build, *, cuts: bool) -> None:
         raise _refused("this one has widths of its own")
     if len(set(build.parts)) > 1:
         raise _refused("the first layer of this one differs from the others")
+    if build.family.whole_attention:
+        return  # what is in the way of a layer that stands in for another one is in nobody's way: all layers stay
     if build.config.get("residual_multiplier", 1) != 1:
         raise _refused("this one scales what each sublayer adds")
     if any(sublayer.inner is not None for sublayer in build.family.sublayers):
@@ -84,9 +86,11 @@ def check_alike(build: Build, *, cuts: bool) -> None:
 
 def _is_as_said(build: Build) -> bool:
     heads = number(build.config, ("num_key_value_heads",)) or number(build.config, HEADS)
+    experts = build.groups[1].kind == "expert"
+    wide = number(build.config, EXPERTS) if experts else ffn_width(build.config, build.groups[0].hidden)
     pairs = (
         (heads, {group.size for group in build.groups[::2]}),
-        (ffn_width(build.config, build.groups[0].hidden), {group.size for group in build.groups[1::2]}),
+        (wide, {group.size for group in build.groups[1::2]}),
         (number(build.config, LAYERS), {len(build.groups) // 2}),
     )
     return all(said is None or found == {said} for said, found in pairs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows, qkv
+from pruning_core.arch.signatures import BlockSignature, Mixture, StoredExperts, SublayerSignature, UnitRows, qkv
 
 _BERT_MODULE = "attention.self"
 _BERT_INPUTS = qkv("attention.self.query", "attention.self.key", "attention.self.value")
@@ -168,6 +168,29 @@ def _bart(*, pre_norm: bool) -> BlockSignature:
     )
 
 
+_FUSED = StoredExperts("mlp.gate", ("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", bare=True)
+
+
+def _mixture(module: str, mixture: Mixture) -> BlockSignature:
+    """Describe blocks of a decoder with Llama's attention and a mixture of experts for an FFN."""
+    attention, _ = _llama(attention=("input_layernorm", None), ffn=("post_attention_layernorm", None))
+    experts = SublayerSignature(
+        kind="expert",
+        module=module,
+        inputs=(),
+        output=f"{mixture.experts}.spread",
+        before="post_attention_layernorm",
+        mixture=mixture,
+    )
+    return BlockSignature(family="experts", causal=True, whole_attention=True, sublayers=(attention, experts))
+
+
+def _stored_experts(module: str, inputs: tuple[str, ...], output: str) -> StoredExperts:
+    """Describe experts that have a tensor each, as in the files of most checkpoints."""
+    paths = tuple(f"{module}.experts.{{}}.{name}" for name in inputs)
+    return StoredExperts(f"{module}.gate", paths, f"{module}.experts.{{}}.{output}")
+
+
 SIGNATURES = (
     # BERT, RoBERTa, ELECTRA, XLM-R, CamemBERT, MiniLM and others that share BERT's module tree.
     BlockSignature(
@@ -301,6 +324,49 @@ SIGNATURES = (
         causal=True,
         lacks_attention=True,
         sublayers=_llama(attention=("input_layernorm", None), ffn=("post_attention_layernorm", None)),
+    ),
+    # Qwen2-MoE, which has an expert that all tokens pass through; Mixtral, Qwen3-MoE and OLMoE; Granite-MoE.
+    _mixture(
+        "mlp",
+        Mixture(
+            "mlp.gate",
+            "mlp.experts",
+            (_stored_experts("mlp", ("gate_proj", "up_proj"), "down_proj"), _FUSED),
+            shared=("mlp.shared_expert", "mlp.shared_expert_gate"),
+        ),
+    ),
+    _mixture(
+        "mlp",
+        Mixture(
+            "mlp.gate",
+            "mlp.experts",
+            (
+                _stored_experts("block_sparse_moe", ("w1", "w3"), "w2"),
+                _stored_experts("mlp", ("gate_proj", "up_proj"), "down_proj"),
+                _FUSED,
+            ),
+        ),
+    ),
+    _mixture(
+        "block_sparse_moe",
+        Mixture(
+            "block_sparse_moe.router",
+            "block_sparse_moe.experts",
+            (
+                StoredExperts(
+                    "block_sparse_moe.router.layer", ("block_sparse_moe.input_linear",), "block_sparse_moe.output_linear"
+                ),
+            ),
+        ),
+    ),
+    # GPT-OSS: experts with biases, whose gates and values take turns.
+    _mixture(
+        "mlp",
+        Mixture(
+            "mlp.router",
+            "mlp.experts",
+            (StoredExperts("mlp.router", ("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", transposed=True, bare=True),),
+        ),
     ),
     _t5(gated=False),
     _t5(gated=True),

@@ -1,18 +1,23 @@
-"""Linear layers of both orientations, read and cut alike: ``nn.Linear`` is output-major, ``Conv1D`` input-major."""
+"""Linear layers of all kinds, read and cut alike: ``nn.Linear`` is output-major, ``Conv1D`` input-major.
+
+The output projections of the experts of a mixture are one, too (`arch.experts.Spread`).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from pruning_core.arch.experts import Spread
 from pruning_core.shapes import Float, Int
 
 if TYPE_CHECKING:
     from transformers.pytorch_utils import Conv1D
 
-    AnyLinear = nn.Linear | Conv1D
+    PlainLinear = nn.Linear | Conv1D
+    AnyLinear = PlainLinear | Spread
 
 
 def is_linear(module: object) -> bool:
@@ -28,29 +33,47 @@ def is_transposed(module: object) -> bool:
 
 
 def weight_of(linear: AnyLinear) -> Float[Tensor, "outputs inputs"]:
-    """Return a view of the weights, output-major and without a gradient."""
+    """Return the weights, output-major and without a gradient: a view, but of experts a copy."""
     weight = linear.weight.detach()
     return weight.T if is_transposed(linear) else weight
 
 
 def bias_of(linear: AnyLinear) -> Float[Tensor, " outputs"] | None:
     """Return the bias without a gradient, or None where the layer has none."""
-    bias = cast("nn.Parameter | None", linear.bias)  # torch's stubs do not know that it may be None
+    bias = linear.bias
     return None if bias is None else bias.detach()
 
 
 def inputs_of(linear: AnyLinear) -> int:
     """Count the inputs."""
+    if isinstance(linear, Spread):
+        return linear.in_features
     return weight_of(linear).shape[1]
 
 
 def outputs_of(linear: AnyLinear) -> int:
     """Count the outputs."""
+    if isinstance(linear, Spread):
+        return linear.out_features
     return weight_of(linear).shape[0]
+
+
+def write_(linear: AnyLinear, weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, " outputs"] | None) -> None:
+    """Write new values into the weights of a linear, of the same shape, and into its bias if it has one."""
+    if isinstance(linear, Spread):
+        linear.set_(weight)
+        return
+    weight_of(linear).copy_(weight)
+    own = bias_of(linear)
+    if own is not None and bias is not None:
+        own.copy_(bias)
 
 
 def set_(linear: AnyLinear, weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, " outputs"] | None) -> None:
     """Replace the parameters of a linear by copies, in the dtype and on the device of the present ones, and set its sizes."""
+    if isinstance(linear, Spread):
+        linear.set_(weight)
+        return
     outputs, inputs = weight.shape
     stored = weight.T if is_transposed(linear) else weight
     # A copy even where nothing is cut: another model may share the present parameters.

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from pruning_core.arch.experts import Spread
 from pruning_core.files.tensors import MappedTensor, write_tensors
 
 if TYPE_CHECKING:
-    from pruning_core.arch.linear import AnyLinear
+    from pruning_core.arch.linear import AnyLinear, PlainLinear
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,9 @@ class _Saved:
 class Page:
     """The weights of one block's linears, on the device only while the block is held. The page replaces the block's forward."""
 
-    def __init__(self, block: nn.Module, mapped: Mapping[AnyLinear, MappedTensor], device: torch.device, scratch: Path) -> None:
+    def __init__(
+        self, block: nn.Module, mapped: Mapping[PlainLinear, MappedTensor], device: torch.device, scratch: Path
+    ) -> None:
         """Move the weights of a block off the device.
 
         Args:
@@ -61,9 +64,9 @@ class Page:
         self._mapped = dict(mapped)
         self._device, self._scratch = device, scratch
         self._holders = 0
-        self._loaded: dict[AnyLinear, nn.Parameter] = {}
+        self._loaded: dict[PlainLinear, nn.Parameter] = {}
         self._lent: MappedTensor | None = None
-        self._away: dict[AnyLinear, nn.Parameter] = {}
+        self._away: dict[PlainLinear, nn.Parameter] = {}
         for linear in self._mapped:
             self._put_away(linear)
         block.__dict__["forward"] = self
@@ -121,25 +124,27 @@ class Page:
         if self._device.type == "cpu":
             _trim_heap()
 
-    def _put_away(self, linear: AnyLinear) -> None:
+    def _put_away(self, linear: PlainLinear) -> None:
         away = self._away.get(linear)
         if away is None or away.shape != linear.weight.shape:
             away = nn.Parameter(torch.empty(linear.weight.shape, dtype=torch.float32, device="meta"), requires_grad=False)
             self._away[linear] = away
         linear.weight = away
 
-    def tensor_of(self, linear: AnyLinear) -> MappedTensor:
+    def tensor_of(self, linear: PlainLinear) -> MappedTensor:
         """Return where the weights of a linear lie. The block must not be held."""
         return self._mapped[linear]
 
     def forget(self, linears: Sequence[AnyLinear]) -> None:
         """Read no weights any more of linears that the block no longer has."""
         for linear in linears:
+            if isinstance(linear, Spread):
+                continue  # none of it is ever read page by page
             for kept in (self._mapped, self._away, self._loaded):
                 kept.pop(linear, None)
 
     @property
-    def linears(self) -> tuple[AnyLinear, ...]:
+    def linears(self) -> tuple[PlainLinear, ...]:
         """The linears whose weights are paged."""
         return tuple(self._mapped)
 

@@ -13,8 +13,8 @@ from typing import Any
 from pruning_core.errors import UnsupportedArchitecture
 
 SUPPORTED = (
-    "models built like BERT, RoBERTa, DistilBERT, MPNet, DeBERTa-v2, ModernBERT, ViT, DINOv2, GPT-2, OPT, Llama, Gemma, T5 or "
-    "BART are supported (GET /v1/architectures lists all that are tried)"
+    "models built like BERT, RoBERTa, DistilBERT, MPNet, DeBERTa-v2, ModernBERT, ViT, DINOv2, GPT-2, OPT, Llama, Gemma, "
+    "Mixtral, T5 or BART are supported (GET /v1/architectures lists all that are tried)"
 )
 
 _SPARSE = "its attention is not that of every token to every other"
@@ -65,6 +65,8 @@ def reason_against(config: Mapping[str, Any]) -> str | None:
         return reason
     if config.get("model_type") == "deberta-v2" and config.get("conv_kernel_size"):
         return "a convolution runs beside its first layer (DeBERTa-v2-xlarge); those without one are supported"
+    if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
+        return "some of its layers have a plain FFN and some a mixture of experts; mixtures in all layers are supported"
     return None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-UnitKind = Literal["head", "neuron"]
+UnitKind = Literal["head", "neuron", "expert"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,48 @@ class UnitRows:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredExperts:
+    """How the experts of a mixture are stored in the files of a checkpoint, as relative paths without ``.weight``.
+
+    Attributes:
+        router: The router.
+        inputs: Matrices that read the hidden states. ``{}`` stands for the number of an expert that has a matrix of its own; a
+            path without it is one tensor of all experts.
+        output: The matrix whose outputs are weighed and summed up, likewise.
+        transposed: Whether tensors of all experts are (experts, inputs, outputs).
+        bare: Whether tensors of all experts are stored under their path itself, without ``.weight``.
+    """
+
+    router: str
+    inputs: tuple[str, ...]
+    output: str
+    transposed: bool = False
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Where the parts of a mixture of experts stand, as relative module paths.
+
+    Attributes:
+        router: The module that weighs the experts: ``router(hidden)`` returns logits, weights and numbers of the chosen ones.
+        experts: The module that has the matrices of all experts, ``gate_up_proj`` and ``down_proj``, each in one tensor.
+        stored: The forms that checkpoints have.
+        shared: An FFN that every token passes through beside its experts, and the gate of what it adds; None: there is none.
+    """
+
+    router: str
+    experts: str
+    stored: tuple[StoredExperts, ...]
+    shared: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SublayerSignature:
     """One sublayer: ``h' = after(h + inner(output(features(before(h)))))``. A norm whose path is None is the identity.
 
     Attributes:
-        kind: Attention heads or FFN neurons.
+        kind: Attention heads, FFN neurons, or experts.
         inputs: Matrices that read the hidden states.
         output: Path of the output projection, whose input columns belong to units.
         before: Path of the norm of what the sublayer reads.
@@ -48,6 +85,8 @@ class SublayerSignature:
         positions: Whether the attention has a position bias for every head.
         crosses: For cross-attention, pairs of a parameter of its module and the block's parameter that is passed to it. The
             grouped inputs read the encoder's output.
+        mixture: The parts of a mixture of experts, whose ``inputs`` are empty and whose output projection is made of them
+            (`arch.experts`).
     """
 
     kind: UnitKind
@@ -61,6 +100,7 @@ class SublayerSignature:
     followers: tuple[UnitRows, ...] = ()
     positions: bool = False
     crosses: tuple[tuple[str, str], ...] = ()
+    mixture: Mixture | None = None
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -69,7 +109,7 @@ class SublayerSignature:
 
     def paths(self) -> Iterator[tuple[str, str]]:
         """Yield the name and the path of each part, for people to read."""
-        yield "inputs", ", ".join(rows.path for rows in self.inputs)
+        yield "inputs", ", ".join(rows.path for rows in self.inputs) if self.mixture is None else self.mixture.router
         yield "output", self.output
         for name in ("before", "inner", "after"):
             path = getattr(self, name)
@@ -97,6 +137,7 @@ class BlockSignature:
             others.
         lacks_attention: Whether a layer may lack its attention and the norm before it, and keep its FFN. The attention's module
             returns what is added, and its weights.
+        whole_attention: Whether attentions keep all their heads, as those of mixtures of experts do.
         causal: Whether a token sees only the tokens before it, so that a classifier reads the last real token.
     """
 
@@ -111,6 +152,7 @@ class BlockSignature:
     flag: tuple[str, bool] | None = None
     causal: bool = False
     lacks_attention: bool = False
+    whole_attention: bool = False
     decoder: BlockSignature | None = None
     memory: str | None = None
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 from pruning_core.arch.families import SIGNATURES
 from pruning_core.arch.refused import reason_against, unsupported
 from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows
+from pruning_core.arch.stored_experts import find_experts
 from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
 from pruning_core.errors import ModelUnreadable, UnsupportedArchitecture
 from pruning_core.files.checkpoint import CheckpointFacts
@@ -20,6 +21,8 @@ DECODER_HEADS = ("decoder_attention_heads", *HEADS)
 _CROSS_ATTENTION = (".encoder_attn.", ".crossattention.", ".EncDecAttention.")
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 _HEAD_SIZES = ("head_dim", "d_kv")
+EXPERTS = ("num_local_experts", "num_experts")
+PASSED = ("num_experts_per_tok",)
 # Path of an attention that a layer may lack: of any layer but the first.
 ABSENT = re.compile(r"(?:\w+\.)*layers\.([1-9]\d{0,5})\.self_attn", re.ASCII)
 
@@ -54,6 +57,7 @@ class StoredSublayer:
         inputs: Matrices that read the hidden states.
         followers: Other matrices whose rows belong to units.
         output: The output projection.
+        experts: Number of experts of a mixture, whose matrices are counted together; 0 for other sublayers.
     """
 
     layer: int
@@ -62,6 +66,7 @@ class StoredSublayer:
     inputs: tuple[StoredMatrix, ...]
     followers: tuple[StoredMatrix, ...]
     output: StoredMatrix
+    experts: int = 0
 
     @property
     def prunable(self) -> tuple[StoredMatrix, ...]:
@@ -161,6 +166,9 @@ def _lacks(shapes: Mapping[str, tuple[int, ...]], prefix: str, family: BlockSign
 def _stored_sublayer(
     shapes: Mapping[str, tuple[int, ...]], prefix: str, layer: int, signature: BlockSignature, sublayer: SublayerSignature
 ) -> StoredSublayer | None:
+    if sublayer.mixture is not None:
+        return _stored_mixture(shapes, prefix, layer, signature, sublayer)
+
     def matrix(path: str) -> StoredMatrix | None:
         stored = f"{prefix}.{signature.stored_path(path)}"
         shape = shapes.get(f"{stored}.weight")
@@ -178,6 +186,29 @@ def _stored_sublayer(
     if any(own.inputs != output.outputs for own in present) or _misfit(sublayer, present, output):
         return None
     return StoredSublayer(layer, signature, sublayer, present, followers, output)
+
+
+def _stored_mixture(
+    shapes: Mapping[str, tuple[int, ...]], prefix: str, layer: int, signature: BlockSignature, sublayer: SublayerSignature
+) -> StoredSublayer | None:
+    """Describe the experts of a block as three matrices of all of them: their output projection is as wide as all together."""
+    mixture = sublayer.mixture
+    assert mixture is not None, "asked for mixtures alone"
+    start = f"{prefix}."
+    found = find_experts({name.removeprefix(start): own for name, own in shapes.items() if name.startswith(start)}, mixture)
+    if found is None:
+        return None
+    experts, hidden = found.experts, found.hidden
+    name, router = start + found.form.output, start + found.form.router
+    return StoredSublayer(
+        layer,
+        signature,
+        sublayer,
+        inputs=(StoredMatrix(mixture.experts, experts * found.rows, hidden, found.biased, name),),
+        followers=(StoredMatrix(mixture.router, experts, hidden, found.router_biased, router),),
+        output=StoredMatrix(sublayer.output, hidden, experts * found.columns, bias=False, name=name),
+        experts=experts,
+    )
 
 
 def _misfit(sublayer: SublayerSignature, inputs: tuple[StoredMatrix, ...], output: StoredMatrix) -> bool:
@@ -202,7 +233,10 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
     encoder_shape = head_shape(config, hidden)
     decoder_shape = encoder_shape if decoder is None else head_shape(config, hidden, DECODER_HEADS)
     return tuple(
-        _group(sublayer, *(decoder_shape if sublayer.family is decoder else encoder_shape)) for sublayer in structure.sublayers
+        _experts(sublayer, config)
+        if sublayer.experts
+        else _group(sublayer, *(decoder_shape if sublayer.family is decoder else encoder_shape))
+        for sublayer in structure.sublayers
     )
 
 
@@ -228,6 +262,30 @@ def number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     """Return the first value that a configuration states under one of the names; None unless it is a positive integer."""
     found = next((config[name] for name in names if config.get(name) is not None), None)
     return found if type(found) is int and found >= 1 else None  # `true` is an int in Python
+
+
+def _experts(sublayer: StoredSublayer, config: Mapping[str, Any]) -> UnitGroup:
+    """Describe the experts of a mixture."""
+    passed = number(config, PASSED)
+    if passed is None or passed > sublayer.experts:
+        said = "does not say how many experts a token passes through" if passed is None else f"sends a token through {passed}"
+        raise ModelUnreadable(
+            f"config.json {said} (num_experts_per_tok), and layer {sublayer.layer + 1} has {sublayer.experts} experts: it must "
+            f"be a whole number from 1 to {sublayer.experts}",
+            param="model",
+        )
+    (matrix,), (router,) = sublayer.inputs, sublayer.followers
+    return unit_group(
+        sublayer.layer,
+        "expert",
+        units=sublayer.experts,
+        unit_width=sublayer.output.inputs // sublayer.experts,
+        hidden=sublayer.hidden,
+        inputs=[RowCount(matrix.outputs // sublayer.experts, matrix.bias)],
+        followers=[RowCount(1, router.bias)],
+        least=passed,
+        passed=passed,
+    )
 
 
 def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
@@ -262,6 +320,7 @@ def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
         inputs=[count(rows, matrix) for rows, matrix in zip(sublayer.signature.inputs, sublayer.inputs, strict=True)],
         followers=[count(present[matrix.path], matrix) for matrix in sublayer.followers],
         least_neurons=sublayer.family.least_neurons,
+        least=units if head and sublayer.family.whole_attention else 0,
     )
 
 

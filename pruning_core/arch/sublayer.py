@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from pruning_core.arch.experts import keep_experts_, listened_
 from pruning_core.arch.linear import bias_of, inputs_of, keep_inputs_, keep_outputs_, outputs_of
-from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows
+from pruning_core.arch.signatures import BlockSignature, Mixture, SublayerSignature, UnitRows
 from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
 from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.shapes import Bool, Float, Int
@@ -128,6 +129,8 @@ class Sublayer:
     @property
     def group(self) -> UnitGroup:
         """Number and cost of the units now present."""
+        if self.signature.mixture is not None:
+            return self._experts(self.signature.mixture)
 
         def count(part: Part) -> RowCount:
             return RowCount(part.rows * part.pieces, bias_of(part.linear) is not None)
@@ -141,6 +144,23 @@ class Sublayer:
             inputs=[count(part) for part in self.parts],
             followers=[count(part) for part in self.followers],
             least_neurons=self.family.least_neurons,
+            least=self.units if self.signature.kind == "head" and self.family.whole_attention else 0,
+        )
+
+    def _experts(self, mixture: Mixture) -> UnitGroup:
+        experts, router = get(self.block, mixture.experts), get(self.block, mixture.router)
+        rows = cast("Tensor", getattr(experts, "gate_up_proj")).shape[2 if getattr(experts, "is_transposed") else 1]  # noqa: B009
+        passed = cast("int", getattr(router, "top_k"))  # noqa: B009 - torch types attributes as tensors
+        return unit_group(
+            self.layer,
+            "expert",
+            units=self.units,
+            unit_width=self.unit_width,
+            hidden=self.hidden,
+            inputs=[RowCount(rows, hasattr(experts, "gate_up_proj_bias"))],
+            followers=[RowCount(1, getattr(router, "bias", None) is not None)],
+            least=passed,
+            passed=passed,
         )
 
     def read(self, hidden: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
@@ -160,12 +180,27 @@ class Sublayer:
         if self.signature.activation is not None:
             activation = cast("Callable[[Tensor], Tensor]", get(self.block, self.signature.activation))
             return activation(self.parts[0].linear(read))
-        return caught(self.output, lambda: self.module(read))
+        found = caught(self.output, lambda: self.module(read))
+        return found.view(*hidden.shape[:-1], -1)  # of a mixture, all tokens lie in one row
 
     def total(self, hidden: Float[Tensor, "b s d"], features: Float[Tensor, "b s k"]) -> Float[Tensor, "b s d"]:
         """Compute the residual sum, before the norm that may follow it."""
-        added = self.output(features)
+        added = self.added(hidden, features)
         return hidden + (added if self.inner is None else self.inner(added))
+
+    def added(self, hidden: Float[Tensor, "b s d"], features: Float[Tensor, "b s k"]) -> Float[Tensor, "b s d"]:
+        """Compute what the sublayer adds to the residual stream, before the norm or scale of it."""
+        beside = self.beside(hidden)
+        return self.output(features) if beside is None else self.output(features) + beside
+
+    def beside(self, hidden: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"] | None:
+        """Compute what is added beside the units: by the expert that all tokens pass through. None where there is none."""
+        mixture = self.signature.mixture
+        if mixture is None or mixture.shared is None:
+            return None
+        shared, gate = (cast("nn.Module", get(self.block, path)) for path in mixture.shared)
+        read = self.read(hidden)
+        return torch.sigmoid(gate(read)) * shared(read)
 
     def close(self, total: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
         """Compute the hidden states after a residual sum."""
@@ -177,6 +212,9 @@ class Sublayer:
 
     def slice_(self, kept: Int[Tensor, " u"]) -> None:
         """Remove in place every unit that is not in ``kept`` (ascending unit indices)."""
+        if self.signature.mixture is not None:
+            keep_experts_(self.module, kept)
+            return
         for part in (*self.parts, *self.followers):
             part.keep_(kept)
         columns = (kept[:, None] * self.unit_width + torch.arange(self.unit_width, device=kept.device)).flatten()
@@ -230,8 +268,13 @@ class Sublayer:
 
 def sublayer_of(block: nn.Module, layer: int, family: BlockSignature, signature: SublayerSignature) -> Sublayer:
     """Find the parts of a sublayer in a block that matches its signature."""
-    output = cast("AnyLinear", get(block, signature.output))
     size, unit_width = 1, 1
+    if signature.mixture is not None:
+        experts = cast("nn.Module", get(block, signature.mixture.experts))
+        output: AnyLinear = listened_(experts)
+        unit_width = inputs_of(output) // cast("int", getattr(experts, "num_experts"))  # noqa: B009
+    else:
+        output = cast("AnyLinear", get(block, signature.output))
     if signature.kind == "head":
         module = get(block, signature.module)
         size = head_size(module)

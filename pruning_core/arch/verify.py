@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from pruning_core.arch.adapter import ModelAdapter, Trace
+from pruning_core.arch.experts import Spread
 from pruning_core.arch.paging import held
 from pruning_core.arch.refused import SUPPORTED
-from pruning_core.arch.sublayer import BlockContext, Sublayer
+from pruning_core.arch.signatures import Mixture
+from pruning_core.arch.sublayer import BlockContext, Sublayer, get
 from pruning_core.errors import NotFinite, UnsupportedArchitecture
 from pruning_core.machine.resources import raise_if_exhausted
 
@@ -90,8 +93,13 @@ def _verify_cuts(adapter: ModelAdapter, trace: Trace) -> None:
 
 def _verify_cut(adapter: ModelAdapter, sublayer: Sublayer, hidden: Tensor, context: BlockContext) -> Tensor:
     """Check one sublayer, and return the hidden states after it."""
-    kept = torch.arange(0, sublayer.units, 2, device=hidden.device)
     features = sublayer.features(hidden, context)
+    if sublayer.signature.mixture is not None:
+        _verify_experts(adapter, sublayer, sublayer.signature.mixture, hidden)
+        return sublayer.close(sublayer.total(hidden, features))
+    if sublayer.group.floor == sublayer.units:
+        return sublayer.close(sublayer.total(hidden, features))
+    kept = torch.arange(0, sublayer.units, 2, device=hidden.device)
     flags = torch.zeros(sublayer.units, device=hidden.device).index_fill_(0, kept, 1.0)
     masked = sublayer.output(features * flags.repeat_interleave(sublayer.unit_width))
     cut = sublayer.copied()
@@ -100,6 +108,25 @@ def _verify_cut(adapter: ModelAdapter, sublayer: Sublayer, hidden: Tensor, conte
     if not error < _TOLERANCE:
         raise _different(adapter, error)
     return sublayer.close(sublayer.total(hidden, features))
+
+
+def _verify_experts(adapter: ModelAdapter, sublayer: Sublayer, mixture: Mixture, hidden: Tensor) -> None:
+    """Check that a mixture without some experts chooses among the others as the router ranks them, and adds what they add."""
+    units, floor = sublayer.units, sublayer.group.floor
+    kept = torch.arange(units, device=hidden.device)[units - max(floor, units // 2) :]
+    cut = sublayer.copied()
+    cut.slice_(kept)
+    read = sublayer.read(hidden)
+    called: list[tuple[Tensor, ...]] = []
+    experts = cast("nn.Module", get(cut.block, mixture.experts))
+    with experts.register_forward_pre_hook(lambda _module, args: called.append(args)):
+        added = cut.features(hidden, BlockContext(torch.ones(0)))
+    rows, chosen, gates = called[0]
+    ranked = cast("nn.Module", get(sublayer.block, mixture.router))(read.flatten(0, -2))[0][:, kept].topk(floor).indices
+    whole = cast("Spread", sublayer.output)
+    error = _relative_error(cut.output(added.flatten(0, -2)), whole(whole.features(rows, kept[chosen], gates)))
+    if not error < _TOLERANCE or not bool((ranked.sort().values == chosen.sort().values).all()):
+        raise _different(adapter, error)
 
 
 def _relative_error(ours: Tensor, theirs: Tensor) -> float:

@@ -160,8 +160,17 @@ def _describe_per_layer_(dense: ModelAdapter, student: PreTrainedModel) -> None:
     """Set the shapes of what differs in the student's config, in place."""
     widths, original = _widths(student), _widths(dense.model)
     linears = {name: shape for name, shape in widths.items() if shape != original[name]} | _inherited(dense.model, widths)
-    absent = adapt(student).absent
-    student.config.quantization_config = per_layer.CoppiceConfig(linears, _counts(student, linears), absent=absent)
+    adapter = adapt(student)
+    student.config.quantization_config = per_layer.CoppiceConfig(
+        linears, _counts(student, linears), absent=adapter.absent, experts=_experts(adapter)
+    )
+
+
+def _experts(adapter: ModelAdapter) -> dict[str, int]:
+    """Return the number of experts of each mixture that has another one than the config says, by module path."""
+    paths, said = adapter.paths, stock.experts_said(adapter.model.config)
+    mixtures = [own for own in adapter.sublayers if own.signature.mixture is not None]
+    return {paths[own.module]: own.units for own in mixtures if own.units != said}
 
 
 def _widths(model: PreTrainedModel) -> dict[str, list[int]]:

@@ -129,14 +129,15 @@ def _what_was_done(spec: PruneSpec, report: Report) -> str:
 
 
 def _what_is_gone(report: Report) -> str:
-    """Write the start of the sentence: heads, neurons and whole layers, as far as any are gone."""
+    """Write the start of the sentence: heads, neurons, experts and whole layers, as far as any are gone."""
     whole = sum(not layer.kept_heads and not layer.kept_neurons for layer in report.layers)
     rest = [layer for layer in report.layers if layer.kept_heads or layer.kept_neurons]
     absent = sum(layer.lost_attention for layer in rest)
     heads, dense_heads = heads_of([layer for layer in rest if not layer.lost_attention])
+    what = "whole experts" if any(layer.experts for layer in rest) else "neurons"
     gone = [
         *(["heads"] if heads < dense_heads else []),
-        *(["neurons"] if any(layer.kept_neurons < layer.dense_neurons for layer in rest) else []),
+        *([what] if any(layer.kept_neurons < layer.dense_neurons for layer in rest) else []),
         *([f"{absent} whole attention{'s' if absent > 1 else ''}"] if absent else []),
         *([f"{whole} whole layer{'s' if whole > 1 else ''}"] if whole else []),
     ]

@@ -137,6 +137,7 @@ def structure(layers: Sequence[LayerReport]) -> str:
     spoken = "; ".join(
         f"layer {layer.layer + 1}: {layer.kept_heads} of {layer.dense_heads} heads, {layer.kept_neurons} of "
         f"{layer.dense_neurons} neurons"
+        + ("" if layer.experts is None else f", of {layer.experts.kept} of {layer.experts.dense} experts")
         for layer in layers
     )
     return _svg(figure, f"What stayed. {spoken}")

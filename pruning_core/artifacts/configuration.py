@@ -127,4 +127,21 @@ def remote_code(student: PreTrainedModel, name: str) -> str:
         f"from {base.__module__} import {base.__name__}  # noqa: E402\n\n\n"
         f"class {name}({base.__name__}):\n"
         f'    """{base.__name__} whose layers have their own widths, as written by Coppice."""\n'
+        f"{_conversions(student, name)}"
+    )
+
+
+def _conversions(student: PreTrainedModel, name: str) -> str:
+    """Return the code that lets a bare mixture's own class read experts that are stored one by one.
+
+    transformers converts what it loads by the classes that it has itself; within a model with a head, it finds one of those.
+    """
+    if student.base_model is not student or not hasattr(student.config, "num_experts_per_tok"):
+        return ""
+    return (
+        "\n\nfrom transformers.conversion_mapping import (  # noqa: E402\n"
+        "    get_checkpoint_conversion_mapping,\n    register_checkpoint_conversion_mapping,\n)\n\n"
+        f'_conversions = get_checkpoint_conversion_mapping("{student.config.model_type}")\n'
+        "if _conversions is not None:\n"
+        f'    register_checkpoint_conversion_mapping("{name}", _conversions, overwrite=True)\n'
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pruning_core.arch.alike import FFN_WIDTHS, Build, check_alike
+from pruning_core.arch.structure import EXPERTS
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.plugin.words import plain_config
 
@@ -29,8 +30,18 @@ def check_stock(adapter: ModelAdapter, *, cuts: bool) -> None:
     check_alike(Build(plain_config(adapter.model.config.to_dict()), adapter.family, adapter.groups, parts), cuts=cuts)
 
 
+def experts_said(config: PreTrainedConfig) -> int | None:
+    """Return the number of experts that a config states for all layers; None where it states none."""
+    return next((getattr(config, name) for name in EXPERTS if hasattr(config, name)), None)
+
+
 def describe_(config: PreTrainedConfig, groups: Sequence[UnitGroup]) -> None:
-    """Set the FFN width and the number of layers of a sliced model in its config, in place."""
+    """Set the FFN width, or the number of experts, and the number of layers of a sliced model in its config, in place."""
+    if groups[1].kind == "expert":
+        for name in EXPERTS:
+            if hasattr(config, name):
+                setattr(config, name, groups[1].size)
+        return
     setattr(config, next((name for name in FFN_WIDTHS if hasattr(config, name)), FFN_WIDTHS[-1]), groups[1].size)
     config.num_hidden_layers = len(groups) // 2
     kinds = getattr(config, "layer_types", None)

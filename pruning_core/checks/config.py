@@ -75,6 +75,8 @@ def _odd(config: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
     """Yield the entries whose values are of the right type and of no use, with what may stand there."""
     for name in _SIZES:
         value: object = config.get(name)
+        if name == "sliding_window" and value == 0 and config.get("use_sliding_window") is False:
+            continue  # as transformers writes it of a Qwen2-MoE that has none
         if type(value) is int and not 1 <= value <= _LARGEST_SIZE:
             yield name, value, "a whole number from 1"
     for name, value in config.items():

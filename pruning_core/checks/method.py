@@ -11,6 +11,7 @@ from pruning_core.arch.structure import CheckpointStructure, matrices_of
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.budgets import RULES, budget_for
 from pruning_core.checks.engine_targets import check_engine_targets, check_engines_hold
+from pruning_core.checks.experts import check_experts, check_experts_fit, laid_out
 from pruning_core.engines.limits import Limits, check_limits, limits_of
 from pruning_core.errors import TargetUnreachable, UnsupportedArchitecture
 from pruning_core.spec.grammar import MatrixShape
@@ -69,6 +70,8 @@ def check_method(
         TargetUnreachable: The target is below what any mask can reach, or a pattern is larger than a matrix.
     """
     method = spec.method
+    spec = laid_out(spec, groups, config)
+    check_experts(spec, groups)
     matrices = tuple(
         MatrixShape(f"{matrix.path} of layer {layer}", matrix.outputs, matrix.inputs)
         for layer, matrix in matrices_of(structure)
@@ -85,6 +88,8 @@ def check_method(
                 _check_bytes(target, groups, shapes)
             if RULES[target.metric].price is not None and not cuts:  # a latency is known only once it is measured
                 _check_reachable(target, groups, parameters, spec.calibration.max_length, floors)
+                if any(group.passed for group in groups):
+                    check_experts_fit(target, groups, parameters, alike=spec.artifacts.layout == "stock")
     if "compressed-tensors" in spec.artifacts.formats and structure.signature.transposed:
         raise UnsupportedArchitecture(
             f"{config.get('model_type')} stores its matrices input-major, which no engine reads quantised; leave "
@@ -155,7 +160,8 @@ def _check_bytes(target: BytesTarget, groups: Sequence[UnitGroup], shapes: Mappi
     whole = sum(map(least_of, shapes.values()))
     smallest = min(kind.nbytes(1024, 1024, 2) / 1024**2 for kind in types)
     units = sum(group.params_per_unit * (group.size - min(group.floor, group.size)) for group in groups)
-    least = math.ceil(whole - 2 * units if smallest == 2 else whole - smallest * 1.1 * units)
+    as_floats = smallest == 2 or any(group.passed for group in groups)  # experts are stored as floats
+    least = math.ceil(whole - 2 * units if as_floats else whole - smallest * 1.1 * units)
     if least > target.at_most:
         raise TargetUnreachable(
             f"at least {size_text(least)} must be stored of this model with types {', '.join(target.types)}, and "

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruning_core.arch.alike import FFN_WIDTHS, ffn_width
-from pruning_core.arch.structure import DECODER_HEADS, HEADS, LAYERS, CheckpointStructure, absent_attentions, number
+from pruning_core.arch.structure import (
+    DECODER_HEADS,
+    EXPERTS,
+    HEADS,
+    LAYERS,
+    CheckpointStructure,
+    absent_attentions,
+    number,
+)
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import ModelUnreadable
 
@@ -89,12 +97,20 @@ def _compare_layers(config: Mapping[str, Any], stack: str, groups: Sequence[Unit
     heads = number(config, ("num_key_value_heads",)) or number(config, names.heads)
     neurons = ffn_width(config, groups[0].hidden, names.neurons)
     hidden = number(config, _HIDDEN)
+    sizes = {
+        "head": (heads, "heads (keys and values)"),
+        "neuron": (neurons, "neurons in each FFN"),
+        "expert": (number(config, EXPERTS), "experts in each layer"),
+    }
+    wide = number(config, _WIDTHS_OF_EXPERTS)
     for group in groups:
-        units, what = (heads, "heads (keys and values)") if group.kind == "head" else (neurons, "neurons in each FFN")
+        units, what = sizes[group.kind]
         if hidden not in (None, group.hidden):
             raise _other(f"a hidden size of {hidden}", f"the weights of layer {group.layer + 1} have {group.hidden}")
         if units not in (None, group.size):
             raise _other(f"{units} {what}", f"the weights of layer {group.layer + 1} have {group.size}")
+        if group.kind == "expert" and wide not in (None, group.unit_width, group.unit_width - 1):  # a bias counts as one
+            raise _other(f"{wide} neurons in each expert", f"those of layer {group.layer + 1} have {group.unit_width}")
 
 
 def _other(said: str, found: str) -> ModelUnreadable:
@@ -115,6 +131,7 @@ _NAMES = {
     "encoder": _Names(("encoder_layers", "num_layers"), HEADS, ("encoder_ffn_dim", "d_ff")),
     "decoder": _Names(("decoder_layers", "num_decoder_layers", "num_layers"), DECODER_HEADS, ("decoder_ffn_dim", "d_ff")),
 }
+_WIDTHS_OF_EXPERTS = ("moe_intermediate_size", "intermediate_size")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 # Biases that a configuration turns on, by the ends of their names.
 _BIASES = {

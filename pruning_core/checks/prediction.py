@@ -135,7 +135,7 @@ def _memory(spec: PruneSpec, groups: tuple[UnitGroup, ...], dense: int) -> int:
     weights = 3 * 4 * here  # the dense model, the pruned one, and the file that is being written
     streams = _STREAMS * 4 * tokens * hidden
     batch = 40 * 4 * (spec.calibration.batch_tokens or _TYPICAL_BATCH_TOKENS) * (hidden + widest)  # kept for one backward
-    gram = 3 * 8 * widest**2
+    gram = 3 * 8 * max(group.size * group.unit_width for group in groups if group.repairable) ** 2
     healing = _healing(spec, dense, hidden, widest) if spec.recovery.heal.heals else 0
     return int(_RUNTIME_BYTES + weights + max(streams + batch + gram, streams + healing))
 

@@ -88,7 +88,7 @@ class Model:
 
     def forward(self, length: float) -> float:
         """Count the operations of one sequence."""
-        units = sum(group.macs_per_unit(length) * group.size for group in self.groups)
+        units = sum(group.macs_per_unit(length) * group.size + group.fixed_macs(length) for group in self.groups)
         return 2 * (units + self.vocabulary * length)
 
     @property
@@ -150,7 +150,7 @@ def _work(spec: PruneSpec, model: Model) -> float:
     writing = turns * options.max_length * model.step_s
     rows = spec.evaluation.max_samples or _TYPICAL_EVALUATION
     evaluation = 2 * rows * model.forward(MEAN_SHARE * spec.evaluation.max_length)
-    solves = sum((group.size * group.unit_width) ** 3 for group in model.groups)
+    solves = sum((group.size * group.unit_width) ** 3 for group in model.groups if group.repairable)
     timed = 2 * spec.latency.usual_repeats * spec.latency.batch * model.forward(spec.latency.length)
     threads = min(_FLOPS, _FLOPS_OF_ONE_THREAD * spec.latency.threads)
     scored = (_PASSES - _PASSES_OF_A_REPAIR) * calibration

@@ -8,7 +8,7 @@ know, nothing is checked, and the job decides.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -63,7 +63,7 @@ def check_tensors(task_type: TaskType, config: Mapping[str, Any], shapes: Mappin
     combo = entry["combos"].index(choice)
     expected = dict(_expected(entry, sizes, combo, len(shapes)))
     stored = {_name_in_model(name, entry, expected): name for name in shapes}
-    own = _own_shapes(config, entry["prefix"])
+    own = _own_shapes(config, entry["prefix"], expected)
     lacking = _absent(config, entry["prefix"])
     missing = {
         name
@@ -156,10 +156,12 @@ def _name_in_model(stored: str, entry: Mapping[str, Any], expected: Mapping[str,
     return f"{prefix}{name}" if head or f"{prefix}{name}" in expected else name
 
 
-def _own_shapes(config: Mapping[str, Any], prefix: str) -> frozenset[str]:
+def _own_shapes(config: Mapping[str, Any], prefix: str, expected: Iterable[str]) -> frozenset[str]:
     """Return the modules of a bundle of ours whose shapes its configuration states apart, with and without prefix."""
     parts = [_stated(config, name) for name in ("linears", "packed")]
-    return frozenset(form for own in parts for path in own for form in _forms(path, prefix))
+    mixtures = tuple(f"{form}." for path in _stated(config, "experts") for form in _forms(path, prefix))
+    within = {_module(name) for name in expected if name.startswith(mixtures)} if mixtures else set[str]()
+    return frozenset(form for own in parts for path in own for form in _forms(path, prefix)) | within
 
 
 def _absent(config: Mapping[str, Any], prefix: str) -> tuple[str, ...]:

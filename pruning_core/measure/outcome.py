@@ -21,6 +21,7 @@ from pruning_core.report.report import (
     AcceptanceReport,
     CompressedReport,
     CrossReport,
+    ExpertsReport,
     FloorReport,
     IntPair,
     LatencyReport,
@@ -238,6 +239,7 @@ def _layers(
     nothing = SublayerReport(solver="none", status="skipped", iterations=0)
     found: list[LayerReport] = []
     for layer, (*attentions, last) in blocks.items():
+        width = dense[last].unit_width if dense[last].kind == "expert" else 1
         first = attentions[0] if attentions else None  # none where the dense model is a bundle whose layer has none
         found.append(
             LayerReport(
@@ -245,14 +247,19 @@ def _layers(
                 dense_heads=0 if first is None else dense[first].size,
                 kept_heads=0 if first is None else written[first],
                 head_indices=() if first is None else tuple(mask.indices(first).tolist()),
-                dense_neurons=dense[last].size,
-                kept_neurons=written[last],
+                dense_neurons=dense[last].size * width,
+                kept_neurons=written[last] * width,
+                experts=_experts(dense[last], mask, written[last], last) if dense[last].kind == "expert" else None,
                 attention=nothing if first is None else sublayers[first],
                 ffn=sublayers[last],
                 cross=_cross(dense, mask, written, sublayers, attentions[1]) if attentions[1:] else None,
             )
         )
     return tuple(found)
+
+
+def _experts(dense: UnitGroup, mask: Mask, written: int, index: int) -> ExpertsReport:
+    return ExpertsReport(dense=dense.size, kept=written, indices=tuple(mask.indices(index).tolist()))
 
 
 def _cross(

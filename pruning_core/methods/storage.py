@@ -130,6 +130,9 @@ def stock_of(ctx: Context, options: ArtifactSpec, losses: Losses) -> Stock:
     places: dict[str, tuple[int, Literal["rows", "columns"]]] = {}
     unit_bytes: list[int] = []
     for index, sublayer in enumerate(dense.sublayers):
+        if sublayer.signature.mixture is not None:  # its matrices are stored as floats
+            unit_bytes.append(sublayer.group.params_per_unit * width)
+            continue
         beside = 0
         units = max(sublayer.units, 1)
         for linear in (*(part.linear for part in (*sublayer.parts, *sublayer.followers)), sublayer.output):

@@ -24,7 +24,7 @@ from pruning_core.measure.fidelity import Fidelity
 from pruning_core.measure.latency import measure_latency
 from pruning_core.measure.latency_table import LatencyModel, latency_model
 from pruning_core.methods.storage import StoragePlanner
-from pruning_core.methods.unit_plan import UnitPlan
+from pruning_core.methods.unit_plan import UnitPlan, unreached
 from pruning_core.report.outlook import OutlookReport
 from pruning_core.search.mask import search_mask
 from pruning_core.search.outlook import foresee
@@ -86,6 +86,7 @@ class UnitPlanner:
         self._layers: tuple[int, ...] | None = None
         self._fidelity = Fidelity(ctx, spec.recovery)
         self._storage = StoragePlanner(spec, ctx, scores.importance)
+        self._notes = unreached(scores.importance, ctx.groups)
 
     def plans(self, target: Target) -> Iterator[UnitPlan]:
         """Yield the mask of largest importance that meets the target; for a latency, further ones if measurements miss it.
@@ -96,19 +97,22 @@ class UnitPlanner:
         self._layers = None
         match target:
             case LatencyTarget() if target.engine is not None:  # its table is measured already, and the engine itself judges
-                yield UnitPlan(self._plan(self._ctx.budgets[target_name(target)]))
+                yield self._of(self._plan(self._ctx.budgets[target_name(target)]))
             case LatencyTarget():
                 for replan in range(1 + _REPLANS):
                     aim = target.keep - (_AIM + replan * (1 - _AIM) / 2) * target.tolerance
-                    yield UnitPlan(self._approach(target, aim))
+                    yield self._of(self._approach(target, aim))
             case BytesTarget():
-                yield self._storage.plan(target)
+                yield dataclasses.replace(self._storage.plan(target), notes=self._notes)
             case SparsityTarget() | KeepTarget():
-                yield UnitPlan(self._plan(self._budget(target)))
+                yield self._of(self._plan(self._budget(target)))
             case PatternTarget():
                 raise PruningError("a pattern target needs a method that sets weights to zero", param="target")
             case _:
                 assert_never(target)
+
+    def _of(self, mask: Mask) -> UnitPlan:
+        return UnitPlan(mask, notes=self._notes)
 
     def outlook(self, bytes_per_parameter: float) -> OutlookReport | None:
         """Count the masks of other budgets.

@@ -69,6 +69,9 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
             raise ModelUnreadable(f"transformers cannot load the checkpoint: {reason}", param="model") from error
         processor = _load_processor(plain, task_type)
     _check_complete(info["missing_keys"], task_type)
+    if getattr(model.config, "output_router_logits", False):
+        # Only the training of a mixture reads them, for a loss that takes all layers to have the same number of experts.
+        model.config.output_router_logits = False
     for name, parameter in model.named_parameters():
         require_finite(parameter, f"the checkpoint's tensor {name}", param="model")
     stored = stored_type(facts.dtypes)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.arch.adapter import adapt
+from pruning_core.arch.experts import Spread
 from pruning_core.arch.paging import Page
 from pruning_core.arch.structure import structure_of
 from pruning_core.errors import UnsupportedArchitecture
@@ -25,7 +26,7 @@ from pruning_core.models.plain import load_config
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-    from pruning_core.arch.linear import AnyLinear
+    from pruning_core.arch.linear import PlainLinear
 
 
 def load_paged(
@@ -92,11 +93,13 @@ def generation_config_of(folder: Path) -> GenerationConfig | None:
 
 
 def _page_blocks_(model: PreTrainedModel, where: Mapping[int, MappedTensor], device: torch.device, scratch: Path) -> None:
-    linears: dict[nn.Module, dict[AnyLinear, MappedTensor]] = {}
+    linears: dict[nn.Module, dict[PlainLinear, MappedTensor]] = {}
     missing = dict(where)
     for sublayer in adapt(model).sublayers:
         own = linears.setdefault(sublayer.block, {})
         for linear in (*(part.linear for part in (*sublayer.parts, *sublayer.followers)), sublayer.output):
+            if isinstance(linear, Spread):  # experts are stored one by one, and loaded in one tensor
+                raise _converted(model)
             pointer = linear.weight.data_ptr()
             if pointer not in where:
                 raise _converted(model)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from pruning_core.arch.structure import PASSED, number
 from pruning_core.errors import OutOfMemory
 from pruning_core.files.checkpoint import CheckpointFacts
 from pruning_core.report.report import MemoryReport
@@ -60,7 +61,7 @@ def place_weights(spec: PruneSpec, facts: CheckpointFacts, device: torch.device)
     chosen = spec.memory.weights
     weights: Literal["resident", "paged"] = "resident" if chosen == "auto" else chosen
     if chosen == "auto" and needed > free:
-        reason = spec.needs_all_weights
+        reason = spec.needs_all_weights or _of_experts(facts)
         weights = "paged" if reason is None else "resident"
         if reason is not None and least * 4 * facts.parameters > free:
             needs, left = _gigabytes(needed), _gigabytes(free)
@@ -70,6 +71,12 @@ def place_weights(spec: PruneSpec, facts: CheckpointFacts, device: torch.device)
                 param="memory.weights",
             )
     return MemoryReport(weights=weights, needed_bytes=needed, free_bytes=free)
+
+
+def _of_experts(facts: CheckpointFacts) -> str | None:
+    """Return why a mixture of experts needs all weights at once; None for other models."""
+    mixture = number(facts.config, PASSED) is not None
+    return "the experts of a mixture are stored one by one and computed with as one" if mixture else None
 
 
 def free_memory(device: torch.device) -> int:

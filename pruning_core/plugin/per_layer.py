@@ -39,6 +39,7 @@ class CoppiceConfig(QuantizationConfigMixin):
         linears: Module path of a linear layer -> its stored shape, [outputs, inputs].
         counts: Module path of an attention -> attributes that depend on its heads, such as ``{"num_heads": 3}``. Some modules
             reshape by them. A list is the indices of the heads for `choose_positions`.
+        experts: Module path of a mixture of experts -> its number of experts. Empty where it is that of the rest of the config.
         absent: Module path of an attention that a layer does not have -> that of the norm before it, which it does not have
             either.
         packed: Module path of a linear layer -> the form of its compressed weight: shape, sizes, checksums, and the fields
@@ -58,6 +59,7 @@ class CoppiceConfig(QuantizationConfigMixin):
         absent: dict[str, str] | None = None,
         *,
         rounded: dict[str, dict[str, Any]] | None = None,
+        experts: dict[str, int] | None = None,
     ) -> None:
         """Store the arguments. transformers finds this class by ``quant_method``."""
         self.quant_method = quant_method  # pyright: ignore[reportAttributeAccessIssue] - typed as their closed enum
@@ -66,10 +68,11 @@ class CoppiceConfig(QuantizationConfigMixin):
         self.packed = packed or {}
         self.absent = absent or {}
         self.rounded = rounded or {}
+        self.experts = experts or {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry. Without absent attentions and rounded weights it is as earlier versions read it."""
-        later = ("absent", "rounded")
+        """Return the entry. Without absent attentions, experts and rounded weights it is as earlier versions read it."""
+        later = ("absent", "rounded", "experts")
         return {name: value for name, value in super().to_dict().items() if name not in later or value}
 
 
@@ -82,6 +85,9 @@ class CoppiceQuantizer(HfQuantizer):
         for path, (outputs, inputs) in self.quantization_config.linears.items():
             parent, name = _find(model, path)
             setattr(parent, name, _resized(getattr(parent, name), outputs, inputs))
+        for path, count in self.quantization_config.experts.items():
+            parent, name = _find(model, path)
+            resize_experts_(parent.get_submodule(name), count)
         for path, norm in self.quantization_config.absent.items():
             (parent, attention), (_, before) = _find(model, path), _find(model, norm)
             leave_out_attention_(parent, attention, before)
@@ -141,6 +147,27 @@ def leave_out_attention_(block: nn.Module, attention: str, norm: str) -> None:
     """Take the attention and the norm before it out of a block, in place. Their names lead to modules without weights."""
     setattr(block, attention, NoAttention())
     setattr(block, norm, nn.Identity())
+
+
+def experts_of(mixture: nn.Module) -> list[tuple[nn.Module, str]]:
+    """List the tensors of a mixture of experts that have an entry for each expert, each by its module and name."""
+    found: list[tuple[nn.Module, str]] = []
+    for module in mixture.modules():
+        count: object = getattr(module, "num_experts", None)
+        own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+        found += [(module, name) for name, tensor in own if isinstance(count, int) and tensor.shape[:1] == (count,)]
+    return found
+
+
+def resize_experts_(mixture: nn.Module, count: int) -> None:
+    """Give a mixture room for another number of experts, in place; what its tensors hold is undefined until they are loaded."""
+    for module, name in experts_of(mixture):
+        tensor: Tensor = getattr(module, name)
+        room = tensor.new_empty((count, *tensor.shape[1:]))
+        setattr(module, name, nn.Parameter(room, requires_grad=False) if isinstance(tensor, nn.Parameter) else room)
+    for module in mixture.modules():
+        if hasattr(module, "num_experts"):
+            setattr(module, "num_experts", count)  # noqa: B010 - torch types attributes as tensors
 
 
 def choose_positions(module: nn.Module, heads: list[int]) -> None:

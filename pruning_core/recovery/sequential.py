@@ -73,6 +73,10 @@ def prune_and_recover_(
                 if end != index:
                     _inherit_norm_(pruned, dense[end])
                 layer = dense[index].layer
+                if not pruned.group.repairable:
+                    streams.pass_on(end, dense[end], pruned, layer)
+                    on_sublayer(end + 1)
+                    continue
                 gathered = streams.gather(end, dense[end], pruned, layer)
                 fit, judge = (gram.checked(paths[dense[index].output]) for gram in gathered)
                 with products_in(torch.float32, device):

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pruning_core.arch.linear import bias_of, weight_of
+from pruning_core.arch.linear import bias_of, weight_of, write_
 from pruning_core.arch.sublayer import Sublayer
 from pruning_core.linalg.cg import conjugate_gradient
 from pruning_core.linalg.cholesky import cholesky_solve
@@ -146,9 +146,7 @@ def repair_(pruned: Sublayer, fit: Gram, judge: Gram, spec: RecoverySpec) -> Sub
         stored = chosen.to(weights)
         status = solution.status if is_finite(stored) else "breakdown"
         if is_finite(stored):
-            weights.copy_(stored[:-1].T)
-            if bias is not None:
-                bias.copy_(stored[-1])
+            write_(output, stored[:-1].T, stored[-1])
             residual_after = verdict.relative_residual(stored)
     return SublayerReport(
         solver=problem.solver,

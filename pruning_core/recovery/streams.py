@@ -50,7 +50,7 @@ class Stream:
         """Return the target of the student's output projection. A dense model that runs beside is moved past the sublayer.
 
         The target is the dense model's residual sum less the student's residual stream. If a norm stands between the output
-        projection and the sum, it is the output of the dense model's projection.
+        projection and the sum, it is the output of the dense model's projection. What is added beside the units is part of it.
         """
         if self.sums is not None:
             return self.sums[index].float() - student
@@ -59,7 +59,7 @@ class Stream:
         features = dense.features(hidden, (self.dense_contexts or self.contexts)[dense.layer])
         total = dense.total(hidden, features)
         self.teacher.write(dense.close(total))
-        return total - student if dense.inner is None else dense.output(features).float()
+        return total - student if dense.inner is None else dense.added(hidden, features).float()
 
     def dense_hidden(self, index: int, before: Sublayer | None) -> Float[Tensor, "b s d"]:
         """Return the dense model's hidden states before a sublayer. Call it before `target` of the same sublayer.
@@ -122,7 +122,8 @@ class Streams:
         spare = self._spare
         for stream in self._streams:
             hidden = stream.student.read().float()
-            B = stream.target(index, dense, hidden).flatten(0, 1)
+            target, beside = stream.target(index, dense, hidden), pruned.beside(hidden)
+            B = (target if beside is None else target - beside).flatten(0, 1)
             features = pruned.features(hidden, stream.contexts[layer])
             X = features.flatten(0, 1)
             fit.add_(X, B, stream.fit)
@@ -172,6 +173,11 @@ class Streams:
         for stream in self._streams:
             if stream.sums is None:
                 stream.target(index, dense, stream.student.read().float())
+
+    def pass_on(self, index: int, dense: Sublayer, pruned: Sublayer, layer: int) -> None:
+        """Move both models past a sublayer that is not repaired; the arguments are those of `gather`."""
+        self.skip(index, dense)
+        self.advance(pruned, layer)
 
     def advance(self, pruned: Sublayer, layer: int) -> None:
         """Move the student past a sublayer that comes from block ``layer`` of the dense model."""

@@ -83,6 +83,14 @@ class CrossReport(Frozen):
     attention: SublayerReport
 
 
+class ExpertsReport(Frozen):
+    """The experts of one block that stayed."""
+
+    dense: int
+    kept: int
+    indices: tuple[int, ...]
+
+
 class LayerReport(Frozen):
     """One block: the heads and the number of neurons that stayed, and the repair of each sublayer.
 
@@ -99,6 +107,11 @@ class LayerReport(Frozen):
     ffn: SublayerReport
     cross: CrossReport | None = Field(
         default=None, description="The cross-attention of a decoder block that reads an encoder's output."
+    )
+    experts: ExpertsReport | None = Field(
+        default=None,
+        exclude_if=partial(is_, None),
+        description="Of a mixture of experts, whose neurons are counted together. Left out for other models.",
     )
 
     @property

@@ -233,8 +233,12 @@ def _reach(target: Target, planner: Planner, builder: CandidateBuilder, folder: 
 
 
 def _hold_floor(spec: PruneSpec, planner: Planner, builder: CandidateBuilder, folder: Path) -> Candidate:
-    """Build the checkpoint with the fewest MACs that holds the quality floor; if none does, the largest that was tried."""
+    """Build the checkpoint with the fewest MACs that holds the quality floor; if none does, the largest that was tried.
+
+    Of a mixture of experts, whose MACs do not depend on its experts, it is that with the fewest parameters.
+    """
     floor, clock, trial = spec.quality_floor, builder.ctx.clock, 0
+    metric = "params" if any(group.passed for group in builder.ctx.groups) else "macs"
     assert floor is not None, "a spec has targets or a floor"
 
     def holds(share: float) -> bool:
@@ -242,7 +246,7 @@ def _hold_floor(spec: PruneSpec, planner: Planner, builder: CandidateBuilder, fo
         clock.begin_part(trial, FLOOR_TRIALS + 1)
         trial += 1
         try:
-            plan = next(planner.plans(KeepTarget(metric="macs", keep=share)))
+            plan = next(planner.plans(KeepTarget(metric=metric, keep=share)))
         except TargetUnreachable:
             return False
         return builder.try_out(plan, floor).held
@@ -252,7 +256,7 @@ def _hold_floor(spec: PruneSpec, planner: Planner, builder: CandidateBuilder, fo
     candidate: Candidate | None = None
     # A checkpoint may miss the floor that its trial held, on the judging rows or rounded to its stored type: then the next.
     for place, share in enumerate(shares, start=1):
-        candidate = _of_search(_reach(KeepTarget(metric="macs", keep=share), planner, builder, folder), builder, place)
+        candidate = _of_search(_reach(KeepTarget(metric=metric, keep=share), planner, builder, folder), builder, place)
         if candidate.measured.floor is not None and candidate.measured.floor.held:
             break
     assert candidate is not None, "there is at least one share"

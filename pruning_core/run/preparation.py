@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from pruning_core.arch.adapter import adapt
 from pruning_core.artifacts.ahead import Ahead
 from pruning_core.artifacts.probes import make_probes
 from pruning_core.artifacts.stock import check_stock
+from pruning_core.checks.experts import laid_out
 from pruning_core.checks.request import check_model
 from pruning_core.data.columns import resolved
 from pruning_core.data.defined import check_defined
@@ -146,6 +148,8 @@ def prepare(
         memory = place_weights(spec, read_checkpoint(source), device)
         pages = places.work if memory.weights == "paged" else None
         dense = load_task_model(source, spec.task.type, device, pages=pages)
+        config = plain_config(dense.model.config.to_dict())
+        spec = laid_out(spec, adapt(dense.model).groups, config)
         spec, train, validation, again = _read(spec, dense, origin, private=private)
         cut = cut_model(spec, dense, (train, validation), lambda: places.aside("cut"))
         dense = dense if cut is None else cut.task
@@ -154,7 +158,6 @@ def prepare(
         )
         further = further_sets(spec, dense, statistics)
         ledger = Ledger.asked_for(spec, dense, validation)  # what it can't read is told before the work, too
-    config = plain_config(dense.model.config.to_dict())
     limits = limits_of(spec.artifacts, config, drops_attention=spec.method.drops_attention)
     # What can't be reached is told before the work.
     plans = EnginePlanner(spec, dense, limits, installed, places.cache, places.engines).plans(clock)

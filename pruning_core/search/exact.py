@@ -1,8 +1,8 @@
 """Exact search for the best mask under a budget of prices.
 
 Maximise the importance kept subject to ``sum(kept units * price) <= limit`` (Kwon et al. 2022, section 4.1: equivalently,
-minimise the importance pruned). All heads have one price and all neurons have one price. So the optimum is found by trying
-every number of heads and spending the rest of the budget on neurons. Cost: two sorts and one prefix sum.
+minimise the importance pruned). All heads have one price and all neurons, or experts, have one price. So the optimum is found
+by trying every number of heads and spending the rest of the budget on neurons. Cost: two sorts and one prefix sum.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ def search_budget(importance: Sequence[Float[Tensor, " units"]], groups: Sequenc
 
     Args:
         importance: One tensor for each group, with one value >= 0 for each unit.
-        groups: The unit groups. All heads must have one price, and all neurons one price.
+        groups: The unit groups. All heads must have one price, and all neurons or experts one price.
         budget: Prices and limit.
 
     Raises:
         ValueError: Units of one kind differ in price.
         TargetUnreachable: Not even the floors are within the limit.
     """
+    other = next((group.kind for group in groups if group.kind != "head"), "neuron")
     heads, neurons = (
         _Kind.gather("head", importance, groups, budget),
-        _Kind.gather("neuron", importance, groups, budget),
+        _Kind.gather(other, importance, groups, budget),
     )
     limit = budget.limit * (1 + _SLACK)
     head_counts = torch.arange(heads.forced, heads.size + 1, dtype=torch.float64)

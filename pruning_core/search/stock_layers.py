@@ -1,5 +1,7 @@
 """Search for the best mask in the stock layout: whole layers may go, the others keep all heads and share one FFN width.
 
+Of a mixture of experts all layers stay, each with the same number of experts, which takes the place of the width.
+
 The model's own config can state such a mask. Given the layers, the FFN width follows from the budget, and each layer keeps its
 most important neurons. This is exact under the constraint, and nothing is padded afterwards.
 
@@ -77,6 +79,8 @@ def choose_layers(
     """
     check_importance(importance, groups)
     total = len(groups) // 2
+    if groups[1].kind == "expert":
+        return tuple(range(total))
     most = next((count for count in range(total, 0, -1) if widest(groups, budget, count) is not None), None)
     if most is None:
         raise _unreachable()
@@ -101,7 +105,7 @@ def widest(groups: Sequence[UnitGroup], budget: Budget | CurveBudget, layers: in
         costs = [(width, attention + cost) for width, cost in budget.curves[1] if width > 0]
     else:
         attention, price = budget.prices[0] * groups[0].size, budget.prices[1]
-        costs = [(width, attention + price * width) for width in range(1, groups[1].size + 1)]
+        costs = [(width, attention + price * width) for width in range(max(1, groups[1].least), groups[1].size + 1)]
     width, cost = max((option for option in costs if layers * option[1] <= limit), default=(None, 0.0))
     if width is None or width == groups[1].size or isinstance(budget, CurveBudget):
         return width

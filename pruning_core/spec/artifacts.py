@@ -43,6 +43,12 @@ class ArtifactSpec(Frozen):
         "`import pruning_core` or trust_remote_code. stock: only what the model's own config can express (one FFN width, fewer "
         "layers); the bundle loads anywhere. serve: layers have widths of their own, as far as the engines can hold them.",
     )
+    experts: Literal["alike", "own"] = Field(
+        default="alike",
+        exclude_if=partial(eq, "alike"),
+        description="For mixtures of experts. alike: every layer keeps the same number, and the bundle loads anywhere, as of "
+        "layout stock. own: with layout per_layer, each layer keeps a number of its own.",
+    )
     engines: tuple[EngineName, ...] = Field(
         default=(),
         exclude_if=partial(eq, ()),

@@ -76,6 +76,7 @@ class MethodOptions(Frozen):
 
     Attributes:
         planner: The function that makes the method's `pruning_core.methods.base.Planner`, as ``module:function``.
+        cuts_experts: Whether it is for mixtures of experts, too.
         implies_target: Whether the target may be left out because it follows from the options.
         by_default: The technique that runs where no option is set, in one sentence.
         presets: Settings under one name, that `preset` among the options stands for.
@@ -84,6 +85,7 @@ class MethodOptions(Frozen):
     model_config = ConfigDict(json_schema_extra=_document_presets)
 
     prices_loss: ClassVar[bool] = False
+    cuts_experts: ClassVar[bool] = False
     planner: ClassVar[str]
     implies_target: ClassVar[bool] = False
     by_default: ClassVar[str] = ""

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,19 @@ class Factors:
 
 
 @dataclass(frozen=True, slots=True)
+class Routed:
+    """What the experts of a mixture do with the real tokens that pass through them, (experts,), float64.
+
+    Attributes:
+        tokens: Number of these tokens.
+        added: Sum over them of ``||g_e(x) f_e(x)||``, the length of what an expert adds to a token, its gate included.
+    """
+
+    tokens: Float[Tensor, " units"]
+    added: Float[Tensor, " units"]
+
+
+@dataclass(frozen=True, slots=True)
 class MaskStatistics:
     """Statistics of a sublayer's units from one scoring pass, on the CPU.
 
@@ -73,12 +87,14 @@ class MaskStatistics:
             (units,), float64. For a head it is the sum over its columns, without their cross terms.
         gradients: ``dL_s/dm_i``, (samples, units), float32; None if they were not requested.
         factors: Factors of the curvature of the sublayer's output projection; None if they were not requested.
+        routed: Of a mixture of experts, what they do with their tokens; None for other sublayers.
     """
 
     fisher: Float[Tensor, " units"]
     energy: Float[Tensor, " units"]
     gradients: Float[Tensor, "samples units"] | None = None
     factors: Factors | None = None
+    routed: Routed | None = None
 
 
 def mask_statistics(
@@ -172,6 +188,10 @@ class _Watch:
         self._energy = torch.zeros_like(self._column_norms)
         self._fisher = torch.zeros(sublayer.units, dtype=torch.float64, device=scratch.device)
         self._gradients = torch.zeros(kept_samples, sublayer.units) if kept_samples else None
+        self._routed: Routed | None = None
+        if sublayer.signature.mixture is not None:
+            self._routed = Routed(torch.zeros_like(self._fisher), torch.zeros_like(self._fisher))
+            self._experts = weight_of(sublayer.output).unflatten(1, (-1, self._width)).permute(1, 2, 0)
         self._factors: Factors | None = None
         if keep_factors:
             inputs, outputs = (torch.zeros(side, side, device=scratch.device) for side in (sublayer.width, sublayer.hidden))
@@ -180,7 +200,15 @@ class _Watch:
     def statistics(self) -> MaskStatistics:
         energy = self._energy * self._column_norms
         units = energy.unflatten(0, (-1, self._width)).sum(1)
-        return MaskStatistics(self._fisher.cpu(), units.cpu(), self._gradients, self._factors)
+        routed = self._routed and Routed(self._routed.tokens.cpu(), self._routed.added.cpu())
+        return MaskStatistics(self._fisher.cpu(), units.cpu(), self._gradients, self._factors, routed)
+
+    def _follow_(self, values: Float[Tensor, "t k"], routed: Routed) -> None:
+        """Add what the experts do with the real tokens of a batch: those that pass through one have features of it."""
+        for number, own in enumerate(values.unflatten(1, (-1, self._width)).unbind(1)):
+            passed = own[own.any(1)]
+            routed.tokens[number] += len(passed)
+            routed.added[number] += (passed @ self._experts[number]).norm(dim=1).double().sum()
 
     def factors_hook(self, mask: Bool[Tensor, "b s"]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         """Return a forward hook for one batch that adds both factors."""
@@ -225,6 +253,9 @@ class _Watch:
             squares = self._scratch[: values.numel()].view(len(real), -1)
             self._energy += torch.mv(squares.copy_(values.view(len(real), -1)).square_().T, real)
 
+            if self._routed is not None:
+                self._follow_(values.view(len(real), -1)[real > 0], self._routed)
+
             def at_gradient(grad: Tensor) -> None:
                 read(values, grad)
 
@@ -238,6 +269,26 @@ def _add_outer_(total: Float[Tensor, "k k"], values: Tensor, rows: Int[Tensor, "
     chosen = values.reshape(-1, values.shape[-1])[rows].float()
     with torch.autocast(values.device.type, enabled=False):
         total.addmm_(chosen.T, chosen)
+
+
+def by_routing(
+    scores: Sequence[Float[Tensor, " units"]], statistics: Sequence[MaskStatistics], *, by: Literal["reap", "frequency"]
+) -> tuple[Float[Tensor, " units"], ...]:
+    """Share out the importance of each mixture among its experts by what they do with their tokens; other scores stay.
+
+    ``reap`` is the mean over an expert's tokens of ``g_e(x) ||f_e(x)||`` (Lasby et al. 2025, arXiv 2510.13999, eq. 9), or 0 for
+    an expert without tokens; ``frequency`` the number of its tokens. Our addition: a mixture as a whole keeps the importance
+    that it has among the sublayers, where each layer may keep a number of experts of its own.
+    """
+    found: list[Tensor] = []
+    for own, statistic in zip(scores, statistics, strict=True):
+        routed = statistic.routed
+        if routed is None:
+            found.append(own)
+            continue
+        values = routed.tokens if by == "frequency" else routed.added / routed.tokens.clamp_min(1)
+        found.append(values * (own.sum() / values.sum().clamp_min(torch.finfo(torch.float64).tiny)))
+    return tuple(found)
 
 
 def importance(statistics: Sequence[MaskStatistics], *, representation: float = 0.0) -> tuple[Float[Tensor, " units"], ...]:

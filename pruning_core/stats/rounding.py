@@ -122,6 +122,8 @@ def rounding_losses(
     model = task_model.model
     modules = storable(model)
     watches = {path: _Watch(matrix_of(module), types) for path, module in modules.items()}
+    if not watches:
+        return {}
     first = first_names(model)
     serving = [
         (module, watches[own])

@@ -11,6 +11,7 @@ class Magnitude(MethodOptions):
     """Baseline: the importance of a unit is the squared norm of its weights in the output projection."""
 
     planner: ClassVar[str] = "pruning_core.methods.baselines.scores:prepare_magnitude"
+    cuts_experts: ClassVar[bool] = True
 
     name: Literal["magnitude"] = "magnitude"
 
@@ -19,5 +20,6 @@ class Random(MethodOptions):
     """Baseline: the importance of a unit is drawn uniformly with the seed."""
 
     planner: ClassVar[str] = "pruning_core.methods.baselines.scores:prepare_random"
+    cuts_experts: ClassVar[bool] = True
 
     name: Literal["random"] = "random"

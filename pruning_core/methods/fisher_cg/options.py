@@ -20,6 +20,7 @@ class FisherCG(MethodOptions):
 
     planner: ClassVar[str] = "pruning_core.methods.fisher_cg.scores:prepare"
     prices_loss: ClassVar[bool] = True
+    cuts_experts: ClassVar[bool] = True
     by_default: ClassVar[str] = (
         "The true Fisher information, without labels, and a share of the output energy choose the units; the weights of the "
         "output projections are refitted by least squares, directly solved. The papers' own steps are preset paper."
@@ -66,6 +67,14 @@ class FisherCG(MethodOptions):
         "removed one after the other, and each is priced by what the others of its sublayer cannot take over (the optimal "
         "brain surgeon, on a Kronecker-factored curvature): better on text like the calibration's and worse off it. Its "
         "matrices take about as much memory as the weights.",
+    )
+
+    experts: Literal["reap", "fisher", "frequency"] = Field(
+        default="fisher",
+        exclude_if=partial(eq, "fisher"),
+        description="What experts of a mixture are chosen by. fisher: the Fisher information of a mask on what an expert "
+        "gives, as for all other units. reap: the mean length of what it adds to the tokens that pass through it (arXiv "
+        "2510.13999). frequency: the number of these tokens, a baseline.",
     )
 
     drop_attention: bool = Field(

@@ -23,7 +23,7 @@ from pruning_core.search.rearrange import rearrange_units
 from pruning_core.spec.prune import PruneSpec, RecoverySpec
 from pruning_core.spec.tasks import KINDS
 from pruning_core.stats.dense_states import ensure_states
-from pruning_core.stats.fisher import importance, loss_sum, mask_statistics, probe
+from pruning_core.stats.fisher import by_routing, importance, loss_sum, mask_statistics, probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class FisherCGMethod:
             "rearrange": self.options.rearrange,
             "damping": self.recovery.damping if self._joint else None,
             "seed": ctx.seed,
+            **({} if self.options.experts == "fisher" else {"experts": self.options.experts}),
         }
         return {**ctx.evidence.key, **own}
 
@@ -97,6 +98,8 @@ class FisherCGMethod:
                 damping=self.recovery.damping,
                 on_sublayer=lambda done: step(len(batches) + done),
             )
+        if self.options.experts != "fisher":
+            found = by_routing(found, statistics, by=self.options.experts)
         gradients = [own.gradients for own in statistics if own.gradients is not None]
         return Scores(found, gradients or None)
 
