@@ -282,6 +282,7 @@ def test_a_bare_mixture_is_read_by_the_bundle_s_own_code(tmp_path):
     assert (report.acceptance.loader, report.acceptance.max_difference) == ("remote_code", 0)
 
 
+@pytest.mark.long
 def test_a_mixture_too_wide_for_least_squares_is_left_unrepaired_and_said(mixtral, data, tmp_path, monkeypatch):
     monkeypatch.setattr("pruning_core.arch.unit_costs.WIDEST_REPAIR", 100)
     monkeypatch.setattr("pruning_core.methods.unit_plan.WIDEST_REPAIR", 100)
