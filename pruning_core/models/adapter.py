@@ -95,6 +95,6 @@ def _merged(base: Path, adapter: Path, facts: AdapterFacts, task_type: TaskType)
         warnings.simplefilter("ignore", FutureWarning)  # of PEFT's use of transformers: nobody here can heed it
         clean = Path(name)  # no setting but those that were looked at
         (clean / ADAPTER_CONFIG).write_text(json.dumps(dict(facts.settings)), encoding="utf-8")
-        (clean / WEIGHTS).symlink_to((adapter / WEIGHTS).absolute())
+        shutil.copyfile(adapter / WEIGHTS, clean / WEIGHTS)
         with_adapter: Any = peft.PeftModel.from_pretrained(model, str(clean), torch_device="cpu")
         return with_adapter.merge_and_unload(safe_merge=True)

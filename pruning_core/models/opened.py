@@ -12,6 +12,7 @@ import torch
 from tokenizers.pre_tokenizers import Metaspace
 
 from pruning_core.checks.gguf import gguf_facts, notes_on_gguf
+from pruning_core.checks.hooks import check_hooks
 from pruning_core.errors import ModelUnreadable, PruningError
 from pruning_core.files.companions import TOKENIZER_NAMES, companions_of
 from pruning_core.files.gguf import GgufFacts, gguf_in
@@ -54,7 +55,8 @@ def opened(spec: PruneSpec, source: Path, aside: Callable[[str], Path]) -> Opene
         return came
     folder = aside("merged")
     report = merge_adapter(came.folder, Path(spec.adapter).expanduser(), spec.task.type, folder)
-    return Opened(folder, (*came.notes, report.words), report)
+    # What is left out of the base is not in the merged folder any more.
+    return Opened(folder, (*came.notes, *check_hooks(came.folder), report.words), report)
 
 
 def _converted(source: Path, aside: Callable[[str], Path]) -> Opened:

@@ -1,12 +1,13 @@
 """Configurations and tokenizers without hooks: what is loaded is what was checked, whatever becomes of the files meanwhile.
 
-`checks.hooks` says what a hook is. A file of which something must be left out is read from a folder of links, beside a clean
-copy of it; the files of all other models are read where they lie.
+`checks.hooks` says what a hook is. A file of which something must be left out is read from a folder with a clean copy of it,
+copies of the other small files, and an index of the weights; the files of all other models are read where they lie.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ import torch
 from pruning_core.checks.hook_rules import ATTENTIONS, EXPERTS, LEFT_OUT
 from pruning_core.checks.hooks import Cleaned, check_hooks, cleaned_json, hooked_files
 from pruning_core.errors import ModelUnreadable
+from pruning_core.files.checkpoint import INDEX_NAME, read_checkpoint
+from pruning_core.files.companions import companions_of
+from pruning_core.files.safetensors_header import read_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -31,7 +35,7 @@ def without_hooks(folder: Path) -> Generator[Path]:
         folder: The checkpoint.
 
     Yields:
-        The folder itself where nothing is to be left out; else a folder of links that is removed at the end.
+        The folder itself where nothing is to be left out; else a folder of its own that is removed at the end.
 
     Raises:
         ModelUnreadable: The checkpoint has a hook that cannot be left out.
@@ -43,24 +47,28 @@ def without_hooks(folder: Path) -> Generator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="coppice-model-") as own:
         view = Path(own)
-        for path in folder.iterdir():
-            if path.name not in found:
-                (view / path.name).symlink_to(path.absolute())
+        for name in ("config.json", *companions_of(folder)):
+            if name not in found and (folder / name).is_file():
+                (view / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(folder / name, view / name)
         for name, cleaned in found.items():
+            (view / name).parent.mkdir(exist_ok=True)
             write_cleaned(view / name, cleaned)
+        _write_index(folder, view)
         yield view
 
 
 def write_cleaned(path: Path, cleaned: Cleaned) -> None:
     """Write a JSON file without its hooks."""
-    if path.parent.is_symlink():  # a folder of the checkpoint: its other files are linked one by one
-        source = path.parent.readlink()
-        path.parent.unlink()
-        path.parent.mkdir()
-        for other in source.iterdir():
-            if other.name != path.name:
-                (path.parent / other.name).symlink_to(other)
     path.write_text(json.dumps(cleaned.value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_index(folder: Path, view: Path) -> None:
+    """Write an index that names the weight files where they lie: a job may make no links, and a copy takes long."""
+    files = read_checkpoint(folder).weight_files
+    places = {tensor.name: str(path.absolute()) for path in files for tensor in read_header(path)}
+    index = {"metadata": {}, "weight_map": places}
+    (view / INDEX_NAME).write_text(json.dumps(index), encoding="utf-8")
 
 
 def load_config(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedConfig:

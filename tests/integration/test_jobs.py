@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +18,17 @@ from app.signing import public_keys
 from coppice.errors import ApiError
 from coppice.origin import OriginUnproven, verify
 from pruning_core.spec.prune import PruneSpec
-from tests.integration.service import FAST, Service, child_of, sha256
+from tests.integration.service import FAST, Backend, Service, child_of, sha256
 from tests.servers import wait_until
 from tests.tiny import tiny_spec
+from tests.unit.core.test_adapters import write_adapter
 from tests.unit.worker.test_signing import write_key
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # of PEFT's
+]
 
 WEIGHTS = "model.safetensors"
 
@@ -90,6 +96,28 @@ def _verify_origin(service: Service, bundle: Path, tmp_path: Path) -> None:
     sources = origin.statement.predicate.build_definition.resolved_dependencies
     assert {"model/model.safetensors", "dataset/train.parquet"} <= {source.name for source in sources}
     assert all(source.digest for source in sources)
+
+
+@on_local
+def test_a_job_in_its_sandbox_reads_a_model_with_a_hook_an_adapter_and_a_list(
+    backend: Backend, tmp_path: Path, tiny_bert: Path, tiny_sst2: Path
+) -> None:
+    """What has to be converted or cleaned before it is read is written by the job, which may make no links and read no more."""
+    given = tmp_path / "given"
+    shutil.copytree(tiny_bert, given / "model")
+    config = json.loads((given / "model/config.json").read_text()) | {"auto_map": {"AutoConfig": "x.Y"}}
+    (given / "model/config.json").write_text(json.dumps(config))
+    (given / "tokens.txt").write_text("word59\n")
+    options = {"task_type": "SEQ_CLS", "target_modules": ["query"]}
+    write_adapter(given / "lora", tiny_bert, "AutoModelForSequenceClassification", **options)
+    changes = {"adapter": str(given / "lora"), "vocabulary": str(given / "tokens.txt")}
+    with Service(backend, tmp_path, given, tiny_sst2).running() as client:
+        job = client.wait(client.submit(tiny_spec(given / "model", tiny_sst2, **changes)).id)
+        assert job.status == "succeeded", job.error
+        report = client.report(job.id)
+    assert report.adapter is not None
+    assert report.vocabulary is not None
+    assert any("auto_map" in warning for warning in report.warnings)
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pruning_core.arch import sublayer
 from pruning_core.checks.hook_rules import COUNTS
@@ -196,16 +197,20 @@ def test_a_bundle_that_names_other_code_beside_ours_is_not_ours(tiny_bert, tiny_
     assert "auto_map" in check_hooks(tmp_path / "once")[0]
 
 
-def test_a_clean_copy_is_removed_and_links_what_is_not_copied(model):
+def test_a_clean_copy_is_removed_and_makes_no_link(model, monkeypatch):
+    """The sandbox of a job lets nobody make links; weights are named where they lie."""
+    monkeypatch.setattr(Path, "symlink_to", lambda *_: pytest.fail("a link"))
     _with_foreign_code(model)
     (model / "1_Pooling").mkdir()
     change(model, "1_Pooling/config.json", {"trust_remote_code": True, "pooling_mode": "cls"})
-    (model / "1_Pooling" / "other.txt").write_text("x")
     with without_hooks(model) as plain:
         assert plain != model
         assert json.loads((plain / "1_Pooling" / "config.json").read_text()) == {"pooling_mode": "cls"}
-        assert (plain / "1_Pooling" / "other.txt").read_text() == "x"
-        assert (plain / "model.safetensors").resolve() == (model / "model.safetensors").resolve()
+        index = json.loads((plain / "model.safetensors.index.json").read_text())
+        assert set(index["weight_map"].values()) == {str(model / "model.safetensors")}
+        assert not (plain / "model.safetensors").exists()
+    stored, loaded = load_file(model / "model.safetensors"), load(model).model.state_dict()
+    assert all(torch.equal(own, loaded[name]) for name, own in stored.items())
     assert not plain.exists()
     assert "trust_remote_code" in (model / "1_Pooling" / "config.json").read_text()
 
