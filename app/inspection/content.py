@@ -20,10 +20,10 @@ from pruning_core.files.paths import DATA_SUFFIXES, IMAGE_SUFFIXES, data_suffix
 _PART = re.compile(r"[A-Za-z0-9_\-](?:[A-Za-z0-9_.\- ]{0,126}[A-Za-z0-9_\-])?", re.ASCII)
 _MOST_FILES = 1000
 _DEEPEST = 4
-_WEIGHTS = ".safetensors"
+_WEIGHTS = (".safetensors", ".gguf")
 _LARGEST_OTHER_BYTES = 64 * 2**20  # these files are parsed whole, so need a limit; tokenizers have tens of megabytes
 _KINDS = {
-    UploadKind.MODEL: (_WEIGHTS, ".json", ".txt", ".model", ".spm", ".md", ".jinja"),
+    UploadKind.MODEL: (*_WEIGHTS, ".json", ".txt", ".model", ".spm", ".md", ".jinja"),
     UploadKind.DATASET: (*DATA_SUFFIXES, *IMAGE_SUFFIXES, ".md", ".txt"),
 }
 _LOOK_EVERY_BYTES = 64 * 2**20

@@ -27,7 +27,7 @@ from app.inspection.records import pointer_of
 from app.inspection.references import resolve
 from app.refusals import NoRoom, Refusals, Refused, RequestError
 from pruning_core.checks.prediction import predict
-from pruning_core.checks.request import check_checkpoint, check_local_inputs, model_at
+from pruning_core.checks.request import check_local_inputs, check_upload, model_at
 from pruning_core.errors import PruningError, each
 from pruning_core.files.paths import is_local
 from pruning_core.machine.resources import disk_is_full, memory_is_full
@@ -110,7 +110,7 @@ def _inspected(question: Unpack | Seal | CheckModel | CheckSpec) -> _Answer:
             seal(question.folder, question.kind, question.files)
             return Sound()
         case CheckModel():
-            check_checkpoint(question.folder)
+            check_upload(question.folder)
             return Sound()
         case CheckSpec():
             return _resolved(question)

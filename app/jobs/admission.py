@@ -81,8 +81,9 @@ async def admit(spec: PruneSpec, inspector: Inspector, find_upload: Finder, *, o
     places = data_places(spec)
     folders = {_MODEL: spec.model} | {own.param: own.reference for own in places}
     here = {own.param for own in places if own.here}
+    of_models = {_MODEL, *(own.param for own in places if own.of_model)}
     for field, reference in folders.items():
-        kind, pointer = UploadKind.MODEL if field == _MODEL else UploadKind.DATASET, pointer_of(field)
+        kind, pointer = UploadKind.MODEL if field in of_models else UploadKind.DATASET, pointer_of(field)
         with refusals.gathered():
             if is_upload_id(reference):
                 folders[field] = await run_in_threadpool(_uploaded, reference, kind, pointer, find_upload)

@@ -100,6 +100,8 @@ def _depends(spec: PruneSpec) -> dict[str, object]:
     return {
         "model": spec.model,
         "revision": spec.revision,
+        "adapter": spec.adapter,
+        "vocabulary": spec.vocabulary,
         "data": spec.task.dataset,
         "task": spec.task.model_dump(exclude={*_NO_MATTER, "dataset"}),
         "calibration": spec.calibration.model_dump(exclude={"memory_mb"}),

@@ -22,8 +22,9 @@ def with_uploads(client: Client, spec: PruneSpec) -> PruneSpec:
         sent: dict[str, str] = {}  # a folder that several sets name is sent once
         for own in data_places(spec):
             if is_path(own.reference) and own.reference not in sent:
-                show("upload of the data", 0.5)
-                sent[own.reference] = client.upload_dataset(Path(own.reference)).id
+                show("upload of the adapter" if own.of_model else "upload of the data", 0.5)
+                upload = client.upload_model if own.of_model else client.upload_dataset
+                sent[own.reference] = upload(Path(own.reference)).id
     data = {own.param: sent.get(own.reference, own.reference) for own in data_places(spec)}
     return with_data(spec, data).model_copy(update={"model": model})
 

@@ -30,7 +30,7 @@ from pruning_core.checks.tokens import check_tokens
 from pruning_core.checks.vocabulary import check_cuttable, check_vocabulary_inputs
 from pruning_core.data.head import Head, check_head
 from pruning_core.errors import together
-from pruning_core.files.checkpoint import classes_of, names_of, read_checkpoint
+from pruning_core.files.checkpoint import ADAPTER_CONFIG, classes_of, names_of, read_checkpoint
 from pruning_core.files.companions import TOKENIZER_NAMES
 from pruning_core.files.paths import is_local
 from pruning_core.files.snapshots import resolve_snapshot
@@ -127,6 +127,19 @@ def _of_preset(spec: PruneSpec) -> tuple[str, ...]:
 def model_at(reference: str) -> Path:
     """Return the folder of a model that is given by a path: of a folder of the Hub's cache, the snapshot in it."""
     return resolve_snapshot(Path(reference).expanduser())
+
+
+def check_upload(folder: Path) -> None:
+    """Refuse a folder that is neither a checkpoint nor a LoRA adapter, whatever will be asked of it.
+
+    Raises:
+        ModelUnreadable: It is neither, or is broken.
+        UnsupportedArchitecture: It is a model of no known block structure.
+    """
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        read_adapter(folder)
+    else:
+        check_checkpoint(folder)
 
 
 def check_checkpoint(folder: Path) -> None:

@@ -10,6 +10,7 @@ from pruning_core.errors import DatasetInvalid
 from pruning_core.files.bounded_json import JsonRefused, parse_json
 from pruning_core.files.paths import is_local
 
+_SUFFIXES = (".txt", ".json")
 _MOST_BYTES = 16 * 2**20
 
 
@@ -23,8 +24,8 @@ def read_tokens(place: str, param: str) -> list[str]:
     Raises:
         DatasetInvalid: There is no such file, or it lists no tokens.
     """
-    path = Path(place).expanduser()
-    if not is_local(place) or path.suffix.lower() not in (".txt", ".json"):
+    path = _file_of(Path(place).expanduser())
+    if not is_local(place) or path.suffix.lower() not in _SUFFIXES:
         raise DatasetInvalid(
             f"give seen, a list of languages, or the path of a file of tokens that ends in .txt or .json; got {place[:64]!r}",
             param=param,
@@ -40,6 +41,12 @@ def read_tokens(place: str, param: str) -> list[str]:
     if not found:
         raise DatasetInvalid("the file lists no token", param=param)
     return list(dict.fromkeys(found))
+
+
+def _file_of(path: Path) -> Path:
+    """Return the only list in a folder, as an upload is one; else the path itself."""
+    found = [own for own in path.iterdir() if own.suffix.lower() in _SUFFIXES] if path.is_dir() else []
+    return found[0] if len(found) == 1 else path
 
 
 def _of_lines(name: str, data: bytes, param: str) -> list[str]:

@@ -25,6 +25,7 @@ class DataPlace:
         revision_param: Dotted path of the field of the revision.
         config: Its configuration on the Hub.
         here: Whether it is read from a path or an upload alone, and so is no Hub id.
+        of_model: Whether it is part of a model, and is uploaded as one.
     """
 
     param: str
@@ -33,6 +34,7 @@ class DataPlace:
     revision_param: str
     config: str | None
     here: bool = False
+    of_model: bool = False
 
 
 def data_places(spec: PruneSpec) -> tuple[DataPlace, ...]:
@@ -48,7 +50,7 @@ def data_places(spec: PruneSpec) -> tuple[DataPlace, ...]:
     of_vocabulary = {} if spec.vocabulary is None else spec.vocabulary.places
     found += [DataPlace(param, place, None, "", None, here=True) for param, place in (of_ledger | of_vocabulary).items()]
     if spec.adapter is not None:
-        found.append(DataPlace("adapter", spec.adapter, None, "", None, here=True))
+        found.append(DataPlace("adapter", spec.adapter, None, "", None, here=True, of_model=True))
     return tuple(found)
 
 
