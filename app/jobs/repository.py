@@ -228,11 +228,13 @@ class JobRepository:
         return status == JobStatus.CANCELLING
 
     def is_needed(self, folder: str, *, owner: str) -> bool:
-        """Return whether an unfinished job of an owner names a folder as its model, its data set, or in its evaluation."""
+        """Return whether an unfinished job of an owner names a folder: as model, adapter or data, or in a part of its spec."""
         named = sa.or_(
             _jobs.c.spec["model"].as_string() == folder,
             _jobs.c.spec[("task", "dataset")].as_string() == folder,
+            _jobs.c.spec["adapter"].as_string() == folder,
             _jobs.c.spec["evaluation"].as_string().contains(folder, autoescape=True),
+            _jobs.c.spec["vocabulary"].as_string().contains(folder, autoescape=True),
         )
         open_ = sa.and_(_jobs.c.owner == owner, _jobs.c.status.not_in(sorted(TERMINAL)))
         query = sa.select(_jobs.c.id).where(open_, named).limit(1)

@@ -111,8 +111,7 @@ def cut_vocabulary(
             _dump(cut_settings(own, rows, number), folder / name)
     write_cut_weights(whole.source, folder, names, rows, kept)
     after = load_task_model(folder, whole.task_type, whole.device, pages=whole.pages)
-    before = rules.tokenizer
-    _compare_tokens(before, _rules_of(after.tokenizer).tokenizer, wanted, number)
+    _compare_tokens(rules, _rules_of(after.tokenizer).tokenizer, wanted, number)
     difference, gained = _compare_outputs(whole, after, wanted, kept, number)
     parameters = whole.parameter_count()
     report = VocabularyReport(
@@ -215,14 +214,18 @@ def _dump(value: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _compare_tokens(before: Tokenizer, after: Tokenizer, texts: Sequence[Text], number: Mapping[int, int]) -> None:
+def _compare_tokens(before: Rules, after: Tokenizer, texts: Sequence[Text], number: Mapping[int, int]) -> None:
     """Check that every text becomes the same tokens.
+
+    Of a Unigram, their order within a text may differ: where several best paths have the same score, as along a line of
+    underscores, the last bit decides, which the library does not keep when it writes scores and reads them again.
 
     Raises:
         ModelUnreadable: One does not.
     """
-    for own, (old, new) in enumerate(zip(_encoded(before, texts), _encoded(after, texts), strict=True)):
-        if [number[one] for one in old] != new:
+    for own, (old, new) in enumerate(zip(_encoded(before.tokenizer, texts), _encoded(after, texts), strict=True)):
+        expected = [number[one] for one in old]
+        if expected != new and not (before.kind == "Unigram" and sorted(expected) == sorted(new)):
             raise ModelUnreadable(
                 f"text {own + 1} of the data would become other tokens with fewer of them: the rules of this tokenizer are not "
                 f"among those that can be cut; leave {PARAM} out",

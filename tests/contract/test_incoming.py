@@ -57,11 +57,19 @@ def test_an_adapter_and_a_list_are_named_by_path(make_api: Callable[..., Api], f
     spec = answer.json()["spec"]
     assert (spec["adapter"], spec["vocabulary"]["keep"]) == (body["adapter"], str(files / "tokens.txt"))
     plan = api.client.post("/v1/jobs", json=body | {"validate_only": True}).json()
-    assert any("merged the adapter" in said for said in plan["findings"]["not_looked_at"]), plan
+    assert any("merged the adapter" in said for said in plan["found"]["not_looked_at"]), plan
 
 
-def test_an_adapter_is_uploaded_as_a_model_and_needed_then(make_api: Callable[..., Api], files: Path) -> None:
-    api = make_api("", allowed_roots=(files,))
+@pytest.mark.parametrize("kind", ["SQLite", "PostgreSQL"])
+def test_an_adapter_and_a_list_are_uploaded_and_needed_then(
+    make_api: Callable[..., Api], files: Path, postgres_url, kind
+) -> None:
+    api = make_api("" if kind == "SQLite" else postgres_url, allowed_roots=(files,))
+    listed = api.client.post("/v1/datasets", content=packed({"tokens.txt": b"word59\n"}), headers=TAR).json()["id"]
+    answer = api.client.post("/v1/jobs", json=body_of(files, adapter=str(files / "lora"), vocabulary={"keep": listed}))
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["spec"]["vocabulary"] == {"keep": listed, "texts": None}
+    assert_problem(api.client.delete(f"/v1/datasets/{listed}"), 409, "upload_in_use")
     sent = api.client.post("/v1/models", content=packed(contents(files / "lora")), headers=TAR)
     assert sent.status_code in (200, 201), sent.text
     upload = sent.json()["id"]

@@ -46,6 +46,7 @@ def planner_that_measures(monkeypatch):
         model = SimpleNamespace(model=None, with_model=lambda model: model)
         evidence = SimpleNamespace(dense=None, calibration=SimpleNamespace(samples=8))
         ctx = SimpleNamespace(clock=stage, task_model=model, evidence=evidence, limits=None, generator=lambda _purpose: None)
+        ctx.groups = []
         return UnitPlanner(spec, ctx, Counting(), Scores([]), None), timed
 
     return make
