@@ -6,7 +6,8 @@ Torch-free. What a local folder would bring into a bundle is what is fetched of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Container, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -42,13 +43,15 @@ _SENTENCES = (
 _OTHERS = ("generation_config.json", *IMAGE_PROCESSOR_NAMES, "video_preprocessor_config.json")
 _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")
 
+_README = "README.md"
+
 COMPANIONS = (*_TOKENIZERS, *_SENTENCES, *_OTHERS, *_LICENCES)
 """Patterns of the files that a bundle has from its source."""
 
 FETCHED = (
     *COMPANIONS,
     # What is read of a model and written anew: its weights, its configuration, and the licence at the head of its card.
-    *("config.json", "*.safetensors", "*.safetensors.index.json", "README.md"),
+    *("config.json", "*.safetensors", "*.safetensors.index.json", _README),
     # What it is refused by, in words of its own.
     *("adapter_config.json", *TIKTOKEN_PATTERNS),
 )
@@ -60,6 +63,20 @@ def companions_of(folder: Path) -> Iterator[str]:
     for name in sorted(_names(folder)):
         if any(_fits(name, pattern) for pattern in COMPANIONS):
             yield name
+
+
+def copy_companions(source: Path, folder: Path, *, but: Container[str] = ()) -> None:
+    """Copy what a model has beside its weights and configuration, and README.md, which names the licence.
+
+    Args:
+        source: Folder of the model.
+        folder: Where to; what is there already stays as it is.
+        but: Names of files that are left out.
+    """
+    for name in (*companions_of(source), _README):
+        if name not in but and (source / name).is_file() and not (folder / name).exists():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, folder / name)
 
 
 def module_configs(folder: Path) -> tuple[str, ...]:

@@ -66,12 +66,14 @@ class GgufFacts:
     """The header of a GGUF file.
 
     Attributes:
+        path: The file.
         architecture: As llama.cpp names it.
         values: Number of values by type.
         end: Where the last tensor ends, in bytes.
         puts_space: Whether the tokenizer puts a space before a text; None where the file does not say.
     """
 
+    path: Path
     architecture: str
     values: Mapping[str, int]
     end: int
@@ -81,6 +83,11 @@ class GgufFacts:
     def types(self) -> str:
         """The types in words, the commonest first."""
         return ", ".join(name for name, _ in Counter(self.values).most_common())
+
+    @property
+    def commonest(self) -> str:
+        """The type of most values."""
+        return max(self.values, key=lambda name: self.values[name])
 
     @property
     def is_quantised(self) -> bool:
@@ -116,7 +123,7 @@ def read_gguf(path: Path) -> GgufFacts:
     """
     try:
         with path.open("rb") as file:
-            facts = _Reader(file, path.name).facts()
+            facts = _Reader(file, path).facts()
             size = path.stat().st_size
     except OSError:
         raise ModelUnreadable(f"{path.name} cannot be read by this machine", param="model") from None
@@ -131,8 +138,8 @@ def read_gguf(path: Path) -> GgufFacts:
 class _Reader:
     """Reads a header from its beginning to its end."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file, self._name = file, name
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
 
     def facts(self) -> GgufFacts:
         """Read the header."""
@@ -141,7 +148,7 @@ class _Reader:
         version = self._number("<I")
         if version not in _VERSIONS:
             raise self._refused(f"is of version {version} of GGUF, or written on a big-endian machine; 2 and 3 are read here")
-        tensors, entries = self._count(_MOST_TENSORS), self._count(_MOST_ENTRIES)
+        tensors, entries = self._small("<Q", _MOST_TENSORS), self._small("<Q", _MOST_ENTRIES)
         known: dict[str, object] = {}
         for _ in range(entries):
             name = self._text(_LONGEST_NAME)
@@ -166,16 +173,16 @@ class _Reader:
             raise self._refused("holds no model: it names no architecture, or has no tensor")
         space = known.get("tokenizer.ggml.add_space_prefix")
         start = -(-self._file.tell() // step) * step
-        return GgufFacts(architecture[:64], dict(values), start + end, space if isinstance(space, bool) else None)
+        return GgufFacts(self._path, architecture[:64], values, start + end, space if isinstance(space, bool) else None)
 
     def _value(self, kind: int, *, inner: bool = False) -> object:
         """Read a value; of an array, nothing is kept."""
         if kind == _TEXT:
             return self._text(_LONGEST_TEXT)
         if kind == _ARRAY and not inner:
-            of, count = self._number("<I"), self._count(_MOST_ITEMS)
+            of, count = self._number("<I"), self._small("<Q", _MOST_ITEMS)
             if of in _SIZES:
-                self._skip(_SIZES[of] * count)
+                self._file.seek(_SIZES[of] * count, 1)  # beyond the end, the next read finds nothing
             else:
                 for _ in range(count):
                     self._value(of, inner=True)
@@ -188,9 +195,6 @@ class _Reader:
     def _text(self, longest: int) -> str:
         return self._take(self._small("<Q", longest)).decode("utf-8", errors="replace")
 
-    def _count(self, most: int) -> int:
-        return self._small("<Q", most)
-
     def _small(self, form: str, most: int) -> int:
         number = self._number(form)
         if number > most:
@@ -200,10 +204,6 @@ class _Reader:
     def _number(self, form: str) -> int:
         return int(struct.unpack(form, self._take(struct.calcsize(form)))[0])
 
-    def _skip(self, count: int) -> None:
-        self._take(1)
-        self._file.seek(count - 1, 1) if count else self._file.seek(-1, 1)
-
     def _take(self, count: int) -> bytes:
         raw = self._file.read(count)
         if len(raw) < count:
@@ -211,4 +211,4 @@ class _Reader:
         return raw
 
     def _refused(self, why: str) -> ModelUnreadable:
-        return ModelUnreadable(f"{self._name} {why}", param="model")
+        return ModelUnreadable(f"{self._path.name} {why}", param="model")

@@ -16,10 +16,10 @@ from pruning_core.checks.heads import lacks_weights
 from pruning_core.checks.model import stored_type
 from pruning_core.errors import ModelUnreadable, PruningError
 from pruning_core.files.checkpoint import ADAPTER_CONFIG, read_checkpoint
-from pruning_core.files.companions import TOKENIZER_NAMES, companions_of
+from pruning_core.files.companions import TOKENIZER_NAMES, copy_companions
 from pruning_core.files.digests import sha256_of
 from pruning_core.machine.resources import raise_if_exhausted
-from pruning_core.models.load import quiet_transformers
+from pruning_core.models.load import quiet_transformers, reason_of
 from pruning_core.models.plain import load_config, without_hooks
 from pruning_core.report.adapter import AdapterReport
 from pruning_core.spec.prune import AUTO_CLASSES, TaskType
@@ -50,17 +50,11 @@ def merge_adapter(base: Path, adapter: Path, task_type: TaskType, folder: Path) 
         raise
     except Exception as error:  # of files that are not as PEFT and transformers expect, they raise whatever comes
         raise_if_exhausted(error, "the adapter was merged")
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ModelUnreadable(f"PEFT cannot merge the adapter: {reason}", param=PARAM) from error
+        raise ModelUnreadable(f"PEFT cannot merge the adapter: {reason_of(error, base, adapter)}", param=PARAM) from error
     # Tokens may have come with the adapter: then their tokenizer lies beside it.
     tokens = adapter if any((adapter / name).is_file() for name in TOKENIZER_NAMES) else base
-    for source in (tokens, base):
-        for name in companions_of(source):
-            if not (folder / name).exists() and (source == tokens or name not in TOKENIZER_NAMES):
-                (folder / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(source / name, folder / name)
-    if (base / "README.md").is_file():  # it names the licence
-        shutil.copyfile(base / "README.md", folder / "README.md")
+    copy_companions(tokens, folder, but=("README.md",))  # the base's names the licence
+    copy_companions(base, folder, but=TOKENIZER_NAMES)
     digests = {name: sha256_of(adapter / name) for name in (ADAPTER_CONFIG, WEIGHTS)}
     return AdapterReport(name=adapter.name, rank=facts.rank, modules=len(facts.changes), sha256=digests)
 

@@ -65,7 +65,7 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
             raise
         except Exception as error:  # of files that are not as transformers expects, it raises whatever comes
             raise_if_exhausted(error, "the model was loaded")
-            reason = _reason(error, plain, folder)
+            reason = reason_of(error, plain, folder)
             raise ModelUnreadable(f"transformers cannot load the checkpoint: {reason}", param="model") from error
         processor = _load_processor(plain, task_type)
     _check_complete(info["missing_keys"], task_type)
@@ -80,7 +80,7 @@ def load_task_model(folder: Path, task_type: TaskType, device: torch.device, *, 
     return TaskModel(model, processor, task_type, family_of(task_type), folder, stored, embedder, pages)
 
 
-def _reason(error: Exception, *folders: Path) -> str:
+def reason_of(error: Exception, *folders: Path) -> str:
     """Return the first line of an error of transformers, without the place where the server keeps the model."""
     lines = str(error).splitlines()
     line = lines[0] if lines else type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ from tokenizers.pre_tokenizers import Metaspace
 from pruning_core.checks.gguf import gguf_facts, notes_on_gguf
 from pruning_core.checks.hooks import check_hooks
 from pruning_core.errors import ModelUnreadable, PruningError
-from pruning_core.files.companions import TOKENIZER_NAMES, companions_of
-from pruning_core.files.gguf import GgufFacts, gguf_in
+from pruning_core.files.companions import TOKENIZER_NAMES, copy_companions
+from pruning_core.files.gguf import GgufFacts
 from pruning_core.machine.resources import raise_if_exhausted
 from pruning_core.models.adapter import merge_adapter
-from pruning_core.models.load import quiet_transformers
+from pruning_core.models.load import quiet_transformers, reason_of
 from pruning_core.report.adapter import AdapterReport
 from pruning_core.spec.prune import PruneSpec
 
@@ -66,24 +65,22 @@ def _converted(source: Path, aside: Callable[[str], Path]) -> Opened:
         ModelUnreadable: The file is broken, or transformers cannot make a model of it.
         UnsupportedArchitecture: Files of its architecture are not converted here.
     """
-    facts, path = gguf_facts(source), gguf_in(source)
-    if facts is None or path is None:
+    facts = gguf_facts(source)
+    if facts is None:
         return Opened(source)
-    out = aside("converted")
+    path, out = facts.path, aside("converted")
     try:
         with quiet_transformers():
             # Half precision holds all that few bits held; floats of 32 bits stay such.
-            _convert(path, out, torch.float32 if facts.types.startswith("F32") else torch.bfloat16)
-            _write_tokenizer(path, out, facts)
+            _convert(path, out, torch.float32 if facts.commonest == "F32" else torch.bfloat16)
+            _write_tokenizer(facts, out)
     except PruningError:
         raise
     except Exception as error:  # of files that are not as transformers expects, it raises whatever comes
         raise_if_exhausted(error, "the GGUF file was converted")
-        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(str(source), "the model's folder")[:200]
-        raise ModelUnreadable(f"transformers cannot convert {path.name}: {reason}", param="model") from error
-    for name in companions_of(source):
-        if name not in TOKENIZER_NAMES and not (out / name).exists():
-            shutil.copyfile(source / name, out / name)
+        said = f"transformers cannot convert {path.name}: {reason_of(error, source)}"
+        raise ModelUnreadable(said, param="model") from error
+    copy_companions(source, out, but=TOKENIZER_NAMES)
     return Opened(out, notes_on_gguf(facts))
 
 
@@ -108,12 +105,12 @@ def _convert(path: Path, folder: Path, dtype: torch.dtype) -> None:
     fresh.to(dtype).save_pretrained(folder)
 
 
-def _write_tokenizer(path: Path, folder: Path, facts: GgufFacts) -> None:
+def _write_tokenizer(facts: GgufFacts, folder: Path) -> None:
     """Write the tokenizer of a GGUF file. transformers puts a space before every text, where the file says no, too."""
     import transformers
 
     auto: Any = transformers.AutoTokenizer
-    tokenizer = auto.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    tokenizer = auto.from_pretrained(facts.path.parent, gguf_file=facts.path.name, local_files_only=True)
     before = tokenizer.backend_tokenizer.pre_tokenizer
     if facts.puts_space is False and isinstance(before, Metaspace):
         before.prepend_scheme = "never"

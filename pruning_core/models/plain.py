@@ -20,7 +20,7 @@ from pruning_core.checks.hook_rules import ATTENTIONS, EXPERTS, LEFT_OUT
 from pruning_core.checks.hooks import Cleaned, check_hooks, cleaned_json, hooked_files
 from pruning_core.errors import ModelUnreadable
 from pruning_core.files.checkpoint import INDEX_NAME, read_checkpoint
-from pruning_core.files.companions import companions_of
+from pruning_core.files.companions import copy_companions
 from pruning_core.files.safetensors_header import read_header
 
 if TYPE_CHECKING:
@@ -47,10 +47,9 @@ def without_hooks(folder: Path) -> Generator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="coppice-model-") as own:
         view = Path(own)
-        for name in ("config.json", *companions_of(folder)):
-            if name not in found and (folder / name).is_file():
-                (view / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(folder / name, view / name)
+        copy_companions(folder, view, but=found)
+        if "config.json" not in found:
+            shutil.copyfile(folder / "config.json", view / "config.json")
         for name, cleaned in found.items():
             (view / name).parent.mkdir(exist_ok=True)
             write_cleaned(view / name, cleaned)

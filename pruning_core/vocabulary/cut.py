@@ -7,7 +7,6 @@ added to the vocabulary, those that the settings name, and whatever the request 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from pruning_core.data.ledger_texts import read_texts
 from pruning_core.data.rows import Rows
 from pruning_core.data.token_lists import read_tokens
 from pruning_core.errors import DatasetInvalid, ModelUnreadable
-from pruning_core.files.companions import SENTENCEPIECE_NAMES, companions_of
+from pruning_core.files.companions import SENTENCEPIECE_NAMES, copy_companions
 from pruning_core.models.load import load_task_model
 from pruning_core.report.vocabulary import GrowthReport, VocabularyReport
 from pruning_core.spec.prune import TaskSpec
@@ -111,9 +110,10 @@ def cut_vocabulary(
             _dump(cut_settings(own, rows, number), folder / name)
     write_cut_weights(whole.source, folder, names, rows, kept)
     after = load_task_model(folder, whole.task_type, whole.device, pages=whole.pages)
-    _compare_tokens(rules, _rules_of(after.tokenizer).tokenizer, wanted, number)
-    difference, gained = _compare_outputs(whole, after, wanted, kept, number)
-    parameters = whole.parameter_count()
+    left = _rules_of(after.tokenizer)
+    _compare_tokens(rules, left.tokenizer, wanted, number)
+    difference, gained = _compare_outputs(whole, after, _encoded(rules.tokenizer, wanted[:_COMPARED]), number)
+    parameters, unknown = whole.parameter_count(), cast("int | None", after.tokenizer.unk_token_id)
     report = VocabularyReport(
         tokens_before=rows,
         tokens_after=len(kept),
@@ -121,7 +121,7 @@ def cut_vocabulary(
         texts=len(wanted),
         largest_difference=difference,
         gained_nats=gained,
-        growth=tuple(_growth(name, own, whole.tokenizer, after.tokenizer) for name, own in others.items()),
+        growth=tuple(_growth(name, own, rules, left, unknown) for name, own in others.items()),
     )
     return CutModel(after.before_cut(Uncut(whole.source, parameters)), report, kept)
 
@@ -195,12 +195,7 @@ def _check_rows(ids: Mapping[str, int], rows: int) -> None:
 
 def _write_tokenizer(source: Path, folder: Path, rules: Mapping[str, Any], number: Mapping[int, int]) -> None:
     """Write the new tokenizer, and copy what else lies beside the weights."""
-    for name in companions_of(source):
-        if name not in (*_OLD, *_CONFIGS, "tokenizer.json"):
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source / name, folder / name)
-    if (source / "README.md").is_file():  # it names the licence
-        shutil.copyfile(source / "README.md", folder / "README.md")
+    copy_companions(source, folder, but=(*_OLD, *_CONFIGS, "tokenizer.json"))
     _dump(rules, folder / "tokenizer.json")
     config = read_settings(folder / "tokenizer_config.json")
     if "added_tokens_decoder" in config:
@@ -235,7 +230,7 @@ def _compare_tokens(before: Rules, after: Tokenizer, texts: Sequence[Text], numb
 
 @torch.no_grad()
 def _compare_outputs(
-    before: TaskModel, after: TaskModel, texts: Sequence[Text], kept: Sequence[int], number: Mapping[int, int]
+    before: TaskModel, after: TaskModel, texts: Iterable[list[int]], number: Mapping[int, int]
 ) -> tuple[float, float | None]:
     """Compare the outputs of both models on the same tokens.
 
@@ -246,9 +241,9 @@ def _compare_outputs(
     Raises:
         ModelUnreadable: They differ by more than rounding.
     """
-    index, largest, gained = torch.tensor(kept), 0.0, list[float]()
+    index, largest, gained = torch.tensor(list(number)), 0.0, list[float]()
     longest = before.longest(_LONGEST_COMPARED)
-    for ids in _encoded(_rules_of(before.tokenizer).tokenizer, texts[:_COMPARED]):
+    for ids in texts:
         old = torch.tensor([ids[:longest]], device=before.device)
         new = torch.tensor([[number[one] for one in ids[:longest]]], device=before.device)
         theirs, ours = (_output(own, own_ids) for own, own_ids in ((before, old), (after, new)))
@@ -272,9 +267,6 @@ def _output(model: TaskModel, ids: torch.Tensor) -> torch.Tensor:
     return cast("torch.Tensor", model.model(**inputs)[0]).float().cpu()
 
 
-def _growth(name: str, texts: Sequence[str], before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase) -> GrowthReport:
-    old, new = ([one for own in _encoded(_rules_of(tokens).tokenizer, texts) for one in own] for tokens in (before, after))
-    unknown = after.unk_token_id
-    return GrowthReport(
-        name=name, before=len(old), after=len(new), unknown=0 if unknown is None else sum(one == unknown for one in new)
-    )
+def _growth(name: str, texts: Sequence[str], before: Rules, after: Rules, unknown: int | None) -> GrowthReport:
+    old, new = ([one for own in _encoded(rules.tokenizer, texts) for one in own] for rules in (before, after))
+    return GrowthReport(name=name, before=len(old), after=len(new), unknown=new.count(unknown) if unknown is not None else 0)
