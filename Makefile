@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= passive
 TEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-training bench-accuracy bench-prune bench-solvers bench-frontier bench-bytes bench-vocabulary bench-statistics bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos soak bench-service bench-fleet bench-claims gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders bench-healing peers
+.PHONY: docs test-ci engines test-engines help install demo serve servers test test-dists dist sbom lock check lint types imports bench-headlines bench-training bench-accuracy bench-prune bench-solvers bench-frontier bench-bytes bench-vocabulary bench-statistics bench-memory bench-streaming bench-reach bench-speedup bench-patterns bench-blocks bench-families bench-stages bench-forms bench-engines bench-evaluation test-matrix test-faults test-attacks test-cases case-libraries test-mutations chaos soak bench-service bench-fleet bench-claims gpu gpu-pack clean fuzz audit settings-page architectures pipelines same bench-decoders bench-healing peers
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,9 +21,9 @@ $(VENV)/.%: pyproject.toml deploy/server/pyproject.toml constraints.txt
 
 install: $(VENV)/.dev ## Install everything that developing needs into .venv
 
-demo: $(VENV)/.demo ## Prune a real model end to end: service, HTTP job, download, proof
+demo: $(VENV)/.demo ## Prune a real model end to end: service, HTTP job, download, proof; SERVE=1 leaves the pages up
 	@rm -rf demo-bundle
-	@$(BIN)/python -m coppice.demo
+	@$(BIN)/python -m coppice.demo $(if $(SERVE),--serve)
 
 serve: $(VENV)/.demo ## Run API and worker on http://127.0.0.1:8000; ROOTS="/models /data" are folders that jobs may name
 	@$(BIN)/coppice serve $(addprefix --allow-root ,$(ROOTS))
@@ -38,6 +38,8 @@ test: install servers ## Run every test but the fault set, the long attacks, the
 test-ci: install servers
 	$(BIN)/python -m pytest -m "not long and not fault and not fuzz and not matrix and not registry and not engine and (not attack or short)" $(TEST_ARGS)
 
+SITE := app/web/site
+
 # In environments of their own: each wants a torch or a compiler of its own. tests/engines.txt pins their versions.
 ENGINES ?= vllm llama-cpp mlx openvino
 engines: install ## Build the environments of the engines that bundles are run in, in .venv/engines; ENGINES="vllm mlx" builds some
@@ -50,7 +52,7 @@ test-engines: install ## The tests that run bundles in engines, those that are t
 test-matrix: install ## Every cell: methods by architectures, tasks, shards and phases, each from the request to the proof
 	$(BIN)/python -m pytest -m matrix $(TEST_ARGS)
 
-dist: install ## Build both distributions into dist/, and check what the index will read of them
+dist: install docs ## Build both distributions into dist/, and check what the index will read of them
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --outdir dist deploy/server
@@ -127,7 +129,11 @@ types: install ## Types, strict
 imports: install ## The one-way rule
 	$(BIN)/lint-imports
 
-check: lint types imports audit test-ci ## What CI runs: lint, types, import rules, audit, migration drift, and the tests but those that take a minute
+docs: install ## Build the documentation into app/web/site, where the service shows it at /docs; a warning is an error
+	@rm -rf $(SITE)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --builder html --doctree-dir build/doctrees docs $(SITE)
+
+check: lint types imports audit docs test-ci ## What CI runs: lint, types, import rules, audit, documentation, migration drift, and the tests but those that take a minute
 
 # TRAINING_ARGS="--tasks stsb --structures 2:4 --seeds 0": some of them.
 bench-training: install ## Group Lasso and ADMM from dense weights, beside the one-shot tiers, hard pruning and the papers' penalties
@@ -242,4 +248,4 @@ architectures: install ## Try every method on every architecture, and write what
 	@$(BIN)/python -m tests.matrix
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache demo-bundle
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache demo-bundle $(SITE)

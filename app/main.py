@@ -71,6 +71,7 @@ from app.storage import create_store
 from app.tracing import create_tracing, telemetry_of
 from app.uploads.receiving import Receiver
 from app.uploads.service import UploadService
+from app.web.documentation import install_documentation
 from app.web.problems import ProblemPageMiddleware
 from app.web.routes import ROUTERS
 from app.webhooks.delivery import Deliverer
@@ -171,6 +172,7 @@ def _build(settings: Settings, given: Zygote | None) -> FastAPI:
     _add_routes(app)
     install_handlers(app)
     install_contract(app)
+    install_documentation(app)
     _install_middleware(app, settings)
     return app
 

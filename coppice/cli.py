@@ -15,6 +15,7 @@ from coppice.commands import (
     derive,
     doctor,
     engines,
+    example,
     expand,
     keys,
     login,
@@ -69,6 +70,7 @@ app.command()(engines.engines)
 app.command()(verify.verify)
 app.command()(reproduce.reproduce)
 app.command(epilog=EXIT_CODES)(push.push)
+app.command()(example.example)
 app.command()(service.serve)
 app.command()(service.api)
 app.command()(service.worker)

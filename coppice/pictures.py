@@ -1,0 +1,60 @@
+"""Pictures for a terminal: the points of a frontier as bars, in characters that any terminal has where it has no others."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from pruning_core.report.report import Report
+
+_FEWEST, _MOST = 6, 40  # signs of the longest bar
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_GAP = "  "
+
+
+def frontier_picture(report: Report, width: int, *, ascii_only: bool) -> list[Text]:
+    """Draw quality and time of a batch for the dense model and each point of a frontier.
+
+    Args:
+        report: A report with a frontier.
+        width: Columns of the terminal. Bars shrink with it; below some 40 columns lines are longer than it.
+        ascii_only: Whether the terminal has no signs of blocks.
+
+    Returns:
+        Lines: a heading, the dense model, and each point.
+    """
+    quality, latency = report.quality, report.latency_ms
+    rows = [("dense", quality.dense, latency.dense)]
+    rows += [(point.target.asked, point.quality.pruned, point.latency_ms.pruned) for point in report.frontier]
+    names = max(len(name) for name, _, _ in rows)
+    figures = [(f"{held:.4g}", f"{taken:.4g} ms") for _, held, taken in rows]
+    first, second = (max(len(pair[i]) for pair in figures) for i in range(2))
+    room = (width - names - first - second - 3 * len(_GAP) - 2) // 2
+    longest = max(_FEWEST, min(_MOST, room))
+    most = max(held for _, held, _ in rows), max(taken for _, _, taken in rows)
+    lines = [
+        Text.assemble(
+            " " * names + _GAP, (f"{quality.metric}".ljust(first + 1 + longest), "dim"), _GAP, ("time of a batch", "dim")
+        )
+    ]
+    for (name, held, taken), (quality_figure, time_figure) in zip(rows, figures, strict=True):
+        style = "dim" if name == "dense" else "green"
+        lines.append(
+            Text.assemble(
+                name.ljust(names) + _GAP,
+                quality_figure.rjust(first) + " ",
+                (_bar(held, most[0], longest, ascii_only=ascii_only), style),
+                _GAP,
+                time_figure.rjust(second) + " ",
+                (_bar(taken, most[1], longest, ascii_only=ascii_only).rstrip(), style),
+            )
+        )
+    return lines
+
+
+def _bar(value: float, most: float, longest: int, *, ascii_only: bool) -> str:
+    """Draw a bar from zero; what is below zero or no number has none."""
+    share = value / most if most > 0 and value > 0 else 0.0
+    if ascii_only:
+        return ("#" * round(share * longest)).ljust(longest)
+    eighths = round(share * longest * 8)
+    return ("█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")).ljust(longest)
