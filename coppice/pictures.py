@@ -20,11 +20,12 @@ def frontier_picture(report: Report, width: int, *, ascii_only: bool) -> list[Te
         ascii_only: Whether the terminal has no signs of blocks.
 
     Returns:
-        Lines: a heading, the dense model, and each point.
+        Lines: a heading, the dense model, and each point, the largest first.
     """
     quality, latency = report.quality, report.latency_ms
     rows = [("dense", quality.dense, latency.dense)]
-    rows += [(point.target.asked, point.quality.pruned, point.latency_ms.pruned) for point in report.frontier]
+    points = sorted(report.frontier, key=lambda point: -point.macs.pruned)
+    rows += [(point.target.asked, point.quality.pruned, point.latency_ms.pruned) for point in points]
     names = max(len(name) for name, _, _ in rows)
     figures = [(f"{held:.4g}", f"{taken:.4g} ms") for _, held, taken in rows]
     first, second = (max(len(pair[i]) for pair in figures) for i in range(2))
