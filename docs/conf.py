@@ -34,6 +34,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 add_module_names = False
 python_use_unqualified_type_names = True
+smartquotes = False  # two hyphens are an option
 # Prompts are not copied with a command.
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True

@@ -65,9 +65,25 @@ def finish(app: Sphinx, failure: Exception | None) -> None:
         return
     out = Path(app.outdir)
     _write_browser(out / "api")
-    scripts = {found for page in out.rglob("*.html") for found in _INLINE.findall(page.read_text(encoding="utf-8"))}
+    scripts: set[str] = set()
+    for page in out.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        scripts.update(_INLINE.findall(text))
+        page.write_text(_accessible(text), encoding="utf-8")
     hashes = sorted(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     (out / INLINE_SCRIPTS).write_text(json.dumps(hashes), encoding="utf-8")
+
+
+def _accessible(page: str) -> str:
+    """Complete what the theme leaves out: levels of its headings, names of its landmarks, blocks that keys can scroll."""
+    for given, wanted in (
+        ('role="heading"><span class="caption-text"', 'role="heading" aria-level="2"><span class="caption-text"'),
+        ('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="Pages">'),
+        ('<aside class="toc-drawer">', '<aside class="toc-drawer" aria-label="On this page">'),
+        ('<div class="highlight"><pre>', '<div class="highlight"><pre tabindex="0">'),
+    ):
+        page = page.replace(given, wanted)
+    return page
 
 
 def _write_browser(folder: Path) -> None:
