@@ -283,22 +283,40 @@ def report_table(report: Report) -> Table:
     return table
 
 
-def frontier_table(report: Report) -> Table:
-    """Return the table of the checkpoints of a job with several budgets."""
+def frontier_table(report: Report, width: int) -> Table:
+    """Return the table of the checkpoints of a job with several budgets: the columns that have room, the first ones first.
+
+    Args:
+        report: A report with a frontier.
+        width: Columns of the terminal.
+    """
+    quality_name = escaped(report.quality.label)
+    wanted = ("target", quality_name, "faster", "folder", "change", "parameters", "achieved")
+    rows = [
+        {
+            "target": point.target.asked,
+            quality_name: f"{point.quality.pruned:.4f}",
+            "faster": f"{point.latency_ms.speedup:.2f}x",
+            "folder": escaped(point.path),
+            "change": f"{point.quality.pruned - point.quality.dense:+.4f}",
+            "parameters": f"{point.parameters.pruned / 1e6:.1f} M",
+            "achieved": f"{point.target.achieved:.4f}",
+        }
+        for point in report.frontier
+    ]
+    shown, taken = list[str](), 1
+    for name in wanted:
+        taken += 3 + max(len(name), *(len(row[name]) for row in rows))
+        if shown and taken > width:
+            break
+        shown.append(name)
     table = Table(title="Frontier")
-    for heading in ("target", "achieved", escaped(report.quality.label), "change", "faster", "parameters", "folder"):
-        table.add_column(heading, justify="right")
-    for point in report.frontier:
-        quality, target = point.quality, point.target
-        table.add_row(
-            target.asked,
-            f"{target.achieved:.4f}",
-            f"{quality.pruned:.4f}",
-            f"{quality.pruned - quality.dense:+.4f}",
-            f"{point.latency_ms.speedup:.2f}x",
-            f"{point.parameters.pruned / 1e6:.1f} M",
-            escaped(point.path),
-        )
+    for name in (
+        own for own in ("target", "achieved", quality_name, "change", "faster", "parameters", "folder") if own in shown
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[column.header] for column in table.columns if isinstance(column.header, str)))
     return table
 
 
@@ -318,7 +336,7 @@ def show(report: Report) -> None:
     if report.quality_floor is not None:
         out.print(escaped(_floor_line(report.quality_floor, report.quality.metric)), highlight=False, soft_wrap=True)
     if report.frontier:
-        out.print(frontier_table(report))
+        out.print(frontier_table(report, out.width))
         for line in frontier_picture(report, out.width, ascii_only=out.options.ascii_only):
             out.print(line, soft_wrap=True)
     if report.vocabulary is not None:

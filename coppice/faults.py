@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -15,7 +16,13 @@ DEBUG_VARIABLE = "COPPICE_DEBUG"
 
 @contextmanager
 def no_traceback() -> Generator[None]:
-    """End the process with a sentence and an exit code where an error comes this far; COPPICE_DEBUG=1 shows where it arose."""
+    """End the process with a sentence and an exit code where an error comes this far; COPPICE_DEBUG=1 shows where it arose.
+
+    Where a terminal or a pipe cannot show a sign, a question mark stands for it: names of models and data are in any script.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         yield
     except Exception as error:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
 
+from coppice.console import frontier_table
 from coppice.pictures import _bar, frontier_picture
 from pruning_core.report.report import FrontierPoint, Report
 from tests.unit.app.sample import REPORT
@@ -32,6 +36,24 @@ def test_a_terminal_without_unicode_and_colours_gets_signs_that_it_has():
         console.print(line, soft_wrap=True)
     stream.flush()
     assert b"#" in stream.buffer.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_table_of_a_frontier_leaves_columns_out_rather_than_cut_figures(width):
+    report = a_report_with_a_frontier()
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(frontier_table(report, width))
+    printed = stream.getvalue()
+    assert "…" not in printed
+    assert f"{report.quality.pruned:.4f}" in printed
+    assert ("achieved" in printed) == (width > 80)
+
+
+def test_a_pipe_without_unicode_gets_question_marks_and_no_error():
+    code = "from coppice import console, faults\nwith faults.no_traceback():\n    console.out.print(chr(0x6A21) + chr(0x578B))"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, b"??"), done.stderr
 
 
 def test_bars_are_in_proportion():
