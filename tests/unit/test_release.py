@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,20 @@ def test_the_check_of_a_bill_can_fail(tmp_path: Path) -> None:
     path.write_text(json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"name": "x"}]}))
     with pytest.raises(ValueError, match="no CycloneDX"):
         sbom.check(path)
+
+
+def release_notes(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "deploy").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "deploy" / "release_notes.py", folder / "deploy")
+    line = [sys.executable, str(folder / "deploy" / "release_notes.py"), *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_the_notes_of_a_release_are_its_section_of_the_changelog(tmp_path: Path) -> None:
+    text = "# Changelog\n\n## Unreleased\n\n- new\n\n## 1.2.0 (2026-12-01)\n\n- one\n- two\n\n## 1.1.0\n\n- old\n"
+    (tmp_path / "CHANGELOG.md").write_text(text)
+    assert release_notes(tmp_path, "v1.2.0").stdout == "- one\n- two\n"
+    assert release_notes(tmp_path, "v1.1.0").stdout == "- old\n"
+    refused = release_notes(tmp_path, "v1.3.0")
+    assert refused.returncode == 1
+    assert "give what stands under Unreleased this name" in refused.stderr
