@@ -130,11 +130,18 @@ class ModelAdapter:
 
     @property
     def reads_sums(self) -> bool:
-        """Whether the residual sums determine the targets of the output projections.
+        """Whether the residual sums determine the targets of the output projections, and are there to be read.
 
-        They do not where a norm stands between projection and sum, nor where there are two residual streams.
+        They do not where a norm stands between projection and sum, nor where there are two residual streams. Where sublayers
+        stand side by side, no module reads the sum of the first one alone.
         """
-        return self.crossing is None and all(sublayer.inner is None for sublayer in self.sublayers)
+        one_by_one = self.crossing is None and not self.family.parallel
+        return one_by_one and all(sublayer.inner is None for sublayer in self.sublayers)
+
+    @property
+    def stream_width(self) -> int:
+        """Width of the hidden states between sublayers, at most: what a block was given is kept where the next one reads it."""
+        return self.groups[0].hidden * (2 if self.family.parallel else 1)
 
     def plain_trace(self, hidden: Float[Tensor, "b s d"], real: Bool[Tensor, "b s"]) -> Trace | None:
         """Return the trace of a batch from its embeddings; None where blocks need more than the mask of real tokens."""
@@ -368,7 +375,7 @@ def _matches(module: nn.Module, signature: BlockSignature) -> bool:
     found = [get(module, path) for path in linears]
     if not all(_has_experts(module, own.mixture) for own in there if own.mixture is not None):
         return False
-    if signature.flag is not None and getattr(module, signature.flag[0], None) != signature.flag[1]:
+    if signature.flag is not None and get(module, signature.flag[0]) != signature.flag[1]:
         return False
     return all(is_linear(linear) and is_transposed(linear) == signature.transposed for linear in found) and all(
         isinstance(get(module, path), nn.Module) for path in norms

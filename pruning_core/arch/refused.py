@@ -13,12 +13,14 @@ from typing import Any
 from pruning_core.errors import UnsupportedArchitecture
 
 SUPPORTED = (
-    "models built like BERT, RoBERTa, DistilBERT, MPNet, DeBERTa-v2, ModernBERT, ViT, DINOv2, GPT-2, OPT, Llama, Gemma, "
-    "Mixtral, T5 or BART are supported (GET /v1/architectures lists all that are tried)"
+    "models built like BERT, RoBERTa, DistilBERT, MPNet, DeBERTa-v2, ModernBERT, ViT, DINOv2, GPT-2, GPT-J, GPT-NeoX, OPT, "
+    "Llama, Gemma, Phi, Falcon, OLMo, Cohere, Mixtral, T5 or BART are supported (GET /v1/architectures lists all that are tried)"
 )
 
 _SPARSE = "its attention is not that of every token to every other"
 _ROTARY = "its queries and keys are turned by positions inside modules that look like BERT's"
+# Entries by which models of a type have norms of queries and keys with weights for each head.
+_NORMS_OF_HEADS = (("cohere", "use_qk_norm"), ("stablelm", "qk_layernorm"))
 _SEEN = "it reads more of a page than its words"
 _PICTURES = "it reads no texts, and it reads pictures in another way than a ViT"
 _REASONS = {
@@ -65,6 +67,10 @@ def reason_against(config: Mapping[str, Any]) -> str | None:
         return reason
     if config.get("model_type") == "deberta-v2" and config.get("conv_kernel_size"):
         return "a convolution runs beside its first layer (DeBERTa-v2-xlarge); those without one are supported"
+    if config.get("model_type") == "falcon" and config.get("alibi"):
+        return "its positions bias attention by a slope for each head (ALiBi), which is made for all heads of the model at once"
+    if any(config.get("model_type") == name and config.get(key) for name, key in _NORMS_OF_HEADS):
+        return "its queries and keys have norms with weights for each head, which are not cut with it"
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
         return "some of its layers have a plain FFN and some a mixture of experts; mixtures in all layers are supported"
     return None

@@ -216,9 +216,15 @@ def _misfit(sublayer: SublayerSignature, inputs: tuple[StoredMatrix, ...], outpu
     plain = [
         own.outputs != rows.pieces * output.inputs
         for rows, own in zip(sublayer.inputs, inputs, strict=True)
-        if not rows.grouped
+        if not rows.grouped and rows.fused is None
     ]
     grouped = [own.outputs for rows, own in zip(sublayer.inputs, inputs, strict=True) if rows.grouped]
+    for rows, own in zip(sublayer.inputs, inputs, strict=True):
+        if rows.fused is not None:
+            keys, rest = divmod(own.outputs - output.inputs, 2)
+            if keys < 1 or rest:
+                return True
+            grouped.append(keys)
     return any(plain) or any(width != grouped[0] or (width and output.inputs % width) for width in grouped)
 
 
@@ -249,13 +255,22 @@ def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = 
     heads = number(config, names)
     if heads is None:
         raise UnsupportedArchitecture("config.json does not say how many attention heads the model has", param="model")
-    groups = number(config, ("num_key_value_heads",)) or heads
+    groups = key_heads(config) or heads
     size = number(config, _HEAD_SIZES)
     if size is None and hidden % heads:
         raise UnsupportedArchitecture(f"hidden size {hidden} is not a multiple of {heads} heads", param="model")
     if heads % groups:
         raise UnsupportedArchitecture(f"{heads} heads cannot share {groups} keys and values evenly", param="model")
     return size or hidden // heads, heads // groups
+
+
+def key_heads(config: Mapping[str, Any]) -> int | None:
+    """Return the number of keys and values that a configuration states; None where each head has its own."""
+    if "new_decoder_architecture" in config or config.get("model_type") == "falcon":  # states a number that it may not mean
+        if config.get("new_decoder_architecture"):
+            return number(config, ("num_kv_heads",))
+        return 1 if config.get("multi_query", True) else None
+    return number(config, ("num_key_value_heads",))
 
 
 def number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
@@ -300,15 +315,17 @@ def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
         )
 
     for rows, matrix in zip(sublayer.signature.inputs, sublayer.inputs, strict=True):
-        if rows.grouped and matrix.outputs != units * size:
+        wanted = units * sum(rows.of_unit(size, width))
+        if (rows.grouped or rows.fused) and matrix.outputs != wanted:
             raise ModelUnreadable(
                 f"config.json says that there are {units} keys and values, {size} wide each, but {matrix.path} of layer "
-                f"{sublayer.layer + 1} has {matrix.outputs} rows; the two belong to different models",
+                f"{sublayer.layer + 1} has {matrix.outputs} rows{f' and not {wanted}' if rows.fused else ''}; the two belong to "
+                "different models",
                 param="model",
             )
 
     def count(rows: UnitRows, matrix: StoredMatrix) -> RowCount:
-        return RowCount(rows.pieces * (size if rows.grouped else width), matrix.bias)
+        return RowCount(sum(rows.of_unit(size, width)), matrix.bias)
 
     present = {rows.path: rows for rows in sublayer.signature.followers}
     return unit_group(

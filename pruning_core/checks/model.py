@@ -14,6 +14,7 @@ from pruning_core.arch.structure import (
     LAYERS,
     CheckpointStructure,
     absent_attentions,
+    key_heads,
     number,
 )
 from pruning_core.arch.unit_costs import UnitGroup
@@ -94,7 +95,7 @@ def _compare_layers(config: Mapping[str, Any], stack: str, groups: Sequence[Unit
         raise _other(f"{said} layers{of}", f"the weights have {layers}")
     if config.get("quantization_config") is not None:  # the widths are stated there
         return
-    heads = number(config, ("num_key_value_heads",)) or number(config, names.heads)
+    heads = key_heads(config) or number(config, names.heads)
     neurons = ffn_width(config, groups[0].hidden, names.neurons)
     hidden = number(config, _HIDDEN)
     sizes = {

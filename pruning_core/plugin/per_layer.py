@@ -97,6 +97,8 @@ class CoppiceQuantizer(HfQuantizer):
             for attribute, value in counts.items():
                 if isinstance(value, list):
                     choose_positions(module, value)
+                elif attribute == "config_heads":
+                    read_heads_(module, value)
                 else:
                     setattr(module, attribute, value)
         for path, form in self.quantization_config.packed.items():
@@ -168,6 +170,29 @@ def resize_experts_(mixture: nn.Module, count: int) -> None:
     for module in mixture.modules():
         if hasattr(module, "num_experts"):
             setattr(module, "num_experts", count)  # noqa: B010 - torch types attributes as tensors
+
+
+class OwnHeads:
+    """The configuration of a model as one of its attentions reads it: with a number of heads of its own."""
+
+    def __init__(self, shared: object, heads: int) -> None:
+        """Take the number of heads, and everything else from the shared configuration whenever it is asked for."""
+        self.shared = shared
+        self.num_attention_heads = heads
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an entry of the shared configuration."""
+        shared = self.__dict__.get("shared")
+        if shared is None or name.startswith("__"):  # a copy is asked for its methods before it has anything
+            raise AttributeError(name)
+        return getattr(shared, name)
+
+
+def read_heads_(module: Any, heads: int) -> None:
+    """Let an attention whose code reads the number of its heads from the configuration (Phi-3) find one of its own, in place."""
+    config = module.config
+    module.config = OwnHeads(config.shared if isinstance(config, OwnHeads) else config, heads)
+    module.config_heads = heads
 
 
 def choose_positions(module: nn.Module, heads: list[int]) -> None:

@@ -25,7 +25,7 @@ class Stream:
         contexts: Arguments of each block beside the hidden states, from the dense model's own code.
         fit: Flat indices of the real tokens of fitted samples.
         judge: Flat indices of the real tokens of held-out samples.
-        student: The student's hidden states, (batch, length, d), in the data type of the plan of states.
+        student: The student's hidden states, (batch, length, d) or twice as wide (`Sublayer.stream`), in the data type of the plan of states.
         teacher: The dense model's hidden states; None if its residual sums were kept.
         sums: The dense model's kept residual sums, one for each sublayer; None if the dense model runs beside the student.
         held_out: True at held-out samples.
@@ -46,22 +46,23 @@ class Stream:
     dense_contexts: tuple[BlockContext, ...] = ()
     features: Float[Tensor, "b s k"] | None = None
 
-    def target(self, index: int, dense: Sublayer, student: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
+    def target(self, index: int, dense: Sublayer, student: Float[Tensor, "b s w"]) -> Float[Tensor, "b s d"]:
         """Return the target of the student's output projection. A dense model that runs beside is moved past the sublayer.
 
         The target is the dense model's residual sum less the student's residual stream. If a norm stands between the output
         projection and the sum, it is the output of the dense model's projection. What is added beside the units is part of it.
         """
+        stream = dense.stream(student)
         if self.sums is not None:
-            return self.sums[index].float() - student
+            return self.sums[index].float() - stream
         assert self.teacher is not None, "a stream has kept sums or a running teacher"
         hidden = self.teacher.read().float()
         features = dense.features(hidden, (self.dense_contexts or self.contexts)[dense.layer])
         total = dense.total(hidden, features)
-        self.teacher.write(dense.close(total))
-        return total - student if dense.inner is None else dense.added(hidden, features).float()
+        self.teacher.write(dense.leave(hidden, total))
+        return total - stream if dense.inner is None else dense.added(hidden, features).float()
 
-    def dense_hidden(self, index: int, before: Sublayer | None) -> Float[Tensor, "b s d"]:
+    def dense_hidden(self, index: int, before: Sublayer | None) -> Float[Tensor, "b s w"]:
         """Return the dense model's hidden states before a sublayer. Call it before `target` of the same sublayer.
 
         Args:
@@ -186,7 +187,7 @@ class Streams:
             kept = stream.features
             features = pruned.features(hidden, stream.contexts[layer]) if kept is None else kept
             stream.features = None
-            stream.student.write(pruned.close(pruned.total(hidden, features)))
+            stream.student.write(pruned.leave(hidden, pruned.total(hidden, features)))
 
 
 def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: int, first_judge: int) -> Stream | None:
@@ -204,12 +205,13 @@ def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: in
     if trace is None:
         trace = dense.trace({name: values[chosen] for name, values in batch.inputs.items()})
     fit, judge = _rows(real, held_out)
+    times = dense.stream_width // trace.hidden.shape[-1]
     return Stream(
         contexts=trace.contexts,
         fit=fit,
         judge=judge,
-        student=cache.keep(trace.hidden),
-        teacher=None if sums is not None else cache.keep(trace.hidden),
+        student=cache.keep(trace.hidden, times=times),
+        teacher=None if sums is not None else cache.keep(trace.hidden, times=times),
         sums=sums,
         held_out=held_out,
         decoder=None if trace.decoder is None else (cache.keep(trace.decoder), cache.keep(trace.decoder)),
