@@ -231,9 +231,7 @@ ARCHITECTURES = {
         Architecture("phi3", "Phi3Config", {**_NEOX, "num_key_value_heads": 2}, generates=True),
         Architecture("olmo2", "Olmo2Config", {**_GROUPED, **_ENDS}, generates=True),
         Architecture("cohere", "CohereConfig", {**_GROUPED, **_ENDS}, generates=True, classifies=False),
-        Architecture(
-            "cohere2", "Cohere2Config", {**_GROUPED, **_ENDS, "sliding_window": 4}, generates=True, classifies=False
-        ),
+        Architecture("cohere2", "Cohere2Config", {**_GROUPED, **_ENDS, "sliding_window": 4}, generates=True, classifies=False),
         Architecture(
             "falcon-alibi",
             "FalconConfig",

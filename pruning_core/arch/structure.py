@@ -317,10 +317,10 @@ def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
     for rows, matrix in zip(sublayer.signature.inputs, sublayer.inputs, strict=True):
         wanted = units * sum(rows.of_unit(size, width))
         if (rows.grouped or rows.fused) and matrix.outputs != wanted:
+            and_not = f" and not {wanted}" if rows.fused else ""
             raise ModelUnreadable(
                 f"config.json says that there are {units} keys and values, {size} wide each, but {matrix.path} of layer "
-                f"{sublayer.layer + 1} has {matrix.outputs} rows{f' and not {wanted}' if rows.fused else ''}; the two belong to "
-                "different models",
+                f"{sublayer.layer + 1} has {matrix.outputs} rows{and_not}; the two belong to different models",
                 param="model",
             )
 

@@ -1,7 +1,7 @@
 """Sublayers of the loaded model, attention or FFN of a block: ``h' = after(h + inner(output(features(before(h)))))``.
 
-In blocks whose sublayers stand side by side, both read what the block was given, x: ``h' = h + output(features(before(x)))``. The
-hidden states between the two are then twice as wide: the residual stream, and behind it x.
+In blocks whose sublayers stand side by side, both read what the block was given, x: ``h' = h + output(features(before(x)))``.
+The hidden states between the two are then twice as wide: the residual stream, and behind it x.
 
 Pruning removes units from ``features``; recovery refits ``output``. ``features`` is the input of the output projection in the
 model's own code: the block, or the FFN's module, runs with the arguments that the model gave it and is left at its output
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.arch.experts import keep_experts_, listened_
-from pruning_core.arch.linear import bias_of, inputs_of, keep_inputs_, keep_outputs_, outputs_of
+from pruning_core.arch.linear import bias_of, inputs_of, keep_inputs_, outputs_of
+from pruning_core.arch.parts import Part
 from pruning_core.arch.signatures import BlockSignature, Mixture, SublayerSignature, UnitRows
 from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
 from pruning_core.errors import UnsupportedArchitecture
@@ -53,41 +54,6 @@ class BlockContext:
         """Return the context with another encoder output, where the block reads one."""
         name = "encoder_hidden_states"
         return replace(self, kwargs={**self.kwargs, name: memory}) if self.kwargs.get(name) is not None else self
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A linear whose output rows belong to units.
-
-    Attributes:
-        linear: The layer.
-        rows: Rows of one unit in each of the matrices that the layer fuses, which lie one after the other.
-        reads_memory: Whether it reads the memory (the encoder's output), as keys and values of cross-attention do.
-    """
-
-    linear: AnyLinear
-    rows: tuple[int, ...]
-    reads_memory: bool = False
-
-    @property
-    def units(self) -> int:
-        """Number of units now present."""
-        return outputs_of(self.linear) // sum(self.rows)
-
-    def rows_of(self, units: Int[Tensor, " u"]) -> Int[Tensor, " n"]:
-        """Return the indices of the rows of units: in the first fused matrix, then in the next one."""
-        starts = [self.units * sum(self.rows[:piece]) for piece in range(len(self.rows))]
-        own = [units[:, None] * rows + torch.arange(rows, device=units.device) for rows in self.rows]
-        return torch.cat([start + rows.flatten() for start, rows in zip(starts, own, strict=True)])
-
-    def per_unit(self, values: Int[Tensor, " n"]) -> Int[Tensor, " u"]:
-        """Sum up the values of each unit's rows."""
-        pieces = values.split([self.units * rows for rows in self.rows])
-        return torch.stack([piece.view(-1, rows).sum(1) for piece, rows in zip(pieces, self.rows, strict=True)]).sum(0)
-
-    def keep_(self, kept: Int[Tensor, " u"]) -> None:
-        """Remove in place the rows of all other units."""
-        keep_outputs_(self.linear, self.rows_of(kept))
 
 
 @dataclass(frozen=True, slots=True)

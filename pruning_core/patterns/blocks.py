@@ -101,4 +101,3 @@ def _places(dense: ModelAdapter, mask: Mask) -> dict[str, _Place]:
         shape = (outputs_of(output), inputs_of(output))
         found[paths[output]] = _Place(torch.arange(shape[0]), columns, shape, is_transposed(output))
     return found
-

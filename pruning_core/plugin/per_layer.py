@@ -189,7 +189,7 @@ class OwnHeads:
 
 
 def read_heads_(module: Any, heads: int) -> None:
-    """Let an attention whose code reads the number of its heads from the configuration (Phi-3) find one of its own, in place."""
+    """Let an attention find a number of heads of its own where its code reads the configuration's (Phi-3), in place."""
     config = module.config
     module.config = OwnHeads(config.shared if isinstance(config, OwnHeads) else config, heads)
     module.config_heads = heads

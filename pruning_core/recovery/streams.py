@@ -25,7 +25,8 @@ class Stream:
         contexts: Arguments of each block beside the hidden states, from the dense model's own code.
         fit: Flat indices of the real tokens of fitted samples.
         judge: Flat indices of the real tokens of held-out samples.
-        student: The student's hidden states, (batch, length, d) or twice as wide (`Sublayer.stream`), in the data type of the plan of states.
+        student: The student's hidden states, (batch, length, d) or twice as wide (`Sublayer.stream`), in the data type of the
+            plan of states.
         teacher: The dense model's hidden states; None if its residual sums were kept.
         sums: The dense model's kept residual sums, one for each sublayer; None if the dense model runs beside the student.
         held_out: True at held-out samples.
