@@ -181,6 +181,7 @@ ARCHITECTURES = {
         Architecture("megatron-bert", "MegatronBertConfig", _BERT),
         Architecture("xlm-roberta-xl", "XLMRobertaXLConfig", _BERT),
         Architecture("roberta-prelayernorm", "RobertaPreLayerNormConfig", _BERT),
+        Architecture("deberta", "DebertaConfig", _DEBERTA),
         Architecture("deberta-v2", "DebertaV2Config", _DEBERTA),
         Architecture(
             "deberta-v3",
@@ -334,7 +335,12 @@ ARCHITECTURES = {
             {**_DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"},
             refused="a convolution runs beside its first layer",
         ),
-        Architecture("deberta", "DebertaConfig", _DEBERTA, refused="it fuses query, key and value with biases apart"),
+        Architecture(
+            "deberta-talking",
+            "DebertaConfig",
+            {**_DEBERTA, "talking_head": True},
+            refused="its heads are mixed with each other",
+        ),
     )
 }
 SUPPORTED = [own for own in ARCHITECTURES.values() if own.refused is None]

@@ -180,6 +180,23 @@ SIGNATURES = (
             _BERT_FFN,
         ),
     ),
+    # The same with one matrix for queries, keys and values, head by head, and their biases apart.
+    BlockSignature(
+        family="deberta",
+        returns=2,
+        sublayers=(
+            SublayerSignature(
+                kind="head",
+                module="attention.self",
+                inputs=(UnitRows("attention.self.in_proj", fused="by unit"),),
+                followers=(UnitRows("attention.self.pos_proj"), UnitRows("attention.self.pos_q_proj")),
+                vectors=("q_bias", "v_bias"),
+                output="attention.output.dense",
+                after="attention.output.LayerNorm",
+            ),
+            _BERT_FFN,
+        ),
+    ),
     BlockSignature(
         family="mpnet",
         returns=1,

@@ -20,13 +20,10 @@ SUPPORTED = (
 
 _SPARSE = "its attention is not that of every token to every other"
 _ROTARY = "its queries and keys are turned by positions inside modules that look like BERT's"
-# Entries by which models of a type have norms of queries and keys with weights for each head.
-_NORMS_OF_HEADS = (("cohere", "use_qk_norm"), ("stablelm", "qk_layernorm"))
 _SEEN = "it reads more of a page than its words"
 _PICTURES = "it reads no texts, and it reads pictures in another way than a ViT"
 _REASONS = {
     "albert": "its layers share one set of weights, so that no layer can have units of its own; a BERT of the same size can",
-    "deberta": "it fuses query, key and value with biases apart; DeBERTa-v2 and -v3 are supported",
     "umt5": "each of its layers makes position biases of its own; T5 and mT5 are supported",
     "openai-gpt": "its norms stand behind the sums, where GPT-2's stand before",
     "ibert": "its matrices are quantised while it runs",
@@ -56,6 +53,24 @@ _REASONS = {
     ),
 }
 
+_NORMS_OF_HEADS = "its queries and keys have norms with weights for each head, which are not cut with it"
+# Entries of configurations by which models of a type that is supported compute something else, with the reason.
+_OPTIONS = (
+    ("deberta", "talking_head", "its heads are mixed with each other (talking_head), so that none can go alone"),
+    (
+        "deberta-v2",
+        "conv_kernel_size",
+        "a convolution runs beside its first layer (DeBERTa-v2-xlarge); those without one are supported",
+    ),
+    (
+        "falcon",
+        "alibi",
+        "its positions bias attention by a slope for each head (ALiBi), which is made for all heads of the model at once",
+    ),
+    ("cohere", "use_qk_norm", _NORMS_OF_HEADS),
+    ("stablelm", "qk_layernorm", _NORMS_OF_HEADS),
+)
+
 
 def reason_against(config: Mapping[str, Any]) -> str | None:
     """Return why a model type is refused whatever its weights look like, or None where nothing is known against it.
@@ -66,12 +81,9 @@ def reason_against(config: Mapping[str, Any]) -> str | None:
     reason = _REASONS.get(str(config.get("model_type")))
     if reason is not None:
         return reason
-    if config.get("model_type") == "deberta-v2" and config.get("conv_kernel_size"):
-        return "a convolution runs beside its first layer (DeBERTa-v2-xlarge); those without one are supported"
-    if config.get("model_type") == "falcon" and config.get("alibi"):
-        return "its positions bias attention by a slope for each head (ALiBi), which is made for all heads of the model at once"
-    if any(config.get("model_type") == name and config.get(key) for name, key in _NORMS_OF_HEADS):
-        return "its queries and keys have norms with weights for each head, which are not cut with it"
+    for model_type, key, why in _OPTIONS:
+        if config.get("model_type") == model_type and config.get(key):
+            return why
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
         return "some of its layers have a plain FFN and some a mixture of experts; mixtures in all layers are supported"
     return None

@@ -100,6 +100,8 @@ class SublayerSignature:
             path of the module that ends in the output projection.
         activation: Path of the activation of an FFN without a gate.
         followers: Optional matrices whose rows belong to units and which read something else than the hidden states.
+        vectors: Names of parameters of the attention module itself that have a number for each column of its units, such as
+            biases apart from their matrices.
         positions: Whether the attention has a position bias for every head.
         config_heads: Whether the attention's code reads the number of its heads from the model's configuration.
         crosses: For cross-attention, pairs of a parameter of its module and the block's parameter that is passed to it. The
@@ -117,6 +119,7 @@ class SublayerSignature:
     module: str = ""
     activation: str | None = None
     followers: tuple[UnitRows, ...] = ()
+    vectors: tuple[str, ...] = ()
     positions: bool = False
     config_heads: bool = False
     crosses: tuple[tuple[str, str], ...] = ()

@@ -57,6 +57,7 @@ class StoredSublayer:
         inputs: Matrices that read the hidden states.
         followers: Other matrices whose rows belong to units.
         output: The output projection.
+        vectors: Number of vectors apart from matrices whose entries belong to units.
         experts: Number of experts of a mixture, whose matrices are counted together; 0 for other sublayers.
     """
 
@@ -66,6 +67,7 @@ class StoredSublayer:
     inputs: tuple[StoredMatrix, ...]
     followers: tuple[StoredMatrix, ...]
     output: StoredMatrix
+    vectors: int = 0
     experts: int = 0
 
     @property
@@ -185,7 +187,10 @@ def _stored_sublayer(
         return None
     if any(own.inputs != output.outputs for own in present) or _misfit(sublayer, present, output):
         return None
-    return StoredSublayer(layer, signature, sublayer, present, followers, output)
+    vectors = [shapes.get(f"{prefix}.{signature.stored_path(sublayer.module)}.{name}") for name in sublayer.vectors]
+    if any(shape != (output.inputs,) for shape in vectors):
+        return None
+    return StoredSublayer(layer, signature, sublayer, present, followers, output, len(vectors))
 
 
 def _stored_mixture(
@@ -336,6 +341,7 @@ def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
         hidden=sublayer.hidden,
         inputs=[count(rows, matrix) for rows, matrix in zip(sublayer.signature.inputs, sublayer.inputs, strict=True)],
         followers=[count(present[matrix.path], matrix) for matrix in sublayer.followers],
+        vectors=sublayer.vectors,
         least_neurons=sublayer.family.least_neurons,
         least=units if head and sublayer.family.whole_attention else 0,
     )

@@ -124,6 +124,7 @@ class Sublayer:
             hidden=self.hidden,
             inputs=[count(part) for part in self.parts],
             followers=[count(part) for part in self.followers],
+            vectors=len(self.signature.vectors),
             least_neurons=self.family.least_neurons,
             least=self.units if self.signature.kind == "head" and self.family.whole_attention else 0,
         )
@@ -220,6 +221,9 @@ class Sublayer:
             part.keep_(kept)
         columns = (kept[:, None] * self.unit_width + torch.arange(self.unit_width, device=kept.device)).flatten()
         keep_inputs_(self.output, columns)
+        for name in self.signature.vectors:
+            values = cast("Tensor", getattr(self.module, name)).detach()
+            setattr(self.module, name, nn.Parameter(values[columns], requires_grad=False))
         if self.signature.kind == "head":
             self._tell_module_(kept)
 
@@ -234,11 +238,15 @@ class Sublayer:
 
     @property
     def counts(self) -> dict[str, int | list[int]]:
-        """Attributes of the attention module that depend on its heads, by name. A loader must set them beside the widths."""
+        """Attributes of the attention module that depend on its heads, by name. A loader must set them beside the widths.
+
+        Of a vector, it is the length.
+        """
         if self.signature.kind != "head":
             return {}
         names = (*_HEAD_COUNTS, *_GROUP_COUNTS, *_WIDTHS, "position_heads", "config_heads")
-        return {name: getattr(self.module, name) for name in names if hasattr(self.module, name)}
+        lengths = dict.fromkeys(self.signature.vectors, self.width)
+        return {name: getattr(self.module, name) for name in names if hasattr(self.module, name)} | lengths
 
     def _tell_module_(self, kept: Int[Tensor, " u"]) -> None:
         from pruning_core.plugin.per_layer import choose_positions, read_heads_

@@ -89,6 +89,7 @@ def unit_group(
     hidden: int,
     inputs: Sequence[RowCount],
     followers: Sequence[RowCount] = (),
+    vectors: int = 0,
     least_neurons: int = 0,
     least: int = 0,
     passed: int = 0,
@@ -103,13 +104,14 @@ def unit_group(
         hidden: Width of the residual stream.
         inputs: Rows of one unit in the matrices that read the hidden states.
         followers: Rows of one unit in other matrices.
+        vectors: Number of vectors apart from matrices that have an entry for each of its columns.
         least_neurons: Number of neurons that an FFN must keep.
         least: Number of units that must stay.
         passed: Number of experts that a token passes through.
     """
     weights = hidden * (sum(own.rows for own in inputs) + unit_width)
     beside = hidden * sum(own.rows for own in followers)
-    biases = sum(own.rows for own in (*inputs, *followers) if own.bias)
+    biases = sum(own.rows for own in (*inputs, *followers) if own.bias) + vectors * unit_width
     return UnitGroup(
         layer, kind, units, unit_width, hidden, weights, weights + beside + biases, least_neurons, least=least, passed=passed
     )

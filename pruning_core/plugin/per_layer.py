@@ -38,7 +38,7 @@ class CoppiceConfig(QuantizationConfigMixin):
     Attributes:
         linears: Module path of a linear layer -> its stored shape, [outputs, inputs].
         counts: Module path of an attention -> attributes that depend on its heads, such as ``{"num_heads": 3}``. Some modules
-            reshape by them. A list is the indices of the heads for `choose_positions`.
+            reshape by them. A list is the indices of the heads for `choose_positions`; of a parameter, it is the length.
         experts: Module path of a mixture of experts -> its number of experts. Empty where it is that of the rest of the config.
         absent: Module path of an attention that a layer does not have -> that of the norm before it, which it does not have
             either.
@@ -99,6 +99,8 @@ class CoppiceQuantizer(HfQuantizer):
                     choose_positions(module, value)
                 elif attribute == "config_heads":
                     read_heads_(module, value)
+                elif isinstance(vector := getattr(module, attribute, None), nn.Parameter):
+                    setattr(module, attribute, nn.Parameter(vector.new_empty(value), requires_grad=False))
                 else:
                     setattr(module, attribute, value)
         for path, form in self.quantization_config.packed.items():
