@@ -333,7 +333,6 @@ ARCHITECTURES = {
             "deberta-v2-xlarge",
             "DebertaV2Config",
             {**_DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"},
-            refused="a convolution runs beside its first layer",
         ),
         Architecture(
             "deberta-talking",

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -133,15 +133,21 @@ class ModelAdapter:
         """Whether the residual sums determine the targets of the output projections, and are there to be read.
 
         They do not where a norm stands between projection and sum, nor where there are two residual streams. Where sublayers
-        stand side by side, no module reads the sum of the first one alone.
+        stand side by side, no module reads the sum of the first one alone; where something stands behind a block, its sums do
+        not say what comes next.
         """
-        one_by_one = self.crossing is None and not self.family.parallel
+        one_by_one = self.crossing is None and not self._carries
         return one_by_one and all(sublayer.inner is None for sublayer in self.sublayers)
 
     @property
     def stream_width(self) -> int:
         """Width of the hidden states between sublayers, at most: what a block was given is kept where the next one reads it."""
-        return self.groups[0].hidden * (2 if self.family.parallel else 1)
+        return self.groups[0].hidden * (2 if self._carries else 1)
+
+    @property
+    def _carries(self) -> bool:
+        """Whether what a block was given is read behind its first sublayer."""
+        return self.family.parallel or any(sublayer.joint is not None for sublayer in self.sublayers)
 
     def plain_trace(self, hidden: Float[Tensor, "b s d"], real: Bool[Tensor, "b s"]) -> Trace | None:
         """Return the trace of a batch from its embeddings; None where blocks need more than the mask of real tokens."""
@@ -327,8 +333,9 @@ def adapt(model: PreTrainedModel) -> ModelAdapter:
         own = [module for module in model.modules() if module not in others and _matches(module, signature)]
         if own and (decoder is None or others) and _ends_right(model, own[0], signature):
             places = [(block, signature) for block in own] + [(block, decoder) for block in others if decoder is not None]
+            joint = _joint_of(model, own[0], signature)
             found_sublayers = [
-                sublayer_of(block, layer, family, sublayer)
+                replace(sublayer_of(block, layer, family, sublayer), joint=joint if layer == 0 else None)
                 for layer, (block, family) in enumerate(places)
                 for sublayer in family.sublayers
                 if not is_absent(block, sublayer)
@@ -340,6 +347,11 @@ def adapt(model: PreTrainedModel) -> ModelAdapter:
 def _ends_right(model: PreTrainedModel, block: nn.Module, signature: BlockSignature) -> bool:
     """Return whether the encoder ends in the norm that its signature names, if it names one."""
     return signature.memory is None or isinstance(get(holder(model, block)[1], signature.memory), nn.Module)
+
+
+def _joint_of(model: PreTrainedModel, block: nn.Module, signature: BlockSignature) -> nn.Module | None:
+    """Return what stands behind the first block, if there is something."""
+    return None if signature.joint is None else cast("nn.Module | None", get(holder(model, block)[1], signature.joint))
 
 
 def clone(model: PreTrainedModel) -> PreTrainedModel:

@@ -77,6 +77,8 @@ def check_alike(build: Build, *, cuts: bool) -> None:
         return  # what is in the way of a layer that stands in for another one is in nobody's way: all layers stay
     if build.config.get("residual_multiplier", 1) != 1:
         raise _refused("this one scales what each sublayer adds")
+    if build.config.get("conv_kernel_size"):
+        raise _refused("a convolution stands behind the first layer of this one")
     if any(sublayer.inner is not None for sublayer in build.family.sublayers):
         raise _refused("this one has norms that no other layer can stand in for")
     kinds = build.config.get("layer_types")

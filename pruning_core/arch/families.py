@@ -168,6 +168,7 @@ SIGNATURES = (
     BlockSignature(
         family="deberta-v2",
         returns=2,
+        joint="conv",
         sublayers=(
             SublayerSignature(
                 kind="head",

@@ -58,11 +58,6 @@ _NORMS_OF_HEADS = "its queries and keys have norms with weights for each head, w
 _OPTIONS = (
     ("deberta", "talking_head", "its heads are mixed with each other (talking_head), so that none can go alone"),
     (
-        "deberta-v2",
-        "conv_kernel_size",
-        "a convolution runs beside its first layer (DeBERTa-v2-xlarge); those without one are supported",
-    ),
-    (
         "falcon",
         "alibi",
         "its positions bias attention by a slope for each head (ALiBi), which is made for all heads of the model at once",

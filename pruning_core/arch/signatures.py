@@ -159,6 +159,8 @@ class BlockSignature:
         flag: An attribute of the block, as a path, and its required value. Modules alone do not always show where the norms
             stand, or what a sublayer reads.
         decoder: Signature of the decoder blocks that follow and read this encoder's output.
+        joint: Path of a module that may stand behind the first block, on the module that holds the blocks. It reads what that
+            block was given, what it gives, and the mask of real tokens.
         memory: Path of the norm that ends the encoder, on the module that holds its blocks. It tells pre-norm stacks from
             others.
         lacks_attention: Whether a layer may lack its attention and the norm before it, and keep its FFN. The attention's module
@@ -182,6 +184,7 @@ class BlockSignature:
     whole_attention: bool = False
     decoder: BlockSignature | None = None
     memory: str | None = None
+    joint: str | None = None
 
     def stored_path(self, path: str) -> str:
         """Return the path that a module has in a checkpoint's files."""

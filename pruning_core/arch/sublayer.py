@@ -1,7 +1,8 @@
 """Sublayers of the loaded model, attention or FFN of a block: ``h' = after(h + inner(output(features(before(h)))))``.
 
 In blocks whose sublayers stand side by side, both read what the block was given, x: ``h' = h + output(features(before(x)))``.
-The hidden states between the two are then twice as wide: the residual stream, and behind it x.
+The hidden states between the two are then twice as wide: the residual stream, and behind it x. So they are in a block that a
+convolution stands behind, which reads x, too (DeBERTa-v2-xlarge).
 
 Pruning removes units from ``features``; recovery refits ``output``. ``features`` is the input of the output projection in the
 model's own code: the block, or the FFN's module, runs with the arguments that the model gave it and is left at its output
@@ -73,6 +74,7 @@ class Sublayer:
         before: Norm of what the sublayer reads, or None.
         inner: Norm or scale of what it adds, or None.
         after: Norm of the residual sum, or None.
+        joint: What stands behind the block and reads what the block was given and gives, or None.
     """
 
     layer: int
@@ -86,6 +88,7 @@ class Sublayer:
     before: nn.Module | None
     inner: nn.Module | None
     after: nn.Module | None
+    joint: nn.Module | None = None
 
     @property
     def inputs(self) -> tuple[AnyLinear, ...]:
@@ -151,6 +154,10 @@ class Sublayer:
 
     def entered(self, hidden: Float[Tensor, "b s w"]) -> Float[Tensor, "b s d"]:
         """Return what the sublayer reads, before the norm: the residual stream, or what the block was given."""
+        return self.given(hidden) if self.family.parallel else self.stream(hidden)
+
+    def given(self, hidden: Float[Tensor, "b s w"]) -> Float[Tensor, "b s d"]:
+        """Return what the block was given, where somebody reads it behind the first sublayer."""
         return hidden[..., -self.hidden :]
 
     def read(self, hidden: Float[Tensor, "b s w"]) -> Float[Tensor, "b s d"]:
@@ -197,20 +204,24 @@ class Sublayer:
         """Compute the residual stream after a residual sum."""
         return total if self.after is None else self.after(total)
 
-    def leave(self, hidden: Float[Tensor, "b s w"], total: Float[Tensor, "b s d"]) -> Float[Tensor, "b s v"]:
+    def leave(
+        self, hidden: Float[Tensor, "b s w"], total: Float[Tensor, "b s d"], context: BlockContext
+    ) -> Float[Tensor, "b s v"]:
         """Compute the hidden states after the sublayer.
 
         Args:
             hidden: Those before it.
             total: Its residual sum.
+            context: The other arguments of the block.
         """
         closed = self.close(total)
-        last = self.signature is self.family.sublayers[-1]
-        return torch.cat([closed, self.entered(hidden)], dim=-1) if self.family.parallel and not last else closed
+        if self.signature is not self.family.sublayers[-1]:
+            return torch.cat([closed, self.given(hidden)], dim=-1) if self.family.parallel or self.joint else closed
+        return closed if self.joint is None else self.joint(self.given(hidden), closed, context.real.long())
 
     def forward(self, hidden: Float[Tensor, "b s w"], context: BlockContext) -> Float[Tensor, "b s v"]:
         """Run the sublayer."""
-        return self.leave(hidden, self.total(hidden, self.features(hidden, context)))
+        return self.leave(hidden, self.total(hidden, self.features(hidden, context)), context)
 
     def slice_(self, kept: Int[Tensor, " u"]) -> None:
         """Remove in place every unit that is not in ``kept`` (ascending unit indices)."""

@@ -58,9 +58,10 @@ class Stream:
             return self.sums[index].float() - stream
         assert self.teacher is not None, "a stream has kept sums or a running teacher"
         hidden = self.teacher.read().float()
-        features = dense.features(hidden, (self.dense_contexts or self.contexts)[dense.layer])
+        context = (self.dense_contexts or self.contexts)[dense.layer]
+        features = dense.features(hidden, context)
         total = dense.total(hidden, features)
-        self.teacher.write(dense.leave(hidden, total))
+        self.teacher.write(dense.leave(hidden, total, context))
         return total - stream if dense.inner is None else dense.added(hidden, features).float()
 
     def dense_hidden(self, index: int, before: Sublayer | None) -> Float[Tensor, "b s w"]:
@@ -184,11 +185,10 @@ class Streams:
     def advance(self, pruned: Sublayer, layer: int) -> None:
         """Move the student past a sublayer that comes from block ``layer`` of the dense model."""
         for stream in self._streams:
-            hidden = stream.student.read().float()
-            kept = stream.features
-            features = pruned.features(hidden, stream.contexts[layer]) if kept is None else kept
+            hidden, context = stream.student.read().float(), stream.contexts[layer]
+            features = pruned.features(hidden, context) if stream.features is None else stream.features
             stream.features = None
-            stream.student.write(pruned.leave(hidden, pruned.total(hidden, features)))
+            stream.student.write(pruned.leave(hidden, pruned.total(hidden, features), context))
 
 
 def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: int, first_judge: int) -> Stream | None:

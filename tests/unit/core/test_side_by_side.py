@@ -117,7 +117,7 @@ def test_residual_sums_are_what_the_block_is_given_and_what_its_parts_give(name)
             torch.testing.assert_close(total[real], reference[real], rtol=1e-4, atol=1e-5)
             norm = sublayer.block.get_submodule(PLACES[name][2 + ffn])
             torch.testing.assert_close(sublayer.read(hidden)[real], norm(own.given)[real], rtol=1e-4, atol=1e-5)
-            hidden = sublayer.leave(hidden, total)
+            hidden = sublayer.leave(hidden, total, context)
 
 
 @side_by_side
@@ -176,6 +176,44 @@ def test_the_repair_brings_the_cut_model_nearer_to_the_dense_one(name):
             real = own[0].inputs["attention_mask"].bool()
             errors.append(float((model(**own[0].inputs).logits - student(**own[0].inputs).logits)[real].square().mean()))
     assert errors[1] < 0.7 * errors[0]
+
+
+def test_a_convolution_behind_the_first_block_is_part_of_both_models_streams():
+    model, own = ARCHITECTURES["deberta-v2-xlarge"].build(head="base"), batches(8)
+    evidence, mask = evidence_of(model, own), halves(adapt(model))
+    assert not evidence.dense.reads_sums
+    adapter, inputs = evidence.dense, own[0].inputs
+    real = inputs["attention_mask"].bool()
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states
+        trace = adapter.trace(inputs)
+        hidden = trace.hidden
+        for sublayer in adapter.sublayers[:2]:
+            hidden = sublayer.forward(hidden, trace.contexts[0])
+    torch.testing.assert_close(hidden[real], states[1][real], rtol=1e-5, atol=1e-5)
+    errors = []
+    for kind in ("none", "weights"):
+        student = clone(model)
+        prune_and_recover_(adapt(student), mask, evidence, RecoverySpec(kind=kind), on_sublayer=lambda _done: None)
+        with torch.no_grad():
+            found = student(**inputs).last_hidden_state
+        errors.append(float((found - states[-1])[real].square().mean()))
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_biases_apart_from_their_matrix_go_with_their_heads():
+    model = ARCHITECTURES["deberta"].build()
+    student, kept = clone(model), [1, 3]
+    slice_(student, Mask(tuple(torch.isin(torch.arange(group.size), torch.tensor(kept)) for group in adapt(model).groups)))
+    own, cut = adapt(model).sublayers[0], adapt(student).sublayers[0]
+    for name in ("q_bias", "v_bias"):
+        whole, left = getattr(own.module, name), getattr(cut.module, name)
+        assert left.tolist() == whole.view(4, -1)[kept].flatten().tolist()
+    assert len(own.module.q_bias) == tiny.HIDDEN, "the dense model keeps its own"
+    assert cut.counts["v_bias"] == cut.width
+    gone = sum(p.numel() for p in own.module.parameters()) - sum(p.numel() for p in cut.module.parameters())
+    of_output = 2 * own.unit_width * own.hidden
+    assert gone + of_output == 2 * own.group.params_per_unit
 
 
 def test_a_repair_from_a_file_is_that_from_memory():
