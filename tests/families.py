@@ -326,8 +326,13 @@ ARCHITECTURES = {
         Architecture(
             "albert",
             "AlbertConfig",
-            {"embedding_size": 16, **_BERT},
-            refused="its layers share one set of weights",
+            {"embedding_size": 16, "num_hidden_layers": 3, **_BERT},
+        ),
+        Architecture(
+            "albert-groups",
+            "AlbertConfig",
+            {"embedding_size": 16, "num_hidden_groups": 2, **_BERT},
+            refused="its layers share several blocks",
         ),
         Architecture(
             "deberta-v2-xlarge",

@@ -134,10 +134,15 @@ class ModelAdapter:
 
         They do not where a norm stands between projection and sum, nor where there are two residual streams. Where sublayers
         stand side by side, no module reads the sum of the first one alone; where something stands behind a block, its sums do
-        not say what comes next.
+        not say what comes next; and one block that runs for all layers has sums for each.
         """
-        one_by_one = self.crossing is None and not self._carries
+        one_by_one = self.crossing is None and not self._carries and self.times == 1
         return one_by_one and all(sublayer.inner is None for sublayer in self.sublayers)
+
+    @property
+    def times(self) -> int:
+        """How often the model runs its blocks: more than once where one block runs for all layers."""
+        return self.sublayers[0].times
 
     @property
     def stream_width(self) -> int:
@@ -212,7 +217,18 @@ class ModelAdapter:
 
     def blocks_forward(self, trace: Trace) -> Float[Tensor, "b s d"]:
         """Run all blocks, sublayer by sublayer, and return the last hidden states."""
+        *_, last = self.passes(trace)
+        return self._once(last, trace)
+
+    def passes(self, trace: Trace) -> Iterator[Float[Tensor, "b s d"]]:
+        """Yield what the first block reads: once, or where one block runs for all layers, what it reads for each of them."""
         hidden = trace.hidden
+        yield hidden
+        for _ in range(1, self.times):
+            hidden = self._once(hidden, trace)
+            yield hidden
+
+    def _once(self, hidden: Float[Tensor, "b s d"], trace: Trace) -> Float[Tensor, "b s d"]:
         for index, sublayer in enumerate(self.sublayers):
             if index == self.crossing:
                 trace = self.crossed(trace, self.memory(hidden))

@@ -93,7 +93,7 @@ def _is_as_said(build: Build) -> bool:
     pairs = (
         (heads, {group.size for group in build.groups[::2]}),
         (wide, {group.size for group in build.groups[1::2]}),
-        (number(build.config, LAYERS), {len(build.groups) // 2}),
+        (number(build.config, LAYERS), {len(build.groups) // 2 * build.groups[0].times}),
     )
     return all(said is None or found == {said} for said, found in pairs)
 

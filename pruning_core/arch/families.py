@@ -164,6 +164,27 @@ SIGNATURES = (
             ),
         ),
     ),
+    # ALBERT: one block for all layers.
+    BlockSignature(
+        family="albert",
+        shared=True,
+        sublayers=(
+            SublayerSignature(
+                kind="head",
+                module="attention",
+                inputs=qkv("attention.query", "attention.key", "attention.value"),
+                output="attention.dense",
+                after="attention.LayerNorm",
+            ),
+            SublayerSignature(
+                kind="neuron",
+                inputs=(UnitRows("ffn"),),
+                activation="activation",
+                output="ffn_output",
+                after="full_layer_layer_norm",
+            ),
+        ),
+    ),
     # Disentangled attention: keys and queries of relative positions have their own matrices, or share those of the tokens.
     BlockSignature(
         family="deberta-v2",

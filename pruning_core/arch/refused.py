@@ -23,7 +23,6 @@ _ROTARY = "its queries and keys are turned by positions inside modules that look
 _SEEN = "it reads more of a page than its words"
 _PICTURES = "it reads no texts, and it reads pictures in another way than a ViT"
 _REASONS = {
-    "albert": "its layers share one set of weights, so that no layer can have units of its own; a BERT of the same size can",
     "umt5": "each of its layers makes position biases of its own; T5 and mT5 are supported",
     "openai-gpt": "its norms stand behind the sums, where GPT-2's stand before",
     "ibert": "its matrices are quantised while it runs",
@@ -65,6 +64,8 @@ _OPTIONS = (
     ("cohere", "use_qk_norm", _NORMS_OF_HEADS),
     ("stablelm", "qk_layernorm", _NORMS_OF_HEADS),
 )
+# How many blocks an ALBERT has: in groups that take turns, and in each.
+_GROUPS = ("num_hidden_groups", "inner_group_num")
 
 
 def reason_against(config: Mapping[str, Any]) -> str | None:
@@ -79,6 +80,8 @@ def reason_against(config: Mapping[str, Any]) -> str | None:
     for model_type, key, why in _OPTIONS:
         if config.get("model_type") == model_type and config.get(key):
             return why
+    if config.get("model_type") == "albert" and any(config.get(name) not in (None, 1) for name in _GROUPS):
+        return "its layers share several blocks; those that share one are supported"
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
         return "some of its layers have a plain FFN and some a mixture of experts; mixtures in all layers are supported"
     return None

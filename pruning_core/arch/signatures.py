@@ -156,6 +156,7 @@ class BlockSignature:
         marks: Paths of modules that tell the layout from another one with the same matrices.
         parallel: Whether the sublayers stand side by side: each reads what the block is given, and the block adds up what they
             add.
+        shared: Whether one block runs for all layers, as often as the configuration has layers.
         flag: An attribute of the block, as a path, and its required value. Modules alone do not always show where the norms
             stand, or what a sublayer reads.
         decoder: Signature of the decoder blocks that follow and read this encoder's output.
@@ -180,6 +181,7 @@ class BlockSignature:
     flag: tuple[str, bool] | None = None
     causal: bool = False
     parallel: bool = False
+    shared: bool = False
     lacks_attention: bool = False
     whole_attention: bool = False
     decoder: BlockSignature | None = None

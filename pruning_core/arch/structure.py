@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pruning_core.arch.families import SIGNATURES
@@ -19,6 +19,7 @@ from pruning_core.files.checkpoint import CheckpointFacts
 HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads", "attention_heads")
 DECODER_HEADS = ("decoder_attention_heads", *HEADS)
 _CROSS_ATTENTION = (".encoder_attn.", ".crossattention.", ".EncDecAttention.")
+_USUAL_LAYERS = 12  # of ALBERT
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 _HEAD_SIZES = ("head_dim", "d_kv")
 EXPERTS = ("num_local_experts", "num_experts")
@@ -246,9 +247,17 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
     return tuple(
         _experts(sublayer, config)
         if sublayer.experts
-        else _group(sublayer, *(decoder_shape if sublayer.family is decoder else encoder_shape))
+        else replace(
+            _group(sublayer, *(decoder_shape if sublayer.family is decoder else encoder_shape)),
+            times=_layers_of(config) if sublayer.family.shared else 1,
+        )
         for sublayer in structure.sublayers
     )
+
+
+def _layers_of(config: Mapping[str, Any]) -> int:
+    """Return how often the one block of a model runs; what transformers takes where the configuration does not state it."""
+    return number(config, LAYERS) or _USUAL_LAYERS
 
 
 def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = HEADS) -> tuple[int, int]:

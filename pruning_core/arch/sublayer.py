@@ -128,9 +128,15 @@ class Sublayer:
             inputs=[count(part) for part in self.parts],
             followers=[count(part) for part in self.followers],
             vectors=len(self.signature.vectors),
+            times=self.times,
             least_neurons=self.family.least_neurons,
             least=self.units if self.signature.kind == "head" and self.family.whole_attention else 0,
         )
+
+    @property
+    def times(self) -> int:
+        """How often the model runs it: more than once where one block runs for all layers."""
+        return cast("int", get(self.block, "config.num_hidden_layers")) if self.family.shared else 1
 
     def _experts(self, mixture: Mixture) -> UnitGroup:
         experts, router = get(self.block, mixture.experts), get(self.block, mixture.router)

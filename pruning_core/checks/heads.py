@@ -26,6 +26,7 @@ _BARE = "AutoModel"
 _ENCODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _MASKED, _BARE})
 _DECODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _CAUSAL, _BARE})
 _BERTS = (
+    "albert",
     *("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta", "deberta-v2", "modernbert"),
     *("ernie", "megatron-bert", "xlm-roberta-xl", "roberta-prelayernorm"),
 )

@@ -89,7 +89,7 @@ def _compare_parts(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ..
 
 def _compare_layers(config: Mapping[str, Any], stack: str, groups: Sequence[UnitGroup]) -> None:
     names = _NAMES[stack]
-    layers = len({group.layer for group in groups})
+    layers = len({group.layer for group in groups}) * groups[0].times
     said = number(config, names.layers)
     if said not in (None, layers):
         of = "" if stack == "model" else f" of its {stack}"

@@ -42,13 +42,19 @@ def notes_on_model(folder: Path, task: TaskSpec) -> tuple[str, ...]:
         *notes_on_files(facts),
         *((_ATTENTIONS,) if facts.config.get("output_attentions") is True else ()),
         *check_tokens(task.type, own, facts.config, facts.shapes, structure.signature),
-        *_notes_on_heads(unit_groups(structure, facts.config)),
+        *_notes_on_units(unit_groups(structure, facts.config)),
         *notes_on_use(task, own),
     )
 
 
-def _notes_on_heads(groups: Sequence[UnitGroup]) -> tuple[str, ...]:
-    """Say why heads stay where FFNs get smaller."""
+def _notes_on_units(groups: Sequence[UnitGroup]) -> tuple[str, ...]:
+    """Say what one block for all layers means, and why heads stay where FFNs get smaller."""
+    if groups[0].times > 1:
+        said = (
+            f"one block runs for all {groups[0].times} layers, so that what it loses, each of them loses: a unit counts once "
+            f"in parameters, and {groups[0].times} times in multiply-accumulates and time"
+        )
+        return (said,)
     heads = [group for group in groups if group.kind == "head"]
     if any(group.kind == "expert" for group in groups) or any(group.floor < group.size for group in heads):
         return ()

@@ -85,7 +85,7 @@ class DenseStates:
         """
         self._adapter = adapter
         self._hidden = adapter.stream_width
-        self._tokens = [batch.real.numel() for batch in batches]
+        self._tokens = [batch.real.numel() * adapter.times for batch in batches]
         self.plan = plan_states(self._tokens, self._hidden, len(adapter.sublayers), budget, keeps_sums=adapter.reads_sums)
         self._scratch = scratch
         self._block: Tensor | None = None  # one for all kept batches: freed as a whole, it goes back to the system

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,8 +103,11 @@ class Streams:
         self._dtype = evidence.dtype if gram_dtype is None else gram_dtype
         self._spare = evidence.states.plan.spare
         count = len(evidence.calibration.batches)
-        opened = (_open(evidence, index, cache, samples=samples, first_judge=first_judge) for index in range(count))
-        self._streams = [stream for stream in opened if stream is not None]
+        self._streams = [
+            stream
+            for index in range(count)
+            for stream in _open(evidence, index, cache, samples=samples, first_judge=first_judge)
+        ]
 
     def gather(self, index: int, dense: Sublayer, pruned: Sublayer, layer: int) -> tuple[Gram, Gram]:
         """Compute the least-squares statistics of one sublayer's output projection.
@@ -191,13 +194,17 @@ class Streams:
             stream.student.write(pruned.leave(hidden, pruned.total(hidden, features), context))
 
 
-def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: int, first_judge: int) -> Stream | None:
-    """Open the stream of a batch, with its embeddings in the cache. Return None if all samples of the batch are left out."""
+def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: int, first_judge: int) -> Iterator[Stream]:
+    """Open the stream of a batch, with its embeddings in the cache; none if all samples of the batch are left out.
+
+    Where one block runs for all layers, there is a stream for each of them, which begins where the dense model is then: one fit
+    has to do for all.
+    """
     dense, states = evidence.dense, evidence.states
     batch = evidence.calibration.batches[index].to(dense.model.device)
     chosen = (batch.rows < samples).nonzero().flatten()
     if not len(chosen):
-        return None
+        return
     sums, embedded = states.sums(index), states.embedded(index)
     if sums is not None and len(chosen) < len(batch.rows):
         sums = [kept[chosen] for kept in sums]
@@ -207,16 +214,17 @@ def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: in
         trace = dense.trace({name: values[chosen] for name, values in batch.inputs.items()})
     fit, judge = _rows(real, held_out)
     times = dense.stream_width // trace.hidden.shape[-1]
-    return Stream(
-        contexts=trace.contexts,
-        fit=fit,
-        judge=judge,
-        student=cache.keep(trace.hidden, times=times),
-        teacher=None if sums is not None else cache.keep(trace.hidden, times=times),
-        sums=sums,
-        held_out=held_out,
-        decoder=None if trace.decoder is None else (cache.keep(trace.decoder), cache.keep(trace.decoder)),
-    )
+    for hidden in dense.passes(trace):
+        yield Stream(
+            contexts=trace.contexts,
+            fit=fit,
+            judge=judge,
+            student=cache.keep(hidden, times=times),
+            teacher=None if sums is not None else cache.keep(hidden, times=times),
+            sums=sums,
+            held_out=held_out,
+            decoder=None if trace.decoder is None else (cache.keep(trace.decoder), cache.keep(trace.decoder)),
+        )
 
 
 def _rows(real: Bool[Tensor, "b s"], held_out: Bool[Tensor, " b"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:
