@@ -206,6 +206,7 @@ SIGNATURES = (
     BlockSignature(
         family="deberta",
         returns=2,
+        float32=True,  # it masks scores by the least number of another type
         sublayers=(
             SublayerSignature(
                 kind="head",

@@ -157,6 +157,7 @@ class BlockSignature:
         parallel: Whether the sublayers stand side by side: each reads what the block is given, and the block adds up what they
             add.
         shared: Whether one block runs for all layers, as often as the configuration has layers.
+        float32: Whether the model's own code fails where products alone are in bfloat16.
         flag: An attribute of the block, as a path, and its required value. Modules alone do not always show where the norms
             stand, or what a sublayer reads.
         decoder: Signature of the decoder blocks that follow and read this encoder's output.
@@ -182,6 +183,7 @@ class BlockSignature:
     causal: bool = False
     parallel: bool = False
     shared: bool = False
+    float32: bool = False
     lacks_attention: bool = False
     whole_attention: bool = False
     decoder: BlockSignature | None = None

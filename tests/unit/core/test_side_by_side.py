@@ -432,6 +432,17 @@ def test_heads_that_stay_are_said_at_submit(data, tmp_path):
     assert "heads" not in said["gpt-neox"]
 
 
+def test_products_in_a_type_that_a_models_own_code_fails_in_are_refused(tmp_path):
+    folder = tmp_path / "data"
+    tasks.write_task_data(folder, "text-classification")
+    model = ARCHITECTURES["deberta"].write(tmp_path / "model")
+    task = tasks.task_of("text-classification", folder)
+    spec = tiny.tiny_spec(model, folder, task=task, calibration={"samples": 16, "precision": "bfloat16"})
+    with pytest.raises(PruningError, match="fail in the code of deberta models") as refused:
+        check_local_inputs(spec)
+    assert refused.value.param == "calibration.precision"
+
+
 def test_a_target_below_the_heads_that_stay_is_refused(data, tmp_path):
     model = ARCHITECTURES["olmo2"].write_for("text-generation", tmp_path / "model")
     target = {"metric": "macs", "keep": 0.2}
