@@ -231,6 +231,12 @@ DECODERS = (
         marks=("self_attn.q_norm",),
         sublayers=_llama(attention=(None, "post_attention_layernorm"), ffn=(None, "post_feedforward_layernorm")),
     ),
+    # VaultGemma: norms where Llama has them, under other names.
+    BlockSignature(
+        family="vaultgemma",
+        causal=True,
+        sublayers=_llama(attention=("input_layernorm", None), ffn=("pre_feedforward_layernorm", None)),
+    ),
     # Cohere, and StableLM with its blocks side by side.
     BlockSignature(
         family="cohere",

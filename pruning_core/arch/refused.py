@@ -20,9 +20,12 @@ SUPPORTED = (
 
 _SPARSE = "its attention is not that of every token to every other"
 _ROTARY = "its queries and keys are turned by positions inside modules that look like BERT's"
+_SLOPES = "its positions bias attention by a slope for each head (ALiBi), which is made for all heads of the model at once"
 _SEEN = "it reads more of a page than its words"
 _PICTURES = "it reads no texts, and it reads pictures in another way than a ViT"
 _REASONS = {
+    "bloom": _SLOPES,
+    "gpt_neox_japanese": "its last layer has a bias that the others lack; GPT-NeoX is supported",
     "umt5": "each of its layers makes position biases of its own; T5 and mT5 are supported",
     "openai-gpt": "its norms stand behind the sums, where GPT-2's stand before",
     "ibert": "its matrices are quantised while it runs",
@@ -59,7 +62,7 @@ _OPTIONS = (
     (
         "falcon",
         "alibi",
-        "its positions bias attention by a slope for each head (ALiBi), which is made for all heads of the model at once",
+        _SLOPES,
     ),
     ("cohere", "use_qk_norm", _NORMS_OF_HEADS),
     ("stablelm", "qk_layernorm", _NORMS_OF_HEADS),
