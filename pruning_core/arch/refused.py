@@ -13,8 +13,8 @@ from typing import Any
 from pruning_core.errors import UnsupportedArchitecture
 
 SUPPORTED = (
-    "models built like BERT, RoBERTa, DistilBERT, MPNet, DeBERTa-v2, ModernBERT, ViT, DINOv2, GPT-2, GPT-J, GPT-NeoX, OPT, "
-    "Llama, Gemma, Phi, Falcon, OLMo, Cohere, Mixtral, T5 or BART are supported (GET /v1/architectures lists all that are "
+    "models built like BERT, ALBERT, RoBERTa, DistilBERT, MPNet, DeBERTa, ModernBERT, ViT, DINOv2, GPT-2, GPT-J, GPT-NeoX, "
+    "OPT, Llama, Gemma, Phi, Falcon, OLMo, Cohere, Mixtral, T5 or BART are supported (GET /v1/architectures lists all that are "
     "tried)"
 )
 
