@@ -90,7 +90,15 @@ _TENSORS: Mapping[str, _Tensors] = {
     _QUESTION: _Tensors(("qa_outputs.weight", "classifier.weight"), row_a_class=False),
     _IMAGE: _Tensors(("classifier.weight", "cls_classifier.weight")),
     _MASKED: _Tensors(
-        starts=("cls.predictions.", "lm_head.", "vocab_transform.", "generator_predictions.", "head.", "lm_predictions.")
+        starts=(
+            "cls.predictions.",
+            "lm_head.",
+            "predictions.",
+            "vocab_transform.",
+            "generator_predictions.",
+            "head.",
+            "lm_predictions.",
+        )
     ),
 }
 
