@@ -34,6 +34,7 @@ from pruning_core.spec.prune import LatencySpec, RecoverySpec
 from pruning_core.stats.fisher import loss_sum, mask_statistics
 from pruning_core.tasks.base import TaskModel
 from pruning_core.tasks.registry import family_of
+from pruning_core.vocabulary.weights import names_by_token, renames_of, write_cut_weights
 from tests import tasks, tiny
 from tests.families import ARCHITECTURES
 from tests.oracles import gram_of, masked
@@ -448,6 +449,26 @@ def test_products_in_a_type_that_a_models_own_code_fails_in_are_refused(tmp_path
     with pytest.raises(PruningError, match="fail in the code of deberta models") as refused:
         check_local_inputs(spec)
     assert refused.value.param == "calibration.precision"
+
+
+def test_a_head_that_transformers_renames_is_cut_with_its_vocabulary(tmp_path):
+    from safetensors.torch import load_file
+
+    model = ARCHITECTURES["gpt-neox"].build(head="generation")
+    model.save_pretrained(tmp_path)
+    tiny.write_tokenizer(tmp_path)
+    before = load_file(tmp_path / "model.safetensors")
+    assert "embed_out.weight" in before, "the files have another name for it than the model"
+    rows, kept, out = len(before["embed_out.weight"]), [0, 3, 7], tmp_path / "out"
+    out.mkdir()
+    write_cut_weights(tmp_path, out, names_by_token(model), rows, kept, renames=renames_of(model))
+    after = load_file(out / "model.safetensors")
+    for name in ("embed_out.weight", "gpt_neox.embed_in.weight"):
+        assert after[name].tolist() == before[name][kept].tolist()
+    assert {name for name in before if before[name].shape != after[name].shape} == {
+        "embed_out.weight",
+        "gpt_neox.embed_in.weight",
+    }
 
 
 def test_a_target_below_the_heads_that_stay_is_refused(data, tmp_path):
