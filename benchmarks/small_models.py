@@ -88,6 +88,7 @@ _WINDOWS = {"layer_types": ["full_attention", "sliding_attention"] * (_LAYERS //
 SMALL_MODELS = (
     SmallModel("gpt2", "GPT2Config", "text-generation", "perplexity", _GPT2, epochs=15),
     SmallModel("llama", "LlamaConfig", "text-generation", "perplexity", _LLAMA, epochs=15),
+    SmallModel("gpt-neox", "GPTNeoXConfig", "text-generation", "perplexity", _SIZES, epochs=15),  # as Pythia: side by side
     SmallModel("mixtral", "MixtralConfig", "text-generation", "perplexity", _MIXTRAL, epochs=10),
     SmallModel("t5", "T5Config", "translation", "bleu", _T5, epochs=12),
     SmallModel("bart", "BartConfig", "translation", "bleu", _BART, epochs=12),

@@ -28,8 +28,10 @@ _SIZES: Mapping[str, tuple[int, int, int]] = {
     "embedding_size": (20, 28, 36),
     "word_embed_proj_dim": (22, 30, 38),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"), (4, 6, 10)),
-    **dict.fromkeys(("decoder_attention_heads", "num_key_value_heads"), (2, 3, 5)),
-    **dict.fromkeys(("intermediate_size", "n_inner", "hidden_dim", "d_ff", "ffn_dim", "encoder_ffn_dim"), (101, 103, 107)),
+    "decoder_attention_heads": (2, 3, 5),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), (2, 3, 2)),  # of other shares of the heads than one
+    **dict.fromkeys(("intermediate_size", "n_inner", "hidden_dim", "d_ff", "ffn_dim", "ffn_hidden_size"), (101, 103, 107)),
+    "encoder_ffn_dim": (101, 103, 107),
     "decoder_ffn_dim": (109, 113, 127),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"), (2, 3, 4)),
     **dict.fromkeys(("num_decoder_layers", "decoder_layers"), (3, 4, 2)),
@@ -87,7 +89,15 @@ _BY_HAND: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "legacy": (True,),
         "max_relative_positions>0": (False,),
         "conv_kernel_size>0": (False,),
-    }
+    },
+    "falcon": {
+        "bias": (False, True),
+        "multi_query": (True, False),
+        "new_decoder_architecture": (False, True),
+        "parallel_attn": (True, False),
+        "num_ln_in_parallel_attn": (None, 1, 2),
+        "tie_word_embeddings": (True,),
+    },
 }
 # They change what is computed, returned or trained, and no weights.
 _IDLE = re.compile(

@@ -12,6 +12,9 @@ _WORDS = len(tiny.SPECIAL + tiny.WORDS) + 5  # some tokenizers add special token
 _BERT = {"max_position_embeddings": 66}
 _WIDE = {"hidden_size": 128, "intermediate_size": 512}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_ENDS = {"bos_token_id": 2, "eos_token_id": 3}
+_NEOX = {"max_position_embeddings": 64, **_ENDS}
+_FALCON = {"max_position_embeddings": 64, "ffn_hidden_size": 64, **_ENDS}
 _GROUPED = {"num_key_value_heads": 2, "max_position_embeddings": 64, "use_cache": True}
 
 
@@ -178,6 +181,7 @@ ARCHITECTURES = {
         Architecture("megatron-bert", "MegatronBertConfig", _BERT),
         Architecture("xlm-roberta-xl", "XLMRobertaXLConfig", _BERT),
         Architecture("roberta-prelayernorm", "RobertaPreLayerNormConfig", _BERT),
+        Architecture("deberta", "DebertaConfig", _DEBERTA),
         Architecture("deberta-v2", "DebertaV2Config", _DEBERTA),
         Architecture(
             "deberta-v3",
@@ -204,6 +208,48 @@ ARCHITECTURES = {
             "OPTConfig",
             {"ffn_dim": 64, "word_embed_proj_dim": 16, "max_position_embeddings": 64, "do_layer_norm_before": False},
             generates=True,
+        ),
+        Architecture("gpt-neox", "GPTNeoXConfig", _NEOX, generates=True),
+        Architecture("gpt-neox-in-turn", "GPTNeoXConfig", {**_NEOX, "use_parallel_residual": False}, generates=True),
+        Architecture("phi", "PhiConfig", {**_NEOX, "resid_pdrop": 0.0}, generates=True),
+        Architecture(
+            "gptj",
+            "GPTJConfig",
+            {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_inner": 64, "n_positions": 64, "rotary_dim": 4, **_ENDS},
+            sizes=False,
+            generates=True,
+        ),
+        Architecture(
+            "falcon",
+            "FalconConfig",
+            {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True},
+            generates=True,
+        ),
+        Architecture("falcon-one-key", "FalconConfig", _FALCON, generates=True),
+        Architecture(
+            "falcon-in-turn", "FalconConfig", {**_FALCON, "multi_query": False, "parallel_attn": False}, generates=True
+        ),
+        Architecture("phi3", "Phi3Config", {**_NEOX, "num_key_value_heads": 2}, generates=True),
+        Architecture("olmo2", "Olmo2Config", {**_GROUPED, **_ENDS}, generates=True),
+        Architecture("cohere", "CohereConfig", {**_GROUPED, **_ENDS}, generates=True, classifies=False),
+        Architecture("cohere2", "Cohere2Config", {**_GROUPED, **_ENDS, "sliding_window": 4}, generates=True, classifies=False),
+        Architecture(
+            "falcon-alibi",
+            "FalconConfig",
+            {**_FALCON, "multi_query": False, "parallel_attn": False, "alibi": True},
+            generates=True,
+            refused="its positions bias attention by a slope for each head",
+        ),
+        Architecture(
+            "cohere-norms",
+            "CohereConfig",
+            {**_GROUPED, **_ENDS, "use_qk_norm": True},
+            generates=True,
+            classifies=False,
+            refused="its queries and keys have norms with weights for each head",
+        ),
+        Architecture(
+            "stablelm-side-by-side", "StableLmConfig", {**_GROUPED, **_ENDS, "use_parallel_residual": True}, generates=True
         ),
         Architecture("llama", "LlamaConfig", _GROUPED, generates=True),
         Architecture("mistral", "MistralConfig", {**_GROUPED, "sliding_window": 4}, generates=True),
@@ -280,16 +326,25 @@ ARCHITECTURES = {
         Architecture(
             "albert",
             "AlbertConfig",
-            {"embedding_size": 16, **_BERT},
-            refused="its layers share one set of weights",
+            {"embedding_size": 16, "num_hidden_layers": 3, **_BERT},
+        ),
+        Architecture(
+            "albert-groups",
+            "AlbertConfig",
+            {"embedding_size": 16, "num_hidden_groups": 2, **_BERT},
+            refused="its layers share several blocks",
         ),
         Architecture(
             "deberta-v2-xlarge",
             "DebertaV2Config",
             {**_DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"},
-            refused="a convolution runs beside its first layer",
         ),
-        Architecture("deberta", "DebertaConfig", _DEBERTA, refused="it fuses query, key and value with biases apart"),
+        Architecture(
+            "deberta-talking",
+            "DebertaConfig",
+            {**_DEBERTA, "talking_head": True},
+            refused="its heads are mixed with each other",
+        ),
     )
 }
 SUPPORTED = [own for own in ARCHITECTURES.values() if own.refused is None]

@@ -32,6 +32,7 @@ _SIZES = {
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 2),
     **dict.fromkeys(("moe_intermediate_size", "image_size", "entity_emb_size"), 16),
     "sliding_window": 4,
+    "rotary_dim": 4,
 }
 _TOKENS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
 _MOST = 20_000_000  # parameters of a model that counts as tiny

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -130,11 +130,29 @@ class ModelAdapter:
 
     @property
     def reads_sums(self) -> bool:
-        """Whether the residual sums determine the targets of the output projections.
+        """Whether the residual sums determine the targets of the output projections, and are there to be read.
 
-        They do not where a norm stands between projection and sum, nor where there are two residual streams.
+        They do not where a norm stands between projection and sum, nor where there are two residual streams. Where sublayers
+        stand side by side, no module reads the sum of the first one alone; where something stands behind a block, its sums do
+        not say what comes next; and one block that runs for all layers has sums for each.
         """
-        return self.crossing is None and all(sublayer.inner is None for sublayer in self.sublayers)
+        one_by_one = self.crossing is None and not self._carries and self.times == 1
+        return one_by_one and all(sublayer.inner is None for sublayer in self.sublayers)
+
+    @property
+    def times(self) -> int:
+        """How often the model runs its blocks: more than once where one block runs for all layers."""
+        return self.sublayers[0].times
+
+    @property
+    def stream_width(self) -> int:
+        """Width of the hidden states between sublayers, at most: what a block was given is kept where the next one reads it."""
+        return self.groups[0].hidden * (2 if self._carries else 1)
+
+    @property
+    def _carries(self) -> bool:
+        """Whether what a block was given is read behind its first sublayer."""
+        return self.family.parallel or any(sublayer.joint is not None for sublayer in self.sublayers)
 
     def plain_trace(self, hidden: Float[Tensor, "b s d"], real: Bool[Tensor, "b s"]) -> Trace | None:
         """Return the trace of a batch from its embeddings; None where blocks need more than the mask of real tokens."""
@@ -199,7 +217,18 @@ class ModelAdapter:
 
     def blocks_forward(self, trace: Trace) -> Float[Tensor, "b s d"]:
         """Run all blocks, sublayer by sublayer, and return the last hidden states."""
+        *_, last = self.passes(trace)
+        return self._once(last, trace)
+
+    def passes(self, trace: Trace) -> Iterator[Float[Tensor, "b s d"]]:
+        """Yield what the first block reads: once, or where one block runs for all layers, what it reads for each of them."""
         hidden = trace.hidden
+        yield hidden
+        for _ in range(1, self.times):
+            hidden = self._once(hidden, trace)
+            yield hidden
+
+    def _once(self, hidden: Float[Tensor, "b s d"], trace: Trace) -> Float[Tensor, "b s d"]:
         for index, sublayer in enumerate(self.sublayers):
             if index == self.crossing:
                 trace = self.crossed(trace, self.memory(hidden))
@@ -320,8 +349,9 @@ def adapt(model: PreTrainedModel) -> ModelAdapter:
         own = [module for module in model.modules() if module not in others and _matches(module, signature)]
         if own and (decoder is None or others) and _ends_right(model, own[0], signature):
             places = [(block, signature) for block in own] + [(block, decoder) for block in others if decoder is not None]
+            joint = _joint_of(model, own[0], signature)
             found_sublayers = [
-                sublayer_of(block, layer, family, sublayer)
+                replace(sublayer_of(block, layer, family, sublayer), joint=joint if layer == 0 else None)
                 for layer, (block, family) in enumerate(places)
                 for sublayer in family.sublayers
                 if not is_absent(block, sublayer)
@@ -333,6 +363,11 @@ def adapt(model: PreTrainedModel) -> ModelAdapter:
 def _ends_right(model: PreTrainedModel, block: nn.Module, signature: BlockSignature) -> bool:
     """Return whether the encoder ends in the norm that its signature names, if it names one."""
     return signature.memory is None or isinstance(get(holder(model, block)[1], signature.memory), nn.Module)
+
+
+def _joint_of(model: PreTrainedModel, block: nn.Module, signature: BlockSignature) -> nn.Module | None:
+    """Return what stands behind the first block, if there is something."""
+    return None if signature.joint is None else cast("nn.Module | None", get(holder(model, block)[1], signature.joint))
 
 
 def clone(model: PreTrainedModel) -> PreTrainedModel:
@@ -368,7 +403,7 @@ def _matches(module: nn.Module, signature: BlockSignature) -> bool:
     found = [get(module, path) for path in linears]
     if not all(_has_experts(module, own.mixture) for own in there if own.mixture is not None):
         return False
-    if signature.flag is not None and getattr(module, signature.flag[0], None) != signature.flag[1]:
+    if signature.flag is not None and get(module, signature.flag[0]) != signature.flag[1]:
         return False
     return all(is_linear(linear) and is_transposed(linear) == signature.transposed for linear in found) and all(
         isinstance(get(module, path), nn.Module) for path in norms

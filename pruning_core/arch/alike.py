@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from pruning_core.arch.signatures import BlockSignature
-from pruning_core.arch.structure import EXPERTS, HEADS, LAYERS, CheckpointStructure, number
+from pruning_core.arch.structure import EXPERTS, HEADS, LAYERS, CheckpointStructure, key_heads, number
 from pruning_core.arch.unit_costs import UnitGroup
 from pruning_core.errors import UnsupportedArchitecture
 
 # A config also keeps names that have no meaning in its family, so the names of single families come first.
-FFN_WIDTHS = ("n_inner", "ffn_dim", "hidden_dim", "intermediate_size")
+FFN_WIDTHS = ("n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim", "intermediate_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,12 @@ def check_alike(build: Build, *, cuts: bool) -> None:
         raise _refused("this one has widths of its own")
     if len(set(build.parts)) > 1:
         raise _refused("the first layer of this one differs from the others")
-    if build.family.whole_attention:
+    if any(group.kind == "expert" for group in build.groups):
         return  # what is in the way of a layer that stands in for another one is in nobody's way: all layers stay
     if build.config.get("residual_multiplier", 1) != 1:
         raise _refused("this one scales what each sublayer adds")
+    if build.config.get("conv_kernel_size"):
+        raise _refused("a convolution stands behind the first layer of this one")
     if any(sublayer.inner is not None for sublayer in build.family.sublayers):
         raise _refused("this one has norms that no other layer can stand in for")
     kinds = build.config.get("layer_types")
@@ -85,13 +87,13 @@ def check_alike(build: Build, *, cuts: bool) -> None:
 
 
 def _is_as_said(build: Build) -> bool:
-    heads = number(build.config, ("num_key_value_heads",)) or number(build.config, HEADS)
+    heads = key_heads(build.config) or number(build.config, HEADS)
     experts = build.groups[1].kind == "expert"
     wide = number(build.config, EXPERTS) if experts else ffn_width(build.config, build.groups[0].hidden)
     pairs = (
         (heads, {group.size for group in build.groups[::2]}),
         (wide, {group.size for group in build.groups[1::2]}),
-        (number(build.config, LAYERS), {len(build.groups) // 2}),
+        (number(build.config, LAYERS), {len(build.groups) // 2 * build.groups[0].times}),
     )
     return all(said is None or found == {said} for said, found in pairs)
 

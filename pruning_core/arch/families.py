@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pruning_core.arch.signatures import BlockSignature, Mixture, StoredExperts, SublayerSignature, UnitRows, qkv
+from pruning_core.arch.decoders import DECODERS, opt, plain_ffn
+from pruning_core.arch.signatures import BlockSignature, SublayerSignature, UnitRows, qkv
 
 _BERT_MODULE = "attention.self"
 _BERT_INPUTS = qkv("attention.self.query", "attention.self.key", "attention.self.value")
@@ -31,51 +32,6 @@ def _bert_pre_norm(attention: str, ffn: str, *, returns: int = 0) -> BlockSignat
                 kind="head", module=_BERT_MODULE, inputs=_BERT_INPUTS, output="attention.output.dense", before=attention
             ),
             replace(_BERT_FFN, before=ffn, after=None),
-        ),
-    )
-
-
-def _plain_ffn(before: str | None, after: str | None) -> SublayerSignature:
-    return SublayerSignature(
-        kind="neuron", inputs=(UnitRows("fc1"),), activation="activation_fn", output="fc2", before=before, after=after
-    )
-
-
-def _opt(*, pre_norm: bool) -> tuple[SublayerSignature, ...]:
-    def norms(path: str) -> tuple[str | None, str | None]:
-        return (path, None) if pre_norm else (None, path)
-
-    attention, ffn = norms("self_attn_layer_norm"), norms("final_layer_norm")
-    return (
-        SublayerSignature(
-            kind="head",
-            module="self_attn",
-            inputs=qkv("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-            output="self_attn.out_proj",
-            before=attention[0],
-            after=attention[1],
-        ),
-        _plain_ffn(*ffn),
-    )
-
-
-def _llama(*, attention: tuple[str, str | None], ffn: tuple[str, str | None]) -> tuple[SublayerSignature, ...]:
-    return (
-        SublayerSignature(
-            kind="head",
-            module="self_attn",
-            inputs=qkv("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-            output="self_attn.o_proj",
-            before=attention[0],
-            inner=attention[1],
-        ),
-        SublayerSignature(
-            kind="neuron",
-            module="mlp",
-            inputs=(UnitRows("mlp.gate_proj"), UnitRows("mlp.up_proj")),
-            output="mlp.down_proj",
-            before=ffn[0],
-            inner=ffn[1],
         ),
     )
 
@@ -156,7 +112,7 @@ def _bart(*, pre_norm: bool) -> BlockSignature:
         )
 
     family = "mbart" if pre_norm else "bart"
-    ffn = _plain_ffn(*norms("final_layer_norm"))
+    ffn = plain_ffn(*norms("final_layer_norm"))
     cross = attention(
         "encoder_attn", (("key_value_states", "encoder_hidden_states"), ("attention_mask", "encoder_attention_mask"))
     )
@@ -166,29 +122,6 @@ def _bart(*, pre_norm: bool) -> BlockSignature:
         memory="layer_norm" if pre_norm else None,
         decoder=BlockSignature(family, sublayers=(attention("self_attn"), cross, ffn)),
     )
-
-
-_FUSED = StoredExperts("mlp.gate", ("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", bare=True)
-
-
-def _mixture(module: str, mixture: Mixture) -> BlockSignature:
-    """Describe blocks of a decoder with Llama's attention and a mixture of experts for an FFN."""
-    attention, _ = _llama(attention=("input_layernorm", None), ffn=("post_attention_layernorm", None))
-    experts = SublayerSignature(
-        kind="expert",
-        module=module,
-        inputs=(),
-        output=f"{mixture.experts}.spread",
-        before="post_attention_layernorm",
-        mixture=mixture,
-    )
-    return BlockSignature(family="experts", causal=True, whole_attention=True, sublayers=(attention, experts))
-
-
-def _stored_experts(module: str, inputs: tuple[str, ...], output: str) -> StoredExperts:
-    """Describe experts that have a tensor each, as in the files of most checkpoints."""
-    paths = tuple(f"{module}.experts.{{}}.{name}" for name in inputs)
-    return StoredExperts(f"{module}.gate", paths, f"{module}.experts.{{}}.{output}")
 
 
 SIGNATURES = (
@@ -231,16 +164,56 @@ SIGNATURES = (
             ),
         ),
     ),
+    # ALBERT: one block for all layers.
+    BlockSignature(
+        family="albert",
+        shared=True,
+        sublayers=(
+            SublayerSignature(
+                kind="head",
+                module="attention",
+                inputs=qkv("attention.query", "attention.key", "attention.value"),
+                output="attention.dense",
+                after="attention.LayerNorm",
+            ),
+            SublayerSignature(
+                kind="neuron",
+                inputs=(UnitRows("ffn"),),
+                activation="activation",
+                output="ffn_output",
+                after="full_layer_layer_norm",
+            ),
+        ),
+    ),
     # Disentangled attention: keys and queries of relative positions have their own matrices, or share those of the tokens.
     BlockSignature(
         family="deberta-v2",
         returns=2,
+        joint="conv",
         sublayers=(
             SublayerSignature(
                 kind="head",
                 module="attention.self",
                 inputs=qkv("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
                 followers=(UnitRows("attention.self.pos_key_proj"), UnitRows("attention.self.pos_query_proj")),
+                output="attention.output.dense",
+                after="attention.output.LayerNorm",
+            ),
+            _BERT_FFN,
+        ),
+    ),
+    # The same with one matrix for queries, keys and values, head by head, and their biases apart.
+    BlockSignature(
+        family="deberta",
+        returns=2,
+        float32=True,  # it masks scores by the least number of another type
+        sublayers=(
+            SublayerSignature(
+                kind="head",
+                module="attention.self",
+                inputs=(UnitRows("attention.self.in_proj", fused="by unit"),),
+                followers=(UnitRows("attention.self.pos_proj"), UnitRows("attention.self.pos_q_proj")),
+                vectors=("q_bias", "v_bias"),
                 output="attention.output.dense",
                 after="attention.output.LayerNorm",
             ),
@@ -288,86 +261,7 @@ SIGNATURES = (
         sublayers=_vit(attention=("norm1", "layer_scale1"), ffn=("norm2", "layer_scale2")),
         stored=_VIT_ATTENTION_STORED,
     ),
-    BlockSignature(
-        family="gpt2",
-        causal=True,
-        transposed=True,
-        least_neurons=1,  # Conv1D cannot tell the number of rows of a matrix without columns
-        sublayers=(
-            SublayerSignature(
-                kind="head",
-                module="attn",
-                inputs=(UnitRows("attn.c_attn", pieces=3),),
-                output="attn.c_proj",
-                before="ln_1",
-            ),
-            SublayerSignature(
-                kind="neuron", inputs=(UnitRows("mlp.c_fc"),), activation="mlp.act", output="mlp.c_proj", before="ln_2"
-            ),
-        ),
-    ),
-    BlockSignature(family="opt", causal=True, flag=("do_layer_norm_before", True), sublayers=_opt(pre_norm=True)),
-    BlockSignature(family="opt-post-norm", causal=True, flag=("do_layer_norm_before", False), sublayers=_opt(pre_norm=False)),
-    # Gemma 2 and 3: one norm before each sublayer, and one on what it adds.
-    BlockSignature(
-        family="gemma2",
-        causal=True,
-        marks=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
-        sublayers=_llama(
-            attention=("input_layernorm", "post_attention_layernorm"),
-            ffn=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
-        ),
-    ),
-    # Llama, Mistral, Qwen2, Qwen3, Gemma and others that share Llama's module tree.
-    BlockSignature(
-        family="llama",
-        causal=True,
-        lacks_attention=True,
-        sublayers=_llama(attention=("input_layernorm", None), ffn=("post_attention_layernorm", None)),
-    ),
-    # Qwen2-MoE, which has an expert that all tokens pass through; Mixtral, Qwen3-MoE and OLMoE; Granite-MoE.
-    _mixture(
-        "mlp",
-        Mixture(
-            "mlp.gate",
-            "mlp.experts",
-            (_stored_experts("mlp", ("gate_proj", "up_proj"), "down_proj"), _FUSED),
-            shared=("mlp.shared_expert", "mlp.shared_expert_gate"),
-        ),
-    ),
-    _mixture(
-        "mlp",
-        Mixture(
-            "mlp.gate",
-            "mlp.experts",
-            (
-                _stored_experts("block_sparse_moe", ("w1", "w3"), "w2"),
-                _stored_experts("mlp", ("gate_proj", "up_proj"), "down_proj"),
-                _FUSED,
-            ),
-        ),
-    ),
-    _mixture(
-        "block_sparse_moe",
-        Mixture(
-            "block_sparse_moe.router",
-            "block_sparse_moe.experts",
-            (
-                StoredExperts(
-                    "block_sparse_moe.router.layer", ("block_sparse_moe.input_linear",), "block_sparse_moe.output_linear"
-                ),
-            ),
-        ),
-    ),
-    # GPT-OSS: experts with biases, whose gates and values take turns.
-    _mixture(
-        "mlp",
-        Mixture(
-            "mlp.router",
-            "mlp.experts",
-            (StoredExperts("mlp.router", ("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", transposed=True, bare=True),),
-        ),
-    ),
+    *DECODERS,
     _t5(gated=False),
     _t5(gated=True),
     replace(_t5(gated=False), decoder=None, memory=None),  # the encoder alone, for token-classification
@@ -376,5 +270,5 @@ SIGNATURES = (
     _bart(pre_norm=True),
     _bart(pre_norm=False),
     # BioGPT and XGLM: OPT's modules, pre-norm.
-    BlockSignature(family="biogpt", causal=True, sublayers=_opt(pre_norm=True)),
+    BlockSignature(family="biogpt", causal=True, sublayers=opt(pre_norm=True)),
 )

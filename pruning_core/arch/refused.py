@@ -13,17 +13,19 @@ from typing import Any
 from pruning_core.errors import UnsupportedArchitecture
 
 SUPPORTED = (
-    "models built like BERT, RoBERTa, DistilBERT, MPNet, DeBERTa-v2, ModernBERT, ViT, DINOv2, GPT-2, OPT, Llama, Gemma, "
-    "Mixtral, T5 or BART are supported (GET /v1/architectures lists all that are tried)"
+    "models built like BERT, ALBERT, RoBERTa, DistilBERT, MPNet, DeBERTa, ModernBERT, ViT, DINOv2, GPT-2, GPT-J, GPT-NeoX, "
+    "OPT, Llama, Gemma, Phi, Falcon, OLMo, Cohere, Mixtral, T5 or BART are supported (GET /v1/architectures lists all that are "
+    "tried)"
 )
 
 _SPARSE = "its attention is not that of every token to every other"
 _ROTARY = "its queries and keys are turned by positions inside modules that look like BERT's"
+_SLOPES = "its positions bias attention by a slope for each head (ALiBi), which is made for all heads of the model at once"
 _SEEN = "it reads more of a page than its words"
 _PICTURES = "it reads no texts, and it reads pictures in another way than a ViT"
 _REASONS = {
-    "albert": "its layers share one set of weights, so that no layer can have units of its own; a BERT of the same size can",
-    "deberta": "it fuses query, key and value with biases apart; DeBERTa-v2 and -v3 are supported",
+    "bloom": _SLOPES,
+    "gpt_neox_japanese": "its last layer has a bias that the others lack; GPT-NeoX is supported",
     "umt5": "each of its layers makes position biases of its own; T5 and mT5 are supported",
     "openai-gpt": "its norms stand behind the sums, where GPT-2's stand before",
     "ibert": "its matrices are quantised while it runs",
@@ -53,6 +55,21 @@ _REASONS = {
     ),
 }
 
+_NORMS_OF_HEADS = "its queries and keys have norms with weights for each head, which are not cut with it"
+# Entries of configurations by which models of a type that is supported compute something else, with the reason.
+_OPTIONS = (
+    ("deberta", "talking_head", "its heads are mixed with each other (talking_head), so that none can go alone"),
+    (
+        "falcon",
+        "alibi",
+        _SLOPES,
+    ),
+    ("cohere", "use_qk_norm", _NORMS_OF_HEADS),
+    ("stablelm", "qk_layernorm", _NORMS_OF_HEADS),
+)
+# How many blocks an ALBERT has: in groups that take turns, and in each.
+_GROUPS = ("num_hidden_groups", "inner_group_num")
+
 
 def reason_against(config: Mapping[str, Any]) -> str | None:
     """Return why a model type is refused whatever its weights look like, or None where nothing is known against it.
@@ -63,8 +80,11 @@ def reason_against(config: Mapping[str, Any]) -> str | None:
     reason = _REASONS.get(str(config.get("model_type")))
     if reason is not None:
         return reason
-    if config.get("model_type") == "deberta-v2" and config.get("conv_kernel_size"):
-        return "a convolution runs beside its first layer (DeBERTa-v2-xlarge); those without one are supported"
+    for model_type, key, why in _OPTIONS:
+        if config.get("model_type") == model_type and config.get(key):
+            return why
+    if config.get("model_type") == "albert" and any(config.get(name) not in (None, 1) for name in _GROUPS):
+        return "its layers share several blocks; those that share one are supported"
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
         return "some of its layers have a plain FFN and some a mixture of experts; mixtures in all layers are supported"
     return None

@@ -23,11 +23,27 @@ class UnitRows:
         pieces: Number of matrices that it fuses, one after the other: 3 for query, key and value, 2 for gate and up.
         grouped: Whether it is a key or value projection. Where several query heads share a key and a value, a unit has the rows
             of one head in it.
+        fused: How it fuses queries with grouped keys and values: ``in turn``, all queries before all keys before all values, or
+            ``by unit``, the queries of a unit before its key and its value.
     """
 
     path: str
     pieces: int = 1
     grouped: bool = False
+    fused: Literal["in turn", "by unit"] | None = None
+
+    def of_unit(self, size: int, width: int) -> tuple[int, ...]:
+        """Count the rows of one unit in each of the fused matrices, which lie one after the other.
+
+        Args:
+            size: Width of a key or a value.
+            width: Width of a unit: of all queries that share a key and a value.
+        """
+        if self.fused == "by unit":
+            return (width + 2 * size,)
+        if self.fused == "in turn":
+            return (width, size, size)
+        return (size if self.grouped else width,) * self.pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +87,8 @@ class Mixture:
 class SublayerSignature:
     """One sublayer: ``h' = after(h + inner(output(features(before(h)))))``. A norm whose path is None is the identity.
 
+    In a block whose sublayers stand side by side, ``before`` reads what the block was given in the place of ``h``.
+
     Attributes:
         kind: Attention heads, FFN neurons, or experts.
         inputs: Matrices that read the hidden states.
@@ -82,7 +100,10 @@ class SublayerSignature:
             path of the module that ends in the output projection.
         activation: Path of the activation of an FFN without a gate.
         followers: Optional matrices whose rows belong to units and which read something else than the hidden states.
+        vectors: Names of parameters of the attention module itself that have a number for each column of its units, such as
+            biases apart from their matrices.
         positions: Whether the attention has a position bias for every head.
+        config_heads: Whether the attention's code reads the number of its heads from the model's configuration.
         crosses: For cross-attention, pairs of a parameter of its module and the block's parameter that is passed to it. The
             grouped inputs read the encoder's output.
         mixture: The parts of a mixture of experts, whose ``inputs`` are empty and whose output projection is made of them
@@ -98,7 +119,9 @@ class SublayerSignature:
     module: str = ""
     activation: str | None = None
     followers: tuple[UnitRows, ...] = ()
+    vectors: tuple[str, ...] = ()
     positions: bool = False
+    config_heads: bool = False
     crosses: tuple[tuple[str, str], ...] = ()
     mixture: Mixture | None = None
 
@@ -131,8 +154,15 @@ class BlockSignature:
         least_neurons: Number of neurons that an FFN must keep for the model's own code to run.
         stored: Paths in the files of a checkpoint, by module path, where the two differ.
         marks: Paths of modules that tell the layout from another one with the same matrices.
-        flag: An attribute of the block and its required value. Modules alone do not always show where the norms stand.
+        parallel: Whether the sublayers stand side by side: each reads what the block is given, and the block adds up what they
+            add.
+        shared: Whether one block runs for all layers, as often as the configuration has layers.
+        float32: Whether the model's own code fails where products alone are in bfloat16.
+        flag: An attribute of the block, as a path, and its required value. Modules alone do not always show where the norms
+            stand, or what a sublayer reads.
         decoder: Signature of the decoder blocks that follow and read this encoder's output.
+        joint: Path of a module that may stand behind the first block, on the module that holds the blocks. It reads what that
+            block was given, what it gives, and the mask of real tokens.
         memory: Path of the norm that ends the encoder, on the module that holds its blocks. It tells pre-norm stacks from
             others.
         lacks_attention: Whether a layer may lack its attention and the norm before it, and keep its FFN. The attention's module
@@ -151,10 +181,14 @@ class BlockSignature:
     marks: tuple[str, ...] = ()
     flag: tuple[str, bool] | None = None
     causal: bool = False
+    parallel: bool = False
+    shared: bool = False
+    float32: bool = False
     lacks_attention: bool = False
     whole_attention: bool = False
     decoder: BlockSignature | None = None
     memory: str | None = None
+    joint: str | None = None
 
     def stored_path(self, path: str) -> str:
         """Return the path that a module has in a checkpoint's files."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pruning_core.arch.families import SIGNATURES
@@ -19,6 +19,7 @@ from pruning_core.files.checkpoint import CheckpointFacts
 HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads", "attention_heads")
 DECODER_HEADS = ("decoder_attention_heads", *HEADS)
 _CROSS_ATTENTION = (".encoder_attn.", ".crossattention.", ".EncDecAttention.")
+_USUAL_LAYERS = 12  # of ALBERT
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 _HEAD_SIZES = ("head_dim", "d_kv")
 EXPERTS = ("num_local_experts", "num_experts")
@@ -57,6 +58,7 @@ class StoredSublayer:
         inputs: Matrices that read the hidden states.
         followers: Other matrices whose rows belong to units.
         output: The output projection.
+        vectors: Number of vectors apart from matrices whose entries belong to units.
         experts: Number of experts of a mixture, whose matrices are counted together; 0 for other sublayers.
     """
 
@@ -66,6 +68,7 @@ class StoredSublayer:
     inputs: tuple[StoredMatrix, ...]
     followers: tuple[StoredMatrix, ...]
     output: StoredMatrix
+    vectors: int = 0
     experts: int = 0
 
     @property
@@ -185,7 +188,10 @@ def _stored_sublayer(
         return None
     if any(own.inputs != output.outputs for own in present) or _misfit(sublayer, present, output):
         return None
-    return StoredSublayer(layer, signature, sublayer, present, followers, output)
+    vectors = [shapes.get(f"{prefix}.{signature.stored_path(sublayer.module)}.{name}") for name in sublayer.vectors]
+    if any(shape != (output.inputs,) for shape in vectors):
+        return None
+    return StoredSublayer(layer, signature, sublayer, present, followers, output, len(vectors))
 
 
 def _stored_mixture(
@@ -216,9 +222,15 @@ def _misfit(sublayer: SublayerSignature, inputs: tuple[StoredMatrix, ...], outpu
     plain = [
         own.outputs != rows.pieces * output.inputs
         for rows, own in zip(sublayer.inputs, inputs, strict=True)
-        if not rows.grouped
+        if not rows.grouped and rows.fused is None
     ]
     grouped = [own.outputs for rows, own in zip(sublayer.inputs, inputs, strict=True) if rows.grouped]
+    for rows, own in zip(sublayer.inputs, inputs, strict=True):
+        if rows.fused is not None:
+            keys, rest = divmod(own.outputs - output.inputs, 2)
+            if keys < 1 or rest:
+                return True
+            grouped.append(keys)
     return any(plain) or any(width != grouped[0] or (width and output.inputs % width) for width in grouped)
 
 
@@ -235,9 +247,17 @@ def unit_groups(structure: CheckpointStructure, config: Mapping[str, Any]) -> tu
     return tuple(
         _experts(sublayer, config)
         if sublayer.experts
-        else _group(sublayer, *(decoder_shape if sublayer.family is decoder else encoder_shape))
+        else replace(
+            _group(sublayer, *(decoder_shape if sublayer.family is decoder else encoder_shape)),
+            times=_layers_of(config) if sublayer.family.shared else 1,
+        )
         for sublayer in structure.sublayers
     )
+
+
+def _layers_of(config: Mapping[str, Any]) -> int:
+    """Return how often the one block of a model runs; what transformers takes where the configuration does not state it."""
+    return number(config, LAYERS) or _USUAL_LAYERS
 
 
 def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = HEADS) -> tuple[int, int]:
@@ -249,13 +269,22 @@ def head_shape(config: Mapping[str, Any], hidden: int, names: tuple[str, ...] = 
     heads = number(config, names)
     if heads is None:
         raise UnsupportedArchitecture("config.json does not say how many attention heads the model has", param="model")
-    groups = number(config, ("num_key_value_heads",)) or heads
+    groups = key_heads(config) or heads
     size = number(config, _HEAD_SIZES)
     if size is None and hidden % heads:
         raise UnsupportedArchitecture(f"hidden size {hidden} is not a multiple of {heads} heads", param="model")
     if heads % groups:
         raise UnsupportedArchitecture(f"{heads} heads cannot share {groups} keys and values evenly", param="model")
     return size or hidden // heads, heads // groups
+
+
+def key_heads(config: Mapping[str, Any]) -> int | None:
+    """Return the number of keys and values that a configuration states; None where each head has its own."""
+    if "new_decoder_architecture" in config or config.get("model_type") == "falcon":  # states a number that it may not mean
+        if config.get("new_decoder_architecture"):
+            return number(config, ("num_kv_heads",))
+        return 1 if config.get("multi_query", True) else None
+    return number(config, ("num_key_value_heads",))
 
 
 def number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
@@ -300,15 +329,17 @@ def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
         )
 
     for rows, matrix in zip(sublayer.signature.inputs, sublayer.inputs, strict=True):
-        if rows.grouped and matrix.outputs != units * size:
+        wanted = units * sum(rows.of_unit(size, width))
+        if (rows.grouped or rows.fused) and matrix.outputs != wanted:
+            and_not = f" and not {wanted}" if rows.fused else ""
             raise ModelUnreadable(
                 f"config.json says that there are {units} keys and values, {size} wide each, but {matrix.path} of layer "
-                f"{sublayer.layer + 1} has {matrix.outputs} rows; the two belong to different models",
+                f"{sublayer.layer + 1} has {matrix.outputs} rows{and_not}; the two belong to different models",
                 param="model",
             )
 
     def count(rows: UnitRows, matrix: StoredMatrix) -> RowCount:
-        return RowCount(rows.pieces * (size if rows.grouped else width), matrix.bias)
+        return RowCount(sum(rows.of_unit(size, width)), matrix.bias)
 
     present = {rows.path: rows for rows in sublayer.signature.followers}
     return unit_group(
@@ -319,6 +350,7 @@ def _group(sublayer: StoredSublayer, size: int, queries: int) -> UnitGroup:
         hidden=sublayer.hidden,
         inputs=[count(rows, matrix) for rows, matrix in zip(sublayer.signature.inputs, sublayer.inputs, strict=True)],
         followers=[count(present[matrix.path], matrix) for matrix in sublayer.followers],
+        vectors=sublayer.vectors,
         least_neurons=sublayer.family.least_neurons,
         least=units if head and sublayer.family.whole_attention else 0,
     )

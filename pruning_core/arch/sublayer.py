@@ -1,5 +1,9 @@
 """Sublayers of the loaded model, attention or FFN of a block: ``h' = after(h + inner(output(features(before(h)))))``.
 
+In blocks whose sublayers stand side by side, both read what the block was given, x: ``h' = h + output(features(before(x)))``.
+The hidden states between the two are then twice as wide: the residual stream, and behind it x. So they are in a block that a
+convolution stands behind, which reads x, too (DeBERTa-v2-xlarge).
+
 Pruning removes units from ``features``; recovery refits ``output``. ``features`` is the input of the output projection in the
 model's own code: the block, or the FFN's module, runs with the arguments that the model gave it and is left at its output
 projection. So relative positions, rotary embeddings, causal and sliding masks, gates and norms of single heads need no code
@@ -17,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.arch.experts import keep_experts_, listened_
-from pruning_core.arch.linear import bias_of, inputs_of, keep_inputs_, keep_outputs_, outputs_of
+from pruning_core.arch.linear import bias_of, inputs_of, keep_inputs_, outputs_of
+from pruning_core.arch.parts import Part
 from pruning_core.arch.signatures import BlockSignature, Mixture, SublayerSignature, UnitRows
 from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
 from pruning_core.errors import UnsupportedArchitecture
@@ -26,12 +31,12 @@ from pruning_core.shapes import Bool, Float, Int
 if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear
 
-_HEAD_SIZES = ("attention_head_size", "head_dim", "key_value_proj_dim")
+_HEAD_SIZES = ("attention_head_size", "head_dim", "key_value_proj_dim", "head_size")
 # Names that attention modules have for the number of their heads, and for the width of all heads together. Some reshape by
 # these attributes.
 _HEAD_COUNTS = ("num_attention_heads", "num_heads", "n_heads")
 _WIDTHS = ("all_head_size", "split_size", "inner_dim", "hidden_size", "embed_dim")
-_GROUP_COUNT = "num_key_value_heads"
+_GROUP_COUNTS = ("num_key_value_heads", "num_kv_heads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +58,6 @@ class BlockContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A linear whose output rows belong to units.
-
-    Attributes:
-        linear: The layer.
-        rows: Rows of one unit in each fused matrix.
-        pieces: Number of matrices that the layer fuses, one after the other.
-        reads_memory: Whether it reads the memory (the encoder's output), as keys and values of cross-attention do.
-    """
-
-    linear: AnyLinear
-    rows: int
-    pieces: int
-    reads_memory: bool = False
-
-    def keep_(self, kept: Int[Tensor, " u"]) -> None:
-        """Remove in place the rows of all other units."""
-        own = kept[:, None] * self.rows + torch.arange(self.rows, device=kept.device)
-        width = outputs_of(self.linear) // self.pieces
-        keep_outputs_(self.linear, torch.cat([piece * width + own.flatten() for piece in range(self.pieces)]))
-
-
-@dataclass(frozen=True, slots=True)
 class Sublayer:
     """One sublayer, as modules of the loaded model.
 
@@ -92,6 +74,7 @@ class Sublayer:
         before: Norm of what the sublayer reads, or None.
         inner: Norm or scale of what it adds, or None.
         after: Norm of the residual sum, or None.
+        joint: What stands behind the block and reads what the block was given and gives, or None.
     """
 
     layer: int
@@ -105,6 +88,7 @@ class Sublayer:
     before: nn.Module | None
     inner: nn.Module | None
     after: nn.Module | None
+    joint: nn.Module | None = None
 
     @property
     def inputs(self) -> tuple[AnyLinear, ...]:
@@ -133,7 +117,7 @@ class Sublayer:
             return self._experts(self.signature.mixture)
 
         def count(part: Part) -> RowCount:
-            return RowCount(part.rows * part.pieces, bias_of(part.linear) is not None)
+            return RowCount(sum(part.rows), bias_of(part.linear) is not None)
 
         return unit_group(
             self.layer,
@@ -143,9 +127,16 @@ class Sublayer:
             hidden=self.hidden,
             inputs=[count(part) for part in self.parts],
             followers=[count(part) for part in self.followers],
+            vectors=len(self.signature.vectors),
+            times=self.times,
             least_neurons=self.family.least_neurons,
             least=self.units if self.signature.kind == "head" and self.family.whole_attention else 0,
         )
+
+    @property
+    def times(self) -> int:
+        """How often the model runs it: more than once where one block runs for all layers."""
+        return cast("int", get(self.block, "config.num_hidden_layers")) if self.family.shared else 1
 
     def _experts(self, mixture: Mixture) -> UnitGroup:
         experts, router = get(self.block, mixture.experts), get(self.block, mixture.router)
@@ -163,17 +154,30 @@ class Sublayer:
             passed=passed,
         )
 
-    def read(self, hidden: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
-        """Return what the sublayer's linears read of the residual stream."""
-        return hidden if self.before is None else self.before(hidden)
+    def stream(self, hidden: Float[Tensor, "b s w"]) -> Float[Tensor, "b s d"]:
+        """Return the residual stream before the sublayer: hidden states may have what the block was given behind it."""
+        return hidden[..., : self.hidden]
 
-    def features(self, hidden: Float[Tensor, "b s d"], context: BlockContext) -> Float[Tensor, "b s k"]:
+    def entered(self, hidden: Float[Tensor, "b s w"]) -> Float[Tensor, "b s d"]:
+        """Return what the sublayer reads, before the norm: the residual stream, or what the block was given."""
+        return self.given(hidden) if self.family.parallel else self.stream(hidden)
+
+    def given(self, hidden: Float[Tensor, "b s w"]) -> Float[Tensor, "b s d"]:
+        """Return what the block was given, where somebody reads it behind the first sublayer."""
+        return hidden[..., -self.hidden :]
+
+    def read(self, hidden: Float[Tensor, "b s w"]) -> Float[Tensor, "b s d"]:
+        """Return what the sublayer's linears read of the hidden states."""
+        entered = self.entered(hidden)
+        return entered if self.before is None else self.before(entered)
+
+    def features(self, hidden: Float[Tensor, "b s w"], context: BlockContext) -> Float[Tensor, "b s k"]:
         """Compute the input of the output projection: attention context of the heads, or FFN activations."""
         if self.signature.kind == "head":
             if self.family.plain:
                 return self._softmax_attention(hidden, context.real)
             if not self.signature.crosses:
-                return caught(self.output, lambda: self.block(hidden, **context.kwargs))
+                return caught(self.output, lambda: self.block(self.entered(hidden), **context.kwargs))
             given = {name: context.kwargs[source] for name, source in self.signature.crosses}
             return caught(self.output, lambda: self.module(self.read(hidden), **given))
         read = self.read(hidden)
@@ -183,17 +187,17 @@ class Sublayer:
         found = caught(self.output, lambda: self.module(read))
         return found.view(*hidden.shape[:-1], -1)  # of a mixture, all tokens lie in one row
 
-    def total(self, hidden: Float[Tensor, "b s d"], features: Float[Tensor, "b s k"]) -> Float[Tensor, "b s d"]:
+    def total(self, hidden: Float[Tensor, "b s w"], features: Float[Tensor, "b s k"]) -> Float[Tensor, "b s d"]:
         """Compute the residual sum, before the norm that may follow it."""
         added = self.added(hidden, features)
-        return hidden + (added if self.inner is None else self.inner(added))
+        return self.stream(hidden) + (added if self.inner is None else self.inner(added))
 
-    def added(self, hidden: Float[Tensor, "b s d"], features: Float[Tensor, "b s k"]) -> Float[Tensor, "b s d"]:
+    def added(self, hidden: Float[Tensor, "b s w"], features: Float[Tensor, "b s k"]) -> Float[Tensor, "b s d"]:
         """Compute what the sublayer adds to the residual stream, before the norm or scale of it."""
         beside = self.beside(hidden)
         return self.output(features) if beside is None else self.output(features) + beside
 
-    def beside(self, hidden: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"] | None:
+    def beside(self, hidden: Float[Tensor, "b s w"]) -> Float[Tensor, "b s d"] | None:
         """Compute what is added beside the units: by the expert that all tokens pass through. None where there is none."""
         mixture = self.signature.mixture
         if mixture is None or mixture.shared is None:
@@ -203,12 +207,27 @@ class Sublayer:
         return torch.sigmoid(gate(read)) * shared(read)
 
     def close(self, total: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
-        """Compute the hidden states after a residual sum."""
+        """Compute the residual stream after a residual sum."""
         return total if self.after is None else self.after(total)
 
-    def forward(self, hidden: Float[Tensor, "b s d"], context: BlockContext) -> Float[Tensor, "b s d"]:
+    def leave(
+        self, hidden: Float[Tensor, "b s w"], total: Float[Tensor, "b s d"], context: BlockContext
+    ) -> Float[Tensor, "b s v"]:
+        """Compute the hidden states after the sublayer.
+
+        Args:
+            hidden: Those before it.
+            total: Its residual sum.
+            context: The other arguments of the block.
+        """
+        closed = self.close(total)
+        if self.signature is not self.family.sublayers[-1]:
+            return torch.cat([closed, self.given(hidden)], dim=-1) if self.family.parallel or self.joint else closed
+        return closed if self.joint is None else self.joint(self.given(hidden), closed, context.real.long())
+
+    def forward(self, hidden: Float[Tensor, "b s w"], context: BlockContext) -> Float[Tensor, "b s v"]:
         """Run the sublayer."""
-        return self.close(self.total(hidden, self.features(hidden, context)))
+        return self.leave(hidden, self.total(hidden, self.features(hidden, context)), context)
 
     def slice_(self, kept: Int[Tensor, " u"]) -> None:
         """Remove in place every unit that is not in ``kept`` (ascending unit indices)."""
@@ -219,6 +238,9 @@ class Sublayer:
             part.keep_(kept)
         columns = (kept[:, None] * self.unit_width + torch.arange(self.unit_width, device=kept.device)).flatten()
         keep_inputs_(self.output, columns)
+        for name in self.signature.vectors:
+            values = cast("Tensor", getattr(self.module, name)).detach()
+            setattr(self.module, name, nn.Parameter(values[columns], requires_grad=False))
         if self.signature.kind == "head":
             self._tell_module_(kept)
 
@@ -233,24 +255,26 @@ class Sublayer:
 
     @property
     def counts(self) -> dict[str, int | list[int]]:
-        """Attributes of the attention module that depend on its heads, by name. A loader must set them beside the widths."""
+        """Attributes of the attention module that depend on its heads, by name. A loader must set them beside the widths.
+
+        Of a vector, it is the length.
+        """
         if self.signature.kind != "head":
             return {}
-        names = (*_HEAD_COUNTS, _GROUP_COUNT, *_WIDTHS, "position_heads")
-        return {name: getattr(self.module, name) for name in names if hasattr(self.module, name)}
+        names = (*_HEAD_COUNTS, *_GROUP_COUNTS, *_WIDTHS, "position_heads", "config_heads")
+        lengths = dict.fromkeys(self.signature.vectors, self.width)
+        return {name: getattr(self.module, name) for name in names if hasattr(self.module, name)} | lengths
 
     def _tell_module_(self, kept: Int[Tensor, " u"]) -> None:
-        from pruning_core.plugin.per_layer import choose_positions
+        from pruning_core.plugin.per_layer import choose_positions, read_heads_
 
-        for name in _WIDTHS:
-            if hasattr(self.module, name):
-                setattr(self.module, name, self.width)
-        if hasattr(self.module, _GROUP_COUNT):
-            setattr(self.module, _GROUP_COUNT, self.units)
         queries = self.unit_width // head_size(self.module)
-        for name in _HEAD_COUNTS:
+        counts = dict.fromkeys(_WIDTHS, self.width) | dict.fromkeys(_GROUP_COUNTS, self.units)
+        for name, count in (counts | dict.fromkeys(_HEAD_COUNTS, self.units * queries)).items():
             if hasattr(self.module, name):
-                setattr(self.module, name, self.units * queries)
+                setattr(self.module, name, count)
+        if self.signature.config_heads:
+            read_heads_(self.module, self.units * queries)
         if self.signature.positions:
             before = getattr(self.module, "position_heads", None)
             choose_positions(self.module, kept.tolist() if before is None else [before[unit] for unit in kept.tolist()])
@@ -278,13 +302,12 @@ def sublayer_of(block: nn.Module, layer: int, family: BlockSignature, signature:
     if signature.kind == "head":
         module = get(block, signature.module)
         size = head_size(module)
-        unit_width = size * cast("int", getattr(module, "num_key_value_groups", 1))
+        unit_width = size * _queries_of(module)
 
     def part(rows: UnitRows) -> Part:
         return Part(
             cast("AnyLinear", get(block, rows.path)),
-            size if rows.grouped else unit_width,
-            rows.pieces,
+            rows.of_unit(size, unit_width),
             rows.grouped and bool(signature.crosses),
         )
 
@@ -334,6 +357,14 @@ def head_size(module: object) -> int:
         kind = type(module).__name__
         raise UnsupportedArchitecture(f"the model's attention ({kind}) does not say how wide a head is", param="model")
     return size
+
+
+def _queries_of(module: object) -> int:
+    """Return how many queries of an attention share a key and a value."""
+    keys = cast("int | None", getattr(module, "num_kv_heads", None))
+    if keys is not None:
+        return cast("int", getattr(module, "num_heads")) // keys  # noqa: B009 - torch types attributes as tensors
+    return cast("int", getattr(module, "num_key_value_groups", 1))
 
 
 def is_absent(block: nn.Module, signature: SublayerSignature) -> bool:

@@ -33,6 +33,7 @@ class UnitGroup:
         least_neurons: Number of neurons that an FFN must keep; 0 for most models.
         least: Number of units that must stay: all heads where attention stays whole, as many experts as a token passes through.
         passed: Number of experts that a token passes through, however many there are; 0 for other kinds.
+        times: Number of layers that run the units, where one block runs for all layers.
     """
 
     layer: int
@@ -45,6 +46,7 @@ class UnitGroup:
     least_neurons: int = 0
     least: int = 0
     passed: int = 0
+    times: int = 1
 
     @property
     def floor(self) -> int:
@@ -65,7 +67,7 @@ class UnitGroup:
         if self.kind == "expert":
             return 0.0
         linear = length * self.weights_per_unit
-        return linear + 2 * length**2 * self.unit_width if self.kind == "head" else linear
+        return self.times * (linear + 2 * length**2 * self.unit_width if self.kind == "head" else linear)
 
     def fixed_macs(self, length: float) -> float:
         """Compute the multiply-accumulates that do not depend on the number of units: those of the experts of each token."""
@@ -89,9 +91,11 @@ def unit_group(
     hidden: int,
     inputs: Sequence[RowCount],
     followers: Sequence[RowCount] = (),
+    vectors: int = 0,
     least_neurons: int = 0,
     least: int = 0,
     passed: int = 0,
+    times: int = 1,
 ) -> UnitGroup:
     """Describe the units of one sublayer.
 
@@ -103,13 +107,16 @@ def unit_group(
         hidden: Width of the residual stream.
         inputs: Rows of one unit in the matrices that read the hidden states.
         followers: Rows of one unit in other matrices.
+        vectors: Number of vectors apart from matrices that have an entry for each of its columns.
         least_neurons: Number of neurons that an FFN must keep.
         least: Number of units that must stay.
         passed: Number of experts that a token passes through.
+        times: Number of layers that run the units.
     """
     weights = hidden * (sum(own.rows for own in inputs) + unit_width)
     beside = hidden * sum(own.rows for own in followers)
-    biases = sum(own.rows for own in (*inputs, *followers) if own.bias)
+    biases = sum(own.rows for own in (*inputs, *followers) if own.bias) + vectors * unit_width
+    params = weights + beside + biases
     return UnitGroup(
-        layer, kind, units, unit_width, hidden, weights, weights + beside + biases, least_neurons, least=least, passed=passed
+        layer, kind, units, unit_width, hidden, weights, params, least_neurons, least=least, passed=passed, times=times
     )

@@ -96,9 +96,9 @@ def _verify_cut(adapter: ModelAdapter, sublayer: Sublayer, hidden: Tensor, conte
     features = sublayer.features(hidden, context)
     if sublayer.signature.mixture is not None:
         _verify_experts(adapter, sublayer, sublayer.signature.mixture, hidden)
-        return sublayer.close(sublayer.total(hidden, features))
+        return sublayer.leave(hidden, sublayer.total(hidden, features), context)
     if sublayer.group.floor == sublayer.units:
-        return sublayer.close(sublayer.total(hidden, features))
+        return sublayer.leave(hidden, sublayer.total(hidden, features), context)
     kept = torch.arange(0, sublayer.units, 2, device=hidden.device)
     flags = torch.zeros(sublayer.units, device=hidden.device).index_fill_(0, kept, 1.0)
     masked = sublayer.output(features * flags.repeat_interleave(sublayer.unit_width))
@@ -107,7 +107,7 @@ def _verify_cut(adapter: ModelAdapter, sublayer: Sublayer, hidden: Tensor, conte
     error = _relative_error(cut.output(cut.features(hidden, context)), masked)
     if not error < _TOLERANCE:
         raise _different(adapter, error)
-    return sublayer.close(sublayer.total(hidden, features))
+    return sublayer.leave(hidden, sublayer.total(hidden, features), context)
 
 
 def _verify_experts(adapter: ModelAdapter, sublayer: Sublayer, mixture: Mixture, hidden: Tensor) -> None:

@@ -127,21 +127,29 @@ def remote_code(student: PreTrainedModel, name: str) -> str:
         f"from {base.__module__} import {base.__name__}  # noqa: E402\n\n\n"
         f"class {name}({base.__name__}):\n"
         f'    """{base.__name__} whose layers have their own widths, as written by Coppice."""\n'
-        f"{_conversions(student, name)}"
+        f"{_conversions(student, base.__name__, name)}"
     )
 
 
-def _conversions(student: PreTrainedModel, name: str) -> str:
-    """Return the code that lets a bare mixture's own class read experts that are stored one by one.
+def _conversions(student: PreTrainedModel, base: str, name: str) -> str:
+    """Return the code that lets a bundle's own class read what transformers renames or converts while it loads the base's.
 
-    transformers converts what it loads by the classes that it has itself; within a model with a head, it finds one of those.
+    transformers does so by the classes that it has itself: for a head (GPT-NeoX) by the name of its class, for experts that are
+    stored one by one by the type of the model, which it finds within a model with a head.
     """
-    if student.base_model is not student or not hasattr(student.config, "num_experts_per_tok"):
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    bare_mixture = student.base_model is student and hasattr(student.config, "num_experts_per_tok")
+    if get_checkpoint_conversion_mapping(base) is not None:
+        known = base
+    elif bare_mixture:
+        known = student.config.model_type
+    else:
         return ""
     return (
         "\n\nfrom transformers.conversion_mapping import (  # noqa: E402\n"
         "    get_checkpoint_conversion_mapping,\n    register_checkpoint_conversion_mapping,\n)\n\n"
-        f'_conversions = get_checkpoint_conversion_mapping("{student.config.model_type}")\n'
+        f'_conversions = get_checkpoint_conversion_mapping("{known}")\n'
         "if _conversions is not None:\n"
         f'    register_checkpoint_conversion_mapping("{name}", _conversions, overwrite=True)\n'
     )

@@ -43,7 +43,7 @@ def describe_(config: PreTrainedConfig, groups: Sequence[UnitGroup]) -> None:
                 setattr(config, name, groups[1].size)
         return
     setattr(config, next((name for name in FFN_WIDTHS if hasattr(config, name)), FFN_WIDTHS[-1]), groups[1].size)
-    config.num_hidden_layers = len(groups) // 2
+    config.num_hidden_layers = len(groups) // 2 * groups[0].times
     kinds = getattr(config, "layer_types", None)
     if kinds:
         config.layer_types = kinds[: config.num_hidden_layers]

@@ -26,7 +26,8 @@ _BARE = "AutoModel"
 _ENCODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _MASKED, _BARE})
 _DECODER = frozenset({_SEQUENCE, _TOKENS, _QUESTION, _CAUSAL, _BARE})
 _BERTS = (
-    *("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2", "modernbert"),
+    "albert",
+    *("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta", "deberta-v2", "modernbert"),
     *("ernie", "megatron-bert", "xlm-roberta-xl", "roberta-prelayernorm"),
 )
 _WRITERS = ("bart", "mbart", "marian", "pegasus", "m2m_100", "blenderbot", "blenderbot-small")
@@ -35,14 +36,14 @@ _PICTURES = ("vit", "deit", "dinov2", "dinov2_with_registers", "ijepa", "vit_msn
 # For each model type the transformers classes that load it, out of those that some task type uses.
 LOADED_BY: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(_BERTS, _ENCODER),
-    **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), _DECODER),
+    **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "falcon"), _DECODER),
     **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe"), _DECODER),
     "gpt_oss": _DECODER - {_QUESTION},
     **dict.fromkeys(("gemma", "gemma2"), _DECODER - {_QUESTION}),
-    "opt": _DECODER - {_TOKENS},
-    **dict.fromkeys(("gemma3_text", "olmo"), _DECODER - {_TOKENS, _QUESTION}),
-    "stablelm": _DECODER - {_QUESTION},
-    **dict.fromkeys(("granite", "granitemoe", "olmoe"), frozenset({_CAUSAL, _BARE})),
+    **dict.fromkeys(("opt", "gptj"), _DECODER - {_TOKENS}),
+    **dict.fromkeys(("gemma3_text", "olmo", "olmo2"), _DECODER - {_TOKENS, _QUESTION}),
+    **dict.fromkeys(("stablelm", "phi", "phi3"), _DECODER - {_QUESTION}),
+    **dict.fromkeys(("granite", "granitemoe", "olmoe", "cohere", "cohere2"), frozenset({_CAUSAL, _BARE})),
     **dict.fromkeys(("t5", "mt5"), frozenset({_SEQUENCE, _TOKENS, _QUESTION, _BOTH})),
     **dict.fromkeys(("bart", "mbart"), frozenset({_SEQUENCE, _QUESTION, _BOTH})),
     **dict.fromkeys(_WRITERS[2:], frozenset({_BOTH})),
@@ -89,7 +90,15 @@ _TENSORS: Mapping[str, _Tensors] = {
     _QUESTION: _Tensors(("qa_outputs.weight", "classifier.weight"), row_a_class=False),
     _IMAGE: _Tensors(("classifier.weight", "cls_classifier.weight")),
     _MASKED: _Tensors(
-        starts=("cls.predictions.", "lm_head.", "vocab_transform.", "generator_predictions.", "head.", "lm_predictions.")
+        starts=(
+            "cls.predictions.",
+            "lm_head.",
+            "predictions.",
+            "vocab_transform.",
+            "generator_predictions.",
+            "head.",
+            "lm_predictions.",
+        )
     ),
 }
 

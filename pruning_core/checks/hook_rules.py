@@ -15,7 +15,8 @@ EXPERTS = frozenset({"eager", "batched_mm", "grouped_mm"})
 # Attributes of attention modules that our own bundles state, by `arch.sublayer`.
 COUNTS = frozenset(
     {
-        *("num_attention_heads", "num_heads", "n_heads", "num_key_value_heads", "position_heads"),
+        *("num_attention_heads", "num_heads", "n_heads", "num_key_value_heads", "num_kv_heads"),
+        *("position_heads", "config_heads", "q_bias", "v_bias"),
         *("all_head_size", "split_size", "inner_dim", "hidden_size", "embed_dim"),
     }
 )

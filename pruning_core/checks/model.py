@@ -14,6 +14,7 @@ from pruning_core.arch.structure import (
     LAYERS,
     CheckpointStructure,
     absent_attentions,
+    key_heads,
     number,
 )
 from pruning_core.arch.unit_costs import UnitGroup
@@ -70,7 +71,8 @@ def _stated(config: Mapping[str, Any], keys: Sequence[str]) -> int | None:
 
 def _compare_parts(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], *, gated: bool, directed: bool) -> None:
     """Compare the parts that a configuration turns on and off with those that are there: transformers would leave them out."""
-    for key, ends in _BIASES.items():
+    own = {"bias": ("self_attention.query_key_value.bias",)} if config.get("model_type") == "falcon" else {}
+    for key, ends in (_BIASES | own).items():
         said, there = config.get(key), any(name.endswith(ends) for name in shapes)
         if isinstance(said, bool) and said != there:
             raise _other(f"{key} {str(said).lower()}", f"the weights have {'such' if there else 'no such'} biases")
@@ -87,14 +89,14 @@ def _compare_parts(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ..
 
 def _compare_layers(config: Mapping[str, Any], stack: str, groups: Sequence[UnitGroup]) -> None:
     names = _NAMES[stack]
-    layers = len({group.layer for group in groups})
+    layers = len({group.layer for group in groups}) * groups[0].times
     said = number(config, names.layers)
     if said not in (None, layers):
         of = "" if stack == "model" else f" of its {stack}"
         raise _other(f"{said} layers{of}", f"the weights have {layers}")
     if config.get("quantization_config") is not None:  # the widths are stated there
         return
-    heads = number(config, ("num_key_value_heads",)) or number(config, names.heads)
+    heads = key_heads(config) or number(config, names.heads)
     neurons = ffn_width(config, groups[0].hidden, names.neurons)
     hidden = number(config, _HIDDEN)
     sizes = {
@@ -135,7 +137,7 @@ _WIDTHS_OF_EXPERTS = ("moe_intermediate_size", "intermediate_size")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 # Biases that a configuration turns on, by the ends of their names.
 _BIASES = {
-    "attention_bias": ("self_attn.q_proj.bias", "attn.Wqkv.bias"),
+    "attention_bias": ("self_attn.q_proj.bias", "attn.Wqkv.bias", "attention.query_key_value.bias"),
     "mlp_bias": ("mlp.up_proj.bias", "mlp.Wi.bias"),
     "use_qkv_bias": ("self_attn.q_proj.bias",),
 }

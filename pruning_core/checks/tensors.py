@@ -158,7 +158,7 @@ def _name_in_model(stored: str, entry: Mapping[str, Any], expected: Mapping[str,
 
 def _own_shapes(config: Mapping[str, Any], prefix: str, expected: Iterable[str]) -> frozenset[str]:
     """Return the modules of a bundle of ours whose shapes its configuration states apart, with and without prefix."""
-    parts = [_stated(config, name) for name in ("linears", "packed")]
+    parts = [_stated(config, name) for name in ("linears", "packed", "counts")]
     mixtures = tuple(f"{form}." for path in _stated(config, "experts") for form in _forms(path, prefix))
     within = {_module(name) for name in expected if name.startswith(mixtures)} if mixtures else set[str]()
     return frozenset(form for own in parts for path in own for form in _forms(path, prefix)) | within

@@ -30,12 +30,16 @@ class CacheEntry(Protocol):
         ...
 
     def write(self, values: Tensor) -> None:
-        """Replace the values, which are converted to the cache's format, or to bfloat16 where that one cannot hold them."""
+        """Replace the values, which are converted to the cache's format, or to bfloat16 where that one cannot hold them.
+
+        Their shape may be another one, of no more values than there is room for.
+        """
         ...
 
 
 @dataclass(slots=True)
 class _InBlock:
+    room: Tensor
     values: Tensor
     wanted: torch.dtype
 
@@ -43,11 +47,12 @@ class _InBlock:
         return self.values
 
     def write(self, values: Tensor) -> None:
-        self.values = stored_(self.values, values, self.wanted)
+        self.values = stored_(self.room[: values.numel()].view(values.shape), values, self.wanted)
 
 
 @dataclass(slots=True)
 class _OnHost:
+    room: Tensor
     values: Tensor
     wanted: torch.dtype
     device: torch.device
@@ -56,7 +61,7 @@ class _OnHost:
         return self.values.to(self.device)
 
     def write(self, values: Tensor) -> None:
-        self.values = stored_(self.values, values, self.wanted)
+        self.values = stored_(self.room[: values.numel()].view(values.shape), values, self.wanted)
 
 
 @dataclass(slots=True)
@@ -75,7 +80,7 @@ class _InFile:
         return values
 
     def write(self, values: Tensor) -> None:
-        self.dtype = _holding(values, self.wanted)
+        self.dtype, self.shape = _holding(values, self.wanted), values.shape
         self.file.seek(self.offset)
         self.file.write(_bytes_of(values.to(self.dtype).contiguous()))
 
@@ -107,23 +112,29 @@ class ActivationCache:
         if self._file is not None:
             self._file.close()
 
-    def keep(self, values: Tensor) -> CacheEntry:
-        """Copy values into the cache."""
-        entry = self._entry(values)
+    def keep(self, values: Tensor, *, times: int = 1) -> CacheEntry:
+        """Copy values into the cache.
+
+        Args:
+            values: The first ones.
+            times: How many times as many values may be written later.
+        """
+        entry = self._entry(values, values.numel() * times)
         entry.write(values)
         return entry
 
-    def _entry(self, values: Tensor) -> CacheEntry:
+    def _entry(self, values: Tensor, most: int) -> CacheEntry:
         dtype, device = self._left.dtype, self._left.device
-        if values.numel() <= self._left.numel():
-            piece, self._left = self._left.split([values.numel(), self._left.numel() - values.numel()])
-            return _InBlock(piece.view(values.shape), dtype)
+        if most <= self._left.numel():
+            room, self._left = self._left.split([most, self._left.numel() - most])
+            return _InBlock(room, room, dtype)
         if device.type != "cpu":
-            return _OnHost(torch.empty(values.shape, dtype=dtype), dtype, device)
+            room = torch.empty(most, dtype=dtype)
+            return _OnHost(room, room, dtype, device)
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed by __exit__
         entry = _InFile(self._file, self._end, values.shape, dtype, dtype)
-        self._end += values.numel() * dtype.itemsize
+        self._end += most * dtype.itemsize
         return entry
 
 

@@ -47,7 +47,7 @@ def gather_evidence(
         statistics: Texts that the model wrote in an earlier run are taken from here; None: nothing is kept.
     """
     options, adapter = spec.calibration, adapt(dense.model)
-    dtype = matmul_dtype(options.precision, dense.device)
+    dtype = torch.float32 if adapter.family.float32 else matmul_dtype(options.precision, dense.device)
     drawn = (2 if options.sampling == "longer" else 1) * options.samples * (_ROWS_A_BLOCK if dense.family.joins_rows else 1)
     rows = draw(train, drawn, generator(spec.seed, "calibration"))
     limit, notes = dense.longest(options.max_length), list[str]()

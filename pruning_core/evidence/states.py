@@ -48,7 +48,7 @@ def plan_states(tokens: Sequence[int], hidden: int, sublayers: int, budget: int,
 
     Args:
         tokens: Tokens of each batch, padding included.
-        hidden: Width of the residual stream.
+        hidden: Width of the hidden states between sublayers.
         sublayers: Number of sublayers. A kept batch has one residual sum for each, and its embeddings.
         budget: Bytes that may be kept. Recovery's streams come first: two for a batch, one if its dense states are kept.
         keeps_sums: Whether the model's recovery can use residual sums; if not, the dense model always runs beside it.
@@ -84,8 +84,8 @@ class DenseStates:
             scratch: Folder for recovery's streams beyond the budget; None: the system's temporary folder.
         """
         self._adapter = adapter
-        self._hidden = adapter.groups[0].hidden
-        self._tokens = [batch.real.numel() for batch in batches]
+        self._hidden = adapter.stream_width
+        self._tokens = [batch.real.numel() * adapter.times for batch in batches]
         self.plan = plan_states(self._tokens, self._hidden, len(adapter.sublayers), budget, keeps_sums=adapter.reads_sums)
         self._scratch = scratch
         self._block: Tensor | None = None  # one for all kept batches: freed as a whole, it goes back to the system

@@ -87,7 +87,7 @@ def measure_blocks(
                     for adapter, trace, kept in there:
                         elapsed = timed(partial(adapter.block_forward, layer, trace), dense.device)
                         if repeat >= 0:
-                            kept[repeat] += elapsed
+                            kept[repeat] += elapsed * adapter.times
             on_repeat(round((layer + 1) / most * spec.repeats))
         threads = torch.get_num_threads()
     shape = spec.but(length=length)

@@ -180,7 +180,7 @@ def _measure(model: TaskModel, adapter: ModelAdapter, spec: LatencySpec) -> Late
         contexts = adapter.trace(inputs).contexts
 
         def time(sublayer: Sublayer, units: int) -> float:
-            found = _time_sublayer(_resized(sublayer, units), hidden, contexts[sublayer.layer])
+            found = sublayer.times * _time_sublayer(_resized(sublayer, units), hidden, contexts[sublayer.layer])
             require_finite(found, f"the time of layer {sublayer.layer + 1} with {units} of its {sublayer.group.kind}s")
             return found
 

@@ -133,7 +133,7 @@ def stock_of(ctx: Context, options: ArtifactSpec, losses: Losses) -> Stock:
         if sublayer.signature.mixture is not None:  # its matrices are stored as floats
             unit_bytes.append(sublayer.group.params_per_unit * width)
             continue
-        beside = 0
+        beside = sublayer.width * len(sublayer.signature.vectors)
         units = max(sublayer.units, 1)
         for linear in (*(part.linear for part in (*sublayer.parts, *sublayer.followers)), sublayer.output):
             path = dense.paths[linear]

@@ -12,7 +12,6 @@ from torch import Tensor
 from pruning_core.arch.adapter import ModelAdapter
 from pruning_core.arch.linear import inputs_of, is_transposed, outputs_of
 from pruning_core.arch.masks import Mask
-from pruning_core.arch.sublayer import Part
 from pruning_core.patterns.recount import read_weights
 from pruning_core.patterns.segments import Segments
 from pruning_core.shapes import Float, Int
@@ -96,15 +95,9 @@ def _places(dense: ModelAdapter, mask: Mask) -> dict[str, _Place]:
         kept = mask.indices(index)
         for part in sublayer.parts:
             shape = (outputs_of(part.linear), inputs_of(part.linear))
-            rows = _rows(part, kept, shape[0])
-            found[paths[part.linear]] = _Place(rows, torch.arange(shape[1]), shape, is_transposed(part.linear))
+            found[paths[part.linear]] = _Place(part.rows_of(kept), torch.arange(shape[1]), shape, is_transposed(part.linear))
         output = sublayer.output
         columns = (kept[:, None] * sublayer.unit_width + torch.arange(sublayer.unit_width)).flatten()
         shape = (outputs_of(output), inputs_of(output))
         found[paths[output]] = _Place(torch.arange(shape[0]), columns, shape, is_transposed(output))
     return found
-
-
-def _rows(part: Part, kept: Int[Tensor, " u"], outputs: int) -> Int[Tensor, " n"]:
-    own = (kept[:, None] * part.rows + torch.arange(part.rows)).flatten()
-    return torch.cat([piece * (outputs // part.pieces) + own for piece in range(part.pieces)])

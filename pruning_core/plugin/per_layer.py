@@ -38,7 +38,7 @@ class CoppiceConfig(QuantizationConfigMixin):
     Attributes:
         linears: Module path of a linear layer -> its stored shape, [outputs, inputs].
         counts: Module path of an attention -> attributes that depend on its heads, such as ``{"num_heads": 3}``. Some modules
-            reshape by them. A list is the indices of the heads for `choose_positions`.
+            reshape by them. A list is the indices of the heads for `choose_positions`; of a parameter, it is the length.
         experts: Module path of a mixture of experts -> its number of experts. Empty where it is that of the rest of the config.
         absent: Module path of an attention that a layer does not have -> that of the norm before it, which it does not have
             either.
@@ -97,6 +97,10 @@ class CoppiceQuantizer(HfQuantizer):
             for attribute, value in counts.items():
                 if isinstance(value, list):
                     choose_positions(module, value)
+                elif attribute == "config_heads":
+                    read_heads_(module, value)
+                elif isinstance(vector := getattr(module, attribute, None), nn.Parameter):
+                    setattr(module, attribute, nn.Parameter(vector.new_empty(value), requires_grad=False))
                 else:
                     setattr(module, attribute, value)
         for path, form in self.quantization_config.packed.items():
@@ -168,6 +172,29 @@ def resize_experts_(mixture: nn.Module, count: int) -> None:
     for module in mixture.modules():
         if hasattr(module, "num_experts"):
             setattr(module, "num_experts", count)  # noqa: B010 - torch types attributes as tensors
+
+
+class OwnHeads:
+    """The configuration of a model as one of its attentions reads it: with a number of heads of its own."""
+
+    def __init__(self, shared: object, heads: int) -> None:
+        """Take the number of heads, and everything else from the shared configuration whenever it is asked for."""
+        self.shared = shared
+        self.num_attention_heads = heads
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an entry of the shared configuration."""
+        shared = self.__dict__.get("shared")
+        if shared is None or name.startswith("__"):  # a copy is asked for its methods before it has anything
+            raise AttributeError(name)
+        return getattr(shared, name)
+
+
+def read_heads_(module: Any, heads: int) -> None:
+    """Let an attention find a number of heads of its own where its code reads the configuration's (Phi-3), in place."""
+    config = module.config
+    module.config = OwnHeads(config.shared if isinstance(config, OwnHeads) else config, heads)
+    module.config_heads = heads
 
 
 def choose_positions(module: nn.Module, heads: list[int]) -> None:

@@ -81,8 +81,7 @@ def _nonzeros(sublayer: Sublayer) -> Int[Tensor, " units"]:
     """Count the nonzero weights of each unit."""
     found = _per_unit(sublayer, (weight_of(sublayer.output) != 0).sum(0))
     for part in sublayer.parts:
-        rows = (weight_of(part.linear) != 0).sum(1)
-        found = found + rows.view(part.pieces, -1, part.rows).sum((0, 2))
+        found = found + part.per_unit((weight_of(part.linear) != 0).sum(1))
     return found.cpu()
 
 

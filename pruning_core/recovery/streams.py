@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,8 @@ class Stream:
         contexts: Arguments of each block beside the hidden states, from the dense model's own code.
         fit: Flat indices of the real tokens of fitted samples.
         judge: Flat indices of the real tokens of held-out samples.
-        student: The student's hidden states, (batch, length, d), in the data type of the plan of states.
+        student: The student's hidden states, (batch, length, d) or twice as wide (`Sublayer.stream`), in the data type of the
+            plan of states.
         teacher: The dense model's hidden states; None if its residual sums were kept.
         sums: The dense model's kept residual sums, one for each sublayer; None if the dense model runs beside the student.
         held_out: True at held-out samples.
@@ -46,22 +47,24 @@ class Stream:
     dense_contexts: tuple[BlockContext, ...] = ()
     features: Float[Tensor, "b s k"] | None = None
 
-    def target(self, index: int, dense: Sublayer, student: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
+    def target(self, index: int, dense: Sublayer, student: Float[Tensor, "b s w"]) -> Float[Tensor, "b s d"]:
         """Return the target of the student's output projection. A dense model that runs beside is moved past the sublayer.
 
         The target is the dense model's residual sum less the student's residual stream. If a norm stands between the output
         projection and the sum, it is the output of the dense model's projection. What is added beside the units is part of it.
         """
+        stream = dense.stream(student)
         if self.sums is not None:
-            return self.sums[index].float() - student
+            return self.sums[index].float() - stream
         assert self.teacher is not None, "a stream has kept sums or a running teacher"
         hidden = self.teacher.read().float()
-        features = dense.features(hidden, (self.dense_contexts or self.contexts)[dense.layer])
+        context = (self.dense_contexts or self.contexts)[dense.layer]
+        features = dense.features(hidden, context)
         total = dense.total(hidden, features)
-        self.teacher.write(dense.close(total))
-        return total - student if dense.inner is None else dense.added(hidden, features).float()
+        self.teacher.write(dense.leave(hidden, total, context))
+        return total - stream if dense.inner is None else dense.added(hidden, features).float()
 
-    def dense_hidden(self, index: int, before: Sublayer | None) -> Float[Tensor, "b s d"]:
+    def dense_hidden(self, index: int, before: Sublayer | None) -> Float[Tensor, "b s w"]:
         """Return the dense model's hidden states before a sublayer. Call it before `target` of the same sublayer.
 
         Args:
@@ -100,8 +103,11 @@ class Streams:
         self._dtype = evidence.dtype if gram_dtype is None else gram_dtype
         self._spare = evidence.states.plan.spare
         count = len(evidence.calibration.batches)
-        opened = (_open(evidence, index, cache, samples=samples, first_judge=first_judge) for index in range(count))
-        self._streams = [stream for stream in opened if stream is not None]
+        self._streams = [
+            stream
+            for index in range(count)
+            for stream in _open(evidence, index, cache, samples=samples, first_judge=first_judge)
+        ]
 
     def gather(self, index: int, dense: Sublayer, pruned: Sublayer, layer: int) -> tuple[Gram, Gram]:
         """Compute the least-squares statistics of one sublayer's output projection.
@@ -182,20 +188,23 @@ class Streams:
     def advance(self, pruned: Sublayer, layer: int) -> None:
         """Move the student past a sublayer that comes from block ``layer`` of the dense model."""
         for stream in self._streams:
-            hidden = stream.student.read().float()
-            kept = stream.features
-            features = pruned.features(hidden, stream.contexts[layer]) if kept is None else kept
+            hidden, context = stream.student.read().float(), stream.contexts[layer]
+            features = pruned.features(hidden, context) if stream.features is None else stream.features
             stream.features = None
-            stream.student.write(pruned.close(pruned.total(hidden, features)))
+            stream.student.write(pruned.leave(hidden, pruned.total(hidden, features), context))
 
 
-def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: int, first_judge: int) -> Stream | None:
-    """Open the stream of a batch, with its embeddings in the cache. Return None if all samples of the batch are left out."""
+def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: int, first_judge: int) -> Iterator[Stream]:
+    """Open the stream of a batch, with its embeddings in the cache; none if all samples of the batch are left out.
+
+    Where one block runs for all layers, there is a stream for each of them, which begins where the dense model is then: one fit
+    has to do for all.
+    """
     dense, states = evidence.dense, evidence.states
     batch = evidence.calibration.batches[index].to(dense.model.device)
     chosen = (batch.rows < samples).nonzero().flatten()
     if not len(chosen):
-        return None
+        return
     sums, embedded = states.sums(index), states.embedded(index)
     if sums is not None and len(chosen) < len(batch.rows):
         sums = [kept[chosen] for kept in sums]
@@ -204,16 +213,18 @@ def _open(evidence: Evidence, index: int, cache: ActivationCache, *, samples: in
     if trace is None:
         trace = dense.trace({name: values[chosen] for name, values in batch.inputs.items()})
     fit, judge = _rows(real, held_out)
-    return Stream(
-        contexts=trace.contexts,
-        fit=fit,
-        judge=judge,
-        student=cache.keep(trace.hidden),
-        teacher=None if sums is not None else cache.keep(trace.hidden),
-        sums=sums,
-        held_out=held_out,
-        decoder=None if trace.decoder is None else (cache.keep(trace.decoder), cache.keep(trace.decoder)),
-    )
+    times = dense.stream_width // trace.hidden.shape[-1]
+    for hidden in dense.passes(trace):
+        yield Stream(
+            contexts=trace.contexts,
+            fit=fit,
+            judge=judge,
+            student=cache.keep(hidden, times=times),
+            teacher=None if sums is not None else cache.keep(hidden, times=times),
+            sums=sums,
+            held_out=held_out,
+            decoder=None if trace.decoder is None else (cache.keep(trace.decoder), cache.keep(trace.decoder)),
+        )
 
 
 def _rows(real: Bool[Tensor, "b s"], held_out: Bool[Tensor, " b"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " m"]]:

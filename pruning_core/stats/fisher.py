@@ -182,7 +182,7 @@ class _Watch:
 
     def __init__(self, sublayer: Sublayer, kept_samples: int, keep_factors: bool, scratch: Tensor) -> None:
         self._scratch = scratch
-        self._width = sublayer.unit_width
+        self._width, self._times = sublayer.unit_width, sublayer.times
         with held(sublayer.block):
             self._column_norms = weight_of(sublayer.output).double().square().sum(0)
         self._energy = torch.zeros_like(self._column_norms)
@@ -215,7 +215,7 @@ class _Watch:
         rows = mask.flatten().nonzero().flatten()
         factors = self._factors
         assert factors is not None, "they were asked for"
-        self._factors = replace(factors, tokens=factors.tokens + len(rows))
+        self._factors = replace(factors, tokens=factors.tokens + len(rows) * self._times)
 
         def leave(_module: nn.Module, args: tuple[Tensor, ...], found: Tensor) -> None:
             _add_outer_(factors.inputs, args[0].detach(), rows)
@@ -235,10 +235,14 @@ class _Watch:
         The first pre-hook of a pass makes its activations the leaf where the backward pass ends, and adds them to ``first``.
         """
         real = mask.flatten().float()
+        runs: list[Tensor] = []
 
         def read(values: Tensor, grad: Tensor) -> None:
             by_sample = (values * grad).view(len(rows), -1, values.shape[-1])  # some models lay all tokens in one row
-            own = by_sample.sum(1, dtype=torch.float32).unflatten(-1, (-1, self._width)).sum(-1)
+            runs.append(by_sample.sum(1, dtype=torch.float32).unflatten(-1, (-1, self._width)).sum(-1))
+            if len(runs) < self._times:  # one mask for all layers: its gradient is the sum of theirs
+                return
+            own = torch.stack(runs).sum(0) if len(runs) > 1 else runs[0]
             self._fisher += own.double().square().sum(0)
             if self._gradients is not None:
                 self._gradients[rows] = own.cpu()

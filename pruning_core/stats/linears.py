@@ -56,6 +56,7 @@ def linear_statistics(
     on_batch: Callable[[int], None],
     states: DenseStates,
     written: Collection[str] = (),
+    times: int = 1,
 ) -> dict[str, LinearStatistics]:
     """Compute the statistics of every linear, with one forward and one activation-backward pass.
 
@@ -71,6 +72,7 @@ def linear_statistics(
         on_batch: Called after each batch with the number of finished batches.
         states: Recorder of the dense model's hidden states during this pass.
         written: Names of the linears that read the tokens of the decoder; all others read those of the encoder.
+        times: How often the model runs each linear on its tokens: for each layer, where all share one block.
 
     Raises:
         NotFinite: Activations, gradients or the objective are NaN or infinite.
@@ -83,7 +85,9 @@ def linear_statistics(
         latest = _Latest()
         with ExitStack() as stack:
             for name, linear in linears.items():
-                stack.callback(linear.register_forward_hook(watches[name].hook(rows[name in written], first, latest)).remove)
+                stack.callback(
+                    linear.register_forward_hook(watches[name].hook(rows[name in written], first, latest, times)).remove
+                )
             stack.enter_context(states.recording(index))
             with torch.enable_grad(), products_in(dtype, task_model.device):
                 value = objective(task_model.outputs(batch.inputs).float(), batch)
@@ -157,7 +161,7 @@ class _Watch:
         return LinearStatistics(self._moments.covariances(), self._weights.float())
 
     def hook(
-        self, rows: Int[Tensor, " n"], first: list[Tensor], latest: _Latest
+        self, rows: Int[Tensor, " n"], first: list[Tensor], latest: _Latest, times: int
     ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         """Return a forward hook for one batch and its real tokens.
 
@@ -168,13 +172,13 @@ class _Watch:
             read = grad.reshape(-1, grad.shape[-1]).index_select(0, rows)
             self._weights += read.float().square().sum(0, dtype=torch.float64)
 
-        called = False
+        called = 0
 
         def leave(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             nonlocal called
-            if called:  # DeBERTa may run a linear once more, on the embeddings of relative positions
+            if called == times:  # DeBERTa may run a linear once more, on the embeddings of relative positions
                 return output
-            called = True
+            called += 1
             if latest.read is args[0] and latest.moments is not None and latest.moments.length == self._length:
                 self._moments = latest.moments
             else:

@@ -138,7 +138,7 @@ def rounding_losses(
             for module, watch in serving:
                 stack.callback(module.register_forward_hook(_hook(module, watch, len(batch.rows), leaves)).remove)
             for sublayer in adapter.sublayers:
-                hook = units.hook(sublayer.unit_width, len(batch.rows))
+                hook = units.hook(sublayer.unit_width, len(batch.rows), sublayer.times)
                 stack.callback(sublayer.output.register_forward_pre_hook(hook).remove)
             value = objective(task_model.outputs(batch.inputs).float(), batch)
             torch.autograd.grad(value, leaves, allow_unused=True)
@@ -170,13 +170,16 @@ class _Units:
     def __init__(self) -> None:
         self.total = 0.0
 
-    def hook(self, width: int, samples: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def hook(self, width: int, samples: int, times: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        runs: list[Tensor] = []  # one where each layer has units of its own
+
         def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             values = args[0].detach()
 
             def at_gradient(grad: Tensor) -> None:
-                own = (values * grad).view(samples, -1, values.shape[-1]).sum(1).unflatten(-1, (-1, width)).sum(-1)
-                self.total += float(own.double().square().sum())
+                runs.append((values * grad).view(samples, -1, values.shape[-1]).sum(1).unflatten(-1, (-1, width)).sum(-1))
+                if len(runs) == times:
+                    self.total += float(torch.stack(runs).sum(0).double().square().sum())
 
             if args[0].requires_grad:
                 args[0].register_hook(at_gradient)

@@ -16,7 +16,6 @@ import torch
 from pruning_core.data.rows import Rows
 from pruning_core.evidence.context import Context
 from pruning_core.machine.environment import versions
-from pruning_core.machine.precision import matmul_dtype
 from pruning_core.report.healing import HealingReport
 from pruning_core.report.training import TrainingReport
 from pruning_core.spec.prune import PruneSpec
@@ -86,7 +85,7 @@ class TrainingRunner:
             micro_tokens=self._micro_tokens,
         )
         model, steps = self.ctx.task_model, training_set.all_steps(options)
-        dtype = matmul_dtype(self.spec.calibration.precision, model.device)
+        dtype = self.ctx.evidence.dtype
         job = TrainingJob(model.with_model(student), model, training_set, recipe, options, dtype, None)
         with self.ctx.clock.stage("train", steps) as step:
             if first is None:
@@ -123,7 +122,7 @@ class TrainingRunner:
         """
         spec, ctx, began = self.spec, self.ctx, time.perf_counter()
         heal, device = spec.recovery.heal, ctx.task_model.device
-        dtype = matmul_dtype(spec.calibration.precision, device)
+        dtype = ctx.evidence.dtype
         budget_s, schedule = 60 * heal.minutes, schedule_of(spec)
         place = f"heal-{name}"
         with ctx.clock.stage("train", heal.steps or math.ceil(budget_s)) as step:

@@ -28,7 +28,15 @@ from pruning_core.spec.tasks import KINDS
 from pruning_core.spec.vocabulary import KEEP, PARAM, TEXTS, VocabularySpec
 from pruning_core.tasks.base import TaskModel, Uncut
 from pruning_core.vocabulary.rules import Rules
-from pruning_core.vocabulary.weights import cut_settings, ids_in, names_by_token, read_settings, rows_of, write_cut_weights
+from pruning_core.vocabulary.weights import (
+    cut_settings,
+    ids_in,
+    names_by_token,
+    read_settings,
+    renames_of,
+    rows_of,
+    write_cut_weights,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,7 +116,7 @@ def cut_vocabulary(
     for name, own in settings.items():
         if own:
             _dump(cut_settings(own, rows, number), folder / name)
-    write_cut_weights(whole.source, folder, names, rows, kept)
+    write_cut_weights(whole.source, folder, names, rows, kept, renames=renames_of(whole.model))
     after = load_task_model(folder, whole.task_type, whole.device, pages=whole.pages)
     left = _rules_of(after.tokenizer)
     _compare_tokens(rules, left.tokenizer, wanted, number)

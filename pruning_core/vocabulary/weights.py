@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -58,7 +59,18 @@ def _place(tensor: Tensor) -> tuple[int, torch.Size]:
     return tensor.data_ptr(), tensor.shape
 
 
-def write_cut_weights(source: Path, folder: Path, names: Collection[str], rows: int, kept: Sequence[int]) -> None:
+def renames_of(model: PreTrainedModel) -> dict[str, str]:
+    """Return what transformers renames while it loads the model: patterns of stored names, and what takes their place."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming
+
+    plain = [own for own in get_model_conversion_mapping(model) if type(own) is WeightRenaming and not own.scope_prefix]
+    return {own.compiled_sources.pattern: own.target_patterns[0] for own in plain}
+
+
+def write_cut_weights(
+    source: Path, folder: Path, names: Collection[str], rows: int, kept: Sequence[int], *, renames: Mapping[str, str]
+) -> None:
     """Write a checkpoint's weights with some rows of those tensors that have one for each token.
 
     Args:
@@ -67,16 +79,25 @@ def write_cut_weights(source: Path, folder: Path, names: Collection[str], rows: 
         names: Names of these tensors in the loaded model.
         rows: Number of their rows.
         kept: The rows that stay, ascending.
+        renames: As of `renames_of`.
     """
     index, written = torch.tensor(kept), dict[str, Tensor]()
     facts = read_checkpoint(source)
     stored = {plain: name for name, plain in facts.plain.items()}
     for name, mapped in map_tensors(facts).items():
         own = mapped.mapped()
-        if rows in own.shape and any(_same(name, other) for other in names):
+        if rows in own.shape and any(_same(_loaded(name, renames), other) for other in names):
             own = own.index_select(own.shape.index(rows), index)
         written[stored.get(name, name)] = own
     save_file(written, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def _loaded(stored: str, renames: Mapping[str, str]) -> str:
+    for pattern, target in renames.items():
+        found = re.search(pattern, stored)
+        if found is not None:
+            stored = stored.replace(found.group(), target, 1)
+    return stored
 
 
 def _same(stored: str, name: str) -> bool:

@@ -12,7 +12,9 @@ from tests.matrix import PAGE_PATH, asked_of, shown, try_cell
 QUICK = {
     ("bert", Asked(task="question-answering", formats=("safetensors", "onnx"), dtype="float16")),
     ("bert", Asked(task="text-generation")),
-    ("albert", Asked(task="text-classification", method="block-lasso", tier="trained", layout="stock")),
+    ("albert-groups", Asked(task="text-classification", method="block-lasso", tier="trained", layout="stock")),
+    ("gpt-neox", Asked(task="text-generation")),
+    ("albert", Asked(task="text-classification", method="block-lasso", tier="one-shot")),
     ("llama", Asked(task="text-generation")),
     ("bart", Asked(task="summarization")),
     ("bart", Asked(task="text-classification", layout="stock")),

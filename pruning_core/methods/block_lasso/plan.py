@@ -153,6 +153,7 @@ class BlockPlanner:
             on_batch=step,
             states=ctx.evidence.states,
             written=ctx.evidence.dense.written,
+            times=ctx.evidence.dense.times,
         )
 
     def plans(self, target: Target) -> Iterator[BlockPlan]:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from pruning_core.arch import sublayer
+from pruning_core.arch.families import SIGNATURES
 from pruning_core.checks.hook_rules import COUNTS
 from pruning_core.checks.hooks import check_hooks, native_types
 from pruning_core.checks.prediction import predict
@@ -239,7 +240,9 @@ def test_the_list_of_types_is_that_of_the_installed_transformers():
 
 
 def test_the_allowed_counts_are_those_that_bundles_state():
-    assert {*sublayer._HEAD_COUNTS, *sublayer._WIDTHS, sublayer._GROUP_COUNT, "position_heads"} == COUNTS
+    own = {*sublayer._HEAD_COUNTS, *sublayer._WIDTHS, *sublayer._GROUP_COUNTS, "position_heads", "config_heads"}
+    vectors = {name for family in SIGNATURES for half in family.sublayers for name in half.vectors}
+    assert own | vectors == COUNTS
 
 
 def test_a_tokenizer_whose_regex_is_none_is_refused_with_a_reason(model):
