@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, Field, SkipValidation, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints
 
+from app.jobs.naming import MOST_TAGS, Naming, Tags
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.places import Place
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact, is_calibration
@@ -18,6 +20,7 @@ from pruning_core.checks.prediction import Prediction
 from pruning_core.report.progress import Stage
 from pruning_core.report.target import TargetReport
 from pruning_core.spec.data_places import data_places, with_data
+from pruning_core.spec.naming import RunName
 from pruning_core.spec.prune import PruneSpec
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.\-]+$")]
@@ -30,6 +33,8 @@ _TELLING_FRACTION = 0.05  # least share of the work done from which the rest is 
 class JobCreate(PruneSpec):
     """A PruneSpec, and what belongs to the job rather than to the pruning."""
 
+    name: RunName | None = Field(default=None, description="What you call the job: one line of text, emoji and all.")
+    tags: Tags = Field(default=(), description=f"Up to {MOST_TAGS} words by which jobs are found together; each counts once.")
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
     priority: int = Field(
         default=0,
@@ -58,10 +63,29 @@ class JobCreate(PruneSpec):
 
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
+    @property
+    def naming(self) -> Naming:
+        """What the job is to be called."""
+        return Naming(self.name, self.tags)
+
     def to_spec(self) -> PruneSpec:
         """Return the spec alone. Its fields were validated as the request's own, which are checked as the spec's are."""
         fields = {name: getattr(self, name) for name in PruneSpec.model_fields}
         return PruneSpec.model_construct(set(fields), **fields)
+
+
+class JobChange(BaseModel):
+    """What changes about a job that there is: what it is called. What is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+    name: RunName | None = Field(default=None, description="null: none any more.")
+    tags: Tags = Field(default=(), description="All tags that it has from now on.")
+
+    def applied_to(self, naming: Naming) -> Naming:
+        """Return what a job is called after the change."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return replace(naming, **given)
 
 
 class ProgressView(BaseModel):
@@ -134,6 +158,8 @@ class JobView(BaseModel):
 
     id: str
     object: Literal["pruning.job"] = "pruning.job"
+    name: str | None = Field(default=None, description="What its owner calls it.")
+    tags: list[str] = Field(default_factory=list)
     status: JobStatus
     created_at: datetime
     started_at: datetime | None
@@ -163,6 +189,8 @@ class JobView(BaseModel):
         root = f"/v1/jobs/{job.public_id}"
         return cls(
             id=job.public_id,
+            name=job.naming.name,
+            tags=list(job.naming.tags),
             status=job.status,
             created_at=moment_of(job.created_at),
             started_at=known_moment(job.started_at),

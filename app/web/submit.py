@@ -52,6 +52,7 @@ def show_form(
             metadata=view.metadata,
             needs=view.needs,
             limits=details.job.limits,
+            naming=details.job.naming,
         )
     return _page(request, form, models=service.overview(owner).models)
 

@@ -59,6 +59,11 @@ class JobPage:
 
     @property
     def name(self) -> str:
+        """What its owner calls it, or the model's name."""
+        return self.view.name or self.model
+
+    @property
+    def model(self) -> str:
         """The model's name."""
         return formats.model_name(self.view.spec.model)
 

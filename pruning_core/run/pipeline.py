@@ -53,6 +53,7 @@ def run(
     scratch: Path | None = None,
     engines: Path | None = None,
     model_name: str | None = None,
+    name: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Report:
     """Prune a model as a spec says, and write the bundle.
@@ -69,6 +70,7 @@ def run(
             resumes from them. None: keep nothing.
         engines: Folder of the environments of engines; None: see `pruning_core.engines.registry.engines_folder`.
         model_name: Name of the model in the report, where its place is nobody's business; None: as in the spec.
+        name: What the run is called, for its report.
         on_progress: Called at every step.
 
     Returns:
@@ -90,7 +92,7 @@ def run(
         _proving_ahead(spec) as ahead,
     ):
         places = Places(partial, cache, statistics, scratch, engines, Path(beside))
-        report, rejected = _run(spec, places, ahead, device=chosen, model_name=model_name, clock=clock)
+        report, rejected = _run(spec, places, ahead, device=chosen, model_name=model_name, clock=clock, name=name)
     if rejected is not None:
         rejected.report = report
         raise rejected
@@ -162,7 +164,14 @@ def _proving_ahead(spec: PruneSpec) -> AbstractContextManager[Ahead | None]:
 
 
 def _run(
-    spec: PruneSpec, places: Places, ahead: Ahead | None, *, device: torch.device, model_name: str | None, clock: StageClock
+    spec: PruneSpec,
+    places: Places,
+    ahead: Ahead | None,
+    *,
+    device: torch.device,
+    model_name: str | None,
+    clock: StageClock,
+    name: str | None,
 ) -> tuple[Report, Rejected | None]:
     prepared = prepare(spec, places, device, clock, private=model_name is not None, ahead=ahead)
     spec, ctx, builder, folder = prepared.spec, prepared.ctx, prepared.builder, places.work
@@ -199,7 +208,7 @@ def _run(
             again=prepared.again,
             vocabulary=prepared.vocabulary,
             adapter=prepared.adapter,
-        )
+        ).but(name=name)
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
             write_reports(candidate.expected.folder, spec, report.narrowed_to(outcome), licence=licence)
