@@ -293,6 +293,12 @@ def empty_form() -> Form:
     return Form(values)
 
 
+def changed_from(form: Form, usual: Form) -> set[str]:
+    """Return the names of the controls that say something else than usual: folded away, they must not be forgotten."""
+    names = form.values.keys() | usual.values.keys()
+    return {name for name in names if [*filter(None, form.all(name))] != [*filter(None, usual.all(name))]}
+
+
 def place(errors: list[FieldError], method: str) -> dict[str, list[str]]:
     """Put each error to the control that it is about; under the empty name stand those about none."""
     placed: dict[str, list[str]] = {}

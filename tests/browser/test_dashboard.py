@@ -106,6 +106,7 @@ def test_submit_watch_download_compare(
         page.go_back()
         page.get_by_role("link", name="Submit another like it").click()
         expect(page.get_by_label("Value")).to_have_value("0.7, 0.5")
+        page.get_by_text("Method: fisher-cg").click()
         page.get_by_role("radio", name=re.compile("magnitude")).check()
         expect(page.get_by_label("Representation")).to_be_hidden()
         page.get_by_role("button", name="Submit", exact=True).click()
@@ -320,6 +321,7 @@ def test_all_mistakes_of_a_form_are_shown_and_lead_to_their_fields(service: Serv
         page.get_by_label("Model", exact=True).fill("rel/../x")
         page.get_by_label("Data", exact=True).fill("a:b")
         page.get_by_label("Value", exact=True).fill("5")
+        page.get_by_text("Quality floor, tolerance", exact=False).first.click()
         page.get_by_label("Quality floor", exact=True).fill("abc")
         page.get_by_text("Calibration", exact=True).click()
         page.get_by_label("Samples", exact=True).fill("1")
@@ -330,6 +332,8 @@ def test_all_mistakes_of_a_form_are_shown_and_lead_to_their_fields(service: Serv
                 "Value must be > 0 and < 1, got 5",
                 "Quality floor must be a number",
                 "Samples must be greater than or equal to 8",
+                "Model must be a Hub id such as org/name, or an absolute path",
+                "Data must be a Hub id such as org/name, or an absolute path",
             ]
         )
         expect(problems).to_be_focused()
