@@ -281,7 +281,7 @@ def _view(details: JobDetails, place: Place | None = None) -> JobView:
 
 
 def _etag(details: JobDetails) -> str:
-    # Weak: the estimated end is withdrawn once it has passed, without a new version.
+    # Weak: the estimated end moves on once it has passed, without a new version.
     return f'W/"{details.job.id}.{details.job.version}"'
 
 

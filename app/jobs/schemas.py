@@ -164,7 +164,9 @@ class JobView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    estimated_finish: datetime | None = Field(description="From the progress so far; null: too early to say, or overdue.")
+    estimated_finish: datetime | None = Field(
+        description="From the progress so far, and from the time since where that has taken longer; null: too early to say."
+    )
     expires_at: datetime | None = Field(description="When the files of a finished job are deleted; null: never.")
     spec: Annotated[PruneSpec, SkipValidation]  # of a job that there is
     progress: ProgressView | None
@@ -329,13 +331,17 @@ def progress_of(job: Job) -> ProgressView | None:
 
 
 def _estimate(job: Job) -> datetime | None:
-    """Extrapolate from the work done when progress was last written; None before there is enough of it, and once it is late."""
+    """Extrapolate from the work done when progress was last written; None before there is enough of it.
+
+    Where that moment has passed, the stage takes longer than was thought: what is done has taken until now.
+    """
     if job.status not in ACTIVE or job.progress is None or job.started_at is None or job.progress_at is None:
         return None
     if job.progress.fraction < _TELLING_FRACTION:
         return None
     end = job.started_at + max(0.0, job.progress_at - job.started_at) / job.progress.fraction
-    return None if end < datetime.now(UTC).timestamp() else moment_of(end)
+    now = datetime.now(UTC).timestamp()
+    return moment_of(end if end > now else job.started_at + (now - job.started_at) / job.progress.fraction)
 
 
 def _headline(job: Job) -> dict[str, Any]:

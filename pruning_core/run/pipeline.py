@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from pruning_core.arch.paging import give_back
-from pruning_core.artifacts.acceptance import Prover, time_limit
+from pruning_core.artifacts.acceptance import STEPS, Prover, time_limit
 from pruning_core.artifacts.ahead import Ahead, started
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
@@ -182,13 +182,13 @@ def _run(
         candidates.append(_reach(target, prepared.planner, builder, _place(folder, part, target)))
     if not candidates:
         candidates.append(_hold_floor(spec, prepared.planner, builder, folder))
-    with clock.stage("accept"):
+    with clock.stage("accept", STEPS * len(candidates)) as step:
         if dense.pages is not None:
             give_back()
         limit_s = time_limit(clock.report())
         timing, signed = _timing_again(spec, candidates), spec.artifacts.layout != "stock"
         prover = Prover(dense, builder.probes, timing, signed, spec.seed, limit_s, ahead)
-        proofs = prover.prove([candidate.expected for candidate in candidates])
+        proofs = prover.prove([candidate.expected for candidate in candidates], step)
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     if spec.artifacts.engines:
         in_engines = engine_prover(prover, spec, prepared.validation, places.engines)
