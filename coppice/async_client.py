@@ -213,6 +213,10 @@ class AsyncClient(AsyncAdministration):
         """Predict what other budgets of a finished job would bring: size, speed and divergence."""
         return await self._run(operations.outlook(job_id))
 
+    async def output(self, job_id: str) -> str:
+        """Read what a job's process has printed, and when its stages began."""
+        return await self._run(operations.output(job_id))
+
     async def report_page(self, job_id: str) -> str:
         """Read the report of a finished job as an HTML page."""
         return await self._run(operations.report_page(job_id))

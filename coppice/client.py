@@ -244,6 +244,10 @@ class Client(Administration):
         """Predict what other budgets of a finished job would bring: size, speed and divergence."""
         return self._run(operations.outlook(job_id))
 
+    def output(self, job_id: str) -> str:
+        """Read what a job's process has printed, and when its stages began."""
+        return self._run(operations.output(job_id))
+
     def report_page(self, job_id: str) -> str:
         """Read the report of a finished job as an HTML page."""
         return self._run(operations.report_page(job_id))

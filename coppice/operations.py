@@ -235,6 +235,12 @@ def outlook(job_id: str) -> Operation[Outlook]:
     return Outlook.model_validate((yield Request("GET", f"/v1/jobs/{job_id}/outlook")).json())
 
 
+def output(job_id: str) -> Operation[str]:
+    """Read what a job's attempts have printed, one after the other."""
+    attempts = (yield Request("GET", f"/v1/jobs/{job_id}/output")).json()["data"]
+    return "\n".join(str(own["text"]) for own in attempts)
+
+
 def report_page(job_id: str) -> Operation[str]:
     """Read the report of a finished job as an HTML page."""
     answer = yield Request("GET", f"/v1/jobs/{job_id}/report", headers={"Accept": "text/html"})

@@ -142,6 +142,16 @@ job_events = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# What attempts have printed (app.jobs.outputs).
+job_outputs = sa.Table(
+    "job_outputs",
+    metadata,
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("written_at", sa.Double, nullable=False),
+)
+
 artifacts = sa.Table(
     "artifacts",
     metadata,

@@ -265,6 +265,20 @@ class EventList(BaseModel):
     next: int | None
 
 
+class OutputView(BaseModel):
+    """What one attempt has printed: a line at each stage, with its time, and the process's own lines."""
+
+    attempt: int
+    text: str = Field(description="Its last 65,536 characters at most. Places of the worker's host are left out.")
+
+
+class OutputList(BaseModel):
+    """What the last attempts of a job have printed, the oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[OutputView]
+
+
 class ArtifactList(BaseModel):
     """The files of a bundle."""
 

@@ -26,6 +26,7 @@ from app.jobs.intake import Arrival, Intake, too_many_wait
 from app.jobs.limits import check_limits, limits_of
 from app.jobs.names import Asked, named
 from app.jobs.needs import Abilities, Needs, why_nobody
+from app.jobs.outputs import JobOutputs
 from app.jobs.places import Place, PlaceRepository
 from app.jobs.records import CALIBRATION_PREFIX, Job, JobEvent, PublishedArtifact, is_calibration
 from app.jobs.repository import JobRepository
@@ -77,7 +78,7 @@ class Overview:
 
 
 class JobService:
-    """The front end's use cases: submit, read, list, cancel, retry; and, apart, `files` and `calibrations`."""
+    """The front end's use cases: submit, read, list, cancel, retry; and, apart, `files`, `outputs` and `calibrations`."""
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class JobService:
         self._uploads = uploads
         self._database = database
         self._announcer = announcer
-        self.calibrations, self.files = Calibrations(database), JobFiles(database, store)
+        self.calibrations, self.files, self.outputs = Calibrations(database), JobFiles(database, store), JobOutputs(database)
         self._intake = Intake(settings, database, announcer)
 
     async def submit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated
 
@@ -13,16 +14,18 @@ from pydantic import ValidationError
 from app.api.deps import Deletion, Forecasts, Owner, Queue, Service, Writer
 from app.api.jobs import JOB_ID, JobId
 from app.errors import invalid
+from app.jobs.outputs import AttemptOutput
 from app.jobs.records import JobEvent
 from app.jobs.schemas import JobChange
 from app.jobs.search import Wanted
 from app.jobs.service import JobService
 from app.jobs.states import JobStatus
+from app.web.comparing import AXES, SHARES, comparisons
 from app.web.forms import listed, read_form
 from app.web.outlook import OutlookPage
 from app.web.plots import scatter
 from app.web.rendering import PageRoute, page
-from app.web.views import AXES, STATUS_WORDS, JobPage, comparisons, event_lines, steps
+from app.web.views import STATUS_WORDS, JobPage, event_lines, steps
 from pruning_core.spec.naming import LONGEST_NAME
 from pruning_core.spec.prune import AUTO_CLASSES
 from pruning_core.support.capabilities import methods
@@ -33,6 +36,8 @@ _PAGE = 25
 _MOST_EVENTS = 1000
 _EVENTS_AT_ONCE = 200
 _MOST_COMPARED = 100
+ALL_MODELS = "*"
+_MOST_LINES = 200
 
 Text = Annotated[str, Query(max_length=1024, pattern=r"^[^\x00]*$")]
 
@@ -67,6 +72,7 @@ def list_jobs(
         "jobs": jobs,
         "next": jobs[-1].view.id if more else None,
         "paused": not queue.is_open(),
+        "origin": str(request.base_url).rstrip("/"),
         "overview": service.overview(owner),
         "statuses": STATUS_WORDS,
         "methods": [info.name for info in methods()],
@@ -104,6 +110,7 @@ def show_job(
         "events": event_lines(events),
         "last_event": events[-1].id if events else 0,
         "longest_name": LONGEST_NAME,
+        "output": _last_lines(service.outputs.of(job_id, owner=owner)),
         "loader": AUTO_CLASSES[shown.view.spec.task.type],
         "frontier": compared[0] if compared and len(compared[0].checkpoints) > 1 else None,
         "outlook": None
@@ -151,26 +158,38 @@ def delete_job(job_id: JobId, deletion: Deletion, writer: Writer) -> Response:
 
 
 @router.get("/compare")
-def compare(request: Request, service: Service, owner: Owner, model: Text = "", by: str = "macs") -> Response:
-    """Show the checkpoints of one model side by side."""
+def compare(
+    request: Request, service: Service, owner: Owner, model: Text = "", name: Text = "", tag: Text = "", by: str = ""
+) -> Response:
+    """Show the checkpoints of one model side by side, or of all models (``*``)."""
     models = service.overview(owner).models
-    chosen = model.strip() or (models[0] if models else "")
+    chosen, name, tag = model.strip() or (models[0] if models else ""), name.strip(), tag.strip()
+    across = chosen == ALL_MODELS
     ended = [JobStatus.SUCCEEDED, JobStatus.FAILED]  # failed jobs may have kept their best candidate
-    jobs, more = service.list(Wanted(owner, ended, model=chosen or None), after=None, limit=_MOST_COMPARED)
-    axis = by if by in AXES else "macs"
-    found = comparisons(jobs) if chosen else []
-    used = sorted({point.job.view.spec.method.name for group in found for point in group.checkpoints})
+    wanted = Wanted(owner, ended, model=None if across else chosen or None, name_like=name or None, tags=[tag] if tag else [])
+    jobs, more = service.list(wanted, after=None, limit=_MOST_COMPARED)
+    axis = by if by in AXES else "bytes" if across else "macs"
+    found = comparisons(jobs, across=across) if chosen else []
+    points = [point for group in found for point in group.checkpoints]
+    used = sorted({point.model if across else point.job.view.spec.method.name for point in points})
     values = {
         "models": models,
+        "all_models": ALL_MODELS,
+        "across": across,
         "chosen": chosen,
+        "name": name,
+        "tag": tag,
         "axis": axis,
         "axes": AXES,
-        "methods": used,
+        "series": used,
         "groups": [
             (
                 group,
                 scatter(
-                    group.data(axis, used), group.dense, as_percent=axis != "speedup", lower_is_better=group.lower_is_better
+                    group.data(axis, used, by_model=across),
+                    group.reference,
+                    as_percent=axis in SHARES,
+                    lower_is_better=group.lower_is_better,
                 ),
             )
             for group in found
@@ -178,6 +197,12 @@ def compare(request: Request, service: Service, owner: Owner, model: Text = "", 
         "most": _MOST_COMPARED if more else None,
     }
     return page(request, "compare.html", values)
+
+
+def _last_lines(outputs: Sequence[AttemptOutput]) -> str:
+    """Return the end of what a job has printed; the API has all that is kept."""
+    lines = [line for own in outputs for line in own.text.split("\n")]
+    return "\n".join(lines[-_MOST_LINES:])
 
 
 def _events(service: JobService, job_id: str, owner: str) -> list[JobEvent]:

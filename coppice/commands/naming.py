@@ -1,4 +1,4 @@
-"""``coppice jobs rename``: what a job is called."""
+"""``coppice jobs rename`` and ``coppice jobs output``: what a job is called, and what it says."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def rename(
         fail("say what is to change: --name, --tag or --no-tags", ExitCode.BAD_INPUT)
     with explained(of_the_job(joined)), Client(url, api_key=key) as client, meant(client, job_id):
         _show(client.rename(job_id, **change))
+
+
+@jobs.command()
+def output(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None) -> None:
+    """Show what a job's process has printed, and when its stages began."""
+    with explained(), Client(url, api_key=key) as client, meant(client, job_id):
+        console.out.print(console.plain(client.output(job_id)), highlight=False, markup=False, soft_wrap=True)
 
 
 def _show(job: Job) -> None:
