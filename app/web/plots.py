@@ -156,7 +156,7 @@ def _around(x: float, y: float) -> Iterator[tuple[float, float]]:
         for step in range(count):
             turn = 2 * math.pi * step / count
             near = (round(x + ring * _APART / 2 * math.cos(turn), 1), round(y - ring * _APART / 2 * math.sin(turn), 1))
-            if _LEFT <= near[0] <= WIDTH - _RIGHT + 4 and _TOP - 8 <= near[1] <= HEIGHT - _BOTTOM:
+            if _LEFT <= near[0] <= WIDTH - _RIGHT and _TOP <= near[1] <= HEIGHT - _BOTTOM:
                 yield near
 
 
