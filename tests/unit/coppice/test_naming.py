@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
+from app.jobs.leases import LeaseRepository
+from app.jobs.outputs import AttemptOutput, OutputRepository
 from coppice import AsyncClient, Client
 from tests.unit.coppice.conftest import Live
 from tests.unit.coppice.test_cli import GOOD, _job, call
@@ -44,6 +46,11 @@ def test_jobs_are_named_found_and_renamed(live: Live, tmp_path: Path) -> None:
     assert call("jobs", "rename", "one", "--name", "second", *at).stdout.strip() == "one: second #a #b b"
     assert call("jobs", "rename", "one", "--tag", "c", *at).stdout.strip() == "one: second #c"
     assert call("jobs", "rename", "one", "--name", "", "--no-tags", *at).stdout.strip() == "one: has no name"
+    with live.database.write() as connection:
+        claim = LeaseRepository(connection).claim(worker="test", lease_s=60)
+        assert claim is not None
+        OutputRepository(connection).write(claim.job_id, claim.fence, AttemptOutput(1, "12:00:00 stage [load]\nmore"))
+    assert call("jobs", "output", "one", *at).stdout == "12:00:00 stage [load]\nmore\n"
     nothing = call("jobs", "rename", "one", *at)
     assert (nothing.exit_code, "say what is to change" in nothing.stderr) == (2, True)
     derived = call("derive", "one", "--macs-keep", "0.4", "--name", "smaller", "--tag", "d", "--no-wait", *at)
