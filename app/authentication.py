@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # its libraries are there only where people sign in by a prov
 _API, _HUB = "/v1", "/hub"
 _GUARDED = (_API, _HUB)
 # Pages for people: a browser's session replaces the key, and without a session the sign-in form is shown.
-_PAGES = ("/jobs", "/submit", "/compare", "/tenants", "/command-line")
+_PAGES = ("/jobs", "/submit", "/browse", "/compare", "/tenants", "/command-line")
 _START = "/"
 SIGN_IN = "/sign-in"
 BY_PROVIDER = "/sign-in/oidc"

@@ -19,7 +19,9 @@ import sqlalchemy as sa
 from app.db import Database
 from app.jobs import models
 from app.jobs.arrivals import ArrivalRepository, NewJob
+from app.jobs.naming import Naming
 from app.jobs.repository import JobRepository
+from app.jobs.search import Wanted
 from app.jobs.states import JobStatus
 from benchmarks.load import timed
 from benchmarks.profiles import Bench, profiles
@@ -46,6 +48,7 @@ def fill(database: Database, count: int) -> None:
                         chance.choice(specs),
                         {"run": str(number), "team": f"t{number % 5}", "stage": "nightly"},
                         0,
+                        naming=Naming(f"night {number}", ("nightly",)),
                     )
                     for number in range(start, min(start + CHUNK, count))
                 ]
@@ -68,8 +71,7 @@ def searches(repository: JobRepository) -> dict[str, Callable[[], object]]:
     """Return what is searched for, by words."""
 
     def listed(**wanted: object) -> Callable[[], object]:
-        asked = {"owner": OWNER, "statuses": (), "after": None, "limit": PAGE} | wanted
-        return lambda: repository.list(**asked)
+        return lambda: repository.list(Wanted(OWNER, **wanted), after=None, limit=PAGE)
 
     return {
         "newest": listed(),
@@ -81,6 +83,11 @@ def searches(repository: JobRepository) -> dict[str, Callable[[], object]]:
         "metadata, all jobs": listed(metadata={"stage": "nightly"}),
         "metadata, two labels": listed(metadata={"team": "t3", "stage": "nightly"}),
         "metadata, none": listed(metadata={"run": "x"}),
+        "part of a job's name, many": listed(name_like="NIGHT"),
+        "part of a job's name, one": listed(name_like="31415"),
+        "part of a job's name, none": listed(name_like="nothing"),
+        "tag, all jobs": listed(tags=["nightly"]),
+        "tag, none": listed(tags=["x"]),
         "status": listed(statuses=[JobStatus.FAILED]),
         "status that none has": listed(statuses=[JobStatus.CANCELLED]),
         "method, none": listed(method="block-lasso"),

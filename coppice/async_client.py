@@ -85,6 +85,8 @@ class AsyncClient(AsyncAdministration):
         slices: Sequence[str] | None = None,
         also: Sequence[Mapping[str, Any]] | None = None,
         options: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
         metadata: Mapping[str, str] | None = None,
         priority: int | None = None,
         job_id: str | None = None,
@@ -100,6 +102,8 @@ class AsyncClient(AsyncAdministration):
             slices=slices,
             also=also,
             options=options,
+            name=name,
+            tags=tags,
             metadata=metadata,
             priority=priority,
         )
@@ -128,14 +132,24 @@ class AsyncClient(AsyncAdministration):
         return await self._run(operations.wait(job_id, on_change))
 
     async def list(
-        self, *, statuses: Sequence[str] = (), metadata: Mapping[str, str] | None = None, limit: int = 20
+        self,
+        *,
+        statuses: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        limit: int = 20,
     ) -> list[Job]:
-        """List jobs, newest first, following pages up to ``limit``."""
-        return await self._run(operations.list_jobs(statuses=statuses, metadata=metadata or {}, limit=limit))
+        """List jobs, newest first, following pages up to ``limit``; see `Client.list`."""
+        return await self._run(operations.list_jobs(statuses, metadata or {}, name, tags, limit=limit))
 
     async def cancel(self, job_id: str) -> Job:
         """Ask for a cancellation."""
         return await self._run(operations.cancel(job_id))
+
+    async def rename(self, job_id: str, **change: Any) -> Job:
+        """Change what a job is called: ``name``, ``tags``. What is not given stays."""
+        return await self._run(operations.rename(job_id, change))
 
     async def retry(self, job_id: str) -> Job:
         """Ask for another try of a failed job."""
@@ -198,6 +212,10 @@ class AsyncClient(AsyncAdministration):
     async def outlook(self, job_id: str) -> Outlook:
         """Predict what other budgets of a finished job would bring: size, speed and divergence."""
         return await self._run(operations.outlook(job_id))
+
+    async def output(self, job_id: str) -> str:
+        """Read what a job's process has printed, and when its stages began."""
+        return await self._run(operations.output(job_id))
 
     async def report_page(self, job_id: str) -> str:
         """Read the report of a finished job as an HTML page."""

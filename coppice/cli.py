@@ -19,6 +19,7 @@ from coppice.commands import (
     expand,
     keys,
     login,
+    naming,
     outlook,
     push,
     queue,
@@ -52,7 +53,7 @@ app.command(epilog=EXIT_CODES)(derive.derive)
 app.command(epilog=EXIT_CODES)(outlook.outlook)
 app.command(epilog=EXIT_CODES)(calibrations.calibrate)
 # Each of these modules adds its commands.
-assert removal.jobs is bulk.jobs is remote.jobs
+assert naming.jobs is removal.jobs is bulk.jobs is remote.jobs
 assert shares.queue is queue.queue
 assert shares.tenants is tenants.tenants
 app.command(epilog=EXIT_CODES)(login.login)

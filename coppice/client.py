@@ -100,6 +100,8 @@ class Client(Administration):
         slices: Sequence[str] | None = None,
         also: Sequence[Mapping[str, Any]] | None = None,
         options: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
         metadata: Mapping[str, str] | None = None,
         priority: int | None = None,
         job_id: str | None = None,
@@ -116,6 +118,8 @@ class Client(Administration):
             slices: Columns of the validation split by whose values the rows are sliced.
             also: Further evaluation sets, e.g. ``[{"name": "reviews", "data": "dst_..."}]``.
             options: Further fields of the spec, e.g. ``{"quality_floor": 0.99, "seed": 1}``.
+            name: What you call the job.
+            tags: Up to 16 words by which jobs are found together.
             metadata: Up to 16 strings of your own, to find the job by.
             priority: 0 to 9; higher runs first.
             job_id: An id of your own choice. Submitting it twice makes one job.
@@ -130,6 +134,8 @@ class Client(Administration):
             slices=slices,
             also=also,
             options=options,
+            name=name,
+            tags=tags,
             metadata=metadata,
             priority=priority,
         )
@@ -157,13 +163,25 @@ class Client(Administration):
         """Wait until a job has finished, successfully or not. ``on_change`` is called at every change."""
         return self._run(operations.wait(job_id, on_change))
 
-    def list(self, *, statuses: Sequence[str] = (), metadata: Mapping[str, str] | None = None, limit: int = 20) -> list[Job]:
-        """List jobs, newest first, following pages up to ``limit``."""
-        return self._run(operations.list_jobs(statuses=statuses, metadata=metadata or {}, limit=limit))
+    def list(
+        self,
+        *,
+        statuses: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        limit: int = 20,
+    ) -> list[Job]:
+        """List jobs, newest first, following pages up to ``limit``: with ``name`` in their names, and with all ``tags``."""
+        return self._run(operations.list_jobs(statuses, metadata or {}, name, tags, limit=limit))
 
     def cancel(self, job_id: str) -> Job:
         """Ask for a cancellation."""
         return self._run(operations.cancel(job_id))
+
+    def rename(self, job_id: str, **change: Any) -> Job:
+        """Change what a job is called: ``name``, ``tags``. What is not given stays."""
+        return self._run(operations.rename(job_id, change))
 
     def retry(self, job_id: str) -> Job:
         """Ask for another try of a failed job."""
@@ -226,6 +244,10 @@ class Client(Administration):
         """Predict what other budgets of a finished job would bring: size, speed and divergence."""
         return self._run(operations.outlook(job_id))
 
+    def output(self, job_id: str) -> str:
+        """Read what a job's process has printed, and when its stages began."""
+        return self._run(operations.output(job_id))
+
     def report_page(self, job_id: str) -> str:
         """Read the report of a finished job as an HTML page."""
         return self._run(operations.report_page(job_id))
@@ -270,10 +292,7 @@ class Client(Administration):
             raise
 
     def upload_dataset(self, folder: Path) -> Upload:
-        """Upload a folder with train and validation as Parquet, Arrow, JSON or CSV, or one such file.
-
-        The same content has the same id.
-        """
+        """Upload a folder with train and validation as Parquet, Arrow, JSON or CSV, or a file; one content, one id."""
         return self._upload("dataset", folder)
 
     def _upload(self, kind: str, folder: Path) -> Upload:

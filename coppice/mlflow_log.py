@@ -35,7 +35,7 @@ def log_job(
         job_id: Id of the job.
         tracking_uri: MLflow's server or store; None: as MLflow's own environment says.
         experiment: Name of the experiment; made if there is none.
-        run_name: Name of the run; None: the job's id.
+        run_name: Name of the run; None: the job's, or its id.
         with_bundle: Whether the bundle's files are logged, too, or only numbers and the report.
 
     Returns:
@@ -57,7 +57,7 @@ def log_job(
     )
     if earlier:
         return earlier[0].info.run_id
-    run_id: str = tracking.create_run(experiment_id, run_name=run_name or job.id, tags=_tags(job)).info.run_id
+    run_id: str = tracking.create_run(experiment_id, run_name=run_name or job.name or job.id, tags=_tags(job)).info.run_id
     try:
         _fill(tracking, run_id, client, job, with_bundle=with_bundle)
     except BaseException:
@@ -124,9 +124,8 @@ def _difference(quality: QualityReport, start: str) -> dict[str, float]:
 
 
 def _tags(job: Job) -> dict[str, str]:
-    return {JOB_TAG: job.id, "coppice.attempt": str(job.attempt)} | {
-        f"coppice.metadata.{name}": value for name, value in job.metadata.items()
-    }
+    own = {JOB_TAG: job.id, "coppice.attempt": str(job.attempt)} | ({"coppice.tags": ", ".join(job.tags)} if job.tags else {})
+    return own | {f"coppice.metadata.{name}": value for name, value in job.metadata.items()}
 
 
 def _fill(tracking: MlflowClient, run_id: str, client: Client, job: Job, *, with_bundle: bool) -> None:

@@ -98,9 +98,12 @@ def wait(job_id: str, on_change: Callable[[Job], None]) -> Operation[Job]:
     return job
 
 
-def list_jobs(*, statuses: Sequence[str], metadata: Mapping[str, str], limit: int) -> Operation[list[Job]]:
+def list_jobs(
+    statuses: Sequence[str], metadata: Mapping[str, str], name: str | None, tags: Sequence[str], *, limit: int
+) -> Operation[list[Job]]:
     """List jobs, following pages."""
     wanted: Query = [("status", status) for status in statuses]
+    wanted += [("tag", tag) for tag in tags] + ([] if name is None else [("name", name)])
     wanted += [(f"metadata[{key}]", value) for key, value in metadata.items()]
     return [Job.model_validate(item) for item in (yield from _pages("/v1/jobs", wanted, limit))]
 
@@ -122,6 +125,12 @@ def _pages(path: str, wanted: Query, limit: int) -> Operation[list[Any]]:
 def cancel(job_id: str) -> Operation[Job]:
     """Ask for a cancellation."""
     answer = yield Request("POST", f"/v1/jobs/{job_id}/cancel")
+    return Job.model_validate(answer.json())
+
+
+def rename(job_id: str, change: Mapping[str, Any]) -> Operation[Job]:
+    """Change what a job is called."""
+    answer = yield Request("PATCH", f"/v1/jobs/{job_id}", json=change)
     return Job.model_validate(answer.json())
 
 
@@ -224,6 +233,12 @@ def report(job_id: str) -> Operation[Report]:
 def outlook(job_id: str) -> Operation[Outlook]:
     """Predict other budgets of a finished job."""
     return Outlook.model_validate((yield Request("GET", f"/v1/jobs/{job_id}/outlook")).json())
+
+
+def output(job_id: str) -> Operation[str]:
+    """Read what a job's attempts have printed, one after the other."""
+    attempts = (yield Request("GET", f"/v1/jobs/{job_id}/output")).json()["data"]
+    return "\n".join(str(own["text"]) for own in attempts)
 
 
 def report_page(job_id: str) -> Operation[str]:

@@ -17,6 +17,8 @@ def job_body(
     slices: Sequence[str] | None,
     also: Sequence[Mapping[str, Any]] | None,
     options: Mapping[str, Any] | None,
+    name: str | None,
+    tags: Sequence[str] | None,
     metadata: Mapping[str, str] | None,
     priority: int | None,
 ) -> dict[str, Any]:
@@ -28,6 +30,8 @@ def job_body(
         "target": target,
         "data": data,
         "method": method,
+        "name": name,
+        "tags": None if tags is None else list(tags),
         "metadata": metadata,
         "priority": priority,
     }

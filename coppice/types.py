@@ -53,6 +53,8 @@ class Job(_View):
     """One pruning job."""
 
     id: str
+    name: str | None = None
+    tags: list[str] = []
     status: str
     created_at: datetime
     started_at: datetime | None = None
@@ -89,6 +91,8 @@ class Calibration(_View):
     """What is known of a dense model on some data, for jobs to start from."""
 
     id: str
+    name: str | None = None
+    tags: list[str] = []
     status: str
     kept: bool
     model: str

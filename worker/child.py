@@ -38,9 +38,17 @@ class Child:
         scratch: Folder with its request.
         launch: How it is started.
         on_progress: Called from a thread for every progress line.
+        on_line: Called from a thread for every line that is logged of what it prints.
     """
 
-    def __init__(self, command: Sequence[str], scratch: Path, launch: Launch, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        scratch: Path,
+        launch: Launch,
+        on_progress: Callable[[Progress], None],
+        on_line: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         (reader, writer), (output, log) = os.pipe(), os.pipe()
         try:
             self._process = subprocess.Popen(
@@ -66,7 +74,7 @@ class Child:
         context = contextvars.copy_context()
         self._readers = (
             threading.Thread(target=_read_lines, args=(reader, on_progress), daemon=True),
-            threading.Thread(target=context.run, args=(_log_lines, output), daemon=True),
+            threading.Thread(target=context.run, args=(_log_lines, output, on_line), daemon=True),
         )
         for thread in self._readers:
             thread.start()
@@ -107,7 +115,7 @@ def _read_lines(descriptor: int, on_progress: Callable[[Progress], None]) -> Non
                 on_progress(Progress.model_validate_json(line))
 
 
-def _log_lines(descriptor: int) -> None:
+def _log_lines(descriptor: int, on_line: Callable[[str], None]) -> None:
     """Log what a child prints, as lines of its own that cannot pass for others, and not for ever.
 
     The log itself is not given to it: it could empty the file, read what others have written, and command the terminal.
@@ -116,7 +124,9 @@ def _log_lines(descriptor: int) -> None:
     with os.fdopen(descriptor, "rb") as lines:
         while line := lines.readline(_LONGEST_LINE):
             if left > 0:
-                _log.info("job.output", text=line.decode("utf-8", "backslashreplace").rstrip())
+                text = line.decode("utf-8", "backslashreplace").rstrip()
+                _log.info("job.output", text=text)
+                on_line(text)
                 left -= len(line)
                 if left <= 0:
                     _log.warning("job.output_too_long", logged_bytes=_MOST_LOGGED)

@@ -86,6 +86,7 @@ class Launching:
             hub_cache=self._hub,
             engines=engines,
             memory_bytes=settings.job_memory_bytes,
+            name=self._claim.name,
             model_name=shown_reference(spec.model),
             confinement=None if self._is_off else limits,
         )

@@ -52,6 +52,7 @@ class ChildRequest(BaseModel):
     engines: Path | None = None
     memory_bytes: int | None = None
     model_name: str | None = None
+    name: str | None = None
     confinement: Confinement | None = None
 
 

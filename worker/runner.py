@@ -56,6 +56,7 @@ def _run(scratch: Scratch, parent: int, tell: Tell) -> None:
             scratch=scratch.work,
             engines=request.engines,
             model_name=request.model_name,
+            name=request.name,
             on_progress=tell,
         )
     except Rejected as rejected:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from enum import Enum, auto
 from typing import assert_never
 
 import structlog
@@ -36,12 +35,14 @@ from worker.kept import statistics_of
 from worker.launching import Launching
 from worker.lease import Lease
 from worker.memory import OomWatch
+from worker.output import Output
 from worker.pieces import Pieces
 from worker.protocol import ChildError, ChildExit, Scratch
 from worker.publication import store_bundle
 from worker.results import ending_of
 from worker.scratch import Attempt, ScratchRoom
 from worker.signing import BundleSigner
+from worker.stops import Stop
 
 _log = structlog.get_logger(__name__)
 
@@ -50,16 +51,6 @@ _LOOK_EVERY_S = 0.1
 _MOST_STAGES = 2000
 # A computed result is worth waiting for, but no longer than this: by then the lease is long lost, and the fence decides.
 _LONGEST_OUTAGE_S = 3600
-
-
-class _Stop(Enum):
-    """The reasons to stop a child."""
-
-    LEASE_LOST = auto()
-    CANCELLED = auto()
-    TIMEOUT = auto()
-    FETCH_TIMEOUT = auto()
-    SHUTDOWN = auto()
 
 
 class Supervisor:
@@ -150,7 +141,9 @@ class Supervisor:
     def _attempt(self, claim: Claim, attempt: Attempt, trace: AttemptTrace) -> None:
         scratch = Scratch(attempt.folder)
         oom_watch, started = OomWatch(), time.time()
-        with Lease(self._settings, self._database, claim) as lease:
+        output = Output(self._database, claim, self._settings.allowed_roots)
+        with Lease(self._settings, self._database, claim) as lease, output:
+            output.say(f"attempt {claim.attempt} begins")
             begun: list[str] = []
 
             def told(progress: Progress) -> None:
@@ -158,6 +151,7 @@ class Supervisor:
                     if len(begun) >= _MOST_STAGES:
                         return
                     begun.append(progress.stage)
+                    output.say(f"stage {progress.stage}")
                 trace.stage(progress.stage)
                 lease.progress(progress)
 
@@ -165,7 +159,7 @@ class Supervisor:
                 with uploads_here(claim, self._uploads, self._settings, lambda: self._must_stop(lease)) as here:
                     folder = statistics_of(self._settings, here, scratch.folder)
                     notes = self._pieces.fetch(here, folder, lambda: self._must_stop(lease))
-                    outcome = self._processes(Launching(self._settings, here, scratch, notes), scratch, lease, told)
+                    outcome = self._processes(Launching(self._settings, here, scratch, notes), scratch, lease, told, output)
             except InterruptedError:
                 reason = self._reason_to_stop(lease)
                 assert reason is not None, "only a reason to stop interrupts the fetching, and none of them passes"
@@ -173,7 +167,8 @@ class Supervisor:
             except PruningError as error:
                 self._give_up(claim, lease, JobError(error.code, error.message, error.param))
                 return
-            if isinstance(outcome, _Stop):
+            output.say(f"ended: {outcome.said if isinstance(outcome, Stop) else f'exit code {outcome}'}")
+            if isinstance(outcome, Stop):
                 self._stopped(claim, outcome)
                 return
             ending = scratch.ending(outcome)
@@ -187,27 +182,29 @@ class Supervisor:
                 case _:
                     assert_never(ending)
 
-    def _processes(self, launching: Launching, scratch: Scratch, lease: Lease, told: Callable[[Progress], None]) -> int | _Stop:
+    def _processes(
+        self, launching: Launching, scratch: Scratch, lease: Lease, told: Callable[[Progress], None], output: Output
+    ) -> int | Stop:
         """Fetch what the job needs, and run it. Return how the last of these processes ended, or why it was stopped."""
         fetch = launching.fetch()
         if fetch is not None:
             limit_s = self._allowance.left_s(self._settings.hub_timeout_s)
-            outcome = self._watch(Child(FETCH_COMMAND, scratch.folder, fetch, told), lease, limit_s)
-            if outcome is _Stop.TIMEOUT:
-                return _Stop.FETCH_TIMEOUT
+            outcome = self._watch(Child(FETCH_COMMAND, scratch.folder, fetch, told, output.printed), lease, limit_s)
+            if outcome is Stop.TIMEOUT:
+                return Stop.FETCH_TIMEOUT
             if outcome != ChildExit.SUCCEEDED:
                 return outcome
         limit_s = self._allowance.left_s(self._settings.job_timeout_s)
-        return self._watch(Child(self._command, scratch.folder, launching.job(), told), lease, limit_s)
+        return self._watch(Child(self._command, scratch.folder, launching.job(), told, output.printed), lease, limit_s)
 
-    def _watch(self, child: Child, lease: Lease, limit_s: float) -> int | _Stop:
+    def _watch(self, child: Child, lease: Lease, limit_s: float) -> int | Stop:
         """Wait for the child, or for a reason to stop it. Either way the child is gone when this returns."""
         deadline = time.monotonic() + limit_s
         while (code := child.wait(_LOOK_EVERY_S)) is None:
             reason = self._reason_to_stop(lease, deadline)
             if reason is not None:
                 _log.info("job.stopping", reason=reason.name.lower())
-                child.stop(0 if reason is _Stop.LEASE_LOST else self._settings.kill_grace_s)
+                child.stop(0 if reason is Stop.LEASE_LOST else self._settings.kill_grace_s)
                 return reason
         child.close()
         return code
@@ -215,26 +212,26 @@ class Supervisor:
     def _must_stop(self, lease: Lease) -> bool:
         return self._reason_to_stop(lease) is not None
 
-    def _reason_to_stop(self, lease: Lease, deadline: float = math.inf) -> _Stop | None:
+    def _reason_to_stop(self, lease: Lease, deadline: float = math.inf) -> Stop | None:
         if lease.lost.is_set():
-            return _Stop.LEASE_LOST
+            return Stop.LEASE_LOST
         if lease.cancelled.is_set():
-            return _Stop.CANCELLED
+            return Stop.CANCELLED
         if time.monotonic() > deadline:
-            return _Stop.TIMEOUT
-        return _Stop.SHUTDOWN if self._stopping() else None
+            return Stop.TIMEOUT
+        return Stop.SHUTDOWN if self._stopping() else None
 
-    def _stopped(self, claim: Claim, reason: _Stop) -> None:
+    def _stopped(self, claim: Claim, reason: Stop) -> None:
         match reason:
-            case _Stop.LEASE_LOST:
+            case Stop.LEASE_LOST:
                 _log.warning("job.lease_lost")
-            case _Stop.CANCELLED:
+            case Stop.CANCELLED:
                 self._commit(lambda leases: leases.confirm_cancelled(claim.job_id, claim.fence))
-            case _Stop.TIMEOUT:
+            case Stop.TIMEOUT:
                 self._out_of_time(claim, "the job ran longer than", self._settings.job_timeout_s)
-            case _Stop.FETCH_TIMEOUT:
+            case Stop.FETCH_TIMEOUT:
                 self._out_of_time(claim, "model and data set were not fetched from the Hub in", self._settings.hub_timeout_s)
-            case _Stop.SHUTDOWN:
+            case Stop.SHUTDOWN:
                 self._commit(lambda leases: leases.release(claim.job_id, claim.fence))
             case _:
                 assert_never(reason)

@@ -15,7 +15,7 @@ from app.api.deps import Owner, Service, Watcher
 from app.api.jobs import JobId
 from app.ending import Ending
 from app.errors import ProblemDetails
-from app.jobs.schemas import EventList, EventView
+from app.jobs.schemas import EventList, EventView, OutputList, OutputView
 from app.jobs.watching import JobWatcher
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
@@ -52,6 +52,13 @@ async def list_events(
     more = len(events) > limit
     page = [EventView.of(event) for event in events[:limit]]
     return EventList(data=page, has_more=more, next=page[-1].id if more else None)
+
+
+@router.get("/{job_id}/output", operation_id="getOutput")
+def get_output(job_id: JobId, service: Service, owner: Owner) -> OutputList:
+    """Read what the processes of a job's last attempts have printed, and when their stages began."""
+    found = service.outputs.of(job_id, owner=owner)
+    return OutputList(data=[OutputView(attempt=own.attempt, text=own.text) for own in found])
 
 
 async def _stream(request: Request, watcher: JobWatcher, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:

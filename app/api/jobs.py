@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic import StringConstraints, ValidationError
 
 from app.api.deps import Deletion, Forecasts, Owner, Sent, Service, Watcher, Writer, sent_json
 from app.api.files import Conditions, file_headers, serve_file
@@ -18,19 +18,24 @@ from app.api.negotiation import prefers_html
 from app.ending import Ending
 from app.errors import ProblemDetails, invalid
 from app.jobs.derivation import JobDerive
+from app.jobs.naming import LONGEST_TAG, MOST_TAGS
 from app.jobs.outlook import OutlookView
 from app.jobs.places import Place
-from app.jobs.schemas import JobCreate, JobList, JobView, PlanView
+from app.jobs.schemas import JobChange, JobCreate, JobList, JobView, PlanView
+from app.jobs.search import Wanted
 from app.jobs.service import Accepted, JobDetails, JobService
 from app.jobs.states import TERMINAL, JobStatus
 from app.keys.records import Caller
-from app.refusals import NotFound
+from app.refusals import NotFound, Refused
 from app.uploads.records import shown_reference
 from pruning_core.report.report import Report
+from pruning_core.spec.naming import LONGEST_NAME
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses={"default": {"model": ProblemDetails}})
 
 JOB_ID = r"^[A-Za-z0-9_\-]+$"
+NO_NUL = r"^[^\x00]*$"
+OneTag = Annotated[str, StringConstraints(max_length=LONGEST_TAG, pattern=NO_NUL)]
 JobId = Annotated[str, Path(min_length=1, max_length=64, pattern=JOB_ID)]
 
 REPORT_PAGE = "report.html"
@@ -106,11 +111,14 @@ def list_jobs(
     owner: Owner,
     metadata: Annotated[dict[str, str], Depends(metadata_filter)],
     status: Annotated[list[JobStatus] | None, Query(max_length=20, description="Any of these; repeat the parameter.")] = None,
+    name: Annotated[str | None, Query(max_length=LONGEST_NAME, pattern=NO_NUL, description="A part of the name.")] = None,
+    tag: Annotated[list[OneTag] | None, Query(max_length=MOST_TAGS, description="All of these; repeat the parameter.")] = None,
     after: Annotated[str | None, Query(max_length=64, pattern=JOB_ID, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> JobList:
     """List jobs, newest first."""
-    page, has_more = service.list(owner=owner, statuses=status or [], after=after, limit=limit, metadata=metadata)
+    wanted = Wanted(owner, status or [], metadata, name_like=name or None, tags=tag or ())
+    page, has_more = service.list(wanted, after=after, limit=limit)
     following = page[-1].job.public_id if has_more else None
     return JobList(data=[_view(item) for item in page], has_more=has_more, next=following)
 
@@ -217,6 +225,14 @@ def get_outlook(job_id: JobId, outlooks: Forecasts, owner: Owner) -> OutlookView
     return outlooks.of(job_id, owner=owner)
 
 
+@router.patch("/{job_id}", operation_id="renameJob", response_model=JobView, dependencies=[Depends(sent_json)])
+def rename_job(job_id: JobId, body: JobChange, service: Service, writer: Writer) -> JobView:
+    """Change what a job is called: its name and its tags, whatever its status. What was asked of it stays as it is."""
+    if not body.model_fields_set:
+        raise Refused("invalid_request", "name what is to change: name or tags")
+    return _view(service.rename(job_id, body, caller=writer))
+
+
 @router.delete("/{job_id}", status_code=204, operation_id="deleteJob")
 def delete_job(job_id: JobId, deletion: Deletion, writer: Writer) -> None:
     """Delete a job with its events, its report, its files and what webhooks were still to be told of it. It cannot be undone.
@@ -265,7 +281,7 @@ def _view(details: JobDetails, place: Place | None = None) -> JobView:
 
 
 def _etag(details: JobDetails) -> str:
-    # Weak: the estimated end is withdrawn once it has passed, without a new version.
+    # Weak: the estimated end moves on once it has passed, without a new version.
     return f'W/"{details.job.id}.{details.job.version}"'
 
 

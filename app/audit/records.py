@@ -17,6 +17,7 @@ class Action(StrEnum):
     JOB_SUBMITTED = "job.submitted"
     JOB_CANCELLED = "job.cancel_requested"
     JOB_RETRIED = "job.retried"
+    JOB_RENAMED = "job.renamed"
     JOB_DELETED = "job.deleted"
     QUEUE_PAUSED = "queue.paused"
     QUEUE_DRAINED = "queue.drained"

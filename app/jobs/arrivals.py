@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from app.db import Written, now
 from app.jobs import models
 from app.jobs.limits import NO_LIMITS, JobLimits
+from app.jobs.naming import NO_NAMING, Naming, labels_of
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.records import EventType, Job, is_calibration
 from app.jobs.states import JobStatus
@@ -37,6 +38,7 @@ class NewJob:
     needs: Needs = NO_NEEDS
     limits: JobLimits = NO_LIMITS
     calibration: str | None = None
+    naming: Naming = NO_NAMING
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def _queued(new: NewJob, moment: float) -> Job:
         body_sha256=new.body_sha256,
         limits=new.limits,
         calibration=new.calibration,
+        naming=new.naming,
     )
 
 
@@ -117,6 +120,8 @@ def _row(new: NewJob, job: Job, moment: float) -> dict[str, object]:
         "gpu_bytes": job.needs.gpu_memory_bytes,
         "spec": Written(job.spec.model_dump_json()),
         "metadata": job.metadata,
+        "name": job.naming.name,
+        "tags": list(job.naming.tags) or None,
         "model": job.spec.model if len(job.spec.model) <= models.LONGEST_INDEXED else None,
         "method": job.spec.method.name,
         "version": job.version,
@@ -137,7 +142,7 @@ def _row(new: NewJob, job: Job, moment: float) -> dict[str, object]:
 
 def _labels_of(jobs: Sequence[Job]) -> Iterator[dict[str, object]]:
     for job in jobs:
-        for key, value in job.metadata.items():
+        for key, value in (*job.metadata.items(), *labels_of(job.naming.tags)):
             yield {"job_id": job.id, "key": key, "value": value, "owner": job.owner, "created_at": job.created_at}
 
 

@@ -58,6 +58,8 @@ class CalibrationView(BaseModel):
 
     id: str
     object: Literal["pruning.calibration"] = "pruning.calibration"
+    name: str | None = Field(default=None, description="What its owner calls it.")
+    tags: list[str] = Field(default_factory=list)
     status: JobStatus
     kept: bool = Field(description="Whether its pieces can be had; false before it has succeeded, and once they were freed.")
     model: str
@@ -91,6 +93,8 @@ class CalibrationView(BaseModel):
         links |= {"derive": f"{as_job}/derive"} if known.size else {}
         return cls(
             id=job.id,
+            name=job.naming.name,
+            tags=list(job.naming.tags),
             status=job.status,
             kept=known.size > 0,
             model=spec.model,

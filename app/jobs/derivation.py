@@ -6,18 +6,20 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.jobs.naming import Tags
 from app.jobs.needs import Needs
 from app.jobs.records import Job, is_calibration
 from app.jobs.schemas import MetadataKey, MetadataValue, shown
 from app.refusals import Refused
 from pruning_core.spec.artifacts import Floor
+from pruning_core.spec.naming import RunName
 from pruning_core.spec.targets import Target
 
 # Under which a derived job names the one that it comes from; it can be searched for as any metadata.
 DERIVED_FROM = "derived_from"
 
 _ASKED = ("target", "targets", "sparsity", "quality_floor")
-_OF_THE_JOB = ("metadata", "priority", "needs", "max_attempts", "timeout_s", "validate_only", "calibration_id")
+_OF_THE_JOB = ("name", "tags", "metadata", "priority", "needs", "max_attempts", "timeout_s", "validate_only", "calibration_id")
 
 
 class JobDerive(BaseModel):
@@ -35,6 +37,8 @@ class JobDerive(BaseModel):
         default=None,
         description="Fields of `artifacts` that change, such as layout, formats and engines. The others stay.",
     )
+    name: RunName | None = Field(default=None, description="Of the new job; that of the other one stays its own.")
+    tags: Tags | None = Field(default=None, description="Of the new job.")
     metadata: dict[MetadataKey, MetadataValue] | None = Field(
         default=None, max_length=15, description=f"Of the new job. `{DERIVED_FROM}` is added."
     )

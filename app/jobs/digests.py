@@ -18,6 +18,7 @@ from typing import Any, cast
 from pydantic_core import to_json
 
 from app.jobs.limits import NO_LIMITS, limits_of
+from app.jobs.naming import NO_NAMING
 from app.jobs.needs import NO_NEEDS
 from app.jobs.schemas import JobCreate
 
@@ -41,7 +42,7 @@ def first_digest(request: JobCreate, stored: Mapping[str, Any]) -> str | None:
     Returns:
         The digest, or None where the request sets what those versions did not know.
     """
-    if limits_of(request) != NO_LIMITS or request.calibration_id is not None:
+    if limits_of(request) != NO_LIMITS or request.calibration_id is not None or request.naming != NO_NAMING:
         return None
     spec = request.to_spec()
     if request.needs != NO_NEEDS or _adds(spec.model_dump(mode="json", exclude_defaults=True), stored):

@@ -94,6 +94,7 @@ class LeaseRepository:
             row.owner,
             JobLimits(row.max_attempts, row.timeout_s),
             row.calibration,
+            row.name,
         )
         add_event(self._connection, claim.job_id, EventType.STARTED, {"attempt": claim.attempt})
         return claim

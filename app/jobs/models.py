@@ -26,6 +26,8 @@ jobs = sa.Table(
     sa.Column("gpu_bytes", sa.BigInteger),  # memory of a GPU that it needs
     sa.Column("spec", sa.JSON, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
+    sa.Column("name", sa.String(200)),  # what people call it; null: nothing
+    sa.Column("tags", sa.JSON(none_as_null=True)),  # null: none
     # Of the spec, for searches (app.jobs.search); null: the spec is to be looked into.
     sa.Column("model", sa.String(LONGEST_INDEXED)),
     sa.Column("method", sa.String(64)),
@@ -61,8 +63,9 @@ jobs = sa.Table(
     sa.Index(None, "owner", "status", "created_at", "id"),
     sa.Index(None, "expires_at"),
     sa.Index(None, "owner", "model", "created_at", "id"),
+    sa.Index(None, "owner", "name", "created_at", "id"),
     # With all that lists and searches ask of a job, so that they read rows only of what they have found.
-    sa.Index("ix_jobs_list", "owner", "created_at", "id", "model", "method", "status"),
+    sa.Index("ix_jobs_list", "owner", "created_at", "id", "model", "method", "status", "name"),
     sa.Index(None, "lease_until"),
     sa.Index(None, "finished_at"),
     sa.Index(None, "calibration"),
@@ -80,7 +83,7 @@ calibrations = sa.Table(
     sa.Index("ix_calibrations_list", "owner", "created_at", "job_id"),
 )
 
-# A job's metadata, for searches; written once, as it is.
+# A job's metadata and its tags (app.jobs.naming), for searches; metadata is written once, as it is.
 job_labels = sa.Table(
     "job_labels",
     metadata,
@@ -137,6 +140,16 @@ job_events = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Index(None, "job_id", "id"),
     sqlite_autoincrement=True,
+)
+
+# What attempts have printed (app.jobs.outputs).
+job_outputs = sa.Table(
+    "job_outputs",
+    metadata,
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("written_at", sa.Double, nullable=False),
 )
 
 artifacts = sa.Table(

@@ -11,6 +11,7 @@ from app.db import Database
 from app.jobs.derivation import DERIVED_FROM
 from app.jobs.records import Job
 from app.jobs.repository import JobRepository
+from app.jobs.search import Wanted
 from app.jobs.states import JobStatus
 from app.refusals import NotFound
 from pruning_core.report.foresight import Built, Foresight, divergence_of
@@ -89,13 +90,8 @@ class Outlooks:
             parent = job.metadata.get(DERIVED_FROM)
             relatives = [] if parent is None else [repository.get(parent, owner=owner)]
             for name in filter(None, (job.public_id, parent)):
-                relatives += repository.list(
-                    owner=owner,
-                    statuses=[JobStatus.SUCCEEDED],
-                    after=None,
-                    limit=_MOST_RELATIVES,
-                    metadata={DERIVED_FROM: name},
-                )
+                wanted = Wanted(owner, [JobStatus.SUCCEEDED], {DERIVED_FROM: name})
+                relatives += repository.list(wanted, after=None, limit=_MOST_RELATIVES)
         return outlook_of(job, [own for own in relatives if own is not None])
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.jobs.limits import NO_LIMITS, JobLimits
+from app.jobs.naming import NO_NAMING, Naming
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.states import JobStatus
 from pruning_core.report.progress import Progress
@@ -76,6 +77,7 @@ class Job:
     needs: Needs = NO_NEEDS
     limits: JobLimits = NO_LIMITS
     calibration: str | None = None  # whose pieces it starts from
+    naming: Naming = NO_NAMING
 
     @property
     def public_id(self) -> str:
@@ -121,6 +123,7 @@ class Claim:
     owner: str = ""
     limits: JobLimits = NO_LIMITS
     calibration: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from app.db import now
 from app.jobs import models
 from app.jobs.arrivals import ArrivalRepository, NewJob
 from app.jobs.limits import NO_LIMITS, JobLimits
+from app.jobs.naming import Naming, is_tag, labels_of
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.records import TERMINAL_EVENTS, EventType, Job, JobError, JobEvent, PublishedArtifact, is_calibration
 from app.jobs.search import Wanted, found_ids, no_calibration
@@ -24,6 +25,7 @@ from pruning_core.report.report import Report
 from pruning_core.spec.prune import PruneSpec
 
 _jobs, _events, _artifacts, _keys = models.jobs, models.job_events, models.artifacts, models.idempotency_keys
+_labels = models.job_labels
 
 
 def goes_by(job_id: str, owner: str) -> tuple[sa.ColumnElement[bool], ...]:
@@ -141,23 +143,8 @@ class JobRepository:
         """Read the spec of a job with the fields, and their order, that the version which wrote it knew."""
         return self._connection.execute(sa.select(_jobs.c.spec).where(_jobs.c.id == job_id)).scalar_one()
 
-    def list(
-        self,
-        *,
-        owner: str,
-        statuses: Sequence[JobStatus],
-        after: Job | None,
-        limit: int,
-        metadata: Mapping[str, str] | None = None,
-        model: str | None = None,
-        model_like: str | None = None,
-        method: str | None = None,
-    ) -> list[Job]:
-        """List jobs, newest first, from behind a given one.
-
-        Only those with all of some ``metadata``, of a ``model``, with ``model_like`` somewhere in its name, by a ``method``.
-        """
-        wanted = Wanted(owner, statuses, metadata or {}, model, model_like, method)
+    def list(self, wanted: Wanted, *, after: Job | None, limit: int) -> list[Job]:
+        """List jobs, newest first, from behind a given one."""
         ids = found_ids(self._connection, wanted, after=after, limit=limit)
         rows = self._connection.execute(sa.select(_jobs).where(_jobs.c.id.in_(ids)))
         found = {row["id"]: _job(row) for row in rows.mappings()}
@@ -240,6 +227,15 @@ class JobRepository:
         query = sa.select(_jobs.c.id).where(open_, named).limit(1)
         return self._connection.scalar(query) is not None
 
+    def rename(self, job: Job, naming: Naming) -> None:
+        """Call a job otherwise from now on."""
+        values = {"name": naming.name, "tags": list(naming.tags) or None, "version": _jobs.c.version + 1}
+        self._connection.execute(_jobs.update().where(_jobs.c.id == job.id).values(**values))
+        self._connection.execute(_labels.delete().where(_labels.c.job_id == job.id, is_tag(_labels.c.key)))
+        of_it = {"job_id": job.id, "owner": job.owner, "created_at": job.created_at}
+        if labels := [{**of_it, "key": key, "value": value} for key, value in labels_of(naming.tags)]:
+            self._connection.execute(_labels.insert(), labels)
+
     def retry(self, job_id: str) -> bool:
         """Queue a failed job again, as if it had never been tried; what it published is withdrawn. False: it has not failed."""
         moved = move(
@@ -291,4 +287,5 @@ def _job(found: sa.RowMapping) -> Job:
         body_sha256=found["body_sha256"],
         limits=JobLimits(found["max_attempts"], found["timeout_s"]),
         calibration=found["calibration"],
+        naming=Naming(found["name"], tuple(found["tags"] or ())),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, Field, SkipValidation, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints
 
+from app.jobs.naming import MOST_TAGS, Naming, Tags
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.places import Place
 from app.jobs.records import EventType, Job, JobEvent, PublishedArtifact, is_calibration
@@ -18,6 +20,7 @@ from pruning_core.checks.prediction import Prediction
 from pruning_core.report.progress import Stage
 from pruning_core.report.target import TargetReport
 from pruning_core.spec.data_places import data_places, with_data
+from pruning_core.spec.naming import RunName
 from pruning_core.spec.prune import PruneSpec
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.\-]+$")]
@@ -30,6 +33,8 @@ _TELLING_FRACTION = 0.05  # least share of the work done from which the rest is 
 class JobCreate(PruneSpec):
     """A PruneSpec, and what belongs to the job rather than to the pruning."""
 
+    name: RunName | None = Field(default=None, description="What you call the job: one line of text, emoji and all.")
+    tags: Tags = Field(default=(), description=f"Up to {MOST_TAGS} words by which jobs are found together; each counts once.")
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
     priority: int = Field(
         default=0,
@@ -58,10 +63,29 @@ class JobCreate(PruneSpec):
 
     validate_only: bool = Field(default=False, description="Answer with the plan, and submit nothing.")
 
+    @property
+    def naming(self) -> Naming:
+        """What the job is to be called."""
+        return Naming(self.name, self.tags)
+
     def to_spec(self) -> PruneSpec:
         """Return the spec alone. Its fields were validated as the request's own, which are checked as the spec's are."""
         fields = {name: getattr(self, name) for name in PruneSpec.model_fields}
         return PruneSpec.model_construct(set(fields), **fields)
+
+
+class JobChange(BaseModel):
+    """What changes about a job that there is: what it is called. What is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+    name: RunName | None = Field(default=None, description="null: none any more.")
+    tags: Tags = Field(default=(), description="All tags that it has from now on.")
+
+    def applied_to(self, naming: Naming) -> Naming:
+        """Return what a job is called after the change."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return replace(naming, **given)
 
 
 class ProgressView(BaseModel):
@@ -134,11 +158,15 @@ class JobView(BaseModel):
 
     id: str
     object: Literal["pruning.job"] = "pruning.job"
+    name: str | None = Field(default=None, description="What its owner calls it.")
+    tags: list[str] = Field(default_factory=list)
     status: JobStatus
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    estimated_finish: datetime | None = Field(description="From the progress so far; null: too early to say, or overdue.")
+    estimated_finish: datetime | None = Field(
+        description="From the progress so far, and from the time since where that has taken longer; null: too early to say."
+    )
     expires_at: datetime | None = Field(description="When the files of a finished job are deleted; null: never.")
     spec: Annotated[PruneSpec, SkipValidation]  # of a job that there is
     progress: ProgressView | None
@@ -163,6 +191,8 @@ class JobView(BaseModel):
         root = f"/v1/jobs/{job.public_id}"
         return cls(
             id=job.public_id,
+            name=job.naming.name,
+            tags=list(job.naming.tags),
             status=job.status,
             created_at=moment_of(job.created_at),
             started_at=known_moment(job.started_at),
@@ -235,6 +265,20 @@ class EventList(BaseModel):
     next: int | None
 
 
+class OutputView(BaseModel):
+    """What one attempt has printed: a line at each stage, with its time, and the process's own lines."""
+
+    attempt: int
+    text: str = Field(description="Its last 65,536 characters at most. Places of the worker's host are left out.")
+
+
+class OutputList(BaseModel):
+    """What the last attempts of a job have printed, the oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[OutputView]
+
+
 class ArtifactList(BaseModel):
     """The files of a bundle."""
 
@@ -301,13 +345,17 @@ def progress_of(job: Job) -> ProgressView | None:
 
 
 def _estimate(job: Job) -> datetime | None:
-    """Extrapolate from the work done when progress was last written; None before there is enough of it, and once it is late."""
+    """Extrapolate from the work done when progress was last written; None before there is enough of it.
+
+    Where that moment has passed, the stage takes longer than was thought: what is done has taken until now.
+    """
     if job.status not in ACTIVE or job.progress is None or job.started_at is None or job.progress_at is None:
         return None
     if job.progress.fraction < _TELLING_FRACTION:
         return None
     end = job.started_at + max(0.0, job.progress_at - job.started_at) / job.progress.fraction
-    return None if end < datetime.now(UTC).timestamp() else moment_of(end)
+    now = datetime.now(UTC).timestamp()
+    return moment_of(end if end > now else job.started_at + (now - job.started_at) / job.progress.fraction)
 
 
 def _headline(job: Job) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,12 @@ from app.jobs.intake import Arrival, Intake, too_many_wait
 from app.jobs.limits import check_limits, limits_of
 from app.jobs.names import Asked, named
 from app.jobs.needs import Abilities, Needs, why_nobody
+from app.jobs.outputs import JobOutputs
 from app.jobs.places import Place, PlaceRepository
 from app.jobs.records import CALIBRATION_PREFIX, Job, JobEvent, PublishedArtifact, is_calibration
 from app.jobs.repository import JobRepository
-from app.jobs.schemas import JobCreate
+from app.jobs.schemas import JobChange, JobCreate
+from app.jobs.search import Wanted
 from app.jobs.states import JobStatus
 from app.keys.records import Caller, Scope
 from app.queue import Announcer
@@ -76,7 +78,7 @@ class Overview:
 
 
 class JobService:
-    """The front end's use cases: submit, read, list, cancel, retry; and, apart, `files` and `calibrations`."""
+    """The front end's use cases: submit, read, list, cancel, retry; and, apart, `files`, `outputs` and `calibrations`."""
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class JobService:
         self._uploads = uploads
         self._database = database
         self._announcer = announcer
-        self.calibrations, self.files = Calibrations(database), JobFiles(database, store)
+        self.calibrations, self.files, self.outputs = Calibrations(database), JobFiles(database, store), JobOutputs(database)
         self._intake = Intake(settings, database, announcer)
 
     async def submit(
@@ -222,8 +224,8 @@ class JobService:
         needs = request.needs.with_memory(job.needs.gpu_memory_bytes)
         if is_calibration(job.id) != asked.calibrates or request.calibration_id != job.calibration:
             return False
-        theirs = (job.metadata, job.priority, job.needs, job.limits)
-        if (request.metadata, request.priority, needs, limits_of(request)) != theirs:
+        theirs = (job.naming, job.metadata, job.priority, job.needs, job.limits)
+        if (request.naming, request.metadata, request.priority, needs, limits_of(request)) != theirs:
             return False
         try:
             return (await self.admit(request, owner=asked.caller.owner)).spec == job.spec
@@ -251,37 +253,17 @@ class JobService:
                 job, seen_within_s=self._settings.worker_gone_s, max_running=self._settings.max_running_jobs
             )
 
-    def list(
-        self,
-        *,
-        owner: str,
-        statuses: Sequence[JobStatus],
-        after: str | None,
-        limit: int,
-        metadata: Mapping[str, str] | None = None,
-        model: str | None = None,
-        model_like: str | None = None,
-        method: str | None = None,
-    ) -> tuple[list[JobDetails], bool]:
+    def list(self, wanted: Wanted, *, after: str | None, limit: int) -> tuple[list[JobDetails], bool]:
         """List a page of jobs, newest first. Also return whether there are more."""
         with self._database.read() as connection:
             repository = JobRepository(connection)
             start = None
             if after is not None:
-                start = repository.get(after, owner=owner)
+                start = repository.get(after, owner=wanted.owner)
                 if start is None:
                     message = "after must be the id of a job, as given by `next` of the page before"
                     raise Refused("invalid_request", message, "after")
-            jobs = repository.list(
-                owner=owner,
-                statuses=statuses,
-                after=start,
-                limit=limit + 1,
-                metadata=metadata,
-                model=model,
-                model_like=model_like,
-                method=method,
-            )
+            jobs = repository.list(wanted, after=start, limit=limit + 1)
             published = repository.artifacts_of([job.id for job in jobs[:limit]])
             page = [JobDetails(job, published[job.id]) for job in jobs[:limit]]
             return page, len(jobs) > limit
@@ -312,6 +294,17 @@ class JobService:
             if not before.cancel_requested:
                 AuditRepository(connection).record(Action.JOB_CANCELLED, caller.owner, caller.key_id, job.id)
             return JobDetails(job, [])
+
+    def rename(self, job_id: str, change: JobChange, *, caller: Caller) -> JobDetails:
+        """Change what a job is called, whatever its status. Raises `NotFound`."""
+        with self._database.write() as connection:
+            repository = JobRepository(connection)
+            job = repository.known(job_id, owner=caller.owner)
+            naming = change.applied_to(job.naming)
+            if naming != job.naming:
+                repository.rename(job, naming)
+                AuditRepository(connection).record(Action.JOB_RENAMED, caller.owner, caller.key_id, job.id)
+            return JobDetails(repository.known(job_id, owner=caller.owner), repository.artifacts(job.id))
 
     def retry(self, job_id: str, *, caller: Caller) -> JobDetails:
         """Queue a failed job again. Raises `Conflict` where it has not failed, `QuotaExceeded` where too many wait."""
@@ -357,6 +350,7 @@ def _arrival(asked: Asked, spec: PruneSpec, needs: Needs) -> Arrival:
         needs=needs,
         limits=limits_of(request),
         calibration=request.calibration_id,
+        naming=request.naming,
     )
     if asked.idempotency_key is None:
         return Arrival(new, caller.key_id)

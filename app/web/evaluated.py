@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, assert_never
 
-from app.web.forms import Form, number, pairs
+from app.web.forms import Form, listed, number, pairs
 from pruning_core.spec.evaluation import MOST_SETS
 from pruning_core.spec.ledger import LedgerSpec
 from pruning_core.spec.tasks import KINDS, Reads
@@ -52,12 +52,12 @@ def evaluation_of(form: Form, reads: Reads) -> dict[str, Any]:
 
 def columns_of(reads: Reads, names: str, label: str) -> dict[str, Any]:
     """Return the columns that a list of names, separated by commas, and a label stand for."""
-    listed = [part.strip() for part in names.split(",") if part.strip()]
+    parts = listed(names)
     match reads:
         case "image":
-            found: dict[str, Any] = {"image": ", ".join(listed)}
+            found: dict[str, Any] = {"image": ", ".join(parts)}
         case "text" | "words":
-            found = {"text": listed}
+            found = {"text": parts}
         case _:
             assert_never(reads)
     return found | ({"label": label} if label else {})

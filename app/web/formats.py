@@ -86,6 +86,11 @@ def ago(moment: datetime) -> str:
     return "just now" if seconds < 5 else f"{span(round(seconds) if seconds >= 10 else seconds).replace('.0', '')} ago"
 
 
+def until(moment: datetime) -> str:
+    """Show how long it is until a moment."""
+    return span(max(1, round((moment - datetime.now(UTC)).total_seconds()))).replace(".0", "")
+
+
 def clock(moment: datetime) -> str:
     """Show a moment, whole: people are in many time zones, and pages without scripting cannot know in which."""
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -188,6 +188,11 @@ def pairs(text: str) -> object:
     return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
 
 
+def listed(text: str) -> list[str]:
+    """Read words that are separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def number(text: str) -> object:
     """Read a number as the body has it; what is none stays as it is, and the spec says what would be right."""
     if text.endswith("%") and isinstance(share := _plain_number(text[:-1].strip()), int | float):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from app.web.formats import finite
@@ -12,6 +12,8 @@ from app.web.formats import finite
 WIDTH, HEIGHT = 360, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 24, 36
 _TICKS = 5
+_APART = 18.0  # least distance of the middles of two marks
+_RINGS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Tick:
 class Mark:
     """One checkpoint: where it is drawn, the number that the table knows it by, and its method's place in the legend.
 
-    ``good``: it kept what was promised.
+    ``good``: it kept what was promised. ``true_x`` and ``true_y``: where its figures are; where others are there, it is drawn
+    beside, with a line to its place.
     """
 
     x: float
@@ -35,6 +38,13 @@ class Mark:
     series: int
     spoken: str
     good: bool
+    true_x: float
+    true_y: float
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether it is drawn beside its place."""
+        return (self.x, self.y) != (self.true_x, self.true_y)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +129,35 @@ def _placed(
 
     digits = max(0, -math.floor(math.log10(y_axis[1] - y_axis[0]) + 1e-9))
     return Scatter(
-        marks=tuple(Mark(across(x), up(y), datum.number, datum.series, datum.spoken, datum.good) for datum, x, y in points),
+        marks=_apart([(datum, across(x), up(y)) for datum, x, y in points]),
         x_ticks=tuple(Tick(across(value), f"{value:.0%}" if as_percent else f"{value:g}") for value in x_axis),
         y_ticks=tuple(Tick(up(value), f"{value:.{digits}f}") for value in y_axis),
         dense_y=None if reference is None else up(reference),
         line=tuple((across(x), up(y)) for x, y in line),
     )
+
+
+def _apart(points: Sequence[tuple[Datum, float, float]]) -> tuple[Mark, ...]:
+    """Draw marks that would hide each other beside their places: each where there is room, as near as can be."""
+    taken: list[tuple[float, float]] = []
+    marks: list[Mark] = []
+    for datum, x, y in points:
+        place = next((own for own in _around(x, y) if all(math.dist(own, other) >= _APART for other in taken)), (x, y))
+        taken.append(place)
+        marks.append(Mark(*place, datum.number, datum.series, datum.spoken, datum.good, x, y))
+    return tuple(marks)
+
+
+def _around(x: float, y: float) -> Iterator[tuple[float, float]]:
+    """Yield a place, and then places on growing circles around it, within the chart."""
+    yield x, y
+    for ring in range(1, _RINGS + 1):
+        count = 8 * ring
+        for step in range(count):
+            turn = 2 * math.pi * step / count
+            near = (round(x + ring * _APART / 2 * math.cos(turn), 1), round(y - ring * _APART / 2 * math.sin(turn), 1))
+            if _LEFT <= near[0] <= WIDTH - _RIGHT and _TOP <= near[1] <= HEIGHT - _BOTTOM:
+                yield near
 
 
 def _axis(values: Sequence[float]) -> list[float]:

@@ -93,6 +93,7 @@ def _environment() -> Environment:
         formats.span,
         formats.ago,
         formats.clock,
+        formats.until,
         formats.words,
         formats.model_name,
         formats.ratio,

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from app.web import command_line, jobs, outlook, sign_in, submit, tenants
+from app.web import browse, command_line, jobs, outlook, sign_in, submit, tenants
 
-ROUTERS = (jobs.router, outlook.router, submit.router, tenants.router, sign_in.router, command_line.router)
+ROUTERS = (jobs.router, outlook.router, submit.router, browse.router, tenants.router, sign_in.router, command_line.router)

@@ -10,12 +10,13 @@ from typing import Any, cast
 
 from app.errors import FieldError
 from app.jobs.limits import NO_LIMITS, JobLimits
+from app.jobs.naming import NO_NAMING, Naming
 from app.jobs.needs import NO_NEEDS, Needs
 from app.jobs.schemas import JobCreate
 from app.paths import is_under
 from app.web import evaluated
 from app.web.formats import WITHOUT_SUBJECT, words
-from app.web.forms import Field, Form, fields_of, number, pairs, put
+from app.web.forms import Field, Form, fields_of, listed, number, pairs, put
 from pruning_core.spec.targets import TARGET_METRICS
 from pruning_core.spec.tasks import KINDS, TaskKind
 from pruning_core.spec.vocabulary import VocabularySpec
@@ -61,6 +62,8 @@ _WHERE = {  # JSON pointers into the body, longest first, and the form control o
     "/targets": "amount",
     "/target": "amount",
     "/method": "method",
+    "/name": "name",
+    "/tags": "tags",
     "/model": "model",
     "/revision": "revision",
     "/task": "task",
@@ -136,6 +139,8 @@ def body_of(form: Form) -> dict[str, Any]:
     plan = blueprint()
     body: dict[str, Any] = {"model": form.one("model").strip(), "task": _task(form, plan)}
     for name, read in (
+        ("name", str),
+        ("tags", listed),
         ("revision", str),
         ("data", str),
         ("seed", number),
@@ -150,7 +155,7 @@ def body_of(form: Form) -> dict[str, Any]:
         if text := form.one(name).strip():
             body["quality_floor" if name == "floor" else name] = read(text)
     needs: dict[str, Any] = {"device": device} if (device := form.one("needs_device").strip()) else {}
-    if tags := [tag.strip() for tag in form.one("needs_tags").split(",") if tag.strip()]:
+    if tags := listed(form.one("needs_tags")):
         needs["tags"] = tags
     body |= {"needs": needs} if needs else {}
     if "quality_floor" in body:
@@ -211,6 +216,7 @@ def form_of(
     metadata: Mapping[str, str] = MappingProxyType({}),
     needs: Needs = NO_NEEDS,
     limits: JobLimits = NO_LIMITS,
+    naming: Naming = NO_NAMING,
 ) -> Form:
     """Fill in the form with a job's spec, as it was dumped, and what belongs to the job."""
     task = spec["task"]
@@ -220,6 +226,8 @@ def form_of(
     field = METRICS[metric][1]
     floor = spec["quality_floor"]
     values: dict[str, list[str]] = {
+        "name": [naming.name or ""],
+        "tags": [", ".join(naming.tags)],
         "model": [spec["model"]],
         "revision": [spec["revision"] or ""],
         "task": [task["name"] if named else task["type"]],
@@ -283,6 +291,12 @@ def empty_form() -> Form:
     values = {"method": ["fisher-cg"], "task": ["glue/sst2"], "metric": ["macs"], "amount": ["0.5"]}
     values |= {field.name: field.shown(field.default) for field in _fields()}
     return Form(values)
+
+
+def changed_from(form: Form, usual: Form) -> set[str]:
+    """Return the names of the controls that say something else than usual: folded away, they must not be forgotten."""
+    names = form.values.keys() | usual.values.keys()
+    return {name for name in names if [*filter(None, form.all(name))] != [*filter(None, usual.all(name))]}
 
 
 def place(errors: list[FieldError], method: str) -> dict[str, list[str]]:

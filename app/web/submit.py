@@ -16,20 +16,23 @@ from pydantic import ValidationError
 from app.api.deps import Owner, Service, Writer
 from app.api.jobs import JOB_ID
 from app.breadth import TOO_WIDE, is_too_wide
-from app.errors import FieldError, field_errors, refusal_errors
+from app.errors import FieldError, refusal_errors
 from app.jobs.digests import digest_of
 from app.jobs.schemas import JobCreate, JobView, PlanView
 from app.jobs.service import JobService
 from app.keys.records import Caller
 from app.refusals import RequestError
 from app.web import evaluated
+from app.web.complaints import complaints
 from app.web.forms import Form, read_form
 from app.web.rendering import PageRoute, page
-from app.web.specs import METRICS, blueprint, body_of, empty_form, form_of, labels, place
+from app.web.specs import METRICS, blueprint, body_of, changed_from, empty_form, form_of, labels, place
 from pruning_core.spec.engines import ENGINE_TITLES
 from pruning_core.spec.evaluation import MOST_SETS
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+Place = Annotated[str, Query(max_length=4096, pattern=r"^[^\x00]*$")]
 
 _ONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -40,9 +43,12 @@ def show_form(
     service: Service,
     owner: Owner,
     like: Annotated[str | None, Query(max_length=64, pattern=JOB_ID)] = None,
+    model: Place = "",
+    data: Place = "",
 ) -> Response:
-    """Show the form, empty or as a job was submitted."""
+    """Show the form, empty or as a job was submitted; a model and data may have been chosen already."""
     form = empty_form()
+    form = Form({**form.values, "model": [model], "data": [data]})
     if like is not None:
         details = service.get(like, owner=owner)
         view = JobView.of(details.job, [])
@@ -52,6 +58,7 @@ def show_form(
             metadata=view.metadata,
             needs=view.needs,
             limits=details.job.limits,
+            naming=details.job.naming,
         )
     return _page(request, form, models=service.overview(owner).models)
 
@@ -77,7 +84,7 @@ async def _submit(request: Request, form: Form, service: JobService, writer: Cal
             return _page(request, form, models=models, plan=PlanView.of(admitted.spec, admitted.prediction, admitted.findings))
         details = await service.submit(job, body, caller=writer, idempotency_key=_key(form, body))
     except ValidationError as error:
-        return _page(request, form, models=models, errors=field_errors(error, body, JobCreate))
+        return _page(request, form, models=models, errors=await complaints(body, error, service, owner=writer.owner))
     except RequestError as error:
         found = refusal_errors(error, body) or [FieldError(pointer="", message=error.message)]
         return _page(request, form, models=models, errors=found)
@@ -111,6 +118,7 @@ def _page(
         "plan": plan,
         "sets": min(MOST_SETS, max(1, len(evaluated.sets_of(form)) + (form.one("do") == "more"))),
         "most_sets": MOST_SETS,
+        "changed": changed_from(form, empty_form()),
         "items": evaluated.ITEMS,
         "labels": labels(),
         "roots": [str(root) for root in request.app.state.settings.allowed_roots],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, assert_never
@@ -13,12 +13,8 @@ from app.jobs.schemas import ArtifactView, JobView
 from app.jobs.service import JobDetails
 from app.jobs.states import ACTIVE, JobStatus
 from app.web import formats
-from app.web.formats import ratio
-from app.web.plots import Datum
 from pruning_core.report.progress import STAGES, Stage
-from pruning_core.report.quality import QualityReport
-from pruning_core.report.report import Outcome, Report
-from pruning_core.spec.prune import PruneSpec
+from pruning_core.report.report import Report
 
 # Complete, like the next table: tests compare both with the enums.
 STATUS_WORDS: Mapping[JobStatus, str] = {
@@ -59,6 +55,11 @@ class JobPage:
 
     @property
     def name(self) -> str:
+        """What its owner calls it, or the model's name."""
+        return self.view.name or self.model
+
+    @property
+    def model(self) -> str:
         """The model's name."""
         return formats.model_name(self.view.spec.model)
 
@@ -195,118 +196,3 @@ def _words(event: JobEvent) -> str:
     if event.type == EventType.STARTED and data.get("attempt", 1) != 1:
         detail = f"attempt {data['attempt']}"
     return f"{said}: {detail}" if detail else said
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """One checkpoint of the frontier view: a job's own, or one of its several budgets."""
-
-    number: int
-    job: JobPage
-    path: str
-    outcome: Outcome
-
-    @property
-    def macs_kept(self) -> float | None:
-        """Share of the MACs."""
-        return ratio(self.outcome.macs.pruned, self.outcome.macs.dense)
-
-    @property
-    def size_kept(self) -> float | None:
-        """Share of the bytes."""
-        return ratio(self.outcome.bytes.pruned, self.outcome.bytes.dense)
-
-    @property
-    def speedup(self) -> float | None:
-        """The speed-up."""
-        return formats.finite(self.outcome.latency_ms.speedup)
-
-    @property
-    def quality(self) -> float | None:
-        """The task's metric."""
-        return formats.finite(self.outcome.quality.pruned)
-
-    @property
-    def quality_kept(self) -> float | None:
-        """Share of the dense model's quality."""
-        return formats.finite(self.outcome.quality.kept)
-
-    @property
-    def budget(self) -> str:
-        """The budget that was asked for."""
-        target = self.outcome.target
-        return target.asked
-
-    def along(self, axis: str) -> float | None:
-        """Return the figure on one of the axes of `AXES`."""
-        return {"macs": self.macs_kept, "size": self.size_kept, "speedup": self.speedup}[axis]
-
-
-AXES = {"macs": "MACs kept", "size": "Size kept", "speedup": "Speed-up"}
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Checkpoints whose quality can be compared: of one model, by one metric of one task, on the same rows."""
-
-    task: str
-    metric: str
-    dense: float | None
-    checkpoints: tuple[Checkpoint, ...]
-    lower_is_better: bool = False
-    samples: int = 0
-
-    def data(self, axis: str, methods: Sequence[str]) -> list[Datum]:
-        """Return the checkpoints as the chart draws them."""
-        return [
-            Datum(
-                found.along(axis),
-                found.quality,
-                found.number,
-                methods.index(found.job.view.spec.method.name),
-                f"{found.number}: {found.job.view.spec.method.name}, {found.budget}",
-                found.job.view.status == JobStatus.SUCCEEDED,
-            )
-            for found in self.checkpoints
-        ]
-
-
-def comparisons(jobs: Sequence[JobDetails]) -> list[Comparison]:
-    """Sort the checkpoints of jobs by what their quality means, the smallest first."""
-    groups: dict[tuple[object, ...], list[tuple[JobPage, str, Outcome]]] = {}
-    for details in jobs:
-        page = JobPage.of(details)
-        for path, outcome in _outcomes(page):
-            quality, spec = outcome.quality, page.view.spec
-            groups.setdefault((page.task, *_judged_by(spec, quality)), []).append((page, path, outcome))
-    found: list[Comparison] = []
-    for members in groups.values():
-        ordered = sorted(members, key=lambda member: ratio(member[2].macs.pruned, member[2].macs.dense) or 0)
-        checkpoints = tuple(Checkpoint(number, *member) for number, member in enumerate(ordered, start=1))
-        first = ordered[0][2].quality
-        task, dense = ordered[0][0].task, formats.finite(first.dense)
-        found.append(Comparison(task, first.label, dense, checkpoints, first.lower_is_better, first.samples))
-    return found
-
-
-def _judged_by(spec: PruneSpec, quality: QualityReport) -> tuple[object, ...]:
-    """Return what the headline's quality is of: the rows, how they are read, and the dense model's figure on them.
-
-    Further sets, slices and examples are told beside the headline, and change nothing about it. A search for a floor judges on
-    one half of the rows, which the seed draws.
-    """
-    task, how = spec.task, spec.evaluation
-    rows = (task.dataset, task.config, task.revision, task.validation_split, task.validation_share, how.max_samples)
-    drawn = None if spec.all_targets else spec.seed
-    read = (task.columns, task.prefix, how.max_length)
-    # Of others' words of the same rows, a quality is another figure: the dense model's tells.
-    return (*rows, drawn, *read, quality.metric, quality.samples, round(quality.dense, 4))
-
-
-def _outcomes(page: JobPage) -> Iterator[tuple[str, Outcome]]:
-    if page.report is None:
-        return
-    if page.report.frontier:
-        yield from ((point.path, point) for point in page.report.frontier)
-    else:
-        yield ".", page.report

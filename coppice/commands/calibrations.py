@@ -13,7 +13,7 @@ from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options
 from coppice.commands.here import cache_folder, computing, importing_core
-from coppice.commands.sending import require_folders, with_uploads
+from coppice.commands.sending import Name, Tags, asking, of_the_job, require_folders, with_uploads
 from coppice.commands.waiting import Wait, follow
 from coppice.commands.which import JobId, Url
 from coppice.console import explained
@@ -36,6 +36,8 @@ def calibrate(
     upload: Annotated[
         bool, typer.Option("--upload", help="Upload the folders of --model and --data, for a service on another host.")
     ] = False,
+    name: Name = None,
+    tag: Tags = None,
     wait: Wait = True,
     url: Url = DEFAULT_URL,
     key: options.ApiKey = None,
@@ -51,8 +53,8 @@ def calibrate(
         return
     if upload:
         require_folders(spec)
-    with explained(job.worded), Client(url, api_key=key) as client:
-        made = client.calibrate(with_uploads(client, spec) if upload else spec)
+    with explained(of_the_job(job.worded)), Client(url, api_key=key) as client:
+        made = client.calibrate(asking(with_uploads(client, spec) if upload else spec, name=name, tags=tag or None))
         if not wait:
             typer.echo(made.model_dump_json() if json else made.id)
             return

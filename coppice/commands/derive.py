@@ -8,6 +8,7 @@ from coppice.client import DEFAULT_URL, Client
 from coppice.commands import budgets, options, places
 from coppice.commands.delivery import Engines, Formats, Gguf, LatencyEngine, LatencyPhase, Layout, Quantization, Strict
 from coppice.commands.options import JobOptions
+from coppice.commands.sending import Name, Tags, of_the_job
 from coppice.commands.waiting import (
     BundleFolder,
     FailIf,
@@ -42,6 +43,8 @@ def derive(
     gguf: Gguf = None,
     quantization: Quantization = None,
     strict: Strict = None,
+    name: Name = None,
+    tag: Tags = None,
     wait: Wait = True,
     plan: PlanOnly = False,
     fail_if: FailIf = None,
@@ -77,8 +80,9 @@ def derive(
         quantization=quantization,
         strict=strict,
     )
-    with explained(asked.worded), Client(url, api_key=key) as client, meant(client, job_id):
+    with explained(of_the_job(asked.worded)), Client(url, api_key=key) as client, meant(client, job_id):
         changes = _changes(asked, client.get(job_id).spec)
+        changes |= ({} if name is None else {"name": name}) | ({"tags": tag} if tag else {})
         if plan:
             show_plan(client.plan_derived(job_id, **changes), lambda warning: asked.worded("", warning), json=json)
             return

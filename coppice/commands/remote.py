@@ -5,17 +5,19 @@ from __future__ import annotations
 import json as jsonlib
 import tempfile
 import webbrowser
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.table import Table
 
 from coppice import console
 from coppice.client import DEFAULT_URL, Client
 from coppice.commands import options, places
-from coppice.commands.sending import asking, metadata_of, require_folders, with_uploads
+from coppice.commands.sending import Name, Tags, asking, metadata_of, of_the_job, require_folders, with_uploads
 from coppice.commands.waiting import (
     BundleFolder,
     FailIf,
@@ -33,11 +35,12 @@ from coppice.commands.waiting import (
 )
 from coppice.commands.which import JobId, Url, meant
 from coppice.console import ExitCode, explained
-from coppice.operations import body_of
 from coppice.types import Job
 
 # What stands beside an id in one line: status, share done, age, and room for the beginnings of model and task.
-_BESIDE_IDS = 2 + 10 + 2 + 4 + 2 + 4 + 2 + 9 + 2 + 7
+_STATUS_AND_AGE = 2 + 10 + 2 + 4 + 2 + 4
+_BESIDE_IDS = _STATUS_AND_AGE + 2 + 9 + 2 + 7
+_CALLED = 2 + 16  # and of the beginning of a name
 
 jobs = typer.Typer(help="List, show, follow, cancel, retry and delete the jobs of a service.", no_args_is_help=True)
 
@@ -58,6 +61,8 @@ def prune(
     job_id: Annotated[
         str | None, typer.Option(help="An id of your own choice; submitting it again makes no second job.")
     ] = None,
+    name: Name = None,
+    tag: Tags = None,
     worker_device: Annotated[
         str | None, typer.Option(help="Class of device that the worker must have: cpu or cuda; default: any.")
     ] = None,
@@ -89,11 +94,10 @@ def prune(
         places.require_free(out, may_hold_files=job_id is not None)
     if upload:
         require_folders(spec)
-    with explained(job.worded), Client(url, api_key=key) as client:
+    with explained(of_the_job(job.worded)), Client(url, api_key=key) as client:
         spec = with_uploads(client, spec) if upload else spec
-        request = asking(spec, device=worker_device, tags=worker_tag, max_attempts=max_attempts, timeout_s=timeout_s)
-        if calibration is not None:
-            request = {**body_of(request), "calibration_id": calibration}
+        given = {"name": name, "tags": tag or None, "max_attempts": max_attempts, "timeout_s": timeout_s}
+        request = asking(spec, device=worker_device, worker_tags=worker_tag, **given, calibration_id=calibration)
         if plan:
             show_plan(client.plan(request), lambda warning: job.worded("", warning), json=json)
             return
@@ -138,6 +142,8 @@ def report(
 @jobs.command("list")
 def list_jobs(
     status: Annotated[list[str] | None, typer.Option(help="Only jobs of this status; repeatable.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs with this in their names.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only jobs with this tag; repeatable.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: only jobs with this metadata; repeatable.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
     url: Url = DEFAULT_URL,
@@ -147,7 +153,7 @@ def list_jobs(
     """List jobs, newest first."""
     wanted = metadata_of(metadata)
     with explained(), Client(url, api_key=key) as client:
-        found = client.list(statuses=status or [], metadata=wanted, limit=limit)
+        found = client.list(statuses=status or [], metadata=wanted, name=name, tags=tag or [], limit=limit)
     if json:
         typer.echo(jsonlib.dumps([job.model_dump(mode="json") for job in found]))
         return
@@ -155,24 +161,47 @@ def list_jobs(
 
 
 def _show(found: list[Job]) -> None:
-    """Show jobs: one a line, with the names of model and task shortened, or in two lines where the terminal is too narrow."""
-    longest = max((len(job.id) for job in found), default=0)
-    if console.out.is_terminal and console.out.width < longest + _BESIDE_IDS:
+    """Show jobs: one a line, with names shortened, or in some lines each where the terminal is too narrow."""
+    longest, are_named = max((len(job.id) for job in found), default=0), any(job.name or job.tags for job in found)
+    if console.out.is_terminal and console.out.width < longest + _BESIDE_IDS + (_CALLED if are_named else 0):
         for job in found:
             model, task = _names(job)
             console.out.print(f"[bold]{job.id}[/] {job.status}", highlight=False, soft_wrap=True)
+            if called := _called(job):
+                console.out.print(f"  {called}", highlight=False, markup=False, no_wrap=True, overflow="ellipsis")
             facts = [model, task, _done(job), f"{_age(job.created_at)} ago"]
             console.out.print(
                 f"  {', '.join(filter(None, facts))}", highlight=False, markup=False, no_wrap=True, overflow="ellipsis"
             )
         return
+    named = {"name": [_called(job) for job in found]} if are_named else {}
+    models, tasks = zip(*map(_names, found), strict=True) if found else ((), ())
+    loose: dict[str, Sequence[str]] = {**named, "model": models, "task": tasks}
     table = Table(box=None, pad_edge=False)
-    for heading, whole in (("id", True), ("status", True), ("done", True), ("age", True), ("model", False), ("task", False)):
-        table.add_column(heading, no_wrap=True, overflow="ignore" if whole else "ellipsis", min_width=None if whole else 5)
-    for job in found:
-        model, task = _names(job)
-        table.add_row(job.id, job.status, _done(job), _age(job.created_at), console.escaped(model), console.escaped(task))
+    for heading in ("id", "status", "done", "age"):
+        table.add_column(heading, no_wrap=True, overflow="ignore")
+    for heading, width in zip(loose, _widths(list(loose.values()), longest), strict=True):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=5, max_width=width)
+    for job, *texts in zip(found, *loose.values(), strict=True):
+        table.add_row(job.id, job.status, _done(job), _age(job.created_at), *map(console.escaped, texts))
     console.show_table(table)
+
+
+def _widths(columns: Sequence[Sequence[str]], longest: int) -> list[int | None]:
+    """Share what the ids leave of a line among columns, none of which gets more than it needs. In a pipe there is room."""
+    if not console.out.is_terminal:
+        return [None] * len(columns)
+    needs = [max(map(cell_len, column), default=0) for column in columns]
+    left, widths = console.out.width - longest - _STATUS_AND_AGE - 2 * len(columns), dict.fromkeys(range(len(columns)), 5)
+    for place, own in enumerate(order := sorted(widths, key=needs.__getitem__)):
+        widths[own] = max(5, min(needs[own], left // (len(order) - place)))
+        left -= widths[own]
+    return [widths[own] for own in range(len(columns))]
+
+
+def _called(job: Job) -> str:
+    """Return a job's name and tags in one line; empty where it has neither."""
+    return console.plain(" ".join([job.name or "", *(f"#{tag}" for tag in job.tags)]).strip())
 
 
 def _names(job: Job) -> tuple[str, str]:
@@ -203,6 +232,8 @@ def show(job_id: JobId, url: Url = DEFAULT_URL, key: options.ApiKey = None, json
         typer.echo(job.model_dump_json())
         return
     console.out.print(f"{job.id}: {status_of(job)}", highlight=False)
+    if called := _called(job):
+        console.out.print(called, highlight=False, markup=False, soft_wrap=True)
     if job.queue is not None:
         waits = f"waits for a worker for {_age(job.created_at)}; {job.queue.workers} signed in"
         console.out.print(waits, highlight=False)

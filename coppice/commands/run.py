@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter
 
 from coppice import console
 from coppice.commands import options, places
 from coppice.commands.here import cache_folder, computing, importing_core
-from coppice.console import ExitCode, fail
+from coppice.console import ExitCode, explained, fail, joined
 from pruning_core.errors import Rejected
+from pruning_core.spec.naming import RunName
 
 
 @options.takes_job
@@ -27,6 +29,7 @@ def run(
             "and data takes it from there, and writes the same weights as without it.",
         ),
     ] = None,
+    name: Annotated[str | None, typer.Option(help="What you call the run, for its report.")] = None,
     json: options.Json = False,
 ) -> None:
     """Prune a model in this process and write the bundle, by the same pipeline as the service.
@@ -34,6 +37,8 @@ def run(
     Example: coppice run --model ./minilm-sst2 --task glue/sst2 --data ./sst2 --macs-keep 0.5 --out ./bundle
     """
     built = job.to_spec()
+    with explained(lambda _field, message: joined("--name", message)):
+        called = None if name is None else TypeAdapter(RunName).validate_python(name)
     places.require_free(out)
     with importing_core():
         from pruning_core.kept.folder import KeptFolder
@@ -46,6 +51,7 @@ def run(
                 device=device,
                 threads=threads,
                 cache=cache_folder(),
+                name=called,
                 statistics=None if statistics is None else KeptFolder(statistics),
                 on_progress=tell,
             )

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from coppice.client import Client
 from coppice.commands.places import is_path
-from coppice.console import ExitCode, fail, fail_all, progress
+from coppice.console import ExitCode, Worded, fail, fail_all, joined, progress
 from pruning_core.spec.data_places import TASK_DATA, data_places, with_data
 from pruning_core.spec.prune import PruneSpec
+
+Name = Annotated[str | None, typer.Option(help="What you call the job: up to 200 characters.")]
+Tags = Annotated[list[str] | None, typer.Option(help="A word by which jobs are found together; repeatable.")]
+
+
+# Fields of a request that belong to the job, and not to its spec, by their options.
+_OF_JOBS = {
+    "name": "--name",
+    "tags": "--tag",
+    "max_attempts": "--max-attempts",
+    "timeout_s": "--timeout-s",
+    "needs": "--worker-tag",
+    "needs.device": "--worker-device",
+    "needs.tags": "--worker-tag",
+    "calibration_id": "--calibration",
+}
+
+
+def of_the_job(worded: Worded) -> Worded:
+    """Speak of options where the service speaks of a job's fields; of those of a spec, ``worded`` speaks."""
+
+    def said(field: str, message: str) -> str:
+        option = _OF_JOBS.get(field.rstrip(".0123456789"))
+        return worded(field, message) if option is None else joined(option, message)
+
+    return said
 
 
 def with_uploads(client: Client, spec: PruneSpec) -> PruneSpec:
@@ -43,12 +71,18 @@ def require_folders(spec: PruneSpec) -> None:
 
 
 def asking(
-    spec: PruneSpec, *, device: str | None, tags: list[str] | None, max_attempts: int | None, timeout_s: float | None
+    spec: PruneSpec, *, device: str | None = None, worker_tags: list[str] | None = None, **given: object
 ) -> PruneSpec | dict[str, Any]:
-    """Add what belongs to the job to a request: what the worker must have, and limits of its own."""
-    needs = ({} if device is None else {"device": device}) | ({"tags": tags} if tags else {})
-    given = {"needs": needs or None, "max_attempts": max_attempts, "timeout_s": timeout_s}
-    own = {name: value for name, value in given.items() if value is not None}
+    """Add what belongs to the job to a request.
+
+    Args:
+        spec: What is asked for.
+        device: Class of device that the worker must have; None: any.
+        worker_tags: Tags that the worker must have.
+        given: Further fields of the job, such as ``name`` and ``max_attempts``; None: not given.
+    """
+    needs = ({} if device is None else {"device": device}) | ({"tags": worker_tags} if worker_tags else {})
+    own = {name: value for name, value in {"needs": needs or None, **given}.items() if value is not None}
     return {**spec.model_dump(mode="json"), **own} if own else spec
 
 

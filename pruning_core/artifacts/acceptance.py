@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,9 @@ _DOING = {
     "latency": "while it measured the latency again",
 }
 
+# Steps of the proof of one checkpoint, not all of which every checkpoint has.
+STEPS = len(_DOING)
+
 _STAGES = {
     "tokenizer": "its tokenizer cannot be loaded",
     "sentence-transformers": "sentence-transformers cannot load or run it",
@@ -146,15 +149,19 @@ class Prover:
     limit_s: float = _LEAST_LIMIT_S
     ahead: Ahead | None = None
 
-    def prove(self, expectations: Sequence[Expectation]) -> list[Proof]:
+    def prove(self, expectations: Sequence[Expectation], on_step: Callable[[int], None] = lambda _step: None) -> list[Proof]:
         """Run the fresh process, and judge its answer for each checkpoint.
+
+        Args:
+            expectations: What the worker found of each.
+            on_step: Called with the number of steps that are done, `STEPS` for each checkpoint.
 
         Raises:
             OutOfMemory: The process ran out of memory, or was killed for it.
             StorageFull: The process ran out of disk space.
         """
         limit_s = self.limit_s + sum(map(self._onnx_s, expectations))
-        found = _run(self._request(expectations), limit_s, self.ahead)
+        found = _run(self._request(expectations), limit_s, self.ahead, on_step)
         if not isinstance(found, str) and len(found) != len(expectations):
             found = f"the fresh process that was to load it answered for {len(found)} of {len(expectations)} checkpoints"
         if isinstance(found, str):
@@ -350,20 +357,37 @@ def time_limit(seconds: SecondsReport) -> float:
     return max(_LEAST_LIMIT_S, _TIMES * sum(seconds.by_stage[stage] for stage in stages))
 
 
-def _run(request: Request, limit_s: float, ahead: Ahead | None) -> list[Found | Failure] | str:
+def _run(request: Request, limit_s: float, ahead: Ahead | None, on_step: Callable[[int], None]) -> list[Found | Failure] | str:
     """Run the fresh process; return a sentence where it ended without an answer, or did not end in time."""
     returning = any(checkpoint.device_map for checkpoint in request.checkpoints)
     if request.device.startswith("cuda"):
         torch.cuda.empty_cache()
     if ahead is not None and ahead.waits and not returning:
         ahead.desk.ask(request.model_dump_json())
-        return _read(ahead.desk, ahead.process.wait(limit_s), limit_s)
+        return _read(ahead.desk, ahead.process.wait(limit_s, _Steps(ahead.desk.stage, on_step).tell), limit_s)
     with tempfile.TemporaryDirectory(prefix="coppice-accept-") as scratch:
         desk = Desk(Path(scratch))
         desk.ask(request.model_dump_json())
         environment = desk.environment | (_RETURNING_MEMORY if returning else {})
-        code = run_limited(desk.command, cwd=desk.folder, env=environment, log=desk.log, limit_s=limit_s)
+        tell = _Steps(desk.stage, on_step).tell
+        code = run_limited(desk.command, cwd=desk.folder, env=environment, log=desk.log, limit_s=limit_s, meanwhile=tell)
         return _read(desk, code, limit_s)
+
+
+class _Steps:
+    """The steps of the fresh process, by the stage that it writes down."""
+
+    def __init__(self, stage: Path, on_step: Callable[[int], None]) -> None:
+        self._stage, self._on_step, self._told = stage, on_step, 0
+
+    def tell(self) -> None:
+        """Tell of the steps that are done, if there are more than before. A stage that is half written waits."""
+        with suppress(OSError, ValueError):
+            name, number, _count = self._stage.read_text(encoding="utf-8").split()
+            step = STEPS * (int(number) - 1) + list(_DOING).index(name)
+            if step > self._told:
+                self._told = step
+                self._on_step(step)
 
 
 def _read(desk: Desk, code: int | None, limit_s: float) -> list[Found | Failure] | str:

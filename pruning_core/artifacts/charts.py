@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _WIDTH = 340
 _NEURONS = 76.0  # width of the column that shows the share of neurons
 _FONT = 11.0
+_AT_ZERO = 2.0  # how far above the lower end of a log axis zero is drawn
 
 # Placeholder -> the page's CSS variable. The values are arbitrary, but must not occur elsewhere.
 _INK, _MUTED, _LINE, _DENSE, _ACCENT, _WARN = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
@@ -150,26 +151,39 @@ def residuals(layers: Sequence[LayerReport]) -> str | None:
     values = [value for _, own in panels for sublayer in own for value in _measured(sublayer)]
     if not values:
         return None
+    low, high = _log_bounds(values)
     # Two panels side by side stay readable on a phone; below them is room for the layer numbers.
     figure = Figure(figsize=(_WIDTH / 72, 150 / 72), dpi=72)
     for column, (name, sublayers) in enumerate(panels):
         axes = figure.add_axes((0.115 + 0.46 * column, 0.14, 0.415, 0.72))
         axes.set_yscale("log")
-        axes.set_ylim(min(values) / 1.5, max(values) * 1.5)
+        axes.set_ylim(low, high)
         axes.set_title(name, fontsize=_FONT, color=_INK, loc="left", pad=6)
         for index, sublayer in enumerate(sublayers):
-            if len(found := _measured(sublayer)) == 2:
-                fine = found[1] < found[0] or sublayer.status == "skipped"
+            if len(found := [max(own, low * _AT_ZERO) for own in _measured(sublayer)]) == 2:
                 axes.plot([index, index], found, color=_LINE, linewidth=1.5, zorder=1)
                 axes.plot([index], [found[0]], "o", markersize=5, markerfacecolor="none", markeredgecolor=_MUTED, zorder=2)
-                axes.plot([index], [found[1]], "o", markersize=5, color=_ACCENT if fine else _WARN, zorder=3)
+                axes.plot([index], [found[1]], "o", markersize=5, color=_ACCENT if _is_better(sublayer) else _WARN, zorder=3)
         _layer_axis(axes, layers)
         axes.grid(visible=True, which="major", axis="y", linewidth=0.5)
-        axes.set_yticks(_log_ticks(min(values) / 1.5, max(values) * 1.5), minor=False)
-        axes.yaxis.set_major_formatter(lambda value, _position: f"{value:g}")
+        ticks = _log_ticks(min(filter(None, values), default=1) / 1.5, high)
+        zero = [low * _AT_ZERO] if min(values) == 0 else []
+        axes.set_yticks([*zero, *ticks], ["0"] * len(zero) + [f"{tick:g}" for tick in ticks], minor=False)
         axes.tick_params(axis="y", which="both", length=0, labelleft=column == 0, labelsize=_FONT - 1.5)
         axes.minorticks_off()
     return _svg(figure, "Relative residual of each sublayer on held-out tokens: hollow before its repair, filled after")
+
+
+def some_no_better(layers: Sequence[LayerReport]) -> bool:
+    """Return whether `residuals` draws some sublayer as no better than before its repair."""
+    drawn = [own for layer in layers for own in (layer.attention, layer.ffn) if _measured(own)]
+    return not all(map(_is_better, drawn))
+
+
+def _is_better(sublayer: SublayerReport) -> bool:
+    """Whether there was nothing to repair in a measured sublayer, or its repair has made it better."""
+    before, after = _measured(sublayer)
+    return after < before or after == 0 or sublayer.status == "skipped"
 
 
 @_styled
@@ -339,7 +353,14 @@ def ledger(rows: Sequence[LedgerRow]) -> str | None:
 
 def _measured(sublayer: SublayerReport) -> list[float]:
     before, after = sublayer.residual_before, sublayer.residual_after
-    return [before, after] if before is not None and after is not None and min(before, after) > 0 else []
+    return [] if before is None or after is None else [before, after]
+
+
+def _log_bounds(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of a log axis for values of which some may be zero: these get a place of their own below the others."""
+    above = [value for value in values if value > 0] or [1.0]
+    least = min(above) / 1.5
+    return (least / _AT_ZERO**2 if min(values) == 0 else least), max(above) * 1.5
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

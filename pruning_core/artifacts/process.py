@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,12 @@ from typing import IO, Self
 # A killed process may stay in the kernel for a while, for example on a disk that does not answer.
 _GONE_S = 30.0
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.2
+_LOOK_S = 0.5
 _LIMITED = 'ulimit -S -d "$0" 2>/dev/null; exec "$@"'
+
+
+def _nothing() -> None:
+    pass
 
 
 def run_limited(
@@ -26,6 +31,7 @@ def run_limited(
     log: Path,
     limit_s: float,
     memory_bytes: int | None = None,
+    meanwhile: Callable[[], None] = _nothing,
 ) -> int | None:
     """Run a command to its end, or until its time is up.
 
@@ -39,12 +45,13 @@ def run_limited(
         log: File for standard output and standard error.
         limit_s: Seconds that the command may take.
         memory_bytes: Memory that it may allocate; None: as much as this process.
+        meanwhile: Called again and again while it runs.
 
     Returns:
         The exit code, or the negative number of the signal that ended the command; None where the time was up.
     """
     with Running(command, cwd=cwd, env=env, log=log, memory_bytes=memory_bytes) as process:
-        return process.wait(limit_s)
+        return process.wait(limit_s, meanwhile)
 
 
 class Running:
@@ -65,13 +72,22 @@ class Running:
         """Whether it has not ended yet."""
         return self._process.returncode is None and not _ends(self._process, 0.0)
 
-    def wait(self, limit_s: float) -> int | None:
+    def wait(self, limit_s: float, meanwhile: Callable[[], None] = _nothing) -> int | None:
         """Wait for its end, and kill what it leaves behind.
+
+        Args:
+            limit_s: The longest time.
+            meanwhile: Called again and again until then.
 
         Returns:
             The exit code, or the negative number of the signal that ended the command; None where the time was up.
         """
-        return None if not _ends(self._process, limit_s) else _reaped(self._process)
+        until = time.monotonic() + limit_s
+        while not _ends(self._process, min(_LOOK_S, max(0.0, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                return None
+            meanwhile()
+        return _reaped(self._process)
 
     def __enter__(self) -> Self:
         """Leave it running."""

@@ -306,6 +306,11 @@ class Report(Outcome):
     """The result of one job. With several targets, its own outcome is that of the first; ``frontier`` lists them all."""
 
     version: Literal[1] = 1
+    name: str | None = Field(
+        default=None,
+        exclude_if=partial(is_, None),
+        description="What the job was called when it began. Left out where nothing.",
+    )
     model: str
     task: str
     method: str

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from pruning_core.arch.paging import give_back
-from pruning_core.artifacts.acceptance import Prover, time_limit
+from pruning_core.artifacts.acceptance import STEPS, Prover, time_limit
 from pruning_core.artifacts.ahead import Ahead, started
 from pruning_core.artifacts.bundle import write_manifest, write_reports
 from pruning_core.artifacts.card import base_licence
@@ -53,6 +53,7 @@ def run(
     scratch: Path | None = None,
     engines: Path | None = None,
     model_name: str | None = None,
+    name: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> Report:
     """Prune a model as a spec says, and write the bundle.
@@ -69,6 +70,7 @@ def run(
             resumes from them. None: keep nothing.
         engines: Folder of the environments of engines; None: see `pruning_core.engines.registry.engines_folder`.
         model_name: Name of the model in the report, where its place is nobody's business; None: as in the spec.
+        name: What the run is called, for its report.
         on_progress: Called at every step.
 
     Returns:
@@ -90,7 +92,7 @@ def run(
         _proving_ahead(spec) as ahead,
     ):
         places = Places(partial, cache, statistics, scratch, engines, Path(beside))
-        report, rejected = _run(spec, places, ahead, device=chosen, model_name=model_name, clock=clock)
+        report, rejected = _run(spec, places, ahead, device=chosen, model_name=model_name, clock=clock, name=name)
     if rejected is not None:
         rejected.report = report
         raise rejected
@@ -162,7 +164,14 @@ def _proving_ahead(spec: PruneSpec) -> AbstractContextManager[Ahead | None]:
 
 
 def _run(
-    spec: PruneSpec, places: Places, ahead: Ahead | None, *, device: torch.device, model_name: str | None, clock: StageClock
+    spec: PruneSpec,
+    places: Places,
+    ahead: Ahead | None,
+    *,
+    device: torch.device,
+    model_name: str | None,
+    clock: StageClock,
+    name: str | None,
 ) -> tuple[Report, Rejected | None]:
     prepared = prepare(spec, places, device, clock, private=model_name is not None, ahead=ahead)
     spec, ctx, builder, folder = prepared.spec, prepared.ctx, prepared.builder, places.work
@@ -173,13 +182,13 @@ def _run(
         candidates.append(_reach(target, prepared.planner, builder, _place(folder, part, target)))
     if not candidates:
         candidates.append(_hold_floor(spec, prepared.planner, builder, folder))
-    with clock.stage("accept"):
+    with clock.stage("accept", STEPS * len(candidates)) as step:
         if dense.pages is not None:
             give_back()
         limit_s = time_limit(clock.report())
         timing, signed = _timing_again(spec, candidates), spec.artifacts.layout != "stock"
         prover = Prover(dense, builder.probes, timing, signed, spec.seed, limit_s, ahead)
-        proofs = prover.prove([candidate.expected for candidate in candidates])
+        proofs = prover.prove([candidate.expected for candidate in candidates], step)
     outcomes = [accepted(candidate, proof) for candidate, proof in zip(candidates, proofs, strict=True)]
     if spec.artifacts.engines:
         in_engines = engine_prover(prover, spec, prepared.validation, places.engines)
@@ -199,7 +208,7 @@ def _run(
             again=prepared.again,
             vocabulary=prepared.vocabulary,
             adapter=prepared.adapter,
-        )
+        ).but(name=name)
         licence = base_licence(dense.source)
         for candidate, outcome in list(zip(candidates, outcomes, strict=True))[1:]:
             write_reports(candidate.expected.folder, spec, report.narrowed_to(outcome), licence=licence)

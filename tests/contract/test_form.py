@@ -26,7 +26,7 @@ def filled_in(page: str) -> dict[str, list[str]]:
     values: dict[str, list[str]] = {}
     for tag in re.findall(r"<input[^>]*>", page):
         given = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
-        if given.get("type") in ("checkbox", "radio") and not re.search(r"\schecked", tag):
+        if "name" not in given or (given.get("type") in ("checkbox", "radio") and not re.search(r"\schecked", tag)):
             continue
         values.setdefault(given["name"], []).append(unescape(given.get("value", "")))
     for name, options in re.findall(r'<select[^>]*name="([^"]+)"[^>]*>(.*?)</select>', page, re.DOTALL):

@@ -78,7 +78,10 @@ def test_what_does_not_fit_is_told_at_its_field(api_on_sqlite: Api) -> None:
 def compared(api: Api) -> list[int]:
     """Return how many checkpoints each comparison of the page holds."""
     page = api.client.get("/compare").text
-    return sorted(len(re.findall(r"<tr><td>\d", part)) for part in page.split('aria-label="glue/sst2 in numbers"')[1:])
+    return sorted(
+        len(re.findall(r'<tr role="row"><td role="cell">\d', part))
+        for part in page.split('aria-label="glue/sst2 in numbers"')[1:]
+    )
 
 
 def test_compare_never_mixes_evaluations(make_api: Callable[..., Api]) -> None:

@@ -86,7 +86,7 @@ def test_the_digests_of_earlier_versions_are_still_known(api: Api, name: str) ->
     body = api.body | {"model": str(shutil.copytree(api.body["model"], api.scratch / "model"))}
     first = _ask(api, name, body).json()["id"]
     model = JobCreate.model_validate(body)
-    younger = {"memory", "needs", "max_attempts", "timeout_s", "calibration_id"}
+    younger = {"name", "tags", "memory", "needs", "max_attempts", "timeout_s", "calibration_id"}
     digest = hashlib.sha256(model.model_dump_json(exclude=younger).encode()).hexdigest()
     with api.database.write() as connection:
         spec = connection.execute(sa.select(jobs.c.spec)).scalar_one()

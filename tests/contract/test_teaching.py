@@ -126,7 +126,7 @@ def test_an_unknown_address_names_the_nearest(api_on_sqlite: Api, path: str, mea
 def test_no_address_is_like_some(api_on_sqlite: Api) -> None:
     assert problem(api_on_sqlite, "GET", "/zzzzzz", 404)["detail"] == "there is nothing at this address"
     assert nearest_address("/" + "v" * 5000, ["/v1/jobs"]) is None
-    assert "it takes DELETE, GET, PUT" in problem(api_on_sqlite, "PATCH", "/v1/jobs/abc", 405)["detail"]
+    assert "it takes DELETE, GET, PATCH, PUT" in problem(api_on_sqlite, "POST", "/v1/jobs/abc", 405)["detail"]
 
 
 @pytest.mark.parametrize(

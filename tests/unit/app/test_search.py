@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from app.jobs.arrivals import ArrivalRepository, NewJob
 from app.jobs.models import LONGEST_INDEXED, job_labels, jobs
+from app.jobs.naming import Naming
 from app.jobs.repository import JobRepository
 from app.jobs.search import Wanted, by_spec, found_ids
 from app.jobs.states import JobStatus
@@ -17,6 +18,7 @@ from pruning_core.spec.prune import PruneSpec
 
 WRITTEN = {"task": "glue/sst2", "sparsity": 0.5}
 MODELS = ["a/one", "a/two", "b/One%", "b/other", f"/{'long' * 80}"]
+TAGS = ["base", "release", "team:red"]
 SEARCHES = [
     {},
     {"model": "a/one"},
@@ -31,6 +33,12 @@ SEARCHES = [
     {"metadata": {"team": "red"}},
     {"metadata": {"team": "red", "run": "7"}},
     {"metadata": {"team": "none"}},
+    {"name_like": "NIGHTLY"},
+    {"name_like": "8%"},
+    {"name_like": "nowhere"},
+    {"tags": ["base"]},
+    {"tags": ["release", "team:red"], "name_like": "nightly"},
+    {"tags": ["team"]},
     {"statuses": (JobStatus.FAILED, JobStatus.QUEUED)},
     {"model": "a/two", "metadata": {"team": "blue"}, "statuses": (JobStatus.FAILED,)},
     {"model_like": "o", "method": "fisher-cg", "metadata": {"team": "red"}},
@@ -44,7 +52,7 @@ def _spec(model):
 @pytest.fixture
 def filled(database):
     """Jobs of two tenants, some of them as a version wrote them that knew no columns for searches."""
-    chance = random.Random(3)
+    chance, called = random.Random(3), random.Random(4)
     with database.write() as connection:
         connection.execute(jobs.delete())
         for number in range(120):
@@ -54,6 +62,7 @@ def filled(database):
                 _spec(chance.choice(MODELS)),
                 {"team": chance.choice(["red", "blue"])} | ({"run": str(number % 9)} if number % 2 else {}),
                 0,
+                naming=Naming(called.choice([None, "Nightly 7", "nightly 8%"]), tuple(called.sample(TAGS, number % 3))),
             )
             ArrivalRepository(connection).insert([new])
             changes = {"created_at": float(number // 2), "status": chance.choice(["queued", "failed", "cancelled"])}
@@ -73,7 +82,7 @@ def test_a_search_finds_what_the_rows_say_newest_first(filled, search):
         query = sa.select(jobs.c.id).where(jobs.c.owner == "me", *by_spec(wanted))
         expected = list(connection.scalars(query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc())))
         found, after = [], None
-        while page := JobRepository(connection).list(after=after, limit=7, **({"statuses": ()} | search), owner="me"):
+        while page := JobRepository(connection).list(wanted, after=after, limit=7):
             found += [job.id for job in page]
             after = page[-1]
     assert found == expected
@@ -82,7 +91,7 @@ def test_a_search_finds_what_the_rows_say_newest_first(filled, search):
 def test_some_searches_find_nothing_and_others_do(filled):
     with filled.read() as connection:
         counts = [len(found_ids(connection, Wanted("me", **search), after=None, limit=1000)) for search in SEARCHES]
-    assert sum(count == 0 for count in counts) == 4
+    assert sum(count == 0 for count in counts) == 6
     assert max(counts) > 40
 
 
@@ -128,7 +137,10 @@ def many(database):
     specs = [_spec(f"a/model{number}") for number in range(300)]
     with database.write() as connection:
         connection.execute(jobs.delete())
-        new = [NewJob(f"job_{n}", "me", specs[n % 300], {"run": str(n % 300)}, 0) for n in range(3000)]
+        new = [
+            NewJob(f"job_{n}", "me", specs[n % 300], {"run": str(n % 300)}, 0, naming=Naming(f"job {n}", (f"t{n % 300}",)))
+            for n in range(3000)
+        ]
         ArrivalRepository(connection).insert(new)
         connection.execute(jobs.update().where(jobs.c.model == "a/model3").values(status="failed"))
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -143,6 +155,7 @@ def many(database):
         ({"model": "a/model7"}, "ix_jobs_owner_model_created_at_id"),
         ({"method": "none"}, "ix_jobs_list"),
         ({"metadata": {"run": "7"}}, "ix_job_labels_search"),
+        ({"tags": ["t7"]}, "ix_job_labels_search"),
         ({"statuses": (JobStatus.FAILED,)}, "ix_jobs_owner_status_created_at_id"),
     ],
     ids=str,

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pruning_core.artifacts import fresh
-from pruning_core.artifacts.acceptance import Expectation, Prover, time_limit
+from pruning_core.artifacts.acceptance import STEPS, Expectation, Prover, time_limit
 from pruning_core.artifacts.probes import answer, make_probes
 from pruning_core.data.read import read_rows
 from pruning_core.errors import QualityFloorMissed, TargetMissed, Unloadable
@@ -335,6 +335,20 @@ def test_a_proof_that_hangs_is_ended_with_all_that_it_started_and_says_where(wor
     assert [says in proof.problem for proof in proofs] == [True, True], proofs[0].problem
     assert all(proof.acceptance is None for proof in proofs)
     assert not _is_there(int(pids.read_text()))
+
+
+def test_a_proof_tells_where_it_is(tiny_bert, tmp_path, monkeypatch):
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import sys, time\n"
+        "for said in ('transformers 1 2', 'half', 'tokenizer 2 2'):\n"
+        "    open(sys.argv[4], 'w').write(said); time.sleep(1.6)\n"
+        "open(sys.argv[2], 'w').write('[]')\n"
+    )
+    monkeypatch.setattr(fresh, "__file__", str(script))
+    claim, steps = Expectation(tmp_path, (), 1, 1, onnx=False, measure_again=False), []
+    _prover(tiny_bert).prove([claim, claim], steps.append)
+    assert steps == [3, STEPS + 1]
 
 
 def test_a_proof_without_an_answer_for_every_checkpoint_does_not_hold(tiny_bert, tmp_path, monkeypatch):

@@ -298,3 +298,46 @@ def test_the_licence_is_the_bases_own(tmp_path: Path, readme, expected):
     if readme is not None:
         (tmp_path / "README.md").write_text(readme)
     assert base_licence(tmp_path) == expected
+
+
+def _repaired(*pairs: tuple[float | None, float | None], status: str = "converged") -> Report:
+    """A report with layers whose attention had these residuals before and after."""
+    (first, *_others) = REPORT["layers"]
+    layers = [
+        {
+            **first,
+            "layer": number,
+            "attention": {**first["attention"], "residual_before": before, "residual_after": after, "status": status},
+            "ffn": {**first["ffn"], "residual_before": None, "residual_after": None},
+        }
+        for number, (before, after) in enumerate(pairs)
+    ]
+    return _report(layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "zero", "worse"),
+    [
+        ([(0.1, 0.02), (0.05, 0.0)], True, False),
+        ([(0.1, 0.02), (0.0, 0.0)], True, False),
+        ([(0.0, 0.0)], True, False),
+        ([(0.1, 0.02), (0.05, 0.06)], False, True),
+        ([(0.1, 0.02), (None, None)], False, False),
+    ],
+)
+def test_repairs_that_are_zero_are_drawn_and_the_colours_have_a_legend(pairs, zero, worse):
+    page = render_page(_spec(), _repaired(*pairs))
+    (chart,) = [found for found in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL) if "Relative residual" in found]
+    measured = [pair for pair in pairs if None not in pair]
+    assert chart.count("hollow") >= 1
+    assert len(re.findall(r'<use [^>]*style="[^"]*var\(--(?:accent|warn)\)', chart)) == len(measured), "a dot for each"
+    assert (">0<" in re.sub(r"\s+", "", chart)) is zero
+    assert ("after, and no better" in page) is worse
+
+
+def test_a_name_is_the_title_of_the_page_as_text():
+    page = render_page(_spec(), _report(name="<b>nightly</b> \N{ROCKET}"))
+    assert "<h1>&lt;b&gt;nightly&lt;/b&gt; \N{ROCKET}</h1>" in page
+    assert "<b>nightly" not in page
+    assert "<title>org/name, pruned" in render_page(_spec(), _report())
+    assert "name" not in _report().model_dump()

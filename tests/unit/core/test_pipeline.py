@@ -31,7 +31,7 @@ def bundle(tiny_bert, tiny_sst2, tmp_path_factory):
     out = tmp_path_factory.mktemp("bundle") / "out"
     spec = tiny.tiny_spec(tiny_bert, tiny_sst2)
     seen = []
-    report = _run(spec, out, on_progress=seen.append)
+    report = _run(spec, out, on_progress=seen.append, name="of the tests")
     return out, spec, report, seen
 
 
@@ -84,6 +84,7 @@ def test_the_report_is_recounted_from_the_files(bundle):
     ]
     assert [len(layer.head_indices) for layer in report.layers] == [layer.kept_heads for layer in report.layers]
     assert Report.model_validate_json((out / "report.json").read_text()) == report
+    assert report.name == "of the tests"
     assert set(report.seconds.by_stage) == set(STAGES) - {"engines"}
 
 
