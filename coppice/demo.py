@@ -76,6 +76,7 @@ def demo(
 def _request(model: Path, data: Path, budgets: list[float] | tuple[float, ...]) -> dict[str, object]:
     targets = [{"metric": "macs", "keep": keep} for keep in budgets]
     return {
+        "name": "Demo: all-MiniLM-L6-v2",
         "model": str(model),
         "task": {
             "type": "sentence-similarity",
