@@ -1,18 +1,22 @@
-"""Matrices of the loaded model whose output rows belong to units, one matrix or several that are fused."""
+"""Matrices of the loaded model whose output rows belong to units, one matrix or several that are fused, and widths of heads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from pruning_core.arch.linear import keep_outputs_, outputs_of
+from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.shapes import Int
 
 if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear
+
+
+_HEAD_SIZES = ("attention_head_size", "head_dim", "key_value_proj_dim", "head_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +52,24 @@ class Part:
     def keep_(self, kept: Int[Tensor, " u"]) -> None:
         """Remove in place the rows of all other units."""
         keep_outputs_(self.linear, self.rows_of(kept))
+
+
+def head_size(module: object) -> int:
+    """Return the width of one head, as the attention module states it.
+
+    Raises:
+        UnsupportedArchitecture: The module does not state it.
+    """
+    size = next((cast("int", getattr(module, name)) for name in _HEAD_SIZES if hasattr(module, name)), None)
+    if size is None:
+        kind = type(module).__name__
+        raise UnsupportedArchitecture(f"the model's attention ({kind}) does not say how wide a head is", param="model")
+    return size
+
+
+def queries_of(module: object) -> int:
+    """Return how many queries of an attention share a key and a value."""
+    keys = cast("int | None", getattr(module, "num_kv_heads", None))
+    if keys is not None:
+        return cast("int", getattr(module, "num_heads")) // keys  # noqa: B009 - torch types attributes as tensors
+    return cast("int", getattr(module, "num_key_value_groups", 1))

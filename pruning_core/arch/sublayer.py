@@ -22,16 +22,14 @@ from torch import Tensor, nn
 
 from pruning_core.arch.experts import keep_experts_, listened_
 from pruning_core.arch.linear import bias_of, inputs_of, keep_inputs_, outputs_of
-from pruning_core.arch.parts import Part
+from pruning_core.arch.parts import Part, head_size, queries_of
 from pruning_core.arch.signatures import BlockSignature, Mixture, SublayerSignature, UnitRows
 from pruning_core.arch.unit_costs import RowCount, UnitGroup, unit_group
-from pruning_core.errors import UnsupportedArchitecture
 from pruning_core.shapes import Bool, Float, Int
 
 if TYPE_CHECKING:
     from pruning_core.arch.linear import AnyLinear
 
-_HEAD_SIZES = ("attention_head_size", "head_dim", "key_value_proj_dim", "head_size")
 # Names that attention modules have for the number of their heads, and for the width of all heads together. Some reshape by
 # these attributes.
 _HEAD_COUNTS = ("num_attention_heads", "num_heads", "n_heads")
@@ -302,7 +300,7 @@ def sublayer_of(block: nn.Module, layer: int, family: BlockSignature, signature:
     if signature.kind == "head":
         module = get(block, signature.module)
         size = head_size(module)
-        unit_width = size * _queries_of(module)
+        unit_width = size * queries_of(module)
 
     def part(rows: UnitRows) -> Part:
         return Part(
@@ -344,27 +342,6 @@ def _scale_of(block: nn.Module) -> nn.Module | None:
     """Return the scale of what a block's sublayers add (Granite), or None where there is none."""
     factor = cast("float", getattr(block, "residual_multiplier", 1.0))
     return None if factor == 1 else _Scale(factor)
-
-
-def head_size(module: object) -> int:
-    """Return the width of one head, as the attention module states it.
-
-    Raises:
-        UnsupportedArchitecture: The module does not state it.
-    """
-    size = next((cast("int", getattr(module, name)) for name in _HEAD_SIZES if hasattr(module, name)), None)
-    if size is None:
-        kind = type(module).__name__
-        raise UnsupportedArchitecture(f"the model's attention ({kind}) does not say how wide a head is", param="model")
-    return size
-
-
-def _queries_of(module: object) -> int:
-    """Return how many queries of an attention share a key and a value."""
-    keys = cast("int | None", getattr(module, "num_kv_heads", None))
-    if keys is not None:
-        return cast("int", getattr(module, "num_heads")) // keys  # noqa: B009 - torch types attributes as tensors
-    return cast("int", getattr(module, "num_key_value_groups", 1))
 
 
 def is_absent(block: nn.Module, signature: SublayerSignature) -> bool:
