@@ -263,4 +263,4 @@ def test_what_only_the_whole_spec_shows_is_told_together_too(
     page = unescape(api.client.post("/submit", data=values).text)
     for field in fields:
         assert f'id="f-{field}" name="{field}" aria-invalid="true"' in page, field
-    assert "<details open><summary>Columns and splits" in page
+    assert "<details open><summary>Splits" in page
