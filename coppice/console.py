@@ -343,6 +343,12 @@ def show(report: Report) -> None:
         out.print(escaped(f"vocabulary: {report.vocabulary.words}"), highlight=False, soft_wrap=True)
     if report.statistics is not None and (said := report.statistics.words):
         out.print(escaped(said), highlight=False, soft_wrap=True)
+    if (proof := report.acceptance) is not None:
+        loader = "transformers alone" if proof.loader == "stock" else "transformers and the bundle's own loader"
+        differ = f"outputs differ by {proof.max_difference:.1e} of the largest on {proof.samples} held-out inputs"
+        out.print(
+            f"proof: a fresh process without Coppice loaded the files by {loader}; {differ}", highlight=False, soft_wrap=True
+        )
     for warning in report.warnings:
         out.print(f"[yellow]note[/]: {escaped(warning)}", highlight=False, soft_wrap=True)
 

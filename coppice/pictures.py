@@ -12,7 +12,9 @@ _GAP = "  "
 
 
 def frontier_picture(report: Report, width: int, *, ascii_only: bool) -> list[Text]:
-    """Draw quality and time of a batch for the dense model and each point of a frontier.
+    """Draw quality, and the time of a batch as a share of the dense model's, for the dense model and each point of a frontier.
+
+    Each point was timed in turns with the dense model, so that its time is a share of what the dense model took beside it.
 
     Args:
         report: A report with a frontier.
@@ -22,21 +24,17 @@ def frontier_picture(report: Report, width: int, *, ascii_only: bool) -> list[Te
     Returns:
         Lines: a heading, the dense model, and each point, the largest first.
     """
-    quality, latency = report.quality, report.latency_ms
-    rows = [("dense", quality.dense, latency.dense)]
+    rows = [("dense", report.quality.dense, 1.0)]
     points = sorted(report.frontier, key=lambda point: -point.macs.pruned)
-    rows += [(point.target.asked, point.quality.pruned, point.latency_ms.pruned) for point in points]
+    rows += [(point.target.asked, point.quality.pruned, 1 / point.latency_ms.speedup) for point in points]
     names = max(len(name) for name, _, _ in rows)
-    figures = [(f"{held:.4g}", f"{taken:.4g} ms") for _, held, taken in rows]
+    figures = [(f"{held:.4f}", f"{taken:.0%}") for _, held, taken in rows]
     first, second = (max(len(pair[i]) for pair in figures) for i in range(2))
-    room = (width - names - first - second - 3 * len(_GAP) - 2) // 2
+    room = (width - names - first - second - 2 * len(_GAP) - 2) // 2
     longest = max(_FEWEST, min(_MOST, room))
     most = max(held for _, held, _ in rows), max(taken for _, _, taken in rows)
-    lines = [
-        Text.assemble(
-            " " * names + _GAP, (f"{quality.metric}".ljust(first + 1 + longest), "dim"), _GAP, ("time of a batch", "dim")
-        )
-    ]
+    heading = f"{report.quality.metric}".ljust(first + 1 + longest)
+    lines = [Text.assemble(" " * names + _GAP, (heading, "dim"), _GAP, ("time of a batch", "dim"))]
     for (name, held, taken), (quality_figure, time_figure) in zip(rows, figures, strict=True):
         style = "dim" if name == "dense" else "green"
         lines.append(

@@ -192,7 +192,9 @@ def test_onnx_runtime_and_openvino_give_the_same_from_their_forms(classifier: Pa
 
 
 @engine
-def test_sentence_transformers_gives_embeddings(tmp_path: Path, tiny_bert: Path, tiny_sst2: Path) -> None:
+def test_sentence_transformers_and_the_onnx_graph_give_the_same_embeddings(
+    tmp_path: Path, tiny_bert: Path, tiny_sst2: Path
+) -> None:
     from tests import tiny
 
     model = tiny.write_model(tmp_path / "embedder", "bert", task="feature-extraction")
@@ -203,8 +205,18 @@ def test_sentence_transformers_gives_embeddings(tmp_path: Path, tiny_bert: Path,
         "dataset": str(tiny_sst2),
         "metric": "cosine",
     }
+    spec["artifacts"] = {"layout": "stock", "formats": ["safetensors", "onnx"]}
     run(PruneSpec.model_validate(spec), tmp_path / "bundle", device="cpu")
-    assert len(_numbers(_python(tmp_path, "sentence-transformers"))) == 2 * tiny.HIDDEN
+    embeddings = _numbers(_python(tmp_path, "sentence-transformers"))
+    assert len(embeddings) == 2 * tiny.HIDDEN
+    pooled = torch.tensor(_numbers(_python(tmp_path, "onnxruntime-embeddings"))).reshape(2, -1)
+    expected = torch.nn.functional.normalize(torch.tensor(embeddings).reshape(2, -1))
+    torch.testing.assert_close(pooled, expected, rtol=1e-3, atol=1e-3)
+
+
+@engine
+def test_a_classifier_is_a_pipeline(classifier: Path) -> None:
+    assert re.search(r"'label': '\w+', 'score': 0\.\d+", _python(classifier, "classifier"))
 
 
 _TYPES = {"TYPE_INT64": "tensor(int64)", "TYPE_FP32": "tensor(float)"}

@@ -28,6 +28,16 @@ def test_lines_are_as_wide_as_the_terminal_at_most(width):
         assert line.cell_len <= width
 
 
+def test_times_are_shares_of_what_the_dense_model_took_in_the_same_turns():
+    report = a_report_with_a_frontier()
+    slow = report.frontier[1].latency_ms.but(dense=8.0, pruned=4.0)  # the machine was busy meanwhile
+    lines = frontier_picture(
+        report.but(frontier=(report.frontier[0], report.frontier[1].but(latency_ms=slow))), 80, ascii_only=True
+    )
+    shares = [line.plain.split("%")[0].split()[-1] for line in lines[1:]]
+    assert shares == ["100", "50", "50"]
+
+
 def test_a_terminal_without_unicode_and_colours_gets_signs_that_it_has():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     console = Console(file=stream, width=60, no_color=True)
