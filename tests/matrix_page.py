@@ -111,7 +111,9 @@ class _Notes:
 def _name(asked: Asked) -> str:
     said = [asked.method] if asked.method != "fisher-cg" or asked == Asked(task=asked.task, layout=asked.layout) else []
     said += [asked.tier] if asked.tier == "trained" else []
-    said += [asked.layout] if asked.method == "fisher-cg" and said else []
+    # Zeros are asked for in the stock layout, but where dead units go.
+    is_told = asked.method == "fisher-cg" or (asked.method == "block-lasso" and asked.layout != "stock")
+    said += [asked.layout] if is_told and said else []
     said += [{"onnx": "ONNX"}.get(own, own) for own in asked.formats if own != "safetensors"]
     said += [asked.dtype] if asked.dtype != "auto" else []
     return ", ".join([*said, *(["sharded"] if asked.sharded else [])])
