@@ -22,13 +22,24 @@ _ATTRIBUTE = "model."  # where a class of one's own keeps it, as Lightning's mod
 _OTHER_BASES: Mapping[str, str] = {
     **dict.fromkeys(("bert", "megatron-bert"), "bert."),
     **dict.fromkeys(("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl"), "roberta."),
-    **dict.fromkeys(("gpt2", "mt5", "t5"), "transformer."),
+    **dict.fromkeys(("falcon", "gpt2", "gptj", "mt5", "t5"), "transformer."),
     **dict.fromkeys(("vit", "vit_msn"), "vit."),
     "roberta-prelayernorm": "roberta_prelayernorm.",
-    "deberta-v2": "deberta.",
+    **dict.fromkeys(("deberta", "deberta-v2"), "deberta."),
     **{
         name: f"{name}."
-        for name in ("deit", "dinov2", "dinov2_with_registers", "distilbert", "electra", "ernie", "ijepa", "mpnet")
+        for name in (
+            "albert",
+            "deit",
+            "dinov2",
+            "dinov2_with_registers",
+            "distilbert",
+            "electra",
+            "ernie",
+            "gpt_neox",
+            "ijepa",
+            "mpnet",
+        )
     },
 }
 _DEEPEST = 8

@@ -160,7 +160,7 @@ def test_options_and_arguments_name_slices_and_sets(tmp_path: Path) -> None:
     file.write_text(json.dumps({"model": "org/name", "task": "glue/sst2", "sparsity": 0.5, "evaluation": in_file}))
     both = JobOptions(spec=file, also=["hub=org/other"]).to_spec().evaluation
     assert ([own.name for own in both.also], both.max_samples) == (["first", "hub"], 7)
-    nothing = dict.fromkeys(("sparsity", "target", "data", "method", "metadata", "priority"))
+    nothing = dict.fromkeys(("sparsity", "target", "data", "method", "name", "tags", "metadata", "priority"))
     body = job_body("m", "t", **nothing, slices=["a"], also=None, options={"evaluation": {"max_samples": 3}})
     assert body == {"model": "m", "task": "t", "evaluation": {"max_samples": 3, "slices": ["a"]}}
 
