@@ -16,7 +16,8 @@ help: ## List the targets
 # One stamp a set of extras, of both distributions; rebuilt when the requirements change.
 $(VENV)/.%: pyproject.toml deploy/server/pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[$*]' --editable 'deploy/server[$*]'
+	@echo "Installing for $* into $(VENV): some 3 GB, PyTorch above all, in a few minutes" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[$*]' --editable 'deploy/server[$*]'
 	@touch $@
 
 install: $(VENV)/.dev ## Install everything that developing needs into .venv

@@ -192,7 +192,7 @@ def test_onnx_runtime_and_openvino_give_the_same_from_their_forms(classifier: Pa
 
 
 @engine
-def test_sentence_transformers_and_the_onnx_graph_give_the_same_embeddings(
+def test_sentence_transformers_the_onnx_graph_and_the_server_give_the_same_embeddings(
     tmp_path: Path, tiny_bert: Path, tiny_sst2: Path
 ) -> None:
     from tests import tiny
@@ -212,6 +212,18 @@ def test_sentence_transformers_and_the_onnx_graph_give_the_same_embeddings(
     pooled = torch.tensor(_numbers(_python(tmp_path, "onnxruntime-embeddings"))).reshape(2, -1)
     expected = torch.nn.functional.normalize(torch.tensor(embeddings).reshape(2, -1))
     torch.testing.assert_close(pooled, expected, rtol=1e-3, atol=1e-3)
+    port = str(free_port())
+    code = block("serve.md", "python", "embeddings-server").replace("8000", port)
+    question = block("serve.md", "sh", "embeddings").replace("8000", port)
+    with _running([sys.executable, "-c", code], tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
+        for _attempt in range(_START_S):
+            assert server.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            asked = subprocess.run(["sh", "-c", question], capture_output=True, text=True, check=False)
+            if asked.returncode == 0:
+                break
+            time.sleep(1)
+    answered = [own["embedding"] for own in json.loads(asked.stdout)["data"]]
+    torch.testing.assert_close(torch.tensor(answered).flatten(), torch.tensor(embeddings), rtol=1e-3, atol=1e-3)
 
 
 @engine
