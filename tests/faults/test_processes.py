@@ -139,7 +139,8 @@ def test_a_job_that_takes_all_memory_fails_alone(
 ) -> None:
     bomb = write_bomb(tmp_path / "bomb", gigabytes=2)
     roots = os.pathsep.join(map(str, (tiny_bert, tiny_sst2, bomb)))
-    cluster = make_cluster(job_memory_bytes=str(1200 * 2**20), allowed_roots=roots)
+    # The look at the files at submit would find it already: it is given the memory that the job has not.
+    cluster = make_cluster(job_memory_bytes=str(1200 * 2**20), allowed_roots=roots, inspection_memory_bytes=str(8 * 2**30))
     poison = tiny_spec(tiny_bert, bomb)
     with cluster.api() as client, cluster.worker():
         job, after = client.submit(poison), client.submit(spec)
