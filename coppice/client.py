@@ -292,7 +292,7 @@ class Client(Administration):
             raise
 
     def upload_dataset(self, folder: Path) -> Upload:
-        """Upload a folder with train and validation as Parquet, Arrow, JSON or CSV, or a file; one content, one id."""
+        """Upload train and validation as Parquet, Arrow, JSON or CSV, a folder or a file. The same content has the same id."""
         return self._upload("dataset", folder)
 
     def _upload(self, kind: str, folder: Path) -> Upload:

@@ -22,10 +22,11 @@ import typer
 
 from coppice import console
 from coppice.client import Client
+from coppice.commands.example import require_model
 from coppice.commands.places import require_free
 from coppice.commands.waiting import fetch, follow, result_document
 from coppice.console import ExitCode, explained, fail
-from coppice.examples import example_model, write_pairs
+from coppice.examples import write_pairs
 from coppice.faults import no_traceback
 from pruning_core.engines.registry import ENGINES, Found, find
 from pruning_core.report.report import Report
@@ -53,9 +54,10 @@ def demo(
 ) -> None:
     """Prune all-MiniLM-L6-v2 through the embedded service."""
     require_free(out)
+    model = require_model()
     with tempfile.TemporaryDirectory(prefix="coppice-demo-") as name, explained():
         work = Path(name)
-        model, data = example_model(), work / "docstrings"
+        data = work / "docstrings"
         count = write_pairs(data)
         _say(f"{count} pairs of a name and a docstring, from Python's standard library; a fifth is held out to judge by")
         with _service(work, roots=[model, data]) as url, Client(url) as client:

@@ -20,11 +20,10 @@ extensions = [
     "sphinx_copybutton",
     "site_build",
 ]
-# Decisions are for those who change Coppice. They are on the site, but in no menu of it.
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown"}
 # Of shell sessions with a JSON text over several lines, the lexer says that it gave up; it shows them all the same.
-suppress_warnings = ["toc.not_included", "misc.highlighting_failure"]
+suppress_warnings = ["misc.highlighting_failure"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4

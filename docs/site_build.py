@@ -38,10 +38,8 @@ def write_commands(_app: Sphinx) -> None:
     """Write the reference of the command line, by typer itself."""
     command = [sys.executable, "-m", "typer", "coppice.cli", "utils", "docs", "--name", "coppice", "--title", "Command line"]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
-    # Typer's page is of one heading a command, down to the third level: that is a table of contents.
-    text = re.sub(r"^\*\*(Usage|Options|Arguments|Commands)\*\*:$", r"*\1*", done.stdout, flags=re.MULTILINE)
-    if not _COMMANDS.is_file() or _COMMANDS.read_text(encoding="utf-8") != text:
-        _COMMANDS.write_text(text, encoding="utf-8")
+    if not _COMMANDS.is_file() or _COMMANDS.read_text(encoding="utf-8") != done.stdout:
+        _COMMANDS.write_text(done.stdout, encoding="utf-8")
 
 
 def name_files_outside(_app: Sphinx, docname: str, source: list[str]) -> None:

@@ -68,8 +68,7 @@ class Checkpoint:
     @property
     def budget(self) -> str:
         """The budget that was asked for."""
-        target = self.outcome.target
-        return target.asked
+        return self.outcome.target.asked
 
     def along(self, axis: str) -> float | None:
         """Return the figure on one of the axes of `AXES`."""

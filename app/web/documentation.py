@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -35,23 +36,35 @@ def install_documentation(app: FastAPI, site: Path = SITE) -> None:
 
     The contract has a route beside the browser's files, which must stand before them (`app.api.contract`).
     """
-    app.mount(f"{_PREFIX}/api", _Fenced((), packages=[BROWSER, SWAGGER]), name="api-browser")
+    app.mount(f"{_PREFIX}/api", _Fenced(packages=[BROWSER, SWAGGER]), name="api-browser")
     if (site / INLINE_SCRIPTS).is_file():
-        hashes: list[str] = json.loads((site / INLINE_SCRIPTS).read_text(encoding="utf-8"))
-        app.mount(_PREFIX, _Fenced(hashes, directory=site), name="documentation")
+        scripts: list[str] = json.loads((site / INLINE_SCRIPTS).read_text(encoding="utf-8"))
+        app.mount(_PREFIX, _Fenced(directory=site, scripts=scripts), name="documentation")
     else:
         app.include_router(router)
 
 
 class _Fenced(StaticFiles):
-    """Static pages that load nothing from elsewhere and run no script but their own."""
+    """Static pages that load nothing from elsewhere and run no script but their own.
 
-    def __init__(self, hashes: list[str] | tuple[str, ...], **places: object) -> None:
-        super().__init__(html=True, **places)  # pyright: ignore[reportArgumentType]
-        scripts = " ".join(["'self'", *(f"'sha256-{one}'" for one in hashes)])
+    Args:
+        directory: Folder of the pages.
+        packages: Or packages that have them, and folders in these.
+        scripts: Hashes of the scripts that stand within pages.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path | None = None,
+        packages: Sequence[tuple[str, str]] = (),
+        scripts: Sequence[str] = (),
+    ) -> None:
+        super().__init__(directory=directory, packages=list(packages), html=True)
+        allowed = " ".join(["'self'", *(f"'sha256-{one}'" for one in scripts)])
         # Styles within a page do no harm where nothing of a stranger's stands in it; themes and Swagger UI set some.
         self._headers = {
-            "Content-Security-Policy": f"default-src 'none'; script-src {scripts}; style-src 'self' 'unsafe-inline'; "
+            "Content-Security-Policy": f"default-src 'none'; script-src {allowed}; style-src 'self' 'unsafe-inline'; "
             "img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
             "frame-ancestors 'none'",
             "X-Content-Type-Options": "nosniff",

@@ -24,11 +24,16 @@ def example(
     where they belong together: for the task sentence-similarity) and texts/ (docstrings alone: for feature-extraction).
     """
     require_free(folder, "FOLDER")
-    try:
-        model = example_model()
-    except CoppiceError as error:
-        fail(str(error), ExitCode.BAD_INPUT)
+    model = require_model()
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(model, folder / "model")
     pairs, texts = write_pairs(folder / "pairs"), write_docstrings(folder / "texts")
     console.out.print(f"{folder}: model, pairs ({pairs:,}) and texts ({texts:,})", highlight=False, soft_wrap=True)
+
+
+def require_model() -> Path:
+    """Give the folder of the example's model, or end the command where its package is not installed."""
+    try:
+        return example_model()
+    except CoppiceError as error:
+        fail(str(error), ExitCode.BAD_INPUT)

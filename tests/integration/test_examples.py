@@ -15,9 +15,10 @@ from coppice import Client
 from coppice.examples import write_docstrings, write_pairs
 from tests import engines, gguf_models, tiny
 from tests.guides import GUIDES
-from tests.integration.test_tutorials import serving
+from tests.integration.test_tutorials import OF_THE_TUTORIAL
 from tests.oidc import provider
 from tests.servers import free_port
+from tests.serving import Serving
 
 pytestmark = pytest.mark.long
 
@@ -74,7 +75,7 @@ def test_a_budget_of_bytes(tiny_bert, tmp_path):
 def test_a_nightly_pipeline_makes_its_job_once(tiny_bert, tiny_sst2, tmp_path):
     (tmp_path / "example").mkdir()
     model, data = tiny.write_model(tmp_path / "example" / "model", "bert"), tiny.write_dataset(tmp_path / "example" / "data")
-    with serving(tmp_path) as url, Client(url) as client:
+    with Serving(tmp_path, *OF_THE_TUTORIAL) as (_process, url), Client(url) as client:
         for out in ("first", "second"):
             run_example("nightly.py", url, model, data, "2026-11-29", tmp_path / out, cwd=tmp_path)
             assert (tmp_path / out / "model.safetensors").is_file()

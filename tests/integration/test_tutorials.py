@@ -10,22 +10,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from coppice import Client
 from tests import tiny
-from tests.guides import GUIDES
-from tests.integration.service import answers
-from tests.servers import free_port, wait_until
+from tests.guides import GUIDES, blocks
+from tests.serving import Serving
 
 pytestmark = pytest.mark.long
 
 TUTORIALS = GUIDES.parent / "tutorials"
-_BLOCK = re.compile(r"^```(console|python) follow\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OF_THE_TUTORIAL = ("--allow-root", "./example")  # of its `coppice serve`
 _URL = "http://127.0.0.1:8000"
 
 
@@ -39,16 +35,15 @@ class Reader:
 
     def follow(self, page: str) -> str:
         """Type a page's blocks, one after the other; give all that was printed."""
-        text = (TUTORIALS / page).read_text(encoding="utf-8").replace(_URL, self._url)
-        blocks = _BLOCK.findall(text)
-        assert len(blocks) > 1, page
+        followed = [(language, body) for language, name, body in blocks(TUTORIALS / page) if name == "follow"]
+        assert len(followed) > 1, page
         # The shell's own variables go from block to block, as in a terminal; so do those of Python from one to the next.
         typed = "\n".join(
             self._shell(body) if language == "console" else f"python - <<'PYTHON'\n{body}PYTHON"
-            for language, body in _joined(blocks)
+            for language, body in _joined(followed)
         )
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", typed],
+            ["bash", "-euo", "pipefail", "-c", typed.replace(_URL, self._url)],
             cwd=self.folder,
             env=self._environment,
             capture_output=True,
@@ -64,9 +59,9 @@ class Reader:
         return re.sub(r"^coppice example .*$", lambda found: f"{found.group(0)}; {quick}", lines, flags=re.MULTILINE)
 
 
-def _joined(blocks: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _joined(followed: list[tuple[str, str]]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
-    for language, body in blocks:
+    for language, body in followed:
         if found and found[-1][0] == language:
             found[-1] = (language, found[-1][1] + body)
         else:
@@ -78,22 +73,6 @@ def _joined(blocks: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "model"
     return tiny.write_model(folder, "bert")
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Run the tutorial's ``coppice serve``, on a port that is free."""
-    port = free_port()
-    command = [sys.executable, "-P", "-m", "coppice.cli", "serve", "--allow-root", "./example", "--port", str(port)]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            with Client(url, retry_for_s=0) as client:
-                wait_until(lambda: answers(client), "the service to answer")
-            yield url
-        finally:
-            process.terminate()
-            process.wait(60)
 
 
 def test_your_first_model(model, tmp_path):
@@ -116,7 +95,7 @@ def with_example(model, tmp_path) -> Path:
 
 
 def test_your_first_service(model, with_example):
-    with serving(with_example) as url:
+    with Serving(with_example, *OF_THE_TUTORIAL) as (_process, url):
         printed = Reader(with_example, model, url).follow("service.md")
     assert '"object":"pruning.job"' in printed.replace(" ", "")
     for name in ("first/model.safetensors", "first/report.json", "second/report.json", "third/report.json"):
@@ -124,7 +103,7 @@ def test_your_first_service(model, with_example):
 
 
 def test_from_python(model, with_example):
-    with serving(with_example) as url:
+    with Serving(with_example, *OF_THE_TUTORIAL) as (_process, url):
         printed = Reader(with_example, model, url).follow("python.md")
     assert "succeeded" in printed
     assert (with_example / "third-of-it" / "report.json").is_file()

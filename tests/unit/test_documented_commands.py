@@ -15,23 +15,21 @@ import typer
 from app.main import create_app
 from app.settings import Settings
 from coppice.cli import app
+from tests.guides import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 _OTHERS = ("CHANGELOG.md", "command-line.md")  # what was, and what is made of the commands themselves
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if path.name not in _OTHERS)
-_BLOCK = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _SHELL = ("console", "sh", "bash", "shell")
 _HOLE = re.compile(r"[…]|\.\.\.$|<\w+>")  # what a reader fills in
-
-
-def blocks(path: Path, *languages: str) -> list[str]:
-    return [body for _, language, body in _BLOCK.findall(path.read_text(encoding="utf-8")) if language in languages]
 
 
 def commands(path: Path) -> list[str]:
     """Give the command lines of a page's blocks, each whole, without prompts and comments."""
     found = []
-    for body in blocks(path, *_SHELL):
+    for language, _name, body in blocks(path):
+        if language not in _SHELL:
+            continue
         text = re.sub(r"\\\n\s*", " ", body)
         has_prompts = re.search(r"^\s*\$ ", text, re.MULTILINE)
         for line in text.splitlines():
@@ -98,7 +96,9 @@ def test_every_target_of_make_exists():
 def test_every_python_block_parses_and_imports_what_there_is():
     looked = 0
     for path in PAGES:
-        for body in blocks(path, "python", "py"):
+        for language, _name, body in blocks(path):
+            if language not in ("python", "py"):
+                continue
             tree = ast.parse(body)
             for node in ast.walk(tree):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("coppice", "pruning_core"):

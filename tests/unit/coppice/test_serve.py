@@ -14,7 +14,7 @@ import pytest
 from app.settings import Settings
 from app.surroundings import misspelt_settings, unusable_roots
 from coppice.client import Client
-from tests.servers import wait_until
+from tests.serving import Serving
 from tests.unit.coppice.conftest import Live
 
 
@@ -90,34 +90,3 @@ def test_what_of_the_environment_has_no_effect_is_said(tmp_path: Path) -> None:
     told = subprocess.run(line, capture_output=True, text=True, check=False, timeout=100, env=environment)
     (found,) = [one for one in json.loads(told.stdout) if one["check"] == "roots"]
     assert (found["status"], "does not exist" in found["found"]) == ("warning", True)
-
-
-class Serving:
-    """``coppice serve`` on a free port, in a session of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> tuple[subprocess.Popen[bytes], str]:
-        import re
-
-        log = self._folder / "serve.log"
-        command = [sys.executable, "-m", "coppice.cli", "serve", "--port", "0", "--data-dir", str(self._folder / "data")]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COPPICE_")}
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-        try:
-            wait_until(lambda: "ready" in log.read_text() or self._process.poll() is not None, "the worker to be ready")
-            found = re.search(r"http://[\d.:]+", log.read_text())
-            assert found is not None, log.read_text()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self._process, found.group()
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()

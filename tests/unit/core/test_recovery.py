@@ -16,17 +16,11 @@ from pruning_core.spec.prune import RecoverySpec
 from pruning_core.stats.gram import Gram, GramSums
 from tests import tiny
 from tests.oracles import gram_of
+from tests.repairs import batches
 
 
-def _batches(count=6, n=8, length=12):
-    generator = torch.Generator().manual_seed(0)
-    batches = []
-    for index in range(count):
-        ids = torch.randint(5, 60, (n, length), generator=generator)
-        mask = torch.ones_like(ids)
-        mask[0, 8:], ids[0, 8:] = 0, 0
-        batches.append(Batch({"input_ids": ids, "attention_mask": mask}, torch.arange(n) + n * index, None))
-    return batches
+def _batches():
+    return batches(count=6, n=8)
 
 
 def half_mask(adapter, seed=0):
